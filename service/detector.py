@@ -1,0 +1,196 @@
+"""Detector: one loaded artifact, ready to score. Immutable; the service swaps whole detectors.
+
+Shapes: N rows, D features, K latent dimensions. Everything is float32.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from service import artifact
+from service.artifact import CONTRIBUTIONS, INPUT, LATENT, P_VALUE, RECONSTRUCTION, SCORE, Manifest
+from service.calibration import Table, Threshold
+from service.errors import InvalidArtifact
+from service.safety import parse_model, read_manifest
+
+Float32 = NDArray[np.float32]
+DEFAULT_MAX_BYTES = 256 * 2**20
+
+
+class Scores(NamedTuple):
+    score: Float32  # [N]
+    p_value: Float32  # [N]
+
+
+class Explanation(NamedTuple):
+    score: Float32  # [N]
+    p_value: Float32  # [N]
+    contributions: Float32  # [N, D], sum to score
+    reconstruction: Float32  # [N, D], original units
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """One model. Its methods take float32 rows [N, D] in raw units: NaN is missing, a category its index."""
+
+    version: str
+    manifest: Manifest
+    table: Table
+    threshold: Threshold  # the manifest's own; the service may use another
+    size_bytes: int
+    _scoring: ort.InferenceSession = field(repr=False)  # the sub-graph that score and p-value need
+    _whole: ort.InferenceSession = field(repr=False)
+    _decoder: ort.InferenceSession | None = field(
+        repr=False
+    )  # latent -> reconstruction; None where it needs the row too
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, threads: int = 1, max_bytes: int = DEFAULT_MAX_BYTES) -> Self:
+        """Load, check and self-test an artifact; InvalidArtifact with the reason when anything is amiss."""
+        model = parse_model(data, max_bytes=max_bytes)
+        manifest = read_manifest(model)
+        table = _read_table(model, manifest.calibration.n)
+        record = manifest.calibration
+        try:
+            detector = cls(
+                version=artifact.version_of(data),
+                manifest=manifest,
+                table=table,
+                threshold=table.threshold(record.alpha, record.delta, certified=record.guarantee == "certified"),
+                size_bytes=len(data),
+                _scoring=_session(_sub_graph(model, [INPUT], [SCORE, P_VALUE]), threads),
+                _whole=_session(data, threads),
+                _decoder=_decoder_session(model, threads),
+            )
+        except (ort.capi.onnxruntime_pybind11_state.OnnxRuntimeException, RuntimeError) as error:
+            raise InvalidArtifact(f"onnxruntime cannot run the model: {str(error).splitlines()[0]}") from error
+        detector.self_test()
+        return detector
+
+    @property
+    def width(self) -> int:
+        """D, the number of features."""
+        return len(self.manifest.features)
+
+    def score(self, rows_ND: Float32) -> Scores:
+        """[N, D] -> scores and p-values [N]; NaN only where no cell of the row is observed."""
+        return Scores(*self._scoring.run([SCORE, P_VALUE], {INPUT: rows_ND}))
+
+    def explain(self, rows_ND: Float32) -> Explanation:
+        """[N, D] -> scores, p-values, contributions [N, D] that sum to the score, and the expected values [N, D]."""
+        return Explanation(*self._whole.run([SCORE, P_VALUE, CONTRIBUTIONS, RECONSTRUCTION], {INPUT: rows_ND}))
+
+    def reconstruct(self, rows_ND: Float32) -> Float32:
+        """[N, D] -> [N, D] with the missing filled in and the noise removed, original units."""
+        return _run(self._whole, RECONSTRUCTION, INPUT, rows_ND)
+
+    def encode(self, rows_ND: Float32) -> Float32:
+        """[N, D] -> codes [N, K]."""
+        return _run(self._whole, LATENT, INPUT, rows_ND)
+
+    @property
+    def can_decode(self) -> bool:
+        """Whether a code alone determines a row."""
+        return self._decoder is not None
+
+    @property
+    def latent_width(self) -> int:
+        """K, the number of latent dimensions."""
+        return len(self.manifest.self_test.latent[0])
+
+    def decode(self, codes_NK: Float32) -> Float32:
+        """Codes [N, K] -> rows [N, D]; ValueError where can_decode is false."""
+        if self._decoder is None:
+            raise ValueError("this model's reconstruction needs the row as well as the code")
+        return _run(self._decoder, RECONSTRUCTION, LATENT, codes_NK)
+
+    def self_test(self) -> None:
+        """Recompute the manifest's self-test; InvalidArtifact when this machine's answers differ from training's."""
+        test = self.manifest.self_test
+        inputs_ND = _array(test.inputs)
+        if inputs_ND.ndim != 2 or inputs_ND.shape[1] != self.width:
+            raise InvalidArtifact(f"the self-test's rows do not have {self.width} features")
+        score, p_value, contributions, reconstruction = self.explain(inputs_ND)
+        answers: dict[str, tuple[Float32, Sequence[Any]]] = {
+            SCORE: (score, test.score),
+            P_VALUE: (p_value, test.p_value),
+            CONTRIBUTIONS: (contributions, test.contributions),
+            RECONSTRUCTION: (reconstruction, test.reconstruction),
+            LATENT: (self.encode(inputs_ND), test.latent),
+            "score of the scoring path": (self.score(inputs_ND).score, test.score),
+        }
+        for name, (got, expected) in answers.items():
+            if not _close(got, _array(expected), steps=1 / (self.table.n + 1) if name == P_VALUE else 0.0):
+                raise InvalidArtifact(f"the self-test failed: {name} differs from what training computed")
+
+
+def _run(session: ort.InferenceSession, output: str, source: str, values: Float32) -> Float32:
+    result: Float32 = session.run([output], {source: values})[0]
+    return result
+
+
+def _close(got: Float32, expected: Float32, *, steps: float) -> bool:
+    """Equal to the self-test's tolerance, relative to the largest value; a p-value may also move by one rank."""
+    if got.shape != expected.shape:
+        return False
+    scale = float(np.nanmax(np.abs(expected), initial=0.0))
+    tolerance = artifact.SELF_TEST_TOLERANCE
+    return np.allclose(got, expected, rtol=tolerance, atol=1.01 * steps + 0.1 * tolerance * scale, equal_nan=True)
+
+
+def _array(values: Sequence[float | None] | Sequence[Sequence[float | None]]) -> Float32:
+    try:
+        return np.array(values, dtype=np.float32)  # None becomes NaN
+    except ValueError as error:
+        raise InvalidArtifact("the self-test's rows have different lengths") from error
+
+
+def _read_table(model: onnx.ModelProto, n: int) -> Table:
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    try:
+        scores = onnx.numpy_helper.to_array(tensors[artifact.TABLE_SCORES]).ravel()
+        p_values = onnx.numpy_helper.to_array(tensors[artifact.TABLE_P_VALUES]).ravel()
+    except KeyError as error:
+        raise InvalidArtifact(f"the model file lacks the calibration table {error}") from error
+    scores = scores[np.isfinite(scores)]
+    p_values = p_values[: len(scores) + 1]
+    ordered = len(scores) > 0 and (np.diff(scores) > 0).all() and (np.diff(p_values) < 0).all()
+    if not ordered or len(p_values) != len(scores) + 1 or p_values[0] != 1.0:
+        raise InvalidArtifact("the calibration table is not a table of ascending scores and falling p-values")
+    return Table(n, scores, p_values)
+
+
+def _session(model: bytes, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning starves the event loop
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _sub_graph(model: onnx.ModelProto, inputs: list[str], outputs: list[str]) -> bytes:
+    """The part of the graph between named tensors: onnxruntime computes every node of a session, whatever is asked for."""
+    part: onnx.ModelProto = onnx.utils.Extractor(model).extract_model(inputs, outputs)
+    del part.metadata_props[:]
+    data: bytes = part.SerializeToString()
+    return data
+
+
+def _decoder_session(model: onnx.ModelProto, threads: int) -> ort.InferenceSession | None:
+    """latent -> reconstruction, or None where the reconstruction depends on the row by another way than the code."""
+    needed, producers = [RECONSTRUCTION], {output: node for node in model.graph.node for output in node.output}
+    seen: set[str] = set()
+    while needed:
+        name = needed.pop()
+        if name == INPUT:
+            return None
+        if name not in seen and name != LATENT and name in producers:
+            needed.extend(producers[name].input)
+        seen.add(name)
+    return _session(_sub_graph(model, [LATENT], [RECONSTRUCTION]), threads)

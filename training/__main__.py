@@ -1,0 +1,202 @@
+"""`hourglass-train fit | evaluate | promote | demo`, also `python -m training`."""
+
+import argparse
+import socket
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+from service import artifact
+from service.errors import HourglassError, InvalidTable
+from training.errors import RunError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit codes: 0 done, 2 refused with one sentence on standard error, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (RunError, HourglassError, OSError) as error:
+        print(f"hourglass-train: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("hourglass-train: interrupted; nothing was published", file=sys.stderr)
+        return 130
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One sentence, not a page of usage."""
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="hourglass-train", description="Fit an anomaly detector on normal rows and publish it.", allow_abbrev=False
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    fit = commands.add_parser("fit", help="fit, calibrate, export, verify and publish", allow_abbrev=False)
+    fit.add_argument("data", nargs="?", metavar="DATA", help="CSV or Parquet")
+    fit.add_argument("--name", help="of the model; lower-case letters, digits, - and _")
+    fit.add_argument("--models", help="folder of published models (models)")
+    fit.add_argument("--config", type=Path, metavar="RUN.TOML", help="a run's configuration; flags override it")
+    fit.add_argument("--variant", help="member of the family (denoising); linear is the yardstick")
+    fit.add_argument(
+        "--label", metavar="COLUMN", help="rows where it is not 0 are anomalies: evaluated on, never fitted"
+    )
+    fit.add_argument("--ignore", nargs="+", action="extend", metavar="COLUMN", help="columns that are not features")
+    fit.add_argument(
+        "--alpha", type=float, help="false-alarm budget (the first of .01 .02 .05 .1 .2 that can be certified)"
+    )
+    fit.add_argument("--delta", type=float, help="chance that the budget does not hold (.05)")
+    fit.add_argument(
+        "--uncertified",
+        action="store_true",
+        default=None,
+        help="hold the budget on average only, without the guarantee",
+    )
+    fit.add_argument("--epochs", type=int, help="at most; fitting stops early when held-out rows stop improving")
+    fit.add_argument("--seed", type=int, help="same data, configuration and seed give the same bytes (0)")
+    fit.add_argument(
+        "--force", action="store_true", default=None, help="publish even if the features differ from those in service"
+    )
+    fit.add_argument("--quiet", action="store_true", help="no progress and no table")
+    fit.set_defaults(run=_fit)
+
+    evaluate = commands.add_parser("evaluate", help="measure a model on labelled rows", allow_abbrev=False)
+    evaluate.add_argument("model", type=Path, metavar="MODEL", help="model.onnx, or a folder such as models/NAME")
+    evaluate.add_argument("data", type=Path, metavar="DATA", help="CSV or Parquet")
+    evaluate.add_argument("--label", required=True, metavar="COLUMN", help="rows where it is not 0 are anomalies")
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+    evaluate.set_defaults(run=_evaluate)
+
+    promote = commands.add_parser("promote", help="point a model at another of its versions", allow_abbrev=False)
+    promote.add_argument("name", metavar="NAME")
+    promote.add_argument("version", metavar="VERSION", help="or its unambiguous beginning")
+    promote.add_argument("--models", type=Path, default=Path("models"))
+    promote.set_defaults(run=_promote)
+
+    demo = commands.add_parser("demo", help="real data, a fitted model, and lines to paste", allow_abbrev=False)
+    demo.add_argument("--models", type=Path, default=Path("models"))
+    demo.add_argument("--folder", type=Path, default=Path("demo"), help="where the data goes")
+    demo.add_argument("--port", type=int, default=8000, help="of the service that will be started")
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+def _fit(options: argparse.Namespace) -> None:
+    from training.config import (
+        load_config,
+    )  # torch takes seconds to load: `promote` and wrong flags need not wait for it
+
+    fields = (
+        "data",
+        "name",
+        "models",
+        "variant",
+        "label",
+        "ignore",
+        "alpha",
+        "delta",
+        "uncertified",
+        "epochs",
+        "seed",
+        "force",
+    )
+    flags: dict[str, Any] = {field: getattr(options, field) for field in fields if getattr(options, field) is not None}
+    _run(load_config(options.config, flags), quiet=options.quiet)
+
+
+def _run(config: Any, *, quiet: bool) -> None:
+    from training.report import print_report
+    from training.run import Progress, run
+
+    console = Console(stderr=True, quiet=quiet)
+    columns = (
+        TextColumn("{task.description:<12}"),
+        BarColumn(),
+        TextColumn("{task.fields[detail]}"),
+        TimeElapsedColumn(),
+    )
+    with Bars(*columns, console=console, disable=quiet) as bars:
+        task = bars.add_task("starting", total=None, detail="")
+
+        def show_epoch(epoch: Any, of: int) -> None:
+            detail = f"epoch {epoch.number}/{of}  loss {epoch.loss:.4f}  held out {epoch.held_out_loss:.4f} (best {epoch.best:.4f})"
+            bars.update(task, total=of, completed=epoch.number, detail=detail)
+
+        def show_stage(stage: str) -> None:
+            bars.update(task, description=stage, total=None, detail="")
+
+        report = run(config, Progress(show_stage, show_epoch))
+        bars.update(task, description="done", total=1, completed=1, detail="")
+    print_report(report, Console(quiet=quiet))
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from service.detector import Detector
+    from service.tables import encode_table, read_table
+    from training.data import is_anomalous
+    from training.evaluate import evaluate
+    from training.report import print_evaluation
+
+    detector = Detector.from_bytes(artifact.locate(options.model).read_bytes())
+    frame = read_table(options.data)
+    anomalous = is_anomalous(frame, options.label)
+    rows_ND = encode_table(frame, detector.manifest.features)
+    try:
+        evaluation = evaluate(detector, rows_ND[~anomalous], rows_ND[anomalous])
+    except ValueError as error:
+        raise InvalidTable(f"{options.data}: {error}") from error
+    if options.json:
+        print(msgspec.json.encode(evaluation).decode())
+    else:
+        print_evaluation(evaluation, f"{options.model} on {options.data}", Console())
+
+
+def _promote(options: argparse.Namespace) -> None:
+    from training.publish import promote
+
+    version = promote(options.models, options.name, options.version)
+    print(f"{options.name} now points at {version}")
+
+
+def _demo(options: argparse.Namespace) -> None:
+    _check_port(options.port)
+    from training import demo
+    from training.config import load_config
+    from training.publish import current_version
+
+    if current_version(options.models, demo.NAME) is None or not (options.folder / f"{demo.NAME}.csv").exists():
+        data = demo.write_data(options.folder)
+        _run(
+            load_config(
+                None, {"data": str(data), "name": demo.NAME, "models": str(options.models), "label": demo.LABEL}
+            ),
+            quiet=False,
+        )
+    console = Console(highlight=False)
+    console.print("\nWhile the service runs, in another terminal:\n", style="bold")
+    for title, line in demo.curl_lines(options.folder, options.port):
+        console.print(f"# {title}\n{line}\n", soft_wrap=True, markup=False)
+
+
+def _check_port(port: int) -> None:
+    """Say that the port is taken before minutes of fitting, not after."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise RunError(f"port {port} on 127.0.0.1 is taken; choose another: make demo PORT={port + 1}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

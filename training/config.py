@@ -1,0 +1,113 @@
+"""A run is one complete TOML file; flags are the same fields said on the command line."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import tomli_w
+
+from service.artifact import MODEL_NAME
+from training.errors import RunError
+from training.models import ModelConfig
+from training.models.denoising import DenoisingConfig
+
+
+class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Shares of the normal rows; what is left fits the network. The caps keep large data from being wasted on a threshold."""
+
+    validation: float = 0.15
+    calibration: float = 0.25
+    validation_cap: int = 10_000
+    calibration_cap: int = 20_000
+
+    def __post_init__(self) -> None:
+        if not (0 < self.validation < 1 and 0 < self.calibration < 1 and self.validation + self.calibration < 1):
+            raise ValueError("split.validation and split.calibration must be above 0 and below 1 together")
+
+
+class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything a run depends on. Written beside the model with every choice filled in, it gives the same bytes again."""
+
+    data: str
+    name: str
+    models: str = "models"
+    label: str | None = None  # rows where it is not zero are anomalies, kept out of fitting and calibration
+    ignore: tuple[str, ...] = ()
+    units: dict[str, str] = {}  # feature -> unit, shown to whoever reads an explanation
+    alpha: float | None = None  # None: the first of 1, 2, 5, 10, 20 % that the calibration rows can certify
+    delta: float = 0.05
+    uncertified: bool = False  # the marginal rule instead of the guaranteed one
+    seed: int = 0
+    threads: int = 1
+    max_categories: int = 100  # a text column with more distinct values is refused
+    force: bool = False  # publish although the features differ from those of the model in service
+    split: SplitConfig = SplitConfig()
+    model: ModelConfig = DenoisingConfig()
+
+    def __post_init__(self) -> None:
+        if not MODEL_NAME.fullmatch(self.name):
+            raise ValueError(f"name must be lower-case letters, digits, - and _, at most 63, got {self.name!r}")
+        for field, value in (("alpha", self.alpha), ("delta", self.delta)):
+            if value is not None and not 0 < value <= 0.5:
+                raise ValueError(f"{field} must be above 0 and at most 0.5, got {value:g}")
+        if self.threads < 1 or self.seed < 0:
+            raise ValueError("threads must be at least 1 and seed not negative")
+
+
+def load_config(path: Path | None, flags: dict[str, Any]) -> RunConfig:
+    """A TOML file, if any, overridden by flags; RunError names the field that is wrong.
+
+    The flags `variant` and `epochs` stand for model.variant and model.fit.epochs.
+    """
+    values = _read(path) if path else {}
+    flags = dict(flags)
+    variant, epochs = flags.pop("variant", None), flags.pop("epochs", None)
+    if variant and variant != values.get("model", {}).get("variant", "denoising"):
+        values["model"] = {}
+    model = dict(values.get("model", {}))
+    model["variant"] = variant or model.get("variant", "denoising")
+    if epochs is not None:
+        model["fit"] = {**model.get("fit", {}), "epochs": epochs}
+    values = {**values, **flags, "model": _with_fit_defaults(model)}
+    if missing := [field for field in ("data", "name") if field not in values]:
+        raise RunError(f"{missing[0]} is needed, as a flag or in the configuration file")
+    try:
+        return msgspec.convert(values, RunConfig)
+    except msgspec.ValidationError as error:
+        source = f"{path}: " if path else ""
+        raise RunError(f"{source}{_readable(str(error))}") from error
+
+
+def write_config(config: RunConfig) -> str:
+    """The TOML text that load_config reads back as an equal config."""
+    return tomli_w.dumps(_without_none(msgspec.to_builtins(config)))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise RunError(f"{path} is not TOML: {error}") from error
+
+
+def _with_fit_defaults(model: dict[str, Any]) -> dict[str, Any]:
+    """A member's own loop settings under those given: a partial [model.fit] must not lose the member's optimizer."""
+    try:
+        defaults = msgspec.to_builtins(msgspec.convert({"variant": model["variant"]}, ModelConfig).fit)
+    except msgspec.ValidationError:
+        return model  # the full conversion reports the unknown variant
+    return {**model, "fit": {**defaults, **model.get("fit", {})}}
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return value
+
+
+def _readable(message: str) -> str:
+    """msgspec's path in the words of the file: `$.model.fit.epochs` -> model.fit.epochs."""
+    return message.replace("$.", "").replace("`", "'")

@@ -1,0 +1,49 @@
+"""Core: the exported graph as one torch module, raw rows in, score, contributions, expected values and code out.
+
+score = mean over the observed cells of error / residual variance; each feature's share of that mean is its contribution, so the
+contributions are non-negative and sum to the score, and a normal cell contributes one, on average, before the division by the number of
+cells. A row without any observed cell scores NaN.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from training.models.member import Member
+
+RESIDUAL_FLOOR = 1e-3  # of a standardised feature's variance: below it, a network's own inexactness would be the unit
+
+
+class CoreOutput(NamedTuple):
+    score_N: Tensor
+    contributions_ND: Tensor
+    reconstruction_ND: Tensor
+    latent_NK: Tensor
+
+
+class Core(nn.Module):
+    def __init__(self, member: Member) -> None:
+        super().__init__()
+        self.member = member
+        self.register_buffer("weight_D", torch.ones(len(member.encoding.features)))
+
+    weight_D: Tensor
+
+    def forward(self, features: Tensor) -> CoreOutput:
+        encoding = self.member.encoding
+        encoded = encoding.encode(features)
+        errors_ND, outputs_NE, latent_NK = self.member.assess(encoded)
+        observed_N1 = encoded.observed_ND.sum(dim=1, keepdim=True)
+        contributions_ND = errors_ND * self.weight_D / torch.where(observed_N1 > 0, observed_N1, torch.nan)
+        return CoreOutput(contributions_ND.sum(dim=1), contributions_ND, encoding.decode(outputs_NE), latent_NK)
+
+    @torch.no_grad()
+    def weigh(self, rows_ND: Tensor) -> Tensor:
+        """Set the weights from held-out rows; returns the residual variances [D], the mean held-out error of each feature."""
+        encoded = self.member.encoding.encode(rows_ND)
+        errors_ND = self.member.assess(encoded).errors_ND
+        seen_D = encoded.observed_ND.sum(dim=0)
+        residual_D = torch.where(seen_D > 0, errors_ND.sum(dim=0) / seen_D.clamp_min(1.0), 1.0)
+        self.weight_D.copy_(1 / residual_D.clamp_min(RESIDUAL_FLOOR))
+        return residual_D

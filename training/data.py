@@ -1,0 +1,122 @@
+"""CSV and Parquet in: which columns are features, of what kind, and which rows are normal."""
+
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from service.artifact import Feature
+from service.tables import encode_table, first_value
+from training.errors import RunError
+
+TEXT = (pl.String, pl.Categorical, pl.Enum)
+
+
+class Data(NamedTuple):
+    """N rows, A anomalies, D features."""
+
+    features: tuple[Feature, ...]
+    normal_ND: NDArray[np.float32]
+    anomalies_AD: NDArray[np.float32]  # [0, D] without a label column
+
+
+def prepare(
+    frame: pl.DataFrame,
+    *,
+    label: str | None,
+    ignore: tuple[str, ...] = (),
+    units: dict[str, str] | None = None,
+    max_categories: int = 100,
+) -> Data:
+    """A table -> features with their kinds, and float32 rows. RunError or InvalidTable names the column and row (from 1)."""
+    for column in (*([label] if label else []), *ignore, *(units or {})):
+        if column not in frame.columns:
+            raise RunError(f"there is no column {column!r}; the columns are {', '.join(frame.columns)}")
+    anomalous = is_anomalous(frame, label) if label else np.zeros(frame.height, dtype=bool)
+    columns = [column for column in frame.columns if column != label and column not in ignore]
+    if not columns:
+        raise RunError("no feature columns are left")
+    normal = frame.filter(~pl.Series(anomalous))
+    features = tuple(
+        _infer(frame[column], normal[column], (units or {}).get(column), max_categories) for column in columns
+    )
+    rows_ND = encode_table(frame, features)
+    return Data(features, rows_ND[~anomalous], rows_ND[anomalous])
+
+
+def is_anomalous(frame: pl.DataFrame, label: str) -> NDArray[np.bool_]:
+    """[N] true where the label is not zero."""
+    if label not in frame.columns:
+        raise RunError(f"there is no column {label!r} to be the label; the columns are {', '.join(frame.columns)}")
+    column = frame[label]
+    if not (column.dtype.is_numeric() or column.dtype == pl.Boolean):
+        row, value = first_value(column)
+        raise RunError(
+            f"label column {label!r}, row {row}: expected 0 for normal or a number for an anomaly, got {value!r}"
+        )
+    if column.null_count():
+        raise RunError(
+            f"label column {label!r}, row {(column.is_null().arg_max() or 0) + 1}: expected a number, got nothing"
+        )
+    return np.asarray(column.cast(pl.Float64).to_numpy() != 0)
+
+
+def describe(features: tuple[Feature, ...], rows_ND: NDArray[np.float32]) -> tuple[Feature, ...]:
+    """The features with missing rate and range as seen in the fit rows."""
+    described = []
+    for feature, column in zip(features, rows_ND.T, strict=True):
+        seen = column[~np.isnan(column)]
+        described.append(
+            Feature(
+                name=feature.name,
+                kind=feature.kind,
+                unit=feature.unit,
+                categories=feature.categories,
+                missing_rate=float(np.isnan(column).mean()),
+                minimum=float(seen.min()) if len(seen) else None,
+                maximum=float(seen.max()) if len(seen) else None,
+            )
+        )
+    return tuple(described)
+
+
+def _infer(column: pl.Series, normal: pl.Series, unit: str | None, max_categories: int) -> Feature:
+    """The kind by the column's type. A category known only from anomalies is not known: it is unseen."""
+    name = column.name
+    if column.null_count() == len(column):
+        return Feature(name=name, kind="numeric", unit=unit)
+    if column.dtype == pl.Boolean:
+        return Feature(name=name, kind="boolean", unit=unit)
+    if column.dtype.is_numeric():
+        return Feature(name=name, kind="numeric", unit=unit)
+    row, value = first_value(column)
+    if column.dtype.is_temporal():
+        raise RunError(
+            f"column {name!r}, row {row}: expected numbers, true/false or text, "
+            f"got the date or time {value}; --ignore it, or make it a number"
+        )
+    if column.dtype not in TEXT:
+        raise RunError(f"column {name!r}, row {row}: expected numbers, true/false or text, got {column.dtype}")
+    return Feature(name=name, kind="categorical", unit=unit, categories=_categories(column, normal, max_categories))
+
+
+def _categories(column: pl.Series, normal: pl.Series, max_categories: int) -> tuple[str, ...]:
+    text = column.cast(pl.String)
+    numbers = text.cast(pl.Float64, strict=False)
+    filled = len(text) - text.null_count()
+    if numbers.is_not_null().sum() > filled / 2:  # a column of numbers with something else among them
+        row = (text.is_not_null() & numbers.is_null()).arg_max() or 0
+        raise RunError(
+            f"column {column.name!r}, row {row + 1}: expected a number like the rows around it, got {text[row]!r}"
+        )
+    distinct = text.drop_nulls().n_unique()
+    if distinct > max_categories or (distinct > 20 and distinct > filled / 2):
+        row, value = first_value(text)
+        raise RunError(
+            f"column {column.name!r}, row {row}: expected at most {max_categories} categories, got text with {distinct} values "
+            f"(the first is {str(value)[:40]!r}); --ignore it"
+        )
+    return tuple(sorted(normal.cast(pl.String).drop_nulls().unique().to_list())) or tuple(
+        sorted(text.drop_nulls().unique().to_list())
+    )

@@ -1,0 +1,128 @@
+"""From a fitted core to the bytes of an artifact: export, tidy, calibrate through onnxruntime, describe, self-test."""
+
+import logging
+import warnings
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from onnx import checker
+
+from service import artifact
+from service.artifact import CONTRIBUTIONS, INPUT, LATENT, OUTPUTS, RECONSTRUCTION, SCORE, Feature, Manifest, SelfTest
+from training.core import Core
+
+OPSET = 20
+SELF_TEST_ROWS = 4
+
+Float32 = NDArray[np.float32]
+
+
+def export_core(core: Core) -> onnx.ModelProto:
+    """The core as a tidy ONNX graph: the same weights give the same bytes in any process."""
+    width = len(core.member.encoding.features)
+    # two rows that reach every branch: one with values, one with missing cells
+    example = torch.zeros(2, width)
+    example[1, ::2] = torch.nan
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        # the exporter warns of its own insides (a missing torchvision, its pytree classes), which nobody here can act on
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\..*|onnxscript\..*")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            program = torch.onnx.export(
+                core.eval(),
+                (example,),
+                None,
+                input_names=[INPUT],
+                output_names=[SCORE, CONTRIBUTIONS, RECONSTRUCTION, LATENT],
+                dynamo=True,
+                dynamic_shapes={"features": {0: torch.export.Dim("batch")}},
+                opset_version=OPSET,
+                verbose=False,
+            )
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    _tidy(model)
+    return model
+
+
+def run(model: onnx.ModelProto, outputs: list[str], rows_ND: Float32, *, batch: int = 1024) -> list[Float32]:
+    """The named outputs of [N, D] rows, as onnxruntime computes them; single-threaded, so that digits repeat."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    parts = [session.run(outputs, {INPUT: rows_ND[i : i + batch]}) for i in range(0, len(rows_ND), batch)]
+    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+
+
+def make_self_test(model: onnx.ModelProto, features: tuple[Feature, ...], seed: int) -> SelfTest:
+    """Rows made up from the features' ranges, never training rows, and the graph's answers; the last row has missing cells."""
+    rng = np.random.default_rng(seed)
+    rows_ND = np.stack([_made_up(feature, rng) for feature in features], axis=1)
+    rows_ND[-1, 1::3] = np.nan
+    names = list(OUTPUTS)
+    answers = dict(zip(names, run(model, names, rows_ND), strict=True))
+    return SelfTest(inputs=_plain(rows_ND), **{name: _plain(values) for name, values in answers.items()})
+
+
+def to_bytes(model: onnx.ModelProto, manifest: Manifest) -> bytes:
+    """The artifact: the graph with its manifest, checked by onnx, serialised deterministically."""
+    del model.metadata_props[:]
+    model.metadata_props.add(key=artifact.METADATA_KEY, value=artifact.encode_manifest(manifest))
+    model.producer_name, model.producer_version = "hourglass", manifest.producer.hourglass
+    checker.check_model(model, full_check=True)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def _tidy(model: onnx.ModelProto) -> None:
+    """Drop what differs between processes or nobody reads: doc strings, node metadata, inner shapes, torch's own functions."""
+    graph = model.graph
+    del model.functions[:]
+    del graph.value_info[:]
+    del graph.metadata_props[:]
+    model.doc_string = graph.doc_string = ""
+    graph.name = "hourglass"
+    for i, node in enumerate(graph.node):
+        node.name = f"{node.op_type}_{i}"
+        node.doc_string = ""
+        del node.metadata_props[:]
+    for value in (*graph.input, *graph.output, *graph.initializer):
+        value.doc_string = ""
+        del value.metadata_props[:]
+    initializers = sorted(graph.initializer, key=lambda tensor: tensor.name)
+    del graph.initializer[:]
+    graph.initializer.extend(initializers)
+
+
+def _made_up(feature: Feature, rng: np.random.Generator) -> Float32:
+    if feature.kind == "categorical":
+        return rng.integers(0, len(feature.categories), SELF_TEST_ROWS).astype(np.float32)
+    if feature.kind == "boolean":
+        return rng.integers(0, 2, SELF_TEST_ROWS).astype(np.float32)
+    low, high = feature.minimum or 0.0, feature.maximum or 0.0
+    return (low + (high - low) * rng.uniform(0.2, 0.8, SELF_TEST_ROWS)).astype(np.float32)
+
+
+def _plain(values: Float32) -> Any:
+    """Nested tuples; NaN becomes None. Python's floats of float32 print long: nine digits say the same number."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, list):
+            return tuple(plain(item) for item in value)
+        return None if value != value else float(f"{value:.9g}")
+
+    return msgspec.convert(plain(values.tolist()), Any)

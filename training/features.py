@@ -1,0 +1,138 @@
+"""Per-feature encoding, inside the graph: raw rows -> what a network reads, and its outputs -> errors and expected values.
+
+Shapes: N rows, D features, E encoded columns (one per number or boolean, one per category), I network inputs (E + D).
+
+A number is standardised, a boolean is 0 or 1, a category is one-hot. Errors follow the likelihood of each kind: Gaussian (squared
+error), Bernoulli and categorical (cross-entropy). A discrete value's probability is floored at 1 / (rows + 1), the chance the rule
+of succession gives to something never seen, so that an unseen category is the most surprising value there is, and finite.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from service.artifact import Feature
+
+INPUT_LIMIT = 10.0  # standard deviations; a network has no business extrapolating further
+VALUE_LIMIT = 1e6  # keeps squared errors within float32
+LOGIT_LIMIT = 30.0
+FLOAT32_LIMIT = 3.0e38
+
+
+class Encoded(NamedTuple):
+    values_NE: Tensor  # 0 where missing
+    observed_ND: Tensor  # 1 observed, 0 missing
+
+
+class Encoding(nn.Module):
+    """The encoding of a fixed list of features, with centre and scale taken from the fit rows."""
+
+    def __init__(self, features: Sequence[Feature], rows_ND: NDArray[np.float32]) -> None:
+        super().__init__()
+        self.features = tuple(features)
+        widths = [len(feature.categories) if feature.kind == "categorical" else 1 for feature in features]
+        starts = np.cumsum([0, *widths])
+        self.slices = [slice(int(start), int(start) + width) for start, width in zip(starts, widths, strict=False)]
+        center_E, scale_E, numeric_E = np.zeros(starts[-1]), np.ones(starts[-1]), np.zeros(starts[-1])
+        for column, feature, part in zip(rows_ND.T.astype(np.float64), features, self.slices, strict=True):
+            if feature.kind == "numeric" and not np.isnan(column).all():
+                center_E[part], scale_E[part] = _center_and_scale(column[~np.isnan(column)])
+            numeric_E[part] = feature.kind == "numeric"
+        source_E = np.repeat(np.arange(len(features)), widths)
+        live_D = ~np.isnan(rows_ND).all(axis=0)  # a feature that was always missing tells nothing
+        self._buffer("source_E", source_E, torch.int64)
+        self._buffer("code_E", np.concatenate([np.arange(width) for width in widths]), torch.float32)
+        self._buffer("one_hot_E", [f.kind == "categorical" for f in features for _ in range(_width(f))], torch.bool)
+        self._buffer("center_E", center_E, torch.float32)
+        self._buffer("scale_E", scale_E, torch.float32)
+        self._buffer("numeric_E", numeric_E, torch.float32)
+        self._buffer("numeric_D", [feature.kind == "numeric" for feature in features], torch.bool)
+        self._buffer("boolean_E", [f.kind == "boolean" for f in features for _ in range(_width(f))], torch.bool)
+        self._buffer("members_ED", np.eye(len(features))[source_E], torch.float32)
+        self._buffer("live_D", live_D, torch.float32)
+        self._buffer("floor", 1.0 / (len(rows_ND) + 1), torch.float32)
+        self.all_numeric = all(feature.kind == "numeric" for feature in features)
+
+    @property
+    def encoded_width(self) -> int:
+        """E."""
+        return len(self.source_E)
+
+    @property
+    def input_width(self) -> int:
+        """I = E + D: the encoded columns, and beside them the mask of what was observed."""
+        return self.encoded_width + len(self.features)
+
+    def encode(self, x_ND: Tensor) -> Encoded:
+        """Raw rows, NaN = missing -> encoded values and the mask."""
+        observed_ND = torch.where(torch.isnan(x_ND), 0.0, self.live_D)
+        x_NE = torch.nan_to_num(x_ND, nan=0.0, posinf=FLOAT32_LIMIT, neginf=-FLOAT32_LIMIT)[:, self.source_E]
+        values_NE = ((x_NE - self.center_E) / self.scale_E).clamp(-VALUE_LIMIT, VALUE_LIMIT)
+        if not self.all_numeric:
+            values_NE = torch.where(self.one_hot_E, (x_NE == self.code_E).to(x_NE.dtype), values_NE)
+        return Encoded(values_NE * observed_ND[:, self.source_E], observed_ND)
+
+    def inputs(self, encoded: Encoded) -> Tensor:
+        """What the network reads: [N, I], missing cells as zero, and the mask beside them."""
+        return torch.cat([encoded.values_NE.clamp(-INPUT_LIMIT, INPUT_LIMIT), encoded.observed_ND], dim=1)
+
+    def errors(self, outputs_NE: Tensor, encoded: Encoded) -> Tensor:
+        """[N, D]: squared error of a number, minus log-likelihood of a boolean or category; 0 where missing."""
+        squared_NE = (encoded.values_NE - outputs_NE).square()
+        if self.all_numeric:
+            return squared_NE * encoded.observed_ND
+        squared_ND = (squared_NE * self.numeric_E) @ self.members_ED
+        surprise_ND = -torch.log(self._likelihood(outputs_NE, encoded.values_NE).clamp_min(self.floor))
+        return torch.where(self.numeric_D, squared_ND, surprise_ND) * encoded.observed_ND
+
+    def decode(self, outputs_NE: Tensor) -> Tensor:
+        """[N, D] in raw units: the mean of a number, the probability of true, the likeliest category's index."""
+        raw_NE = (self.center_E + self.scale_E * outputs_NE).clamp(-FLOAT32_LIMIT, FLOAT32_LIMIT)
+        if self.all_numeric:
+            return raw_NE
+        raw_NE = torch.where(self.boolean_E, torch.sigmoid(outputs_NE), raw_NE)
+        columns = [
+            outputs_NE[:, part].argmax(dim=1, keepdim=True).to(raw_NE.dtype)
+            if feature.kind == "categorical"
+            else raw_NE[:, part]
+            for feature, part in zip(self.features, self.slices, strict=True)
+        ]
+        return torch.cat(columns, dim=1)
+
+    def _likelihood(self, outputs_NE: Tensor, values_NE: Tensor) -> Tensor:
+        """[N, D] probability the outputs give to the value seen, for booleans and categories."""
+        logits_NE = outputs_NE.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+        bernoulli_NE = torch.sigmoid((2 * values_NE - 1) * logits_NE)
+        odds_NE = torch.exp(logits_NE)
+        total_ND = (odds_NE @ self.members_ED).clamp_min(1e-30)
+        share_NE = torch.where(self.one_hot_E, values_NE * odds_NE / total_ND[:, self.source_E], bernoulli_NE)
+        return share_NE @ self.members_ED
+
+    def _buffer(self, name: str, value: object, dtype: torch.dtype) -> None:
+        self.register_buffer(name, torch.as_tensor(np.asarray(value)).to(dtype))
+
+    source_E: Tensor
+    code_E: Tensor
+    one_hot_E: Tensor
+    center_E: Tensor
+    scale_E: Tensor
+    numeric_E: Tensor
+    numeric_D: Tensor
+    boolean_E: Tensor
+    members_ED: Tensor
+    live_D: Tensor
+    floor: Tensor
+
+
+def _width(feature: Feature) -> int:
+    return len(feature.categories) if feature.kind == "categorical" else 1
+
+
+def _center_and_scale(column: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean and standard deviation; a constant column keeps its unit, so that any other value stands out."""
+    center, scale = float(column.mean()), float(column.std())
+    return center, scale if scale > max(1e-6 * abs(center), 1e-30) else 1.0

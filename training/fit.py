@@ -1,0 +1,95 @@
+"""The loop that fits any member, on one page."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from training.features import Encoded
+from training.models.member import FitConfig, Member
+
+VALIDATION_DRAWS = 4  # corruptions of the held-out rows, the same ones every epoch
+
+
+class Epoch(NamedTuple):
+    """What progress shows."""
+
+    number: int  # from 1
+    loss: float
+    held_out_loss: float
+    best: float
+
+
+class Fitted(NamedTuple):
+    epochs: int  # run
+    best_epoch: int
+    held_out_loss: float
+
+
+def fit(
+    member: Member,
+    fit_rows_ND: Tensor,
+    validation_rows_ND: Tensor,
+    config: FitConfig,
+    *,
+    seed: int,
+    on_epoch: Callable[[Epoch], None] = lambda _: None,
+) -> Fitted:
+    """Minimise the member's loss; keep the weights of the epoch with the best loss on the held-out rows.
+
+    ValueError when the loss stops being a number.
+    """
+    member.to(torch.float64 if config.precision == "float64" else torch.float32).train()
+    dtype = next(member.parameters()).dtype
+    train = member.encoding.encode(fit_rows_ND.to(dtype))
+    held_out = member.encoding.encode(validation_rows_ND.to(dtype).repeat(VALIDATION_DRAWS, 1))
+    generator = torch.Generator().manual_seed(seed)
+    batch_size = config.batch_size or len(fit_rows_ND)
+    if config.optimizer == "lbfgs":
+        optimizer: torch.optim.Optimizer = torch.optim.LBFGS(
+            member.parameters(),
+            max_iter=20,
+            history_size=20,
+            tolerance_grad=1e-9,
+            tolerance_change=1e-12,
+            line_search_fn="strong_wolfe",
+        )
+    else:
+        optimizer = torch.optim.AdamW(member.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+
+    best, best_epoch, best_weights = float("inf"), 0, _copy(member)
+    for epoch in range(1, config.epochs_for(len(fit_rows_ND)) + 1):
+        losses = []
+        for batch in _batches(train, batch_size, generator):
+
+            def closure(batch: Encoded = batch) -> float:
+                optimizer.zero_grad()
+                loss = member.loss(batch, generator)
+                torch.autograd.backward(loss)
+                return loss.item()
+
+            losses.append(float(optimizer.step(closure)))
+        loss = sum(losses) / len(losses)
+        with torch.no_grad():
+            held_out_loss = float(member.loss(held_out, torch.Generator().manual_seed(seed)))
+        if not (loss < float("inf") and held_out_loss < float("inf")):
+            raise ValueError(f"the loss is no longer a number in epoch {epoch}: lower the learning rate")
+        if held_out_loss < best - 1e-7:
+            best, best_epoch, best_weights = held_out_loss, epoch, _copy(member)
+        on_epoch(Epoch(epoch, loss, held_out_loss, best))
+        if epoch - best_epoch >= config.patience:
+            break
+    member.load_state_dict(best_weights)
+    member.to(torch.float32).eval()
+    return Fitted(epoch, best_epoch, best)
+
+
+def _batches(rows: Encoded, size: int, generator: torch.Generator) -> Iterator[Encoded]:
+    order = torch.randperm(len(rows.values_NE), generator=generator)
+    for part in torch.split(order, size):
+        yield Encoded(rows.values_NE[part], rows.observed_ND[part])
+
+
+def _copy(member: Member) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in member.state_dict().items()}

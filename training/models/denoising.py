@@ -1,0 +1,63 @@
+"""Denoising autoencoder: spoil a row with noise and masking, learn to give the clean row back.
+
+Vincent, Larochelle, Lajoie, Bengio and Manzagol, Stacked Denoising Autoencoders, JMLR 11 (2010), equations 4 and 5. With small
+Gaussian noise the residual points along the gradient of the log-density (Alain and Bengio, JMLR 15, 2014), so a row far from the
+normal ones is pulled back by a long way. Masking at a rate drawn for each row teaches the network to work with missing cells.
+"""
+
+import msgspec
+import torch
+from torch import Tensor
+
+from training.features import Encoded, Encoding
+from training.models.member import FitConfig, Member, hide, mlp
+
+
+class DenoisingConfig(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="variant", tag="denoising"
+):
+    """Noise is in standard deviations of each number; hidden and latent are chosen by the width of the data when absent."""
+
+    hidden: tuple[int, ...] | None = None
+    latent: int | None = None
+    noise: float = 0.2
+    mask_rate: float = 0.5  # each row's share of masked cells is uniform between 0 and this
+    fit: FitConfig = FitConfig()
+
+    def resolve(self, encoding: Encoding) -> "DenoisingConfig":
+        """The same with every size filled in."""
+        width = encoding.encoded_width
+        hidden = self.hidden or (min(256, max(64, 2 * width)),)
+        return msgspec.structs.replace(self, hidden=hidden, latent=self.latent or min(64, max(2, width // 2)))
+
+    def build(self, encoding: Encoding) -> "Denoising":
+        """The network of a resolved config."""
+        return Denoising(self, encoding)
+
+
+class Denoising(Member):
+    def __init__(self, config: DenoisingConfig, encoding: Encoding) -> None:
+        super().__init__(encoding)
+        assert config.hidden is not None
+        assert config.latent is not None
+        self.noise, self.mask_rate = config.noise, config.mask_rate
+        self.encoder = mlp((encoding.input_width, *config.hidden, config.latent))
+        self.decoder = mlp((config.latent, *reversed(config.hidden), encoding.encoded_width))
+
+    def forward(self, inputs_NI: Tensor) -> tuple[Tensor, Tensor]:
+        latent_NK = self.encoder(inputs_NI)
+        return self.decoder(latent_NK), latent_NK
+
+    def loss(self, encoded: Encoded, generator: torch.Generator) -> Tensor:
+        outputs_NE, _ = self(self.encoding.inputs(self._corrupt(encoded, generator)))
+        return self.reconstruction_loss(outputs_NE, encoded)
+
+    def _corrupt(self, encoded: Encoded, generator: torch.Generator) -> Encoded:
+        values_NE, observed_ND = encoded
+        noise_NE = torch.randn(values_NE.shape, generator=generator, dtype=values_NE.dtype) * self.noise
+        noisy = Encoded(
+            values_NE + noise_NE * self.encoding.numeric_E * observed_ND[:, self.encoding.source_E], observed_ND
+        )
+        rate_N1 = torch.rand((len(values_NE), 1), generator=generator) * self.mask_rate
+        hidden_ND = (torch.rand(observed_ND.shape, generator=generator) < rate_N1).to(values_NE.dtype)
+        return hide(noisy, hidden_ND, self.encoding)

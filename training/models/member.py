@@ -1,0 +1,87 @@
+"""What every member of the family is, and the settings of the loop that fits it.
+
+Shapes: N rows, D features, E encoded columns, I network inputs, K latent dimensions.
+"""
+
+import math
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from training.features import Encoded, Encoding
+
+
+class FitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a member is fitted; each member gives its own defaults."""
+
+    epochs: int | None = None  # at most; None: as many as make about `steps` steps, from 20 to 1,000
+    steps: int = 6000
+    batch_size: int = 128  # 0: all rows at once
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-5
+    patience: int = 50  # epochs without a better held-out loss
+    optimizer: Literal["adamw", "lbfgs"] = "adamw"
+    precision: Literal["float32", "float64"] = "float32"
+
+    def __post_init__(self) -> None:
+        if (self.epochs is not None and self.epochs < 1) or self.steps < 1 or self.patience < 1:
+            raise ValueError("epochs, steps and patience must be at least 1")
+        if self.batch_size < 0 or self.learning_rate <= 0 or self.weight_decay < 0:
+            raise ValueError("batch_size and weight_decay must not be negative, learning_rate must be above 0")
+
+    def epochs_for(self, rows: int) -> int:
+        """How many passes over that many rows are made at most."""
+        batches = math.ceil(rows / (self.batch_size or rows))
+        return self.epochs or min(1000, max(20, math.ceil(self.steps / batches)))
+
+
+class Assessment(NamedTuple):
+    """One row set seen by a member."""
+
+    errors_ND: Tensor  # non-negative, 0 where missing
+    outputs_NE: Tensor  # expected values, encoded
+    latent_NK: Tensor
+
+
+class Member(nn.Module):
+    """A network with an objective and a deterministic way to assess rows."""
+
+    def __init__(self, encoding: Encoding) -> None:
+        super().__init__()
+        self.encoding = encoding
+
+    def forward(self, inputs_NI: Tensor) -> tuple[Tensor, Tensor]:
+        """Network inputs -> outputs [N, E] and latent [N, K]."""
+        raise NotImplementedError
+
+    def loss(self, encoded: Encoded, generator: torch.Generator) -> Tensor:
+        """The training objective of one batch, a scalar; all randomness comes from the generator."""
+        raise NotImplementedError
+
+    def assess(self, encoded: Encoded) -> Assessment:
+        """Errors, expected values and code of clean rows; no randomness. A member with a score of its own overrides this."""
+        outputs_NE, latent_NK = self(self.encoding.inputs(encoded))
+        return Assessment(self.encoding.errors(outputs_NE, encoded), outputs_NE, latent_NK)
+
+    def reconstruction_loss(self, outputs_NE: Tensor, clean: Encoded) -> Tensor:
+        """Mean error over the observed cells."""
+        return self.encoding.errors(outputs_NE, clean).sum() / clean.observed_ND.sum().clamp_min(1.0)
+
+
+def hide(encoded: Encoded, hidden_ND: Tensor, encoding: Encoding) -> Encoded:
+    """The same rows with more cells missing."""
+    seen_ND = encoded.observed_ND * (1 - hidden_ND)
+    return Encoded(encoded.values_NE * seen_ND[:, encoding.source_E], seen_ND)
+
+
+def mlp(widths: tuple[int, ...], *, last_activation: bool = False) -> nn.Sequential:
+    """Linear layers of the given widths with SiLU between them."""
+    layers: list[nn.Module] = []
+    for i, (before, after) in enumerate(pairwise(widths)):
+        layers.append(nn.Linear(before, after))
+        if last_activation or i < len(widths) - 2:
+            layers.append(nn.SiLU())
+    return nn.Sequential(*layers)

@@ -1,0 +1,76 @@
+"""MODELS/<name>/<version>/ is written whole beside its place and moved in; then the pointer `current` is replaced. No half states."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from service.artifact import MODEL_FILE, POINTER, version_of
+from training.errors import RunError
+
+
+def publish(models: Path, name: str, data: bytes, beside: dict[str, str]) -> str:
+    """Write an artifact and the texts beside it (file name -> text), then point `current` at it; returns the version."""
+    version = version_of(data)
+    folder = models / name
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / version / MODEL_FILE).exists():
+        scratch = Path(tempfile.mkdtemp(prefix=".publishing-", dir=folder))
+        try:
+            _write(scratch / MODEL_FILE, data)
+            for file, text in beside.items():
+                _write(scratch / file, text.encode())
+            scratch.chmod(0o755)
+            scratch.rename(folder / version)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+    point(folder, version)
+    return version
+
+
+def promote(models: Path, name: str, version: str) -> str:
+    """Point `current` at a version that is there, given in full or by an unambiguous beginning; returns the full version."""
+    folder = models / name
+    if not folder.is_dir():
+        raise RunError(f"there is no model {name!r} in {models}")
+    versions = sorted(
+        path.parent.name for path in folder.glob(f"*/{MODEL_FILE}") if not path.parent.name.startswith(".")
+    )
+    matches = [full for full in versions if full.startswith(version)]
+    if len(matches) != 1:
+        known = ", ".join(full[:12] for full in versions)
+        problem = "is ambiguous" if matches else "is not there"
+        raise RunError(f"version {version!r} of {name!r} {problem}; the versions are {known}")
+    data = (folder / matches[0] / MODEL_FILE).read_bytes()
+    if version_of(data) != matches[0]:
+        raise RunError(
+            f"the file of version {matches[0][:12]} of {name!r} is damaged: its SHA-256 is {version_of(data)[:12]}"
+        )
+    point(folder, matches[0])
+    return matches[0]
+
+
+def current_version(models: Path, name: str) -> str | None:
+    """The version `current` names, if there is one."""
+    try:
+        return (models / name / POINTER).read_text(encoding="utf-8").strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def point(folder: Path, version: str) -> None:
+    """Replace the pointer in one step: readers see the old version or the new one."""
+    scratch = folder / f".{POINTER}-{os.getpid()}"
+    try:
+        _write(scratch, f"{version}\n".encode())
+        scratch.replace(folder / POINTER)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,117 @@
+"""What a run says at its end: report.json beside the model, and a table for a person."""
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from training.evaluate import Evaluation
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """One run's figures; rates are shares, seconds are wall time."""
+
+    name: str
+    version: str
+    path: str
+    variant: str
+    parameter_count: int
+    features: int
+    fit_rows: int
+    validation_rows: int
+    calibration_rows: int
+    dropped_rows: int  # normal rows with too few observed cells
+    anomalous_rows: int  # never fitted, never calibrated on
+    epochs: int
+    best_epoch: int
+    held_out_loss: float
+    alpha: float
+    alpha_chosen: bool  # by us, not asked for
+    delta: float
+    certified: bool
+    threshold: float
+    expected_false_alarm_rate: float
+    quality: Evaluation | None  # of the labelled anomalies against the calibration rows
+    size_bytes: int
+    seconds: float
+
+
+def write_report(report: Report) -> str:
+    """The report as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(report), indent=2).decode() + "\n"
+
+
+def print_report(report: Report, console: Console) -> None:
+    """The table, and in plain lines what was chosen or could not be certified."""
+    table = Table(title=f"{report.name} {report.version[:12]}", show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column()
+    for label, value in _lines(report):
+        table.add_row(label, value)
+    console.print(table)
+    if report.alpha_chosen:
+        console.print(_choice(report), soft_wrap=True)
+    if not report.certified:
+        console.print(
+            f"Warning: uncertified. The false-alarm rate is {report.expected_false_alarm_rate:.2%} on average over calibration draws; "
+            "of this draw nothing is guaranteed.",
+            style="yellow",
+            soft_wrap=True,
+        )
+    console.print(f"Published {report.path}", soft_wrap=True)
+
+
+def print_evaluation(evaluation: Evaluation, title: str, console: Console) -> None:
+    table = Table(title=title, show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column()
+    for label, value in quality_lines(evaluation):
+        table.add_row(label, value)
+    table.add_row(
+        "rows",
+        f"{evaluation.normal_rows} normal, {evaluation.anomalous_rows} anomalous, {evaluation.refused_rows} refused",
+    )
+    console.print(table)
+
+
+def quality_lines(quality: Evaluation) -> list[tuple[str, str]]:
+    certified = "certified" if quality.certified else "uncertified"
+    return [
+        ("AUROC", f"{quality.auroc:.4f}"),
+        ("average precision", f"{quality.average_precision:.4f}"),
+        (
+            "detection rate",
+            f"{quality.detection_rate:.2%} of the anomalies at alpha = {quality.alpha:.3g}, {certified}",
+        ),
+        ("false-alarm rate", f"{quality.false_alarm_rate:.2%} of the normal rows"),
+    ]
+
+
+def _lines(report: Report) -> list[tuple[str, str]]:
+    rows = f"{report.fit_rows} fit, {report.validation_rows} held out, {report.calibration_rows} calibration"
+    left_out = f"{report.anomalous_rows} anomalous, {report.dropped_rows} with too few values"
+    lines = [
+        ("variant", f"{report.variant}, {report.parameter_count:,} parameters, {report.features} features"),
+        ("rows used", rows),
+        ("rows not used", left_out),
+        ("epochs", f"{report.epochs}, the best was {report.best_epoch}"),
+        ("held-out loss", f"{report.held_out_loss:.5f}"),
+        ("alpha, delta", f"{report.alpha:.3g}, {report.delta:.3g}"),
+        ("certified", "yes" if report.certified else "no"),
+        ("calibration n", f"{report.calibration_rows}"),
+        ("threshold", f"{report.threshold:.5g}"),
+        ("expected false-alarm rate", f"{report.expected_false_alarm_rate:.2%}"),
+    ]
+    if report.quality:
+        lines += quality_lines(report.quality)
+    return [*lines, ("size, time", f"{report.size_bytes / 1024:.0f} KiB, {report.seconds:.1f} s")]
+
+
+def _choice(report: Report) -> str:
+    if report.certified:
+        return (
+            f"Alpha is {report.alpha:.0%}: the smallest of 1, 2, 5, 10 and 20 % that {report.calibration_rows} calibration rows "
+            f"certify with confidence {1 - report.delta:.0%}."
+        )
+    return (
+        f"Alpha is {report.alpha:.0%}: {report.calibration_rows} calibration rows certify none of 1, 2, 5, 10 and 20 %."
+    )

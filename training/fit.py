@@ -36,7 +36,7 @@ def fit(
     seed: int,
     on_epoch: Callable[[Epoch], None] = lambda _: None,
 ) -> Fitted:
-    """Minimise the member's loss; keep the weights of the epoch with the best loss on the held-out rows.
+    """Minimise the member's loss; keep the weights of the epoch with the best loss on the held-out rows (without patience, the last).
 
     ValueError when the loss stops being a number.
     """
@@ -75,10 +75,10 @@ def fit(
             held_out_loss = float(member.loss(held_out, torch.Generator().manual_seed(seed)))
         if not (loss < float("inf") and held_out_loss < float("inf")):
             raise ValueError(f"the loss is no longer a number in epoch {epoch}: lower the learning rate")
-        if held_out_loss < best - 1e-7:
+        if held_out_loss < best - 1e-7 or not config.patience:
             best, best_epoch, best_weights = held_out_loss, epoch, _copy(member)
         on_epoch(Epoch(epoch, loss, held_out_loss, best))
-        if epoch - best_epoch >= config.patience:
+        if config.patience and epoch - best_epoch >= config.patience:
             break
     member.load_state_dict(best_weights)
     member.to(torch.float32).eval()

@@ -18,7 +18,9 @@ class LinearConfig(
     """The number of components is chosen by the width of the data when absent."""
 
     latent: int | None = None
-    fit: FitConfig = FitConfig(epochs=60, batch_size=0, optimizer="lbfgs", precision="float64", weight_decay=0.0)
+    fit: FitConfig = FitConfig(
+        epochs=30, batch_size=0, patience=0, optimizer="lbfgs", precision="float64", weight_decay=0.0
+    )
 
     def resolve(self, encoding: Encoding) -> "LinearConfig":
         """The same with every size filled in."""

@@ -22,15 +22,17 @@ class FitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     batch_size: int = 128  # 0: all rows at once
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
-    patience: int = 50  # epochs without a better held-out loss
+    patience: int = 50  # epochs without a better held-out loss; 0: no early stopping, the last weights are kept
     optimizer: Literal["adamw", "lbfgs"] = "adamw"
     precision: Literal["float32", "float64"] = "float32"
 
     def __post_init__(self) -> None:
-        if (self.epochs is not None and self.epochs < 1) or self.steps < 1 or self.patience < 1:
-            raise ValueError("epochs, steps and patience must be at least 1")
-        if self.batch_size < 0 or self.learning_rate <= 0 or self.weight_decay < 0:
-            raise ValueError("batch_size and weight_decay must not be negative, learning_rate must be above 0")
+        if (self.epochs is not None and self.epochs < 1) or self.steps < 1:
+            raise ValueError("epochs and steps must be at least 1")
+        if self.patience < 0 or self.batch_size < 0 or self.learning_rate <= 0 or self.weight_decay < 0:
+            raise ValueError(
+                "patience, batch_size and weight_decay must not be negative, learning_rate must be above 0"
+            )
 
     def epochs_for(self, rows: int) -> int:
         """How many passes over that many rows are made at most."""

@@ -47,6 +47,10 @@ class UnknownModel(HourglassError):
     """No model of that name is served."""
 
 
+class NotReady(HourglassError):
+    """No model is in service."""
+
+
 class NotDecodable(HourglassError):
     """The model's reconstruction needs the row as well as the code."""
 

@@ -1,0 +1,39 @@
+"""Whether the process lives, and whether it has a model to answer with."""
+
+import msgspec
+from litestar import Router, get
+from litestar.di import NamedDependency
+
+from service.api.problems import problems
+from service.api.service import Service
+from service.errors import NotReady
+
+
+class Live(msgspec.Struct, frozen=True):
+    """The process answers."""
+
+    status: str
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """At least one model is in service, and passed its self-test."""
+
+    status: str
+    models: list[str]
+
+
+@get("/live", summary="Is the process alive?", responses=problems(), sync_to_thread=False)
+def live() -> Live:
+    return Live("live")
+
+
+@get("/ready", summary="Can it score?", responses=problems(503), sync_to_thread=False)
+def ready(service: NamedDependency[Service]) -> Ready:
+    if not service.registry.served:
+        raise NotReady(
+            "no model is in service" + "".join(f"; {name}: {why}" for name, why in service.registry.errors.items())
+        )
+    return Ready("ready", list(service.registry.served))
+
+
+router = Router("/health", route_handlers=[live, ready], tags=["health"])

@@ -1,0 +1,177 @@
+"""What is served, and what may be changed about it while it is served."""
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+from litestar import Request, Router, get, patch, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath
+from msgspec import UNSET, UnsetType
+
+from service.api.body import read_body
+from service.api.problems import problems
+from service.api.service import Service
+from service.artifact import Feature, Model, Producer, RowCounts
+from service.calibration import nearest_alpha
+from service.errors import InvalidArtifact, InvalidJSON
+from service.registry import Rate, Served, StoredThreshold
+from service.wire import require_json
+
+
+class ModelSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One model in service."""
+
+    name: str
+    version: str
+    variant: str
+    alpha: float
+    delta: float
+    certified: bool
+    threshold: float
+    expected_false_alarm_rate: float
+    calibration_rows: int
+    feature_count: int
+    last_error: str | None  # why the newest state of its folder is not, or not wholly, in service
+
+
+class BrokenModel(msgspec.Struct, frozen=True):
+    """A model's folder of which nothing could be brought into service."""
+
+    name: str
+    last_error: str
+
+
+class Models(msgspec.Struct, frozen=True):
+    """The models in service, and those that could not be brought into it."""
+
+    models: list[ModelSummary]
+    broken: list[BrokenModel]
+
+
+class FeatureSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One feature, as the fit rows had it."""
+
+    name: str
+    kind: Literal["numeric", "boolean", "categorical"]
+    unit: str | None
+    categories: list[str]
+    minimum: float | None
+    maximum: float | None
+    missing_rate: float
+
+
+class ModelDetail(ModelSummary, frozen=True, kw_only=True):
+    """One model in service, and what its manifest says of it."""
+
+    fitted_at: datetime
+    model: Model
+    producer: Producer
+    rows: RowCounts
+    features: list[FeatureSummary]
+    latent_width: int
+    can_decode: bool
+    min_observed_fraction: float  # rows with fewer observed values are refused
+    nearest_certifiable_alpha: float  # at this delta
+
+
+class ThresholdChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Another false-alarm budget; what is left out stays as it is."""
+
+    alpha: Rate | UnsetType = UNSET
+    delta: Rate | UnsetType = UNSET
+    uncertified: bool = False  # take the marginal rule: alpha on average, without the confidence 1 - delta
+
+
+class Reloaded(msgspec.Struct, frozen=True):
+    """What came of looking at the model's folder."""
+
+    model: str
+    version: str
+    outcome: Literal["unchanged", "loaded", "swapped"]
+
+
+@get("/", summary="List the models", responses=problems(), sync_to_thread=False)
+def list_models(service: NamedDependency[Service]) -> Models:
+    served, errors = service.registry.served, service.registry.errors
+    broken = [BrokenModel(name, error) for name, error in errors.items() if name not in served]
+    return Models([ModelSummary(**_summary(each, service)) for each in served.values()], broken)
+
+
+@get("/{name:str}", summary="Show a model", responses=problems(404), sync_to_thread=False)
+def show_model(service: NamedDependency[Service], name: FromPath[str]) -> ModelDetail:
+    return _detail(service.registry.find(name), service)
+
+
+@patch("/{name:str}", summary="Change alpha and delta", responses=problems(400, 404, 409, 413, 415))
+async def change_threshold(
+    request: Request[Any, Any, Any], service: NamedDependency[Service], name: FromPath[str]
+) -> ModelSummary:
+    served = service.registry.find(name)
+    change = await _read_change(request)
+    if change != ThresholdChange():
+        current = served.threshold
+        alpha = current.alpha if change.alpha is UNSET else change.alpha
+        delta = current.delta if change.delta is UNSET else change.delta
+        served = await service.registry.set_threshold(name, StoredThreshold(alpha, delta, change.uncertified))
+    return ModelSummary(**_summary(served, service))
+
+
+@post("/{name:str}/reload", summary="Look at the folder now", responses=problems(404, 409), status_code=200)
+async def reload_model(service: NamedDependency[Service], name: FromPath[str]) -> Reloaded:
+    (load,) = await service.registry.look(name)
+    service.metrics.observe_load(load)
+    if load.outcome == "failed" or load.version is None:
+        stays = f"version {load.version} stays in service" if load.version else "nothing of it is in service"
+        raise InvalidArtifact(f"{load.reason}; {stays}")
+    return Reloaded(name, load.version, load.outcome)
+
+
+router = Router("/v1/models", route_handlers=[list_models, show_model, change_threshold, reload_model], tags=["models"])
+
+
+async def _read_change(request: Request[Any, Any, Any]) -> ThresholdChange:
+    body, content_type = await read_body(request)
+    require_json(content_type)
+    try:
+        return msgspec.json.decode(body, type=ThresholdChange)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise InvalidJSON(f"expected a JSON object with alpha, delta or uncertified: {str(error)[:200]}") from error
+
+
+def _summary(served: Served, service: Service) -> dict[str, Any]:
+    threshold, manifest = served.threshold, served.detector.manifest
+    return {
+        "name": served.name,
+        "version": served.detector.version,
+        "variant": manifest.model.variant,
+        "alpha": threshold.alpha,
+        "delta": threshold.delta,
+        "certified": threshold.certified,
+        "threshold": threshold.score,
+        "expected_false_alarm_rate": threshold.expected_false_alarm_rate,
+        "calibration_rows": served.detector.table.n,
+        "feature_count": served.schema.width,
+        "last_error": service.registry.errors.get(served.name),
+    }
+
+
+def _detail(served: Served, service: Service) -> ModelDetail:
+    manifest = served.detector.manifest
+    return ModelDetail(
+        **_summary(served, service),
+        fitted_at=datetime.fromtimestamp(served.fitted_at, UTC),
+        model=manifest.model,
+        producer=manifest.producer,
+        rows=manifest.rows,
+        features=[_feature(feature) for feature in manifest.features],
+        latent_width=served.detector.latent_width,
+        can_decode=served.detector.can_decode,
+        min_observed_fraction=manifest.min_observed_fraction,
+        nearest_certifiable_alpha=nearest_alpha(served.detector.table.n, served.threshold.delta),
+    )
+
+
+def _feature(feature: Feature) -> FeatureSummary:
+    names = FeatureSummary.__struct_fields__
+    return msgspec.convert({name: getattr(feature, name) for name in names}, FeatureSummary)

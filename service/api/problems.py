@@ -1,0 +1,134 @@
+"""Errors -> RFC 9457 problem+json. One table maps the domain's errors to statuses; no traceback leaves the process."""
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import msgspec
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, InternalServerException
+from litestar.openapi import ResponseSpec
+from litestar.types import ExceptionHandlersMap
+
+from service import errors
+from service.metrics import Metrics, Reason
+
+MEDIA_TYPE = "application/problem+json"
+_logger = logging.getLogger(__name__)
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is wrong with a request, for a program (type, status, row, feature) and for a person (title, detail)."""
+
+    type: str  # /docs#<kind>
+    title: str
+    status: int
+    detail: str
+    instance: str  # the path asked for
+    row: int | None = None  # from 0
+    feature: str | None = None
+    expected: str | None = None
+    got: str | None = None
+
+
+class Kind(NamedTuple):
+    """A kind of problem: what its errors have in common."""
+
+    status: int
+    slug: str
+    title: str
+    reason: Reason  # label of hourglass_rejections_total
+
+
+KINDS: Mapping[type[Exception], Kind] = {
+    errors.InvalidRow: Kind(422, "invalid-row", "A row does not fit the model", "value"),
+    errors.InvalidNumber: Kind(400, "invalid-number", "A row holds what is not a float32 number", "value"),
+    errors.InvalidBody: Kind(400, "invalid-body", "The request body cannot be read", "body"),
+    errors.InvalidJSON: Kind(400, "invalid-json", "The request body is not the JSON expected", "json"),
+    errors.UnsupportedMediaType: Kind(
+        415, "unsupported-media-type", "The body is of a kind not read here", "content_type"
+    ),
+    errors.TooManyRows: Kind(413, "too-many-rows", "More rows than one request may hold", "too_many_rows"),
+    errors.UnknownModel: Kind(404, "unknown-model", "No such model is served", "model"),
+    errors.NotDecodable: Kind(409, "not-decodable", "This model cannot decode", "model"),
+    errors.NotReady: Kind(503, "not-ready", "No model is in service", "model"),
+    errors.UncertifiableAlpha: Kind(409, "uncertifiable-alpha", "This false-alarm rate cannot be had", "alpha"),
+    errors.ThresholdNotStored: Kind(409, "threshold-not-stored", "The threshold cannot be changed here", "alpha"),
+    errors.InvalidArtifact: Kind(409, "invalid-artifact", "The model file was refused", "model"),
+}
+HTTP_KINDS: Mapping[int, Kind] = {
+    400: Kind(400, "bad-request", "The request cannot be read", "value"),
+    404: Kind(404, "no-such-path", "There is nothing at this path", "route"),
+    405: Kind(405, "method-not-allowed", "This path does not take this method", "method"),
+    413: Kind(413, "too-large", "The request body is too large", "too_large"),
+}
+BUG = Kind(500, "internal-error", "Something went wrong in the service", "internal")
+
+
+def problem_handlers(metrics: Metrics, *, max_body_bytes: int) -> ExceptionHandlersMap:
+    """The app's exception handlers: whatever is raised becomes a problem, and is counted by its reason."""
+
+    def answer(request: Request[Any, Any, Any], kind: Kind, detail: str, **more: Any) -> Response[bytes]:
+        metrics.observe_rejection(more.pop("reason", kind.reason))
+        problem = Problem(
+            type=f"/docs#{kind.slug}",
+            title=kind.title,
+            status=kind.status,
+            detail=detail,
+            instance=quote(request.scope["path"]),
+            **more,
+        )
+        return Response(msgspec.json.encode(problem), status_code=kind.status, media_type=MEDIA_TYPE)
+
+    def of_domain(request: Request[Any, Any, Any], error: errors.HourglassError) -> Response[bytes]:
+        kind = next((KINDS[cls] for cls in type(error).__mro__ if cls in KINDS), None)
+        if kind is None:
+            return of_bug(request, error)
+        if isinstance(error, errors.InvalidRow):
+            place = {"row": error.row, "feature": error.feature, "expected": error.expected, "got": error.got}
+            return answer(request, kind, str(error), reason=error.reason, **place)
+        return answer(request, kind, str(error))
+
+    def of_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+        if isinstance(error, InternalServerException):  # Litestar's word for a client that goes while it is sending
+            return answer(request, HTTP_KINDS[400], error.detail)
+        kind = HTTP_KINDS.get(error.status_code)
+        if kind is None:
+            return of_bug(request, error)
+        response = answer(request, kind, _detail(request, error, max_body_bytes))
+        response.headers.update({name.title(): value for name, value in (error.headers or {}).items()})
+        return response
+
+    def of_bug(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+        _logger.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
+        return answer(request, BUG, "the service's log says what it was")
+
+    return {errors.HourglassError: of_domain, HTTPException: of_http, Exception: of_bug}
+
+
+def problems(*statuses: int) -> dict[int, ResponseSpec]:
+    """What a route's OpenAPI entry says of its problems; every route can also answer 405 and 500."""
+    return {
+        status: ResponseSpec(Problem, description=_description(status), media_type=MEDIA_TYPE, generate_examples=False)
+        for status in sorted({*statuses, 405, 500})
+    }
+
+
+def _description(status: int) -> str:
+    kinds = [kind for kind in (*KINDS.values(), *HTTP_KINDS.values(), BUG) if kind.status == status]
+    return "; ".join(kind.title for kind in kinds) or HTTPStatus(status).description
+
+
+def _detail(request: Request[Any, Any, Any], error: HTTPException, max_body_bytes: int) -> str:
+    path = request.scope["path"]
+    if error.status_code == 404:
+        return f"there is nothing at {path}; /docs lists what there is"
+    if error.status_code == 405:
+        return f"{path} takes {(error.headers or {}).get('allow', 'other methods')}, got {request.method}"
+    if error.status_code == 413:
+        return f"expected a body of at most {max_body_bytes} bytes, got more"
+    if isinstance(error.extra, list):  # Litestar's list of what is wrong with parameters
+        return "; ".join(f"{each.get('key')}: {each.get('message')}" for each in error.extra)
+    return error.detail

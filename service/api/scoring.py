@@ -1,0 +1,153 @@
+"""Rows in, scores, explanations, reconstructions and codes out. Every answer comes from one model taken at the start."""
+
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request, Response, Router, post
+from litestar.di import NamedDependency
+from litestar.openapi import ResponseSpec
+from litestar.params import FromPath, QueryParameter
+
+from service import wire
+from service.api.body import read_body
+from service.api.problems import problems
+from service.api.service import Service
+from service.errors import NotDecodable
+
+MAX_TOP = 1_000_000
+
+
+class ScoreAnswer(msgspec.Struct, frozen=True):
+    """One array per quantity; entry i belongs to row i."""
+
+    model: str
+    version: str
+    alpha: float
+    delta: float
+    certified: bool
+    threshold: float
+    score: list[float]
+    ratio: list[float]  # score / threshold: 1 is the threshold
+    p_value: list[float]
+    is_anomaly: list[bool]
+
+
+class Contribution(msgspec.Struct, frozen=True):
+    """What one feature adds to a row's score."""
+
+    feature: str
+    contribution: float
+    share: float  # of the score
+    actual: float | str | bool | None  # null is missing
+    expected: float | str | None  # of a boolean the probability of true
+    unit: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class ExplainAnswer(ScoreAnswer, frozen=True):
+    """The scores, and for each row its largest contributions."""
+
+    explanations: list[list[Contribution]]
+
+
+class RowsAnswer(msgspec.Struct, frozen=True):
+    """Rows as arrays in feature order."""
+
+    model: str
+    version: str
+    rows: list[list[float | str | bool | None]]
+
+
+class ReconstructAnswer(RowsAnswer, frozen=True):
+    """Rows without noise and gaps, and for each row the features that were null."""
+
+    filled: list[list[str]]
+
+
+class EncodeAnswer(msgspec.Struct, frozen=True):
+    """The models' codes of the rows."""
+
+    model: str
+    version: str
+    codes: list[list[float]]
+
+
+def _answers(answer: type[msgspec.Struct], *statuses: int) -> dict[int, ResponseSpec]:
+    ok = ResponseSpec(answer, description=answer.__doc__ or "", generate_examples=False)
+    return {200: ok, **problems(400, 404, 413, 415, 422, *statuses)}
+
+
+@post("/score", summary="Score rows", responses=_answers(ScoreAnswer), status_code=200)
+async def score(
+    request: Request[Any, Any, Any], service: NamedDependency[Service], name: FromPath[str | None] = None
+) -> Response[bytes]:
+    served = service.registry.find(name)
+    body, content_type = await read_body(request)
+    rows_ND = wire.decode_rows(body, content_type, served.schema, max_rows=service.settings.max_rows)
+    scores = await service.batcher.score(served, rows_ND)
+    return Response(wire.encode_scores(served, scores), media_type=wire.JSON)
+
+
+@post("/explain", summary="Explain rows", responses=_answers(ExplainAnswer), status_code=200)
+async def explain(
+    request: Request[Any, Any, Any],
+    service: NamedDependency[Service],
+    name: FromPath[str | None] = None,
+    top: Annotated[int, QueryParameter(ge=1, le=MAX_TOP, description="How many features to list for each row.")] = 10,
+) -> Response[bytes]:
+    served = service.registry.find(name)
+    body, content_type = await read_body(request)
+    rows_ND = wire.decode_rows(body, content_type, served.schema, max_rows=service.settings.max_rows)
+
+    def answer() -> bytes:
+        sent = wire.sent_categories(body, content_type, served.schema, rows_ND)
+        return wire.encode_explanations(served, rows_ND, served.detector.explain(rows_ND), sent, top=top)
+
+    return Response(await service.batcher.run(rows_ND.size, answer), media_type=wire.JSON)
+
+
+@post("/reconstruct", summary="Fill gaps and remove noise", responses=_answers(ReconstructAnswer), status_code=200)
+async def reconstruct(
+    request: Request[Any, Any, Any], service: NamedDependency[Service], name: FromPath[str | None] = None
+) -> Response[bytes]:
+    served = service.registry.find(name)
+    rows_ND = wire.decode_rows(*await read_body(request), served.schema, max_rows=service.settings.max_rows)
+
+    def answer() -> bytes:
+        return wire.encode_rows(served, served.detector.reconstruct(rows_ND), filled_from=rows_ND)
+
+    return Response(await service.batcher.run(rows_ND.size, answer), media_type=wire.JSON)
+
+
+@post("/encode", summary="Rows to codes", responses=_answers(EncodeAnswer), status_code=200)
+async def encode(
+    request: Request[Any, Any, Any], service: NamedDependency[Service], name: FromPath[str | None] = None
+) -> Response[bytes]:
+    served = service.registry.find(name)
+    rows_ND = wire.decode_rows(*await read_body(request), served.schema, max_rows=service.settings.max_rows)
+
+    def answer() -> bytes:
+        return wire.encode_codes(served, served.detector.encode(rows_ND))
+
+    return Response(await service.batcher.run(rows_ND.size, answer), media_type=wire.JSON)
+
+
+@post("/decode", summary="Codes to rows", responses=_answers(RowsAnswer, 409), status_code=200)
+async def decode(
+    request: Request[Any, Any, Any], service: NamedDependency[Service], name: FromPath[str | None] = None
+) -> Response[bytes]:
+    served = service.registry.find(name)
+    detector = served.detector
+    if not detector.can_decode:
+        raise NotDecodable(f"model {served.name} needs the row as well as the code to reconstruct it")
+    codes_NK = wire.decode_codes(*await read_body(request), detector.latent_width, max_rows=service.settings.max_rows)
+
+    def answer() -> bytes:
+        return wire.encode_rows(served, detector.decode(codes_NK))
+
+    return Response(await service.batcher.run(len(codes_NK) * detector.width, answer), media_type=wire.JSON)
+
+
+router = Router("/v1", route_handlers=[score, explain, reconstruct, encode, decode], tags=["scoring"])
+named_router = Router(
+    "/v1/models/{name:str}", route_handlers=[score, explain, reconstruct, encode, decode], tags=["scoring"]
+)

@@ -1,0 +1,59 @@
+"""create_app(settings): the one place where the service is put together."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import cast
+
+from litestar import Litestar
+from litestar.di import Provide
+
+from service.api import health, metrics, models, scoring
+from service.api.problems import problem_handlers
+from service.api.service import Service
+from service.batcher import Batcher
+from service.metrics import ASGIApp, Metrics
+from service.registry import Registry
+from service.settings import Settings
+
+
+def create_app(settings: Settings) -> ASGIApp:
+    """The service as an ASGI app. It loads its models when it starts, and looks for new ones until it stops."""
+    registry = Registry(settings.models, threads=settings.threads, max_bytes=settings.max_model_bytes)
+    counted = Metrics(registry, shared=settings.workers > 1)
+    service = Service(settings, registry, counted, Batcher(counted, inline_cells=settings.inline_cells))
+
+    def provide_service() -> Service:
+        return service
+
+    @asynccontextmanager
+    async def serving(_: Litestar) -> AsyncIterator[None]:
+        await _look(service)
+        polling = asyncio.create_task(_poll(service))
+        yield
+        polling.cancel()
+        with suppress(asyncio.CancelledError):
+            await polling
+        service.batcher.close()
+
+    app = Litestar(
+        [scoring.router, scoring.named_router, models.router, health.router, metrics.metrics],
+        dependencies={"service": Provide(provide_service, sync_to_thread=False)},
+        exception_handlers=problem_handlers(counted, max_body_bytes=settings.max_body_bytes),
+        lifespan=[serving],
+        logging_config=None,  # __main__ configures logging
+        openapi_config=None,  # api/docs.py writes the document
+        request_max_body_size=settings.max_body_bytes,
+    )
+    return counted.observe_requests(cast(ASGIApp, app))
+
+
+async def _poll(service: Service) -> None:
+    while True:
+        await asyncio.sleep(service.settings.poll_seconds)
+        await _look(service)
+
+
+async def _look(service: Service) -> None:
+    for load in await service.registry.look():
+        service.metrics.observe_load(load)

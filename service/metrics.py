@@ -1,0 +1,224 @@
+"""What is counted, and how it is scraped. Label values come from configuration and closed sets, never from what a client sends."""
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from service import VERSION
+from service.detector import Scores
+from service.registry import Load, Registry, Served
+
+Float32 = NDArray[np.float32]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+Reason = Literal[
+    "body", "json", "width", "feature", "value", "missing", "too_large", "too_many_rows",
+    "content_type", "model", "route", "method", "alpha", "internal",
+]  # fmt: skip
+REASONS: tuple[Reason, ...] = Reason.__args__  # type: ignore[attr-defined]
+METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+
+P_VALUE_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
+RATIO_BUCKETS = (0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1, 1.2, 1.5, 2, 3, 5, 10, 30, 100)
+REQUEST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+INFERENCE_BUCKETS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384, 65536)
+
+
+class Metrics:
+    """The service's own metrics, on a registry of their own.
+
+    `shared` is for several worker processes: counters and histograms then live in files of PROMETHEUS_MULTIPROC_DIR, and any
+    worker answers for all. What is known of the models is the same in each, and read at the scrape.
+    """
+
+    def __init__(self, models: Registry, *, shared: bool) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the number of series, and several workers cannot have them
+        self._exposed = CollectorRegistry()
+        if shared:
+            MultiProcessCollector(self._exposed)  # type: ignore[no-untyped-call]
+        else:
+            ProcessCollector(registry=self._exposed)
+            PlatformCollector(registry=self._exposed)
+            GCCollector(registry=self._exposed)
+        self._exposed.register(_Models(models))
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"hourglass_{name}", text, labels, registry=None if shared else self._exposed)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(
+                f"hourglass_{name}", text, labels, registry=None if shared else self._exposed, buckets=buckets
+            )
+
+        self._vectors = counter(
+            "vectors_total", "Vectors scored; explained or reconstructed ones do not count.", "model"
+        )
+        self._anomalies = counter("anomalies_total", "Vectors scored above the threshold in force.", "model")
+        self._p_values = histogram(
+            "p_value", "P-values of scored vectors; on normal traffic they are uniform.", P_VALUE_BUCKETS, "model"
+        )
+        self._ratios = histogram(
+            "score_ratio", "Score over threshold of scored vectors; above 1 is an anomaly.", RATIO_BUCKETS, "model"
+        )
+        self._inference = histogram(
+            "inference_duration_seconds", "Time of one scoring run of the model.", INFERENCE_BUCKETS, "model"
+        )
+        self._batches = histogram("batch_rows", "Rows scored together in one run of the model.", BATCH_BUCKETS, "model")
+        self._reloads = counter(
+            "model_reloads_total", "Attempts to replace a model, counted in each worker process.", "model", "outcome"
+        )
+        self._rejections = counter("rejections_total", "Requests refused, by reason.", "reason")
+        self._requests = counter(
+            "requests_total",
+            "Requests answered, by route template; unmatched paths are one.",
+            "route",
+            "method",
+            "status",
+        )
+        self._durations = histogram(
+            "request_duration_seconds",
+            "Time from a request's head to the head of its answer.",
+            REQUEST_BUCKETS,
+            "route",
+        )
+        for reason in REASONS:
+            self._rejections.labels(reason)
+        self._bound: dict[str, _Bound] = {}
+
+    def observe_scores(self, served: Served, scores: Scores, seconds: float) -> None:
+        """One run of one model: its rows' scores and how long it took."""
+        bound = self._bind(served.name)
+        bound.inference.observe(seconds)
+        bound.batches.observe(len(scores.score))
+        score_N, p_value_N = scores
+        if not (finite := np.isfinite(score_N)).all():  # such rows are refused, not answered
+            score_N, p_value_N = score_N[finite], p_value_N[finite]
+        bound.vectors.inc(len(score_N))
+        bound.anomalies.inc(int(np.count_nonzero(score_N > served.threshold.score)))
+        _observe_all(bound.p_values, P_VALUE_BUCKETS, p_value_N)
+        _observe_all(bound.ratios, RATIO_BUCKETS, score_N.astype(np.float64) / max(served.threshold.score, 1e-38))
+
+    def observe_load(self, load: Load) -> None:
+        """What came of looking at a model's folder; series begin at zero when a model first appears."""
+        self._bind(load.name)
+        if load.outcome in ("swapped", "failed"):
+            self._reloads.labels(load.name, load.outcome).inc()
+
+    def observe_rejection(self, reason: Reason) -> None:
+        """A request that was refused."""
+        self._rejections.labels(reason).inc()
+
+    def observe_requests(self, app: ASGIApp) -> ASGIApp:
+        """The app, with every answer counted: also the 404 and 405 that routing gives before any middleware is reached."""
+
+        async def observed(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                await app(scope, receive, send)
+                return
+            started = time.perf_counter()
+
+            async def counted_send(message: MutableMapping[str, Any]) -> None:
+                if message["type"] == "http.response.start":
+                    route = scope.get("path_template", "unmatched")  # Litestar's
+                    method = scope["method"] if scope["method"] in METHODS else "other"
+                    self._requests.labels(route, method, message["status"]).inc()
+                    self._durations.labels(route).observe(time.perf_counter() - started)
+                await send(message)
+
+            await app(scope, receive, counted_send)
+
+        return observed
+
+    def expose(self, accept: str) -> tuple[bytes, str]:
+        """The exposition, and its content type, in the format that the Accept header asks for."""
+        try:
+            encode, content_type = choose_encoder(accept)
+            return encode(self._exposed), content_type
+        except (ValueError, TypeError):  # the header asks for a version that is none
+            return generate_latest(self._exposed), CONTENT_TYPE_PLAIN_0_0_4
+
+    def _bind(self, name: str) -> "_Bound":
+        if (bound := self._bound.get(name)) is None:
+            families = self._vectors, self._anomalies, self._p_values, self._ratios, self._inference, self._batches
+            bound = self._bound[name] = _Bound(*(family.labels(name) for family in families))  # type: ignore[arg-type]
+            for outcome in ("swapped", "failed"):
+                self._reloads.labels(name, outcome)
+        return bound
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """One model's children, looked up once."""
+
+    vectors: Counter
+    anomalies: Counter
+    p_values: Histogram
+    ratios: Histogram
+    inference: Histogram
+    batches: Histogram
+
+
+class _Models(Collector):
+    """Gauges about the models in service, read from the registry when scraped."""
+
+    def __init__(self, models: Registry) -> None:
+        self._models = models
+
+    def collect(self) -> Iterator[Metric]:
+        served = self._models.served.values()
+        info = InfoMetricFamily("hourglass_model", "The models in service.", labels=["model"])
+        for each in served:
+            manifest = each.detector.manifest
+            info.add_metric([each.name], {"version": each.detector.version, "variant": manifest.model.variant})
+        yield info
+        build = InfoMetricFamily("hourglass_build", "The service itself.")
+        build.add_metric([], {"version": VERSION})
+        yield build
+        yield _gauge("calibration_rows", "Rows behind the threshold.", ((s, s.detector.table.n) for s in served))
+        yield _gauge("alpha", "False-alarm rate asked for.", ((s, s.threshold.alpha) for s in served))
+        yield _gauge("delta", "Risk that alpha is exceeded all the same.", ((s, s.threshold.delta) for s in served))
+        yield _gauge(
+            "expected_false_alarm_rate",
+            "Share of normal vectors expected above the threshold.",
+            ((s, s.threshold.expected_false_alarm_rate) for s in served),
+        )
+        yield _gauge(
+            "certified", "1 if alpha holds with confidence 1 - delta.", ((s, s.threshold.certified) for s in served)
+        )
+        yield _gauge("threshold", "Score above which a vector is an anomaly.", ((s, s.threshold.score) for s in served))
+        yield _gauge("fitted_timestamp_seconds", "When the model was written.", ((s, s.fitted_at) for s in served))
+
+
+def _gauge(name: str, text: str, values: Iterable[tuple[Served, float]]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"hourglass_model_{name}", text, labels=["model"])
+    for served, value in values:
+        family.add_metric([served.name], float(value))
+    return family
+
+
+def _observe_all(histogram: Histogram, buckets: tuple[float, ...], values_N: NDArray[Any]) -> None:
+    """Histogram.observe for many values at once, which the library has no call for: 65,536 calls would take 0.1 s.
+
+    The bounds are compared as float32, since a p-value of 0.05 is one.
+    """
+    places_N = np.searchsorted(np.array(buckets, dtype=np.float32), values_N, side="left")
+    for place, count in enumerate(np.bincount(places_N).tolist()):
+        if count:
+            histogram._buckets[place].inc(count)
+    histogram._sum.inc(float(values_N.sum()))

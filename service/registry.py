@@ -1,0 +1,243 @@
+"""Registry: name -> the model in service. Looks at the models folder and swaps whole models, one reference at a time.
+
+On disk: MODELS/<name>/<version>/model.onnx, MODELS/<name>/current (one line, the version) and, where it was changed while running,
+MODELS/<name>/threshold.json. Readers take one `Served` and answer from it alone; whatever goes wrong while looking, what is in
+service stays.
+"""
+
+import asyncio
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from service.artifact import MODEL_FILE, MODEL_NAME, version_of
+from service.calibration import Threshold
+from service.detector import Detector
+from service.errors import InvalidArtifact, ThresholdNotStored, UncertifiableAlpha, UnknownModel
+from service.schema import Schema
+
+POINTER_FILE = "current"
+THRESHOLD_FILE = "threshold.json"
+_VERSION = re.compile(r"[0-9a-f]{64}")
+
+Rate = Annotated[float, Meta(gt=0, le=0.5)]
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)  # two are the same only if they are one: hashed on the hot path
+class Served:
+    """One model in service: all that an answer needs."""
+
+    name: str
+    detector: Detector
+    schema: Schema
+    threshold: Threshold
+    fitted_at: float  # seconds since the epoch: when the file was written, since its bytes hold no time
+
+
+class StoredThreshold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The false-alarm budget chosen while running, in place of the artifact's own."""
+
+    alpha: Rate
+    delta: Rate
+    uncertified: bool = False
+
+
+class Load(NamedTuple):
+    """What came of looking at one model's folder."""
+
+    name: str
+    outcome: Literal["unchanged", "loaded", "swapped", "failed"]
+    version: str | None  # now in service
+    reason: str | None = None  # why it failed, or what else is wrong
+
+
+class Registry:
+    """The models in service. Only `look` and `set_threshold` change it, one at a time, and on the event loop."""
+
+    def __init__(self, folder: Path, *, threads: int, max_bytes: int) -> None:
+        self._folder, self._threads, self._max_bytes = folder, threads, max_bytes
+        self._served: dict[str, Served] = {}
+        self._errors: dict[str, str] = {}
+        self._seen: dict[str, tuple[object, ...]] = {}  # what the folder looked like when it was last acted on
+        self._ignored: set[str] = set()
+        self._changing = asyncio.Lock()
+
+    @property
+    def served(self) -> Mapping[str, Served]:
+        """By name, in the names' order."""
+        return self._served
+
+    @property
+    def errors(self) -> Mapping[str, str]:
+        """By name: why the newest state of a model's folder is not, or not wholly, in service."""
+        return self._errors
+
+    def find(self, name: str | None) -> Served:
+        """The model of that name; of no name, the only one there is. UnknownModel otherwise."""
+        if name is not None and (served := self._served.get(name)):
+            return served
+        if name is None and len(self._served) == 1:
+            return next(iter(self._served.values()))
+        choice = f"served are: {', '.join(self._served)}" if self._served else "no model is served"
+        if name is None:
+            raise UnknownModel(f"the path names no model, which needs exactly one to be served; {choice}")
+        broken = f" ({self._errors[name]})" if name in self._errors else ""
+        raise UnknownModel(f"no model {name!r} is served{broken}; {choice}")
+
+    async def look(self, name: str | None = None) -> list[Load]:
+        """Bring what changed on disk into service: of every model, or of one, which is then tried even if nothing changed."""
+        async with self._changing:
+            names = await asyncio.to_thread(self._names)
+            if name is None:
+                self._errors = {each: error for each, error in self._errors.items() if each in names}
+                return [await self._look_at(each, again=False) for each in names]
+            if name not in names:
+                self.find(name)  # raises
+            return [await self._look_at(name, again=True)]
+
+    async def set_threshold(self, name: str, stored: StoredThreshold) -> Served:
+        """Store another false-alarm budget and serve with it; UncertifiableAlpha or ThresholdNotStored when it cannot be."""
+        async with self._changing:
+            served = self.find(name)
+            threshold = _threshold(served.detector, stored)
+            await asyncio.to_thread(
+                _write_atomically, self._folder / name / THRESHOLD_FILE, msgspec.json.encode(stored)
+            )
+            self._served = {**self._served, name: replace(served, threshold=threshold)}
+            self._errors.pop(name, None)
+            return self._served[name]
+
+    def _names(self) -> list[str]:
+        """Names of folders with a pointer, and of models in service, whose folder may have gone."""
+        try:
+            folders = [folder for folder in self._folder.iterdir() if (folder / POINTER_FILE).exists()]
+        except OSError:
+            folders = []
+        for folder in folders:
+            if not MODEL_NAME.fullmatch(folder.name) and folder.name not in self._ignored:
+                self._ignored.add(folder.name)
+                _logger.warning("%s is ignored: a model's name matches %s", folder, MODEL_NAME.pattern)
+        return sorted({folder.name for folder in folders} - self._ignored | self._served.keys())
+
+    async def _look_at(self, name: str, *, again: bool) -> Load:
+        folder, before = self._folder / name, self._served.get(name)
+        version = before.detector.version if before else None
+        seen = (_signature(folder / POINTER_FILE), _signature(folder / THRESHOLD_FILE))
+        if seen == self._seen.get(name) and not again:
+            return Load(name, "unchanged", version)
+        self._seen[name] = seen
+        try:
+            after, problem = await asyncio.to_thread(self._load, name, before)
+        except InvalidArtifact as error:
+            self._errors[name] = str(error)
+            _logger.error("model %s: %s; in service stays %s", name, error, version or "none")
+            return Load(name, "failed", version, str(error))
+        self._served = dict(sorted({**self._served, name: after}.items()))
+        self._errors.pop(name, None)
+        if problem:
+            self._errors[name] = problem
+            _logger.error("model %s: %s", name, problem)
+        if before and version == after.detector.version:
+            return Load(name, "unchanged", version, problem)
+        _logger.info("model %s: version %s is in service", name, after.detector.version)
+        return Load(name, "swapped" if before else "loaded", after.detector.version, problem)
+
+    def _load(self, name: str, before: Served | None) -> tuple[Served, str | None]:
+        """What the folder says should be served, and what is wrong with its threshold; InvalidArtifact when it cannot be."""
+        folder = self._folder / name
+        version = _read_pointer(folder)
+        if before and before.detector.version == version:
+            served = before
+        else:
+            served = self._load_version(name, folder / version / MODEL_FILE, version)
+        try:
+            stored = _read_threshold(folder / THRESHOLD_FILE)
+            threshold = _threshold(served.detector, stored) if stored else served.detector.threshold
+        except (InvalidArtifact, UncertifiableAlpha) as error:
+            own = served.detector.threshold
+            problem = f"{THRESHOLD_FILE} cannot be used, the model's own alpha = {own.alpha:g} is in force: {error}"
+            return replace(served, threshold=own), problem
+        return replace(served, threshold=threshold), None
+
+    def _load_version(self, name: str, path: Path, version: str) -> Served:
+        try:
+            status = path.stat()
+            if status.st_size > self._max_bytes:
+                raise InvalidArtifact(
+                    f"the model file has {status.st_size} bytes, at most {self._max_bytes} are loaded"
+                )
+            data = path.read_bytes()
+        except OSError as error:
+            raise InvalidArtifact(f"{path} cannot be read: {error.strerror}") from error
+        if (actual := version_of(data)) != version:
+            raise InvalidArtifact(
+                f"{path} has the SHA-256 {actual}, not that of its version: it was changed or cut short"
+            )
+        detector = Detector.from_bytes(data, threads=self._threads, max_bytes=self._max_bytes)
+        return Served(name, detector, Schema.of(detector.manifest), detector.threshold, status.st_mtime)
+
+
+def read_version(folder: Path) -> Path:
+    """The model file that a model's folder points to; InvalidArtifact when there is none."""
+    return folder / _read_pointer(folder) / MODEL_FILE
+
+
+def _read_pointer(folder: Path) -> str:
+    try:
+        with (folder / POINTER_FILE).open("rb") as file:
+            version = file.read(200).decode(errors="replace").strip()
+    except OSError as error:
+        raise InvalidArtifact(f"{folder / POINTER_FILE} cannot be read: {error.strerror}") from error
+    if not _VERSION.fullmatch(version):
+        raise InvalidArtifact(
+            f"{folder / POINTER_FILE} holds {version[:80]!r}, expected a version (64 hexadecimal digits)"
+        )
+    return version
+
+
+def _read_threshold(path: Path) -> StoredThreshold | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=StoredThreshold)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidArtifact(f"it cannot be read: {error}") from error
+
+
+def _threshold(detector: Detector, stored: StoredThreshold) -> Threshold:
+    return detector.table.threshold(stored.alpha, stored.delta, certified=not stored.uncertified)
+
+
+def _signature(path: Path) -> tuple[int, ...] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)  # a temporary file is its owner's alone; other workers may run as another
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise ThresholdNotStored(
+            f"{path} cannot be written ({error.strerror}), so the threshold stays as it is"
+        ) from error

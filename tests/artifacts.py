@@ -1,0 +1,241 @@
+"""A factory of tiny, valid artifacts, made in milliseconds with onnx.helper alone: no torch.
+
+The model is a fixed linear projection of the standardised, one-hot encoded cells onto a few directions and back. What it answers is
+meaningless; that it answers through the contract is the point.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from service import artifact
+from service.artifact import CalibrationRecord, DriftReference, Feature, Manifest, Model, Producer, RowCounts, SelfTest
+from service.calibration import Table, build_table
+
+Float32 = NDArray[np.float32]
+
+NUMERIC = tuple(Feature(name=name, kind="numeric", minimum=-3.0, maximum=3.0) for name in ("a", "b", "c", "d"))
+MIXED = (
+    Feature(name="load", kind="numeric", unit="kW", minimum=-3.0, maximum=3.0),
+    Feature(name="open", kind="boolean"),
+    Feature(name="site", kind="categorical", categories=("north", "south", "west")),
+    Feature(name="heat", kind="numeric", unit="°C", minimum=-3.0, maximum=3.0),
+)
+
+
+def make_artifact(
+    features: Sequence[Feature] = NUMERIC,
+    *,
+    seed: int = 0,
+    shift: float = 0.0,
+    latent: int = 2,
+    calibration_rows: int = 400,
+    alpha: float = 0.05,
+    delta: float = 0.05,
+    certified: bool = True,
+    decodable: bool = True,
+) -> bytes:
+    """An artifact's bytes. `shift` moves what is normal, so that two models differ in every score."""
+    model = _model(features, seed=seed, shift=shift, latent=latent, decodable=decodable)
+    rows_ND = sample_rows(features, calibration_rows, seed=seed + 1, shift=shift)
+    _attach_table(model, build_table(_run(model, rows_ND)[artifact.SCORE]))
+    test_ND = sample_rows(features, 5, seed=seed + 2, shift=shift)
+    test_ND[0, 0] = np.nan
+    answers = _run(model, test_ND)
+    manifest = Manifest(
+        format=f"{artifact.FORMAT_MAJOR}.{artifact.FORMAT_MINOR}",
+        model=Model(variant="handmade", hyper_parameters={"shift": shift}, seed=seed, parameter_count=0),
+        producer=Producer(hourglass="0", torch="0", onnx=onnx.__version__, onnxruntime=ort.__version__, threads=1),
+        rows=RowCounts(fit=1000, validation=100, calibration=calibration_rows),
+        features=tuple(features),
+        calibration=CalibrationRecord(
+            method="split-conformal",
+            guarantee="certified" if certified else "marginal",
+            n=calibration_rows,
+            alpha=alpha,
+            delta=delta,
+        ),
+        drift=tuple(DriftReference() for _ in features),
+        self_test=SelfTest(inputs=_plain(test_ND), **{name: _plain(answers[name]) for name in artifact.OUTPUTS}),
+    )
+    return with_manifest(model, artifact.encode_manifest(manifest))
+
+
+def with_manifest(model: onnx.ModelProto, text: str) -> bytes:
+    """The model's bytes, carrying this text as its manifest."""
+    del model.metadata_props[:]
+    helper.set_model_props(model, {artifact.METADATA_KEY: text})
+    return model.SerializeToString(deterministic=True)
+
+
+def publish(models: Path, name: str, data: bytes) -> str:
+    """Put an artifact into a models folder as training does: the version first, then the pointer; returns the version."""
+    version = artifact.version_of(data)
+    folder = models / name / version
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / artifact.MODEL_FILE).write_bytes(data)
+    point(models, name, version)
+    return version
+
+
+def point(models: Path, name: str, version: str) -> None:
+    """Move a model's pointer, atomically."""
+    new = models / name / ".current.new"
+    new.write_text(version + "\n")
+    new.replace(models / name / "current")
+
+
+def sample_rows(features: Sequence[Feature], n: int, *, seed: int = 0, shift: float = 0.0) -> Float32:
+    """Normal rows [n, D]: what the model was made for."""
+    draw = np.random.default_rng(seed)
+    columns = {
+        "numeric": lambda _: draw.normal(shift, 1.0, n),
+        "boolean": lambda _: draw.integers(0, 2, n),
+        "categorical": lambda feature: draw.integers(0, len(feature.categories), n),
+    }
+    return np.stack([columns[feature.kind](feature) for feature in features], axis=1).astype(np.float32)
+
+
+def as_json_rows(features: Sequence[Feature], rows_ND: Float32) -> list[list[object]]:
+    """Rows as a client would send them."""
+
+    def cell(value: np.float32, feature: Feature) -> object:
+        if np.isnan(value):
+            return None
+        if feature.kind == "numeric":
+            return float(value)
+        return bool(value) if feature.kind == "boolean" else feature.categories[int(value)]
+
+    return [[cell(value, feature) for value, feature in zip(row, features, strict=True)] for row in rows_ND]
+
+
+def _model(features: Sequence[Feature], *, seed: int, shift: float, latent: int, decodable: bool) -> onnx.ModelProto:
+    """score = mean over observed cells of the squared error of the projection; a wide row is its one-hot encoding."""
+    draw = np.random.default_rng(seed)
+    widths = [max(len(feature.categories), 1) if feature.kind == "categorical" else 1 for feature in features]
+    wide, count = sum(widths), len(features)
+    spread = np.zeros((count, wide), np.float32)  # feature -> its wide columns
+    code = np.full(wide, np.nan, np.float32)  # the category of a wide column; NaN where it is a number
+    start = 0
+    for index, (feature, width) in enumerate(zip(features, widths, strict=True)):
+        spread[index, start : start + width] = 1.0
+        if feature.kind == "categorical":
+            code[start : start + width] = np.arange(width)
+        start += width
+    is_code = ~np.isnan(code)
+    weights = np.linalg.qr(draw.normal(size=(wide, latent)))[0].astype(np.float32)
+    arrays = {
+        "spread": spread,
+        "gather": spread.T.copy(),
+        "code": np.nan_to_num(code),
+        "is_code": is_code,
+        "mean": np.where(is_code, 0.0, shift).astype(np.float32),
+        "encoder": weights,
+        "decoder": weights.T.copy(),
+        "zero": np.float32(0),
+        "one": np.float32(1),
+        "axis": np.array([1], np.int64),
+    }
+    node = helper.make_node
+    nodes = [
+        node("IsNaN", [artifact.INPUT], ["missing"]),
+        node("Where", ["missing", "zero", artifact.INPUT], ["known"]),
+        node("Where", ["missing", "zero", "one"], ["observed"]),
+        node("MatMul", ["known", "spread"], ["wide_value"]),
+        node("MatMul", ["observed", "spread"], ["wide_observed"]),
+        node("Equal", ["wide_value", "code"], ["is_this"]),
+        node("Cast", ["is_this"], ["one_hot"], to=TensorProto.FLOAT),
+        node("Sub", ["wide_value", "mean"], ["centred"]),
+        node("Where", ["is_code", "one_hot", "centred"], ["encoded"]),
+        node("Mul", ["encoded", "wide_observed"], ["clean"]),
+        node("MatMul", ["clean", "encoder"], [artifact.LATENT]),
+        node("MatMul", [artifact.LATENT, "decoder"], ["projected"]),
+        node("Sub", ["clean", "projected"], ["residual"]),
+        node("Mul", ["residual", "residual"], ["squared"]),
+        node("Mul", ["squared", "wide_observed"], ["counted"]),
+        node("MatMul", ["counted", "gather"], ["errors"]),
+        node("ReduceSum", ["observed", "axis"], ["observed_count"], keepdims=1),
+        node("Div", ["errors", "observed_count"], [artifact.CONTRIBUTIONS]),
+        node("ReduceSum", [artifact.CONTRIBUTIONS, "axis"], [artifact.SCORE], keepdims=0),
+        node("Add", ["projected", "mean"], ["expected_wide"]),
+        *_readout(features, widths, arrays),
+    ]
+    if not decodable:  # a residual connection: the reconstruction then depends on the row by another way than the code
+        arrays["little"] = np.float32(1e-3)
+        nodes[-1].output[0] = "read"
+        nodes += [node("Mul", ["known", "little"], ["leak"]), node("Add", ["read", "leak"], [artifact.RECONSTRUCTION])]
+    shapes = {
+        artifact.SCORE: ["batch"],
+        artifact.CONTRIBUTIONS: ["batch", count],
+        artifact.RECONSTRUCTION: ["batch", count],
+        artifact.LATENT: ["batch", latent],
+    }
+    graph = helper.make_graph(
+        nodes,
+        "handmade",
+        [helper.make_tensor_value_info(artifact.INPUT, TensorProto.FLOAT, ["batch", count])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def _readout(
+    features: Sequence[Feature], widths: list[int], arrays: dict[str, NDArray[np.generic]]
+) -> list[onnx.NodeProto]:
+    """The expected value of each feature from the wide columns: of a category the most likely code."""
+    nodes, columns, start = [], [], 0
+    for index, (feature, width) in enumerate(zip(features, widths, strict=True)):
+        arrays[f"from_{index}"] = np.array([start], np.int64)
+        arrays[f"to_{index}"] = np.array([start + width], np.int64)
+        column = f"column_{index}"
+        columns.append(column)
+        part = f"part_{index}"
+        nodes.append(helper.make_node("Slice", ["expected_wide", f"from_{index}", f"to_{index}", "axis"], [part]))
+        if feature.kind == "categorical":
+            nodes.append(helper.make_node("ArgMax", [part], [f"most_{index}"], axis=1, keepdims=1))
+            nodes.append(helper.make_node("Cast", [f"most_{index}"], [column], to=TensorProto.FLOAT))
+        elif feature.kind == "boolean":
+            nodes.append(helper.make_node("Sigmoid", [part], [column]))
+        else:
+            nodes.append(helper.make_node("Identity", [part], [column]))
+        start += width
+    return [*nodes, helper.make_node("Concat", columns, [artifact.RECONSTRUCTION], axis=1)]
+
+
+def _attach_table(model: onnx.ModelProto, table: Table) -> None:
+    """p_value as a one-level look-up: count the scores below, take that interval's p-value; NaN stays NaN."""
+    graph, node = model.graph, helper.make_node
+    graph.initializer.append(numpy_helper.from_array(np.array(np.nan, np.float32), "nan"))
+    graph.initializer.append(numpy_helper.from_array(table.scores, artifact.TABLE_SCORES))
+    graph.initializer.append(numpy_helper.from_array(table.p_values, artifact.TABLE_P_VALUES))
+    graph.node.extend(
+        [
+            node("Unsqueeze", [artifact.SCORE, "axis"], ["score_column"]),
+            node("Less", [artifact.TABLE_SCORES, "score_column"], ["below"]),
+            node("Cast", ["below"], ["below_one"], to=TensorProto.INT64),
+            node("ReduceSum", ["below_one", "axis"], ["interval"], keepdims=0),
+            node("Gather", [artifact.TABLE_P_VALUES, "interval"], ["p_found"]),
+            node("IsNaN", [artifact.SCORE], ["no_score"]),
+            node("Where", ["no_score", "nan", "p_found"], [artifact.P_VALUE]),
+        ]
+    )
+    graph.output.insert(1, helper.make_tensor_value_info(artifact.P_VALUE, TensorProto.FLOAT, ["batch"]))
+
+
+def _run(model: onnx.ModelProto, rows_ND: Float32) -> dict[str, Float32]:
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {artifact.INPUT: rows_ND}), strict=True))
+
+
+def _plain(array: Float32) -> tuple[object, ...]:
+    """Nested tuples with None for NaN."""
+    if array.ndim == 1:
+        return tuple(None if np.isnan(value) else float(value) for value in array)
+    return tuple(_plain(row) for row in array)

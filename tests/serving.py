@@ -1,0 +1,97 @@
+"""Running the service for a test: in a thread of this process, or as a process of its own; on a free port either way."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import uvicorn
+
+from service.app import create_app
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+
+
+@contextmanager
+def serving(models: Path, **settings: object) -> Iterator[httpx.Client]:
+    """A client of the real app behind a real server, in a thread."""
+    app = create_app(Settings(models=models, **settings))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, lifespan="on"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the server did not start"
+            time.sleep(0.005)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+class Process:
+    """`python -m service serve` on a free port."""
+
+    def __init__(self, models: Path, *flags: str, **environment: str) -> None:
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "service", "serve", "--models", str(models), "--port", "0", *flags],
+            cwd=ROOT,
+            env=os.environ | environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.log: list[str] = []
+        self._reading = threading.Thread(target=self._read)
+        self._reading.start()
+        self.url = self._wait_for_url()
+
+    def stop(self, sent: signal.Signals = signal.SIGTERM, *, timeout: float = 20) -> int:
+        """Send the signal, wait for the end, return the exit status."""
+        self.popen.send_signal(sent)
+        return self.wait(timeout)
+
+    def wait(self, timeout: float = 20) -> int:
+        status = self.popen.wait(timeout)
+        self._reading.join()
+        return status
+
+    def __enter__(self) -> "Process":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.popen.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.popen.pid, signal.SIGKILL)
+        self.wait()
+
+    def _read(self) -> None:
+        assert self.popen.stderr is not None
+        with self.popen.stderr:
+            self.log.extend(iter(self.popen.stderr.readline, ""))
+
+    def _wait_for_url(self) -> str:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and self.popen.poll() is None:
+            for line in list(self.log):
+                if (found := re.search(r"http://[\d.]+:\d+", line)) and _answers(found[0]):
+                    return found[0]
+            time.sleep(0.02)
+        self.popen.kill()
+        raise AssertionError("the server did not start:\n" + "".join(self.log))
+
+
+def _answers(url: str) -> bool:
+    with suppress(httpx.TransportError):
+        return httpx.get(f"{url}/health/live").status_code == 200
+    return False

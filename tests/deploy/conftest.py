@@ -1,0 +1,32 @@
+"""Where things are, and promtool, which is no Python package."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Promtool = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's root."""
+    return Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def promtool() -> Promtool:
+    """promtool(*arguments) -> what it printed; fails the test when promtool is not content."""
+    if shutil.which("promtool") is None:
+        missing = "promtool is not installed: it is in Debian's package `prometheus`, which .ci/run installs"
+        pytest.fail(missing) if "CI" in os.environ else pytest.skip(missing)
+
+    def run(*arguments: str | Path) -> str:
+        done = subprocess.run(["promtool", *map(str, arguments)], text=True, stdout=-1, stderr=subprocess.STDOUT)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    return run

@@ -1,0 +1,116 @@
+"""Alerts and dashboard: what they name exists, what they ask parses, and they find each other."""
+
+import itertools
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from litestar.testing import TestClient
+
+from service.app import create_app
+from service.settings import Settings
+
+NAME = re.compile(r"\bhourglass[_:][a-z0-9_:]+")
+
+
+@pytest.fixture(scope="module")
+def rules(root: Path) -> list[dict[str, Any]]:
+    """Alerting and recording rules."""
+    groups = yaml.safe_load((root / "deploy/prometheus/alerts.yml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+@pytest.fixture(scope="module")
+def dashboard(root: Path) -> dict[str, Any]:
+    return json.loads((root / "deploy/grafana/dashboards/hourglass.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def exposed(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """Every series name the service exposes, taken from the types of a scrape."""
+    with TestClient(create_app(Settings(models=tmp_path_factory.mktemp("models")))) as client:
+        scrape = client.get("/metrics").text
+    suffixes = {"histogram": ("_bucket", "_sum", "_count")}
+    families = re.findall(r"^# TYPE (\S+) (\S+)$", scrape, re.MULTILINE)
+    return {name + suffix for name, kind in families for suffix in suffixes.get(kind, ("",))}
+
+
+def expressions(dashboard: dict[str, Any]) -> list[str]:
+    """All PromQL of the dashboard, with the values Grafana would put in."""
+    targets = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+    annotations = [annotation["expr"] for annotation in dashboard["annotations"]["list"]]
+    return [text.replace("$__rate_interval", "1m").replace("$model", ".*") for text in (*targets, *annotations)]
+
+
+def test_every_metric_an_alert_names_is_exposed(rules: list[dict[str, Any]], exposed: set[str]) -> None:
+    recorded = {rule["record"] for rule in rules if "record" in rule}
+    named = {name for rule in rules for name in NAME.findall(rule["expr"])}
+    assert named
+    assert named <= exposed | recorded
+
+
+def test_every_metric_the_dashboard_names_is_exposed_or_recorded(
+    dashboard: dict[str, Any], rules: list[dict[str, Any]], exposed: set[str]
+) -> None:
+    recorded = {rule["record"] for rule in rules if "record" in rule}
+    variables = [variable["query"]["query"] for variable in dashboard["templating"]["list"]]
+    named = {name for text in (*expressions(dashboard), *variables) for name in NAME.findall(text)}
+    assert named <= exposed | recorded
+
+
+def test_the_dashboard_shows_every_metric_of_the_service(dashboard: dict[str, Any], exposed: set[str]) -> None:
+    shown = " ".join(expressions(dashboard))
+    families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in exposed if name.startswith("hourglass_")}
+    through_rules = {"hourglass_anomalies_total"}
+    assert {family for family in families - through_rules if family not in shown} == set()
+
+
+def test_prometheus_accepts_its_configuration_and_rules(promtool, root: Path) -> None:
+    promtool("check", "config", root / "deploy/prometheus/prometheus.yml")
+    promtool("check", "rules", root / "deploy/prometheus/alerts.yml")
+
+
+def test_each_alert_fires_when_it_should_and_only_then(promtool, root: Path, rules: list[dict[str, Any]]) -> None:
+    tests = root / "deploy/prometheus/alerts_test.yml"
+    promtool("test", "rules", tests)
+    assert all(rule["alert"] in tests.read_text() for rule in rules if "alert" in rule)
+
+
+def test_the_dashboards_expressions_parse(promtool, dashboard: dict[str, Any], tmp_path: Path) -> None:
+    rules = [{"record": f"panel:{number}", "expr": text} for number, text in enumerate(expressions(dashboard))]
+    (tmp_path / "panels.yml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    promtool("check", "rules", tmp_path / "panels.yml")
+
+
+def test_each_panel_says_what_it_shows_and_lies_in_its_own_place(dashboard: dict[str, Any]) -> None:
+    panels = dashboard["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    assert all(panel["description"] and panel["targets"] for panel in panels if panel["type"] != "row")
+    for one, other in itertools.combinations([panel["gridPos"] for panel in panels], 2):
+        beside = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
+        above = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
+        assert beside or above, (one, other)
+    assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in panels)
+
+
+def test_the_dashboard_finds_prometheus_and_prometheus_the_service(root: Path, dashboard: dict[str, Any]) -> None:
+    deploy = root / "deploy"
+    services = yaml.safe_load((deploy / "compose.yaml").read_text())["services"]
+    (source,) = yaml.safe_load((deploy / "grafana/provisioning/datasources/prometheus.yaml").read_text())["datasources"]
+    assert {panel["datasource"]["uid"] for panel in dashboard["panels"] if "datasource" in panel} == {source["uid"]}
+    assert source["url"] == "http://prometheus:9090"
+    assert "127.0.0.1:9090:9090" in services["prometheus"]["ports"]
+
+    (scrape,) = yaml.safe_load((deploy / "prometheus/prometheus.yml").read_text())["scrape_configs"]
+    assert scrape["job_name"] == "hourglass"
+    assert scrape["static_configs"] == [{"targets": ["service:8000"]}]
+    assert "127.0.0.1:8000:8000" in services["service"]["ports"]
+
+    (provider,) = yaml.safe_load((deploy / "grafana/provisioning/dashboards/hourglass.yaml").read_text())["providers"]
+    folder = provider["options"]["path"]
+    assert f"./grafana/dashboards:{folder}:ro" in services["grafana"]["volumes"]
+    home = services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert home == f"{folder}/hourglass.json"

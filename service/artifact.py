@@ -110,6 +110,17 @@ class SelfTest(msgspec.Struct, frozen=True, kw_only=True):
     latent: tuple[tuple[float | None, ...], ...]
 
 
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """How codes of new rows are drawn: from a standard normal, or from a codebook by the share of rows each entry stands for."""
+
+    kind: Literal["normal", "codebook"]
+    codes: tuple[tuple[float, ...], ...] = ()
+    shares: tuple[float, ...] = ()
+    noise: tuple[
+        float, ...
+    ]  # standard deviation around a decoded row, per feature in raw units; 0 for what is no number
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What an artifact says of itself."""
 
@@ -121,6 +132,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     calibration: CalibrationRecord
     drift: tuple[DriftReference, ...]
     self_test: SelfTest
+    sampling: Sampling | None = None  # None: the model cannot make up rows
     min_observed_fraction: float = 0.5  # rows with fewer observed cells are refused
     requires: tuple[str, ...] = ()
 

@@ -67,6 +67,11 @@ class Encoding(nn.Module):
         """I = E + D: the encoded columns, and beside them the mask of what was observed."""
         return self.encoded_width + len(self.features)
 
+    @property
+    def scale_D(self) -> Tensor:
+        """[D] raw units of one encoded unit of each number; 0 for what is no number."""
+        return (self.scale_E * self.numeric_E) @ self.members_ED
+
     def encode(self, x_ND: Tensor) -> Encoded:
         """Raw rows, NaN = missing -> encoded values and the mask."""
         observed_ND = torch.where(torch.isnan(x_ND), 0.0, self.live_D)
@@ -74,7 +79,11 @@ class Encoding(nn.Module):
         values_NE = ((x_NE - self.center_E) / self.scale_E).clamp(-VALUE_LIMIT, VALUE_LIMIT)
         if not self.all_numeric:
             values_NE = torch.where(self.one_hot_E, (x_NE == self.code_E).to(x_NE.dtype), values_NE)
-        return Encoded(values_NE * observed_ND[:, self.source_E], observed_ND)
+        return Encoded(values_NE * self.spread(observed_ND), observed_ND)
+
+    def spread(self, mask_ND: Tensor) -> Tensor:
+        """A mask over features [N, D] as one over encoded columns [N, E]."""
+        return mask_ND[:, self.source_E]
 
     def inputs(self, encoded: Encoded) -> Tensor:
         """What the network reads: [N, I], missing cells as zero, and the mask beside them."""

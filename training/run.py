@@ -150,6 +150,7 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
             _drift_reference(feature, column) for feature, column in zip(features, split.fit_ND.T, strict=True)
         ),
         self_test=make_self_test(graph, features, config.seed),
+        sampling=member.sampling(encoding.encode(torch.from_numpy(split.fit_ND))),
         min_observed_fraction=min_observed_fraction,
     )
     artifact_bytes = to_bytes(graph, manifest)

@@ -1,10 +1,27 @@
 """The family: one member per file, each with its config, its network, its loss and its paper.
 
-To add a member: write its file (a Config with a `variant` tag and a `build`, and the module it builds), and name the Config in the
-union below. Nothing else changes: fitting, scoring, calibration, export and the service know members only by `Member`.
+To add a member: write its file (a Config with a `variant` tag, `resolve` and `build`, and the module it builds), and name the Config in
+the union below. Nothing else changes: fitting, scoring, calibration, export and the service know members only by `Member`.
 """
 
+from training.models.contractive import ContractiveConfig
 from training.models.denoising import DenoisingConfig
 from training.models.linear import LinearConfig
+from training.models.masked import MaskedConfig
+from training.models.plain import PlainConfig
+from training.models.quantized import QuantizedConfig
+from training.models.sparse import SparseConfig
+from training.models.tied import TiedConfig
+from training.models.variational import VariationalConfig
 
-ModelConfig = DenoisingConfig | LinearConfig
+ModelConfig = (
+    PlainConfig
+    | LinearConfig
+    | TiedConfig
+    | DenoisingConfig
+    | SparseConfig
+    | ContractiveConfig
+    | VariationalConfig
+    | QuantizedConfig
+    | MaskedConfig
+)

@@ -1,7 +1,8 @@
 """Denoising autoencoder: spoil a row with noise and masking, learn to give the clean row back.
 
-Vincent, Larochelle, Lajoie, Bengio and Manzagol, Stacked Denoising Autoencoders, JMLR 11 (2010), equations 4 and 5. With small
-Gaussian noise the residual points along the gradient of the log-density (Alain and Bengio, JMLR 15, 2014), so a row far from the
+Vincent, Larochelle, Lajoie, Bengio and Manzagol, Stacked Denoising Autoencoders, JMLR 11 (2010), equations 4 and 5. The
+noises are theirs and the swap noise of tabular practice. With small Gaussian noise the residual points
+along the gradient of the log-density (Alain and Bengio, JMLR 15, 2014), so a row far from the
 normal ones is pulled back by a long way. Masking at a rate drawn for each row teaches the network to work with missing cells.
 """
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from training.features import Encoded, Encoding
-from training.models.member import FitConfig, Member, hide, mlp
+from training.models.member import FitConfig, Member, hide, mlp, sizes
 
 
 class DenoisingConfig(
@@ -22,13 +23,13 @@ class DenoisingConfig(
     latent: int | None = None
     noise: float = 0.2
     mask_rate: float = 0.5  # each row's share of masked cells is uniform between 0 and this
+    swap_rate: float = 0.0  # share of cells replaced by the same feature of another row
     fit: FitConfig = FitConfig()
 
     def resolve(self, encoding: Encoding) -> "DenoisingConfig":
         """The same with every size filled in."""
-        width = encoding.encoded_width
-        hidden = self.hidden or (min(256, max(64, 2 * width)),)
-        return msgspec.structs.replace(self, hidden=hidden, latent=self.latent or min(64, max(2, width // 2)))
+        hidden, latent = sizes(encoding, self.hidden, self.latent)
+        return msgspec.structs.replace(self, hidden=hidden, latent=latent)
 
     def build(self, encoding: Encoding) -> "Denoising":
         """The network of a resolved config."""
@@ -40,7 +41,7 @@ class Denoising(Member):
         super().__init__(encoding)
         assert config.hidden is not None
         assert config.latent is not None
-        self.noise, self.mask_rate = config.noise, config.mask_rate
+        self.noise, self.mask_rate, self.swap_rate = config.noise, config.mask_rate, config.swap_rate
         self.encoder = mlp((encoding.input_width, *config.hidden, config.latent))
         self.decoder = mlp((config.latent, *reversed(config.hidden), encoding.encoded_width))
 
@@ -54,10 +55,13 @@ class Denoising(Member):
 
     def _corrupt(self, encoded: Encoded, generator: torch.Generator) -> Encoded:
         values_NE, observed_ND = encoded
+        if self.swap_rate:
+            other_N = torch.randperm(len(values_NE), generator=generator)
+            both_ND = observed_ND * observed_ND[other_N]  # a missing cell lends nothing and takes nothing
+            swapped_ND = both_ND * (torch.rand(observed_ND.shape, generator=generator) < self.swap_rate)
+            values_NE = torch.where(self.encoding.spread(swapped_ND) > 0, values_NE[other_N], values_NE)
         noise_NE = torch.randn(values_NE.shape, generator=generator, dtype=values_NE.dtype) * self.noise
-        noisy = Encoded(
-            values_NE + noise_NE * self.encoding.numeric_E * observed_ND[:, self.encoding.source_E], observed_ND
-        )
+        noisy = Encoded(values_NE + noise_NE * self.encoding.numeric_E * self.encoding.spread(observed_ND), observed_ND)
         rate_N1 = torch.rand((len(values_NE), 1), generator=generator) * self.mask_rate
         hidden_ND = (torch.rand(observed_ND.shape, generator=generator) < rate_N1).to(values_NE.dtype)
         return hide(noisy, hidden_ND, self.encoding)

@@ -1,7 +1,8 @@
 """Linear autoencoder: with squared error it spans the principal subspace.
 
 Bourlard and Kamp, Biological Cybernetics 59 (1988); Baldi and Hornik, Neural Networks 2 (1989): every minimum of the squared error is
-the projection on the leading principal components, up to an invertible map of the code. The yardstick for the rest of the family.
+the projection on the leading principal components, up to an invertible map of the code; with tied weights that map is a rotation
+(W W^T = I). The yardstick for the rest of the family.
 """
 
 import msgspec
@@ -18,6 +19,7 @@ class LinearConfig(
     """The number of components is chosen by the width of the data when absent."""
 
     latent: int | None = None
+    tied: bool = False
     fit: FitConfig = FitConfig(
         epochs=30, batch_size=0, patience=0, optimizer="lbfgs", precision="float64", weight_decay=0.0
     )
@@ -35,12 +37,21 @@ class LinearAutoencoder(Member):
     def __init__(self, config: LinearConfig, encoding: Encoding) -> None:
         super().__init__(encoding)
         assert config.latent is not None
-        self.encoder = nn.Linear(encoding.input_width, config.latent)
-        self.decoder = nn.Linear(config.latent, encoding.encoded_width)
+        self.tied = config.tied
+        # tied, the mask has no weights: a missing cell is read as the mean, and W stays square with the decoder's
+        self.encoder = nn.Linear(
+            encoding.encoded_width if config.tied else encoding.input_width, config.latent, bias=not config.tied
+        )
+        self.decoder = None if config.tied else nn.Linear(config.latent, encoding.encoded_width, bias=False)
+        self.bias_E = nn.Parameter(torch.zeros(encoding.encoded_width))
 
     def forward(self, inputs_NI: Tensor) -> tuple[Tensor, Tensor]:
+        if self.decoder is None:
+            centred_NE = inputs_NI[:, : len(self.bias_E)] - self.bias_E
+            latent_NK = centred_NE @ self.encoder.weight.T
+            return latent_NK @ self.encoder.weight + self.bias_E, latent_NK
         latent_NK = self.encoder(inputs_NI)
-        return self.decoder(latent_NK), latent_NK
+        return self.decoder(latent_NK) + self.bias_E, latent_NK
 
     def loss(self, encoded: Encoded, generator: torch.Generator) -> Tensor:  # noqa: ARG002 - nothing random here
         outputs_NE, _ = self(self.encoding.inputs(encoded))

@@ -11,6 +11,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
+from service.artifact import Sampling
 from training.features import Encoded, Encoding
 
 
@@ -38,6 +39,18 @@ class FitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """How many passes over that many rows are made at most."""
         batches = math.ceil(rows / (self.batch_size or rows))
         return self.epochs or min(1000, max(20, math.ceil(self.steps / batches)))
+
+
+class Sizes(NamedTuple):
+    hidden: tuple[int, ...]
+    latent: int
+
+
+def sizes(encoding: Encoding, hidden: tuple[int, ...] | None, latent: int | None) -> Sizes:
+    """Hidden widths and code width as given, else by the width of the data; () is no hidden layer."""
+    width = encoding.encoded_width
+    default = (min(256, max(64, 2 * width)),)
+    return Sizes(default if hidden is None else hidden, latent or min(64, max(2, width // 2)))
 
 
 class Assessment(NamedTuple):
@@ -68,6 +81,10 @@ class Member(nn.Module):
         outputs_NE, latent_NK = self(self.encoding.inputs(encoded))
         return Assessment(self.encoding.errors(outputs_NE, encoded), outputs_NE, latent_NK)
 
+    def sampling(self, encoded: Encoded) -> Sampling | None:  # noqa: ARG002 - most members cannot
+        """How codes of new rows are drawn, from the fit rows; None where most of the code space decodes to nothing real."""
+        return None
+
     def reconstruction_loss(self, outputs_NE: Tensor, clean: Encoded) -> Tensor:
         """Mean error over the observed cells."""
         return self.encoding.errors(outputs_NE, clean).sum() / clean.observed_ND.sum().clamp_min(1.0)
@@ -76,14 +93,21 @@ class Member(nn.Module):
 def hide(encoded: Encoded, hidden_ND: Tensor, encoding: Encoding) -> Encoded:
     """The same rows with more cells missing."""
     seen_ND = encoded.observed_ND * (1 - hidden_ND)
-    return Encoded(encoded.values_NE * seen_ND[:, encoding.source_E], seen_ND)
+    return Encoded(encoded.values_NE * encoding.spread(seen_ND), seen_ND)
 
 
-def mlp(widths: tuple[int, ...], *, last_activation: bool = False) -> nn.Sequential:
-    """Linear layers of the given widths with SiLU between them."""
+Activation = Literal["silu", "relu", "tanh", "linear"]
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+    "silu": nn.SiLU,
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "linear": nn.Identity,
+}
+
+
+def mlp(widths: tuple[int, ...], activation: Activation = "silu") -> nn.Sequential:
+    """Linear layers of the given widths with the activation between them."""
     layers: list[nn.Module] = []
-    for i, (before, after) in enumerate(pairwise(widths)):
-        layers.append(nn.Linear(before, after))
-        if last_activation or i < len(widths) - 2:
-            layers.append(nn.SiLU())
-    return nn.Sequential(*layers)
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers[:-1])

@@ -125,7 +125,7 @@ def _run(config: Any, *, quiet: bool) -> None:
         TextColumn("{task.fields[detail]}"),
         TimeElapsedColumn(),
     )
-    with Bars(*columns, console=console, disable=quiet) as bars:
+    with Bars(*columns, console=console, disable=quiet or not console.is_terminal) as bars:
         task = bars.add_task("starting", total=None, detail="")
 
         def show_epoch(epoch: Any, of: int) -> None:

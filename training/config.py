@@ -24,6 +24,8 @@ class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def __post_init__(self) -> None:
         if not (0 < self.validation < 1 and 0 < self.calibration < 1 and self.validation + self.calibration < 1):
             raise ValueError("split.validation and split.calibration must be above 0 and below 1 together")
+        if self.validation_cap < 1 or self.calibration_cap < 1:
+            raise ValueError("split.validation_cap and split.calibration_cap must be at least 1")
 
 
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,8 +53,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         for field, value in (("alpha", self.alpha), ("delta", self.delta)):
             if value is not None and not 0 < value <= 0.5:
                 raise ValueError(f"{field} must be above 0 and at most 0.5, got {value:g}")
-        if self.threads < 1 or self.seed < 0:
-            raise ValueError("threads must be at least 1 and seed not negative")
+        if self.threads < 1 or not 0 <= self.seed < 2**63:
+            raise ValueError("threads must be at least 1 and seed from 0 to 2**63 - 1")
 
 
 def load_config(path: Path | None, flags: dict[str, Any]) -> RunConfig:
@@ -63,12 +65,13 @@ def load_config(path: Path | None, flags: dict[str, Any]) -> RunConfig:
     values = _read(path) if path else {}
     flags = dict(flags)
     variant, epochs = flags.pop("variant", None), flags.pop("epochs", None)
-    if variant and variant != values.get("model", {}).get("variant", "denoising"):
-        values["model"] = {}
-    model = dict(values.get("model", {}))
+    model = _table(values, "model")
+    if variant and variant != model.get("variant", "denoising"):
+        model = {}
     model["variant"] = variant or model.get("variant", "denoising")
+    model["fit"] = _table(model, "fit")
     if epochs is not None:
-        model["fit"] = {**model.get("fit", {}), "epochs": epochs}
+        model["fit"]["epochs"] = epochs
     values = {**values, **flags, "model": _with_fit_defaults(model)}
     if missing := [field for field in ("data", "name") if field not in values]:
         raise RunError(f"{missing[0]} is needed, as a flag or in the configuration file")
@@ -93,13 +96,20 @@ def _read(path: Path) -> dict[str, Any]:
         raise RunError(f"{path} is not TOML: {error}") from error
 
 
+def _table(values: dict[str, Any], key: str) -> dict[str, Any]:
+    table = values.get(key, {})
+    if not isinstance(table, dict):
+        raise RunError(f"expected a table [{key}], got {key} = {table!r}")
+    return dict(table)
+
+
 def _with_fit_defaults(model: dict[str, Any]) -> dict[str, Any]:
     """A member's own loop settings under those given: a partial [model.fit] must not lose the member's optimizer."""
     try:
         defaults = msgspec.to_builtins(msgspec.convert({"variant": model["variant"]}, ModelConfig).fit)
     except msgspec.ValidationError:
         return model  # the full conversion reports the unknown variant
-    return {**model, "fit": {**defaults, **model.get("fit", {})}}
+    return {**model, "fit": {**defaults, **model["fit"]}}
 
 
 def _without_none(value: Any) -> Any:

@@ -11,6 +11,8 @@ from service.tables import encode_table, first_value
 from training.errors import RunError
 
 TEXT = (pl.String, pl.Categorical, pl.Enum)
+EXPECTED = "expected numbers, true/false or text"
+DATE = r"^(\d{1,4}[-/]\d{1,2}[-/]\d{1,4}|\d{1,2}\.\d{1,2}\.\d{4})\b"  # one that polars leaves as text
 
 
 class Data(NamedTuple):
@@ -32,11 +34,15 @@ def prepare(
     """A table -> features with their kinds, and float32 rows. RunError or InvalidTable names the column and row (from 1)."""
     for column in (*([label] if label else []), *ignore, *(units or {})):
         if column not in frame.columns:
-            raise RunError(f"there is no column {column!r}; the columns are {', '.join(frame.columns)}")
+            raise RunError(f"there is no column {column!r}; the columns are {_names(frame)}")
     anomalous = is_anomalous(frame, label) if label else np.zeros(frame.height, dtype=bool)
     columns = [column for column in frame.columns if column != label and column not in ignore]
     if not columns:
         raise RunError("no feature columns are left")
+    if "" in columns:
+        raise RunError(
+            f"column {frame.columns.index('') + 1} has no name (an index that was written along?); name it, or leave it out: --ignore ''"
+        )
     normal = frame.filter(~pl.Series(anomalous))
     features = tuple(
         _infer(frame[column], normal[column], (units or {}).get(column), max_categories) for column in columns
@@ -48,18 +54,17 @@ def prepare(
 def is_anomalous(frame: pl.DataFrame, label: str) -> NDArray[np.bool_]:
     """[N] true where the label is not zero."""
     if label not in frame.columns:
-        raise RunError(f"there is no column {label!r} to be the label; the columns are {', '.join(frame.columns)}")
+        raise RunError(f"there is no column {label!r} to be the label; the columns are {_names(frame)}")
     column = frame[label]
     if not (column.dtype.is_numeric() or column.dtype == pl.Boolean):
         row, value = first_value(column)
         raise RunError(
             f"label column {label!r}, row {row}: expected 0 for normal or a number for an anomaly, got {value!r}"
         )
-    if column.null_count():
-        raise RunError(
-            f"label column {label!r}, row {(column.is_null().arg_max() or 0) + 1}: expected a number, got nothing"
-        )
-    return np.asarray(column.cast(pl.Float64).to_numpy() != 0)
+    values = column.cast(pl.Float64).to_numpy()  # null becomes NaN
+    if np.isnan(values).any():
+        raise RunError(f"label column {label!r}, row {np.isnan(values).argmax() + 1}: expected a number, got nothing")
+    return np.asarray(values != 0)
 
 
 def describe(features: tuple[Feature, ...], rows_ND: NDArray[np.float32]) -> tuple[Feature, ...]:
@@ -81,6 +86,11 @@ def describe(features: tuple[Feature, ...], rows_ND: NDArray[np.float32]) -> tup
     return tuple(described)
 
 
+def _names(frame: pl.DataFrame, most: int = 20) -> str:
+    left_out = f" and {frame.width - most} more" if frame.width > most else ""
+    return ", ".join(map(repr, frame.columns[:most])) + left_out
+
+
 def _infer(column: pl.Series, normal: pl.Series, unit: str | None, max_categories: int) -> Feature:
     """The kind by the column's type. A category known only from anomalies is not known: it is unseen."""
     name = column.name
@@ -93,11 +103,10 @@ def _infer(column: pl.Series, normal: pl.Series, unit: str | None, max_categorie
     row, value = first_value(column)
     if column.dtype.is_temporal():
         raise RunError(
-            f"column {name!r}, row {row}: expected numbers, true/false or text, "
-            f"got the date or time {value}; --ignore it, or make it a number"
+            f"column {name!r}, row {row}: {EXPECTED}, got the date or time {value}; --ignore it, or make it a number"
         )
     if column.dtype not in TEXT:
-        raise RunError(f"column {name!r}, row {row}: expected numbers, true/false or text, got {column.dtype}")
+        raise RunError(f"column {name!r}, row {row}: {EXPECTED}, got {column.dtype}")
     return Feature(name=name, kind="categorical", unit=unit, categories=_categories(column, normal, max_categories))
 
 
@@ -108,15 +117,21 @@ def _categories(column: pl.Series, normal: pl.Series, max_categories: int) -> tu
     if numbers.is_not_null().sum() > filled / 2:  # a column of numbers with something else among them
         row = (text.is_not_null() & numbers.is_null()).arg_max() or 0
         raise RunError(
-            f"column {column.name!r}, row {row + 1}: expected a number like the rows around it, got {text[row]!r}"
+            f"column {column.name!r}, row {row + 1}: expected a number like the rows around it, got {text[row]!r}; "
+            "leave a cell empty where the value is missing"
         )
-    distinct = text.drop_nulls().n_unique()
-    if distinct > max_categories or (distinct > 20 and distinct > filled / 2):
-        row, value = first_value(text)
+    row, value = first_value(text)
+    if text.str.contains(DATE).sum() > filled / 2:
+        raise RunError(
+            f"column {column.name!r}, row {row}: {EXPECTED}, got the date {value}; --ignore it, or make it a number"
+        )
+    known = normal.cast(pl.String).drop_nulls()
+    if known.is_empty():  # what anomalies hold must not shape the model
+        raise RunError(f"column {column.name!r}, row {row}: only anomalous rows have text here; --ignore it")
+    distinct = known.n_unique()
+    if distinct > max_categories or (distinct > 20 and distinct > len(known) / 2):
         raise RunError(
             f"column {column.name!r}, row {row}: expected at most {max_categories} categories, got text with {distinct} values "
             f"(the first is {str(value)[:40]!r}); --ignore it"
         )
-    return tuple(sorted(normal.cast(pl.String).drop_nulls().unique().to_list())) or tuple(
-        sorted(text.drop_nulls().unique().to_list())
-    )
+    return tuple(sorted(known.unique().to_list()))

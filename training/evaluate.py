@@ -53,4 +53,6 @@ def _scores(detector: Detector, rows_ND: Float32, batch: int = 4096) -> tuple[Fl
     observed_N = (~np.isnan(rows_ND)).mean(axis=1)
     scored_ND = rows_ND[(observed_N >= detector.manifest.min_observed_fraction) & (observed_N > 0)]
     parts = [detector.score(scored_ND[i : i + batch]).score for i in range(0, len(scored_ND), batch)]
-    return np.concatenate([np.empty(0, dtype=np.float32), *parts]), len(rows_ND) - len(scored_ND)
+    score_N = np.concatenate([np.empty(0, dtype=np.float32), *parts])
+    score_N = score_N[~np.isnan(score_N)]  # what a row shows may all be features that no fit row showed
+    return score_N, len(rows_ND) - len(score_N)

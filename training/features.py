@@ -21,6 +21,7 @@ INPUT_LIMIT = 10.0  # standard deviations; a network has no business extrapolati
 VALUE_LIMIT = 1e6  # keeps squared errors within float32
 LOGIT_LIMIT = 30.0
 FLOAT32_LIMIT = 3.0e38
+FLOAT32_STEP = 1.2e-7  # relative distance of neighbouring numbers
 
 
 class Encoded(NamedTuple):
@@ -142,6 +143,8 @@ def _width(feature: Feature) -> int:
 
 
 def _center_and_scale(column: NDArray[np.float64]) -> tuple[float, float]:
-    """Mean and standard deviation; a constant column keeps its unit, so that any other value stands out."""
-    center, scale = float(column.mean()), float(column.std())
-    return center, scale if scale > max(1e-6 * abs(center), 1e-30) else 1.0
+    """Mean and standard deviation, no finer than float32 is there; a constant column keeps its unit, so that any other value stands out."""
+    center = float(column.mean())
+    if column.min() == column.max():
+        return center, 1.0
+    return center, max(float(column.std()), FLOAT32_STEP * abs(center), 1e-30)

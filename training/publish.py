@@ -14,7 +14,8 @@ def publish(models: Path, name: str, data: bytes, beside: dict[str, str]) -> str
     version = version_of(data)
     folder = models / name
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / version / MODEL_FILE).exists():
+    if not _intact(folder / version):
+        shutil.rmtree(folder / version, ignore_errors=True)
         scratch = Path(tempfile.mkdtemp(prefix=".publishing-", dir=folder))
         try:
             _write(scratch / MODEL_FILE, data)
@@ -42,11 +43,8 @@ def promote(models: Path, name: str, version: str) -> str:
         known = ", ".join(full[:12] for full in versions)
         problem = "is ambiguous" if matches else "is not there"
         raise RunError(f"version {version!r} of {name!r} {problem}; the versions are {known}")
-    data = (folder / matches[0] / MODEL_FILE).read_bytes()
-    if version_of(data) != matches[0]:
-        raise RunError(
-            f"the file of version {matches[0][:12]} of {name!r} is damaged: its SHA-256 is {version_of(data)[:12]}"
-        )
+    if not _intact(folder / matches[0]):
+        raise RunError(f"the file of version {matches[0][:12]} of {name!r} is damaged: its SHA-256 is another")
     point(folder, matches[0])
     return matches[0]
 
@@ -67,6 +65,13 @@ def point(folder: Path, version: str) -> None:
         scratch.replace(folder / POINTER)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def _intact(folder: Path) -> bool:
+    try:
+        return version_of((folder / MODEL_FILE).read_bytes()) == folder.name
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -191,6 +191,8 @@ def _check_replaceable(config: RunConfig, features: tuple[Feature, ...]) -> None
 
 def _admissible(normal_ND: Float32) -> tuple[Float32, float]:
     """Normal rows with enough observed cells, and what enough is: half, or less where the data itself has less."""
+    if not len(normal_ND):
+        raise RunError(f"there are 0 normal rows, expected at least {MIN_NORMAL_ROWS}")
     if np.isnan(normal_ND).all():
         raise RunError("every cell of the normal rows is missing")
     observed_N = (~np.isnan(normal_ND)).mean(axis=1)
@@ -204,9 +206,17 @@ def _admissible(normal_ND: Float32) -> tuple[Float32, float]:
 def _split(rows_ND: Float32, config: RunConfig) -> Split:
     order = np.random.default_rng(config.seed).permutation(len(rows_ND))
     validation = min(max(1, round(len(rows_ND) * config.split.validation)), config.split.validation_cap)
-    calibration = min(max(1, round(len(rows_ND) * config.split.calibration)), config.split.calibration_cap)
-    parts = np.split(order, [validation, validation + calibration])
-    return Split(fit_ND=rows_ND[parts[2]], validation_ND=rows_ND[parts[0]], calibration_ND=rows_ND[parts[1]])
+    held_back = min(max(1, round(len(rows_ND) * config.split.calibration)), config.split.calibration_cap)
+    held_out, calibration, fitted = (rows_ND[part] for part in np.split(order, [validation, validation + held_back]))
+    # a row that shows only what no fit row shows has no score
+    known_D = ~np.isnan(fitted).all(axis=0)
+    split = Split(fitted, *(part[~np.isnan(part[:, known_D]).all(axis=1)] for part in (held_out, calibration)))
+    if not all(map(len, split)):
+        raise RunError(
+            f"split.validation and split.calibration leave {', '.join(map(str, map(len, split)))} of {len(rows_ND)} rows "
+            "to fit, to hold out and to calibrate on; each needs at least one"
+        )
+    return split
 
 
 @torch.no_grad()
@@ -232,7 +242,7 @@ def _drift_reference(feature: Feature, column: Float32) -> DriftReference:
         return DriftReference(counts=tuple(int((seen == code).sum()) for code in range(width)), missing=missing)
     if not len(seen):
         return DriftReference(missing=missing)
-    edges = np.unique(np.quantile(seen, np.linspace(0, 1, DRIFT_BINS + 1)[1:-1]).astype(np.float32))
+    edges = np.unique(np.quantile(seen.astype(np.float64), np.linspace(0, 1, DRIFT_BINS + 1)[1:-1]).astype(np.float32))
     counts = np.bincount(np.searchsorted(edges, seen, side="right"), minlength=len(edges) + 1)
     return DriftReference(edges=tuple(map(float, edges)), counts=tuple(map(int, counts)), missing=missing)
 

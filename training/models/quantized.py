@@ -67,11 +67,10 @@ class Quantized(Member):
     def nearest(self, code_NK: Tensor) -> Tensor:
         """[N] the index of the codebook entry at the smallest squared distance."""
         # |c|^2 - 2 z.c: the row's own |z|^2 does not change which entry is nearest
-        nearest_N: Tensor = torch.argmin(self.codebook_CK.square().sum(dim=1) - 2 * code_NK @ self.codebook_CK.T, dim=1)
-        return nearest_N
+        return torch.argmin(self.codebook_CK.square().sum(dim=1) - 2 * code_NK @ self.codebook_CK.T, dim=1)
 
     def loss(self, encoded: Encoded, generator: torch.Generator) -> Tensor:
-        code_NK = self.encoder(self.encoding.inputs(encoded))
+        code_NK: Tensor = self.encoder(self.encoding.inputs(encoded))
         if self.training:
             self._update(code_NK.detach(), generator)
         quantized_NK = self.codebook_CK[self.nearest(code_NK)]

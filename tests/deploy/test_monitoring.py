@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 import yaml
 from litestar.testing import TestClient
+from prometheus_client.parser import text_string_to_metric_families
 
 from service.app import create_app
 from service.settings import Settings
+from tests.artifacts import NUMERIC, as_json_rows, make_artifact, publish, sample_rows
 
 NAME = re.compile(r"\bhourglass[_:][a-z0-9_:]+")
+Series = dict[str, list[dict[str, str]]]  # name -> the labels of each
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +32,20 @@ def dashboard(root: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def exposed(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """Every series name the service exposes, taken from the types of a scrape."""
-    with TestClient(create_app(Settings(models=tmp_path_factory.mktemp("models")))) as client:
+def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
+    """The series of a service that has a model and has answered."""
+    models = tmp_path_factory.mktemp("models")
+    publish(models, "pumps", make_artifact())
+    with TestClient(create_app(Settings(models=models))) as client:
+        rows = as_json_rows(NUMERIC, sample_rows(NUMERIC, 3))
+        assert client.post("/v1/score", json={"rows": rows}).status_code == 200
+        assert client.get("/health/ready").status_code == 200
         scrape = client.get("/metrics").text
-    suffixes = {"histogram": ("_bucket", "_sum", "_count")}
-    families = re.findall(r"^# TYPE (\S+) (\S+)$", scrape, re.MULTILINE)
-    return {name + suffix for name, kind in families for suffix in suffixes.get(kind, ("",))}
+    series: Series = {}
+    for family in text_string_to_metric_families(scrape):
+        for sample in family.samples:
+            series.setdefault(sample.name, []).append(sample.labels)
+    return series
 
 
 def expressions(dashboard: dict[str, Any]) -> list[str]:
@@ -45,23 +55,36 @@ def expressions(dashboard: dict[str, Any]) -> list[str]:
     return [text.replace("$__rate_interval", "1m").replace("$model", ".*") for text in (*targets, *annotations)]
 
 
-def test_every_metric_an_alert_names_is_exposed(rules: list[dict[str, Any]], exposed: set[str]) -> None:
+def test_every_metric_an_alert_names_is_exposed(rules: list[dict[str, Any]], exposed: Series) -> None:
     recorded = {rule["record"] for rule in rules if "record" in rule}
     named = {name for rule in rules for name in NAME.findall(rule["expr"])}
     assert named
-    assert named <= exposed | recorded
+    assert named <= exposed.keys() | recorded
 
 
 def test_every_metric_the_dashboard_names_is_exposed_or_recorded(
-    dashboard: dict[str, Any], rules: list[dict[str, Any]], exposed: set[str]
+    dashboard: dict[str, Any], rules: list[dict[str, Any]], exposed: Series
 ) -> None:
     recorded = {rule["record"] for rule in rules if "record" in rule}
     variables = [variable["query"]["query"] for variable in dashboard["templating"]["list"]]
     named = {name for text in (*expressions(dashboard), *variables) for name in NAME.findall(text)}
-    assert named <= exposed | recorded
+    assert named <= exposed.keys() | recorded
 
 
-def test_the_dashboard_shows_every_metric_of_the_service(dashboard: dict[str, Any], exposed: set[str]) -> None:
+def test_what_a_query_selects_by_are_labels_and_values_that_series_have(
+    dashboard: dict[str, Any], rules: list[dict[str, Any]], exposed: Series
+) -> None:
+    asked = " ".join([*expressions(dashboard), *(rule["expr"] for rule in rules)])
+    for name, matchers in re.findall(r"(hourglass_\w+)\{(.*?)\}", asked):
+        for label, operator, value in re.findall(r'(\w+)(=~|!=|=)"(.*?)"', matchers):
+            values = {labels[label] for labels in exposed[name]}  # a KeyError here is a label that the metric lacks
+            assert operator == "=~" or value in values, (name, label, value)
+    grouped = {label for labels in re.findall(r"\bby \((.*?)\)", asked) for label in labels.split(", ")}
+    of_prometheus = {"job", "instance"}
+    assert grouped - of_prometheus <= {label for series in exposed.values() for labels in series for label in labels}
+
+
+def test_the_dashboard_shows_every_metric_of_the_service(dashboard: dict[str, Any], exposed: Series) -> None:
     shown = " ".join(expressions(dashboard))
     families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in exposed if name.startswith("hourglass_")}
     through_rules = {"hourglass_anomalies_total"}

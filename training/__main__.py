@@ -16,6 +16,9 @@ from service.errors import HourglassError, InvalidTable
 from training.errors import RunError
 
 
+NOT_OF_THE_RUN = ("run", "config", "quiet")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Exit codes: 0 done, 2 refused with one sentence on standard error, 130 interrupted."""
     options = _parser().parse_args(arguments)
@@ -48,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--models", help="folder of published models (models)")
     fit.add_argument("--config", type=Path, metavar="RUN.TOML", help="a run's configuration; flags override it")
     fit.add_argument("--variant", help="member of the family (denoising); linear is the yardstick")
+    fit.add_argument("--loss", help="auto (by the kind of each column), mse, or bce for numbers between 0 and 1")
     fit.add_argument(
         "--label", metavar="COLUMN", help="rows where it is not 0 are anomalies: evaluated on, never fitted"
     )
@@ -92,26 +96,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _fit(options: argparse.Namespace) -> None:
-    from training.config import (
-        load_config,
-    )  # torch takes seconds to load: `promote` and wrong flags need not wait for it
+    # imported late: torch takes seconds to load, and `promote` and wrong flags need not wait for it
+    from training.config import load_config
 
-    fields = (
-        "data",
-        "name",
-        "models",
-        "variant",
-        "label",
-        "ignore",
-        "alpha",
-        "delta",
-        "uncertified",
-        "epochs",
-        "seed",
-        "force",
-    )
-    flags: dict[str, Any] = {field: getattr(options, field) for field in fields if getattr(options, field) is not None}
-    _run(load_config(options.config, flags), quiet=options.quiet)
+    _run(load_config(options.config, _flags(options)), quiet=options.quiet)
+
+
+def _flags(options: argparse.Namespace) -> dict[str, Any]:
+    """The flags that were given, as fields of a run."""
+    return {field: value for field, value in vars(options).items() if value is not None and field not in NOT_OF_THE_RUN}
 
 
 def _run(config: Any, *, quiet: bool) -> None:

@@ -9,6 +9,7 @@ import tomli_w
 
 from service.artifact import MODEL_NAME
 from training.errors import RunError
+from training.features import Loss
 from training.models import ModelConfig
 from training.models.denoising import DenoisingConfig
 
@@ -42,6 +43,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     uncertified: bool = False  # the marginal rule instead of the guaranteed one
     seed: int = 0
     threads: int = 1
+    loss: Loss = "auto"  # squared error for numbers, cross-entropy for the rest; bce takes numbers as probabilities
     max_categories: int = 100  # a text column with more distinct values is refused
     force: bool = False  # publish although the features differ from those of the model in service
     split: SplitConfig = SplitConfig()

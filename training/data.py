@@ -40,9 +40,8 @@ def prepare(
     if not columns:
         raise RunError("no feature columns are left")
     if "" in columns:
-        raise RunError(
-            f"column {frame.columns.index('') + 1} has no name (an index that was written along?); name it, or leave it out: --ignore ''"
-        )
+        number = frame.columns.index("") + 1
+        raise RunError(f"column {number} has no name (an index that was written along?); name it, or --ignore ''")
     normal = frame.filter(~pl.Series(anomalous))
     features = tuple(
         _infer(frame[column], normal[column], (units or {}).get(column), max_categories) for column in columns

@@ -3,12 +3,13 @@
 Shapes: N rows, D features, E encoded columns (one per number or boolean, one per category), I network inputs (E + D).
 
 A number is standardised, a boolean is 0 or 1, a category is one-hot. Errors follow the likelihood of each kind: Gaussian (squared
-error), Bernoulli and categorical (cross-entropy). A discrete value's probability is floored at 1 / (rows + 1), the chance the rule
-of succession gives to something never seen, so that an unseen category is the most surprising value there is, and finite.
+error), Bernoulli and categorical (cross-entropy; for a number between 0 and 1 the relative entropy, which is 0 when it is met). A
+discrete value's probability is floored at 1 / (rows + 1), the chance the rule of succession gives to something never seen, so that an
+unseen category is the most surprising value there is, and finite.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -24,23 +25,31 @@ FLOAT32_LIMIT = 3.0e38
 FLOAT32_STEP = 1.2e-7  # relative distance of neighbouring numbers
 
 
+Loss = Literal["auto", "mse", "bce"]
+
+
 class Encoded(NamedTuple):
     values_NE: Tensor  # 0 where missing
     observed_ND: Tensor  # 1 observed, 0 missing
 
 
 class Encoding(nn.Module):
-    """The encoding of a fixed list of features, with centre and scale taken from the fit rows."""
+    """The encoding of a fixed list of features, with centre and scale taken from the fit rows.
 
-    def __init__(self, features: Sequence[Feature], rows_ND: NDArray[np.float32]) -> None:
+    The loss `bce` takes every number as a probability, unscaled; ValueError when one does not lie between 0 and 1. The loss `mse`
+    insists that there are only numbers. `auto` is squared error for numbers and cross-entropy for the rest.
+    """
+
+    def __init__(self, features: Sequence[Feature], rows_ND: NDArray[np.float32], loss: Loss = "auto") -> None:
         super().__init__()
+        _check_loss(loss, features, rows_ND)
         self.features = tuple(features)
         widths = [len(feature.categories) if feature.kind == "categorical" else 1 for feature in features]
         starts = np.cumsum([0, *widths])
         self.slices = [slice(int(start), int(start) + width) for start, width in zip(starts, widths, strict=False)]
         center_E, scale_E, numeric_E = np.zeros(starts[-1]), np.ones(starts[-1]), np.zeros(starts[-1])
         for column, feature, part in zip(rows_ND.T.astype(np.float64), features, self.slices, strict=True):
-            if feature.kind == "numeric" and not np.isnan(column).all():
+            if feature.kind == "numeric" and loss != "bce" and not np.isnan(column).all():
                 center_E[part], scale_E[part] = _center_and_scale(column[~np.isnan(column)])
             numeric_E[part] = feature.kind == "numeric"
         source_E = np.repeat(np.arange(len(features)), widths)
@@ -51,12 +60,20 @@ class Encoding(nn.Module):
         self._buffer("center_E", center_E, torch.float32)
         self._buffer("scale_E", scale_E, torch.float32)
         self._buffer("numeric_E", numeric_E, torch.float32)
-        self._buffer("numeric_D", [feature.kind == "numeric" for feature in features], torch.bool)
-        self._buffer("boolean_E", [f.kind == "boolean" for f in features for _ in range(_width(f))], torch.bool)
+        bernoulli_D = [
+            feature.kind == "boolean" or (feature.kind == "numeric" and loss == "bce") for feature in features
+        ]
+        self._buffer("bernoulli_E", np.repeat(bernoulli_D, widths), torch.bool)
+        self._buffer("gaussian_E", numeric_E if loss != "bce" else np.zeros_like(numeric_E), torch.float32)
+        self._buffer("gaussian_D", [feature.kind == "numeric" and loss != "bce" for feature in features], torch.bool)
+        self._buffer("categorical_D", [feature.kind == "categorical" for feature in features], torch.bool)
         self._buffer("members_ED", np.eye(len(features))[source_E], torch.float32)
         self._buffer("live_D", live_D, torch.float32)
         self._buffer("floor", 1.0 / (len(rows_ND) + 1), torch.float32)
-        self.all_numeric = all(feature.kind == "numeric" for feature in features)
+        # known before any row is, so that the exported graph holds only what these features need
+        self.gaussian_only = loss != "bce" and all(feature.kind == "numeric" for feature in features)
+        self.bernoulli = any(bernoulli_D)
+        self.one_hot = any(feature.kind == "categorical" for feature in features)
 
     @property
     def encoded_width(self) -> int:
@@ -78,7 +95,7 @@ class Encoding(nn.Module):
         observed_ND = torch.where(torch.isnan(x_ND), 0.0, self.live_D)
         x_NE = torch.nan_to_num(x_ND, nan=0.0, posinf=FLOAT32_LIMIT, neginf=-FLOAT32_LIMIT)[:, self.source_E]
         values_NE = ((x_NE - self.center_E) / self.scale_E).clamp(-VALUE_LIMIT, VALUE_LIMIT)
-        if not self.all_numeric:
+        if self.one_hot:
             values_NE = torch.where(self.one_hot_E, (x_NE == self.code_E).to(x_NE.dtype), values_NE)
         return Encoded(values_NE * self.spread(observed_ND), observed_ND)
 
@@ -93,18 +110,21 @@ class Encoding(nn.Module):
     def errors(self, outputs_NE: Tensor, encoded: Encoded) -> Tensor:
         """[N, D]: squared error of a number, minus log-likelihood of a boolean or category; 0 where missing."""
         squared_NE = (encoded.values_NE - outputs_NE).square()
-        if self.all_numeric:
+        if self.gaussian_only:
             return squared_NE * encoded.observed_ND
-        squared_ND = (squared_NE * self.numeric_E) @ self.members_ED
-        surprise_ND = -torch.log(self._likelihood(outputs_NE, encoded.values_NE).clamp_min(self.floor))
-        return torch.where(self.numeric_D, squared_ND, surprise_ND) * encoded.observed_ND
+        entropy_NE = torch.where(self.bernoulli_E, self._relative_entropy(outputs_NE, encoded.values_NE), 0.0)
+        errors_ND = (squared_NE * self.gaussian_E + entropy_NE) @ self.members_ED
+        if self.one_hot:
+            errors_ND = torch.where(self.categorical_D, self._surprise(outputs_NE, encoded.values_NE), errors_ND)
+        return errors_ND * encoded.observed_ND
 
     def decode(self, outputs_NE: Tensor) -> Tensor:
         """[N, D] in raw units: the mean of a number, the probability of true, the likeliest category's index."""
         raw_NE = (self.center_E + self.scale_E * outputs_NE).clamp(-FLOAT32_LIMIT, FLOAT32_LIMIT)
-        if self.all_numeric:
+        if self.bernoulli:
+            raw_NE = torch.where(self.bernoulli_E, torch.sigmoid(outputs_NE), raw_NE)
+        if not self.one_hot:
             return raw_NE
-        raw_NE = torch.where(self.boolean_E, torch.sigmoid(outputs_NE), raw_NE)
         columns = [
             outputs_NE[:, part].argmax(dim=1, keepdim=True).to(raw_NE.dtype)
             if feature.kind == "categorical"
@@ -113,14 +133,20 @@ class Encoding(nn.Module):
         ]
         return torch.cat(columns, dim=1)
 
-    def _likelihood(self, outputs_NE: Tensor, values_NE: Tensor) -> Tensor:
-        """[N, D] probability the outputs give to the value seen, for booleans and categories."""
-        logits_NE = outputs_NE.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
-        bernoulli_NE = torch.sigmoid((2 * values_NE - 1) * logits_NE)
-        odds_NE = torch.exp(logits_NE)
+    def _relative_entropy(self, outputs_NE: Tensor, values_NE: Tensor) -> Tensor:
+        """[N, E] KL from the predicted Bernoulli to the value as one; what lies outside [0, 1] adds its squared distance."""
+        inside_NE = values_NE.clamp(0, 1)
+        p_NE = torch.sigmoid(outputs_NE).clamp(self.floor, 1 - self.floor)
+        on_NE = inside_NE * (torch.log(inside_NE.clamp_min(1e-12)) - torch.log(p_NE))
+        off_NE = (1 - inside_NE) * (torch.log((1 - inside_NE).clamp_min(1e-12)) - torch.log1p(-p_NE))
+        return (on_NE + off_NE).clamp_min(0.0) + (values_NE - inside_NE).square()
+
+    def _surprise(self, outputs_NE: Tensor, values_NE: Tensor) -> Tensor:
+        """[N, D] minus the log-probability of the category seen."""
+        odds_NE = torch.exp(outputs_NE.clamp(-LOGIT_LIMIT, LOGIT_LIMIT))
         total_ND = (odds_NE @ self.members_ED).clamp_min(1e-30)
-        share_NE = torch.where(self.one_hot_E, values_NE * odds_NE / total_ND[:, self.source_E], bernoulli_NE)
-        return share_NE @ self.members_ED
+        p_ND = ((odds_NE * values_NE * self.one_hot_E) @ self.members_ED) / total_ND
+        return -torch.log(p_ND.clamp_min(self.floor))
 
     def _buffer(self, name: str, value: object, dtype: torch.dtype) -> None:
         self.register_buffer(name, torch.as_tensor(np.asarray(value)).to(dtype))
@@ -131,11 +157,28 @@ class Encoding(nn.Module):
     center_E: Tensor
     scale_E: Tensor
     numeric_E: Tensor
-    numeric_D: Tensor
-    boolean_E: Tensor
+    gaussian_E: Tensor
+    gaussian_D: Tensor
+    bernoulli_E: Tensor
+    categorical_D: Tensor
     members_ED: Tensor
     live_D: Tensor
     floor: Tensor
+
+
+def _check_loss(loss: Loss, features: Sequence[Feature], rows_ND: NDArray[np.float32]) -> None:
+    for feature, column_N in zip(features, rows_ND.T, strict=True):
+        if loss == "mse" and feature.kind != "numeric":
+            raise ValueError(
+                f"the loss mse is for numbers, and column {feature.name!r} is {feature.kind}; auto knows each kind"
+            )
+        if loss == "bce" and feature.kind == "numeric":
+            outside = np.flatnonzero((column_N < 0) | (column_N > 1))
+            if len(outside):
+                raise ValueError(
+                    f"the loss bce needs every number between 0 and 1, and column {feature.name!r} holds {column_N[outside[0]]:g}; "
+                    "scale the column, or leave the loss at auto"
+                )
 
 
 def _width(feature: Feature) -> int:
@@ -143,7 +186,7 @@ def _width(feature: Feature) -> int:
 
 
 def _center_and_scale(column: NDArray[np.float64]) -> tuple[float, float]:
-    """Mean and standard deviation, no finer than float32 is there; a constant column keeps its unit, so that any other value stands out."""
+    """Mean and standard deviation, no finer than float32 is there; a constant keeps its unit, so that any other value stands out."""
     center = float(column.mean())
     if column.min() == column.max():
         return center, 1.0

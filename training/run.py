@@ -43,6 +43,7 @@ from training.report import Report, write_report
 MIN_NORMAL_ROWS = 20
 MIN_OBSERVED_FRACTION = 0.5
 PARITY_TOLERANCE = 1e-4
+SCORE_RESOLUTION = 1e-6  # of a row that is reproduced exactly only rounding is left, and that differs between machines
 DRIFT_BINS = 10
 
 Float32 = NDArray[np.float32]
@@ -85,7 +86,10 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     split = _split(admissible_ND, config)
 
     features = describe(data.features, split.fit_ND)
-    encoding = Encoding(features, split.fit_ND)
+    try:
+        encoding = Encoding(features, split.fit_ND, config.loss)
+    except ValueError as error:
+        raise RunError(str(error)) from error
     model_config = config.model.resolve(encoding)
     epochs = model_config.fit.epochs_for(len(split.fit_ND))
     model_config = msgspec.structs.replace(model_config, fit=msgspec.structs.replace(model_config.fit, epochs=epochs))
@@ -110,7 +114,8 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     _check_parity(core, graph, split.validation_ND)
 
     progress.stage("calibrating")
-    table = build_table(run_graph(graph, [artifact.SCORE], split.calibration_ND)[0])
+    score_N = run_graph(graph, [artifact.SCORE], split.calibration_ND)[0]
+    table = build_table(np.maximum(score_N, SCORE_RESOLUTION))
     threshold = choose_threshold(table, config.alpha, config.delta, uncertified=config.uncertified)
     attach_table(graph, table)
     features = tuple(
@@ -227,7 +232,7 @@ def _check_parity(core: Core, graph: onnx.ModelProto, rows_ND: Float32) -> None:
     for name, ours, theirs in zip(
         names, core(torch.from_numpy(rows_ND)), run_graph(graph, names, rows_ND), strict=True
     ):
-        scale = float(np.abs(theirs).max(initial=0.0))
+        scale = float(np.nanmax(np.abs(theirs), initial=1.0))  # one is what a normal score is about
         if not np.allclose(
             ours.numpy(), theirs, rtol=PARITY_TOLERANCE, atol=0.1 * PARITY_TOLERANCE * scale, equal_nan=True
         ):

@@ -84,7 +84,7 @@ class Variational(Member):
         log_variance_D = self.log_variance_D.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
         errors_ND = self.encoding.errors(outputs_NE, encoded)
         gaussian_ND = 0.5 * (errors_ND * torch.exp(-log_variance_D) + log_variance_D + math.log(2 * math.pi))
-        return (torch.where(self.encoding.numeric_D, gaussian_ND, errors_ND) * encoded.observed_ND).sum(dim=1)
+        return (torch.where(self.encoding.gaussian_D, gaussian_ND, errors_ND) * encoded.observed_ND).sum(dim=1)
 
     def bound(self, encoded: Encoded, draws: int, generator: torch.Generator) -> Tensor:
         """[N] importance-weighted lower bound on the log-likelihood; one draw is the ELBO."""

@@ -7,8 +7,9 @@ from typing import cast
 
 from litestar import Litestar
 from litestar.di import Provide
+from litestar.types import ControllerRouterHandler
 
-from service.api import health, metrics, models, scoring
+from service.api import docs, health, metrics, models, scoring
 from service.api.problems import problem_handlers
 from service.api.service import Service
 from service.batcher import Batcher
@@ -36,9 +37,17 @@ def create_app(settings: Settings) -> ASGIApp:
             await polling
         service.batcher.close()
 
+    routes: list[ControllerRouterHandler] = [
+        scoring.router,
+        scoring.named_router,
+        models.router,
+        health.router,
+        metrics.metrics,
+    ]
+    dependencies = {"service": Provide(provide_service, sync_to_thread=False)}
     app = Litestar(
-        [scoring.router, scoring.named_router, models.router, health.router, metrics.metrics],
-        dependencies={"service": Provide(provide_service, sync_to_thread=False)},
+        [*routes, docs.docs_router(routes, dependencies, settings), docs.root],
+        dependencies=dependencies,
         exception_handlers=problem_handlers(counted, max_body_bytes=settings.max_body_bytes),
         lifespan=[serving],
         logging_config=None,  # __main__ configures logging

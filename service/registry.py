@@ -18,10 +18,10 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from service.artifact import MODEL_FILE, MODEL_NAME, version_of
+from service.artifact import MODEL_FILE, MODEL_NAME
 from service.calibration import Threshold
-from service.detector import Detector
-from service.errors import InvalidArtifact, ThresholdNotStored, UncertifiableAlpha, UnknownModel
+from service.detector import DEFAULT_MAX_BYTES, Detector
+from service.errors import HourglassError, InvalidArtifact, ThresholdNotStored, UncertifiableAlpha, UnknownModel
 from service.schema import Schema
 
 POINTER_FILE = "current"
@@ -136,11 +136,14 @@ class Registry:
             return Load(name, "unchanged", version)
         self._seen[name] = seen
         try:
-            after, problem = await asyncio.to_thread(self._load, name, before)
-        except InvalidArtifact as error:
-            self._errors[name] = str(error)
-            _logger.error("model %s: %s; in service stays %s", name, error, version or "none")
-            return Load(name, "failed", version, str(error))
+            after, problem = await asyncio.to_thread(
+                load, folder, before, threads=self._threads, max_bytes=self._max_bytes
+            )
+        except Exception as error:  # a file from elsewhere can break its readers in ways that have no name
+            reason = str(error) if isinstance(error, HourglassError) else f"the model file cannot be loaded: {error!r}"
+            self._errors[name] = reason
+            _logger.error("model %s: %s; in service stays %s", name, reason, version or "none")
+            return Load(name, "failed", version, reason)
         self._served = dict(sorted({**self._served, name: after}.items()))
         self._errors.pop(name, None)
         if problem:
@@ -151,44 +154,43 @@ class Registry:
         _logger.info("model %s: version %s is in service", name, after.detector.version)
         return Load(name, "swapped" if before else "loaded", after.detector.version, problem)
 
-    def _load(self, name: str, before: Served | None) -> tuple[Served, str | None]:
-        """What the folder says should be served, and what is wrong with its threshold; InvalidArtifact when it cannot be."""
-        folder = self._folder / name
-        version = _read_pointer(folder)
-        if before and before.detector.version == version:
-            served = before
-        else:
-            served = self._load_version(name, folder / version / MODEL_FILE, version)
-        try:
-            stored = _read_threshold(folder / THRESHOLD_FILE)
-            threshold = _threshold(served.detector, stored) if stored else served.detector.threshold
-        except (InvalidArtifact, UncertifiableAlpha) as error:
-            own = served.detector.threshold
-            problem = f"{THRESHOLD_FILE} cannot be used, the model's own alpha = {own.alpha:g} is in force: {error}"
-            return replace(served, threshold=own), problem
-        return replace(served, threshold=threshold), None
 
-    def _load_version(self, name: str, path: Path, version: str) -> Served:
-        try:
-            status = path.stat()
-            if status.st_size > self._max_bytes:
-                raise InvalidArtifact(
-                    f"the model file has {status.st_size} bytes, at most {self._max_bytes} are loaded"
-                )
-            data = path.read_bytes()
-        except OSError as error:
-            raise InvalidArtifact(f"{path} cannot be read: {error.strerror}") from error
-        if (actual := version_of(data)) != version:
+def load(
+    folder: Path, before: Served | None = None, *, threads: int = 1, max_bytes: int = DEFAULT_MAX_BYTES
+) -> tuple[Served, str | None]:
+    """What a model's folder says should be served, and what is wrong with its threshold; InvalidArtifact when nothing can be.
+
+    `before` is kept, and not read again, where it is of the same version.
+    """
+    version = _read_pointer(folder)
+    if before and before.detector.version == version:
+        served = before
+    else:
+        served = load_file(folder / version / MODEL_FILE, folder.name, threads=threads, max_bytes=max_bytes)
+        if served.detector.version != version:
             raise InvalidArtifact(
-                f"{path} has the SHA-256 {actual}, not that of its version: it was changed or cut short"
+                f"{folder / version / MODEL_FILE} has the SHA-256 {served.detector.version}: it was changed, or cut short"
             )
-        detector = Detector.from_bytes(data, threads=self._threads, max_bytes=self._max_bytes)
-        return Served(name, detector, Schema.of(detector.manifest), detector.threshold, status.st_mtime)
+    own = served.detector.threshold
+    try:
+        stored = _read_threshold(folder / THRESHOLD_FILE)
+        return replace(served, threshold=_threshold(served.detector, stored) if stored else own), None
+    except (InvalidArtifact, UncertifiableAlpha) as error:
+        problem = f"{THRESHOLD_FILE} cannot be used, the model's own alpha = {own.alpha:g} is in force: {error}"
+        return replace(served, threshold=own), problem
 
 
-def read_version(folder: Path) -> Path:
-    """The model file that a model's folder points to; InvalidArtifact when there is none."""
-    return folder / _read_pointer(folder) / MODEL_FILE
+def load_file(path: Path, name: str, *, threads: int = 1, max_bytes: int = DEFAULT_MAX_BYTES) -> Served:
+    """One model file, with the artifact's own threshold; InvalidArtifact when it cannot be served."""
+    try:
+        status = path.stat()
+        if status.st_size > max_bytes:
+            raise InvalidArtifact(f"the model file has {status.st_size} bytes, at most {max_bytes} are loaded")
+        data = path.read_bytes()
+    except OSError as error:
+        raise InvalidArtifact(f"{path} cannot be read: {error.strerror}") from error
+    detector = Detector.from_bytes(data, threads=threads, max_bytes=max_bytes)
+    return Served(name, detector, Schema.of(detector.manifest), detector.threshold, status.st_mtime)
 
 
 def _read_pointer(folder: Path) -> str:

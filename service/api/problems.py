@@ -109,10 +109,10 @@ def problem_handlers(metrics: Metrics, *, max_body_bytes: int) -> ExceptionHandl
 
 
 def problems(*statuses: int) -> dict[int, ResponseSpec]:
-    """What a route's OpenAPI entry says of its problems; every route can also answer 405 and 500."""
+    """What a route's OpenAPI entry says of its problems; every route can also answer 400, 405 and 500."""
     return {
         status: ResponseSpec(Problem, description=_description(status), media_type=MEDIA_TYPE, generate_examples=False)
-        for status in sorted({*statuses, 405, 500})
+        for status in sorted({*statuses, 400, 405, 500})
     }
 
 

@@ -1,0 +1,199 @@
+"""`hourglass serve | score | inspect`, also `python -m service`. Logging and signals are set up here and nowhere else."""
+
+import argparse
+import os
+import signal
+import socket
+import sys
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NoReturn
+
+import msgspec
+
+from service.errors import HourglassError, InvalidSettings
+from service.settings import Settings, read_settings
+
+GRACEFUL_SECONDS = 30  # for what is in flight when the service is told to stop
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; 0 when it went well, 2 and one sentence on stderr when what it was given is wrong."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except HourglassError as error:
+        print(f"hourglass: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  or Python complains once more at exit
+        return 0
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Serve until SIGTERM or Ctrl-C; what is in flight is finished."""
+    flags = {name: getattr(options, name) for name in ("models", "host", "port", "workers")}
+    settings = read_settings(os.environ, **flags)
+    if not settings.models.is_dir():
+        raise InvalidSettings(f"there is no folder {settings.models} to take models from; --models names another")
+    listening = _bind(settings)
+    signals = (signal.SIGTERM, signal.SIGINT)
+    for each in signals:
+        signal.signal(each, _stop)
+    if settings.workers == 1:
+        return _serve(settings, listening)
+    with TemporaryDirectory(prefix="hourglass-metrics-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # read by prometheus_client in each worker
+        return _serve(settings, listening)
+
+
+def score(options: argparse.Namespace) -> int:
+    """Score a file."""
+    from service import offline
+
+    served, problem = offline.open_model(options.model, alpha=options.alpha)
+    _warn(problem)
+    scored = offline.score_file(served, options.data, progress=_show_progress)
+    if options.output:
+        offline.write_table(scored, options.output)
+    print(offline.summarise(served, scored))
+    print(f"written to {options.output}" if options.output else "\n" + offline.top_rows(served, scored))
+    return 0
+
+
+def inspect(options: argparse.Namespace) -> int:
+    """Print what a model says of itself."""
+    from service import offline
+
+    served, problem = offline.open_model(options.model)
+    _warn(problem)
+    if options.json:
+        print(msgspec.json.format(msgspec.json.encode(served.detector.manifest), indent=2).decode())
+    else:
+        print(offline.describe(served))
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="hourglass", description="Scores vectors by how surprising they are.", allow_abbrev=False)
+    commands = parser.add_subparsers(required=True, metavar="serve | score | inspect")
+
+    command = commands.add_parser("serve", help="serve a folder of models over HTTP", allow_abbrev=False)
+    defaults = Settings()
+    command.add_argument("--models", type=Path, help=f"folder of models (default: {defaults.models})")
+    command.add_argument("--host", help=f"address to listen on (default: {defaults.host})")
+    command.add_argument("--port", type=int, help=f"port to listen on, 0 for any free one (default: {defaults.port})")
+    command.add_argument("--workers", type=int, help=f"processes (default: {defaults.workers})")
+    command.epilog = "Every setting can also come from the environment: HOURGLASS_MODELS, HOURGLASS_PORT, …"
+    command.set_defaults(run=serve)
+
+    command = commands.add_parser("score", help="score the rows of a CSV or Parquet file", allow_abbrev=False)
+    command.add_argument("model", type=Path, metavar="MODEL", help="a model.onnx, or a model's folder: MODELS/<name>")
+    command.add_argument("data", type=Path, metavar="DATA", help="a .csv or .parquet file")
+    command.add_argument("--output", type=Path, help="write the rows with their scores here, as .csv or .parquet")
+    command.add_argument("--alpha", type=_rate, help="false-alarm rate, in place of the model's own")
+    command.set_defaults(run=score)
+
+    command = commands.add_parser("inspect", help="print what a model says of itself", allow_abbrev=False)
+    command.add_argument("model", type=Path, metavar="MODEL", help="a model.onnx, or a model's folder: MODELS/<name>")
+    command.add_argument("--json", action="store_true", help="print the manifest as JSON")
+    command.set_defaults(run=inspect)
+    return parser
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate <= 0.5:
+        raise argparse.ArgumentTypeError(f"expected a number over 0 and up to 0.5, got {text!r}")
+    return rate
+
+
+def _bind(settings: Settings) -> socket.socket:
+    """The socket to listen on, taken before anything slow."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((settings.host, settings.port))
+        listening.listen(2048)  # now: a socket that is bound only can be bound by another process too
+    except OSError as error:
+        listening.close()
+        raise InvalidSettings(
+            f"cannot listen on {settings.host} port {settings.port} ({error.strerror}); --port names another"
+        ) from error
+    listening.set_inheritable(True)
+    return listening
+
+
+def _serve(settings: Settings, listening: socket.socket) -> int:
+    import uvicorn
+    from uvicorn.config import STARTUP_FAILURE
+    from uvicorn.supervisors import Multiprocess
+
+    from service.app import create_app
+
+    config = uvicorn.Config(
+        partial(create_app, settings),
+        factory=True,
+        workers=settings.workers,
+        lifespan="on",
+        ws="none",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACEFUL_SECONDS,
+        log_config=_logging(settings),
+    )
+    host, port = listening.getsockname()[:2]
+    print(
+        f"hourglass: serving {settings.models} on http://{f'[{host}]' if ':' in host else host}:{port}",
+        file=sys.stderr,
+        flush=True,
+    )
+    if settings.workers == 1:
+        server = uvicorn.Server(config)
+        server.run(sockets=[listening])
+        return 0
+    supervisor = Multiprocess(config, sockets=[listening])
+    supervisor.run()
+    return STARTUP_FAILURE if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes) else 0
+
+
+def _stop(*_: object) -> NoReturn:
+    """End well: before uvicorn has its own handlers, and after, when it raises again the signal that made it stop."""
+    raise SystemExit(0)
+
+
+def _logging(settings: Settings) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "root": {"handlers": ["stderr"], "level": "WARNING"},
+        "loggers": {"service": {"level": settings.log_level.upper()}},
+    }
+
+
+def _show_progress(done: int, total: int) -> None:
+    end = "\r" if sys.stderr.isatty() and done < total else "\n"
+    print(f"{done} of {total} rows", file=sys.stderr, end=end, flush=True)
+
+
+def _warn(problem: str | None) -> None:
+    if problem:
+        print(f"hourglass: {problem}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,188 @@
+"""The OpenAPI document, and a Swagger UI that asks nothing of any other host."""
+
+import gzip
+from collections.abc import Mapping, Sequence
+from functools import cache
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from litestar import Litestar, Request, Response, Router, get
+from litestar.di import Provide
+from litestar.exceptions import NotFoundException
+from litestar.openapi import OpenAPIConfig
+from litestar.params import FromPath
+from litestar.response import Redirect
+from litestar.types import ControllerRouterHandler
+
+from service import VERSION, wire
+from service.api.models import ThresholdChange
+from service.api.problems import BUG, HTTP_KINDS, KINDS
+from service.artifact import MODEL_NAME
+from service.settings import Settings
+
+Json = dict[str, Any]
+
+PATH = "/docs"
+_FOLDER = Path(__file__).parent / "swagger"
+_MEDIA_TYPES = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}
+_SMALL_FILES = {
+    "icon.svg": (
+        "image/svg+xml",
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="#b50" d="M3 1h10v2L9 8l4 5v2H3v-2l4-5-4-5z"/></svg>',
+    ),
+    "start.js": (
+        "text/javascript",
+        f'SwaggerUIBundle({{url: "{PATH}/openapi.json", dom_id: "#ui", validatorUrl: null}});\n',
+    ),
+}
+_POLICY = (
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"  # Swagger UI styles elements inline
+)
+_KEEP = {"Cache-Control": "public, max-age=86400"}
+
+
+def docs_router(
+    routes: Sequence[ControllerRouterHandler], dependencies: Mapping[str, Provide], settings: Settings
+) -> Router:
+    """The routes that document these routes."""
+
+    @cache
+    def document() -> bytes:
+        return msgspec.json.encode(write_document(routes, dependencies, settings))
+
+    @get("/", sync_to_thread=False)
+    def page() -> Response[str]:
+        return Response(_page(), media_type="text/html", headers={"Content-Security-Policy": _POLICY})
+
+    @get("/openapi.json", sync_to_thread=False)
+    def openapi() -> Response[bytes]:
+        return Response(document(), media_type="application/json")
+
+    @get("/{file:str}", sync_to_thread=False)
+    def asset(request: Request[Any, Any, Any], file: FromPath[str]) -> Response[bytes]:
+        return _asset(file, request.headers.get("accept-encoding", ""))
+
+    return Router(PATH, route_handlers=[page, openapi, asset], include_in_schema=False)
+
+
+@get("/", include_in_schema=False, sync_to_thread=False)
+def root() -> Redirect:
+    return Redirect(PATH)
+
+
+def write_document(
+    routes: Sequence[ControllerRouterHandler], dependencies: Mapping[str, Provide], settings: Settings
+) -> Json:
+    """The OpenAPI document: Litestar's, with what it cannot know (bodies read as bytes) and what it drops (limits).
+
+    It comes from an app made for this alone, since Litestar's own documentation routes answer 404 in HTML.
+    """
+    config = OpenAPIConfig(
+        title="Hourglass",
+        version=VERSION,
+        description="How surprising is a vector, why, and how sure is that? Answers are learnt from normal vectors alone.",
+    )
+    app = Litestar(routes, dependencies=dependencies, openapi_config=config, logging_config=None)
+    document: Json = app.openapi_schema.to_schema()
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if body := _body(path, method, settings):
+                operation["requestBody"] = {"required": True, "content": body}
+            for parameter in operation.get("parameters", ()):
+                if parameter["in"] == "path":
+                    parameter["schema"] |= {"pattern": f"^{MODEL_NAME.pattern}$"}
+    (_, components) = msgspec.json.schema_components([ThresholdChange], ref_template="#/components/schemas/{name}")
+    document["components"]["schemas"] |= components
+    return document
+
+
+def _body(path: str, method: str, settings: Settings) -> Json | None:
+    """The content that a route's body may have; None of a route that takes none."""
+    if method == "patch":
+        return {wire.JSON: {"schema": {"$ref": "#/components/schemas/ThresholdChange"}, "example": {"alpha": 0.05}}}
+    size = f"At most {settings.max_body_bytes} bytes."
+    number = {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST}
+    match path.rpartition("/")[2]:
+        case "score" | "explain" | "reconstruct" | "encode":
+            cell = {"anyOf": [number, {"type": "boolean"}, {"type": "string"}, {"type": "null"}]}
+            row = {
+                "description": "An array in feature order, or an object by feature name; null is missing.",
+                "anyOf": [
+                    {"type": "array", "items": cell, "minItems": 1},
+                    {"type": "object", "additionalProperties": cell, "minProperties": 1},
+                ],
+            }
+            raw = f"Little-endian float32, row after row; NaN is missing, a category its code. {size}"
+            return {
+                wire.JSON: {
+                    "schema": _object("rows", row, settings.max_rows, size),
+                    "example": {"rows": [[0.5, None, -1.25]]},
+                },
+                wire.RAW: {"schema": {"type": "string", "format": "binary", "description": raw, "minLength": 4}},
+            }
+        case "decode":
+            code = {"type": "array", "items": number, "minItems": 1}
+            schema = _object("codes", code, settings.max_rows, size)
+            return {wire.JSON: {"schema": schema, "example": {"codes": [[0.5, -1.25]]}}}
+        case _:
+            return None
+
+
+def _object(field: str, item: Json, max_rows: int, description: str) -> Json:
+    rows = {"type": "array", "items": item, "minItems": 1, "maxItems": max_rows}
+    return {
+        "type": "object",
+        "description": description,
+        "required": [field],
+        "additionalProperties": False,
+        "properties": {field: rows},
+    }
+
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def _asset(file: str, accept_encoding: str) -> Response[bytes]:
+    if file in _SMALL_FILES:
+        media_type, text = _SMALL_FILES[file]
+        return Response(text.encode(), media_type=media_type, headers=_KEEP)
+    if file not in _MEDIA_TYPES:
+        raise NotFoundException
+    packed, headers = (_FOLDER / f"{file}.gz").read_bytes(), {**_KEEP, "Vary": "Accept-Encoding"}
+    if "gzip" in accept_encoding:
+        return Response(packed, media_type=_MEDIA_TYPES[file], headers={**headers, "Content-Encoding": "gzip"})
+    return Response(gzip.decompress(packed), media_type=_MEDIA_TYPES[file], headers=headers)
+
+
+def _page() -> str:
+    """The page; below the routes, what the `type` of each problem points to."""
+    kinds = dict.fromkeys((*KINDS.values(), *HTTP_KINDS.values(), BUG))
+    problems = "\n".join(
+        f'<dt id="{kind.slug}">{kind.slug}</dt><dd>{kind.status}: {escape(kind.title)}.</dd>' for kind in kinds
+    )
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Hourglass</title>
+<link rel="icon" href="{PATH}/icon.svg">
+<link rel="stylesheet" href="{PATH}/swagger-ui.css">
+<style>#problems {{ max-width: 1460px; margin: 0 auto 4rem; padding: 0 20px; font-family: sans-serif }}</style>
+</head>
+<body>
+<div id="ui"></div>
+<section id="problems">
+<h2>Problems</h2>
+<dl>
+{problems}
+</dl>
+</section>
+<script src="{PATH}/swagger-ui-bundle.js"></script>
+<script src="{PATH}/start.js"></script>
+</body>
+</html>
+"""

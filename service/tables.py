@@ -29,13 +29,12 @@ def read_table(path: Path) -> "pl.DataFrame":
         if path.suffix.lower() in (".parquet", ".pq"):
             frame = pl.read_parquet(path)
         elif path.suffix.lower() in (".csv", ".txt"):
-            _check_header(path)
-            frame = pl.read_csv(path, infer_schema_length=None, try_parse_dates=True)
+            frame = _read_csv(path)
         else:
             raise InvalidTable(f"{path} is neither .csv nor .parquet")
     except pl.exceptions.NoDataError as error:
         raise InvalidTable(f"{path} holds no rows") from error
-    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+    except (pl.exceptions.PolarsError, csv.Error, OSError, UnicodeDecodeError) as error:
         raise InvalidTable(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     if frame.height == 0:
         raise InvalidTable(f"{path} holds no rows")
@@ -99,9 +98,46 @@ def first_value(column: "pl.Series") -> tuple[int, object]:
     return index + 1, column[index]
 
 
+def _read_csv(path: Path) -> "pl.DataFrame":
+    import polars as pl
+
+    _check_header(path)
+    try:
+        frame = pl.read_csv(path, infer_schema_length=None, try_parse_dates=True)
+    except pl.exceptions.ComputeError:
+        _check_widths(path)
+        raise
+    if frame[:, -1].null_count():
+        _check_widths(path)
+    return frame.with_columns(_tidy(column) for column in frame if column.dtype == pl.String).rename(str.strip)
+
+
+def _tidy(column: "pl.Series") -> "pl.Series":
+    """Spaces around a cell mean nothing, an empty cell is missing, and what is numbers throughout (' 1.5', '-Infinity') is no text."""
+    import polars as pl
+
+    text = column.str.strip_chars()
+    text = text.set(text == "", None)
+    numbers = text.cast(pl.Float64, strict=False)
+    return numbers if numbers.null_count() == text.null_count() < len(text) else text
+
+
 def _check_header(path: Path) -> None:
     """Polars renames a repeated column silently; we refuse it."""
     with path.open(newline="", encoding="utf-8-sig") as lines:
-        header = next(csv.reader(lines), [])
-    if repeated := next((name for name in header if header.count(name) > 1), None):
+        header = [name.strip() for name in next(csv.reader(lines), [])]
+    repeated = next((name for name in header if header.count(name) > 1), None)
+    if repeated is not None:
         raise InvalidTable(f"{path} has the column {repeated!r} more than once")
+    if len(header) == 1 and (other := next((sign for sign in ";\t|" if sign in header[0]), None)):
+        raise InvalidTable(f"{path}: expected cells separated by commas, got a header with {other!r} between names")
+
+
+def _check_widths(path: Path) -> None:
+    """Polars fills up a line that is too short, and does not say which one is too long."""
+    with path.open(newline="", encoding="utf-8-sig") as lines:
+        reader = csv.reader(lines)
+        width = len(next(reader, []))
+        for row, cells in enumerate(filter(None, reader), 1):
+            if len(cells) != width:
+                raise InvalidTable(f"{path}, row {row}: expected {width} cells, got {len(cells)}")

@@ -12,6 +12,9 @@ INSTALLED = .venv/.installed
 PIP_COMPILE = .venv/bin/pip-compile --quiet --strip-extras --no-header --no-annotate --no-emit-index-url \
 	--no-emit-find-links --no-emit-options --no-emit-trusted-host --unsafe-package pip --unsafe-package hourglass
 
+# onnxruntime reports its use to its maker unless it is told not to.
+export ORT_DISABLE_TELEMETRY = 1
+
 .DEFAULT_GOAL = help
 .PHONY: help demo test check format lock swagger-ui clean
 

@@ -87,6 +87,11 @@ def test_what_is_copied_into_an_image_exists_and_reaches_the_build(stages: dict[
         assert any(source == path or source.startswith(path + "/") for path in let_in), source
 
 
+def test_onnxruntime_may_not_report_to_its_maker(stages: dict[str, Stage]) -> None:
+    assert stages["training"].base == stages["service"].base == "runtime"
+    assert environment(stages["runtime"])["ORT_DISABLE_TELEMETRY"] == "1"
+
+
 def test_the_settings_of_image_and_compose_are_real_ones(
     stages: dict[str, Stage], services: dict[str, dict[str, Any]]
 ) -> None:

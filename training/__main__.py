@@ -1,8 +1,10 @@
-"""`hourglass-train fit | evaluate | promote | demo`, also `python -m training`."""
+"""`hourglass-train fit | compare | evaluate | promote | demo`, also `python -m training`."""
 
 import argparse
 import socket
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,8 +17,7 @@ from service import artifact
 from service.errors import HourglassError, InvalidTable
 from training.errors import RunError
 
-
-NOT_OF_THE_RUN = ("run", "config", "quiet")
+NOT_OF_THE_RUN = ("run", "config", "quiet", "variants", "publish", "output")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,33 +47,16 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
 
     fit = commands.add_parser("fit", help="fit, calibrate, export, verify and publish", allow_abbrev=False)
-    fit.add_argument("data", nargs="?", metavar="DATA", help="CSV or Parquet")
-    fit.add_argument("--name", help="of the model; lower-case letters, digits, - and _")
-    fit.add_argument("--models", help="folder of published models (models)")
-    fit.add_argument("--config", type=Path, metavar="RUN.TOML", help="a run's configuration; flags override it")
-    fit.add_argument("--variant", help="member of the family (denoising); linear is the yardstick")
-    fit.add_argument("--loss", help="auto (by the kind of each column), mse, or bce for numbers between 0 and 1")
-    fit.add_argument(
-        "--label", metavar="COLUMN", help="rows where it is not 0 are anomalies: evaluated on, never fitted"
-    )
-    fit.add_argument("--ignore", nargs="+", action="extend", metavar="COLUMN", help="columns that are not features")
-    fit.add_argument(
-        "--alpha", type=float, help="false-alarm budget (the first of .01 .02 .05 .1 .2 that can be certified)"
-    )
-    fit.add_argument("--delta", type=float, help="chance that the budget does not hold (.05)")
-    fit.add_argument(
-        "--uncertified",
-        action="store_true",
-        default=None,
-        help="hold the budget on average only, without the guarantee",
-    )
-    fit.add_argument("--epochs", type=int, help="at most; fitting stops early when held-out rows stop improving")
-    fit.add_argument("--seed", type=int, help="same data, configuration and seed give the same bytes (0)")
-    fit.add_argument(
-        "--force", action="store_true", default=None, help="publish even if the features differ from those in service"
-    )
-    fit.add_argument("--quiet", action="store_true", help="no progress and no table")
+    _add_run_arguments(fit)
+    fit.add_argument("--variant", help="member of the family (denoising), or auto to fit all and publish the best")
     fit.set_defaults(run=_fit)
+
+    compare = commands.add_parser("compare", help="fit several members and say which to publish", allow_abbrev=False)
+    _add_run_arguments(compare)
+    compare.add_argument("--variants", nargs="+", default=["all"], metavar="VARIANT", help="members to fit (all)")
+    compare.add_argument("--publish", action="store_true", help="publish the one that is chosen")
+    compare.add_argument("--output", type=Path, metavar="FILE.json", help="where the table goes (NAME-comparison.json)")
+    compare.set_defaults(run=_compare)
 
     evaluate = commands.add_parser("evaluate", help="measure a model on labelled rows", allow_abbrev=False)
     evaluate.add_argument("model", type=Path, metavar="MODEL", help="model.onnx, or a folder such as models/NAME")
@@ -95,6 +79,29 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", nargs="?", metavar="DATA", help="CSV or Parquet")
+    parser.add_argument("--name", help="of the model; lower-case letters, digits, - and _")
+    parser.add_argument("--models", help="folder of published models (models)")
+    parser.add_argument("--config", type=Path, metavar="RUN.TOML", help="a run's configuration; flags override it")
+    parser.add_argument("--loss", help="auto (by the kind of each column), mse, or bce for numbers between 0 and 1")
+    parser.add_argument(
+        "--label", metavar="COLUMN", help="rows where it is not 0 are anomalies: evaluated on, never fitted"
+    )
+    parser.add_argument("--ignore", nargs="+", action="extend", metavar="COLUMN", help="columns that are not features")
+    parser.add_argument(
+        "--alpha", type=float, help="false-alarm budget (the first of .01 .02 .05 .1 .2 that can be certified)"
+    )
+    parser.add_argument("--delta", type=float, help="chance that the budget does not hold (.05)")
+    uncertified = "hold the budget on average only, without the guarantee"
+    parser.add_argument("--uncertified", action="store_true", default=None, help=uncertified)
+    parser.add_argument("--epochs", type=int, help="at most; fitting stops early when held-out rows stop improving")
+    parser.add_argument("--seed", type=int, help="same data, configuration and seed give the same bytes (0)")
+    force = "publish even if the features differ from those in service"
+    parser.add_argument("--force", action="store_true", default=None, help=force)
+    parser.add_argument("--quiet", action="store_true", help="no progress and no table")
+
+
 def _fit(options: argparse.Namespace) -> None:
     # imported late: torch takes seconds to load, and `promote` and wrong flags need not wait for it
     from training.config import load_config
@@ -111,9 +118,39 @@ def _run(config: Any, *, quiet: bool) -> None:
     from training.report import print_report
     from training.run import Progress, run
 
+    with _progress(quiet) as (on_stage, on_epoch):
+        report = run(config, Progress(on_stage, on_epoch))
+    print_report(report, Console(quiet=quiet))
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from training.compare import compare
+    from training.config import AutoConfig, check_variants, load_config
+    from training.models import VARIANTS
+    from training.publish import write_atomically
+    from training.report import print_comparison
+
+    variants = tuple(VARIANTS) if options.variants == ["all"] else tuple(options.variants)
+    try:
+        check_variants(variants)
+    except ValueError as error:
+        raise RunError(str(error)) from error
+    config = load_config(options.config, {**_flags(options), "variant": "auto"})
+    with _progress(options.quiet) as (on_stage, on_epoch):
+        comparison = compare(config, AutoConfig(variants=variants, epochs=options.epochs), on_stage, on_epoch)
+    output = options.output or Path(f"{config.name}-comparison.json")
+    write_atomically(output, msgspec.json.format(msgspec.json.encode(comparison), indent=2) + b"\n")
+    print_comparison(comparison, Console(quiet=options.quiet))
+    if options.publish:
+        _run(load_config(options.config, {**_flags(options), "variant": comparison.chosen}), quiet=options.quiet)
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[tuple[Callable[[str], None], Callable[[Any, int], None]]]:
+    """A bar on standard error, moved by a run's stages and epochs."""
     console = Console(stderr=True, quiet=quiet)
     columns = (
-        TextColumn("{task.description:<12}"),
+        TextColumn("{task.description:<20}"),
         BarColumn(),
         TextColumn("{task.fields[detail]}"),
         TimeElapsedColumn(),
@@ -121,16 +158,15 @@ def _run(config: Any, *, quiet: bool) -> None:
     with Bars(*columns, console=console, disable=quiet or not console.is_terminal) as bars:
         task = bars.add_task("starting", total=None, detail="")
 
-        def show_epoch(epoch: Any, of: int) -> None:
+        def on_epoch(epoch: Any, of: int) -> None:
             detail = f"epoch {epoch.number}/{of}  loss {epoch.loss:.4f}  held out {epoch.held_out_loss:.4f} (best {epoch.best:.4f})"
             bars.update(task, total=of, completed=epoch.number, detail=detail)
 
-        def show_stage(stage: str) -> None:
+        def on_stage(stage: str) -> None:
             bars.update(task, description=stage, total=None, detail="")
 
-        report = run(config, Progress(show_stage, show_epoch))
+        yield on_stage, on_epoch
         bars.update(task, description="done", total=1, completed=1, detail="")
-    print_report(report, Console(quiet=quiet))
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """A run is one complete TOML file; flags are the same fields said on the command line."""
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import tomli_w
 from service.artifact import MODEL_NAME
 from training.errors import RunError
 from training.features import Loss
-from training.models import ModelConfig
+from training.models import VARIANTS, ModelConfig
 from training.models.denoising import DenoisingConfig
 
 
@@ -27,6 +28,18 @@ class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError("split.validation and split.calibration must be above 0 and below 1 together")
         if self.validation_cap < 1 or self.calibration_cap < 1:
             raise ValueError("split.validation_cap and split.calibration_cap must be at least 1")
+
+
+class AutoConfig(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="variant", tag="auto"
+):
+    """Fit several members and publish the one that finds most injected anomalies; labels play no part in it."""
+
+    variants: tuple[str, ...] = tuple(VARIANTS)
+    epochs: int | None = None  # of every candidate
+
+    def __post_init__(self) -> None:
+        check_variants(self.variants)
 
 
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,7 +60,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     max_categories: int = 100  # a text column with more distinct values is refused
     force: bool = False  # publish although the features differ from those of the model in service
     split: SplitConfig = SplitConfig()
-    model: ModelConfig = DenoisingConfig()
+    model: ModelConfig | AutoConfig = DenoisingConfig()
 
     def __post_init__(self) -> None:
         if not MODEL_NAME.fullmatch(self.name):
@@ -71,10 +84,13 @@ def load_config(path: Path | None, flags: dict[str, Any]) -> RunConfig:
     if variant and variant != model.get("variant", "denoising"):
         model = {}
     model["variant"] = variant or model.get("variant", "denoising")
-    model["fit"] = _table(model, "fit")
-    if epochs is not None:
-        model["fit"]["epochs"] = epochs
-    values = {**values, **flags, "model": _with_fit_defaults(model)}
+    if model["variant"] != "auto":
+        model = _with_fit_defaults(
+            {**model, "fit": {**_table(model, "fit"), **({} if epochs is None else {"epochs": epochs})}}
+        )
+    elif epochs is not None:
+        model["epochs"] = epochs
+    values = {**values, **flags, "model": model}
     if missing := [field for field in ("data", "name") if field not in values]:
         raise RunError(f"{missing[0]} is needed, as a flag or in the configuration file")
     try:
@@ -87,6 +103,13 @@ def load_config(path: Path | None, flags: dict[str, Any]) -> RunConfig:
 def write_config(config: RunConfig) -> str:
     """The TOML text that load_config reads back as an equal config."""
     return tomli_w.dumps(_without_none(msgspec.to_builtins(config)))
+
+
+def check_variants(variants: Sequence[str]) -> None:
+    """ValueError naming the first that is no member of the family."""
+    for variant in variants:
+        if variant not in VARIANTS:
+            raise ValueError(f"there is no variant {variant!r}; the variants are {', '.join(VARIANTS)}")
 
 
 def _read(path: Path) -> dict[str, Any]:

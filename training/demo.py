@@ -3,11 +3,12 @@
 import csv
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from sklearn.datasets import load_breast_cancer
+
+from training.publish import write_atomically
 
 NAME = "tumour"
 LABEL = "malignant"
@@ -24,13 +25,11 @@ def write_data(folder: Path) -> Path:
     table.writerow([*names, LABEL])
     table.writerows([*map(float, row), int(label)] for row, label in zip(bunch.data, malignant, strict=True))
     path = folder / f"{NAME}.csv"
-    _write(path, text.getvalue())
+    write_atomically(path, text.getvalue().encode())
     for kind, wanted in (("benign", 0), ("malignant", 1)):
         row = bunch.data[malignant == wanted][0]
-        _write(
-            folder / f"{kind}.json",
-            json.dumps({"rows": [dict(zip(names, map(float, row), strict=True))]}, indent=1) + "\n",
-        )
+        body = json.dumps({"rows": [dict(zip(names, map(float, row), strict=True))]}, indent=1)
+        write_atomically(folder / f"{kind}.json", f"{body}\n".encode())
     return path
 
 
@@ -46,9 +45,3 @@ def curl_lines(folder: Path, port: int) -> list[tuple[str, str]]:
         ("read the metrics", f"curl -s {base}/metrics | grep ^hourglass"),
         ("open the docs", f"{base}/docs"),
     ]
-
-
-def _write(path: Path, text: str) -> None:
-    scratch = path.with_name(f".{path.name}-{os.getpid()}")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)

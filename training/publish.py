@@ -59,10 +59,15 @@ def current_version(models: Path, name: str) -> str | None:
 
 def point(folder: Path, version: str) -> None:
     """Replace the pointer in one step: readers see the old version or the new one."""
-    scratch = folder / f".{POINTER}-{os.getpid()}"
+    write_atomically(folder / POINTER, f"{version}\n".encode())
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write beside the place and move in: nobody ever reads half a file."""
+    scratch = path.with_name(f".{path.name}-{os.getpid()}")
     try:
-        _write(scratch, f"{version}\n".encode())
-        scratch.replace(folder / POINTER)
+        _write(scratch, data)
+        scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
 

@@ -4,6 +4,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from training.compare import Comparison
 from training.evaluate import Evaluation
 
 
@@ -71,6 +72,26 @@ def print_evaluation(evaluation: Evaluation, title: str, console: Console) -> No
         f"{evaluation.normal_rows} normal, {evaluation.anomalous_rows} anomalous, {evaluation.refused_rows} refused",
     )
     console.print(table)
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """One row per member, and which one would be published and why."""
+    table = Table(title=f"{comparison.name}: members compared", title_justify="left")
+    headings = ("variant", "held-out error", "power", "AUROC", "AP", "KiB", "fit s", "µs, 1 row", "µs/row, 1,024")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "variant" else "right")
+    for it in comparison.candidates:
+        labelled = ["-" if value is None else f"{value:.4f}" for value in (it.auroc, it.average_precision)]
+        cost = [
+            f"{it.size_bytes / 1024:.0f}",
+            f"{it.fit_seconds:.1f}",
+            f"{it.one_row_microseconds:.0f}",
+            f"{it.bulk_row_microseconds:.2f}",
+        ]
+        style = "bold" if it.variant == comparison.chosen else ""
+        table.add_row(it.variant, f"{it.held_out_error:.4f}", f"{it.power:.1%}", *labelled, *cost, style=style)
+    console.print(table)
+    console.print(f"To publish: {comparison.reason}.", soft_wrap=True)
 
 
 def quality_lines(quality: Evaluation) -> list[tuple[str, str]]:

@@ -4,6 +4,8 @@ To add a member: write its file (a Config with a `variant` tag, `resolve` and `b
 the union below. Nothing else changes: fitting, scoring, calibration, export and the service know members only by `Member`.
 """
 
+from typing import get_args
+
 from training.models.contractive import ContractiveConfig
 from training.models.denoising import DenoisingConfig
 from training.models.linear import LinearConfig
@@ -25,3 +27,5 @@ ModelConfig = (
     | QuantizedConfig
     | MaskedConfig
 )
+
+VARIANTS: dict[str, type[ModelConfig]] = {config.__struct_config__.tag: config for config in get_args(ModelConfig)}

@@ -1,0 +1,146 @@
+"""Several members on the same split: what each reaches, and which one to publish. Labels are shown and never used to choose."""
+
+from collections.abc import Callable
+from time import perf_counter
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from service.detector import Detector
+from training.artifact import make_artifact
+from training.config import AutoConfig, RunConfig
+from training.evaluate import evaluate
+from training.fit import Epoch
+from training.inject import inject
+from training.models import VARIANTS, ModelConfig
+from training.trial import Prepared, Trial, fit_trial, prepare_rows
+
+POWER_ALPHA = 0.05  # false-alarm rate at which power is read
+
+Float32 = NDArray[np.float32]
+OnStage = Callable[[str], None]
+OnEpoch = Callable[[Epoch, int], None]
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """One member's figures."""
+
+    variant: str
+    held_out_error: float  # mean error of an observed cell of clean held-out rows, the same measure for every member
+    power: float  # share of injected anomalies found at a false-alarm rate of 5 %
+    auroc: float | None  # of labelled anomalies against calibration rows
+    average_precision: float | None
+    size_bytes: int
+    fit_seconds: float
+    one_row_microseconds: float
+    bulk_row_microseconds: float  # a row of 1,024
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """What was compared, which one would be published, and why."""
+
+    name: str
+    chosen: str
+    reason: str
+    candidates: tuple[Candidate, ...]
+
+
+def compare(config: RunConfig, auto: AutoConfig, on_stage: OnStage, on_epoch: OnEpoch) -> Comparison:
+    """Fit, export and measure each variant; `linear`, the yardstick, is always among them."""
+    prepared = prepare_rows(config)
+    candidates = []
+    for variant in dict.fromkeys((*auto.variants, "linear")):
+        on_stage(variant)
+        trial = fit_trial(prepared, config, _candidate(variant, auto), on_epoch)
+        on_stage(f"{variant}: export")
+        candidates.append(_measure(variant, prepared, trial, config))
+    standings = {candidate.variant: (candidate.power, candidate.held_out_error) for candidate in candidates}
+    chosen, reason = pick(standings, injected=4 * len(prepared.split.validation_ND))
+    return Comparison(name=config.name, chosen=chosen, reason=reason, candidates=tuple(candidates))
+
+
+def choose(prepared: Prepared, config: RunConfig, auto: AutoConfig, on_stage: OnStage, on_epoch: OnEpoch) -> Trial:
+    """The trial `--variant auto` publishes: the best of the candidates by power and held-out error."""
+    trials = {}
+    for variant in auto.variants:
+        on_stage(variant)
+        trials[variant] = fit_trial(prepared, config, _candidate(variant, auto), on_epoch)
+    standings = {
+        variant: (power(trial, prepared, config.seed), held_out_error(trial)) for variant, trial in trials.items()
+    }
+    chosen, _ = pick(standings, injected=4 * len(prepared.split.validation_ND))
+    return trials[chosen]
+
+
+def pick(standings: dict[str, tuple[float, float]], *, injected: int) -> tuple[str, str]:
+    """The variant of highest power, or of those within one standard error of it the one of least held-out error; and why."""
+    best = max(standings, key=lambda variant: standings[variant][0])
+    top = standings[best][0]
+    error = float(np.sqrt(max(top * (1 - top), 1e-4) / injected))
+    close = [variant for variant, (power, _) in standings.items() if power >= top - error]
+    chosen = min(close, key=lambda variant: standings[variant][1])
+    if len(close) == 1:
+        return chosen, f"{chosen} finds the most injected anomalies, {top:.1%}"
+    others = ", ".join(variant for variant in close if variant != chosen)
+    return chosen, (
+        f"{chosen} has the least held-out error among those that find {top:.1%} of the injected anomalies, give or take {error:.1%} "
+        f"(the others: {others})"
+    )
+
+
+def power(trial: Trial, prepared: Prepared, seed: int) -> float:
+    """Share of injected anomalies above the level that 5 % of the clean held-out rows exceed."""
+    clean_ND = prepared.split.validation_ND
+    injected_ND = inject(clean_ND, prepared.features, seed)
+    level = np.quantile(_scores(trial, clean_ND), 1 - POWER_ALPHA)
+    return float((_scores(trial, injected_ND) > level).mean())
+
+
+def held_out_error(trial: Trial) -> float:
+    """Mean error of a held-out cell, in encoded units, whatever the member's own objective is."""
+    return float(trial.residual_D.mean())
+
+
+def _candidate(variant: str, auto: AutoConfig) -> ModelConfig:
+    config = VARIANTS[variant]()
+    if auto.epochs is None:
+        return config
+    return msgspec.structs.replace(config, fit=msgspec.structs.replace(config.fit, epochs=auto.epochs))
+
+
+@torch.no_grad()
+def _scores(trial: Trial, rows_ND: Float32) -> Float32:
+    parts = torch.split(torch.from_numpy(rows_ND), 4096)
+    scores: Float32 = torch.cat([trial.core(part).score_N for part in parts]).numpy()
+    return scores
+
+
+def _measure(variant: str, prepared: Prepared, trial: Trial, config: RunConfig) -> Candidate:
+    data = make_artifact(prepared, trial, config).data
+    detector = Detector.from_bytes(data)
+    anomalies_AD = prepared.data.anomalies_AD
+    quality = evaluate(detector, prepared.split.calibration_ND, anomalies_AD) if len(anomalies_AD) else None
+    rows_ND = np.resize(prepared.split.validation_ND, (1024, detector.width)).astype(np.float32)
+    return Candidate(
+        variant=variant,
+        held_out_error=held_out_error(trial),
+        power=power(trial, prepared, config.seed),
+        auroc=quality.auroc if quality else None,
+        average_precision=quality.average_precision if quality else None,
+        size_bytes=len(data),
+        fit_seconds=trial.seconds,
+        one_row_microseconds=_microseconds(detector, rows_ND[:1]),
+        bulk_row_microseconds=_microseconds(detector, rows_ND) / len(rows_ND),
+    )
+
+
+def _microseconds(detector: Detector, rows_ND: Float32, runs: int = 30) -> float:
+    """Median wall time of a call, after a few to warm up."""
+    seconds = []
+    for _ in range(runs + 3):
+        started = perf_counter()
+        detector.score(rows_ND)
+        seconds.append(perf_counter() - started)
+    return float(np.median(seconds[3:])) * 1e6

@@ -1,0 +1,49 @@
+"""Made-up anomalies, to measure a detector's power where nobody has labels.
+
+Two kinds, of which real ones are mostly made (Han et al., ADBench, NeurIPS 2022, section 3.2): cells taken from other rows, which keep
+every feature's own distribution and break its dependence on the others; and cells far from where they were.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.artifact import Feature
+
+Float32 = NDArray[np.float32]
+
+CELL_SHARE = 0.2  # of a row's cells
+SHIFT = (2.0, 5.0)  # standard deviations
+
+
+def inject(rows_ND: Float32, features: tuple[Feature, ...], seed: int, *, copies: int = 2) -> Float32:
+    """[2 * copies * N, D]: for each row, copies with swapped cells and copies with shifted ones; missing cells stay missing."""
+    rng = np.random.default_rng(seed)
+    repeated = np.tile(rows_ND, (copies, 1))
+    return np.concatenate([_swap(repeated, rng), _shift(repeated, features, rng)])
+
+
+def _cells(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """About CELL_SHARE of each row's cells, at least one."""
+    count = max(1, round(CELL_SHARE * shape[1]))
+    return np.argsort(np.argsort(rng.random(shape), axis=1), axis=1) < count
+
+
+def _swap(rows_ND: Float32, rng: np.random.Generator) -> Float32:
+    others_ND = np.stack([rng.permutation(column) for column in rows_ND.T], axis=1)
+    exchanged = _cells(rows_ND.shape, rng) & ~np.isnan(rows_ND) & ~np.isnan(others_ND)
+    return np.where(exchanged, others_ND, rows_ND)
+
+
+def _shift(rows_ND: Float32, features: tuple[Feature, ...], rng: np.random.Generator) -> Float32:
+    shifted_ND = rows_ND.copy()
+    cells = _cells(rows_ND.shape, rng)
+    for column, feature, chosen in zip(shifted_ND.T, features, cells.T, strict=True):
+        if feature.kind == "numeric":
+            spread = float(np.nanstd(column)) if not np.isnan(column).all() else 0.0
+            distance = rng.uniform(*SHIFT, len(column)) * rng.choice([-1.0, 1.0], len(column)) * spread
+            column[chosen] += distance[chosen].astype(np.float32)
+        else:
+            width = len(feature.categories) or 2
+            moved = (column + rng.integers(1, max(2, width), len(column))) % width
+            column[chosen] = moved[chosen]
+    return shifted_ND

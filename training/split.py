@@ -1,0 +1,43 @@
+"""Which normal rows are fit for use, and the three disjoint sets they are split into."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.config import SplitConfig
+from training.errors import RunError
+
+MIN_NORMAL_ROWS = 20
+MIN_OBSERVED_FRACTION = 0.5
+
+Float32 = NDArray[np.float32]
+
+
+class Split(NamedTuple):
+    """Calibration rows are used for nothing but calibration: any other use breaks the guarantee."""
+
+    fit_ND: Float32
+    validation_ND: Float32  # early stopping, residual variance, choosing between members
+    calibration_ND: Float32
+
+
+def admissible_rows(normal_ND: Float32) -> tuple[Float32, float]:
+    """Normal rows with enough observed cells, and what share is enough: half, or less where the data itself has less."""
+    if np.isnan(normal_ND).all():
+        raise RunError("every cell of the normal rows is missing")
+    observed_N = (~np.isnan(normal_ND)).mean(axis=1)
+    enough = min(MIN_OBSERVED_FRACTION, float(np.quantile(observed_N[observed_N > 0], 0.01, method="lower")))
+    kept_ND = normal_ND[observed_N >= enough]
+    if len(kept_ND) < MIN_NORMAL_ROWS:
+        raise RunError(f"there are {len(kept_ND)} normal rows, expected at least {MIN_NORMAL_ROWS}")
+    return kept_ND, enough
+
+
+def split_rows(rows_ND: Float32, config: SplitConfig, seed: int) -> Split:
+    """A random split, the same for the same seed."""
+    order = np.random.default_rng(seed).permutation(len(rows_ND))
+    validation = min(max(1, round(len(rows_ND) * config.validation)), config.validation_cap)
+    calibration = min(max(1, round(len(rows_ND) * config.calibration)), config.calibration_cap)
+    parts = np.split(order, [validation, validation + calibration])
+    return Split(fit_ND=rows_ND[parts[2]], validation_ND=rows_ND[parts[0]], calibration_ND=rows_ND[parts[1]])

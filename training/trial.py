@@ -1,0 +1,86 @@
+"""One member fitted on one split of the data: what a run publishes and a comparison compares."""
+
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
+
+import msgspec
+import torch
+from torch import Tensor
+
+from service.artifact import Feature
+from service.tables import read_table
+from training.config import RunConfig
+from training.core import Core
+from training.data import Data, describe, prepare
+from training.errors import RunError
+from training.features import Encoding
+from training.fit import Epoch, Fitted, fit
+from training.models import ModelConfig
+from training.split import Split, admissible_rows, split_rows
+
+
+class Prepared(NamedTuple):
+    """The data of a run, ready for any member."""
+
+    data: Data
+    split: Split
+    features: tuple[Feature, ...]  # with missing rate and range
+    min_observed_fraction: float
+
+
+class Trial(NamedTuple):
+    """A fitted member."""
+
+    config: ModelConfig  # every choice filled in
+    core: Core
+    fitted: Fitted
+    residual_D: Tensor  # mean held-out error of each feature
+    seconds: float
+
+
+def prepare_rows(config: RunConfig) -> Prepared:
+    """Read, check and split; RunError or InvalidTable in one sentence when the data cannot be used."""
+    data = prepare(
+        read_table(Path(config.data)),
+        label=config.label,
+        ignore=config.ignore,
+        units=config.units,
+        max_categories=config.max_categories,
+    )
+    rows_ND, min_observed_fraction = admissible_rows(data.normal_ND)
+    split = split_rows(rows_ND, config.split, config.seed)
+    return Prepared(data, split, describe(data.features, split.fit_ND), min_observed_fraction)
+
+
+def fit_trial(
+    prepared: Prepared,
+    run: RunConfig,
+    model: ModelConfig,
+    on_epoch: Callable[[Epoch, int], None] = lambda _epoch, _of: None,
+) -> Trial:
+    """Fit one member; the same rows, configuration, seed and threads give the same weights."""
+    started = perf_counter()
+    torch.set_num_threads(run.threads)
+    torch.manual_seed(run.seed)
+    split = prepared.split
+    try:
+        encoding = Encoding(prepared.features, split.fit_ND, run.loss)
+        config = model.resolve(encoding)
+        epochs = config.fit.epochs_for(len(split.fit_ND))
+        config = msgspec.structs.replace(config, fit=msgspec.structs.replace(config.fit, epochs=epochs))
+        member = config.build(encoding)
+        fitted = fit(
+            member,
+            torch.from_numpy(split.fit_ND),
+            torch.from_numpy(split.validation_ND),
+            config.fit,
+            seed=run.seed,
+            on_epoch=lambda epoch: on_epoch(epoch, epochs),
+        )
+    except ValueError as error:
+        raise RunError(str(error)) from error
+    core = Core(member).eval()
+    residual_D = core.weigh(torch.from_numpy(split.validation_ND))
+    return Trial(config, core, fitted, residual_D, perf_counter() - started)

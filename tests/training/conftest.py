@@ -1,0 +1,66 @@
+"""What the tests of training share: one run on a table of every kind, and the command line called in-process."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+import pytest
+import torch
+
+from service.detector import Detector
+from tests.training import tables
+from training.__main__ import main
+from training.config import RunConfig, load_config
+from training.report import Report
+from training.run import run
+
+
+class Published(NamedTuple):
+    table: pl.DataFrame
+    config: RunConfig
+    report: Report
+    folder: Path  # MODELS/<name>/<version>
+    data: bytes
+    detector: Detector
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """As a run has it: the same digits every time, and no waiting for a busy core."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """The mixed table, fitted for three epochs with nothing else said."""
+    folder = tmp_path_factory.mktemp("published")
+    table = tables.mixed()
+    path = tables.write(table, folder / "mixed.csv")
+    config = load_config(
+        None, {"data": str(path), "name": "mixed", "models": str(folder / "models"), "label": "fault", "epochs": 3}
+    )
+    report = run(config)
+    data = Path(report.path).read_bytes()
+    return Published(table, config, report, Path(report.path).parent, data, Detector.from_bytes(data))
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """`hourglass-train` with these arguments: exit code, standard output and error."""
+
+    def call(*arguments: object) -> Outcome:
+        capsys.readouterr()
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+        return Outcome(code, *capsys.readouterr())
+
+    return call

@@ -1,0 +1,1 @@
+"""Tests of the family: what holds for every member, then each on its own."""

@@ -1,0 +1,94 @@
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from service.artifact import Feature
+from tests.training import tables
+from training.features import Encoded, Encoding
+from training.fit import Epoch, fit
+from training.models.member import FitConfig, Member
+
+FEATURES = (Feature(name="x", kind="numeric"),)
+ROWS = torch.tensor([[1.0], [-1.0]]).repeat(8, 1)
+
+
+class Scripted(Member):
+    """Its held-out losses are given; its one weight counts the steps."""
+
+    def __init__(self, held_out: Iterator[float]) -> None:
+        super().__init__(Encoding(FEATURES, ROWS.numpy()))
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.held_out = held_out
+
+    def loss(self, encoded: Encoded, generator: torch.Generator) -> Tensor:
+        if torch.is_grad_enabled():
+            return -self.weight
+        return torch.tensor(next(self.held_out))
+
+
+def steps(*, epochs: int, patience: int, batch_size: int = 0) -> FitConfig:
+    return FitConfig(epochs=epochs, patience=patience, batch_size=batch_size, learning_rate=1.0, weight_decay=0.0)
+
+
+def test_the_weights_of_the_best_epoch_are_kept() -> None:
+    member = Scripted(iter([5.0, 3.0, 4.0, 4.0]))
+    fitted = fit(member, ROWS, ROWS, steps(epochs=4, patience=10), seed=0)
+    assert (fitted.epochs, fitted.best_epoch, fitted.held_out_loss) == (4, 2, 3.0)
+    assert float(member.weight.detach()) == pytest.approx(
+        2.0, rel=1e-3
+    )  # AdamW at a constant gradient moves by the learning rate
+
+
+def test_fitting_stops_when_held_out_rows_stopped_improving_for_as_long_as_patience_lasts() -> None:
+    fitted = fit(Scripted(iter([5.0, 3.0, *[4.0] * 50])), ROWS, ROWS, steps(epochs=50, patience=3), seed=0)
+    assert (fitted.epochs, fitted.best_epoch) == (5, 2)
+
+
+def test_without_patience_the_last_weights_are_kept() -> None:
+    member = Scripted(iter([5.0, 3.0, 4.0]))
+    fitted = fit(member, ROWS, ROWS, steps(epochs=3, patience=0), seed=0)
+    assert (fitted.epochs, fitted.best_epoch) == (3, 3)
+    assert float(member.weight.detach()) == pytest.approx(3.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_ends_the_fit_with_the_epoch(loss: float) -> None:
+    with pytest.raises(ValueError, match="in epoch 2"):
+        fit(Scripted(iter([1.0, loss])), ROWS, ROWS, steps(epochs=3, patience=5), seed=0)
+
+
+def test_every_epoch_is_told() -> None:
+    told: list[Epoch] = []
+    fit(Scripted(iter([5.0, 3.0, 4.0])), ROWS, ROWS, steps(epochs=3, patience=9), seed=0, on_epoch=told.append)
+    assert [(epoch.number, epoch.held_out_loss, epoch.best) for epoch in told] == [
+        (1, 5.0, 5.0),
+        (2, 3.0, 3.0),
+        (3, 4.0, 3.0),
+    ]
+
+
+def test_every_row_is_seen_once_an_epoch() -> None:
+    seen: list[float] = []
+
+    class Watching(Scripted):
+        def loss(self, encoded: Encoded, generator: torch.Generator) -> Tensor:
+            if torch.is_grad_enabled():
+                seen.extend(encoded.values_NE[:, 0].tolist())
+            return super().loss(encoded, generator)
+
+    rows = torch.from_numpy(tables.correlated(50, width=1, latent=1))
+    member = Watching(iter([1.0]))
+    fit(member, rows, rows, steps(epochs=1, patience=9, batch_size=16), seed=0)
+    assert sorted(seen) == sorted(member.encoding.encode(rows).values_NE[:, 0].tolist())
+    assert seen != sorted(seen)
+
+
+def test_about_as_many_steps_are_made_as_asked_for_within_twenty_and_a_thousand_epochs() -> None:
+    config = FitConfig(steps=6000, batch_size=128)
+    assert config.epochs_for(12_800) == 60
+    assert config.epochs_for(10) == 1000
+    assert config.epochs_for(10_000_000) == 20
+    assert FitConfig(epochs=7).epochs_for(12_800) == 7

@@ -38,7 +38,8 @@ def make_artifact(prepared: Prepared, trial: Trial, config: RunConfig) -> Artifa
     split = prepared.split
     graph = export_core(trial.core)
     _check_parity(trial.core, graph, split.validation_ND)
-    table = build_table(run_graph(graph, [artifact.SCORE], split.calibration_ND)[0])
+    score_N = run_graph(graph, [artifact.SCORE], split.calibration_ND)[0]
+    table = build_table(np.maximum(score_N, SCORE_RESOLUTION))
     threshold = choose_threshold(table, config.alpha, config.delta, uncertified=config.uncertified)
     attach_table(graph, table)
 

@@ -24,6 +24,8 @@ class Split(NamedTuple):
 
 def admissible_rows(normal_ND: Float32) -> tuple[Float32, float]:
     """Normal rows with enough observed cells, and what share is enough: half, or less where the data itself has less."""
+    if not len(normal_ND):
+        raise RunError(f"there are 0 normal rows, expected at least {MIN_NORMAL_ROWS}")
     if np.isnan(normal_ND).all():
         raise RunError("every cell of the normal rows is missing")
     observed_N = (~np.isnan(normal_ND)).mean(axis=1)
@@ -39,5 +41,14 @@ def split_rows(rows_ND: Float32, config: SplitConfig, seed: int) -> Split:
     order = np.random.default_rng(seed).permutation(len(rows_ND))
     validation = min(max(1, round(len(rows_ND) * config.validation)), config.validation_cap)
     calibration = min(max(1, round(len(rows_ND) * config.calibration)), config.calibration_cap)
-    parts = np.split(order, [validation, validation + calibration])
-    return Split(fit_ND=rows_ND[parts[2]], validation_ND=rows_ND[parts[0]], calibration_ND=rows_ND[parts[1]])
+    held_out_ND, calibration_ND, fit_ND = (
+        rows_ND[part] for part in np.split(order, [validation, validation + calibration])
+    )
+    known_D = ~np.isnan(fit_ND).all(axis=0)  # a row that shows only what no fit row shows has no score
+    split = Split(fit_ND, *(part[~np.isnan(part[:, known_D]).all(axis=1)] for part in (held_out_ND, calibration_ND)))
+    if not all(map(len, split)):
+        counts = ", ".join(str(len(part)) for part in split)
+        raise RunError(
+            f"the split leaves {counts} of {len(rows_ND)} rows to fit, hold out and calibrate on; each needs some"
+        )
+    return split

@@ -26,6 +26,10 @@ class DenoisingConfig(
     swap_rate: float = 0.0  # share of cells replaced by the same feature of another row
     fit: FitConfig = FitConfig()
 
+    def __post_init__(self) -> None:
+        if self.noise < 0 or not 0 <= self.mask_rate <= 1 or not 0 <= self.swap_rate <= 1:
+            raise ValueError("noise must not be negative, mask_rate and swap_rate must lie between 0 and 1")
+
     def resolve(self, encoding: Encoding) -> "DenoisingConfig":
         """The same with every size filled in."""
         hidden, latent = sizes(encoding, self.hidden, self.latent)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from training.features import Encoded, Encoding
-from training.models.member import FitConfig, Member
+from training.models.member import FitConfig, Member, sizes
 
 
 class LinearConfig(
@@ -26,7 +26,8 @@ class LinearConfig(
 
     def resolve(self, encoding: Encoding) -> "LinearConfig":
         """The same with every size filled in."""
-        return msgspec.structs.replace(self, latent=self.latent or min(64, max(1, encoding.encoded_width // 3)))
+        latent = self.latent or min(64, max(1, encoding.encoded_width // 3))
+        return msgspec.structs.replace(self, latent=sizes(encoding, (), latent).latent)
 
     def build(self, encoding: Encoding) -> "LinearAutoencoder":
         """The network of a resolved config."""

@@ -48,6 +48,8 @@ class Sizes(NamedTuple):
 
 def sizes(encoding: Encoding, hidden: tuple[int, ...] | None, latent: int | None) -> Sizes:
     """Hidden widths and code width as given, else by the width of the data; () is no hidden layer."""
+    if min(hidden or (1,)) < 1 or (latent is not None and latent < 1):
+        raise ValueError(f"hidden and latent must be at least 1, got hidden = {hidden}, latent = {latent}")
     width = encoding.encoded_width
     default = (min(256, max(64, 2 * width)),)
     return Sizes(default if hidden is None else hidden, latent or min(64, max(2, width // 2)))

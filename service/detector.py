@@ -109,6 +109,25 @@ class Detector:
             raise ValueError("this model's reconstruction needs the row as well as the code")
         return _run(self._decoder, RECONSTRUCTION, LATENT, codes_NK)
 
+    def sample(self, count: int, seed: int) -> Float32:
+        """Draw codes as the manifest says and decode them: [count, D] made-up rows, the same for the same seed.
+
+        ValueError where the manifest says nothing of it: most of such a model's code space decodes to nothing real.
+        """
+        sampling = self.manifest.sampling
+        if sampling is None:
+            raise ValueError("this model's code space has holes, so codes drawn from it decode to nothing real")
+        rng = np.random.default_rng(seed)
+        if sampling.kind == "normal":
+            codes_NK = rng.standard_normal((count, self.latent_width)).astype(np.float32)
+        else:
+            codes_NK = _array(sampling.codes)[rng.choice(len(sampling.codes), count, p=sampling.shares)]
+        rows_ND = self.decode(codes_NK)
+        noise_ND = rng.standard_normal(rows_ND.shape) * np.array(sampling.noise)
+        boolean_D = np.array([feature.kind == "boolean" for feature in self.manifest.features])
+        drawn_ND = rng.random(rows_ND.shape) < rows_ND  # of a boolean the decoded value is the probability of true
+        return np.where(boolean_D, drawn_ND, rows_ND + noise_ND).astype(np.float32)
+
     def self_test(self) -> None:
         """Recompute the manifest's self-test; InvalidArtifact when this machine's answers differ from training's."""
         test = self.manifest.self_test

@@ -55,6 +55,10 @@ class NotDecodable(HourglassError):
     """The model's reconstruction needs the row as well as the code."""
 
 
+class NotSampleable(HourglassError):
+    """The model cannot make up rows: most of its code space decodes to nothing real."""
+
+
 class UncertifiableAlpha(HourglassError):
     """The false-alarm rate asked for cannot be certified, or not reached at all, by the calibration rows there are."""
 

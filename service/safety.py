@@ -62,7 +62,26 @@ def read_manifest(model: ModelProto) -> artifact.Manifest:
         raise InvalidArtifact(f"the manifest names {len(manifest.features)} features, the graph takes {width}")
     if manifest.rows.calibration != manifest.calibration.n:
         raise InvalidArtifact("the manifest gives two different numbers of calibration rows")
+    if manifest.sampling:
+        _check_sampling(manifest)
     return manifest
+
+
+def _check_sampling(manifest: artifact.Manifest) -> None:
+    sampling, width = manifest.sampling, len(manifest.self_test.latent[0]) if manifest.self_test.latent else 0
+    assert sampling is not None
+    fits = len(sampling.noise) == len(manifest.features) and min(sampling.noise) >= 0
+    if sampling.kind == "codebook":
+        fits = (
+            fits
+            and len(sampling.codes) == len(sampling.shares) > 0
+            and all(len(code) == width for code in sampling.codes)
+        )
+        fits = fits and min(sampling.shares) >= 0 and abs(sum(sampling.shares) - 1) < 1e-6
+    if not fits:
+        raise InvalidArtifact(
+            "the manifest's sampling does not fit the model: its codes, shares or noise have the wrong size or sign"
+        )
 
 
 def _check_structure(model: ModelProto) -> None:

@@ -6,7 +6,7 @@ Shapes: N rows, D features, K latent dimensions. A row is an array in feature or
 import json
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -20,6 +20,7 @@ from service.registry import Served
 from service.schema import Schema
 
 Float32 = NDArray[np.float32]
+Request = TypeVar("Request", bound=msgspec.Struct)
 
 JSON = "application/json"
 RAW = "application/octet-stream"  # little-endian float32, row after row; NaN is missing, a category its code, -1 an unseen one
@@ -55,6 +56,16 @@ def decode_codes(body: bytes, content_type: str, width: int, *, max_rows: int) -
             raise _wrong_width(index, code, width, "latent numbers")
         codes_NK[index] = [_number(value, index, f"code[{k}]") for k, value in enumerate(code)]
     return codes_NK
+
+
+def decode_request(body: bytes, content_type: str, kind: type[Request]) -> Request:
+    """JSON body -> a small request that holds no rows."""
+    require_json(content_type)
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        fields = ", ".join(kind.__struct_fields__)
+        raise InvalidJSON(f"expected a JSON object with {fields}: {str(error)[:200]}") from error
 
 
 def require_json(content_type: str) -> None:

@@ -9,10 +9,9 @@ import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
-from service import artifact
+from service import VERSION, artifact
 from service.artifact import CalibrationRecord, DriftReference, Feature, Manifest, Model, Producer, RowCounts
 from service.calibration import Threshold, build_table
-from training import __version__
 from training.calibrate import attach_table, choose_threshold
 from training.config import RunConfig
 from training.core import Core
@@ -57,7 +56,7 @@ def make_artifact(prepared: Prepared, trial: Trial, config: RunConfig) -> Artifa
             parameter_count=sum(parameter.numel() for parameter in member.parameters()),
         ),
         producer=Producer(
-            hourglass=__version__,
+            hourglass=VERSION,
             torch=torch.__version__.partition("+")[0],
             onnx=onnx.__version__,
             onnxruntime=ort.__version__,

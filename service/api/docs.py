@@ -20,6 +20,7 @@ from litestar.types import ControllerRouterHandler
 from service import VERSION, wire
 from service.api.models import ThresholdChange
 from service.api.problems import BUG, HTTP_KINDS, KINDS
+from service.api.scoring import SampleRequest
 from service.artifact import MODEL_NAME
 from service.settings import Settings
 
@@ -94,7 +95,9 @@ def write_document(
             for parameter in operation.get("parameters", ()):
                 if parameter["in"] == "path":
                     parameter["schema"] |= {"pattern": f"^{MODEL_NAME.pattern}$"}
-    (_, components) = msgspec.json.schema_components([ThresholdChange], ref_template="#/components/schemas/{name}")
+    (_, components) = msgspec.json.schema_components(
+        [ThresholdChange, SampleRequest], ref_template="#/components/schemas/{name}"
+    )
     document["components"]["schemas"] |= components
     return document
 
@@ -127,6 +130,9 @@ def _body(path: str, method: str, settings: Settings) -> Json | None:
             code = {"type": "array", "items": number, "minItems": 1}
             schema = _object("codes", code, settings.max_rows, size)
             return {wire.JSON: {"schema": schema, "example": {"codes": [[0.5, -1.25]]}}}
+        case "sample":
+            example = {"count": 2, "seed": 0}
+            return {wire.JSON: {"schema": {"$ref": "#/components/schemas/SampleRequest"}, "example": example}}
         case _:
             return None
 

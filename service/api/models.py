@@ -14,9 +14,9 @@ from service.api.problems import problems
 from service.api.service import Service
 from service.artifact import Feature, Model, Producer, RowCounts
 from service.calibration import nearest_alpha
-from service.errors import InvalidArtifact, InvalidJSON
+from service.errors import InvalidArtifact
 from service.registry import Rate, Served, StoredThreshold
-from service.wire import require_json
+from service.wire import decode_request
 
 
 class ModelSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +108,7 @@ async def change_threshold(
     request: Request[Any, Any, Any], service: NamedDependency[Service], name: FromPath[str]
 ) -> ModelSummary:
     served = service.registry.find(name)
-    change = await _read_change(request)
+    change = decode_request(*await read_body(request), ThresholdChange)
     if change != ThresholdChange():
         current = served.threshold
         alpha = current.alpha if change.alpha is UNSET else change.alpha
@@ -128,15 +128,6 @@ async def reload_model(service: NamedDependency[Service], name: FromPath[str]) -
 
 
 router = Router("/v1/models", route_handlers=[list_models, show_model, change_threshold, reload_model], tags=["models"])
-
-
-async def _read_change(request: Request[Any, Any, Any]) -> ThresholdChange:
-    body, content_type = await read_body(request)
-    require_json(content_type)
-    try:
-        return msgspec.json.decode(body, type=ThresholdChange)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise InvalidJSON(f"expected a JSON object with alpha, delta or uncertified: {str(error)[:200]}") from error
 
 
 def _summary(served: Served, service: Service) -> dict[str, Any]:

@@ -53,6 +53,7 @@ KINDS: Mapping[type[Exception], Kind] = {
     errors.TooManyRows: Kind(413, "too-many-rows", "More rows than one request may hold", "too_many_rows"),
     errors.UnknownModel: Kind(404, "unknown-model", "No such model is served", "model"),
     errors.NotDecodable: Kind(409, "not-decodable", "This model cannot decode", "model"),
+    errors.NotSampleable: Kind(409, "not-sampleable", "This model cannot make up rows", "model"),
     errors.NotReady: Kind(503, "not-ready", "No model is in service", "model"),
     errors.UncertifiableAlpha: Kind(409, "uncertifiable-alpha", "This false-alarm rate cannot be had", "alpha"),
     errors.ThresholdNotStored: Kind(409, "threshold-not-stored", "The threshold cannot be changed here", "alpha"),

@@ -12,7 +12,7 @@ from service import wire
 from service.api.body import read_body
 from service.api.problems import problems
 from service.api.service import Service
-from service.errors import NotDecodable
+from service.errors import NotDecodable, NotSampleable, TooManyRows
 
 MAX_TOP = 1_000_000
 
@@ -147,7 +147,35 @@ async def decode(
     return Response(await service.batcher.run(len(codes_NK) * detector.width, answer), media_type=wire.JSON)
 
 
-router = Router("/v1", route_handlers=[score, explain, reconstruct, encode, decode], tags=["scoring"])
-named_router = Router(
-    "/v1/models/{name:str}", route_handlers=[score, explain, reconstruct, encode, decode], tags=["scoring"]
-)
+class SampleRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many rows to make up. The same seed gives the same rows of the same version."""
+
+    count: Annotated[int, msgspec.Meta(ge=1)] = 1
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
+
+
+@post("/sample", summary="Make up rows", responses=_answers(RowsAnswer, 409), status_code=200)
+async def sample(
+    request: Request[Any, Any, Any], service: NamedDependency[Service], name: FromPath[str | None] = None
+) -> Response[bytes]:
+    served = service.registry.find(name)
+    wanted = wire.decode_request(*await read_body(request), SampleRequest)
+    if wanted.count > service.settings.max_rows:
+        raise TooManyRows(f"expected a count of at most {service.settings.max_rows}, got {wanted.count}")
+    detector = served.detector
+    if detector.manifest.sampling is None:
+        variant = detector.manifest.model.variant
+        raise NotSampleable(
+            f"model {served.name} cannot make up rows: the code space of the variant {variant} has holes, and what lies in "
+            "them decodes to nothing real; variational and quantized models can"
+        )
+
+    def answer() -> bytes:
+        return wire.encode_rows(served, detector.sample(wanted.count, wanted.seed))
+
+    return Response(await service.batcher.run(wanted.count * detector.width, answer), media_type=wire.JSON)
+
+
+ROUTES = [score, explain, reconstruct, encode, decode, sample]
+router = Router("/v1", route_handlers=ROUTES, tags=["scoring"])
+named_router = Router("/v1/models/{name:str}", route_handlers=ROUTES, tags=["scoring"])

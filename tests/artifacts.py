@@ -7,6 +7,7 @@ meaningless; that it answers through the contract is the point.
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -39,14 +40,21 @@ def make_artifact(
     delta: float = 0.05,
     certified: bool = True,
     decodable: bool = True,
+    min_observed_fraction: float = 0.5,
+    self_test_scale: float = 1.0,
+    **changes: object,
 ) -> bytes:
-    """An artifact's bytes. `shift` moves what is normal, so that two models differ in every score."""
+    """An artifact's bytes. `shift` moves what is normal, so that two models differ in every score.
+
+    `self_test_scale` spoils the self-test's scores; `changes` are of the manifest.
+    """
     model = _model(features, seed=seed, shift=shift, latent=latent, decodable=decodable)
     rows_ND = sample_rows(features, calibration_rows, seed=seed + 1, shift=shift)
     _attach_table(model, build_table(_run(model, rows_ND)[artifact.SCORE]))
     test_ND = sample_rows(features, 5, seed=seed + 2, shift=shift)
     test_ND[0, 0] = np.nan
     answers = _run(model, test_ND)
+    answers[artifact.SCORE] = answers[artifact.SCORE] * np.float32(self_test_scale)
     manifest = Manifest(
         format=f"{artifact.FORMAT_MAJOR}.{artifact.FORMAT_MINOR}",
         model=Model(variant="handmade", hyper_parameters={"shift": shift}, seed=seed, parameter_count=0),
@@ -61,9 +69,10 @@ def make_artifact(
             delta=delta,
         ),
         drift=tuple(DriftReference() for _ in features),
+        min_observed_fraction=min_observed_fraction,
         self_test=SelfTest(inputs=_plain(test_ND), **{name: _plain(answers[name]) for name in artifact.OUTPUTS}),
     )
-    return with_manifest(model, artifact.encode_manifest(manifest))
+    return with_manifest(model, artifact.encode_manifest(msgspec.structs.replace(manifest, **changes)))
 
 
 def with_manifest(model: onnx.ModelProto, text: str) -> bytes:

@@ -1,0 +1,120 @@
+"""The batcher: what arrives in one turn of the loop is scored together, and everyone gets their own rows back."""
+
+import asyncio
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.batcher import Batcher
+from service.detector import Detector
+from service.metrics import Metrics
+from service.registry import Registry, Served
+from service.schema import Schema
+from tests.artifacts import NUMERIC, make_artifact, sample_rows
+
+
+class Watched:
+    """A detector that notes the batches it is given, and the threads it runs in."""
+
+    def __init__(self, detector: Detector, error: Exception | None = None) -> None:
+        self.detector, self.error = detector, error
+        self.batches: list[int] = []
+        self.threads: set[threading.Thread] = set()
+
+    def score(self, rows_ND):
+        self.batches.append(len(rows_ND))
+        self.threads.add(threading.current_thread())
+        if self.error:
+            raise self.error
+        return self.detector.score(rows_ND)
+
+
+def served(shift: float = 0.0, error: Exception | None = None) -> Served:
+    detector = Detector.from_bytes(make_artifact(shift=shift))
+    return Served("pump", Watched(detector, error), Schema.of(detector.manifest), detector.threshold, 0.0)
+
+
+def batcher(inline_cells: int = 10_000) -> Batcher:
+    registry = Registry(Path("nowhere"), threads=1, max_bytes=1)
+    return Batcher(Metrics(registry, shared=False), inline_cells=inline_cells)
+
+
+def gather(batcher: Batcher, *requests):
+    async def all_at_once():
+        return await asyncio.gather(*(batcher.score(*request) for request in requests), return_exceptions=True)
+
+    try:
+        return asyncio.run(all_at_once())
+    finally:
+        batcher.close()
+
+
+REQUESTS = [sample_rows(NUMERIC, n, seed=n) for n in (1, 3, 2, 5)]
+
+
+@pytest.mark.parametrize("inline_cells", [10_000, 0])
+def test_requests_of_one_turn_are_one_run_and_each_gets_its_own_rows(inline_cells):
+    model = served()
+    answers = gather(batcher(inline_cells), *((model, rows_ND) for rows_ND in REQUESTS))
+    assert model.detector.batches == [11]
+    for rows_ND, answer in zip(REQUESTS, answers, strict=True):
+        expected = model.detector.detector.score(rows_ND)
+        np.testing.assert_allclose(answer.score, expected.score, rtol=1e-6)
+        np.testing.assert_array_equal(answer.p_value, expected.p_value)
+
+
+@pytest.mark.parametrize("inline_cells", [10_000, 0])
+def test_requests_that_took_different_models_are_never_scored_together(inline_cells):
+    old, new = served(), served(shift=3)
+    changed = replace(old, threshold=new.threshold)
+    answers = gather(batcher(inline_cells), *((model, REQUESTS[3]) for model in (old, new, changed, old)))
+    assert (old.detector.batches, new.detector.batches) == ([10, 5], [5])
+    for model, answer in zip((old, new, old, old), answers, strict=True):
+        np.testing.assert_allclose(answer.score, model.detector.detector.score(REQUESTS[3]).score, rtol=1e-6)
+
+
+def test_small_batches_run_on_the_loop_and_large_ones_beside_it():
+    small, large = served(), served()
+    gather(batcher(inline_cells=20), (small, REQUESTS[3]))
+    gather(batcher(inline_cells=19), (large, REQUESTS[3]))
+    assert small.detector.threads == {threading.main_thread()}
+    assert threading.main_thread() not in large.detector.threads
+
+
+@pytest.mark.parametrize("inline_cells", [10_000, 0])
+def test_an_error_answers_everyone_who_waits(inline_cells):
+    error = RuntimeError("out of memory")
+    model = served(error=error)
+    assert gather(batcher(inline_cells), *((model, rows_ND) for rows_ND in REQUESTS)) == [error] * 4
+
+
+@pytest.mark.parametrize("inline_cells", [10_000, 0])
+def test_a_client_that_goes_takes_nothing_from_the_others(inline_cells):
+    model, batching = served(), batcher(inline_cells)
+
+    async def one_goes():
+        tasks = [asyncio.create_task(batching.score(model, rows_ND)) for rows_ND in REQUESTS]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    answers = asyncio.run(one_goes())
+    batching.close()
+    assert isinstance(answers[1], asyncio.CancelledError)
+    for n in (0, 2, 3):
+        np.testing.assert_allclose(answers[n].score, model.detector.detector.score(REQUESTS[n]).score, rtol=1e-6)
+
+
+def test_other_work_runs_where_its_size_says():
+    batching = batcher(inline_cells=10)
+
+    async def both():
+        return [await batching.run(cells, threading.current_thread) for cells in (10, 11)]
+
+    inline, beside = asyncio.run(both())
+    batching.close()
+    assert inline is threading.main_thread()
+    assert beside is not threading.main_thread()

@@ -1,0 +1,413 @@
+"""Request bytes -> rows, and results -> bytes."""
+
+import json
+import math
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service import wire
+from service.calibration import Threshold
+from service.detector import Detector, Scores
+from service.errors import (
+    HourglassError,
+    InvalidBody,
+    InvalidJSON,
+    InvalidNumber,
+    InvalidRow,
+    TooManyRows,
+    UnsupportedMediaType,
+)
+from service.registry import Served
+from service.schema import Schema
+from tests.artifacts import MIXED, NUMERIC, make_artifact, sample_rows
+
+JSON, RAW = wire.JSON, wire.RAW
+
+
+def served(features, **options) -> Served:
+    detector = Detector.from_bytes(make_artifact(features, **options))
+    return Served("tiny", detector, Schema.of(detector.manifest), detector.threshold, 0.0)
+
+
+PLAIN_MODEL, MIXED_MODEL = served(NUMERIC), served(MIXED)
+PLAIN, MIX = PLAIN_MODEL.schema, MIXED_MODEL.schema
+
+
+def decode(body, schema=PLAIN, content_type=JSON, max_rows=10):
+    body = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return wire.decode_rows(body, content_type, schema, max_rows=max_rows)
+
+
+class TestRowsAsJson:
+    def test_arrays_are_read_in_feature_order_with_null_as_missing(self):
+        rows_ND = decode({"rows": [[1, 2.5, None, -3], [0, 0, 0, 1e-3]]})
+        assert rows_ND.dtype == np.float32
+        np.testing.assert_array_equal(rows_ND, np.array([[1, 2.5, np.nan, -3], [0, 0, 0, 1e-3]], np.float32))
+
+    def test_objects_are_read_by_feature_name_in_any_order(self):
+        np.testing.assert_array_equal(decode({"rows": [{"d": 4, "b": 2, "a": 1, "c": None}]}), [[1, 2, np.nan, 4]])
+
+    def test_arrays_and_objects_may_be_mixed(self):
+        np.testing.assert_array_equal(
+            decode({"rows": [[1, 2, 3, 4], {"a": 5, "b": 6, "c": 7, "d": 8}]}), [[1, 2, 3, 4], [5, 6, 7, 8]]
+        )
+
+    def test_categories_are_strings_and_booleans_true_or_false_or_0_or_1(self):
+        rows = [[1.5, True, "west", 0], [1, 0, "north", 0], [1, 1.0, "mars", 0], [1, None, None, 0]]
+        np.testing.assert_array_equal(
+            decode({"rows": rows}, MIX), [[1.5, 1, 2, 0], [1, 0, 0, 0], [1, 1, -1, 0], [1, np.nan, np.nan, 0]]
+        )
+
+    def test_the_content_type_may_carry_a_charset_and_any_case(self):
+        assert decode({"rows": [[1, 2, 3, 4]]}, content_type="Application/JSON; charset=utf-8").shape == (1, 4)
+
+    @pytest.mark.parametrize(
+        ("cell", "column", "got"),
+        [("x", "b", '"x"'), (True, "b", "true"), ([1], "b", "an array of 1"), ({}, "b", "an object of 0")],
+    )
+    @pytest.mark.parametrize("as_object", [False, True])
+    def test_what_is_no_number_is_refused_by_row_and_feature(self, cell, column, got, as_object):
+        row = {"a": 1, "b": cell, "c": 3, "d": 4} if as_object else [1, cell, 3, 4]
+        with pytest.raises(InvalidRow) as caught:
+            decode({"rows": [[1, 2, 3, 4], row]})
+        error = caught.value
+        assert (error.row, error.feature, error.expected, error.got) == (1, column, "a number or null", got)
+        assert str(error) == f"expected a number or null for 'b', got {got} in row 1"
+        assert error.reason == "value"
+
+    @pytest.mark.parametrize(
+        ("row", "feature", "expected", "got"),
+        [
+            ([1, "yes", "west", 0], "open", "true, false or null", '"yes"'),
+            ([1, 2, "west", 0], "open", "true, false or null", "2"),
+            ([1, True, 2, 0], "site", "a string or null", "2"),
+            ([1, True, True, 0], "site", "a string or null", "true"),
+            (["1", True, "west", 0], "load", "a number or null", '"1"'),
+        ],
+    )
+    def test_each_kind_of_feature_says_what_it_expects(self, row, feature, expected, got):
+        with pytest.raises(InvalidRow) as caught:
+            decode({"rows": [row]}, MIX)
+        assert (caught.value.feature, caught.value.expected, caught.value.got) == (feature, expected, got)
+
+    @pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "1e400", "-1e400", "1e39", "-1e39", "9" * 400])
+    @pytest.mark.parametrize(
+        "template", ['{"rows":[[1,2,3,4],[1,2,%s,4]]}', '{"rows":[[1,2,3,4],{"a":1,"b":2,"c":%s,"d":4}]}']
+    )
+    def test_a_number_that_is_no_float32_is_refused_by_row_and_feature(self, literal, template):
+        with pytest.raises(InvalidNumber) as caught:
+            decode((template % literal).encode())
+        assert (caught.value.row, caught.value.feature) == (1, "c")
+        assert caught.value.expected == "a finite number within float32"
+
+    def test_the_largest_float32_is_still_a_number_and_what_rounds_beyond_is_not(self):
+        largest = 3.4028234663852886e38
+        assert decode({"rows": [[largest, -largest, 0, 0]]})[0, 0] == np.float32(largest)
+        for row in ([3.4028236e38, 0, 0, 0], {"a": 3.4028236e38, "b": 0, "c": 0, "d": 0}):
+            with pytest.raises(InvalidNumber):
+                decode({"rows": [row]})
+
+    @pytest.mark.parametrize("width", [0, 1, 3, 5])
+    def test_a_wrong_width_names_the_row(self, width):
+        with pytest.raises(InvalidRow) as caught:
+            decode({"rows": [[1, 2, 3, 4], [0] * width]})
+        assert str(caught.value) == f"expected 4 features, got {width} in row 1"
+        assert (caught.value.row, caught.value.reason) == (1, "width")
+
+    @pytest.mark.parametrize("row", [1, "x", None, True])
+    def test_a_row_that_is_neither_array_nor_object_is_refused(self, row):
+        with pytest.raises(InvalidRow, match=r"^expected an array of 4 features or an object, got .* in row 0$"):
+            decode({"rows": [row]})
+
+    def test_an_absent_feature_is_named(self):
+        with pytest.raises(InvalidRow) as caught:
+            decode({"rows": [{"a": 1, "b": 2, "d": 4}]})
+        assert (caught.value.row, caught.value.feature, caught.value.reason) == (0, "c", "feature")
+        assert str(caught.value) == "row 0 lacks the feature 'c'; null stands for a missing value"
+
+    def test_an_unknown_feature_is_named(self):
+        with pytest.raises(InvalidRow) as caught:
+            decode({"rows": [{"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}]})
+        assert (caught.value.row, caught.value.feature, caught.value.reason) == (0, "e", "feature")
+
+    def test_a_row_with_too_few_values_is_refused_by_row_and_share(self):
+        with pytest.raises(InvalidRow) as caught:
+            decode({"rows": [[1, 2, None, None], [1, None, None, None]]})
+        assert (caught.value.row, caught.value.got, caught.value.reason) == (1, "1 (25%)", "missing")
+        assert caught.value.expected == "at least 2 of 4 values"
+
+    @pytest.mark.parametrize(
+        ("body", "error"),
+        [
+            (b"", InvalidBody),
+            (b"{", InvalidJSON),
+            (b"[]", InvalidJSON),
+            (b"null", InvalidJSON),
+            (b"{}", InvalidJSON),
+            (b'{"rows": 1}', InvalidJSON),
+            (b'{"rows": {}}', InvalidJSON),
+            (b'{"rows": []}', InvalidBody),
+            (b'{"rows": [[1,2,3,4]], "more": 1}', InvalidJSON),
+            (b'{"rows": [[1,2,3,4]]} x', InvalidJSON),
+            (b"\xff\xfe", InvalidJSON),
+            (b'\xef\xbb\xbf{"rows": [[1,2,3,4]]}', InvalidJSON),
+            (b'{"rows": NaN}', InvalidJSON),
+            (b'{"rows": [NaN]}', InvalidJSON),
+            (b"[" * 100_000, InvalidJSON),
+            (b'{"rows": [[' * 100_000, InvalidJSON),
+            (b'{"rows": [[{"a": ["\\ud800"]}]]}', InvalidJSON),
+        ],
+    )
+    def test_what_is_not_the_body_expected_is_refused(self, body, error):
+        for schema in (PLAIN, MIX):
+            with pytest.raises(error):
+                decode(body, schema)
+
+    def test_too_many_rows_are_refused(self):
+        assert len(decode({"rows": [[1, 2, 3, 4]] * 10})) == 10
+        for row in ([1, 2, 3, 4], {"a": 1}):
+            with pytest.raises(TooManyRows, match="expected at most 10 rows in one request, got 11"):
+                decode({"rows": [row] * 11})
+
+
+class TestRowsAsBytes:
+    def test_little_endian_float32_is_taken_as_it_is(self):
+        rows_ND = np.array([[1, 2, 3, 4], [5, np.nan, 7, 8]], "<f4")
+        np.testing.assert_array_equal(decode(rows_ND.tobytes(), content_type=RAW), rows_ND)
+
+    @pytest.mark.parametrize("size", [0, 1, 15, 17, 24])
+    def test_a_length_that_is_no_number_of_rows_is_refused(self, size):
+        with pytest.raises(InvalidBody, match=rf"expected a multiple of 16 bytes .*, got {size} bytes"):
+            decode(bytes(size), content_type=RAW)
+
+    def test_infinity_is_refused_by_row_and_feature(self):
+        rows_ND = np.zeros((3, 4), "<f4")
+        rows_ND[2, 1] = -np.inf
+        with pytest.raises(InvalidRow) as caught:
+            decode(rows_ND.tobytes(), content_type=RAW)
+        assert (caught.value.row, caught.value.feature, caught.value.got) == (2, "b", "-inf")
+
+    @pytest.mark.parametrize(
+        ("column", "value", "expected"),
+        [
+            (1, 2, "a whole number from 0 to 1"),
+            (1, 0.5, "a whole number from 0 to 1"),
+            (1, -1, "a whole number from 0 to 1"),
+            (2, 3, "a whole number from -1 to 2"),
+            (2, -2, "a whole number from -1 to 2"),
+            (2, 0.5, "a whole number from -1 to 2"),
+        ],
+    )
+    def test_a_code_that_stands_for_nothing_is_refused(self, column, value, expected):
+        rows_ND = np.zeros((2, 4), "<f4")
+        rows_ND[1, column] = value
+        with pytest.raises(InvalidRow) as caught:
+            decode(rows_ND.tobytes(), MIX, RAW)
+        assert (caught.value.row, caught.value.feature) == (1, MIXED[column].name)
+        assert caught.value.expected == expected
+
+    def test_an_unseen_category_is_minus_one_and_a_missing_one_nan(self):
+        rows_ND = np.array([[0, 1, -1, 0], [0, np.nan, np.nan, 0]], "<f4")
+        np.testing.assert_array_equal(decode(rows_ND.tobytes(), MIX, RAW), rows_ND)
+
+    def test_too_many_rows_are_refused(self):
+        with pytest.raises(TooManyRows):
+            decode(bytes(16 * 11), content_type=RAW)
+
+
+@pytest.mark.parametrize("content_type", ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonx"])
+def test_another_content_type_is_refused_by_name(content_type):
+    with pytest.raises(UnsupportedMediaType, match=content_type or "none"):
+        decode({"rows": [[1, 2, 3, 4]]}, content_type=content_type)
+    with pytest.raises(UnsupportedMediaType, match=content_type or "none"):
+        wire.decode_codes(b'{"codes": [[1, 2]]}', content_type, 2, max_rows=1)
+
+
+class TestCodes:
+    def test_codes_are_rows_of_numbers(self):
+        np.testing.assert_array_equal(wire.decode_codes(b'{"codes": [[1, 2.5]]}', JSON, 2, max_rows=1), [[1, 2.5]])
+
+    @pytest.mark.parametrize(
+        ("body", "message"),
+        [
+            (b'{"codes": [[1]]}', "expected 2 latent numbers, got 1 in row 0"),
+            (b'{"codes": [[1, null]]}', r"expected a number or null for 'code\[1\]', got null in row 0"),
+            (b'{"codes": [[1, 1e39]]}', r"expected a finite number within float32 for 'code\[1\]'"),
+            (b'{"codes": [[NaN, 1]]}', r"expected a finite number within float32 for 'code\[0\]', got NaN in row 0"),
+            (b'{"rows": [[1, 2]]}', "expected a JSON object"),
+        ],
+    )
+    def test_what_is_no_code_is_refused(self, body, message):
+        with pytest.raises(HourglassError, match=message):
+            wire.decode_codes(body, JSON, 2, max_rows=1)
+
+
+CELLS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["north", "west", "mars"])
+    | st.text(max_size=3)
+)
+ROWS = st.lists(CELLS, max_size=5) | st.dictionaries(
+    st.sampled_from("abcde") | st.sampled_from([feature.name for feature in MIXED]), CELLS, max_size=5
+)
+ANYTHING = st.recursive(
+    CELLS, lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=3), inner, max_size=5)
+)
+BODIES = (
+    st.binary(max_size=64)
+    | ANYTHING.map(lambda sent: json.dumps(sent).encode())
+    | st.lists(ROWS, max_size=4).map(lambda rows: json.dumps({"rows": rows}).encode())
+    | st.binary(max_size=64).map(lambda noise: b'{"rows": [[1, 2, 3, 4], ' + noise + b"]}")
+)
+
+
+@settings(max_examples=600, deadline=None)
+@given(BODIES, st.sampled_from([JSON, RAW]), st.sampled_from([PLAIN, MIX]))
+def test_any_bytes_become_finite_rows_or_an_error_for_a_person(body, content_type, schema):
+    rows_ND, message = None, None
+    try:
+        rows_ND = decode(body, schema, content_type)
+    except HourglassError as error:
+        message = str(error)
+    if rows_ND is None:
+        assert message
+        assert message.isprintable()
+    else:
+        assert rows_ND.dtype == np.float32
+        assert rows_ND.shape == (len(rows_ND), 4)
+        assert not np.isinf(rows_ND).any()
+        assert ((~np.isnan(rows_ND)).sum(axis=1) >= 2).all()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(CELLS, min_size=4, max_size=4))
+def test_an_array_and_an_object_of_the_same_cells_mean_the_same(cells):
+    outcomes = []
+    for row in (cells, dict(zip("abcd", cells, strict=True))):
+        try:
+            outcomes.append(decode({"rows": [row]}).tobytes())
+        except HourglassError as error:
+            outcomes.append((type(error), str(error)))
+    assert outcomes[0] == outcomes[1]
+
+
+FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False) | st.none()
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(FLOATS, FLOATS, st.just(1.0), st.just(2.0)), min_size=1, max_size=5))
+def test_rows_survive_the_way_through_json_and_bytes_bit_by_bit(rows):
+    rows_ND = np.array(rows, np.float32)
+    for body, content_type in ((json.dumps({"rows": rows}).encode(), JSON), (rows_ND.tobytes(), RAW)):
+        np.testing.assert_array_equal(decode(body, content_type=content_type), rows_ND)
+
+
+class TestAnswers:
+    def test_scores_survive_the_way_through_json_bit_by_bit(self):
+        rows_ND = sample_rows(NUMERIC, 50, seed=9) * 3
+        scores = PLAIN_MODEL.detector.score(rows_ND)
+        answer = orjson.loads(wire.encode_scores(PLAIN_MODEL, scores))
+        threshold = PLAIN_MODEL.threshold
+        np.testing.assert_array_equal(np.array(answer["score"], np.float32), scores.score)
+        np.testing.assert_array_equal(np.array(answer["p_value"], np.float32), scores.p_value)
+        np.testing.assert_allclose(answer["ratio"], scores.score / threshold.score, rtol=1e-6)
+        assert answer["is_anomaly"] == (scores.score > threshold.score).tolist()
+        assert any(answer["is_anomaly"])
+        assert not all(answer["is_anomaly"])
+        assert answer["version"] == PLAIN_MODEL.detector.version
+        given_back = {name: answer[name] for name in ("model", "alpha", "delta", "certified", "threshold")}
+        assert given_back == {
+            "model": "tiny", "alpha": 0.05, "delta": 0.05, "certified": True, "threshold": threshold.score
+        }  # fmt: skip
+
+    def test_an_anomaly_is_exactly_what_has_a_p_value_of_at_most_the_expected_rate(self):
+        scores = PLAIN_MODEL.detector.score(sample_rows(NUMERIC, 2000, seed=9) * 2)
+        answer = orjson.loads(wire.encode_scores(PLAIN_MODEL, scores))
+        limit = PLAIN_MODEL.threshold.expected_false_alarm_rate * (1 + 1e-6)
+        assert answer["is_anomaly"] == [p <= limit for p in answer["p_value"]]
+
+    def test_a_threshold_of_zero_gives_finite_ratios(self):
+        zero = Threshold(0.05, 0.05, True, 1, 0.0, 0.05)
+        model = Served("tiny", PLAIN_MODEL.detector, PLAIN, zero, 0.0)
+        scores = Scores(np.array([0, 1, 3e38], np.float32), np.array([1, 0.5, 0.1], np.float32))
+        answer = orjson.loads(wire.encode_scores(model, scores))
+        assert answer["is_anomaly"] == [False, True, True]
+        assert answer["ratio"][0] == 0.0
+        assert all(math.isfinite(ratio) for ratio in answer["ratio"])
+
+    def test_a_row_too_far_out_for_float32_is_refused_rather_than_answered_with_nan(self):
+        rows_ND = np.array([[0, 0, 0, 0], [3e38, -3e38, 3e38, 0]], np.float32)
+        with np.errstate(all="ignore"):
+            scores, explanation = PLAIN_MODEL.detector.score(rows_ND), PLAIN_MODEL.detector.explain(rows_ND)
+        for answer in (
+            lambda: wire.encode_scores(PLAIN_MODEL, scores),
+            lambda: wire.encode_explanations(PLAIN_MODEL, rows_ND, explanation, {}, top=3),
+        ):
+            with pytest.raises(InvalidRow, match=r"^row 1 is so far from what tiny knows") as caught:
+                answer()
+            assert caught.value.row == 1
+
+    def test_explanations_are_sorted_and_their_shares_are_of_the_score(self):
+        rows_ND = sample_rows(MIXED, 6, seed=4)
+        explanation = MIXED_MODEL.detector.explain(rows_ND)
+        answer = orjson.loads(wire.encode_explanations(MIXED_MODEL, rows_ND, explanation, {}, top=4))
+        for n, row in enumerate(answer["explanations"]):
+            contributions = [each["contribution"] for each in row]
+            assert contributions == sorted(contributions, reverse=True)
+            assert sum(contributions) == pytest.approx(answer["score"][n], rel=1e-5)
+            assert sum(each["share"] for each in row) == pytest.approx(1, rel=1e-5)
+            assert {each["feature"] for each in row} == {feature.name for feature in MIXED}
+
+    def test_explanations_speak_in_the_clients_values(self):
+        body = json.dumps(
+            {"rows": [[None, True, "mars", 2.5], {"load": 1, "open": 0, "site": "west", "heat": None}]}
+        ).encode()
+        rows_ND = decode(body, MIX)
+        sent = wire.sent_categories(body, JSON, MIX, rows_ND)
+        assert sent == {(0, 2): "mars"}
+        explanation = MIXED_MODEL.detector.explain(rows_ND)
+        answer = orjson.loads(wire.encode_explanations(MIXED_MODEL, rows_ND, explanation, sent, top=9))
+        first, second = ({each["feature"]: each for each in row} for row in answer["explanations"])
+        assert [first[name]["actual"] for name in ("load", "open", "site", "heat")] == [None, True, "mars", 2.5]
+        assert [second[name]["actual"] for name in ("load", "open", "site", "heat")] == [1.0, False, "west", None]
+        assert first["site"]["expected"] in ("north", "south", "west")
+        assert 0 < first["open"]["expected"] < 1
+        assert (first["load"]["unit"], first["heat"]["unit"]) == ("kW", "°C")
+        assert "unit" not in first["open"]
+
+    def test_an_unseen_category_of_a_raw_body_is_shown_as_the_code_that_came(self):
+        rows_ND = np.array([[0, 1, -1, 0]], np.float32)
+        assert wire.sent_categories(rows_ND.tobytes(), RAW, MIX, rows_ND) == {}
+        explanation = MIXED_MODEL.detector.explain(rows_ND)
+        answer = orjson.loads(wire.encode_explanations(MIXED_MODEL, rows_ND, explanation, {}, top=9))
+        assert {each["feature"]: each["actual"] for each in answer["explanations"][0]}["site"] == -1
+
+    def test_only_the_top_contributions_are_listed(self):
+        rows_ND = sample_rows(NUMERIC, 3)
+        answer = orjson.loads(
+            wire.encode_explanations(PLAIN_MODEL, rows_ND, PLAIN_MODEL.detector.explain(rows_ND), {}, top=1)
+        )
+        assert [len(row) for row in answer["explanations"]] == [1, 1, 1]
+
+    def test_reconstructed_rows_are_in_the_clients_values_and_say_what_was_filled(self):
+        rows_ND = sample_rows(MIXED, 2)
+        rows_ND[1, [0, 2]] = np.nan
+        expected_ND = MIXED_MODEL.detector.reconstruct(rows_ND)
+        answer = orjson.loads(wire.encode_rows(MIXED_MODEL, expected_ND, filled_from=rows_ND))
+        assert answer["filled"] == [[], ["load", "site"]]
+        for (load, is_open, site, heat), expected_D in zip(answer["rows"], expected_ND, strict=True):
+            assert [np.float32(load), np.float32(heat)] == [expected_D[0], expected_D[3]]
+            assert is_open is bool(expected_D[1] >= 0.5)
+            assert site == MIXED[2].categories[int(expected_D[2])]
+
+    def test_codes_are_written_as_they_are(self):
+        codes_NK = PLAIN_MODEL.detector.encode(sample_rows(NUMERIC, 3))
+        answer = orjson.loads(wire.encode_codes(PLAIN_MODEL, codes_NK))
+        np.testing.assert_array_equal(np.array(answer["codes"], np.float32), codes_NK)

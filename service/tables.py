@@ -108,7 +108,7 @@ def _read_csv(path: Path) -> "pl.DataFrame":
         _check_widths(path)
         raise
     if frame[:, -1].null_count():
-        _check_widths(path)
+        frame = frame.filter(~pl.int_range(frame.height, eager=True).is_in(_check_widths(path)))
     return frame.with_columns(_tidy(column) for column in frame if column.dtype == pl.String).rename(str.strip)
 
 
@@ -133,11 +133,16 @@ def _check_header(path: Path) -> None:
         raise InvalidTable(f"{path}: expected cells separated by commas, got a header with {other!r} between names")
 
 
-def _check_widths(path: Path) -> None:
-    """Polars fills up a line that is too short, and does not say which one is too long."""
+def _check_widths(path: Path) -> list[int]:
+    """Polars fills up a line that is too short, and does not say which one is too long; returns the empty lines, which are no rows."""
+    empty = []
     with path.open(newline="", encoding="utf-8-sig") as lines:
         reader = csv.reader(lines)
         width = len(next(reader, []))
-        for row, cells in enumerate(filter(None, reader), 1):
-            if len(cells) != width:
+        for index, cells in enumerate(reader):
+            if not cells:
+                empty.append(index)
+            elif len(cells) != width:
+                row = index + 1 - len(empty)
                 raise InvalidTable(f"{path}, row {row}: expected {width} cells, got {len(cells)}")
+    return empty

@@ -26,7 +26,7 @@ class Data(NamedTuple):
 def prepare(
     frame: pl.DataFrame,
     *,
-    label: str | None,
+    label: str | None = None,
     ignore: tuple[str, ...] = (),
     units: dict[str, str] | None = None,
     max_categories: int = 100,

@@ -47,8 +47,5 @@ def split_rows(rows_ND: Float32, config: SplitConfig, seed: int) -> Split:
     known_D = ~np.isnan(fit_ND).all(axis=0)  # a row that shows only what no fit row shows has no score
     split = Split(fit_ND, *(part[~np.isnan(part[:, known_D]).all(axis=1)] for part in (held_out_ND, calibration_ND)))
     if not all(map(len, split)):
-        counts = ", ".join(str(len(part)) for part in split)
-        raise RunError(
-            f"the split leaves {counts} of {len(rows_ND)} rows to fit, hold out and calibrate on; each needs some"
-        )
+        raise RunError(f"of {len(rows_ND)} normal rows, split.validation and split.calibration leave a set without any")
     return split

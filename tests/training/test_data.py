@@ -1,0 +1,317 @@
+import math
+from datetime import date, datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from service.errors import InvalidTable
+from service.tables import read_table
+from tests.training import tables
+from training.data import describe, is_anomalous, prepare
+from training.errors import RunError
+from training.split import admissible_rows, split_rows
+
+
+def frame(**columns: list[object]) -> pl.DataFrame:
+    return pl.DataFrame(columns, strict=False)
+
+
+@pytest.mark.parametrize("file", ["mixed.csv", "mixed.parquet"])
+def test_kinds_come_from_the_columns(tmp_path: Path, file: str) -> None:
+    data = prepare(read_table(tables.write(tables.mixed(), tmp_path / file)), label="fault", units={"heat": "°C"})
+    assert [(feature.name, feature.kind, feature.categories, feature.unit) for feature in data.features] == [
+        ("load", "numeric", (), None),
+        ("flow", "numeric", (), None),
+        ("heat", "numeric", (), "°C"),
+        ("open", "boolean", (), None),
+        ("site", "categorical", ("north", "south", "west"), None),
+        ("fixed", "numeric", (), None),
+        ("broken", "numeric", (), None),
+    ]
+    assert data.normal_ND.shape == (300, 7)
+    assert data.anomalies_AD.shape == (20, 7)
+
+
+def test_a_csv_and_a_parquet_file_of_the_same_table_give_the_same_rows(tmp_path: Path) -> None:
+    csv, parquet = (
+        prepare(read_table(tables.write(tables.mixed(), tmp_path / file)), label="fault")
+        for file in ("mixed.csv", "mixed.parquet")
+    )
+    assert csv.features == parquet.features
+    assert np.array_equal(csv.normal_ND, parquet.normal_ND, equal_nan=True)
+    assert np.array_equal(csv.anomalies_AD, parquet.anomalies_AD, equal_nan=True)
+
+
+def test_cells_become_numbers_codes_and_nan() -> None:
+    data = prepare(frame(load=[1.5, None, 3.0], open=[True, False, None], site=["b", None, "a"], broken=[None] * 3))
+    assert data.features[2].categories == ("a", "b")
+    expected = [[1.5, 1, 1, math.nan], [math.nan, 0, math.nan, math.nan], [3, math.nan, 0, math.nan]]
+    assert np.array_equal(data.normal_ND, np.array(expected, dtype=np.float32), equal_nan=True)
+    assert data.anomalies_AD.shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind"),
+    [
+        (pl.Int8, "numeric"),
+        (pl.UInt64, "numeric"),
+        (pl.Float32, "numeric"),
+        (pl.Decimal(10, 2), "numeric"),
+        (pl.Boolean, "boolean"),
+    ],
+)
+def test_every_width_of_number_is_a_number(dtype: pl.DataType, kind: str) -> None:
+    data = prepare(pl.DataFrame({"a": pl.Series([0, 1, 1]).cast(dtype)}))
+    assert data.features[0].kind == kind
+    assert data.normal_ND.tolist() == [[0.0], [1.0], [1.0]]
+
+
+@pytest.mark.parametrize("dtype", [pl.String, pl.Categorical, pl.Enum(["x", "y", "z"])])
+def test_every_kind_of_text_is_a_category(dtype: pl.DataType) -> None:
+    data = prepare(pl.DataFrame({"a": pl.Series(["y", "x", None]).cast(dtype)}))
+    assert data.features[0].categories == ("x", "y")
+    assert np.array_equal(data.normal_ND, np.array([[1], [0], [np.nan]], dtype=np.float32), equal_nan=True)
+
+
+def test_a_category_known_only_from_anomalies_is_unseen() -> None:
+    data = prepare(frame(site=["a", "b", "a", "c"], fault=[0, 0, 0, 1]), label="fault")
+    assert data.features[0].categories == ("a", "b")
+    assert data.anomalies_AD.tolist() == [[-1.0]]
+
+
+def test_text_that_only_anomalies_have_is_refused_by_name() -> None:
+    with pytest.raises(RunError, match="column 'note', row 3: only anomalous rows have text here"):
+        prepare(frame(a=[1, 2, 3], note=[None, None, "x"], fault=[0, 0, 1]), label="fault")
+
+
+def test_how_many_values_text_has_is_judged_by_normal_rows_alone() -> None:
+    table = frame(site=["a", "b"] * 20 + [f"odd {i}" for i in range(40)], fault=[0] * 40 + [1] * 40)
+    assert prepare(table, label="fault").features[0].categories == ("a", "b")
+
+
+def test_ignored_columns_and_the_label_are_no_features() -> None:
+    data = prepare(frame(a=[1, 2], when=[date(2026, 1, 1)] * 2, fault=[0, 1]), label="fault", ignore=("when",))
+    assert [feature.name for feature in data.features] == ["a"]
+
+
+@pytest.mark.parametrize("values", [[0, 1, 2], [0.0, 0.5, -1.0], [False, True, True]])
+def test_what_is_not_zero_in_the_label_is_an_anomaly(values: list[object]) -> None:
+    assert is_anomalous(frame(fault=values), "fault").tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        (
+            frame(a=[1], label=["bad"]),
+            "label column 'label', row 1: expected 0 for normal or a number for an anomaly, got 'bad'",
+        ),
+        (frame(a=[1, 2], label=[0, None]), "label column 'label', row 2: expected a number, got nothing"),
+        (frame(a=[1, 2], label=[0.0, math.nan]), "label column 'label', row 2: expected a number, got nothing"),
+        (frame(a=[1]), "there is no column 'label'"),
+    ],
+)
+def test_a_label_that_cannot_be_read_is_refused_by_row(table: pl.DataFrame, sentence: str) -> None:
+    with pytest.raises(RunError, match=sentence):
+        prepare(table, label="label")
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ([None, date(2026, 1, 2)], r"column 'a', row 2: expected numbers, true/false or text, got the date or time 2026-01-02"),
+        ([datetime(2026, 1, 2, 3, 4)], r"row 1: .* got the date or time 2026-01-02 03:04:00"),  # noqa: DTZ001
+        (["31/12/2025", "1/2/2026"] * 9, r"row 1: .* got the date 31/12/2025"),
+        (["31.12.2025"], r"got the date 31\.12\.2025"),
+        ([[1.0, 2.0]], r"row 1: .* got List\(Float64\)"),
+        ([{"x": 1}], r"row 1: .* got Struct"),
+        ([b"x"], r"row 1: .* got Binary"),
+        ([None, *(f"user {i}" for i in range(101))], r"row 2: expected at most 100 categories, got text with 101 values .*'user 0'"),
+        ([f"user {i}" for i in range(30)], r"got text with 30 values"),
+        (["1", "2.5", "x", "4"], r"row 3: expected a number like the rows around it, got 'x'"),
+    ],
+)  # fmt: skip
+def test_a_column_that_is_no_feature_is_refused_with_its_first_row(values: list[object], sentence: str) -> None:
+    with pytest.raises(RunError, match=sentence):
+        prepare(pl.DataFrame({"a": values}))
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, 1e39, -1e300])
+def test_what_float32_cannot_hold_is_refused_by_column_and_row(value: float) -> None:
+    with pytest.raises(InvalidTable, match="column 'a', row 3: expected a finite number within float32"):
+        prepare(frame(a=[1.0, None, value]))
+
+
+def test_an_unknown_column_is_refused_and_the_known_ones_named() -> None:
+    with pytest.raises(RunError, match=r"there is no column 'c'; the columns are 'a', 'b'"):
+        prepare(frame(a=[1], b=[2]), label=None, ignore=("c",))
+    with pytest.raises(RunError, match=r"'x0', .*'x19' and 30 more$"):
+        prepare(pl.DataFrame(np.zeros((1, 50)), schema=[f"x{i}" for i in range(50)]), label="y")
+
+
+def test_a_column_without_a_name_is_refused_unless_ignored() -> None:
+    table = pl.DataFrame({"": [0, 1, 2], "a": [1.0, 2.0, 4.0]})
+    with pytest.raises(RunError, match="column 1 has no name"):
+        prepare(table, label=None)
+    assert prepare(table, label=None, ignore=("",)).normal_ND.shape == (3, 1)
+
+
+def test_range_and_missing_rate_are_those_of_the_rows_given() -> None:
+    data = prepare(frame(a=[1.0, None, 5.0, 3.0], b=[None] * 4))
+    first, second = describe(data.features, data.normal_ND)
+    assert (first.minimum, first.maximum, first.missing_rate) == (1.0, 5.0, 0.25)
+    assert (second.minimum, second.maximum, second.missing_rate) == (None, None, 1.0)
+
+
+class TestFilesAsPeopleWriteThem:
+    """What a CSV file may look like, and what it must not."""
+
+    PLAIN = "a,b,c\n1.5,x,2\n,y,3\n-4,x,5\n"
+
+    def test_an_empty_line_is_no_row_and_a_line_of_empty_cells_is_one(self, tmp_path: Path) -> None:
+        assert self.read(tmp_path, "a,b\n1,2\n\n,\n\n3,\n\n").rows() == [(1, 2), (None, None), (3, None)]
+        assert self.read(tmp_path, "a\r\n1\r\n\r\n3\r\n").rows() == [(1,), (3,)]
+
+    def read(self, tmp_path: Path, text: str | bytes) -> pl.DataFrame:
+        path = tmp_path / "table.csv"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return read_table(path)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            PLAIN,
+            "\ufeff" + PLAIN,
+            PLAIN.replace("\n", "\r\n"),
+            PLAIN.rstrip("\n"),
+            PLAIN + "\n\n",
+            PLAIN.replace("\n,y", "\n\n,y"),
+            PLAIN.replace(",", " , ").replace("\n", " \n"),
+            '"a","b","c"\n"1.5","x","2"\n"","y","3"\n"-4","x","5"\n',
+        ],
+        ids=[
+            "plain",
+            "byte order mark",
+            "CRLF",
+            "no last newline",
+            "empty lines after",
+            "empty line amid",
+            "spaces",
+            "quotes",
+        ],
+    )
+    def test_it_reads_the_same_whatever_the_dialect(self, tmp_path: Path, text: str) -> None:
+        table = self.read(tmp_path, text)
+        assert table.columns == ["a", "b", "c"]
+        assert table.rows() == [(1.5, "x", 2), (None, "y", 3), (-4.0, "x", 5)]
+
+    def test_infinity_among_numbers_is_a_number(self, tmp_path: Path) -> None:
+        assert self.read(tmp_path, "a\n1\n-Infinity\n").rows() == [(1.0,), (-math.inf,)]
+
+    def test_whole_numbers_beyond_64_bits_are_read(self, tmp_path: Path) -> None:
+        table = self.read(tmp_path, "a\n9007199254740993\n99999999999999999999\n")
+        assert prepare(table).normal_ND.ravel().tolist() == pytest.approx([9007199254740993, 1e20], rel=1e-7)
+
+    @pytest.mark.parametrize(
+        ("text", "sentence"),
+        [
+            ("a,b\n1,2\n1,2,3\n", "row 2: expected 2 cells, got 3"),
+            ("a,b\n1,2\n\n1\n", "row 2: expected 2 cells, got 1"),
+            ("# made by hand\na,b\n1,2\n", "row 1: expected 1 cells, got 2"),
+            ("a;b\n1;2\n", "expected cells separated by commas, got a header with ';'"),
+            ("a\tb\n1\t2\n", r"got a header with '\\t'"),
+            ("a,b,a\n1,2,3\n", "has the column 'a' more than once"),
+            ("a,a \n1,2\n", "has the column 'a' more than once"),
+            ("a,,\n1,2,3\n", "has the column '' more than once"),
+            ("a,b\n", "holds no rows"),
+            ("a,b", "holds no rows"),
+            ("", "holds no rows"),
+            (b"caf\xe9,b\n1,2\n", "cannot be read: 'utf-8'"),
+            (b"a,b\ncaf\xe9,2\n", "cannot be read: "),
+            ("x" * 200_000 + ",b\n1,2\n", "cannot be read: field larger than field limit"),
+        ],
+        ids=lambda value: str(value)[:30],
+    )
+    def test_what_is_no_table_is_refused_in_one_sentence(
+        self, tmp_path: Path, text: str | bytes, sentence: str
+    ) -> None:
+        with pytest.raises(InvalidTable, match=sentence) as refused:
+            self.read(tmp_path, text)
+        assert "\n" not in str(refused.value)
+
+    def test_a_file_that_is_not_what_its_name_says_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "table.parquet").write_text(self.PLAIN)
+        with pytest.raises(InvalidTable, match=r"table\.parquet cannot be read: ") as refused:
+            read_table(tmp_path / "table.parquet")
+        assert "\n" not in str(refused.value)
+
+    @pytest.mark.parametrize("name", ["absent.csv", "table.xlsx", "."])
+    def test_a_file_that_is_absent_or_of_another_kind_is_refused(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / "table.xlsx").touch()
+        with pytest.raises(InvalidTable, match=r"is not a file|is neither \.csv nor \.parquet"):
+            read_table(tmp_path / name)
+
+
+class TestSplit:
+    ROWS = np.arange(100, dtype=np.float32).reshape(100, 1)
+
+    def split(self, rows_ND: tables.Float32, **shares: float) -> tuple[tables.Float32, ...]:
+        from training.config import SplitConfig
+
+        return split_rows(rows_ND, SplitConfig(**shares), 0)  # type: ignore[arg-type]
+
+    def test_the_three_sets_are_disjoint_and_together_all_rows(self) -> None:
+        parts = self.split(self.ROWS)
+        assert [len(part) for part in parts] == [60, 15, 25]
+        assert sorted(np.concatenate(parts).ravel().tolist()) == list(range(100))
+
+    def test_the_seed_determines_the_split(self) -> None:
+        from training.config import SplitConfig
+
+        first, again, other = (split_rows(self.ROWS, SplitConfig(), seed) for seed in (0, 0, 1))
+        assert all(map(np.array_equal, first, again))
+        assert not np.array_equal(first.calibration_ND, other.calibration_ND)
+
+    def test_large_data_is_not_wasted_on_a_threshold(self) -> None:
+        parts = self.split(self.ROWS, validation_cap=3, calibration_cap=7)
+        assert [len(part) for part in parts] == [90, 3, 7]
+
+    def test_rows_that_show_only_what_no_fit_row_shows_are_left_out(self) -> None:
+        rows_ND = np.full((40, 2), np.nan, dtype=np.float32)
+        rows_ND[:, 0] = 1.0
+        calibration_ND = self.split(np.arange(40, dtype=np.float32)[:, None])[2]
+        odd = int(calibration_ND[0, 0])
+        rows_ND[odd] = [np.nan, 1.0]
+        fit_ND, held_out_ND, calibration_ND = self.split(rows_ND)
+        assert len(fit_ND) + len(held_out_ND) + len(calibration_ND) == 39
+        assert not np.isnan(calibration_ND[:, 0]).any()
+
+    def test_a_split_that_leaves_a_set_empty_is_refused(self) -> None:
+        with pytest.raises(RunError, match=r"of 20 normal rows, .* leave a set without any"):
+            self.split(self.ROWS[:20], validation=0.5, calibration=0.49)
+
+    def test_rows_with_less_than_half_their_cells_are_left_out(self) -> None:
+        rows_ND = np.ones((2000, 4), dtype=np.float32)
+        rows_ND[:5, :3] = np.nan
+        kept_ND, enough = admissible_rows(rows_ND)
+        assert (len(kept_ND), enough) == (1995, 0.5)
+
+    def test_where_rows_are_sparse_by_nature_less_is_enough(self) -> None:
+        rows_ND = np.ones((100, 4), dtype=np.float32)
+        rows_ND[:, 1:] = np.nan
+        kept_ND, enough = admissible_rows(rows_ND)
+        assert (len(kept_ND), enough) == (100, 0.25)
+
+    @pytest.mark.parametrize(
+        ("rows_ND", "sentence"),
+        [
+            (np.ones((19, 2)), "there are 19 normal rows, expected at least 20"),
+            (np.ones((0, 2)), "there are 0 normal rows, expected at least 20"),
+            (np.full((50, 2), np.nan), "every cell of the normal rows is missing"),
+        ],
+    )
+    def test_too_little_data_is_refused(self, rows_ND: tables.Float32, sentence: str) -> None:
+        with pytest.raises(RunError, match=sentence):
+            admissible_rows(rows_ND.astype(np.float32))

@@ -1,0 +1,182 @@
+"""What is served, changing its threshold, and reloading it."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from service.detector import Detector
+from tests.artifacts import MIXED, make_artifact, publish, sample_rows
+from tests.serving import serving
+
+
+@pytest.fixture
+def running(models):
+    with serving(models, poll_seconds=3600) as client:
+        yield client
+
+
+def test_the_list_shows_every_model_with_its_threshold(client):
+    answer = client.get("/v1/models").json()
+    assert [model["name"] for model in answer["models"]] == ["mixed", "plain"]
+    assert answer["broken"] == []
+    detector = Detector.from_bytes(make_artifact(MIXED))
+    assert answer["models"][0] == {
+        "name": "mixed",
+        "version": detector.version,
+        "variant": "handmade",
+        "alpha": 0.05,
+        "delta": 0.05,
+        "certified": True,
+        "threshold": detector.threshold.score,
+        "expected_false_alarm_rate": 13 / 401,
+        "calibration_rows": 400,
+        "feature_count": 4,
+        "last_error": None,
+    }
+
+
+def test_one_model_shows_its_features_and_where_it_comes_from(client):
+    answer = client.get("/v1/models/mixed").json()
+    assert [feature["name"] for feature in answer["features"]] == ["load", "open", "site", "heat"]
+    assert answer["features"][2] == {
+        "name": "site", "kind": "categorical", "unit": None, "categories": ["north", "south", "west"],
+        "minimum": None, "maximum": None, "missing_rate": 0.0,
+    }  # fmt: skip
+    assert answer["features"][0]["unit"] == "kW"
+    assert answer["rows"] == {"fit": 1000, "validation": 100, "calibration": 400}
+    assert answer["model"]["variant"] == "handmade"
+    assert answer["model"]["hyper_parameters"] == {"shift": 0.0}
+    assert answer["model"]["stores_rows"] == "none"
+    assert answer["latent_width"] == 2
+    assert answer["can_decode"] is True
+    assert answer["min_observed_fraction"] == 0.5
+    assert answer["nearest_certifiable_alpha"] == pytest.approx(1 - 0.05 ** (1 / 400))
+    fitted = datetime.fromisoformat(answer["fitted_at"])
+    assert fitted.utcoffset().total_seconds() == 0
+    assert abs((datetime.now(UTC) - fitted).total_seconds()) < 3600
+
+
+def test_a_broken_model_is_listed_with_its_reason_and_the_others_are_served(tmp_path):
+    publish(tmp_path, "pump", make_artifact())
+    publish(tmp_path, "fan", b"nonsense")
+    with serving(tmp_path) as client:
+        answer = client.get("/v1/models").json()
+        assert [model["name"] for model in answer["models"]] == ["pump"]
+        assert answer["broken"] == [{"name": "fan", "last_error": "the model file is not ONNX, or is cut short"}]
+        assert client.get("/health/ready").json()["models"] == ["pump"]
+        assert 'hourglass_model_reloads_total{model="fan",outcome="failed"} 1.0' in client.get("/metrics").text
+
+
+class TestChangingTheThreshold:
+    def test_another_alpha_is_in_the_next_answer(self, running):
+        row = {"rows": sample_rows(MIXED, 1).tolist()[:0] or [[0.1, True, "west", 0.2]]}
+        before = running.post("/v1/models/mixed/score", json=row).json()
+        changed = running.patch("/v1/models/mixed", json={"alpha": 0.2}).json()
+        after = running.post("/v1/models/mixed/score", json=row).json()
+        assert (changed["alpha"], changed["delta"], changed["certified"]) == (0.2, 0.05, True)
+        assert (before["alpha"], after["alpha"]) == (0.05, 0.2)
+        assert after["threshold"] == changed["threshold"] < before["threshold"]
+        assert after["score"] == before["score"]
+        assert after["ratio"][0] == pytest.approx(after["score"][0] / after["threshold"], rel=1e-6)
+
+    def test_delta_alone_keeps_alpha(self, running):
+        changed = running.patch("/v1/models/plain", json={"delta": 0.5}).json()
+        assert (changed["alpha"], changed["delta"]) == (0.05, 0.5)
+        assert changed["expected_false_alarm_rate"] > 13 / 401
+
+    def test_nothing_changes_nothing(self, running, models):
+        assert running.patch("/v1/models/plain", json={}).json() == running.get("/v1/models").json()["models"][1]
+        assert not (models / "plain" / "threshold.json").exists()
+
+    def test_what_cannot_be_certified_is_a_409_that_says_what_can(self, running):
+        problem = running.patch("/v1/models/plain", json={"alpha": 0.001})
+        assert (problem.status_code, problem.json()["type"]) == (409, "/docs#uncertifiable-alpha")
+        detail = problem.json()["detail"]
+        assert (
+            "with 400 calibration rows: it needs at least 2995; the nearest alpha that can be certified is 0.0075"
+            in detail
+        )
+
+    def test_uncertified_takes_the_marginal_rule_and_says_so_in_every_answer(self, running):
+        changed = running.patch("/v1/models/plain", json={"alpha": 0.005, "uncertified": True}).json()
+        assert (changed["alpha"], changed["certified"]) == (0.005, False)
+        assert running.post("/v1/models/plain/score", json={"rows": [[1, 2, 3, 4]]}).json()["certified"] is False
+        assert running.get("/v1/models/plain").json()["certified"] is False
+
+    def test_it_survives_a_restart(self, running, models):
+        running.patch("/v1/models/plain", json={"alpha": 0.2, "delta": 0.1})
+        with serving(models) as restarted:
+            model = restarted.get("/v1/models/plain").json()
+            assert (model["alpha"], model["delta"]) == (0.2, 0.1)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"alpha": None}, {"alpha": 0}, {"alpha": -0.1}, {"alpha": 0.51}, {"alpha": "0.1"}, {"alpha": True},
+            {"delta": 0}, {"delta": 1}, {"beta": 0.1}, {"uncertified": 1}, [], "x",
+        ],
+    )  # fmt: skip
+    def test_what_is_no_budget_is_a_400(self, running, change):
+        problem = running.patch("/v1/models/plain", json=change)
+        assert (problem.status_code, problem.json()["type"]) == (400, "/docs#invalid-json")
+        assert running.get("/v1/models/plain").json()["alpha"] == 0.05
+
+    def test_it_must_be_json(self, running):
+        assert running.patch("/v1/models/plain", content=b"{}").status_code == 415
+
+    def test_where_it_cannot_be_stored_it_is_a_409(self, running, models):
+        (models / "plain" / "threshold.json").mkdir()
+        problem = running.patch("/v1/models/plain", json={"alpha": 0.2})
+        assert (problem.status_code, problem.json()["type"]) == (409, "/docs#threshold-not-stored")
+        assert running.get("/v1/models/plain").json()["alpha"] == 0.05
+
+
+class TestReloading:
+    def test_it_looks_now_rather_than_at_the_next_poll(self, running, models):
+        first = running.get("/v1/models/plain").json()["version"]
+        assert running.post("/v1/models/plain/reload").json() == {
+            "model": "plain",
+            "version": first,
+            "outcome": "unchanged",
+        }
+        version = publish(models, "plain", make_artifact(shift=1))
+        assert running.post("/v1/models/plain/reload").json() == {
+            "model": "plain",
+            "version": version,
+            "outcome": "swapped",
+        }
+        assert running.post("/v1/models/plain/score", json={"rows": [[1, 2, 3, 4]]}).json()["version"] == version
+
+    def test_it_finds_a_model_that_is_new(self, running, models):
+        version = publish(models, "fan", make_artifact())
+        assert running.post("/v1/models/fan/reload").json() == {"model": "fan", "version": version, "outcome": "loaded"}
+
+    def test_a_refused_file_is_a_409_with_the_reason_and_the_old_model_stays(self, running, models):
+        first = running.get("/v1/models/plain").json()["version"]
+        publish(models, "plain", make_artifact(format="2.0"))
+        problem = running.post("/v1/models/plain/reload")
+        assert (problem.status_code, problem.json()["type"]) == (409, "/docs#invalid-artifact")
+        assert "has format 2.0, this service reads format 1.x" in problem.json()["detail"]
+        assert problem.json()["detail"].endswith(f"version {first} stays in service")
+        model = running.get("/v1/models/plain").json()
+        assert model["version"] == first
+        assert "has format 2.0" in model["last_error"]
+
+
+def test_the_folder_is_polled(models):
+    with serving(models, poll_seconds=0.05) as client:
+        version = publish(models, "plain", make_artifact(shift=1))
+        for _ in range(200):
+            if client.get("/v1/models/plain").json()["version"] == version:
+                break
+        assert client.get("/v1/models/plain").json()["version"] == version
+
+
+def test_names_of_thresholds_on_disk_are_those_of_the_api(running, models):
+    running.patch("/v1/models/plain", json={"alpha": 0.1})
+    assert json.loads((models / "plain" / "threshold.json").read_text()) == {
+        "alpha": 0.1,
+        "delta": 0.05,
+        "uncertified": False,
+    }

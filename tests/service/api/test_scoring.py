@@ -1,0 +1,136 @@
+"""Score, explain, reconstruct, encode and decode, as a client sees them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from service import artifact
+from service.detector import Detector
+from tests.artifacts import MIXED, NUMERIC, as_json_rows, make_artifact, publish, sample_rows
+from tests.serving import serving
+
+PLAIN_DETECTOR, MIXED_DETECTOR = Detector.from_bytes(make_artifact()), Detector.from_bytes(make_artifact(MIXED))
+ROWS = {"plain": sample_rows(NUMERIC, 20, seed=5), "mixed": sample_rows(MIXED, 20, seed=5)}
+DETECTORS = {"plain": PLAIN_DETECTOR, "mixed": MIXED_DETECTOR}
+FEATURES = {"plain": NUMERIC, "mixed": MIXED}
+
+
+def post(client, name, what, rows):
+    answer = client.post(f"/v1/models/{name}/{what}", json={"rows": rows})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    return answer.json()
+
+
+@pytest.mark.parametrize("name", ["plain", "mixed"])
+class TestEveryModel:
+    def test_scores_are_the_detectors(self, client, name):
+        expected = DETECTORS[name].score(ROWS[name])
+        answer = post(client, name, "score", as_json_rows(FEATURES[name], ROWS[name]))
+        np.testing.assert_allclose(answer["score"], expected.score, rtol=1e-6)
+        np.testing.assert_allclose(answer["p_value"], expected.p_value, rtol=1e-6)
+        assert (answer["model"], answer["version"]) == (name, DETECTORS[name].version)
+        assert answer["is_anomaly"] == [ratio > 1 for ratio in answer["ratio"]]
+
+    def test_raw_bytes_and_json_give_the_same_answer(self, client, name):
+        for what in ("score", "explain", "reconstruct", "encode"):
+            raw = client.post(
+                f"/v1/models/{name}/{what}",
+                content=ROWS[name].astype("<f4").tobytes(),
+                headers={"content-type": "application/octet-stream"},
+            )
+            assert raw.json() == post(client, name, what, as_json_rows(FEATURES[name], ROWS[name]))
+
+    def test_objects_and_arrays_give_the_same_answer(self, client, name):
+        arrays = as_json_rows(FEATURES[name], ROWS[name])
+        names = [feature.name for feature in FEATURES[name]]
+        objects = [dict(zip(names, row, strict=True)) for row in arrays]
+        for what in ("score", "explain", "reconstruct", "encode"):
+            assert post(client, name, what, objects) == post(client, name, what, arrays)
+
+    def test_contributions_sum_to_the_score(self, client, name):
+        answer = post(client, name, "explain", as_json_rows(FEATURES[name], ROWS[name]))
+        sums = [sum(each["contribution"] for each in row) for row in answer["explanations"]]
+        np.testing.assert_allclose(sums, answer["score"], rtol=1e-5)
+
+    def test_decoding_the_codes_of_rows_is_reconstructing_the_rows(self, client, name):
+        rows = as_json_rows(FEATURES[name], ROWS[name])
+        codes = post(client, name, "encode", rows)["codes"]
+        decoded = client.post(f"/v1/models/{name}/decode", json={"codes": codes}).json()
+        rebuilt = post(client, name, "reconstruct", rows)
+        for one, other in zip(decoded["rows"], rebuilt["rows"], strict=True):
+            assert one == pytest.approx(other, rel=1e-5, abs=1e-6) if name == "plain" else one[1:3] == other[1:3]
+        assert rebuilt["filled"] == [[]] * 20
+
+    def test_a_reconstructed_row_has_no_gaps_and_says_which_it_had(self, client, name):
+        row = as_json_rows(FEATURES[name], ROWS[name])[0]
+        answer = post(client, name, "reconstruct", [[None, *row[1:3], None]])
+        names = [feature.name for feature in FEATURES[name]]
+        assert answer["filled"] == [[names[0], names[3]]]
+        assert None not in answer["rows"][0]
+
+
+def test_top_limits_the_list_and_ten_is_the_default(client, tmp_path):
+    wide = tuple(artifact.Feature(name=f"f{i}", kind="numeric") for i in range(12))
+    publish(tmp_path, "wide", make_artifact(wide))
+    with serving(tmp_path) as wide_client:
+        rows = sample_rows(wide, 2).tolist()
+        for query, length in (("", 10), ("?top=1", 1), ("?top=12", 12), ("?top=1000", 12)):
+            answer = wide_client.post(f"/v1/explain{query}", json={"rows": rows}).json()
+            assert [len(row) for row in answer["explanations"]] == [length, length]
+        for query in ("?top=0", "?top=-1", "?top=x", "?top=1000001"):
+            problem = wide_client.post(f"/v1/explain{query}", json={"rows": rows})
+            assert problem.status_code == 400
+            assert problem.json()["detail"].startswith("top: ")
+
+
+def test_an_unseen_category_is_scored_as_stranger_than_any_known_one_and_shown_as_sent(client):
+    rows = [[0.1, True, site, 0.2] for site in ("north", "south", "west", "atlantis")]
+    answer = post(client, "mixed", "explain", rows)
+    site = {n: next(each for each in row if each["feature"] == "site") for n, row in enumerate(answer["explanations"])}
+    assert site[3]["actual"] == "atlantis"
+    assert site[3]["expected"] in ("north", "south", "west")
+
+
+def test_the_routes_without_a_name_are_those_of_the_only_model(tmp_path, client):
+    publish(tmp_path, "pump", make_artifact())
+    rows = sample_rows(NUMERIC, 2).tolist()
+    with serving(tmp_path) as alone:
+        for what in ("score", "explain", "reconstruct", "encode"):
+            assert alone.post(f"/v1/{what}", json={"rows": rows}).json() == post(alone, "pump", what, rows)
+        assert alone.post("/v1/decode", json={"codes": [[1, 2]]}).status_code == 200
+    for what in ("score", "explain", "reconstruct", "encode", "decode"):
+        problem = client.post(f"/v1/{what}", json={"rows": rows})
+        assert problem.status_code == 404
+        assert problem.json()["detail"].endswith("served are: mixed, plain")
+
+
+def test_a_model_whose_code_is_not_enough_says_that_it_cannot_decode(tmp_path):
+    publish(tmp_path, "pump", make_artifact(decodable=False))
+    with serving(tmp_path) as client:
+        assert client.get("/v1/models/pump").json()["can_decode"] is False
+        problem = client.post("/v1/decode", json={"codes": [[1, 2]]})
+        assert (problem.status_code, problem.json()["type"]) == (409, "/docs#not-decodable")
+
+
+def test_large_bodies_are_scored_beside_the_loop_and_answer_the_same(models):
+    rows_ND = sample_rows(NUMERIC, 3000, seed=8)
+    with serving(models, inline_cells=100) as client:
+        answer = post(client, "plain", "score", rows_ND.tolist())
+        np.testing.assert_allclose(answer["score"], PLAIN_DETECTOR.score(rows_ND).score, rtol=1e-5)
+        explained = post(client, "plain", "explain", rows_ND.tolist())
+        assert explained["score"] == pytest.approx(answer["score"], rel=1e-5)
+
+
+def test_nothing_but_finite_json_ever_leaves(client):
+    def refuse(literal: str) -> None:
+        raise AssertionError(f"{literal} in an answer")
+
+    rows = [[1e38, 1e-38, -1e38, 3], [1, 2, 3, None], [1e15, 1, 1, 1]]
+    for row in rows:
+        for what in ("score", "explain", "reconstruct", "encode"):
+            answer = client.post(f"/v1/models/plain/{what}", json={"rows": [row]})
+            assert answer.status_code in (200, 422)
+            json.loads(answer.text, parse_constant=refuse)
+            if what == "score" and answer.status_code == 200:
+                assert None not in answer.json()["score"] + answer.json()["ratio"] + answer.json()["p_value"]

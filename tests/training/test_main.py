@@ -1,0 +1,234 @@
+"""The command line as a user meets it: what it refuses, in one sentence and without a trace, and how it ends when interrupted."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tests.training import tables
+from tests.training.conftest import Outcome, Published
+
+Command = Callable[..., Outcome]
+
+GOOD = tables.correlated(60)
+
+
+def csv(table: pl.DataFrame) -> str:
+    return table.write_csv()
+
+
+def with_cell(row: int, value: object) -> str:
+    """The good table with one cell of column x1 replaced."""
+    column = [str(cell) for cell in GOOD[:, 1].tolist()]
+    column[row - 1] = str(value)
+    return csv(pl.DataFrame(GOOD, schema=["x0", "x1", "x2", "x3"]).with_columns(x1=pl.Series(column)))
+
+
+def with_column(values: list[object], name: str = "extra") -> pl.DataFrame:
+    return pl.DataFrame(GOOD, schema=["x0", "x1", "x2", "x3"]).with_columns(pl.Series(name, values, strict=False))
+
+
+DATES = [f"2026-01-{1 + i % 28:02d}" for i in range(60)]
+
+REFUSED_TABLES = {
+    "unbounded text": (csv(with_column([f"user {i}" for i in range(60)])), "column 'extra', row 1: expected at most"),
+    "dates": (csv(with_column(DATES)), "column 'extra', row 1: expected numbers, true/false or text, got the date"),
+    "times": (csv(with_column([f"{day} 12:00:00" for day in DATES])), "column 'extra', row 1: expected numbers"),
+    "an infinity": (with_cell(4, "inf"), "column 'x1', row 4: expected a finite number within float32, got inf"),
+    "a minus infinity": (
+        with_cell(4, "-Infinity"),
+        "column 'x1', row 4: expected a finite number within float32, got -inf",
+    ),
+    "a number beyond float32": (
+        with_cell(7, "1e39"),
+        "column 'x1', row 7: expected a finite number within float32, got 1e+39",
+    ),
+    "a number beyond float64": (
+        with_cell(7, "1e400"),
+        "column 'x1', row 7: expected a finite number within float32, got inf",
+    ),
+    "a stray word": (with_cell(9, "oops"), "column 'x1', row 9: expected a number like the rows around it, got 'oops'"),
+    "no rows": ("a,b\n", "holds no rows"),
+    "an empty file": ("", "holds no rows"),
+    "too few rows": (csv(pl.DataFrame(GOOD[:19])), "there are 19 normal rows, expected at least 20"),
+    "a column twice": ("a,b,a\n" + "1,2,3\n" * 30, "has the column 'a' more than once"),
+    "a column without a name": (csv(with_column(list(range(60)), name="")), "column 5 has no name"),
+    "a line too long": ("a,b\n" + "1,2\n" * 30 + "1,2,3\n", "row 31: expected 2 cells, got 3"),
+    "a line too short": ("a,b\n" + "1,2\n" * 30 + "1\n", "row 31: expected 2 cells, got 1"),
+    "nothing but missing cells": ("a,b\n" + ",\n" * 30, "every cell of the normal rows is missing"),
+    "another separator": ("a;b\n" + "1;2\n" * 30, "expected cells separated by commas"),
+    "another encoding": (b"a,caf\xe9\n" + b"1,2\n" * 30, "cannot be read: 'utf-8'"),
+    "no table at all": (bytes(range(256)) * 10, "cannot be read"),
+}
+
+
+def refused(outcome: Outcome, sentence: str, models: Path) -> None:
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1
+    assert outcome.err.startswith("hourglass-train")
+    assert sentence in outcome.err
+    assert outcome.out == ""
+    assert not models.exists()
+
+
+@pytest.mark.parametrize("case", REFUSED_TABLES)
+def test_data_that_cannot_be_used_ends_in_one_sentence(tmp_path: Path, command: Command, case: str) -> None:
+    content, sentence = REFUSED_TABLES[case]
+    data, models = tmp_path / "table.csv", tmp_path / "models"
+    data.write_bytes(content if isinstance(content, bytes) else content.encode())
+    refused(command("fit", data, "--name", "pump", "--models", models), sentence, models)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        (pl.Series([None, *DATES[1:]]).str.to_date(), "column 'extra', row 2: expected numbers, true/false or text, got the date"),
+        (pl.Series(DATES).str.to_datetime(), "column 'extra', row 1: expected numbers"),
+        (pl.Series([[1.0, 2.0]] * 60), "column 'extra', row 1: expected numbers, true/false or text, got List(Float64)"),
+        (pl.Series([{"a": 1}] * 60), "column 'extra', row 1: expected numbers, true/false or text, got Struct"),
+        (pl.Series([b"x"] * 60), "column 'extra', row 1: expected numbers, true/false or text, got Binary"),
+        (pl.Series([0.0] * 59 + [float("inf")]), "column 'extra', row 60: expected a finite number within float32, got inf"),
+    ],
+    ids=["dates", "times", "lists", "structs", "bytes", "infinity"],
+)  # fmt: skip
+def test_parquet_columns_that_are_no_features_are_refused(
+    tmp_path: Path, command: Command, values: pl.Series, sentence: str
+) -> None:
+    data, models = tmp_path / "table.parquet", tmp_path / "models"
+    tables.write(with_column([0] * 60).with_columns(values.alias("extra")), data)
+    refused(command("fit", data, "--name", "pump", "--models", models), sentence, models)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        (["ok"] * 60, "label column 'extra', row 1: expected 0 for normal or a number for an anomaly, got 'ok'"),
+        ([0] * 20 + [None] + [1] * 39, "label column 'extra', row 21: expected a number, got nothing"),
+        ([1] * 60, "there are 0 normal rows, expected at least 20"),
+    ],
+)
+def test_a_label_that_cannot_be_used_is_refused(
+    tmp_path: Path, command: Command, values: list[object], sentence: str
+) -> None:
+    data, models = tables.write(with_column(values), tmp_path / "table.csv"), tmp_path / "models"
+    refused(command("fit", data, "--name", "pump", "--models", models, "--label", "extra"), sentence, models)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--label", "bad"], "there is no column 'bad'; the columns are 'x0', 'x1', 'x2', 'x3'"),
+        (["--ignore", "x0", "bad"], "there is no column 'bad'"),
+        (["--ignore", "x0", "x1", "x2", "x3"], "no feature columns are left"),
+        (["--colour", "red"], "unrecognized arguments: --colour red"),
+        (["--alp", "0.1"], "unrecognized arguments: --alp 0.1"),
+        (["--alpha", "0"], "alpha must be above 0 and at most 0.5, got 0"),
+        (["--alpha", "0.6"], "alpha must be above 0 and at most 0.5, got 0.6"),
+        (["--alpha", "nan"], "alpha must be above 0 and at most 0.5, got nan"),
+        (["--alpha", "much"], "argument --alpha: invalid float value: 'much'"),
+        (["--delta", "0.9"], "delta must be above 0 and at most 0.5, got 0.9"),
+        (["--epochs", "0"], "epochs and steps must be at least 1"),
+        (["--seed", "-1"], "seed from 0"),
+        (["--variant", "crystal-ball"], "crystal-ball"),
+        (["--loss", "guess"], "'guess'"),
+        (["--loss", "bce"], "the loss bce needs every number between 0 and 1"),
+        (["--config", "absent.toml"], "absent.toml cannot be read: No such file or directory"),
+        (["--name", "../pump"], "name must be lower-case letters, digits, - and _"),
+        (["--models", "/dev/null"], "/dev/null"),
+    ],
+    ids=" ".join,
+)
+def test_flags_that_cannot_be_followed_end_in_one_sentence(
+    tmp_path: Path, command: Command, flags: list[str], sentence: str
+) -> None:
+    data, models = tables.write(GOOD, tmp_path / "table.csv"), tmp_path / "models"
+    refused(command("fit", data, "--name", "pump", "--models", models, *flags), sentence, models)
+
+
+def test_an_unknown_field_of_the_file_is_refused_with_the_file(tmp_path: Path, command: Command) -> None:
+    data, models = tables.write(GOOD, tmp_path / "table.csv"), tmp_path / "models"
+    (tmp_path / "run.toml").write_text('colour = "red"\n')
+    outcome = command("fit", data, "--name", "pump", "--models", models, "--config", tmp_path / "run.toml")
+    refused(outcome, f"{tmp_path / 'run.toml'}: Object contains unknown field 'colour'", models)
+
+
+def test_data_that_is_absent_or_not_named_is_refused(tmp_path: Path, command: Command) -> None:
+    models = tmp_path / "models"
+    absent = command("fit", tmp_path / "absent.csv", "--name", "pump", "--models", models)
+    refused(absent, "absent.csv is not a file", models)
+    refused(command("fit", "--name", "pump", "--models", models), "data is needed", models)
+
+
+def test_an_alpha_that_cannot_be_certified_is_refused_before_anything_is_published(
+    tmp_path: Path, command: Command
+) -> None:
+    data, models = tables.write(GOOD, tmp_path / "table.csv"), tmp_path / "models"
+    flags = ("--variant", "linear", "--epochs", "1", "--alpha", "0.01")
+    outcome = command("fit", data, "--name", "pump", "--models", models, *flags)
+    refused(outcome, "it needs at least 299; the nearest alpha that can be certified is 0.181", models)
+    assert "--uncertified" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["fly"], "invalid choice: 'fly'"),
+        (["evaluate", "m", "d"], "the following arguments are required: --label"),
+        (["promote", "pump"], "the following arguments are required: VERSION"),
+        (["promote", "pump", "abc", "--models", "absent"], "there is no model 'pump' in absent"),
+        (["evaluate", "absent", "d.csv", "--label", "y"], "absent is neither a model file nor a folder with one"),
+    ],
+)
+def test_other_commands_refuse_in_one_sentence_too(command: Command, arguments: list[str], sentence: str) -> None:
+    outcome = command(*arguments)
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1
+    assert sentence in outcome.err
+
+
+def test_evaluating_data_without_the_model_s_columns_names_one(
+    tmp_path: Path, command: Command, published: Published
+) -> None:
+    data = tables.write(published.table.drop("heat"), tmp_path / "table.csv")
+    outcome = command("evaluate", published.folder, data, "--label", "fault")
+    assert outcome.code == 2
+    assert outcome.err == "hourglass-train: the table has no column 'heat', which the model expects (1 absent in all)\n"
+
+
+def test_an_interrupted_fit_says_so_and_leaves_nothing(tmp_path: Path) -> None:
+    tables.write(GOOD, tmp_path / "table.csv")
+    (tmp_path / "run.toml").write_text("[model.fit]\nepochs = 1000000\npatience = 0\n")
+    ours, theirs = pty.openpty()  # progress shows on a terminal, and tells when the fit is under way
+    fit = subprocess.Popen(
+        [sys.executable, "-m", "training", "fit", "table.csv", "--name", "pump", "--config", "run.toml"],
+        cwd=tmp_path,
+        stderr=theirs,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "200"},
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while b"epoch" not in shown:
+            shown += os.read(ours, 4096)
+        fit.send_signal(signal.SIGINT)
+        while True:
+            try:
+                shown += os.read(ours, 4096)
+            except OSError:  # the other end is closed
+                break
+        assert fit.wait(timeout=60) == 130
+    finally:
+        fit.kill()
+        fit.communicate()
+        os.close(ours)
+    assert b"interrupted; nothing was published" in shown
+    assert b"Traceback" not in shown
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.toml", "table.csv"]

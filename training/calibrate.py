@@ -20,21 +20,21 @@ DEFAULT_ALPHAS = (0.01, 0.02, 0.05, 0.10, 0.20)
 
 
 def choose_threshold(table: Table, alpha: float | None, delta: float, *, uncertified: bool) -> Threshold:
-    """The threshold for the budget asked for, or for the first default one that can be certified.
-
-    RunError when the alpha asked for cannot be had, with the rows it would need and the nearest one that works.
-    """
+    """The threshold for the budget asked for, or for the first default one that can be certified; RunError as `check_alpha`."""
     if alpha is not None:
-        rank = marginal_rank(table.n, alpha) if uncertified else certified_rank(table.n, alpha, delta)
-        if rank == 0:
-            hint = "" if uncertified else "; --uncertified takes the rule without the guarantee"
-            raise RunError(refusal(table.n, alpha, delta, certified=not uncertified) + hint)
+        check_alpha(table.n, alpha, delta, uncertified=uncertified)
         return table.threshold(alpha, delta, certified=not uncertified)
     for candidate in DEFAULT_ALPHAS:
-        rank = marginal_rank(table.n, candidate) if uncertified else certified_rank(table.n, candidate, delta)
-        if rank:
+        if _rank(table.n, candidate, delta, uncertified=uncertified):
             return table.threshold(candidate, delta, certified=not uncertified)
     return table.threshold(DEFAULT_ALPHAS[-1], delta, certified=False)
+
+
+def check_alpha(n: int, alpha: float, delta: float, *, uncertified: bool) -> None:
+    """RunError when n calibration rows cannot give alpha, with the rows it would need and the nearest one that works."""
+    if not _rank(n, alpha, delta, uncertified=uncertified):
+        hint = "" if uncertified else "; --uncertified takes the rule without the guarantee"
+        raise RunError(refusal(n, alpha, delta, certified=not uncertified) + hint)
 
 
 def attach_table(model: onnx.ModelProto, table: Table) -> None:
@@ -85,3 +85,7 @@ def attach_table(model: onnx.ModelProto, table: Table) -> None:
     node("Where", [node("IsNaN", [SCORE], "calibration_is_nan"), nan, looked_up], P_VALUE)
     batch = model.graph.output[0].type.tensor_type.shape.dim[0].dim_param
     model.graph.output.insert(1, helper.make_tensor_value_info(P_VALUE, onnx.TensorProto.FLOAT, [batch]))
+
+
+def _rank(n: int, alpha: float, delta: float, *, uncertified: bool) -> int:
+    return marginal_rank(n, alpha) if uncertified else certified_rank(n, alpha, delta)

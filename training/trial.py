@@ -11,6 +11,7 @@ from torch import Tensor
 
 from service.artifact import Feature
 from service.tables import read_table
+from training.calibrate import check_alpha
 from training.config import RunConfig
 from training.core import Core
 from training.data import Data, describe, prepare
@@ -51,6 +52,8 @@ def prepare_rows(config: RunConfig) -> Prepared:
     )
     rows_ND, min_observed_fraction = admissible_rows(data.normal_ND)
     split = split_rows(rows_ND, config.split, config.seed)
+    if config.alpha is not None:  # known before the fit, so said before it
+        check_alpha(len(split.calibration_ND), config.alpha, config.delta, uncertified=config.uncertified)
     return Prepared(data, split, describe(data.features, split.fit_ND), min_observed_fraction)
 
 

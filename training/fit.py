@@ -1,10 +1,11 @@
 """The loop that fits any member, on one page."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from training.features import Encoded
 from training.models.member import FitConfig, Member
@@ -40,7 +41,7 @@ def fit(
 
     ValueError when the loss stops being a number.
     """
-    member.to(torch.float64 if config.precision == "float64" else torch.float32).train()
+    member.to(torch.float64 if config.precision == "float64" else torch.float32)
     dtype = next(member.parameters()).dtype
     train = member.encoding.encode(fit_rows_ND.to(dtype))
     held_out = member.encoding.encode(validation_rows_ND.to(dtype).repeat(VALIDATION_DRAWS, 1))
@@ -59,18 +60,25 @@ def fit(
         optimizer = torch.optim.AdamW(member.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
 
     best, best_epoch, best_weights = float("inf"), 0, _copy(member)
-    for epoch in range(1, config.epochs_for(len(fit_rows_ND)) + 1):
+    epochs = config.epochs_for(len(fit_rows_ND))
+    schedule = _schedule(optimizer, config, steps=epochs * math.ceil(len(fit_rows_ND) / batch_size))
+    for epoch in range(1, epochs + 1):
         losses = []
+        member.train()
         for batch in _batches(train, batch_size, generator):
 
             def closure(batch: Encoded = batch) -> float:
                 optimizer.zero_grad()
                 loss = member.loss(batch, generator)
                 torch.autograd.backward(loss)
+                if config.clip_norm:
+                    nn.utils.clip_grad_norm_(member.parameters(), config.clip_norm)
                 return loss.item()
 
             losses.append(float(optimizer.step(closure)))
+            schedule.step()
         loss = sum(losses) / len(losses)
+        member.eval()
         with torch.no_grad():
             held_out_loss = float(member.loss(held_out, torch.Generator().manual_seed(seed)))
         if not (loss < float("inf") and held_out_loss < float("inf")):
@@ -83,6 +91,12 @@ def fit(
     member.load_state_dict(best_weights)
     member.to(torch.float32).eval()
     return Fitted(epoch, best_epoch, best)
+
+
+def _schedule(optimizer: torch.optim.Optimizer, config: FitConfig, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    if config.schedule == "one_cycle":
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=config.learning_rate, total_steps=steps + 1)
+    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 
 def _batches(rows: Encoded, size: int, generator: torch.Generator) -> Iterator[Encoded]:

@@ -23,6 +23,8 @@ class FitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     batch_size: int = 128  # 0: all rows at once
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
+    schedule: Literal["constant", "one_cycle"] = "constant"  # one cycle: up and down again (Smith and Topin, 2018)
+    clip_norm: float = 0.0  # of the gradient; 0: not clipped
     patience: int = 50  # epochs without a better held-out loss; 0: no early stopping, the last weights are kept
     optimizer: Literal["adamw", "lbfgs"] = "adamw"
     precision: Literal["float32", "float64"] = "float32"

@@ -114,8 +114,8 @@ def _rate(text: str) -> float:
         rate = float(text)
     except ValueError:
         rate = 0.0
-    if not 0 < rate <= 0.5:
-        raise argparse.ArgumentTypeError(f"expected a number over 0 and up to 0.5, got {text!r}")
+    if not 1e-9 <= rate <= 0.5:
+        raise argparse.ArgumentTypeError(f"expected a number from 1e-9 to 0.5, got {text!r}")
     return rate
 
 

@@ -1,6 +1,7 @@
 """create_app(settings): the one place where the service is put together."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import cast
@@ -16,6 +17,8 @@ from service.batcher import Batcher
 from service.metrics import ASGIApp, Metrics
 from service.registry import Registry
 from service.settings import Settings
+
+_logger = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings) -> ASGIApp:
@@ -60,7 +63,10 @@ def create_app(settings: Settings) -> ASGIApp:
 async def _poll(service: Service) -> None:
     while True:
         await asyncio.sleep(service.settings.poll_seconds)
-        await _look(service)
+        try:
+            await _look(service)
+        except Exception:  # looking must go on, whatever the file system comes up with
+            _logger.exception("looking at %s failed", service.settings.models)
 
 
 async def _look(service: Service) -> None:

@@ -28,7 +28,7 @@ POINTER_FILE = "current"
 THRESHOLD_FILE = "threshold.json"
 _VERSION = re.compile(r"[0-9a-f]{64}")
 
-Rate = Annotated[float, Meta(gt=0, le=0.5)]
+Rate = Annotated[float, Meta(ge=1e-9, le=0.5)]  # under that no number of rows is enough
 _logger = logging.getLogger(__name__)
 
 

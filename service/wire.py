@@ -174,11 +174,13 @@ def _decode_cells(body: bytes, schema: Schema, max_rows: int) -> Float32:
 
 
 def _decode_raw(body: bytes, schema: Schema, max_rows: int) -> Float32:
+    if not body:
+        raise InvalidBody("the body is empty, expected rows of float32")
     row_bytes = 4 * schema.width
-    if not body or len(body) % row_bytes:
-        raise InvalidBody(
-            f"expected a multiple of {row_bytes} bytes ({schema.width} features of 4 bytes in each row), got {len(body)} bytes"
-        )
+    if len(body) % row_bytes:
+        expected = f"a multiple of {row_bytes} bytes, {schema.width} features of 4 bytes in each row"
+        message = f"expected {expected}, got {len(body)} bytes"
+        raise InvalidRow(message, expected=expected, got=f"{len(body)} bytes", reason="width")
     if len(body) // row_bytes > max_rows:
         raise _too_many(len(body) // row_bytes, max_rows)
     rows_ND = np.frombuffer(body, dtype="<f4").reshape(-1, schema.width)

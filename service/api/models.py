@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
-from litestar import Request, Router, get, patch, post
+from litestar import Request, Response, Router, get, patch, post, route
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 from msgspec import UNSET, UnsetType
@@ -98,6 +98,12 @@ def list_models(service: NamedDependency[Service]) -> Models:
     return Models([ModelSummary(**_summary(each, service)) for each in served.values()], broken)
 
 
+@route("/{name:str}", http_method="OPTIONS", status_code=204, include_in_schema=False, sync_to_thread=False)
+def model_options() -> Response[None]:
+    """In place of Litestar's own, which would tell of the first handler at a path only."""
+    return Response(None, headers={"Allow": "GET, OPTIONS, PATCH"})
+
+
 @get("/{name:str}", summary="Show a model", responses=problems(404), sync_to_thread=False)
 def show_model(service: NamedDependency[Service], name: FromPath[str]) -> ModelDetail:
     return _detail(service.registry.find(name), service)
@@ -127,7 +133,17 @@ async def reload_model(service: NamedDependency[Service], name: FromPath[str]) -
     return Reloaded(name, load.version, load.outcome)
 
 
-router = Router("/v1/models", route_handlers=[list_models, show_model, change_threshold, reload_model], tags=["models"])
+router = Router(
+    "/v1/models",
+    route_handlers=[
+        list_models,
+        model_options,
+        show_model,
+        change_threshold,
+        reload_model,
+    ],  # options before the others
+    tags=["models"],
+)
 
 
 def _summary(served: Served, service: Service) -> dict[str, Any]:

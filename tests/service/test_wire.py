@@ -179,10 +179,17 @@ class TestRowsAsBytes:
         rows_ND = np.array([[1, 2, 3, 4], [5, np.nan, 7, 8]], "<f4")
         np.testing.assert_array_equal(decode(rows_ND.tobytes(), content_type=RAW), rows_ND)
 
-    @pytest.mark.parametrize("size", [0, 1, 15, 17, 24])
+    @pytest.mark.parametrize("size", [1, 15, 17, 24])
     def test_a_length_that_is_no_number_of_rows_is_refused(self, size):
-        with pytest.raises(InvalidBody, match=rf"expected a multiple of 16 bytes .*, got {size} bytes"):
+        with pytest.raises(
+            InvalidRow, match=rf"^expected a multiple of 16 bytes, 4 features .*, got {size} bytes$"
+        ) as caught:
             decode(bytes(size), content_type=RAW)
+        assert caught.value.reason == "width"
+
+    def test_an_empty_body_is_refused(self):
+        with pytest.raises(InvalidBody, match="the body is empty"):
+            decode(b"", content_type=RAW)
 
     def test_infinity_is_refused_by_row_and_feature(self):
         rows_ND = np.zeros((3, 4), "<f4")

@@ -65,8 +65,8 @@ def test_a_row_that_does_not_fit_is_named_with_what_was_expected_and_what_came(
     ("body", "headers", "status", "kind", "detail"),
     [
         (b"", JSON, 400, "invalid-body", "the body is empty"),
-        (b"", RAW, 400, "invalid-body", "expected a multiple of 16 bytes"),
-        (b"12345", RAW, 400, "invalid-body", "expected a multiple of 16 bytes"),
+        (b"", RAW, 400, "invalid-body", "the body is empty"),
+        (b"12345", RAW, 422, "invalid-row", "expected a multiple of 16 bytes"),
         (b"{", JSON, 400, "invalid-json", "the body is not JSON"),
         (b"[[1,2,3,4]]", JSON, 400, "invalid-json", "expected a JSON object"),
         (b'{"rows":[]}', JSON, 400, "invalid-body", "expected at least one row"),

@@ -1,0 +1,154 @@
+"""The OpenAPI document says what the service does, and its page needs nothing from elsewhere."""
+
+import gzip
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service import VERSION
+from tests.artifacts import MIXED, make_artifact, publish
+from tests.serving import serving
+
+ROWS_ROUTES = [
+    f"{prefix}/{what}"
+    for prefix in ("/v1", "/v1/models/{name}")
+    for what in ("score", "explain", "reconstruct", "encode")
+]
+
+
+@pytest.fixture(scope="module")
+def document(client):
+    return client.get("/docs/openapi.json").raise_for_status().json()
+
+
+class TestDocument:
+    def test_every_route_is_there(self, document):
+        routes = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+        assert {("POST", path) for path in ROWS_ROUTES} <= routes
+        assert {
+            ("POST", "/v1/decode"), ("POST", "/v1/models/{name}/decode"), ("GET", "/v1/models"),
+            ("GET", "/v1/models/{name}"), ("PATCH", "/v1/models/{name}"), ("POST", "/v1/models/{name}/reload"),
+            ("GET", "/health/live"), ("GET", "/health/ready"), ("GET", "/metrics"),
+        } <= routes  # fmt: skip
+        assert (document["openapi"], document["info"]["version"]) == ("3.1.0", VERSION)
+
+    def test_every_answer_that_is_no_success_is_a_problem(self, document):
+        for path, methods in document["paths"].items():
+            for method, operation in methods.items():
+                assert {"200", "400", "405", "500"} <= operation["responses"].keys(), (method, path)
+                for status, answer in operation["responses"].items():
+                    if status != "200":
+                        assert list(answer["content"]) == ["application/problem+json"], (method, path, status)
+                        assert answer["content"]["application/problem+json"]["schema"] == {
+                            "$ref": "#/components/schemas/Problem"
+                        }
+        for path in ROWS_ROUTES:
+            assert document["paths"][path]["post"]["responses"].keys() >= {"404", "413", "415", "422"}
+
+    @pytest.mark.parametrize("path", ROWS_ROUTES)
+    def test_bodies_of_rows_state_both_forms_and_the_limits_in_force(self, document, path):
+        body = document["paths"][path]["post"]["requestBody"]
+        assert body["required"] is True
+        assert set(body["content"]) == {"application/json", "application/octet-stream"}
+        schema = body["content"]["application/json"]["schema"]
+        assert (schema["required"], schema["additionalProperties"]) == (["rows"], False)
+        rows = schema["properties"]["rows"]
+        assert (rows["minItems"], rows["maxItems"]) == (1, 100)
+        assert "At most 20000 bytes" in schema["description"]
+        number = rows["items"]["anyOf"][0]["items"]["anyOf"][0]
+        assert (number["type"], number["maximum"]) == ("number", pytest.approx(3.4028235e38))
+
+    def test_the_threshold_change_states_its_limits(self, document):
+        content = document["paths"]["/v1/models/{name}"]["patch"]["requestBody"]["content"]
+        assert content["application/json"]["schema"] == {"$ref": "#/components/schemas/ThresholdChange"}
+        change = document["components"]["schemas"]["ThresholdChange"]
+        assert change["additionalProperties"] is False
+        assert {"type": "number", "minimum": 1e-9, "maximum": 0.5}.items() <= change["properties"]["alpha"].items()
+
+    def test_top_and_name_state_their_limits(self, document):
+        name, top = sorted(
+            document["paths"]["/v1/models/{name}/explain"]["post"]["parameters"], key=lambda each: each["name"]
+        )
+        assert name["schema"]["pattern"] == "^[a-z0-9][a-z0-9_-]{0,62}$"
+        assert (top["schema"]["minimum"], top["schema"]["default"]) == (1, 10)
+        assert top["required"] is False
+
+    def test_every_reference_leads_somewhere(self, client, document):
+        names = set(re.findall(r"#/components/schemas/(\w+)", client.get("/docs/openapi.json").text))
+        assert names <= document["components"]["schemas"].keys()
+
+
+class TestPage:
+    def test_it_is_at_docs_and_the_root_leads_there(self, client):
+        assert client.get("/").headers["location"] == "/docs"
+        assert client.get("/", follow_redirects=True).headers["content-type"] == "text/html; charset=utf-8"
+
+    def test_it_refers_to_this_service_alone(self, client):
+        page = client.get("/docs")
+        targets = re.findall(r"""(?:src|href|url)\s*[=:]\s*["']([^"']+)""", page.text)
+        assert targets
+        for target in targets:
+            assert target.startswith("/docs/")
+            assert client.get(target).status_code == 200
+        assert "http" not in page.text.replace("charset", "")
+        assert page.headers["content-security-policy"].startswith("default-src 'self'")
+
+    def test_its_script_starts_on_the_document(self, client):
+        assert 'url: "/docs/openapi.json"' in client.get("/docs/start.js").text
+
+    @pytest.mark.parametrize(
+        ("file", "media_type"),
+        [("swagger-ui-bundle.js", "text/javascript"), ("swagger-ui.css", "text/css"), ("icon.svg", "image/svg+xml")],
+    )
+    def test_its_files_are_kept_by_browsers(self, client, file, media_type):
+        answer = client.get(f"/docs/{file}")
+        assert answer.headers["content-type"].startswith(media_type)
+        assert answer.headers["cache-control"] == "public, max-age=86400"
+
+    def test_large_files_are_compressed_for_who_takes_that(self, client):
+        with client.stream("GET", "/docs/swagger-ui.css", headers={"accept-encoding": "gzip"}) as answer:
+            packed = b"".join(answer.iter_raw())
+            assert answer.headers["content-encoding"] == "gzip"
+        plain = client.get("/docs/swagger-ui.css", headers={"accept-encoding": "identity"})
+        assert "content-encoding" not in plain.headers
+        assert gzip.decompress(packed) == plain.content
+
+
+# Rows that the document allows need not fit a model that it cannot know: 422 is an answer to them too. What is too long is a 413.
+SCHEMATHESIS = """
+warnings = false
+[parameters]
+"path.name" = "pump"
+[checks.positive_data_acceptance]
+expected-statuses = ["2xx", "409", "413", "422"]
+[checks.negative_data_rejection]
+expected-statuses = ["400", "404", "405", "413", "415", "422"]
+[[operations]]  # to JSON Schema 3.0 is an integer, to us it is not
+include-path-regex = "/sample$"
+[operations.checks.positive_data_acceptance]
+expected-statuses = ["2xx", "400", "409", "413"]
+"""
+
+
+def test_schemathesis_finds_nothing(tmp_path):
+    publish(tmp_path / "models", "pump", make_artifact(MIXED))
+    (tmp_path / "schemathesis.toml").write_text(SCHEMATHESIS)
+    with serving(tmp_path / "models", max_rows=100, max_body_bytes=20_000) as client:
+        found = subprocess.run(
+            [
+                Path(sys.executable).with_name("st"), "--config-file", tmp_path / "schemathesis.toml", "run", "--no-color",
+                "--max-examples", "20", "--seed", "1", f"{client.base_url}/docs/openapi.json",
+            ],
+            cwd=tmp_path, text=True, capture_output=True, check=False,
+        )  # fmt: skip
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert re.search(r"Tested: +(\d+)", found.stdout)[1] == re.search(r"Selected: +(\d+)", found.stdout)[1]
+
+
+def test_options_tell_the_methods_of_a_path(client):
+    for path, allowed in (("/v1/models/plain", "GET, OPTIONS, PATCH"), ("/v1/score", "OPTIONS, POST")):
+        answer = client.options(path)
+        assert (answer.status_code, answer.headers["allow"]) == (204, allowed)

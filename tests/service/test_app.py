@@ -1,0 +1,56 @@
+"""What importing and starting the app does, and does not do."""
+
+import subprocess
+import sys
+
+from tests.serving import ROOT, serving
+
+
+def in_a_fresh_process(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=ROOT, text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_importing_the_service_loads_no_torch_and_no_training():
+    code = "import sys, service.app, service.__main__; print(*sys.modules)"
+    modules = {name.partition(".")[0] for name in in_a_fresh_process(code).split()}
+    assert not modules & {"torch", "training", "onnxscript", "sklearn", "rich", "pytest"}
+    assert {"litestar", "onnxruntime"} <= modules
+
+
+def test_importing_the_service_sets_up_no_logging_and_touches_no_default_metrics():
+    code = (
+        "import logging, prometheus_client as p; before = set(p.REGISTRY._names_to_collectors)\n"
+        "import service.app; from service.settings import Settings; service.app.create_app(Settings())\n"
+        "print(logging.root.handlers, set(p.REGISTRY._names_to_collectors) - before)"
+    )
+    assert in_a_fresh_process(code) == "[] set()"
+
+
+def test_two_apps_live_side_by_side_in_one_process(models, tmp_path_factory):
+    with serving(models) as one, serving(tmp_path_factory.mktemp("empty")) as other:
+        one.post("/v1/models/plain/score", json={"rows": [[1, 2, 3, 4]]}).raise_for_status()
+        assert 'hourglass_vectors_total{model="plain"} 1.0' in one.get("/metrics").text
+        assert "hourglass_vectors_total{" not in other.get("/metrics").text
+
+
+def test_the_poll_goes_on_after_an_error_that_nobody_foresaw(models, monkeypatch, caplog):
+    from service.registry import Registry
+
+    looks = []
+    look = Registry.look
+
+    async def fails_once(self, name=None):
+        looks.append(name)
+        if len(looks) == 2:
+            raise OSError("the disk is on fire")
+        return await look(self, name)
+
+    monkeypatch.setattr(Registry, "look", fails_once)
+    with serving(models, poll_seconds=0.02) as client:
+        while len(looks) < 4:
+            client.get("/health/live").raise_for_status()
+    assert "the disk is on fire" in caplog.text

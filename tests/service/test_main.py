@@ -1,0 +1,258 @@
+"""`python -m service`: starting, stopping, and what is said when it cannot be."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+import numpy as np
+import polars as pl
+import pytest
+
+from service.__main__ import main
+from service.detector import Detector
+from tests.artifacts import MIXED, NUMERIC, make_artifact, publish, sample_rows
+from tests.serving import ROOT, Process
+
+
+def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "service", *map(str, arguments)],
+        cwd=ROOT, env=environment or None, text=True, capture_output=True, check=False, timeout=60,
+    )  # fmt: skip
+
+
+class TestServing:
+    @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+    def test_a_signal_lets_what_is_in_flight_finish_takes_nothing_new_and_exits_0(self, models, sent):
+        body = b'{"rows":[[1,2,3,4]]}'
+        lines = (
+            "POST /v1/models/plain/score HTTP/1.1",
+            "Host: x",
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+        )
+        with Process(models) as process:
+            host, port = process.url.removeprefix("http://").split(":")
+            with socket.create_connection((host, int(port))) as client:
+                client.sendall("\r\n".join((*lines, "", "")).encode() + body[:5])
+                time.sleep(0.2)
+                process.popen.send_signal(sent)
+                time.sleep(0.4)
+                with pytest.raises(ConnectionRefusedError):
+                    socket.create_connection((host, int(port)))
+                client.sendall(body[5:])
+                answer = b"".join(iter(lambda: client.recv(10_000), b""))
+            assert process.wait() == 0
+        assert answer.startswith(b"HTTP/1.1 200 OK")
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["model"] == "plain"
+        assert "Traceback" not in "".join(process.log)
+
+    def test_it_says_where_it_serves_and_what(self, models):
+        with Process(models) as process:
+            assert process.stop() == 0
+        assert re.search(r"^hourglass: serving .* on http://127\.0\.0\.1:\d+$", process.log[0])
+        assert sum("is in service" in line for line in process.log) == 2
+
+    def test_several_workers_end_with_ctrl_c_and_leave_nothing_behind(self, models, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("tmp")
+        with Process(models, "--workers", "2", TMPDIR=str(folder)) as process:
+            assert list(folder.iterdir())
+            assert process.stop(signal.SIGINT) == 0
+        assert "Traceback" not in "".join(process.log)
+        assert list(folder.iterdir()) == []
+
+    def test_a_change_made_at_one_worker_reaches_the_other(self, models):
+        with Process(models, "--workers", "2", HOURGLASS_POLL_SECONDS="0.05") as process:
+            httpx.patch(f"{process.url}/v1/models/plain", json={"alpha": 0.2}).raise_for_status()
+            time.sleep(0.5)
+            alphas = {httpx.get(f"{process.url}/v1/models/plain").json()["alpha"] for _ in range(20)}
+            assert process.stop() == 0
+        assert alphas == {0.2}
+
+    def test_settings_come_from_the_environment_and_flags_win(self, models, tmp_path_factory):
+        with Process(models, HOURGLASS_MODELS=str(tmp_path_factory.mktemp("none")), HOURGLASS_MAX_ROWS="2") as process:
+            url = f"{process.url}/v1/models/plain/score"
+            assert httpx.post(url, json={"rows": [[1, 2, 3, 4]] * 3}).status_code == 413
+            assert process.stop() == 0
+
+    def test_a_taken_port_is_one_sentence_and_exit_code_2(self, models):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            done = run("serve", "--models", models, "--port", port)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert (
+            done.stderr
+            == f"hourglass: cannot listen on 127.0.0.1 port {port} (Address already in use); --port names another\n"
+        )
+
+    def test_an_unknown_variable_is_one_sentence_and_exit_code_2(self, models):
+        done = run("serve", "--models", models, HOURGLASS_PROT="80")
+        assert done.returncode == 2
+        assert done.stderr.startswith("hourglass: HOURGLASS_PROT is not a setting; the settings are ")
+        assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["serve", "--models", "/nowhere"], "hourglass: there is no folder /nowhere to take models from; --models names another"),
+        (["serve", "--models", "/", "--port", "99999"], "hourglass: --port is 99999: expected int <= 65535"),
+        (["serve", "--port", "x"], "hourglass serve: argument --port: invalid int value: 'x'; see hourglass serve --help"),
+        (["serve", "--verbose"], "hourglass: unrecognized arguments: --verbose; see hourglass --help"),
+        ([], "hourglass: the following arguments are required: serve | score | inspect; see hourglass --help"),
+        (
+            ["score", "m", "d", "--alpha", "2"],
+            "hourglass score: argument --alpha: expected a number from 1e-9 to 0.5, got '2'; see hourglass score --help",
+        ),
+        (["inspect", "/nowhere"], "hourglass: /nowhere cannot be read: No such file or directory"),
+        (["inspect", "/etc"], "hourglass: /etc/current cannot be read: No such file or directory"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_one_sentence_on_stderr_and_exit_code_2(arguments, sentence, capsys):
+    try:
+        status = main(arguments)
+    except SystemExit as ended:  # argparse
+        status = ended.code
+    assert (status, *capsys.readouterr()) == (2, "", sentence + "\n")
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Rows of the mixed model, with a note that the model does not know."""
+    rows_ND = sample_rows(MIXED, 30, seed=2)
+    frame = pl.DataFrame(
+        {
+            "note": [f"row {n}" for n in range(30)],
+            "heat": rows_ND[:, 3].astype(float),
+            "site": [MIXED[2].categories[int(code)] for code in rows_ND[:, 2]],
+            "open": rows_ND[:, 1].astype(bool),
+            "load": [None, *rows_ND[1:, 0].astype(float)],
+        }
+    )
+    path = tmp_path / "rows.parquet"
+    frame.write_parquet(path)
+    return path
+
+
+class TestScoring:
+    @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+    def test_every_row_is_written_with_its_result_beside_it(self, models, table, tmp_path, suffix, capsys):
+        output = tmp_path / f"scored{suffix}"
+        assert main(["score", str(models / "mixed"), str(table), "--output", str(output)]) == 0
+        scored = pl.read_csv(output) if suffix == ".csv" else pl.read_parquet(output)
+        assert scored.columns == ["note", "heat", "site", "open", "load", "score", "ratio", "p_value", "is_anomaly"]
+        rows_ND = sample_rows(MIXED, 30, seed=2)
+        rows_ND[0, 0] = np.nan
+        detector = Detector.from_bytes(make_artifact(MIXED))
+        expected = detector.score(rows_ND)
+        np.testing.assert_allclose(scored["score"], expected.score, rtol=1e-6)
+        np.testing.assert_allclose(scored["p_value"], expected.p_value, rtol=1e-6)
+        np.testing.assert_allclose(scored["ratio"], expected.score / detector.threshold.score, rtol=1e-6)
+        assert scored["is_anomaly"].to_list() == (expected.score > detector.threshold.score).tolist()
+        said = capsys.readouterr().out
+        assert "30 rows scored by mixed, version" in said
+        assert f"written to {output}" in said
+
+    def test_without_output_the_strangest_rows_are_shown_with_their_reasons(self, models, table, capsys):
+        path = next(models.glob("mixed/*/model.onnx"))
+        assert main(["score", str(path), str(table)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith("30 rows scored by mixed, version")
+        assert re.match(
+            r"\d+ anomalies \(\d+\.\d%\); alpha = 0.05 holds with confidence 0.95; 3.24% of normal rows", lines[1]
+        )
+        assert lines[3].split() == ["row", "score", "ratio", "p-value", "anomaly", "mostly", "because", "of"]
+        scores = [float(line.split()[1]) for line in lines[4:]]
+        assert len(scores) == 10
+        assert scores == sorted(scores, reverse=True)
+
+    def test_alpha_moves_the_threshold(self, models, table, tmp_path, capsys):
+        for alpha in ("0.05", "0.5"):
+            assert main(["score", str(models / "mixed"), str(table), "--alpha", alpha]) == 0
+        few, many = re.findall(r"(\d+) anomalies", capsys.readouterr().out)
+        assert int(few) < int(many)
+        assert main(["score", str(models / "mixed"), str(table), "--alpha", "0.001"]) == 2
+        assert "cannot be certified at delta = 0.05 with 400 calibration rows" in capsys.readouterr().err
+
+    def test_rows_with_too_few_values_are_written_without_a_result(self, models, tmp_path, capsys):
+        path, output = tmp_path / "rows.csv", tmp_path / "scored.csv"
+        path.write_text("a,b,c,d\n1,2,3,4\n1,,,\n,,,\n3e38,-3e38,3e38,1\n")
+        assert main(["score", str(models / "plain"), str(path), "--output", str(output)]) == 0
+        scored = pl.read_csv(output)
+        assert scored["score"].is_null().to_list() == [False, True, True, True]
+        assert scored["is_anomaly"].is_null().to_list() == [False, True, True, True]
+        assert "3 rows hold too few values, or values too far out, and were not scored" in capsys.readouterr().out
+
+    def test_large_files_are_scored_in_parts_and_the_way_is_shown(self, models, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr("service.offline.CHUNK_ROWS", 7)
+        rows_ND = sample_rows(NUMERIC, 20, seed=6)
+        path, output = tmp_path / "rows.csv", tmp_path / "scored.parquet"
+        pl.DataFrame(rows_ND.astype(float), schema=list("abcd")).write_csv(path)
+        assert main(["score", str(models / "plain"), str(path), "--output", str(output)]) == 0
+        assert capsys.readouterr().err == "7 of 20 rows\n14 of 20 rows\n20 of 20 rows\n"
+        expected = Detector.from_bytes(make_artifact()).score(rows_ND).score
+        np.testing.assert_allclose(pl.read_parquet(output)["score"], expected, rtol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("content", "output", "sentence"),
+        [
+            ("a,b,c\n1,2,3\n", "out.csv", "the table has no column 'd', which the model expects (1 absent in all)"),
+            (
+                "a,b,c,d,score\n1,2,3,4,5\n",
+                "out.csv",
+                "{data} has a column 'score' already, which is where a result would go",
+            ),
+            ("a,b,c,d\n1,2,3,4\n", "out.txt", "{output} is neither .csv nor .parquet"),
+            ("a,b,c,d\n1,2,3,4\n", "no/out.csv", "{output} cannot be written: No such file or directory"),
+        ],
+    )
+    def test_what_cannot_be_done_is_one_sentence_and_leaves_no_file(
+        self, models, tmp_path, content, output, sentence, capsys
+    ):
+        folder = tmp_path / "work"
+        folder.mkdir()
+        data, output = folder / "rows.csv", folder / output
+        data.write_text(content)
+        assert main(["score", str(models / "plain"), str(data), "--output", str(output)]) == 2
+        assert capsys.readouterr().err == f"hourglass: {sentence.format(data=data, output=output)}\n"
+        assert [path.name for path in folder.iterdir()] == ["rows.csv"]
+
+    def test_the_threshold_in_force_in_the_folder_holds_here_too(self, models, table, capsys):
+        (models / "mixed" / "threshold.json").write_text('{"alpha": 0.25, "delta": 0.1}')
+        main(["score", str(models / "mixed"), str(table)])
+        assert "alpha = 0.25 holds with confidence 0.9;" in capsys.readouterr().out
+
+
+class TestInspecting:
+    def test_it_says_what_the_model_is_and_what_of_the_rows_it_holds(self, tmp_path, capsys):
+        version = publish(tmp_path, "pump", make_artifact(MIXED))
+        assert main(["inspect", str(tmp_path / "pump")]) == 0
+        said = capsys.readouterr().out
+        for line in (
+            "pump",
+            f"version           {version}",
+            "rows              1000 to fit, 100 to validate, 400 to calibrate",
+            "holds of them     none of the training rows",
+            "false alarms      alpha = 0.05 holds with confidence 0.95; 3.24% of normal rows are expected to be flagged",
+            "site     categorical        north, south, west  0.0%",
+            "load     numeric      kW    -3 to 3             0.0%",
+        ):
+            assert line in said.splitlines()
+
+    def test_as_json_it_is_the_manifest(self, models, capsys):
+        assert main(["inspect", str(models / "mixed"), "--json"]) == 0
+        manifest = json.loads(capsys.readouterr().out)
+        assert [feature["name"] for feature in manifest["features"]] == ["load", "open", "site", "heat"]
+        assert manifest["calibration"]["n"] == 400
+
+    def test_a_reader_that_stops_reading_is_no_error(self, models):
+        done = subprocess.run(
+            f"{sys.executable} -m service inspect {models / 'mixed'} --json | head -1",
+            shell=True, cwd=ROOT, text=True, capture_output=True, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout, done.stderr) == (0, "{\n", "")

@@ -15,6 +15,8 @@ from training.config import RunConfig, load_config
 from training.report import Report
 from training.run import run
 
+EPOCHS = 150
+
 
 class Published(NamedTuple):
     table: pl.DataFrame
@@ -39,12 +41,12 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
-    """The mixed table, fitted for three epochs with nothing else said."""
+    """The mixed table, fitted for a moment, with nothing else said."""
     folder = tmp_path_factory.mktemp("published")
     table = tables.mixed()
     path = tables.write(table, folder / "mixed.csv")
     config = load_config(
-        None, {"data": str(path), "name": "mixed", "models": str(folder / "models"), "label": "fault", "epochs": 3}
+        None, {"data": str(path), "name": "mixed", "models": str(folder / "models"), "label": "fault", "epochs": EPOCHS}
     )
     report = run(config)
     data = Path(report.path).read_bytes()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from service import artifact
 from service.artifact import CONTRIBUTIONS, INPUT, LATENT, P_VALUE, RECONSTRUCTION, SCORE, Manifest
 from service.calibration import Table, Threshold
-from service.errors import InvalidArtifact
+from service.errors import HourglassError, InvalidArtifact
 from service.safety import parse_model, read_manifest
 
 Float32 = NDArray[np.float32]
@@ -52,11 +52,11 @@ class Detector:
     @classmethod
     def from_bytes(cls, data: bytes, *, threads: int = 1, max_bytes: int = DEFAULT_MAX_BYTES) -> Self:
         """Load, check and self-test an artifact; InvalidArtifact with the reason when anything is amiss."""
-        model = parse_model(data, max_bytes=max_bytes)
-        manifest = read_manifest(model)
-        table = _read_table(model, manifest.calibration.n)
-        record = manifest.calibration
         try:
+            model = parse_model(data, max_bytes=max_bytes)
+            manifest = read_manifest(model)
+            table = _read_table(model, manifest.calibration.n)
+            record = manifest.calibration
             detector = cls(
                 version=artifact.version_of(data),
                 manifest=manifest,
@@ -67,9 +67,14 @@ class Detector:
                 _whole=_session(data, threads),
                 _decoder=_decoder_session(model, threads),
             )
-        except (ort.capi.onnxruntime_pybind11_state.OnnxRuntimeException, RuntimeError) as error:
-            raise InvalidArtifact(f"onnxruntime cannot run the model: {str(error).splitlines()[0]}") from error
-        detector.self_test()
+            detector.self_test()
+        except HourglassError:
+            raise
+        except (
+            Exception
+        ) as error:  # what protobuf, onnx and onnxruntime raise at a malformed file has no base in common
+            reason = next(iter(str(error).splitlines()), "")
+            raise InvalidArtifact(f"the model cannot be run: {type(error).__name__}: {reason[:200]}") from error
         return detector
 
     @property
@@ -188,7 +193,7 @@ def _session(model: bytes, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised, and said once
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning starves the event loop
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 

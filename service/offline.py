@@ -47,9 +47,9 @@ def score_file(served: Served, data: Path, *, progress: Callable[[int, int], Non
     frame = read_table(data)
     if taken := [name for name in ("score", "ratio", "p_value", "is_anomaly") if name in frame.columns]:
         raise InvalidTable(f"{data} has a column {taken[0]!r} already, which is where a result would go")
-    parts = []
+    rows_ND, parts = encode_table(frame, served.schema.features), []
     for start in range(0, frame.height, CHUNK_ROWS):
-        parts.append(_score_rows(served, encode_table(frame.slice(start, CHUNK_ROWS), served.schema.features)))
+        parts.append(_score_rows(served, rows_ND[start : start + CHUNK_ROWS]))
         if frame.height > CHUNK_ROWS:
             progress(min(start + CHUNK_ROWS, frame.height), frame.height)
     return frame.hstack(pl.concat(parts))

@@ -42,8 +42,8 @@ def parse_model(data: bytes, *, max_bytes: int) -> ModelProto:
         _check_tensor(tensor)
     for node in model.graph.node:
         _check_node(node)
-    _check_computed_sizes(model)
     _check_interface(model)
+    _check_computed_sizes(model)
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
@@ -125,28 +125,28 @@ def _check_node(node: onnx.NodeProto) -> None:
 
 
 def _check_computed_sizes(model: ModelProto) -> None:
-    """Refuse nodes that would make a constant grow past the cap while the session is made (constant folding)."""
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    constants |= {
-        node.output[0]: attribute.t
-        for node in model.graph.node
-        if node.op_type == "Constant"
-        for attribute in node.attribute
-        if attribute.name == "value"
-    }
-    growing = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1, "Pad": 1, "Range": 1, "OneHot": 1}
+    """Refuse a graph in which one row makes a tensor over the cap, or one whose size cannot be told beforehand.
+
+    Constant folding computes such tensors while the session is made, and few bytes suffice: two vectors make an outer product.
+    """
+    single = ModelProto()
+    single.CopyFrom(model)
+    single.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    del single.graph.value_info[:]  # what a file says of its own sizes is no evidence
+    for output in single.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    try:
+        graph = onnx.shape_inference.infer_shapes(single, strict_mode=True, data_prop=True).graph
+    except onnx.shape_inference.InferenceError as error:
+        raise InvalidArtifact(f"the shapes in the model file do not fit each other: {str(error).splitlines()[0]}") from error
+    known = {value.name: value.type.tensor_type.shape.dim for value in (*graph.value_info, *graph.output)}
     for node in model.graph.node:
-        position = growing.get(node.op_type)
-        if position is None or len(node.input) <= position:
-            continue
-        tensor = constants.get(node.input[position])
-        if tensor is None:
-            continue
-        sizes = [abs(int(size)) for size in onnx.numpy_helper.to_array(tensor).ravel()[:64]]
-        if math.prod(max(size, 1) for size in sizes) > MAX_TENSOR_ELEMENTS:
-            raise InvalidArtifact(
-                f"the operator {node.op_type} would make a tensor of over {MAX_TENSOR_ELEMENTS} elements"
-            )
+        for name in node.output:
+            dims = known.get(name, ())
+            if name not in known or not all(dim.HasField("dim_value") for dim in dims):
+                raise InvalidArtifact(f"the operator {node.op_type} makes a tensor whose size cannot be told beforehand")
+            if math.prod(dim.dim_value for dim in dims) > MAX_TENSOR_ELEMENTS:
+                raise InvalidArtifact(f"the operator {node.op_type} would make a tensor of over {MAX_TENSOR_ELEMENTS} elements")
 
 
 def _check_interface(model: ModelProto) -> None:

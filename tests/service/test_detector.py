@@ -1,0 +1,103 @@
+"""The detector: one loaded artifact, and what it answers."""
+
+import numpy as np
+import pytest
+
+from service.detector import Detector
+from service.errors import InvalidArtifact
+from tests.artifacts import MIXED, NUMERIC, make_artifact, sample_rows
+
+
+@pytest.fixture(scope="module", params=[NUMERIC, MIXED], ids=["plain", "mixed"])
+def features(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def detector(features):
+    return Detector.from_bytes(make_artifact(features))
+
+
+@pytest.fixture(scope="module")
+def rows_ND(features):
+    rows_ND = sample_rows(features, 50, seed=11)
+    rows_ND[::7, 0] = np.nan
+    return rows_ND
+
+
+def test_scores_of_the_fast_path_are_those_of_the_whole_graph(detector, rows_ND):
+    fast, whole = detector.score(rows_ND), detector.explain(rows_ND)
+    np.testing.assert_allclose(fast.score, whole.score, rtol=1e-6)
+    np.testing.assert_array_equal(fast.p_value, whole.p_value)
+    assert fast.score.dtype == fast.p_value.dtype == np.float32
+
+
+def test_contributions_are_non_negative_and_sum_to_the_score(detector, rows_ND):
+    explanation = detector.explain(rows_ND)
+    assert (explanation.contributions >= 0).all()
+    np.testing.assert_allclose(explanation.contributions.sum(axis=1), explanation.score, rtol=1e-5)
+
+
+def test_p_values_of_the_graph_are_those_of_the_table(detector, rows_ND):
+    scores = detector.score(rows_ND)
+    np.testing.assert_array_equal(scores.p_value, detector.table.p_value(scores.score))
+
+
+def test_reconstructions_have_no_gaps(detector, rows_ND):
+    assert np.isfinite(detector.reconstruct(rows_ND)).all()
+
+
+def test_a_code_decodes_to_the_reconstruction_of_its_row(detector, rows_ND):
+    codes_NK = detector.encode(rows_ND)
+    assert codes_NK.shape == (50, detector.latent_width) == (50, 2)
+    np.testing.assert_allclose(detector.decode(codes_NK), detector.reconstruct(rows_ND), rtol=1e-5, atol=1e-6)
+
+
+def test_a_row_without_any_value_has_no_score_and_is_thus_not_normal(detector):
+    scores = detector.score(np.full((1, 4), np.nan, np.float32))
+    assert np.isnan(scores.score).all()
+    assert np.isnan(scores.p_value).all()
+
+
+def test_one_row_scores_the_same_alone_and_among_others(detector, rows_ND):
+    together = detector.score(rows_ND).score
+    alone = np.concatenate([detector.score(rows_ND[n : n + 1]).score for n in range(50)])
+    np.testing.assert_allclose(alone, together, rtol=1e-5)
+
+
+def test_rows_read_from_bytes_need_not_be_copied(detector, rows_ND):
+    read_only_ND = np.frombuffer(rows_ND.tobytes(), np.float32).reshape(rows_ND.shape)
+    assert not read_only_ND.flags.writeable
+    np.testing.assert_array_equal(detector.score(read_only_ND).score, detector.score(rows_ND).score)
+
+
+def test_p_values_of_held_out_rows_are_uniform(features):
+    table_rows = 2000
+    detector = Detector.from_bytes(make_artifact(features, calibration_rows=table_rows))
+    p_values = np.sort(detector.score(sample_rows(features, 5000, seed=77)).p_value)
+    distance = np.abs(p_values - np.arange(1, 5001) / 5000).max()
+    assert distance < 1.63 * np.sqrt(1 / table_rows + 1 / 5000)  # Kolmogorov-Smirnov at 1 %
+
+
+def test_a_model_whose_reconstruction_needs_the_row_cannot_decode():
+    detector = Detector.from_bytes(make_artifact(decodable=False))
+    assert not detector.can_decode
+    with pytest.raises(ValueError, match="needs the row as well as the code"):
+        detector.decode(np.zeros((1, 2), np.float32))
+
+
+def test_what_the_manifest_says_of_itself_is_in_force():
+    detector = Detector.from_bytes(make_artifact(alpha=0.1, delta=0.2, certified=False))
+    threshold = detector.threshold
+    assert (threshold.alpha, threshold.delta, threshold.certified, threshold.rank) == (0.1, 0.2, False, 40)
+    assert detector.width == 4
+
+
+def test_the_self_test_finds_a_score_that_training_did_not_compute():
+    with pytest.raises(InvalidArtifact, match="the self-test failed: score differs from what training computed"):
+        Detector.from_bytes(make_artifact(self_test_scale=1.001))
+
+
+def test_two_seeds_make_two_models_and_one_seed_one():
+    assert make_artifact(seed=1) == make_artifact(seed=1)
+    assert make_artifact(seed=1) != make_artifact(seed=2)

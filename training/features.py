@@ -135,7 +135,9 @@ class Encoding(nn.Module):
 
     def _relative_entropy(self, outputs_NE: Tensor, values_NE: Tensor) -> Tensor:
         """[N, E] KL from the predicted Bernoulli to the value as one; what lies outside [0, 1] adds its squared distance."""
-        inside_NE = values_NE.clamp(0, 1)
+        inside_NE = values_NE.clamp(
+            0.0, 1.0
+        )  # floats: whole numbers export as Min and Max, of which constants get lost
         p_NE = torch.sigmoid(outputs_NE).clamp(self.floor, 1 - self.floor)
         on_NE = inside_NE * (torch.log(inside_NE.clamp_min(1e-12)) - torch.log(p_NE))
         off_NE = (1 - inside_NE) * (torch.log((1 - inside_NE).clamp_min(1e-12)) - torch.log1p(-p_NE))

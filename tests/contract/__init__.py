@@ -1,0 +1,1 @@
+"""Tests of the contract: what training writes, the service reads, now and in every later version."""

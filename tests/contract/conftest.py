@@ -1,0 +1,67 @@
+"""One artifact of every member, made by training and loaded by the service."""
+
+from typing import NamedTuple
+
+import msgspec
+import pytest
+import torch
+
+from service.detector import Detector
+from tests.training import tables
+from training.artifact import make_artifact
+from training.config import RunConfig, load_config
+from training.core import Core
+from training.models import VARIANTS, ModelConfig
+from training.models.linear import LinearConfig
+from training.models.quantized import QuantizedConfig
+from training.models.sparse import SparseConfig
+from training.models.variational import VariationalConfig
+from training.trial import Prepared, fit_trial, prepare_rows
+
+# every member, and those of its settings that make another graph
+MEMBERS: dict[str, ModelConfig] = {variant: config() for variant, config in sorted(VARIANTS.items())} | {
+    "linear, tied": LinearConfig(tied=True),
+    "quantized by distance": QuantizedConfig(score="distance"),
+    "sparse by KL": SparseConfig(penalty="kl"),
+    "variational by probability": VariationalConfig(score="probability", score_draws=4),
+}
+
+
+class Pair(NamedTuple):
+    """What training knows, and what the service makes of it."""
+
+    prepared: Prepared
+    core: Core
+    data: bytes
+    detector: Detector
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """As a run has it: the same digits every time, and no waiting for a busy core."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    data = tables.write(tables.mixed(), tmp_path_factory.mktemp("contract") / "mixed.parquet")
+    return prepare_rows(load_config(None, {"data": str(data), "name": "pump", "label": "fault"}))
+
+
+@pytest.fixture(scope="session", params=MEMBERS)
+def pair(request: pytest.FixtureRequest, prepared: Prepared) -> Pair:
+    return make_pair(prepared, MEMBERS[request.param])
+
+
+@pytest.fixture(scope="session")
+def one_pair(prepared: Prepared) -> Pair:
+    """For what does not depend on the member."""
+    return make_pair(prepared, LinearConfig())
+
+
+def make_pair(prepared: Prepared, model: ModelConfig) -> Pair:
+    run = RunConfig(data="unread", name="pump")
+    model = msgspec.structs.replace(model, fit=msgspec.structs.replace(model.fit, epochs=5))
+    trial = fit_trial(prepared, run, model)
+    data = make_artifact(prepared, trial, run).data
+    return Pair(prepared, trial.core, data, Detector.from_bytes(data))

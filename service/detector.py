@@ -70,9 +70,8 @@ class Detector:
             detector.self_test()
         except HourglassError:
             raise
-        except (
-            Exception
-        ) as error:  # what protobuf, onnx and onnxruntime raise at a malformed file has no base in common
+        except Exception as error:
+            # what protobuf, onnx and onnxruntime raise at a malformed file has no base in common
             reason = next(iter(str(error).splitlines()), "")
             raise InvalidArtifact(f"the model cannot be run: {type(error).__name__}: {reason[:200]}") from error
         return detector

@@ -138,15 +138,21 @@ def _check_computed_sizes(model: ModelProto) -> None:
     try:
         graph = onnx.shape_inference.infer_shapes(single, strict_mode=True, data_prop=True).graph
     except onnx.shape_inference.InferenceError as error:
-        raise InvalidArtifact(f"the shapes in the model file do not fit each other: {str(error).splitlines()[0]}") from error
+        raise InvalidArtifact(
+            f"the shapes in the model file do not fit each other: {str(error).splitlines()[0]}"
+        ) from error
     known = {value.name: value.type.tensor_type.shape.dim for value in (*graph.value_info, *graph.output)}
     for node in model.graph.node:
         for name in node.output:
             dims = known.get(name, ())
             if name not in known or not all(dim.HasField("dim_value") for dim in dims):
-                raise InvalidArtifact(f"the operator {node.op_type} makes a tensor whose size cannot be told beforehand")
+                raise InvalidArtifact(
+                    f"the operator {node.op_type} makes a tensor whose size cannot be told beforehand"
+                )
             if math.prod(dim.dim_value for dim in dims) > MAX_TENSOR_ELEMENTS:
-                raise InvalidArtifact(f"the operator {node.op_type} would make a tensor of over {MAX_TENSOR_ELEMENTS} elements")
+                raise InvalidArtifact(
+                    f"the operator {node.op_type} would make a tensor of over {MAX_TENSOR_ELEMENTS} elements"
+                )
 
 
 def _check_interface(model: ModelProto) -> None:

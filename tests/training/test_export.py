@@ -77,10 +77,6 @@ def test_the_graph_names_its_tensors_as_the_contract_does(graph: onnx.ModelProto
     }
 
 
-def test_exporting_twice_gives_the_same_graph(core: Core, graph: onnx.ModelProto) -> None:
-    assert export_core(core).SerializeToString(deterministic=True) == graph.SerializeToString(deterministic=True)
-
-
 def test_a_published_file_holds_no_path_and_nothing_of_the_exporter_s(published: Published) -> None:
     model = onnx.load_model_from_string(published.data)
     assert not model.functions

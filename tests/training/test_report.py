@@ -1,0 +1,96 @@
+"""What a run tells a person at its end."""
+
+import io
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from training.evaluate import Evaluation
+from training.report import Report, print_report, write_report
+
+QUALITY = Evaluation(
+    auroc=0.9876,
+    average_precision=0.8765,
+    detection_rate=0.75,
+    false_alarm_rate=0.0125,
+    alpha=0.1,
+    certified=True,
+    threshold=3.5,
+    normal_rows=40,
+    anomalous_rows=8,
+    refused_rows=0,
+)
+REPORT = Report(
+    name="pump",
+    version="0123456789abcdef" * 4,
+    path="models/pump/0123/model.onnx",
+    variant="denoising",
+    parameter_count=1234,
+    features=7,
+    fit_rows=96,
+    validation_rows=24,
+    calibration_rows=40,
+    dropped_rows=3,
+    anomalous_rows=8,
+    epochs=50,
+    best_epoch=37,
+    held_out_loss=0.123456,
+    alpha=0.1,
+    alpha_chosen=True,
+    delta=0.05,
+    certified=True,
+    threshold=3.5,
+    expected_false_alarm_rate=2 / 41,
+    quality=QUALITY,
+    size_bytes=20_480,
+    seconds=12.3,
+)
+
+
+def printed(**changes: object) -> str:
+    text = io.StringIO()
+    print_report(msgspec.structs.replace(REPORT, **changes), Console(file=text, width=120))
+    return text.getvalue()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "pump 0123456789ab",
+        "denoising, 1,234 parameters, 7 features",
+        "96 fit, 24 held out, 40 calibration",
+        "8 anomalous, 3 with too few values",
+        "50, the best was 37",
+        "0.12346",
+        "4.88%",
+        "0.9876",
+        "0.8765",
+        "75.00% of the anomalies at alpha = 0.1, certified",
+        "1.25% of the normal rows",
+        "20 KiB, 12.3 s",
+        "Published models/pump/0123/model.onnx",
+    ],
+)
+def test_every_figure_is_in_the_table(words: str) -> None:
+    assert words in printed()
+
+
+def test_an_alpha_that_was_chosen_is_said_in_one_plain_line() -> None:
+    line = "Alpha is 10%: the smallest of 1, 2, 5, 10 and 20 % that 40 calibration rows certify with confidence 95%."
+    assert line in printed().splitlines()
+    assert "Alpha is" not in printed(alpha_chosen=False)
+
+
+def test_what_is_not_certified_is_warned_of() -> None:
+    assert "Warning: uncertified. The false-alarm rate is 4.88% on average" in printed(certified=False)
+    assert "40 calibration rows certify none of 1, 2, 5, 10 and 20 %." in printed(certified=False)
+    assert "Warning" not in printed()
+
+
+def test_without_labels_there_are_no_figures_of_quality() -> None:
+    assert "AUROC" not in printed(quality=None)
+
+
+def test_the_report_reads_back_as_it_was_written() -> None:
+    assert msgspec.json.decode(write_report(REPORT), type=Report) == REPORT

@@ -1,0 +1,1 @@
+"""Benchmarks: what is measured rather than asserted; README.md has the commands."""

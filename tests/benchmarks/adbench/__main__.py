@@ -1,0 +1,118 @@
+"""`python -m tests.benchmarks.adbench FOLDER --detectors ... --seeds ... --output ...`: measure, then report."""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from tests.benchmarks.adbench import schedule
+from tests.benchmarks.adbench.detectors import GROUPS, OURS, choose
+from tests.benchmarks.adbench.outcome import Outcome
+from tests.benchmarks.adbench.protocol import find_sets
+from tests.benchmarks.adbench.report import as_markdown, print_table
+from tests.benchmarks.adbench.table import REFERENCE, make_table, read_outcomes, read_reference
+from training.publish import write_atomically
+
+WIDTH = 400  # where there is no terminal, lines are as long as they need to be
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        detectors = choose(options.detectors or "ours")
+        seeds = _seeds(options.seeds)
+    except ValueError as error:
+        parser.error(str(error))
+    sets = find_sets(options.folder) if options.folder else []
+    if options.sets:
+        sets = [path for path in sets if path.stem in options.sets.split(",")]
+    if not options.report:
+        if not sets:
+            parser.error(
+                "expected a folder with npz files" if options.folder is None else f"no set in {options.folder}"
+            )
+        jobs = schedule.plan(sets, detectors, seeds)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no job outlives the run
+        try:
+            schedule.run(
+                jobs, options.output, parallel=options.jobs, time_limit=options.time_limit, again=options.again
+            )
+        except KeyboardInterrupt:
+            print("interrupted; what is done is kept, the same command goes on", file=sys.stderr)
+            return 130
+    return _report(options, set(detectors) if options.detectors else None, {path.stem for path in sets}, seeds)
+
+
+def _report(options: argparse.Namespace, detectors: set[str] | None, sets: set[str], seeds: list[int]) -> int:
+    """The folder's outcomes, or those of them that were asked for."""
+    outcomes = [
+        outcome
+        for outcome in read_outcomes(options.output)
+        if (detectors is None or outcome.detector in detectors)
+        and (not sets or outcome.set in sets)
+        and (not options.seeds or outcome.seed in seeds)
+    ]
+    if not outcomes:
+        print(f"there is no outcome in {options.output} yet", file=sys.stderr)
+        return 1
+    if options.reference:
+        outcomes += _of_the_same_sets(read_reference(options.reference), outcomes)
+    against = options.against.split(",") if options.against else None
+    if against is not None and options.reference:
+        against += [outcome.detector for outcome in outcomes if outcome.detector.startswith(REFERENCE)]
+    table = make_table(outcomes, against)
+    if against is None and not table.duels:
+        table = make_table(outcomes, list(OURS))  # ours alone: against each other
+    write_atomically(options.output / "table.json", msgspec.json.format(msgspec.json.encode(table), indent=1) + b"\n")
+    write_atomically(options.output / "table.md", as_markdown(table).encode())
+    console = Console()
+    print_table(table, console if console.is_terminal else Console(width=WIDTH))
+    return 0
+
+
+def _of_the_same_sets(reference: list[Outcome], outcomes: list[Outcome]) -> list[Outcome]:
+    sets = {outcome.set for outcome in outcomes}
+    return [outcome for outcome in reference if outcome.set in sets]
+
+
+def _seeds(text: str | None) -> list[int]:
+    """`0-4`, `0,2,7` or `3`."""
+    seeds: list[int] = []
+    for part in (text or "0").split(","):
+        first, _, last = part.partition("-")
+        if not (first.isdigit() and (last.isdigit() or not last)):
+            raise ValueError(f"--seeds: expected numbers such as 0-4 or 0,2, got {text!r}")
+        seeds += range(int(first), int(last or first) + 1)
+    return list(dict.fromkeys(seeds))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.adbench", description=__doc__, allow_abbrev=False)
+    add = parser.add_argument
+    add("folder", nargs="?", type=Path, metavar="FOLDER", help="npz files with X [rows, features] and y [rows]")
+    add("--detectors", metavar="NAMES", help=f"by comma: names, {', '.join(GROUPS)}, files of type .toml (ours)")
+    add("--sets", metavar="NAMES", help="by comma, without .npz (all)")
+    add("--seeds", metavar="SEEDS", help="0-4 or 0,2,7 (0; in a report all that are there)")
+    add("--jobs", type=int, default=1, metavar="N", help="processes at a time, one thread each (1)")
+    add("--time-limit", type=float, default=600.0, metavar="SECONDS", help="of one job: fit, publish, test (600)")
+    add(
+        "--output",
+        type=Path,
+        default=Path("build/adbench"),
+        metavar="FOLDER",
+        help="outcomes and table (build/adbench)",
+    )
+    again = "do again what has an outcome: the failed, or all"
+    add("--again", nargs="?", const="all", choices=("failed", "all"), help=again)
+    add("--report", action="store_true", help="measure nothing, report what the output folder has")
+    add("--against", metavar="NAMES", help="whom to compare with (every baseline; without one, ours with each other)")
+    add("--reference", type=Path, metavar="FILE.csv", help="known figures of seed 0: columns set, model, auroc, auprc")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -49,7 +49,7 @@ class LinearAutoencoder(Member):
     def forward(self, inputs_NI: Tensor) -> tuple[Tensor, Tensor]:
         if self.decoder is None:
             centred_NE = inputs_NI[:, : len(self.bias_E)] - self.bias_E
-            latent_NK = centred_NE @ self.encoder.weight.T
+            latent_NK = self.encoder(centred_NE)
             return latent_NK @ self.encoder.weight + self.bias_E, latent_NK
         latent_NK = self.encoder(inputs_NI)
         return self.decoder(latent_NK) + self.bias_E, latent_NK

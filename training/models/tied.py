@@ -1,7 +1,8 @@
 """Tied autoencoder: the decoder is the transposed encoder, layer by layer, so half the weights say as much.
 
 Vincent et al., JMLR 11 (2010), section 2.1: tying keeps a sigmoid layer out of its linear regime and acts as a regulariser. The mask
-columns have encoder weights only in use: of the transposed first layer, the encoded columns are the reconstruction.
+columns have encoder weights only in use: of the transposed first layer, the encoded columns are the reconstruction. Each matrix is
+written as W x on the way in and x^T W on the way out, which an ONNX graph says without a transposed copy.
 """
 
 from itertools import pairwise
@@ -40,7 +41,7 @@ class Tied(Member):
         hidden, latent = sizes(encoding, config.hidden, config.latent)
         widths = (encoding.input_width, *hidden, latent)
         self.activation = ACTIVATIONS[config.activation]()
-        self.weights = nn.ParameterList(torch.empty(before, after) for before, after in pairwise(widths))
+        self.weights = nn.ParameterList(torch.empty(after, before) for before, after in pairwise(widths))
         self.encoder_biases = nn.ParameterList(torch.zeros(width) for width in widths[1:])
         self.decoder_biases = nn.ParameterList(
             torch.zeros(width) for width in reversed((encoding.encoded_width, *widths[1:-1]))
@@ -52,12 +53,12 @@ class Tied(Member):
         layers = list(zip(self.weights, self.encoder_biases, strict=True))
         hidden = inputs_NI
         for i, (weight, bias) in enumerate(layers):
-            hidden = hidden @ weight + bias
+            hidden = nn.functional.linear(hidden, weight, bias)
             if i < len(layers) - 1:
                 hidden = self.activation(hidden)
         latent_NK = hidden
         for i, (weight, bias) in enumerate(zip(reversed(list(self.weights)), self.decoder_biases, strict=True)):
-            hidden = (hidden @ weight.T)[:, : len(bias)] + bias
+            hidden = (hidden @ weight)[:, : len(bias)] + bias
             if i < len(layers) - 1:
                 hidden = self.activation(hidden)
         return hidden, latent_NK

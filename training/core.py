@@ -45,5 +45,8 @@ class Core(nn.Module):
         errors_ND = self.member.assess(encoded).errors_ND
         seen_D = encoded.observed_ND.sum(dim=0)
         residual_D = torch.where(seen_D > 0, errors_ND.sum(dim=0) / seen_D.clamp_min(1.0), 1.0)
-        self.weight_D.copy_(1 / residual_D.clamp_min(RESIDUAL_FLOOR))
+        unit_D = residual_D
+        if self.member.joint_error:
+            unit_D = (errors_ND.sum() / seen_D.sum().clamp_min(1.0)).expand_as(residual_D)
+        self.weight_D.copy_(1 / unit_D.clamp_min(RESIDUAL_FLOOR))
         return residual_D

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from training.features import Encoded, Encoding
-from training.models.member import Assessment, FitConfig, Member, hide, mlp, sizes
+from training.models.member import Assessment, FitConfig, Member, hide, mlp, repeat, sizes
 
 VISIBLE_WEIGHT = 0.1  # cells in sight count a little, so that the code of a whole row decodes to that row
 
@@ -69,11 +69,13 @@ class Masked(Member):
 
     def assess(self, encoded: Encoded) -> Assessment:
         outputs_NE, latent_NK = self(self.encoding.inputs(encoded))
-        errors = []
-        for mask_D in self.masks_MD:
-            hidden_NE, _ = self(self.encoding.inputs(hide(encoded, mask_D, self.encoding)))
-            errors.append(self.encoding.errors(hidden_NE, encoded) * mask_D)
-        return Assessment(torch.stack(errors).sum(dim=0) / self.config.score_rounds, outputs_NE, latent_NK)
+        masks, width = self.masks_MD.shape
+        whole = repeat(encoded, masks)
+        hidden_MND = self.masks_MD.unsqueeze(1).expand(masks, encoded.values_NE.shape[0], width)
+        hidden_ND = hidden_MND.reshape(-1, width)  # N here and below: every row under every mask
+        guesses_NE, _ = self(self.encoding.inputs(hide(whole, hidden_ND, self.encoding)))
+        errors_MND = (self.encoding.errors(guesses_NE, whole) * hidden_ND).reshape(masks, -1, width)
+        return Assessment(errors_MND.sum(dim=0) / self.config.score_rounds, outputs_NE, latent_NK)
 
 
 def fixed_masks(width: int, rate: float, rounds: int) -> Tensor:

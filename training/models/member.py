@@ -68,6 +68,9 @@ class Assessment(NamedTuple):
 class Member(nn.Module):
     """A network with an objective and a deterministic way to assess rows."""
 
+    # whether the errors are one quantity of the row laid on its features, so that one weight for all must keep their proportions
+    joint_error: bool = False
+
     def __init__(self, encoding: Encoding) -> None:
         super().__init__()
         self.encoding = encoding
@@ -98,6 +101,11 @@ def hide(encoded: Encoded, hidden_ND: Tensor, encoding: Encoding) -> Encoded:
     """The same rows with more cells missing."""
     seen_ND = encoded.observed_ND * (1 - hidden_ND)
     return Encoded(encoded.values_NE * encoding.spread(seen_ND), seen_ND)
+
+
+def repeat(encoded: Encoded, times: int) -> Encoded:
+    """All rows, one after another, that many times over."""
+    return Encoded(encoded.values_NE.repeat(times, 1), encoded.observed_ND.repeat(times, 1))
 
 
 Activation = Literal["silu", "relu", "tanh", "linear"]

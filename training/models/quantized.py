@@ -16,6 +16,7 @@ from training.features import Encoded, Encoding
 from training.models.member import Assessment, FitConfig, Member, mlp, sizes
 
 DECAY = 0.95
+TINY = 1e-12
 DEAD_SHARE = 0.05  # of the rows a code would stand for if all stood for as many
 
 
@@ -50,6 +51,7 @@ class Quantized(Member):
         super().__init__(encoding)
         hidden, latent = sizes(encoding, config.hidden, config.latent)
         self.config = config
+        self.joint_error = config.score == "distance"
         self.encoder = mlp((encoding.input_width, *hidden, latent))
         self.decoder = mlp((latent, *reversed(hidden), encoding.encoded_width))
         self.register_buffer("codebook_CK", torch.zeros(config.codes, latent))
@@ -83,8 +85,11 @@ class Quantized(Member):
         if self.config.score == "reconstruction":
             return plain
         distance_N1 = (self.encoder(self.encoding.inputs(encoded)) - plain.latent_NK).square().mean(dim=1, keepdim=True)
-        share_ND = plain.errors_ND / plain.errors_ND.sum(dim=1, keepdim=True).clamp_min(1e-12)
-        return Assessment(distance_N1 * share_ND, plain.outputs_NE, plain.latent_NK)
+        blame_ND = plain.errors_ND + TINY * encoded.observed_ND  # a row without error shares its distance equally
+        share_ND = blame_ND / blame_ND.sum(dim=1, keepdim=True).clamp_min(TINY)
+        # the mean over the observed cells is taken of what is returned: times their number, it is the distance again
+        observed_N1 = encoded.observed_ND.sum(dim=1, keepdim=True)
+        return Assessment(distance_N1 * observed_N1 * share_ND, plain.outputs_NE, plain.latent_NK)
 
     @torch.no_grad()
     def sampling(self, encoded: Encoded) -> Sampling:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from service.artifact import Sampling
 from training.features import Encoded, Encoding
-from training.models.member import Assessment, FitConfig, Member, mlp, sizes
+from training.models.member import Assessment, FitConfig, Member, mlp, repeat, sizes
 
 LOG_VARIANCE_LIMIT = 12.0
 
@@ -104,9 +104,12 @@ class Variational(Member):
             return plain
         mean_NK, log_variance_NK = self.posterior(self.encoding.inputs(encoded))
         codes_LNK = mean_NK + torch.exp(log_variance_NK / 2) * self.draws_L1K
-        errors = [self.encoding.errors(self.decoder(codes_NK), encoded) for codes_NK in codes_LNK]
+        draws = len(self.draws_L1K)
+        errors_ND = self.encoding.errors(self.decoder(codes_LNK.flatten(0, 1)), repeat(encoded, draws))
         # with one noise variance per feature, minus the log-likelihood is the error up to constants that the weights absorb
-        return Assessment(torch.stack(errors).mean(dim=0), plain.outputs_NE, plain.latent_NK)
+        return Assessment(
+            errors_ND.reshape(draws, -1, errors_ND.shape[1]).mean(dim=0), plain.outputs_NE, plain.latent_NK
+        )
 
     def sampling(self, encoded: Encoded) -> Sampling:  # noqa: ARG002 - the prior knows no rows
         noise_D = torch.exp(self.log_variance_D.detach() / 2) * self.encoding.scale_D

@@ -60,6 +60,19 @@ def test_the_seed_determines_the_weights(variant: str, member: Member) -> None:
     assert any(not torch.equal(tensor, other[name]) for name, tensor in member.state_dict().items())
 
 
+def test_held_out_rows_leave_no_trace_in_the_weights(variant: str) -> None:
+    def weights(held_out_ND: torch.Tensor) -> dict[str, torch.Tensor]:
+        encoding = Encoding(DATA.features, DATA.normal_ND)
+        config = msgspec.convert({"variant": variant}, ModelConfig)
+        torch.manual_seed(0)
+        member = config.resolve(encoding).build(encoding)
+        fit(member, ROWS, held_out_ND, msgspec.structs.replace(config.fit, epochs=2, patience=0), seed=0)
+        return member.state_dict()
+
+    some, others = weights(ROWS[:40]), weights(ROWS[40:120])
+    assert all(torch.equal(tensor, others[name]) for name, tensor in some.items())
+
+
 def test_fitting_lowers_the_loss(variant: str) -> None:
     encoding = Encoding(DATA.features, DATA.normal_ND)
     config = msgspec.convert({"variant": variant}, ModelConfig)

@@ -59,6 +59,17 @@ def test_its_residuals_are_those_of_principal_components(
     assert errors_ND.mean() == pytest.approx((residuals_ND**2).mean(), rel=1e-4)
 
 
+def test_tied_weights_are_a_rotation_of_the_axes() -> None:
+    rows = torch.from_numpy(tables.correlated(1500, width=16, latent=6, noise=0.5, of=1))
+    features = tuple(Feature(name=f"x{i}", kind="numeric") for i in range(16))
+    config = LinearConfig(latent=4, tied=True)
+    torch.manual_seed(0)
+    member = config.build(Encoding(features, rows.numpy()))
+    fit(member, rows, rows[:10], config.fit, seed=0)
+    weight_KD = member.encoder.weight.detach()
+    assert float((weight_KD @ weight_KD.T - torch.eye(4)).abs().max()) < 1e-4
+
+
 def test_the_number_of_components_follows_the_width_unless_it_is_given() -> None:
     features = tuple(Feature(name=f"x{i}", kind="numeric") for i in range(12))
     encoding = Encoding(features, tables.correlated(30, width=12))

@@ -1,0 +1,85 @@
+"""What holds for every member once it is published: a new one is tested by being in the union."""
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from service.detector import Detector
+from service.errors import InvalidArtifact
+from service.tables import encode_table
+from tests.training import tables
+from tests.training.models.conftest import Published
+from training.models import VARIANTS
+from training.trial import fit_trial
+
+Float32 = NDArray[np.float32]
+
+
+@pytest.fixture(scope="module", params=sorted(VARIANTS))
+def made(request: pytest.FixtureRequest, publish: Callable[[str], Published]) -> Published:
+    return publish(request.param)
+
+
+@pytest.fixture(scope="module")
+def fresh_ND(made: Published) -> Float32:
+    """2,000 normal rows of the same world that no part of the run has seen; some cells are missing."""
+    return encode_table(tables.mixed(2000, anomalies=0, seed=11), made.detector.manifest.features)
+
+
+@torch.no_grad()
+def test_the_same_run_fitted_again_in_torch_answers_as_the_published_graph_does(
+    made: Published, fresh_ND: Float32
+) -> None:
+    again = fit_trial(made.prepared, made.config, made.config.model).core
+    score, _, contributions, reconstruction = made.detector.explain(fresh_ND)
+    theirs = (score, contributions, reconstruction, made.detector.encode(fresh_ND))
+    for ours, exported in zip(again(torch.from_numpy(fresh_ND)), theirs, strict=True):
+        np.testing.assert_allclose(exported, ours.numpy(), rtol=1e-4, atol=1e-5 * np.abs(exported).max())
+
+
+def test_a_code_decodes_to_the_reconstruction_of_its_row(made: Published, fresh_ND: Float32) -> None:
+    assert made.detector.can_decode
+    codes_NK = made.detector.encode(fresh_ND)
+    assert codes_NK.shape == (len(fresh_ND), made.detector.latent_width)
+    expected_ND = made.detector.reconstruct(fresh_ND)
+    np.testing.assert_allclose(made.detector.decode(codes_NK), expected_ND, rtol=1e-4, atol=1e-4)
+
+
+def test_the_p_values_of_fresh_normal_rows_are_uniform(made: Published, fresh_ND: Float32) -> None:
+    p_value = np.sort(made.detector.score(fresh_ND).p_value)
+    distance = np.abs(p_value - (np.arange(len(p_value)) + 0.5) / len(p_value)).max()
+    # Kolmogorov and Smirnov for two samples, at one in ten thousand
+    assert distance < 2.23 * np.sqrt(1 / made.detector.table.n + 1 / len(p_value))
+
+
+def test_anomalies_score_above_normal_rows(made: Published) -> None:
+    assert made.report.quality is not None
+    assert made.report.quality.auroc > 0.8
+
+
+def test_the_artifact_names_its_member_and_loads_from_bytes_alone(made: Published) -> None:
+    detector = Detector.from_bytes(made.data)
+    assert detector.version == made.report.version
+    assert detector.manifest.model.variant == made.config.model.__struct_config__.tag
+    assert detector.manifest.model.hyper_parameters["variant"] == detector.manifest.model.variant
+
+
+def test_an_artifact_with_a_changed_weight_is_refused(made: Published) -> None:
+    model = onnx.load_from_string(made.data)
+    learned = [
+        tensor
+        for tensor in model.graph.initializer
+        if tensor.name.startswith("member.")
+        and not tensor.name.startswith("member.encoding.")
+        and len(tensor.dims) == 2
+    ]
+    assert learned
+    for tensor in learned:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + np.float32(0.5), tensor.name))
+    with pytest.raises(InvalidArtifact, match="the self-test failed"):
+        Detector.from_bytes(model.SerializeToString())

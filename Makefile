@@ -16,16 +16,20 @@ PIP_COMPILE = .venv/bin/pip-compile --quiet --strip-extras --no-header --no-anno
 export ORT_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test check format lock swagger-ui clean
+.PHONY: help demo test bench-quality check format lock swagger-ui clean
 
 help: ## print these lines
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(INSTALLED) ## fit a model on real rows and serve it: make demo [PORT=8000]
 	@.venv/bin/hourglass-train demo --models models --port $(PORT) && exec .venv/bin/hourglass serve --models models --port $(PORT)
 
 test: $(INSTALLED) ## run the whole suite
 	.venv/bin/pytest
+
+bench-quality: $(INSTALLED) ## measure detection quality: make bench-quality DATA=folder-of-npz [ARGUMENTS="--detectors all --seeds 0-4"]
+	@test -n "$(DATA)" || { echo "make bench-quality needs DATA=, a folder of ADBench's npz files" >&2; exit 2; }
+	.venv/bin/python -m tests.benchmarks.adbench "$(DATA)" $(ARGUMENTS)
 
 check: $(INSTALLED) ## lint, format, types and import contracts
 	.venv/bin/ruff check .

@@ -83,8 +83,8 @@ def _seeds(text: str | None) -> list[int]:
     """`0-4`, `0,2,7` or `3`."""
     seeds: list[int] = []
     for part in (text or "0").split(","):
-        first, _, last = part.partition("-")
-        if not (first.isdigit() and (last.isdigit() or not last)):
+        first, dash, last = part.partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
             raise ValueError(f"--seeds: expected numbers such as 0-4 or 0,2, got {text!r}")
         seeds += range(int(first), int(last or first) + 1)
     return list(dict.fromkeys(seeds))

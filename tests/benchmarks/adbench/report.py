@@ -91,7 +91,7 @@ def _notes(table: Table) -> Sequence[str]:
     most = max((row.sets for row in table.rows), default=0)
     short = [f"{row.detector} ({row.sets})" for row in table.rows if row.sets < most]
     return [
-        f"{len(table.sets)} sets, seeds {', '.join(map(str, table.seeds))}; "
+        f"Sets: {len(table.sets)}; seeds {', '.join(map(str, table.seeds))}; "
         f"revision {', '.join(table.revisions) or 'unknown'}; {', '.join(table.machines) or 'unknown machine'}, one thread.",
         *([f"Means over fewer sets than others have: {', '.join(short)}."] if short else []),
         *(f"Failed: {each.detector} on {each.set}, seed {each.seed}: {each.reason}" for each in table.failures),

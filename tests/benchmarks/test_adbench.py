@@ -1,0 +1,293 @@
+"""The harness itself, on made-up sets: what it splits, repeats, kills and counts."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.benchmarks.adbench import environment, job, schedule
+from tests.benchmarks.adbench.__main__ import main
+from tests.benchmarks.adbench.detectors import OURS, choose
+from tests.benchmarks.adbench.dte import DteNp
+from tests.benchmarks.adbench.outcome import Baseline, Fitted, Hourglass, Job, Measured, Outcome
+from tests.benchmarks.adbench.protocol import read_set, split
+from tests.benchmarks.adbench.report import as_markdown
+from tests.benchmarks.adbench.table import duel, make_table, read_outcomes, read_reference
+
+
+def numbered(normal: int, anomalies: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that carry their own number, anomalies among the others."""
+    y_N = np.zeros(normal + anomalies, dtype=np.int8)
+    y_N[np.linspace(0, len(y_N) - 1, anomalies).astype(int)] = 1
+    return np.arange(len(y_N), dtype=np.float32)[:, None], y_N
+
+
+def write_set(path: Path, *, rows: int = 240, anomalies: int = 12) -> Path:
+    """Rows around a line, and anomalies off it."""
+    rng = np.random.default_rng(0)
+    x_ND = rng.normal(size=(rows, 1)) * [1.0, 2.0, -1.0] + 0.1 * rng.normal(size=(rows, 3))
+    x_ND[:anomalies] = 3 * rng.normal(size=(anomalies, 3))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, X=x_ND.astype(np.float32), y=np.arange(rows) < anomalies)
+    return path
+
+
+def outcome(
+    name: str, detector: str, auroc: float, seed: int = 0, *, ap: float = 0.5, baseline: bool = False
+) -> Outcome:
+    measured = Measured(auroc=auroc, average_precision=ap, fit_seconds=2.0 + seed)
+    return Outcome(set=name, seed=seed, detector=detector, baseline=baseline, measured=measured)
+
+
+def test_half_of_the_normal_rows_are_fitted_and_the_others_tested_with_all_anomalies() -> None:
+    rows = split(*numbered(101, 9), seed=3)
+    assert (len(rows.fit_ND), len(rows.test_ND), rows.anomalous_N.sum()) == (50, 60, 9)
+    x_ND, y_N = numbered(101, 9)
+    assert sorted(np.concatenate([rows.fit_ND, rows.test_ND]).ravel()) == x_ND.ravel().tolist()
+    assert (y_N[rows.fit_ND.ravel().astype(int)] == 0).all()
+    assert (y_N[rows.test_ND.ravel().astype(int)] == rows.anomalous_N).all()
+
+
+def test_of_many_rows_ten_thousand_are_fitted_and_about_twenty_thousand_tested_anomalies_as_rare_as_before() -> None:
+    rows = split(*numbered(60_000, 600), seed=0)
+    assert len(rows.fit_ND) == 10_000
+    assert (len(rows.test_ND), rows.anomalous_N.sum()) == (20_000, round(600 * 20_000 / 30_600))
+    assert not set(rows.fit_ND.ravel()) & set(rows.test_ND.ravel())
+    assert len(np.unique(rows.test_ND)) == 20_000
+
+
+def test_a_seed_gives_the_same_split_again_and_another_seed_another() -> None:
+    first, again, other = (split(*numbered(200, 20), seed) for seed in (1, 1, 2))
+    assert (first.fit_ND == again.fit_ND).all()
+    assert (first.test_ND == again.test_ND).all()
+    assert (first.fit_ND != other.fit_ND).any()
+
+
+def test_the_split_is_the_one_that_published_figures_were_measured_on() -> None:
+    rows = split(*numbered(10, 2), seed=0)
+    assert rows.fit_ND.ravel().tolist() == [3, 9, 5, 10, 2]
+    assert rows.test_ND.ravel().tolist() == [7, 8, 4, 1, 6, 11, 0]
+
+
+def test_a_set_without_anomalies_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "calm.npz", X=np.zeros((4, 2)), y=np.zeros(4))
+    with pytest.raises(ValueError, match="both kinds"):
+        read_set(tmp_path / "calm.npz")
+
+
+def test_detectors_are_asked_for_by_name_group_and_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("seed = 1\n")
+    chosen = choose(f"knn-mean,ours,{tmp_path}/mine.toml")
+    assert list(chosen) == ["knn-mean", *OURS, "mine"]
+    assert chosen["knn-mean"] == Baseline(name="knn-mean")
+    assert chosen["mine"] == Hourglass(config=str(tmp_path / "mine.toml"))
+    with pytest.raises(ValueError, match="no detector 'knnmean'"):
+        choose("knnmean")
+
+
+def test_figures_of_a_known_detector_are_exact() -> None:
+    rows = split(*numbered(40, 8), seed=0)
+    threshold = float(np.sort(rows.fit_ND.ravel())[-4])
+    fitted = Fitted(lambda x_ND: x_ND[:, 0], threshold, 0.1, False, 1.0, None, 1.0, 9, {})
+    measured = job.measure(fitted, rows)
+    score_N, anomalous_N = rows.test_ND.ravel(), rows.anomalous_N
+    pairs = score_N[anomalous_N][:, None] - score_N[~anomalous_N][None, :]
+    assert measured.auroc == pytest.approx(((pairs > 0) + 0.5 * (pairs == 0)).mean())
+    assert measured.false_alarm_rate == pytest.approx((score_N[~anomalous_N] > threshold).mean())
+    assert measured.detection_rate == pytest.approx((score_N[anomalous_N] > threshold).mean())
+    assert (measured.fit_rows, measured.test_rows, measured.anomalies, measured.features) == (20, 28, 8, 1)
+
+
+def test_an_infinite_score_is_the_strangest_and_a_missing_one_a_failure() -> None:
+    rows = split(*numbered(40, 8), seed=0)
+
+    def measure(score: float) -> Measured:
+        anomalies = rows.test_ND[rows.anomalous_N]
+        fitted = Fitted(
+            lambda x_ND: np.where(np.isin(x_ND, anomalies), score, 0.0)[:, 0], None, None, False, 1, None, 1, 9, {}
+        )
+        return job.measure(fitted, rows)
+
+    assert measure(np.inf).auroc == 1.0
+    assert measure(np.inf).detection_rate is None
+    with pytest.raises(ValueError, match="8 of 28 test rows have no score"):
+        measure(np.nan)
+
+
+def test_diffusion_time_is_the_mean_squared_distance_to_the_nearest_rows_over_the_width() -> None:
+    detector = DteNp(n_neighbors=2)
+    detector.fit(np.array([[0.0, 0.0], [0.0, 1.0], [9.0, 9.0]]))
+    assert detector.decision_function(np.array([[0.0, 3.0]])).tolist() == [pytest.approx((9 + 4) / 2 / 2)]
+
+
+def test_a_linear_model_goes_through_the_published_artifact_and_is_not_fitted_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_set(tmp_path / "sets" / "1_line.npz")
+    command = [str(tmp_path / "sets"), "--detectors", "linear", "--output", str(tmp_path / "out")]
+    assert main(command) == 0
+    (found,) = read_outcomes(tmp_path / "out")
+    measured = found.measured
+    assert measured is not None
+    assert (found.set, found.seed, found.detector, found.failure) == ("1_line", 0, "linear", None)
+    assert measured.auroc > 0.9
+    assert measured.certified
+    assert measured.size_bytes is not None
+    assert measured.size_bytes > 1000
+    assert measured.publish_seconds is not None
+    assert measured.fit_seconds is not None
+    assert measured.publish_seconds > measured.fit_seconds > 0
+    written = (tmp_path / "out" / "1_line" / "linear-0.json").stat().st_mtime_ns
+    assert "1_line seed 0 linear: AUROC" in capsys.readouterr().err
+
+    assert main(command) == 0
+    assert (tmp_path / "out" / "1_line" / "linear-0.json").stat().st_mtime_ns == written
+    printed = capsys.readouterr()
+    assert "1 of 1 are there already" in printed.err
+    assert "linear" in printed.out
+    assert "| linear | 1 |" in (tmp_path / "out" / "table.md").read_text()
+    assert [path.name for path in (tmp_path / "out").glob("**/.*")] == []
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+    """Jobs that take no time and fail for seed 1, and what was done."""
+    done: list[Job] = []
+
+    def perform(_: schedule.Workplace, job: Job) -> Outcome:
+        done.append(job)
+        if job.seed == 1:
+            return Outcome(set=job.set, seed=1, detector=job.name, baseline=False, failure="no luck")
+        return outcome(job.set, job.name, 0.9, job.seed)
+
+    monkeypatch.setattr(schedule.Workplace, "perform", perform)
+    return done
+
+
+def test_only_what_has_no_outcome_is_done_unless_asked_again(tmp_path: Path, quick: list[Job]) -> None:
+    big, small = write_set(tmp_path / "a.npz", rows=400), write_set(tmp_path / "b.npz")
+    jobs = schedule.plan([big, small], choose("linear,plain"), [0, 1])
+    assert [(each.set, each.seed, each.name) for each in jobs[:3]] == [
+        ("b", 0, "linear"),
+        ("b", 0, "plain"),
+        ("a", 0, "linear"),
+    ]
+
+    def run(jobs: list[Job], again: str | None = None) -> int:
+        quick.clear()
+        schedule.run(jobs, tmp_path / "out", parallel=2, time_limit=9, again=again, tell=lambda _: None)
+        return len(quick)
+
+    assert run(jobs[:3]) == 3
+    assert run(jobs) == 5
+    assert run(jobs) == 0
+    assert run(jobs, "failed") == 4
+    assert run(jobs, "all") == 8
+
+
+def test_a_fit_over_the_time_limit_is_killed_and_named_in_the_table(tmp_path: Path) -> None:
+    jobs = schedule.plan([write_set(tmp_path / "1_line.npz")], choose("linear"), [0])
+    schedule.run(jobs, tmp_path / "out", parallel=1, time_limit=0.2, tell=lambda _: None)
+    table = make_table(read_outcomes(tmp_path / "out"))
+    assert [(each.set, each.detector, each.reason) for each in table.failures] == [
+        ("1_line", "linear", "killed: not done within 0.2 s")
+    ]
+    assert "Failed: linear on 1_line, seed 0: killed: not done within 0.2 s" in as_markdown(table)
+
+
+def test_what_a_detector_raises_is_its_outcome() -> None:
+    missing = Job(path="nowhere.npz", seed=0, name="linear", detector=OURS["linear"])
+    assert str(job.perform(missing).failure).startswith("FileNotFoundError: ")
+
+
+def test_baselines_that_cannot_be_installed_fail_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> Path:
+        raise environment.EnvironmentFailed("the baselines' environment cannot be made: no network")
+
+    monkeypatch.setattr(environment, "ensure", fail)
+    jobs = schedule.plan([write_set(tmp_path / "a.npz")], choose("knn"), [0])
+    schedule.run(jobs, tmp_path / "out", parallel=1, time_limit=9, tell=lambda _: None)
+    (found,) = read_outcomes(tmp_path / "out")
+    assert found.failure == "the baselines' environment cannot be made: no network"
+
+
+def test_wins_ties_and_losses_are_counted_over_sets_after_the_mean_over_seeds() -> None:
+    ours = {"a": 0.9, "b": 0.8, "c": 0.7, "d": 0.5, "e": 0.65}
+    theirs = {"a": 0.8, "b": 0.6, "c": 0.7, "d": 0.9, "e": 0.15}
+    runs = [outcome(name, "ours", auroc) for name, auroc in ours.items()]
+    runs += [outcome(name, "knn", auroc, baseline=True) for name, auroc in theirs.items()]
+    runs += [outcome("a", "ours", 0.1, seed=1)]  # without its counterpart, counts for nothing
+    found = duel(runs, "ours", "knn", "auroc")
+    assert found is not None
+    assert (found.wins, found.ties, found.losses) == (3, 1, 1)
+    assert found.difference == pytest.approx((0.1 + 0.2 + 0 - 0.4 + 0.5) / 5)
+    # of the 16 ways to sign the ranks 1 to 4, ten are at least as far from balance as W = min(1 + 2 + 4, 3) = 3
+    assert found.p == pytest.approx(10 / 16)
+
+
+def test_five_wins_of_five_have_the_least_p_that_five_sets_can_have() -> None:
+    runs = [outcome(name, "ours", 0.9 - step / 100) for step, name in enumerate("abcde")]
+    runs += [outcome(name, "knn", 0.8 - step / 50, baseline=True) for step, name in enumerate("abcde")]
+    found = duel(runs, "ours", "knn", "auroc")
+    assert found is not None
+    assert (found.wins, found.p) == (5, pytest.approx(2 / 32))
+    same = duel(runs, "ours", "ours", "auroc")
+    assert same is None
+    assert duel(runs, "ours", "lof", "auroc") is None
+
+
+def test_equal_detectors_tie_everywhere() -> None:
+    runs = [outcome(name, who, 0.7) for name in "abc" for who in ("ours", "knn")]
+    found = duel(runs, "ours", "knn", "auroc")
+    assert found is not None
+    assert (found.wins, found.ties, found.losses, found.p) == (0, 3, 0, 1.0)
+
+
+def test_means_are_over_sets_whatever_the_number_of_seeds_and_ranks_count_a_failure_as_last() -> None:
+    runs = [
+        outcome("1_a", "ours", 0.9),
+        outcome("1_a", "ours", 0.7, seed=1),
+        outcome("10_b", "ours", 0.5),
+        outcome("2_c", "ours", 0.6),
+        outcome("1_a", "knn", 0.85, baseline=True),
+        outcome("10_b", "knn", 0.4, baseline=True),
+        Outcome(set="2_c", seed=0, detector="knn", baseline=True, failure="out of memory"),
+    ]
+    table = make_table(runs)
+    assert table.sets == ("1_a", "2_c", "10_b")
+    ours, knn = sorted(table.rows, key=lambda row: row.baseline)
+    assert ours.auroc == pytest.approx((0.8 + 0.5 + 0.6) / 3)
+    assert (knn.auroc, knn.sets) == (pytest.approx((0.85 + 0.4) / 2), 2)
+    assert (ours.auroc_rank, knn.auroc_rank) == (pytest.approx((2 + 1 + 1) / 3), pytest.approx((1 + 2 + 2) / 3))
+    assert ours.fit_seconds == 2.0
+    assert [(each.detector, each.against) for each in table.duels if each.metric == "auroc"] == [("ours", "knn")]
+    assert "Means over fewer sets than others have: knn (2)." in as_markdown(table)
+
+
+def test_a_reference_file_stands_beside_what_was_measured(tmp_path: Path) -> None:
+    (tmp_path / "reference.csv").write_text("set,model,auroc,auprc\n1_a,KNN,0.8,0.25\n")
+    table = make_table([outcome("1_a", "ours", 0.9, ap=0.2), *read_reference(tmp_path / "reference.csv")])
+    assert table.per_set["average_precision"] == {"1_a": {"ours": 0.2, "ref:KNN": 0.25}}
+    assert [(each.metric, each.against, each.wins, each.losses) for each in table.duels] == [
+        ("auroc", "ref:KNN", 1, 0),
+        ("average_precision", "ref:KNN", 0, 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "expected a folder with npz files"),
+        (["--seeds", "4-"], "expected numbers such as 0-4"),
+        (["--detectors", "nn"], "there is no detector 'nn'"),
+    ],
+)
+def test_a_command_that_makes_no_sense_is_refused(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err

@@ -103,7 +103,7 @@ def _read_csv(path: Path) -> "pl.DataFrame":
 
     _check_header(path)
     try:
-        frame = pl.read_csv(path, infer_schema_length=None, try_parse_dates=True)
+        frame = pl.read_csv(path, infer_schema_length=None)
     except pl.exceptions.ComputeError:
         _check_widths(path)
         raise

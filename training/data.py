@@ -12,7 +12,7 @@ from training.errors import RunError
 
 TEXT = (pl.String, pl.Categorical, pl.Enum)
 EXPECTED = "expected numbers, true/false or text"
-DATE = r"^(\d{1,4}[-/]\d{1,2}[-/]\d{1,4}|\d{1,2}\.\d{1,2}\.\d{4})\b"  # one that polars leaves as text
+DATE = r"^(\d{1,4}[-/]\d{1,2}[-/]\d{1,4}|\d{1,2}\.\d{1,2}\.\d{4}|\d{1,2}:\d{2}:\d{2})(\b|T)"  # in a file of text
 
 
 class Data(NamedTuple):
@@ -122,7 +122,7 @@ def _categories(column: pl.Series, normal: pl.Series, max_categories: int) -> tu
     row, value = first_value(text)
     if text.str.contains(DATE).sum() > filled / 2:
         raise RunError(
-            f"column {column.name!r}, row {row}: {EXPECTED}, got the date {value}; --ignore it, or make it a number"
+            f"column {column.name!r}, row {row}: {EXPECTED}, got the date or time {value}; --ignore it, or make it a number"
         )
     known = normal.cast(pl.String).drop_nulls()
     if known.is_empty():  # what anomalies hold must not shape the model

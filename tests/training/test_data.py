@@ -123,8 +123,11 @@ def test_a_label_that_cannot_be_read_is_refused_by_row(table: pl.DataFrame, sent
     [
         ([None, date(2026, 1, 2)], r"column 'a', row 2: expected numbers, true/false or text, got the date or time 2026-01-02"),
         ([datetime(2026, 1, 2, 3, 4)], r"row 1: .* got the date or time 2026-01-02 03:04:00"),  # noqa: DTZ001
-        (["31/12/2025", "1/2/2026"] * 9, r"row 1: .* got the date 31/12/2025"),
-        (["31.12.2025"], r"got the date 31\.12\.2025"),
+        (["31/12/2025", "1/2/2026"] * 9, r"row 1: .* got the date or time 31/12/2025"),
+        (["2026-01-02T03:04:05Z"], r"got the date or time 2026-01-02T03:04:05Z"),
+        (["2026-01-02 03:04:05"], r"got the date or time 2026-01-02 03:04:05"),
+        (["03:04:05"], r"got the date or time 03:04:05"),
+        (["31.12.2025"], r"got the date or time 31\.12\.2025"),
         ([[1.0, 2.0]], r"row 1: .* got List\(Float64\)"),
         ([{"x": 1}], r"row 1: .* got Struct"),
         ([b"x"], r"row 1: .* got Binary"),
@@ -142,6 +145,11 @@ def test_a_column_that_is_no_feature_is_refused_with_its_first_row(values: list[
 def test_what_float32_cannot_hold_is_refused_by_column_and_row(value: float) -> None:
     with pytest.raises(InvalidTable, match="column 'a', row 3: expected a finite number within float32"):
         prepare(frame(a=[1.0, None, value]))
+
+
+@pytest.mark.parametrize("text", ["1.2.3", "10.0.0.1", "16:9", "a-1-2", "1-2"])
+def test_what_only_looks_a_little_like_a_date_is_a_category(text: str) -> None:
+    assert prepare(frame(a=[text, "other", text])).features[0].kind == "categorical"
 
 
 def test_an_unknown_column_is_refused_and_the_known_ones_named() -> None:

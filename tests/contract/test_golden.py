@@ -1,0 +1,90 @@
+"""Artifacts that were published once load for ever, and answer what they answered."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from service.artifact import FORMAT_MAJOR, version_of
+from service.detector import Detector
+from tests.contract.make_golden import FOLDER, Golden, write
+
+PATHS = sorted(FOLDER.glob("*.onnx"))
+
+
+@pytest.fixture(scope="module", params=PATHS, ids=lambda path: path.stem)
+def path(request: pytest.FixtureRequest) -> Path:
+    return Path(request.param)
+
+
+@pytest.fixture(scope="module")
+def golden(path: Path) -> Golden:
+    return msgspec.json.decode(path.with_suffix(".json").read_bytes(), type=Golden)
+
+
+@pytest.fixture(scope="module")
+def detector(path: Path) -> Detector:
+    return Detector.from_bytes(path.read_bytes())
+
+
+def array(values: object) -> np.ndarray:  # type: ignore[type-arg]
+    return np.array(values, dtype=np.float32)  # None becomes NaN
+
+
+def test_there_is_one_of_the_present_major_format() -> None:
+    assert any(path.stem.rpartition("-")[2].startswith(f"{FORMAT_MAJOR}.") for path in PATHS)
+
+
+def test_it_is_the_file_that_was_published(path: Path, golden: Golden, detector: Detector) -> None:
+    assert version_of(path.read_bytes()) == golden.version == detector.version
+    assert path.stem == f"{golden.variant}-{detector.manifest.format}"
+
+
+def test_its_features_and_threshold_are_what_they_were(golden: Golden, detector: Detector) -> None:
+    assert detector.manifest.features == golden.features
+    assert {feature.kind for feature in golden.features} == {"numeric", "boolean", "categorical"}
+    assert detector.threshold == golden.threshold
+    assert detector.table.n == golden.calibration_rows
+
+
+def test_it_answers_what_it_answered(golden: Golden, detector: Detector) -> None:
+    rows_ND = array(golden.rows)
+    explanation = detector.explain(rows_ND)
+    np.testing.assert_allclose(explanation.score, array(golden.score), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(explanation.contributions, array(golden.contributions), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(detector.encode(rows_ND), array(golden.latent), rtol=1e-4, atol=1e-5)
+    usual_D = np.nanmax(np.abs(array(golden.reconstruction)), axis=0)
+    difference_ND = np.abs(explanation.reconstruction - array(golden.reconstruction))
+    assert (difference_ND <= 1e-4 * usual_D + 1e-9).all()
+    one_rank = 1.01 / (golden.calibration_rows + 1)  # a score at the edge may fall on its other side
+    np.testing.assert_allclose(explanation.p_value, array(golden.p_value), atol=one_rank)
+    np.testing.assert_allclose(detector.score(rows_ND).score, array(golden.score), rtol=1e-4, atol=1e-6)
+
+
+def test_its_rows_try_everything(golden: Golden) -> None:
+    assert None in golden.score
+    assert max(score for score in golden.score if score is not None) > 1e6
+    alarms = [score is not None and score > golden.threshold.score for score in golden.score]
+    assert 5 <= sum(alarms) <= 15
+
+
+def test_it_is_small_enough_to_be_kept(path: Path) -> None:
+    assert path.stat().st_size + path.with_suffix(".json").stat().st_size < 60_000
+
+
+def test_it_is_never_written_over(golden: Golden) -> None:
+    with pytest.raises(FileExistsError, match="stays as it is"):
+        write(golden.variant)
+
+
+def test_neither_torch_nor_training_is_needed_to_load_it(path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from service.detector import Detector\n"
+        "Detector.from_bytes(Path(sys.argv[1]).read_bytes())\n"
+        "print([name for name in ('torch', 'training', 'polars', 'sklearn') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

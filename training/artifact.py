@@ -53,6 +53,7 @@ def make_artifact(prepared: Prepared, trial: Trial, config: RunConfig) -> Artifa
             variant=msgspec.to_builtins(trial.config)["variant"],
             hyper_parameters=msgspec.to_builtins(trial.config),
             seed=config.seed,
+            stores_rows=member.stores_rows,
             parameter_count=sum(parameter.numel() for parameter in member.parameters()),
         ),
         producer=Producer(

@@ -88,6 +88,17 @@ class Member(nn.Module):
         outputs_NE, latent_NK = self(self.encoding.inputs(encoded))
         return Assessment(self.encoding.errors(outputs_NE, encoded), outputs_NE, latent_NK)
 
+    @property
+    def stores_rows(self) -> Literal["none", "averages", "rows"]:
+        """What of the training rows the artifact will contain, beyond what a network's weights hold."""
+        return "none"
+
+    def begin(self, fit_rows: Encoded) -> None:
+        """Before the loop: what has to be known of the fit rows beyond their encoding."""
+
+    def settle(self, fit_rows: Encoded, held_out: Encoded, seed: int) -> None:
+        """After the loop: what follows from the fitted network in closed form."""
+
     def sampling(self, encoded: Encoded) -> Sampling | None:  # noqa: ARG002 - most members cannot
         """How codes of new rows are drawn, from the fit rows; None where most of the code space decodes to nothing real."""
         return None

@@ -1,4 +1,4 @@
-"""One artifact of every member, made by training and loaded by the service."""
+"""Artifacts made by training and loaded by the service."""
 
 from collections.abc import Callable
 from functools import cache
@@ -13,17 +13,20 @@ from tests.training import tables
 from training.artifact import make_artifact
 from training.config import RunConfig, load_config
 from training.core import Core
-from training.models import VARIANTS, ModelConfig
+from training.models import ModelConfig
+from training.models.denoising import DenoisingConfig
 from training.models.masked import MaskedConfig
 from training.models.quantized import QuantizedConfig
 from training.models.variational import VariationalConfig
 from training.trial import Prepared, fit_trial, prepare_rows
 
-# every member, and those settings that make a graph of another kind
-MEMBERS: dict[str, ModelConfig] = {variant: config() for variant, config in sorted(VARIANTS.items())} | {
-    "masked": MaskedConfig(score_rounds=1),
+# graphs of every kind; tests/training/models takes each member through a whole run
+MEMBERS: dict[str, ModelConfig] = {
+    "linear": LinearConfig(),
+    "denoising": DenoisingConfig(),
     "quantized by distance": QuantizedConfig(score="distance"),
     "variational by probability": VariationalConfig(score="probability", score_draws=2),
+    "masked": MaskedConfig(score_rounds=1),
 }
 
 

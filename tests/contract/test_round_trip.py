@@ -1,4 +1,4 @@
-"""Training writes, the service reads, and both mean the same; for every member of the family."""
+"""Training writes, the service reads, and both mean the same."""
 
 import json
 

@@ -42,6 +42,7 @@ def fit(
 
     ValueError when the loss stops being a number.
     """
+    member.begin(member.encoding.encode(fit_rows_ND))
     member.to(torch.float64 if config.precision == "float64" else torch.float32)
     dtype = next(member.parameters()).dtype
     train = member.encoding.encode(fit_rows_ND.to(dtype))
@@ -95,6 +96,7 @@ def fit(
     if config.patience:
         member.load_state_dict(best_weights)
     member.to(torch.float32).eval()
+    member.settle(member.encoding.encode(fit_rows_ND), member.encoding.encode(validation_rows_ND), seed)
     return Fitted(epoch, best_epoch, best)
 
 

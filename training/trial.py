@@ -74,8 +74,6 @@ def fit_trial(
         epochs = config.fit.epochs_for(len(split.fit_ND))
         config = msgspec.structs.replace(config, fit=msgspec.structs.replace(config.fit, epochs=epochs))
         member = config.build(encoding)
-        fit_rows, held_out = (encoding.encode(torch.from_numpy(rows)) for rows in (split.fit_ND, split.validation_ND))
-        member.begin(fit_rows)
         fitted = fit(
             member,
             torch.from_numpy(split.fit_ND),
@@ -86,7 +84,6 @@ def fit_trial(
         )
     except ValueError as error:
         raise RunError(str(error)) from error
-    member.settle(fit_rows, held_out, run.seed)
     core = Core(member).eval()
     residual_D = core.weigh(torch.from_numpy(split.validation_ND))
     return Trial(config, core, fitted, residual_D, perf_counter() - started)

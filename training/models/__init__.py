@@ -6,6 +6,7 @@ the union below. Nothing else changes: fitting, scoring, calibration, export and
 
 from typing import get_args
 
+from training.models.associative import AssociativeConfig
 from training.models.contractive import ContractiveConfig
 from training.models.denoising import DenoisingConfig
 from training.models.linear import LinearConfig
@@ -26,6 +27,7 @@ ModelConfig = (
     | VariationalConfig
     | QuantizedConfig
     | MaskedConfig
+    | AssociativeConfig
 )
 
 VARIANTS: dict[str, type[ModelConfig]] = {config.__struct_config__.tag: config for config in get_args(ModelConfig)}

@@ -15,6 +15,7 @@ from training.config import RunConfig, load_config
 from training.core import Core
 from training.models import ModelConfig
 from training.models.denoising import DenoisingConfig
+from training.models.linear import LinearConfig
 from training.models.masked import MaskedConfig
 from training.models.quantized import QuantizedConfig
 from training.models.variational import VariationalConfig

@@ -20,6 +20,7 @@ from service.safety import parse_model, read_manifest
 
 Float32 = NDArray[np.float32]
 DEFAULT_MAX_BYTES = 256 * 2**20
+RUN_ROWS = 4096  # rows of one run of the graph
 
 
 class Scores(NamedTuple):
@@ -83,19 +84,19 @@ class Detector:
 
     def score(self, rows_ND: Float32) -> Scores:
         """[N, D] -> scores and p-values [N]; NaN only where no cell of the row is observed."""
-        return Scores(*self._scoring.run([SCORE, P_VALUE], {INPUT: rows_ND}))
+        return Scores(*_run(self._scoring, [SCORE, P_VALUE], INPUT, rows_ND))
 
     def explain(self, rows_ND: Float32) -> Explanation:
         """[N, D] -> scores, p-values, contributions [N, D] that sum to the score, and the expected values [N, D]."""
-        return Explanation(*self._whole.run([SCORE, P_VALUE, CONTRIBUTIONS, RECONSTRUCTION], {INPUT: rows_ND}))
+        return Explanation(*_run(self._whole, [SCORE, P_VALUE, CONTRIBUTIONS, RECONSTRUCTION], INPUT, rows_ND))
 
     def reconstruct(self, rows_ND: Float32) -> Float32:
         """[N, D] -> [N, D] with the missing filled in and the noise removed, original units."""
-        return _run(self._whole, RECONSTRUCTION, INPUT, rows_ND)
+        return _run(self._whole, [RECONSTRUCTION], INPUT, rows_ND)[0]
 
     def encode(self, rows_ND: Float32) -> Float32:
         """[N, D] -> codes [N, K]."""
-        return _run(self._whole, LATENT, INPUT, rows_ND)
+        return _run(self._whole, [LATENT], INPUT, rows_ND)[0]
 
     @property
     def can_decode(self) -> bool:
@@ -111,7 +112,7 @@ class Detector:
         """Codes [N, K] -> rows [N, D]; ValueError where can_decode is false."""
         if self._decoder is None:
             raise ValueError("this model's reconstruction needs the row as well as the code")
-        return _run(self._decoder, RECONSTRUCTION, LATENT, codes_NK)
+        return _run(self._decoder, [RECONSTRUCTION], LATENT, codes_NK)[0]
 
     def sample(self, count: int, seed: int) -> Float32:
         """Draw codes as the manifest says and decode them: [count, D] made-up rows, the same for the same seed.
@@ -152,9 +153,10 @@ class Detector:
                 raise InvalidArtifact(f"the self-test failed: {name} differs from what training computed")
 
 
-def _run(session: ort.InferenceSession, output: str, source: str, values: Float32) -> Float32:
-    result: Float32 = session.run([output], {source: values})[0]
-    return result
+def _run(session: ort.InferenceSession, outputs: list[str], source: str, values: Float32) -> list[Float32]:
+    """Many rows go in parts: inner tensors are wider than rows, and a whole bulk of them would fill the memory."""
+    parts = [session.run(outputs, {source: values[i : i + RUN_ROWS]}) for i in range(0, max(1, len(values)), RUN_ROWS)]
+    return parts[0] if len(parts) == 1 else [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
 
 def _close(got: Float32, expected: Float32, *, steps: float) -> bool:

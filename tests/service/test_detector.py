@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from service.detector import Detector
+from service.detector import RUN_ROWS, Detector
 from service.errors import InvalidArtifact
 from tests.artifacts import MIXED, NUMERIC, make_artifact, sample_rows
 
@@ -101,3 +101,15 @@ def test_the_self_test_finds_a_score_that_training_did_not_compute():
 def test_two_seeds_make_two_models_and_one_seed_one():
     assert make_artifact(seed=1) == make_artifact(seed=1)
     assert make_artifact(seed=1) != make_artifact(seed=2)
+
+
+def test_a_bulk_of_rows_is_answered_as_its_parts_are() -> None:
+    detector = Detector.from_bytes(make_artifact())
+    rows_ND = np.random.default_rng(0).normal(size=(2 * RUN_ROWS + 3, detector.width)).astype(np.float32)
+    for start in range(0, len(rows_ND), RUN_ROWS):
+        part = slice(start, start + RUN_ROWS)
+        assert np.array_equal(detector.score(rows_ND).score[part], detector.score(rows_ND[part]).score)
+        assert np.array_equal(
+            detector.explain(rows_ND).contributions[part], detector.explain(rows_ND[part]).contributions
+        )
+    assert detector.encode(rows_ND[:0]).shape == (0, detector.latent_width)

@@ -167,7 +167,7 @@ async def sample(
         variant = detector.manifest.model.variant
         raise NotSampleable(
             f"model {served.name} cannot make up rows: the code space of the variant {variant} has holes, and what lies in "
-            "them decodes to nothing real; variational and quantized models can"
+            "them decodes to nothing real"
         )
 
     def answer() -> bytes:

@@ -87,8 +87,8 @@ class Encoding(nn.Module):
 
     @property
     def scale_D(self) -> Tensor:
-        """[D] raw units of one encoded unit of each number; 0 for what is no number."""
-        return (self.scale_E * self.numeric_E) @ self.members_ED
+        """[D] raw units of one encoded unit of each number with Gaussian errors; 0 for the rest, whose noise is in their likelihood."""
+        return (self.scale_E * self.gaussian_E) @ self.members_ED
 
     def encode(self, x_ND: Tensor) -> Encoded:
         """Raw rows, NaN = missing -> encoded values and the mask."""

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 import torch
 
+from service.artifact import Feature
 from tests.training import tables
 from training.core import Core
 from training.data import describe, prepare
@@ -83,6 +84,16 @@ def test_fitting_lowers_the_loss(variant: str) -> None:
     short = msgspec.structs.replace(config.fit, epochs=15)
     fit(member, ROWS, ROWS, short, seed=0, on_epoch=lambda epoch: losses.append(epoch.loss))
     assert losses[-1] < losses[0]
+
+
+def test_numbers_taken_as_probabilities_are_made_up_without_gaussian_noise(variant: str) -> None:
+    rows_ND = torch.rand((100, 3), generator=torch.Generator().manual_seed(0))
+    encoding = Encoding([Feature(name=name, kind="numeric") for name in "abc"], rows_ND.numpy(), "bce")
+    config = msgspec.convert({"variant": variant}, ModelConfig)
+    member = config.resolve(encoding).build(encoding)
+    fit(member, rows_ND[:80], rows_ND[80:], msgspec.structs.replace(config.fit, epochs=1), seed=0)
+    sampling = member.sampling(encoding.encode(rows_ND))
+    assert sampling is None or sampling.noise == (0.0, 0.0, 0.0)
 
 
 @torch.no_grad()

@@ -79,7 +79,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     table = Table(title=f"{comparison.name}: members compared", title_justify="left")
     headings = ("variant", "held-out error", "power", "AUROC", "AP", "KiB", "fit s", "µs, 1 row", "µs/row, 1,024")
     for heading in headings:
-        table.add_column(heading, justify="left" if heading == "variant" else "right")
+        table.add_column(heading, justify="left" if heading == "variant" else "right", no_wrap=heading == "variant")
     for it in comparison.candidates:
         labelled = ["-" if value is None else f"{value:.4f}" for value in (it.auroc, it.average_precision)]
         cost = [

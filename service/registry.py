@@ -18,13 +18,12 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from service.artifact import MODEL_FILE, MODEL_NAME
+from service.artifact import MODEL_FILE, MODEL_NAME, POINTER
 from service.calibration import Threshold
 from service.detector import DEFAULT_MAX_BYTES, Detector
 from service.errors import HourglassError, InvalidArtifact, ThresholdNotStored, UncertifiableAlpha, UnknownModel
 from service.schema import Schema
 
-POINTER_FILE = "current"
 THRESHOLD_FILE = "threshold.json"
 _VERSION = re.compile(r"[0-9a-f]{64}")
 
@@ -69,6 +68,7 @@ class Registry:
         self._errors: dict[str, str] = {}
         self._seen: dict[str, tuple[object, ...]] = {}  # what the folder looked like when it was last acted on
         self._ignored: set[str] = set()
+        self._unreadable: str | None = None  # why the folder itself could not be looked into, the last time
         self._changing = asyncio.Lock()
 
     @property
@@ -113,15 +113,20 @@ class Registry:
                 _write_atomically, self._folder / name / THRESHOLD_FILE, msgspec.json.encode(stored)
             )
             self._served = {**self._served, name: replace(served, threshold=threshold)}
+            self._seen.pop(name, None)  # the file may be taken away again before anybody looks
             self._errors.pop(name, None)
             return self._served[name]
 
     def _names(self) -> list[str]:
         """Names of folders with a pointer, and of models in service, whose folder may have gone."""
         try:
-            folders = [folder for folder in self._folder.iterdir() if (folder / POINTER_FILE).exists()]
-        except OSError:
-            folders = []
+            folders = [folder for folder in self._folder.iterdir() if _is_model(folder)]
+            unreadable = None
+        except OSError as error:
+            folders, unreadable = [], error.strerror
+        if unreadable and unreadable != self._unreadable:
+            _logger.error("%s cannot be read: %s", self._folder, unreadable)
+        self._unreadable = unreadable
         for folder in folders:
             if not MODEL_NAME.fullmatch(folder.name) and folder.name not in self._ignored:
                 self._ignored.add(folder.name)
@@ -131,7 +136,7 @@ class Registry:
     async def _look_at(self, name: str, *, again: bool) -> Load:
         folder, before = self._folder / name, self._served.get(name)
         version = before.detector.version if before else None
-        seen = (_signature(folder / POINTER_FILE), _signature(folder / THRESHOLD_FILE))
+        seen = (_signature(folder / POINTER), _signature(folder / THRESHOLD_FILE))
         if seen == self._seen.get(name) and not again:
             return Load(name, "unchanged", version)
         self._seen[name] = seen
@@ -193,16 +198,25 @@ def load_file(path: Path, name: str, *, threads: int = 1, max_bytes: int = DEFAU
     return Served(name, detector, Schema.of(detector.manifest), detector.threshold, status.st_mtime)
 
 
+def _is_model(folder: Path) -> bool:
+    """Whether there is a pointer, or may be: of a model's folder that is closed to us, looking at it says why."""
+    try:
+        (folder / POINTER).stat()
+    except PermissionError:
+        return MODEL_NAME.fullmatch(folder.name) is not None
+    except OSError:
+        return False
+    return True
+
+
 def _read_pointer(folder: Path) -> str:
     try:
-        with (folder / POINTER_FILE).open("rb") as file:
+        with (folder / POINTER).open("rb") as file:
             version = file.read(200).decode(errors="replace").strip()
     except OSError as error:
-        raise InvalidArtifact(f"{folder / POINTER_FILE} cannot be read: {error.strerror}") from error
+        raise InvalidArtifact(f"{folder / POINTER} cannot be read: {error.strerror}") from error
     if not _VERSION.fullmatch(version):
-        raise InvalidArtifact(
-            f"{folder / POINTER_FILE} holds {version[:80]!r}, expected a version (64 hexadecimal digits)"
-        )
+        raise InvalidArtifact(f"{folder / POINTER} holds {version[:80]!r}, expected a version (64 hexadecimal digits)")
     return version
 
 

@@ -1,8 +1,11 @@
 """The registry: what is on disk comes into service, whole; what is wrong there does not, and is visible."""
 
 import asyncio
+import errno
 import logging
+import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,22 @@ def registry_of(folder: Path, **options: int) -> Registry:
 
 def look(registry: Registry, name: str | None = None) -> dict[str, str]:
     return {each.name: each.outcome for each in asyncio.run(registry.look(name))}
+
+
+def close(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
+    """What is in these folders can no longer be reached, as for a user without permission; root could."""
+
+    def refusing(method: Callable[..., object]) -> Callable[..., object]:
+        def refuse(path: Path, *arguments: object, **options: object) -> object:
+            entered = path if method.__name__ == "iterdir" else path.parent
+            if any(folder == entered or folder in entered.parents for folder in folders):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return method(path, *arguments, **options)
+
+        return refuse
+
+    for name in ("stat", "open", "iterdir"):
+        monkeypatch.setattr(Path, name, refusing(getattr(Path, name)))
 
 
 def version_in_service(registry: Registry, name: str = "pump") -> str:
@@ -66,6 +85,26 @@ class TestLooking:
         (folder / "fan" / "0").mkdir(parents=True)
         assert look(registry) == {"pump": "unchanged"}
         assert registry.errors == {}
+
+    def test_a_folder_that_is_closed_to_the_service_hides_no_other(self, folder, monkeypatch):
+        """A volume's lost+found, and a model's folder of another user."""
+        publish(folder, "fan", make_artifact())
+        (folder / "lost+found").mkdir()
+        close(monkeypatch, folder / "lost+found", folder / "fan")
+        registry = registry_of(folder)
+        assert look(registry) == {"fan": "failed", "pump": "loaded"}
+        assert registry.errors == {"fan": f"{folder / 'fan' / 'current'} cannot be read: Permission denied"}
+
+    def test_a_models_folder_that_cannot_be_looked_into_is_said_once_and_what_is_in_service_stays(
+        self, registry, folder, monkeypatch, caplog
+    ):
+        close(monkeypatch, folder)
+        assert look(registry) == {"pump": "failed"}
+        look(registry)
+        assert [line for line in caplog.messages if "current" not in line] == [
+            f"{folder} cannot be read: Permission denied"
+        ]
+        assert list(registry.served) == ["pump"]
 
     def test_a_folder_whose_name_is_no_models_name_is_ignored_and_said_so_once(self, registry, folder, caplog):
         publish(folder, "Pump 2", make_artifact())
@@ -220,6 +259,13 @@ class TestThresholds:
         look(restarted)
         assert other.find("pump").threshold == restarted.find("pump").threshold == registry.find("pump").threshold
         assert load(folder / "pump")[0].threshold == registry.find("pump").threshold
+
+    def test_taking_it_back_is_taking_the_file_away_however_soon(self, registry, folder):
+        before = registry.find("pump").threshold
+        self.change(registry, 0.1)
+        (folder / "pump" / "threshold.json").unlink()
+        look(registry)
+        assert registry.find("pump").threshold == before
 
     def test_what_cannot_be_certified_is_refused_and_changes_nothing(self, registry, folder):
         before = registry.find("pump")

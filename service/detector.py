@@ -20,7 +20,7 @@ from service.safety import parse_model, read_manifest
 
 Float32 = NDArray[np.float32]
 DEFAULT_MAX_BYTES = 256 * 2**20
-RUN_ROWS = 4096  # rows of one run of the graph
+RUN_CELLS = 2**17  # of one run of the graph; what a member makes of a cell inside can be a hundred times as much
 
 
 class Scores(NamedTuple):
@@ -155,7 +155,8 @@ class Detector:
 
 def _run(session: ort.InferenceSession, outputs: list[str], source: str, values: Float32) -> list[Float32]:
     """Many rows go in parts: inner tensors are wider than rows, and a whole bulk of them would fill the memory."""
-    parts = [session.run(outputs, {source: values[i : i + RUN_ROWS]}) for i in range(0, max(1, len(values)), RUN_ROWS)]
+    rows = max(1, RUN_CELLS // values.shape[1])
+    parts = [session.run(outputs, {source: values[i : i + rows]}) for i in range(0, max(1, len(values)), rows)]
     return parts[0] if len(parts) == 1 else [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
 

@@ -84,6 +84,27 @@ def test_top_limits_the_list_and_ten_is_the_default(client, tmp_path):
             assert problem.json()["detail"].startswith("top: ")
 
 
+def test_a_short_request_cannot_ask_for_an_answer_without_end(tmp_path):
+    wide = tuple(artifact.Feature(name=f"f{i}", kind="numeric") for i in range(300))
+    publish(tmp_path, "wide", make_artifact(wide, sampling=artifact.Sampling(kind="normal", noise=(0.0,) * 300)))
+    with serving(tmp_path) as client:
+        raw = {"content": bytes(4 * 300 * 3500), "headers": {"content-type": "application/octet-stream"}}
+        for what, request, sentence in (
+            ("explain?top=1000", raw, "expected at most 1048576 contributions in one answer, got 3500 rows of 300"),
+            (
+                "sample",
+                {"json": {"count": 30000}},
+                "expected at most 8388608 values in one answer, got 30000 rows of 300",
+            ),
+            ("decode", {"json": {"codes": [[1, 2]] * 30000}}, "expected at most 8388608 values in one answer"),
+        ):
+            problem = client.post(f"/v1/{what}", **request)
+            assert (problem.status_code, problem.json()["type"]) == (413, "/docs#too-many-rows")
+            assert problem.json()["detail"].startswith(sentence)
+        assert client.post("/v1/explain", **raw).status_code == 200
+        assert len(client.post("/v1/sample", json={"count": 3}).json()["rows"]) == 3
+
+
 def test_an_unseen_category_is_scored_as_stranger_than_any_known_one_and_shown_as_sent(client):
     rows = [[0.1, True, site, 0.2] for site in ("north", "south", "west", "atlantis")]
     answer = post(client, "mixed", "explain", rows)

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from service.errors import HourglassError, InvalidSettings
-from service.settings import Settings, read_settings
+from service.settings import Settings, read_settings, variables
 
 GRACEFUL_SECONDS = 30  # for what is in flight when the service is told to stop
 
@@ -31,6 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  or Python complains once more at exit
         return 0
+    except OSError as error:  # a folder that may not be entered, a disk that fails
+        print(f"hourglass: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
+        return 2
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -92,18 +95,22 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--host", help=f"address to listen on (default: {defaults.host})")
     command.add_argument("--port", type=int, help=f"port to listen on, 0 for any free one (default: {defaults.port})")
     command.add_argument("--workers", type=int, help=f"processes (default: {defaults.workers})")
-    command.epilog = "Every setting can also come from the environment: HOURGLASS_MODELS, HOURGLASS_PORT, …"
+    command.epilog = f"Every setting can also come from the environment: {', '.join(variables())}."
     command.set_defaults(run=serve)
 
     command = commands.add_parser("score", help="score the rows of a CSV or Parquet file", allow_abbrev=False)
-    command.add_argument("model", type=Path, metavar="MODEL", help="a model.onnx, or a model's folder: MODELS/<name>")
+    command.add_argument(
+        "model", type=Path, metavar="MODEL", help="a model.onnx, or a folder: MODELS/<name>, or a version's in it"
+    )
     command.add_argument("data", type=Path, metavar="DATA", help="a .csv or .parquet file")
     command.add_argument("--output", type=Path, help="write the rows with their scores here, as .csv or .parquet")
     command.add_argument("--alpha", type=_rate, help="false-alarm rate, in place of the model's own")
     command.set_defaults(run=score)
 
     command = commands.add_parser("inspect", help="print what a model says of itself", allow_abbrev=False)
-    command.add_argument("model", type=Path, metavar="MODEL", help="a model.onnx, or a model's folder: MODELS/<name>")
+    command.add_argument(
+        "model", type=Path, metavar="MODEL", help="a model.onnx, or a folder: MODELS/<name>, or a version's in it"
+    )
     command.add_argument("--json", action="store_true", help="print the manifest as JSON")
     command.set_defaults(run=inspect)
     return parser

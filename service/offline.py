@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from service.artifact import MODEL_FILE, Feature
+from service.artifact import MODEL_FILE, POINTER, Feature, locate
 from service.calibration import Threshold
 from service.errors import InvalidTable
 from service.registry import Served, load, load_file
@@ -31,8 +31,13 @@ STORED = {
 
 
 def open_model(path: Path, *, alpha: float | None = None) -> tuple[Served, str | None]:
-    """A model file, or a model's folder with the version and threshold in force there; and what is wrong with that threshold."""
-    served, problem = load(path) if path.is_dir() else (load_file(path, _name_of(path)), None)
+    """A model file, a version's folder, or a model's, with the threshold in force; and what is wrong with that threshold."""
+    path = path.absolute()  # its name is the model's, also of `.`
+    if (path / POINTER).is_file():
+        served, problem = load(path)
+    else:
+        file = locate(path)
+        served, problem = load_file(file, _name_of(file)), None
     if alpha is None:
         return served, problem
     current = served.threshold
@@ -70,7 +75,7 @@ def write_table(frame: "pl.DataFrame", path: Path) -> None:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
-        raise InvalidTable(f"{path} cannot be written: {error.strerror}") from error
+        raise InvalidTable(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

@@ -31,7 +31,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 def read_settings(environ: Mapping[str, str], **flags: object) -> Settings:
     """The settings; flags that are not None win. InvalidSettings names the variable or flag that is wrong."""
-    known = {PREFIX + name.upper(): name for name in Settings.__struct_fields__}
+    known = variables()
     given = {variable: value for variable, value in environ.items() if variable.startswith(PREFIX)}
     if unknown := sorted(given.keys() - known.keys()):
         raise InvalidSettings(f"{unknown[0]} is not a setting; the settings are {', '.join(sorted(known))}")
@@ -49,6 +49,11 @@ def read_settings(environ: Mapping[str, str], **flags: object) -> Settings:
             what = str(error).partition(" - at")[0].replace("`", "")
             raise InvalidSettings(f"{sources[name]} is {value!r}: {what[0].lower()}{what[1:]}") from error
     return msgspec.convert(values, Settings, strict=False, dec_hook=_decode_path)
+
+
+def variables() -> dict[str, str]:
+    """Environment variable -> field of Settings."""
+    return {PREFIX + name.upper(): name for name in Settings.__struct_fields__}
 
 
 def _decode_path(_: type, value: object) -> Path:

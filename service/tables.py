@@ -101,7 +101,7 @@ def first_value(column: "pl.Series") -> tuple[int, object]:
 def _read_csv(path: Path) -> "pl.DataFrame":
     import polars as pl
 
-    _check_header(path)
+    header = _read_header(path)
     try:
         frame = pl.read_csv(path, infer_schema_length=None)
     except pl.exceptions.ComputeError:
@@ -109,7 +109,9 @@ def _read_csv(path: Path) -> "pl.DataFrame":
         raise
     if frame[:, -1].null_count():
         frame = frame.filter(~pl.int_range(frame.height, eager=True).is_in(_check_widths(path)))
-    return frame.with_columns(_tidy(column) for column in frame if column.dtype == pl.String).rename(str.strip)
+    if len(header) == frame.width:
+        frame.columns = header  # polars leaves spaces and doubled quotes as they are
+    return frame.with_columns(_tidy(column) for column in frame if column.dtype == pl.String)
 
 
 def _tidy(column: "pl.Series") -> "pl.Series":
@@ -122,8 +124,8 @@ def _tidy(column: "pl.Series") -> "pl.Series":
     return numbers if numbers.null_count() == text.null_count() < len(text) else text
 
 
-def _check_header(path: Path) -> None:
-    """Polars renames a repeated column silently; we refuse it."""
+def _read_header(path: Path) -> list[str]:
+    """The columns' names. Polars renames a repeated one silently; we refuse it."""
     with path.open(newline="", encoding="utf-8-sig") as lines:
         header = [name.strip() for name in next(csv.reader(lines), [])]
     repeated = next((name for name in header if header.count(name) > 1), None)
@@ -131,6 +133,7 @@ def _check_header(path: Path) -> None:
         raise InvalidTable(f"{path} has the column {repeated!r} more than once")
     if len(header) == 1 and (other := next((sign for sign in ";\t|" if sign in header[0]), None)):
         raise InvalidTable(f"{path}: expected cells separated by commas, got a header with {other!r} between names")
+    return header
 
 
 def _check_widths(path: Path) -> list[int]:

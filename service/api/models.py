@@ -80,7 +80,7 @@ class ThresholdChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     alpha: Rate | UnsetType = UNSET
     delta: Rate | UnsetType = UNSET
-    uncertified: bool = False  # take the marginal rule: alpha on average, without the confidence 1 - delta
+    uncertified: bool | UnsetType = UNSET  # true: the marginal rule, alpha on average without the confidence 1 - delta
 
 
 class Reloaded(msgspec.Struct, frozen=True):
@@ -119,7 +119,8 @@ async def change_threshold(
         current = served.threshold
         alpha = current.alpha if change.alpha is UNSET else change.alpha
         delta = current.delta if change.delta is UNSET else change.delta
-        served = await service.registry.set_threshold(name, StoredThreshold(alpha, delta, change.uncertified))
+        uncertified = not current.certified if change.uncertified is UNSET else change.uncertified
+        served = await service.registry.set_threshold(name, StoredThreshold(alpha, delta, uncertified))
     return ModelSummary(**_summary(served, service))
 
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -94,6 +95,7 @@ class TestServing:
         done = run("serve", "--models", models, HOURGLASS_PROT="80")
         assert done.returncode == 2
         assert done.stderr.startswith("hourglass: HOURGLASS_PROT is not a setting; the settings are ")
+        assert "HOURGLASS_MAX_BODY_BYTES" in run("serve", "--help").stdout
         assert done.stderr.count("\n") == 1
 
 
@@ -109,8 +111,9 @@ class TestServing:
             ["score", "m", "d", "--alpha", "2"],
             "hourglass score: argument --alpha: expected a number from 1e-9 to 0.5, got '2'; see hourglass score --help",
         ),
-        (["inspect", "/nowhere"], "hourglass: /nowhere cannot be read: No such file or directory"),
-        (["inspect", "/etc"], "hourglass: /etc/current cannot be read: No such file or directory"),
+        (["inspect", "x" * 300], f"hourglass: {Path.cwd() / ('x' * 300) / 'current'}: File name too long"),
+        (["inspect", "/nowhere"], "hourglass: /nowhere is neither a model file nor a folder with one"),
+        (["inspect", "/etc"], "hourglass: /etc is neither a model file nor a folder with one"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_sentence_on_stderr_and_exit_code_2(arguments, sentence, capsys):
@@ -243,6 +246,16 @@ class TestInspecting:
             "load     numeric      kW    -3 to 3             0.0%",
         ):
             assert line in said.splitlines()
+
+    def test_the_folder_of_a_version_and_the_folder_one_is_in_will_do(self, tmp_path, monkeypatch, capsys):
+        version = publish(tmp_path, "pump", make_artifact())
+        publish(tmp_path, "pump", make_artifact(shift=1))
+        assert main(["inspect", str(tmp_path / "pump" / version)]) == 0
+        said = capsys.readouterr().out.splitlines()
+        assert (said[0], said[2]) == ("pump", f"version           {version}")
+        monkeypatch.chdir(tmp_path / "pump")
+        assert main(["inspect", "."]) == 0
+        assert capsys.readouterr().out.startswith("pump\n")
 
     def test_as_json_it_is_the_manifest(self, models, capsys):
         assert main(["inspect", str(models / "mixed"), "--json"]) == 0

@@ -44,6 +44,12 @@ def test_booleans_may_be_0_and_1(frame):
     np.testing.assert_array_equal(rows_ND, np.array(EXPECTED, np.float32))
 
 
+def test_names_are_as_csv_means_them(tmp_path):
+    """Quoted, with quotes doubled; spaces around them mean nothing."""
+    path = write(tmp_path / "rows.csv", '"5"" pipe","a,b", c ,"line\nbreak"\n1,2,3,4\n5,6,7,8\n')
+    assert read_table(path).columns == ['5" pipe', "a,b", "c", "line\nbreak"]
+
+
 def test_a_column_without_any_value_is_missing_throughout(frame):
     rows_ND = encode_table(frame.with_columns(site=None, load=None), MIXED)
     assert np.isnan(rows_ND[:, [0, 2]]).all()

@@ -104,6 +104,13 @@ class TestChangingTheThreshold:
         assert running.post("/v1/models/plain/score", json={"rows": [[1, 2, 3, 4]]}).json()["certified"] is False
         assert running.get("/v1/models/plain").json()["certified"] is False
 
+    def test_what_is_left_out_stays_the_rule_without_a_guarantee_included(self, running):
+        running.patch("/v1/models/plain", json={"alpha": 0.005, "uncertified": True})
+        changed = running.patch("/v1/models/plain", json={"delta": 0.1}).json()
+        assert (changed["alpha"], changed["delta"], changed["certified"]) == (0.005, 0.1, False)
+        back = running.patch("/v1/models/plain", json={"alpha": 0.05, "uncertified": False}).json()
+        assert (back["alpha"], back["delta"], back["certified"]) == (0.05, 0.1, True)
+
     def test_it_survives_a_restart(self, running, models):
         running.patch("/v1/models/plain", json={"alpha": 0.2, "delta": 0.1})
         with serving(models) as restarted:

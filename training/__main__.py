@@ -25,8 +25,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
-    except (RunError, HourglassError, OSError) as error:
+    except (RunError, HourglassError) as error:
         print(f"hourglass-train: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"hourglass-train: {where}{error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("hourglass-train: interrupted; nothing was published", file=sys.stderr)
@@ -127,7 +131,7 @@ def _compare(options: argparse.Namespace) -> None:
     from training.compare import compare
     from training.config import AutoConfig, check_variants, load_config
     from training.models import VARIANTS
-    from training.publish import write_atomically
+    from training.publish import check_writable, write_atomically
     from training.report import print_comparison
 
     variants = tuple(VARIANTS) if options.variants == ["all"] else tuple(options.variants)
@@ -136,9 +140,10 @@ def _compare(options: argparse.Namespace) -> None:
     except ValueError as error:
         raise RunError(str(error)) from error
     config = load_config(options.config, {**_flags(options), "variant": "auto"})
+    output = options.output or Path(f"{config.name}-comparison.json")
+    check_writable(output.parent)
     with _progress(options.quiet) as (on_stage, on_epoch):
         comparison = compare(config, AutoConfig(variants=variants, epochs=options.epochs), on_stage, on_epoch)
-    output = options.output or Path(f"{config.name}-comparison.json")
     write_atomically(output, msgspec.json.format(msgspec.json.encode(comparison), indent=2) + b"\n")
     print_comparison(comparison, Console(quiet=options.quiet))
     if options.publish:
@@ -219,6 +224,8 @@ def _demo(options: argparse.Namespace) -> None:
 
 def _check_port(port: int) -> None:
     """Say that the port is taken before minutes of fitting, not after."""
+    if not 0 < port < 2**16:
+        raise RunError(f"expected a port from 1 to 65535, got {port}")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -94,8 +94,10 @@ def load_config(path: Path | None, flags: dict[str, Any]) -> RunConfig:
     if missing := [field for field in ("data", "name") if field not in values]:
         raise RunError(f"{missing[0]} is needed, as a flag or in the configuration file")
     try:
+        if isinstance(model["variant"], str) and model["variant"] != "auto":
+            check_variants([model["variant"]])
         return msgspec.convert(values, RunConfig)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, ValueError) as error:
         source = f"{path}: " if path else ""
         raise RunError(f"{source}{_readable(str(error))}") from error
 

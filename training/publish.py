@@ -30,6 +30,15 @@ def publish(models: Path, name: str, data: bytes, beside: dict[str, str]) -> str
     return version
 
 
+def check_writable(folder: Path) -> None:
+    """RunError when nothing can be written into a folder, or it cannot be made: better said before a fit than after."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise RunError(f"{folder} cannot be written: {there} is not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RunError(f"{folder} cannot be written: there is no permission to write into {there}")
+
+
 def promote(models: Path, name: str, version: str) -> str:
     """Point `current` at a version that is there, given in full or by an unambiguous beginning; returns the full version."""
     folder = models / name

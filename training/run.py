@@ -18,7 +18,7 @@ from training.config import AutoConfig, RunConfig, write_config
 from training.errors import RunError
 from training.evaluate import Evaluation, evaluate
 from training.fit import Epoch, Fitted
-from training.publish import current_version, publish
+from training.publish import check_writable, current_version, publish
 from training.report import Report, write_report
 from training.trial import Prepared, fit_trial, prepare_rows
 
@@ -37,6 +37,7 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     """Fit, calibrate, export, verify and publish; RunError or HourglassError in one sentence when that cannot be done."""
     started = perf_counter()
     progress.stage("reading")
+    check_writable(Path(config.models) / config.name)
     prepared = prepare_rows(config)
     _check_replaceable(config, prepared.data.features)
 
@@ -59,7 +60,10 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
         config, alpha=threshold.alpha, uncertified=not threshold.certified, model=trial.config
     )
     beside = {"run.toml": write_config(resolved), "report.json": write_report(report)}
-    publish(Path(config.models), config.name, data, beside)
+    try:
+        publish(Path(config.models), config.name, data, beside)
+    except OSError as error:
+        raise RunError(f"{Path(config.models) / config.name} cannot be written: {error.strerror or error}") from error
     return report
 
 

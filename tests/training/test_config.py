@@ -73,7 +73,7 @@ def test_a_config_reads_back_as_it_was_written(tmp_path: Path, variant: str) -> 
         ('colour = "red"', "unknown field 'colour'"),
         ('[model]\nvariant = "denoising"\ncolour = 1', "unknown field 'colour' - at 'model'"),
         ("[model.fit]\ncolour = 1", "unknown field 'colour' - at 'model.fit'"),
-        ('[model]\nvariant = "crystal ball"', "'crystal ball'"),
+        ('[model]\nvariant = "crystal ball"', "there is no variant 'crystal ball'; the variants are plain, linear, "),
         ("alpha = 0.0", "alpha must be above 0 and at most 0.5, got 0"),
         ("alpha = 0.51", "alpha must be above 0 and at most 0.5, got 0.51"),
         ("alpha = nan", "alpha must be above 0 and at most 0.5, got nan"),

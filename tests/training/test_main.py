@@ -1,5 +1,6 @@
 """The command line as a user meets it: what it refuses, in one sentence and without a trace, and how it ends when interrupted."""
 
+import errno
 import os
 import pty
 import signal
@@ -135,12 +136,12 @@ def test_a_label_that_cannot_be_used_is_refused(
         (["--delta", "0.9"], "delta must be above 0 and at most 0.5, got 0.9"),
         (["--epochs", "0"], "epochs and steps must be at least 1"),
         (["--seed", "-1"], "seed from 0"),
-        (["--variant", "crystal-ball"], "crystal-ball"),
+        (["--variant", "crystal-ball"], "there is no variant 'crystal-ball'; the variants are plain, "),
         (["--loss", "guess"], "'guess'"),
         (["--loss", "bce"], "the loss bce needs every number between 0 and 1"),
         (["--config", "absent.toml"], "absent.toml cannot be read: No such file or directory"),
         (["--name", "../pump"], "name must be lower-case letters, digits, - and _"),
-        (["--models", "/dev/null"], "/dev/null"),
+        (["--models", "/dev/null"], "/dev/null/pump cannot be written: /dev/null is not a folder"),
     ],
     ids=" ".join,
 )
@@ -183,6 +184,7 @@ def test_an_alpha_that_cannot_be_certified_is_refused_before_anything_is_publish
         (["evaluate", "m", "d"], "the following arguments are required: --label"),
         (["promote", "pump"], "the following arguments are required: VERSION"),
         (["promote", "pump", "abc", "--models", "absent"], "there is no model 'pump' in absent"),
+        (["demo", "--port", "99999"], "expected a port from 1 to 65535, got 99999"),
         (["evaluate", "absent", "d.csv", "--label", "y"], "absent is neither a model file nor a folder with one"),
     ],
 )
@@ -191,6 +193,35 @@ def test_other_commands_refuse_in_one_sentence_too(command: Command, arguments: 
     assert outcome.code == 2
     assert outcome.err.count("\n") == 1
     assert sentence in outcome.err
+
+
+@pytest.mark.parametrize("what", ["fit", "compare"])
+def test_a_folder_that_cannot_be_written_is_said_before_the_fit(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != tmp_path)  # as for a user without permission
+    monkeypatch.setattr("training.trial.fit", None)
+    data = tables.write(GOOD, tmp_path / "table.csv")
+    places = {"fit": ["--models", tmp_path / "models"], "compare": ["--output", tmp_path / "new" / "table.json"]}
+    outcome = command(what, data, "--name", "pump", *places[what])
+    assert outcome.code == 2
+    assert outcome.err.endswith(f"cannot be written: there is no permission to write into {tmp_path}\n")
+
+
+def test_what_the_disk_refuses_is_one_sentence_too(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    data, models = tables.write(GOOD, tmp_path / "table.csv"), tmp_path / "models"
+    outcome = command("fit", data, "--name", "pump", "--models", models, "--variant", "linear", "--epochs", "1")
+    assert (outcome.code, outcome.err) == (
+        2,
+        f"hourglass-train: {models / 'pump'} cannot be written: No space left on device\n",
+    )
+    assert [path.name for path in models.rglob("*")] == ["pump"]
 
 
 def test_evaluating_data_without_the_model_s_columns_names_one(

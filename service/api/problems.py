@@ -94,7 +94,7 @@ def problem_handlers(metrics: Metrics, *, max_body_bytes: int) -> ExceptionHandl
 
     def of_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
         if isinstance(error, InternalServerException):  # Litestar's word for a client that goes while it is sending
-            return answer(request, HTTP_KINDS[400], error.detail)
+            return answer(request, HTTP_KINDS[400], error.detail, reason="body")
         kind = HTTP_KINDS.get(error.status_code)
         if kind is None:
             return of_bug(request, error)

@@ -4,6 +4,7 @@ import gzip
 import json
 import logging
 import socket
+import time
 
 import httpx
 import pytest
@@ -134,11 +135,16 @@ def test_a_defect_of_the_service_is_a_500_without_a_traceback_and_logged_with_on
     assert 'hourglass_rejections_total{reason="internal"} 1.0' in rejected
 
 
-def test_a_client_that_goes_while_sending_harms_nobody(client, caplog):
-    host, port = client.base_url.host, client.base_url.port
-    with socket.create_connection((host, port)) as leaving:
-        leaving.sendall(f"POST {SCORE} HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n".encode() + b'{"rows"')
-    assert client.get("/health/live").status_code == 200
+def test_a_client_that_goes_while_sending_harms_nobody_and_is_counted_as_a_body_unread(models, caplog):
+    with serving(models) as client:
+        host, port = client.base_url.host, client.base_url.port
+        with socket.create_connection((host, port)) as leaving:
+            leaving.sendall(f"POST {SCORE} HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n".encode() + b'{"rows"')
+        rejected, deadline = "", time.monotonic() + 5
+        while 'hourglass_rejections_total{reason="body"} 1.0' not in rejected:
+            assert time.monotonic() < deadline, rejected
+            rejected = client.get("/metrics").text
+    assert 'hourglass_rejections_total{reason="value"} 0.0' in rejected
     assert "Traceback" not in caplog.text
 
 

@@ -3,7 +3,7 @@
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import tomli_w
@@ -18,8 +18,8 @@ from training.models.denoising import DenoisingConfig
 class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Shares of the normal rows; what is left fits the network. The caps keep large data from being wasted on a threshold."""
 
-    validation: float = 0.15
-    calibration: float = 0.25
+    validation: float = 0.12
+    calibration: float = 0.15
     validation_cap: int = 10_000
     calibration_cap: int = 20_000
 
@@ -56,6 +56,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     uncertified: bool = False  # the marginal rule instead of the guaranteed one
     seed: int = 0
     threads: int = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
     loss: Loss = "auto"  # squared error for numbers, cross-entropy for the rest; bce takes numbers as probabilities
     max_categories: int = 100  # a text column with more distinct values is refused
     force: bool = False  # publish although the features differ from those of the model in service

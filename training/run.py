@@ -20,7 +20,7 @@ from training.evaluate import Evaluation, evaluate
 from training.fit import Epoch, Fitted
 from training.publish import check_writable, current_version, publish
 from training.report import Report, write_report
-from training.trial import Prepared, fit_trial, prepare_rows
+from training.trial import Prepared, device_of, fit_trial, prepare_rows
 
 
 class Progress(NamedTuple):
@@ -57,7 +57,11 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     progress.stage("publishing")
     report = _report(config, prepared, trial.fitted, threshold, detector, quality, perf_counter() - started)
     resolved = msgspec.structs.replace(
-        config, alpha=threshold.alpha, uncertified=not threshold.certified, model=trial.config
+        config,
+        alpha=threshold.alpha,
+        uncertified=not threshold.certified,
+        device=device_of(config),
+        model=trial.config,
     )
     beside = {"run.toml": write_config(resolved), "report.json": write_report(report)}
     try:

@@ -15,7 +15,7 @@ from service.tables import encode_table
 from tests.training import tables
 from tests.training.models.conftest import Published
 from training.models import VARIANTS
-from training.trial import fit_trial
+from training.trial import complete, fit_trial
 
 Float32 = NDArray[np.float32]
 
@@ -35,7 +35,9 @@ def fresh_ND(made: Published) -> Float32:
 def test_the_same_run_fitted_again_in_torch_answers_as_the_published_graph_does(
     made: Published, fresh_ND: Float32
 ) -> None:
-    again = fit_trial(made.prepared, made.config, made.config.model).core
+    trial = fit_trial(made.prepared, made.config, made.config.model)
+    complete(made.prepared, trial, made.config.seed)
+    again = trial.core
     score, _, contributions, reconstruction = made.detector.explain(fresh_ND)
     theirs = (score, contributions, reconstruction, made.detector.encode(fresh_ND))
     for ours, exported in zip(again(torch.from_numpy(fresh_ND)), theirs, strict=True):

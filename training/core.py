@@ -34,9 +34,10 @@ class Core(nn.Module):
         encoding = self.member.encoding
         encoded = encoding.encode(features)
         errors_ND, outputs_NE, latent_NK = self.member.assess(encoded)
-        observed_N1 = encoded.observed_ND.sum(dim=1, keepdim=True)
-        contributions_ND = errors_ND * self.weight_D / torch.where(observed_N1 > 0, observed_N1, torch.nan)
-        return CoreOutput(contributions_ND.sum(dim=1), contributions_ND, encoding.decode(outputs_NE), latent_NK)
+        weighed_ND, observed_N = errors_ND * self.weight_D, encoded.observed_ND.sum(dim=1)
+        # the score by itself, so that whoever wants no more has no contributions computed; of no cell at all it is 0 / 0
+        score_N, contributions_ND = weighed_ND.sum(dim=1) / observed_N, weighed_ND / observed_N.unsqueeze(1)
+        return CoreOutput(score_N, contributions_ND, encoding.decode(outputs_NE), latent_NK)
 
     @torch.no_grad()
     def weigh(self, rows_ND: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from service import artifact
+from service import artifact, hotpath
 from service.artifact import CONTRIBUTIONS, INPUT, LATENT, P_VALUE, RECONSTRUCTION, SCORE, Manifest
 from service.calibration import Table, Threshold
 from service.errors import HourglassError, InvalidArtifact
@@ -44,7 +44,7 @@ class Detector:
     table: Table
     threshold: Threshold  # the manifest's own; the service may use another
     size_bytes: int
-    _scoring: ort.InferenceSession = field(repr=False)  # the sub-graph that score and p-value need
+    _scoring: ort.InferenceSession = field(repr=False)  # features -> score
     _whole: ort.InferenceSession = field(repr=False)
     _decoder: ort.InferenceSession | None = field(
         repr=False
@@ -64,10 +64,11 @@ class Detector:
                 table=table,
                 threshold=table.threshold(record.alpha, record.delta, certified=record.guarantee == "certified"),
                 size_bytes=len(data),
-                _scoring=_session(_sub_graph(model, [INPUT], [SCORE, P_VALUE]), threads),
+                _scoring=_session(hotpath.score_graph(model), threads),
                 _whole=_session(data, threads),
-                _decoder=_decoder_session(model, threads),
+                _decoder=_session(decoder, threads) if (decoder := hotpath.decoder_graph(model)) else None,
             )
+            _check_table(table, _session(hotpath.p_value_graph(model), threads))
             detector.self_test()
         except HourglassError:
             raise
@@ -84,7 +85,8 @@ class Detector:
 
     def score(self, rows_ND: Float32) -> Scores:
         """[N, D] -> scores and p-values [N]; NaN only where no cell of the row is observed."""
-        return Scores(*_run(self._scoring, [SCORE, P_VALUE], INPUT, rows_ND))
+        (score_N,) = _run(self._scoring, [SCORE], INPUT, rows_ND)
+        return Scores(score_N, self.table.p_value(score_N))
 
     def explain(self, rows_ND: Float32) -> Explanation:
         """[N, D] -> scores, p-values, contributions [N, D] that sum to the score, and the expected values [N, D]."""
@@ -155,9 +157,11 @@ class Detector:
 
 def _run(session: ort.InferenceSession, outputs: list[str], source: str, values: Float32) -> list[Float32]:
     """Many rows go in parts: inner tensors are wider than rows, and a whole bulk of them would fill the memory."""
-    rows = max(1, RUN_CELLS // values.shape[1])
-    parts = [session.run(outputs, {source: values[i : i + rows]}) for i in range(0, max(1, len(values)), rows)]
-    return parts[0] if len(parts) == 1 else [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    if values.size <= RUN_CELLS:
+        return session.run(outputs, {source: values})  # type: ignore[no-any-return]
+    rows = max(1, RUN_CELLS // (values.size // len(values)))
+    parts = [session.run(outputs, {source: values[i : i + rows]}) for i in range(0, len(values), rows)]
+    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
 
 def _close(got: Float32, expected: Float32, *, steps: float) -> bool:
@@ -191,6 +195,19 @@ def _read_table(model: onnx.ModelProto, n: int) -> Table:
     return Table(n, scores, p_values)
 
 
+def _check_table(table: Table, lookup: ort.InferenceSession) -> None:
+    """InvalidArtifact unless p-values read off the table, as the hot path does, are those of the graph, at and beside every step.
+
+    In the graph the look-up is 16 nodes and takes half as long again as the score of one row; here it is one binary search.
+    """
+    far = np.float32(np.inf)
+    limits = np.array([0, -far, far, np.nan], np.float32)
+    below, above = np.nextafter(table.scores, -far), np.nextafter(table.scores, far)
+    score_N = np.concatenate([below, table.scores, above, limits])
+    if not np.array_equal(_run(lookup, [P_VALUE], SCORE, score_N)[0], table.p_value(score_N), equal_nan=True):
+        raise InvalidArtifact("the model's p-values are not those of its calibration table")
+
+
 def _session(model: bytes, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -198,25 +215,3 @@ def _session(model: bytes, threads: int) -> ort.InferenceSession:
     options.log_severity_level = 4  # what goes wrong is raised, and said once
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning starves the event loop
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def _sub_graph(model: onnx.ModelProto, inputs: list[str], outputs: list[str]) -> bytes:
-    """The part of the graph between named tensors: onnxruntime computes every node of a session, whatever is asked for."""
-    part: onnx.ModelProto = onnx.utils.Extractor(model).extract_model(inputs, outputs)
-    del part.metadata_props[:]
-    data: bytes = part.SerializeToString()
-    return data
-
-
-def _decoder_session(model: onnx.ModelProto, threads: int) -> ort.InferenceSession | None:
-    """latent -> reconstruction, or None where the reconstruction depends on the row by another way than the code."""
-    needed, producers = [RECONSTRUCTION], {output: node for node in model.graph.node for output in node.output}
-    seen: set[str] = set()
-    while needed:
-        name = needed.pop()
-        if name == INPUT:
-            return None
-        if name not in seen and name != LATENT and name in producers:
-            needed.extend(producers[name].input)
-        seen.add(name)
-    return _session(_sub_graph(model, [LATENT], [RECONSTRUCTION]), threads)

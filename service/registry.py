@@ -11,6 +11,7 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -63,7 +64,9 @@ class Registry:
     """The models in service. Only `look` and `set_threshold` change it, one at a time, and on the event loop."""
 
     def __init__(self, folder: Path, *, threads: int, max_bytes: int) -> None:
-        self._folder, self._threads, self._max_bytes = folder, threads, max_bytes
+        self._folder, self._max_bytes = folder, max_bytes
+        # one for all models and all their versions: what one of them does not use is the others'
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="runs") if threads > 1 else None
         self._served: dict[str, Served] = {}
         self._errors: dict[str, str] = {}
         self._seen: dict[str, tuple[object, ...]] = {}  # what the folder looked like when it was last acted on
@@ -141,9 +144,7 @@ class Registry:
             return Load(name, "unchanged", version)
         self._seen[name] = seen
         try:
-            after, problem = await asyncio.to_thread(
-                load, folder, before, threads=self._threads, max_bytes=self._max_bytes
-            )
+            after, problem = await asyncio.to_thread(load, folder, before, pool=self._pool, max_bytes=self._max_bytes)
         except Exception as error:  # a file from elsewhere can break its readers in ways that have no name
             reason = str(error) if isinstance(error, HourglassError) else f"the model file cannot be loaded: {error!r}"
             self._errors[name] = reason
@@ -161,7 +162,7 @@ class Registry:
 
 
 def load(
-    folder: Path, before: Served | None = None, *, threads: int = 1, max_bytes: int = DEFAULT_MAX_BYTES
+    folder: Path, before: Served | None = None, *, pool: Executor | None = None, max_bytes: int = DEFAULT_MAX_BYTES
 ) -> tuple[Served, str | None]:
     """What a model's folder says should be served, and what is wrong with its threshold; InvalidArtifact when nothing can be.
 
@@ -171,7 +172,7 @@ def load(
     if before and before.detector.version == version:
         served = before
     else:
-        served = load_file(folder / version / MODEL_FILE, folder.name, threads=threads, max_bytes=max_bytes)
+        served = load_file(folder / version / MODEL_FILE, folder.name, pool=pool, max_bytes=max_bytes)
         if served.detector.version != version:
             raise InvalidArtifact(
                 f"{folder / version / MODEL_FILE} has the SHA-256 {served.detector.version}: it was changed, or cut short"
@@ -185,7 +186,7 @@ def load(
         return replace(served, threshold=own), problem
 
 
-def load_file(path: Path, name: str, *, threads: int = 1, max_bytes: int = DEFAULT_MAX_BYTES) -> Served:
+def load_file(path: Path, name: str, *, pool: Executor | None = None, max_bytes: int = DEFAULT_MAX_BYTES) -> Served:
     """One model file, with the artifact's own threshold; InvalidArtifact when it cannot be served."""
     try:
         status = path.stat()
@@ -194,7 +195,7 @@ def load_file(path: Path, name: str, *, threads: int = 1, max_bytes: int = DEFAU
         data = path.read_bytes()
     except OSError as error:
         raise InvalidArtifact(f"{path} cannot be read: {error.strerror}") from error
-    detector = Detector.from_bytes(data, threads=threads, max_bytes=max_bytes)
+    detector = Detector.from_bytes(data, pool=pool, max_bytes=max_bytes)
     return Served(name, detector, Schema.of(detector.manifest), detector.threshold, status.st_mtime)
 
 

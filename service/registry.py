@@ -10,11 +10,12 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -29,6 +30,7 @@ THRESHOLD_FILE = "threshold.json"
 _VERSION = re.compile(r"[0-9a-f]{64}")
 
 Rate = Annotated[float, Meta(ge=1e-9, le=0.5)]  # under that no number of rows is enough
+T = TypeVar("T")
 _logger = logging.getLogger(__name__)
 
 
@@ -67,6 +69,8 @@ class Registry:
         self._folder, self._max_bytes = folder, max_bytes
         # one for all models and all their versions: what one of them does not use is the others'
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="runs") if threads > 1 else None
+        # always the same thread: each thread has its own part of the heap, and every one would keep the room that a load took
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
         self._served: dict[str, Served] = {}
         self._errors: dict[str, str] = {}
         self._seen: dict[str, tuple[object, ...]] = {}  # what the folder looked like when it was last acted on
@@ -99,7 +103,7 @@ class Registry:
     async def look(self, name: str | None = None) -> list[Load]:
         """Bring what changed on disk into service: of every model, or of one, which is then tried even if nothing changed."""
         async with self._changing:
-            names = await asyncio.to_thread(self._names)
+            names = await self._off_loop(self._names)
             if name is None:
                 self._errors = {each: error for each, error in self._errors.items() if each in names}
                 return [await self._look_at(each, again=False) for each in names]
@@ -112,13 +116,15 @@ class Registry:
         async with self._changing:
             served = self.find(name)
             threshold = _threshold(served.detector, stored)
-            await asyncio.to_thread(
-                _write_atomically, self._folder / name / THRESHOLD_FILE, msgspec.json.encode(stored)
-            )
+            path = self._folder / name / THRESHOLD_FILE
+            await self._off_loop(partial(_write_atomically, path, msgspec.json.encode(stored)))
             self._served = {**self._served, name: replace(served, threshold=threshold)}
             self._seen.pop(name, None)  # the file may be taken away again before anybody looks
             self._errors.pop(name, None)
             return self._served[name]
+
+    async def _off_loop(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._disk, work)
 
     def _names(self) -> list[str]:
         """Names of folders with a pointer, and of models in service, whose folder may have gone."""
@@ -144,7 +150,9 @@ class Registry:
             return Load(name, "unchanged", version)
         self._seen[name] = seen
         try:
-            after, problem = await asyncio.to_thread(load, folder, before, pool=self._pool, max_bytes=self._max_bytes)
+            after, problem = await self._off_loop(
+                partial(load, folder, before, pool=self._pool, max_bytes=self._max_bytes)
+            )
         except Exception as error:  # a file from elsewhere can break its readers in ways that have no name
             reason = str(error) if isinstance(error, HourglassError) else f"the model file cannot be loaded: {error!r}"
             self._errors[name] = reason

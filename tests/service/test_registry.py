@@ -4,7 +4,9 @@ import asyncio
 import errno
 import logging
 import os
+import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,6 +77,30 @@ class TestLooking:
         point(folder, "pump", first)
         assert look(registry) == {"pump": "swapped"}
         assert version_in_service(registry) == first
+
+    def test_a_model_that_was_swapped_out_leaves_no_session_behind(self, registry, folder):
+        sessions = [weakref.ref(registry.find("pump").detector._scoring)]
+        for shift in range(1, 6):
+            publish(folder, "pump", make_artifact(shift=shift))
+            assert look(registry) == {"pump": "swapped"}
+            sessions.append(weakref.ref(registry.find("pump").detector._scoring))
+        assert [session() is None for session in sessions] == [True] * 5 + [False]
+
+    def test_models_are_always_loaded_in_the_same_thread_so_that_only_one_keeps_the_room_it_took(
+        self, registry, folder, monkeypatch
+    ):
+        threads = set()
+
+        def noted(*arguments, **options):
+            threads.add(threading.current_thread())
+            return load(*arguments, **options)
+
+        monkeypatch.setattr("service.registry.load", noted)
+        for shift in range(1, 6):
+            publish(folder, "pump", make_artifact(shift=shift))
+            asyncio.run(registry.look())
+        assert len(threads) == 1
+        assert threading.current_thread() not in threads
 
     def test_a_new_models_folder_appears_without_a_restart(self, registry, folder):
         publish(folder, "fan", make_artifact(shift=2))

@@ -229,4 +229,6 @@ def _session(model: bytes) -> ort.InferenceSession:
     options.intra_op_num_threads = 1  # more only makes small batches slower; large ones go in runs beside each other
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what goes wrong is raised, and said once
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session._model_bytes = None  # kept by the wrapper for ever, to fall back to a provider that is not used here
+    return session

@@ -4,6 +4,8 @@ import asyncio
 import errno
 import logging
 import os
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from service import artifact
+from service.artifact import Feature
 from service.errors import InvalidArtifact, ThresholdNotStored, UncertifiableAlpha, UnknownModel
 from service.registry import Registry, StoredThreshold, load, load_file
 from tests.artifacts import make_artifact, point, publish
@@ -84,6 +87,7 @@ class TestLooking:
             publish(folder, "pump", make_artifact(shift=shift))
             assert look(registry) == {"pump": "swapped"}
             sessions.append(weakref.ref(registry.find("pump").detector._scoring))
+        look(registry)  # the thread lets go of what it did last when it is given something else
         assert [session() is None for session in sessions] == [True] * 5 + [False]
 
     def test_models_are_always_loaded_in_the_same_thread_so_that_only_one_keeps_the_room_it_took(
@@ -335,6 +339,22 @@ class TestThresholds:
         look(registry)
         assert registry.find("pump").threshold.alpha == 0.05
         assert "threshold.json cannot be used" in registry.errors["pump"]
+
+
+def test_a_large_model_is_not_kept_in_memory_more_often_than_it_is_run(folder):
+    """Three parts of a model are run by themselves; copies made while loading, six times its size once, go back to the system."""
+    wide = tuple(Feature(name=f"x{d}", kind="numeric", minimum=-3.0, maximum=3.0) for d in range(1200))
+    data = make_artifact(wide, latent=300, calibration_rows=60)
+    publish(folder, "wide", data)
+    code = (
+        "import sys; from pathlib import Path; from service.registry import load\n"
+        "def resident(): return int(Path('/proc/self/statm').read_text().split()[1]) * 4096\n"
+        "one = load(Path(sys.argv[1]) / 'pump'); before = resident(); two = load(Path(sys.argv[1]) / 'wide')\n"
+        "print(resident() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, folder], text=True, capture_output=True, check=True)
+    assert len(data) > 12_000_000
+    assert int(done.stdout) < 3.5 * len(data)
 
 
 def test_one_file_can_be_loaded_by_itself(folder):

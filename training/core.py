@@ -36,17 +36,17 @@ class Core(nn.Module):
         encoding = self.member.encoding
         encoded = encoding.encode(features)
         errors_ND, outputs_NE, latent_NK, own_score_N = self.member.assess(encoded)
-        observed_N1 = encoded.observed_ND.sum(dim=1, keepdim=True)
-        observed_N1 = torch.where(observed_N1 > 0, observed_N1, torch.nan)
+        observed_N = encoded.observed_ND.sum(dim=1)
+        # the score by itself, so that whoever wants no more has no contributions computed; of no cell at all it is 0 / 0
         if own_score_N is None:
-            contributions_ND = errors_ND * self.weight_D / observed_N1
-            score_N = contributions_ND.sum(dim=1)
+            weighed_ND = errors_ND * self.weight_D
+            score_N, contributions_ND = weighed_ND.sum(dim=1) / observed_N, weighed_ND / observed_N.unsqueeze(1)
         else:
-            score_N = own_score_N * self.weight_D[0] + 0 * observed_N1.squeeze(1)
-            even_ND = encoded.observed_ND / observed_N1  # where nothing is wrong nothing is to blame
-            total_N1 = errors_ND.sum(dim=1, keepdim=True)
-            share_ND = torch.where(total_N1 > 0, errors_ND / total_N1.clamp_min(1e-30), even_ND)
-            contributions_ND = score_N.unsqueeze(1) * share_ND
+            score_N = own_score_N * self.weight_D[0] * (observed_N / observed_N)
+            parts_ND = (
+                errors_ND + encoded.observed_ND * 1e-20
+            )  # where nothing is wrong nothing more is to blame than the rest
+            contributions_ND = score_N.unsqueeze(1) * (parts_ND / parts_ND.sum(dim=1, keepdim=True))
         return CoreOutput(score_N, contributions_ND, encoding.decode(outputs_NE), latent_NK)
 
     @torch.no_grad()

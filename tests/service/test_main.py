@@ -27,6 +27,16 @@ def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[s
     )  # fmt: skip
 
 
+def test_linear_algebra_gets_no_thread_for_each_core_of_the_host(models):
+    code = (
+        "import os, sys, service.__main__ as command\n"
+        "command._serve = lambda *_: print(os.environ['OPENBLAS_NUM_THREADS'], 'numpy' in sys.modules) or 0\n"
+        "command.main(['serve', '--models', sys.argv[1], '--port', '0'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, models], cwd=ROOT, text=True, capture_output=True, check=True)
+    assert done.stdout == "1 False\n"
+
+
 class TestServing:
     @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
     def test_a_signal_lets_what_is_in_flight_finish_takes_nothing_new_and_exits_0(self, models, sent):

@@ -79,8 +79,9 @@ class TestMetadata:
     def test_a_path_that_leads_nowhere_and_another_method_are_errors_of_the_protocol(self, client):
         assert error_of(client.get("/v2/repository/index"), 404).startswith("there is nothing at /v2/repository/index")
         answer = client.get(INFER)
-        assert "takes POST, OPTIONS, got GET" in error_of(answer, 405)
-        assert "POST" in answer.headers["allow"]
+        allowed = answer.headers["allow"]  # Litestar's order differs from start to start
+        assert error_of(answer, 405) == f"{INFER} takes {allowed}, got GET"
+        assert sorted(allowed.split(", ")) == ["OPTIONS", "POST"]
         assert client.get("/v20").headers["content-type"] == "application/problem+json"
 
 

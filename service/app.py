@@ -10,7 +10,7 @@ from litestar import Litestar
 from litestar.di import Provide
 from litestar.types import ControllerRouterHandler
 
-from service.api import docs, health, metrics, models, scoring
+from service.api import docs, health, inference, metrics, models, scoring
 from service.api.problems import problem_handlers
 from service.api.service import Service
 from service.batcher import Batcher
@@ -46,6 +46,7 @@ def create_app(settings: Settings) -> ASGIApp:
         scoring.router,
         scoring.named_router,
         models.router,
+        inference.router,
         health.router,
         metrics.metrics,
     ]

@@ -99,11 +99,17 @@ def make_table(outcomes: Sequence[Outcome], against: Sequence[str] | None = None
         rows=tuple(rows),
         per_set=per_set,
         duels=tuple(found for found in duels if found),
-        failures=tuple(
-            Failure(set=each.set, seed=each.seed, detector=each.detector, reason=str(each.failure)) for each in failures
-        ),
+        failures=failed(outcomes),
         revisions=tuple(sorted({outcome.revision for outcome in outcomes if outcome.revision})),
         machines=tuple(sorted({outcome.machine for outcome in outcomes if outcome.machine})),
+    )
+
+
+def failed(outcomes: Iterable[Outcome]) -> tuple[Failure, ...]:
+    return tuple(
+        Failure(set=each.set, seed=each.seed, detector=each.detector, reason=each.failure)
+        for each in outcomes
+        if each.failure is not None
     )
 
 
@@ -135,7 +141,7 @@ def duel(runs: Iterable[Outcome], detector: str, against: str, metric: Metric) -
 
 def read_outcomes(output: Path) -> list[Outcome]:
     """Every outcome in a folder."""
-    return [msgspec.json.decode(path.read_bytes(), type=Outcome) for path in sorted(output.glob("*/*.json"))]
+    return [msgspec.json.decode(path.read_bytes(), type=Outcome) for path in sorted(output.glob("*/*-*.json"))]
 
 
 def read_reference(path: Path, seed: int = 0) -> list[Outcome]:

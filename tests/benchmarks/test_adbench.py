@@ -43,7 +43,7 @@ def markdown(table: Table) -> str:
 def outcome(
     name: str, detector: str, auroc: float, seed: int = 0, *, ap: float = 0.5, baseline: bool = False
 ) -> Outcome:
-    measured = Measured(auroc=auroc, average_precision=ap, fit_seconds=2.0 + seed)
+    measured = Measured(auroc=auroc, average_precision=ap, fit_seconds=2.0 + seed, cpu_seconds=1.0)
     return Outcome(set=name, seed=seed, detector=detector, baseline=baseline, measured=measured)
 
 
@@ -269,7 +269,7 @@ def test_means_are_over_sets_whatever_the_number_of_seeds_and_ranks_count_a_fail
     assert ours.auroc == pytest.approx((0.8 + 0.5 + 0.6) / 3)
     assert (knn.auroc, knn.sets) == (pytest.approx((0.85 + 0.4) / 2), 2)
     assert (ours.auroc_rank, knn.auroc_rank) == (pytest.approx((2 + 1 + 1) / 3), pytest.approx((1 + 2 + 2) / 3))
-    assert ours.fit_seconds == 2.0
+    assert (ours.fit_seconds, ours.cpu_seconds) == (2.0, 1.0)
     assert [(each.detector, each.against) for each in table.duels if each.metric == "auroc"] == [("ours", "knn")]
     assert "Means over fewer sets than others have: knn (2)." in markdown(table)
 

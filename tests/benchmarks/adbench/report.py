@@ -65,6 +65,7 @@ SUMMARY: dict[str, Callable[[Row], str]] = {
     "of alpha": lambda row: _number(row.alpha, ".1%"),
     "budget kept": lambda row: _number(row.within_budget, ".0%"),
     "fit s": lambda row: _number(row.fit_seconds, ".1f"),
+    "fit CPU s": lambda row: _number(row.cpu_seconds, ".1f"),
     "publish s": lambda row: _number(row.publish_seconds, ".1f"),
     "kB": lambda row: _number(row.size_bytes and row.size_bytes / 1000, ",.0f"),
     "µs, 1 row": lambda row: _number(row.one_row_microseconds, ",.0f"),

@@ -27,6 +27,7 @@ TARGETS = (
 
 COLUMNS: dict[str, tuple[str, str]] = {
     "fit s": ("fit_seconds", ".1f"),
+    "fit CPU s": ("cpu_seconds", ".1f"),
     "publish s": ("publish_seconds", ".1f"),
     "kB": ("size_bytes", ",.0f"),
     "µs, 1 row": ("one_row_microseconds", ",.0f"),

@@ -34,6 +34,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     alpha: float | None  # mean budget that these two belong to
     within_budget: float | None  # share of fits whose false-alarm rate is at most their alpha
     fit_seconds: float | None
+    cpu_seconds: float | None  # of fitting
     publish_seconds: float | None
     size_bytes: float | None
     one_row_microseconds: float | None
@@ -206,6 +207,7 @@ def _row(
         alpha=_mean([each.alpha for each in measured]),
         within_budget=fmean(kept) if kept else None,
         fit_seconds=_median([each.fit_seconds for each in measured]),
+        cpu_seconds=_median([each.cpu_seconds for each in measured]),
         publish_seconds=_median([each.publish_seconds for each in measured]),
         size_bytes=_median([each.size_bytes for each in measured]),
         one_row_microseconds=_median([each.one_row_microseconds for each in measured]),

@@ -41,13 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     output = options.output if question == "quality" else options.output / question
-    sets = speed.write_sets(output / "made-up") if question == "speed" else find_sets(options.folder or Path())
-    if options.folder is None and question != "speed":
-        sets = []
-    if options.sets:
-        sets = [path for path in sets if path.stem in options.sets.split(",")]
-    elif question == "missing":
-        sets = missing.choose_sets(sets)
+    sets = _sets(options, question, output)
     if not options.report:
         if not sets:
             parser.error(
@@ -79,6 +73,16 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         _write(output, outcomes, speed_grids(outcomes), _notes(outcomes))
     return 0
+
+
+def _sets(options: argparse.Namespace, question: Question, output: Path) -> list[Path]:
+    """Those asked for, of the folder or made up."""
+    there = find_sets(options.folder) if options.folder else []
+    if question == "speed":
+        there = speed.write_sets(output / "made-up")
+    if options.sets:
+        return [path for path in there if path.stem in options.sets.split(",")]
+    return missing.choose_sets(there) if question == "missing" else there
 
 
 def _report_quality(outcomes: list[Outcome], options: argparse.Namespace) -> None:

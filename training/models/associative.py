@@ -4,8 +4,8 @@ Up to four ways to tell what a row should be, each in two views of the data (vie
 in Karras et al. (NeurIPS 2022, equations 7 and 8) and scored on the clean row at small noise levels, where what it takes away points
 down the density (Vincent, Neural Computation 23, 2011; DDAE, arXiv 2508.00758); a mixture of Gaussians (mixture.py); ridge regression
 on random features (ridge.py); and averages of neighbouring rows (memory.py). Each gives heads, numbers that rise with strangeness; how
-rare a head's value is among held-out rows (tails.py) puts them on one scale, and the score is their weighted sum. A feature's share of
-a head is that of its parts.
+rare a head's value is among held-out rows (tails.py) puts them on one scale, and their weighted harmonic mean is the score. A feature's
+share of a head is that of its parts.
 
 Once the tails are read, the mixture and the memory take the held-out rows in, too: they are averages, and more rows make better ones.
 
@@ -230,21 +230,20 @@ class Associative(Member):
 
     def _read_tails(self, held_out: Encoded, generator: torch.Generator) -> None:
         rows = repeat(held_out, max(1, HELD_OUT_ROWS // len(held_out.values_NE)))
-        levels, rates = [], []
+        readings, rates = [], []
         for rate in HIDDEN:
             hidden_ND = (torch.rand(rows.observed_ND.shape, generator=generator) < rate).float()
             left_N1 = (rows.observed_ND * (1 - hidden_ND)).sum(dim=1, keepdim=True)
             hidden = hide(rows, torch.where(left_N1 > 0, hidden_ND, 0.0), self.encoding)
-            levels.append(torch.cat([self._levels(self.read(part)) for part in split(hidden, PART)]))
+            readings.append([self.read(part) for part in split(hidden, PART)])
             rates.append(self._missing(hidden).mean())
-        levels_RNH, rates_R = torch.stack(levels), torch.stack(rates)
+        levels_RNH = torch.stack([torch.cat([self._levels(part) for part in parts]) for parts in readings])
+        rates_R = torch.stack(rates)
         self.tails.fit(levels_RNH, rates_R)
-        weights_H = torch.tensor([head.weight for head in self.read(held_out).heads])
-        rarity_RN = [
-            self.tails(levels_NH, rate.expand(len(levels_NH), 1)) @ weights_H
-            for levels_NH, rate in zip(levels, rates, strict=True)
-        ]
-        self.gaps.fit(torch.log(torch.stack(rarity_RN)).unsqueeze(2), rates_R)
+        joint_RN1 = []
+        for (reading, *_), levels_NH, rate in zip(readings, levels_RNH, rates_R, strict=True):
+            joint_RN1.append(self._join(reading, self.tails(levels_NH, rate.expand(len(levels_NH), 1)))[0])
+        self.gaps.fit(torch.log(torch.stack(joint_RN1)), rates_R)
 
     def read(self, encoded: Encoded) -> Reading:
         """The heads: every view's network at every level, every view's mixture, the ridge, the memories; and what was expected."""
@@ -277,6 +276,17 @@ class Associative(Member):
             return Reading(heads, weights_NC @ self.recalled_CE, weights_NC)
         return Reading(heads, self._expected(values_VNE, residual_VNE), values_VNE[0] @ self.projection_EK)
 
+    def _join(self, reading: Reading, rarity_NH: Tensor) -> tuple[Tensor, Tensor]:
+        """Minus the log of the weighted harmonic mean of the heads' shares (Wilson, PNAS 116, 2019) [N, 1], and each head's part in it.
+
+        It listens to the head that finds a row rarest, as far as the others leave room: one head alone among many is heard.
+        """
+        weights_H = torch.tensor([head.weight for head in reading.heads])
+        most_N1 = rarity_NH.amax(dim=1, keepdim=True)
+        odds_NH = torch.exp(rarity_NH - most_N1) * (weights_H / weights_H.sum())
+        total_N1 = odds_NH.sum(dim=1, keepdim=True)
+        return most_N1 + torch.log(total_N1), odds_NH / total_N1
+
     def _levels(self, reading: Reading) -> Tensor:
         return torch.stack([head.level_N for head in reading.heads], dim=1)
 
@@ -287,15 +297,14 @@ class Associative(Member):
     def assess(self, encoded: Encoded) -> Assessment:
         reading = self.read(encoded)
         missing_N1 = self._missing(encoded)
-        rarity_NH = self.tails(self._levels(reading), missing_N1)
-        rarity_NH = rarity_NH * torch.tensor([head.weight for head in reading.heads])
-        joint_N1 = torch.exp(self.gaps(torch.log(rarity_NH.sum(dim=1, keepdim=True)), missing_N1))
+        joint_N1, share_NH = self._join(reading, self.tails(self._levels(reading), missing_N1))
+        score_N1 = torch.exp(self.gaps(torch.log(joint_N1), missing_N1))
         parts_ND = torch.zeros_like(encoded.observed_ND)
         for h, head in enumerate(reading.heads):
-            share_NE = head.parts_NE / head.parts_NE.sum(dim=1, keepdim=True).clamp_min(1e-20)
-            parts_ND = parts_ND + (share_NE * rarity_NH[:, h : h + 1]) @ self.encoding.members_ED
+            part_NE = head.parts_NE / head.parts_NE.sum(dim=1, keepdim=True).clamp_min(1e-20)
+            parts_ND = parts_ND + (part_NE * share_NH[:, h : h + 1]) @ self.encoding.members_ED
         outputs_NE = self._outputs(reading.expected_NE)
-        return Assessment(parts_ND, outputs_NE, reading.latent_NK, joint_N1.squeeze(1))
+        return Assessment(parts_ND, outputs_NE, reading.latent_NK, score_N1.squeeze(1))
 
     def _guess(self, values_VNE: Tensor, observed_NE: Tensor) -> list[Guess]:
         return [mixture(values_NE, observed_NE) for values_NE, mixture in zip(values_VNE, self.mixtures, strict=False)]

@@ -60,7 +60,7 @@ class Memory(nn.Module):
         rescale_N1 = width / observed_NE.sum(dim=1, keepdim=True).clamp_min(1.0)
         closeness_NC = values_NE @ self.prototypes_CE.T + (-0.5 * self.prototypes_CE.square().sum(dim=1))
         index_NK = torch.topk(closeness_NC, min(NEAREST, len(self.prototypes_CE)), dim=1).indices
-        near_NKE = self.prototypes_CE[index_NK]
+        near_NKE = nn.functional.embedding(index_NK, self.prototypes_CE)
         difference_NKE = (values_NE.unsqueeze(1) - near_NKE) * observed_NE.unsqueeze(1)
         squared_NK = difference_NKE.square().sum(dim=2) * rescale_N1
 
@@ -71,7 +71,7 @@ class Memory(nn.Module):
         # the farthest of the nearest has no weight, so that it does not matter which of two equally far ones it is
         farthest_N1 = squared_NK.amax(dim=1, keepdim=True)
         share_NK = farthest_N1 * (1 + RESOLUTION) - squared_NK + RESOLUTION
-        scale_N = (share_NK * self.scale_C[index_NK]).sum(dim=1) / share_NK.sum(dim=1)
+        scale_N = (share_NK * self.scale_C.take(index_NK)).sum(dim=1) / share_NK.sum(dim=1)
         closest_NK = torch.topk(squared_NK, min(CLOSEST, squared_NK.shape[1]), dim=1, largest=False).values
         distance_N = torch.sqrt(closest_NK + RESOLUTION * width).mean(dim=1)
         return Recall(

@@ -63,25 +63,31 @@ def test_there_are_heads_of_every_kind_and_the_memory_s_count_for_every_view(mem
     assert [head.weight for head in heads] == [1, 1, 1, 1, 1, 1, 2, 2, 2]
 
 
-def test_the_score_of_complete_rows_is_the_weighted_sum_of_the_heads_rarities(member: Associative) -> None:
+def rarities(member: Associative, encoded: Encoded) -> tuple[torch.Tensor, torch.Tensor]:
+    """[N, H] of complete rows, and the heads' weights."""
+    heads = member.read(encoded).heads
+    levels = torch.stack([head.level_N for head in heads], dim=1)
+    weights = torch.tensor([head.weight for head in heads])
+    return member.tails(levels, torch.zeros(len(levels), 1)), weights / weights.sum()
+
+
+def test_the_score_of_complete_rows_is_minus_the_log_of_the_heads_harmonic_mean_share(member: Associative) -> None:
     encoded = encode(member, FRESH[:50])
-    reading = member.read(encoded)
-    levels = torch.stack([head.level_N for head in reading.heads], dim=1)
-    weights = torch.tensor([head.weight for head in reading.heads])
-    expected = member.tails(levels, torch.zeros(50, 1)) @ weights
+    rarity, weights = rarities(member, encoded)
+    harmonic_mean = 1 / ((1 / torch.exp(-rarity)) @ weights)
     score = member.assess(encoded).score_N
     assert score is not None
-    assert torch.allclose(score, expected, rtol=1e-4)
+    assert torch.allclose(score, -torch.log(harmonic_mean), rtol=1e-4)
 
 
 def test_a_feature_s_share_of_the_score_is_that_of_its_parts_of_every_head(member: Associative) -> None:
     encoded = encode(member, FRESH[:50])
     parts = member.assess(encoded).errors_ND
-    reading = member.read(encoded)
-    rarity = member.tails(torch.stack([head.level_N for head in reading.heads], dim=1), torch.zeros(50, 1))
+    rarity, weights = rarities(member, encoded)
+    odds = torch.exp(rarity) * weights
     expected = sum(
-        head.parts_NE / head.parts_NE.sum(dim=1, keepdim=True) * rarity[:, h : h + 1] * head.weight
-        for h, head in enumerate(reading.heads)
+        head.parts_NE / head.parts_NE.sum(dim=1, keepdim=True) * (odds[:, h : h + 1] / odds.sum(dim=1, keepdim=True))
+        for h, head in enumerate(member.read(encoded).heads)
     )
     assert (parts >= 0).all()
     assert torch.allclose(parts, expected, rtol=1e-4, atol=1e-6)

@@ -21,7 +21,7 @@ class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Shares of the normal rows; what is left fits the network. The caps keep large data from being wasted on a threshold."""
 
     validation: float = 0.12
-    calibration: float = 0.15
+    calibration: float = 0.10
     validation_cap: int = 10_000
     calibration_cap: int = 20_000
 

@@ -1,0 +1,49 @@
+"""One line of the table: a ratio by round, the two costs it is made of, and what was aimed at."""
+
+from statistics import median
+from typing import Literal
+
+import msgspec
+
+Verdict = Literal["missed", "must", "reached"]
+
+
+class Target(msgspec.Struct, frozen=True):
+    """What a figure must be, and what is reached for."""
+
+    must: float
+    reach: float
+    at_most: bool = False  # else at least
+
+    def verdict(self, value: float) -> Verdict:
+        def holds(bound: float) -> bool:
+            return value <= bound if self.at_most else value >= bound
+
+        return "reached" if holds(self.reach) else "must" if holds(self.must) else "missed"
+
+
+class Figure(msgspec.Struct, frozen=True, kw_only=True):
+    """Values are by round; a figure without any says why."""
+
+    part: str
+    name: str
+    unit: str  # of the value: "× echo"
+    values: tuple[float, ...] = ()
+    target: Target | None = None
+    cost_unit: str = "µs"  # of ours and theirs
+    ours: tuple[float, ...] = ()
+    against: str = ""
+    theirs: tuple[float, ...] = ()
+    per_second: tuple[float, ...] = ()  # ours by the wall clock: the noisier figure
+    checked: int = 0  # answers compared with the scores expected
+    wrong: int = 0
+    failure: str | None = None
+    note: str = ""
+
+    @property
+    def value(self) -> float | None:
+        return median(self.values) if self.values else None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        return self.target.verdict(self.value) if self.target and self.value is not None else None

@@ -1,0 +1,126 @@
+"""A server process on one core of its own, and what it costs: CPU time, memory."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from tests.benchmarks.machine import ROOT
+
+START_SECONDS = 120
+
+
+class ServerFailed(Exception):
+    """The reason, in a sentence."""
+
+
+class Cores:
+    """The core that servers are pinned to, and the one that the load comes from."""
+
+    def __init__(self) -> None:
+        available = sorted(os.sched_getaffinity(0))
+        if len(available) < 2:
+            raise ServerFailed("the benchmark needs two cores: one for the server, one for the load")
+        self.server, self.load = available[:2]
+
+
+class Server:
+    """A command that listens on `{port}` of 127.0.0.1; ended with its children when the context is left."""
+
+    def __init__(
+        self, name: str, command: Sequence[str], core: int, *, log: Path, environ: Mapping[str, str] | None = None
+    ) -> None:
+        self.name, self.port = name, free_port()
+        self.log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as output:
+            self.popen = subprocess.Popen(
+                ["taskset", "--cpu-list", str(core), *(part.replace("{port}", str(self.port)) for part in command)],
+                cwd=ROOT,
+                env=one_thread(environ),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for sent, seconds in ((signal.SIGTERM, 10), (signal.SIGKILL, 5)):
+            with suppress(ProcessLookupError):
+                os.killpg(self.popen.pid, sent)
+            with suppress(subprocess.TimeoutExpired):
+                self.popen.wait(seconds)
+        with suppress(ProcessLookupError):  # children that outlived it
+            os.killpg(self.popen.pid, signal.SIGKILL)
+
+    def wait_until_listening(self) -> None:
+        """ServerFailed with the last line it said when it ends before, or takes longer than START_SECONDS."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if self.popen.poll() is not None:
+                raise ServerFailed(f"{self.name} ended at its start: {last_line(self.log)}")
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                return
+            time.sleep(0.005)
+        raise ServerFailed(f"{self.name} was not listening after {START_SECONDS} s: {last_line(self.log)}")
+
+    def cpu_seconds(self) -> float:
+        """CPU time of the process and its living children, all threads, whether they have ended or not."""
+        return sum(cpu_seconds(pid) for pid in family(self.popen.pid))
+
+    def resident_bytes(self) -> int:
+        """What the process and its living children hold in memory; pages they share count for each."""
+        return sum(resident_bytes(pid) for pid in family(self.popen.pid))
+
+
+def one_thread(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a process on one core, where more threads only get into each other's way."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
+    return {**os.environ, **threads, "ORT_DISABLE_TELEMETRY": "1", **(environ or {})}
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process, to the nanosecond: its clock, as clock_getcpuclockid(3) makes it of the pid."""
+    with suppress(OSError):
+        return time.clock_gettime((~pid << 3) | 2)
+    return 0.0
+
+
+def resident_bytes(pid: int) -> int:
+    with suppress(OSError):
+        return status_bytes(Path(f"/proc/{pid}/status").read_text(), "VmRSS")
+    return 0
+
+
+def status_bytes(text: str, field: str) -> int:
+    """A field of /proc/PID/status that is given in kB."""
+    line = next(line for line in text.splitlines() if line.startswith(f"{field}:"))
+    return int(line.split()[1]) * 1024
+
+
+def family(pid: int) -> list[int]:
+    """The process and its descendants."""
+    found = [pid]
+    for each in found:
+        for children in Path(f"/proc/{each}/task").glob("*/children"):
+            with suppress(OSError):
+                found += map(int, children.read_text().split())
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def last_line(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "it said nothing"

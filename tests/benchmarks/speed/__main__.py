@@ -21,7 +21,14 @@ from tests.benchmarks.speed.server import Cores, ServerFailed
 from training.publish import write_atomically
 
 WIDTH = 240  # where there is no terminal
-PARTS = {"one-row": parts.one_row}
+PARTS = {
+    "one-row": parts.one_row,
+    "bulk": parts.bulk,
+    "v2": parts.infer,
+    "latency": parts.latency,
+    "mixed": parts.mixed,
+    "start": parts.start,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -8,9 +8,12 @@ from typing import NamedTuple
 
 from tests.benchmarks.speed import models
 from tests.benchmarks.speed.figure import Figure, Target
-from tests.benchmarks.speed.leg import Leg, Measured, in_rounds
+from tests.benchmarks.speed.leg import Counted, Leg, Loaded, Measured, in_rounds
 from tests.benchmarks.speed.models import Model
+from tests.benchmarks.speed.requests import Query
 from tests.benchmarks.speed.server import Cores, Server
+
+BULK_ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +49,20 @@ class Bench:
         fast = ["--http", "httptools", "--loop", "uvloop", "--no-access-log", "--no-server-header"]
         return self.server("echo", sys.executable, "-m", "uvicorn", *app, *fast)
 
-    def compare(self, part: str, pairs: "Sequence[Pair]") -> list[Figure]:
-        """All legs in rounds, and each pair's ratio round by round."""
-        legs = [leg for pair in pairs for leg in (pair.theirs, pair.ours)]
+    def load(self, server: Server, query: Query, connections: int) -> Loaded | Counted:
+        """From the other core."""
+        if query.rows >= BULK_ROWS:
+            return Counted(server, query, connections)
+        return Loaded(server, query, connections, core=self.cores.load)
+
+    def compare(self, part: str, pairs: "Sequence[Pair]", *, also: Sequence[Leg] = ()) -> list[Figure]:
+        """All legs in rounds, and each pair's ratio round by round; of what is measured also, rows a second."""
+        legs = [*also, *(leg for pair in pairs for leg in (pair.theirs, pair.ours))]
         measured = in_rounds(legs, self.rounds, self.seconds, tell)
-        return [pair.figure(part, measured) for pair in pairs]
+        return [
+            *(_limit(part, leg.name, measured[leg.name]) for leg in also),
+            *(pair.figure(part, measured) for pair in pairs),
+        ]
 
 
 class Pair(NamedTuple):
@@ -80,6 +92,19 @@ class Pair(NamedTuple):
             checked=sum(each.checked for each in (*ours, *theirs)),
             wrong=sum(each.wrong for each in (*ours, *theirs)),
         )
+
+
+def _limit(part: str, name: str, measured: Sequence[Measured]) -> Figure:
+    """What there is at most, in rows for a second of CPU."""
+    costs = tuple(each.cpu_seconds for each in measured)
+    return Figure(
+        part=part,
+        name=name,
+        unit="rows/CPU s",
+        values=tuple(1 / cost for cost in costs),
+        theirs=tuple(cost * 1e6 for cost in costs),
+        against="a row",
+    )
 
 
 def tell(line: str) -> None:

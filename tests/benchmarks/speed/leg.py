@@ -1,5 +1,6 @@
 """A leg: one server under one load for a few seconds, and what a request of it costs."""
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from http.client import HTTPConnection, HTTPException
@@ -7,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple, Protocol
 
-from tests.benchmarks.speed import wrk
+from tests.benchmarks.speed import openloop, wrk
 from tests.benchmarks.speed.requests import Query
 from tests.benchmarks.speed.server import Server
 
@@ -36,12 +37,12 @@ class Leg(Protocol):
 class Loaded:
     """A server with so many connections that each send the next request when the last is answered."""
 
-    def __init__(self, server: Server, query: Query, connections: int, *, core: int, check: bool = True) -> None:
+    def __init__(self, server: Server, query: Query, connections: int, *, core: int) -> None:
         self.name = f"{server.name} {query.path} {query.content_type} {query.rows} rows {connections} connections"
-        self.server, self.query, self.connections, self.core, self.check = server, query, connections, core, check
+        self.server, self.query, self.connections, self.core = server, query, connections, core
 
     def measure(self, seconds: int) -> Measured:
-        with TemporaryDirectory() as folder, Checker(self.server.port, self.query, on=self.check) as checker:
+        with TemporaryDirectory() as folder, Checker(self.server.port, self.query) as checker:
             before = self.server.cpu_seconds()
             load = wrk.run(
                 self.server.port,
@@ -51,39 +52,61 @@ class Loaded:
                 core=self.core,
                 folder=Path(folder),
             )
+            self.server.wait_until_idle()
             spent = self.server.cpu_seconds() - before
-        requests = load.requests + checker.checked
+        requests = load.sent + checker.checked  # what wrk left unanswered at its end was worked on as well
         if not load.requests:
             raise wrk.WrkFailed(f"{self.server.name} answered nothing in {seconds} s")
         return Measured(
             spent / requests,
             load.requests / load.seconds,
-            requests if self.check else 0,
+            requests,
             load.wrong + load.errors + checker.wrong,
             load.example or checker.example,
             load.p99_seconds,
         )
 
 
+class Counted:
+    """A server that gets a fixed number of large requests: of a second's few, those cut off at wrk's end would be too many."""
+
+    def __init__(self, server: Server, query: Query, connections: int) -> None:
+        self.name = f"{server.name} {query.path} {query.content_type} {query.rows} rows {connections} connections"
+        self.server, self.query, self.connections = server, query, connections
+        self._per_second = 0.0
+
+    def measure(self, seconds: int) -> Measured:
+        if not self._per_second:
+            self._per_second = self._send(2 * self.connections).per_second
+        found = self._send(max(2 * self.connections, round(self._per_second * seconds)))
+        self._per_second = found.per_second
+        return found
+
+    def _send(self, requests: int) -> Measured:
+        before = self.server.cpu_seconds()
+        (found,) = openloop.run(self.server.port, [openloop.Stream(self.query, math.inf, requests, self.connections)])
+        self.server.wait_until_idle()
+        spent = self.server.cpu_seconds() - before
+        return Measured(spent / requests, requests / found.wall_seconds, found.checked, found.wrong)
+
+
 class Checker:
     """A client beside the load whose every answer must be that of its own request: no two may be mixed up."""
 
-    def __init__(self, port: int, query: Query, *, on: bool) -> None:
+    def __init__(self, port: int, query: Query) -> None:
         self.checked = self.wrong = 0
         self.example = ""
         self._port, self._query = port, query
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._check, daemon=True) if on else None
+        self._thread = threading.Thread(target=self._check, daemon=True)
 
     def __enter__(self) -> "Checker":
-        if self._thread:
-            self._thread.start()
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._end.set()
-        if self._thread:
-            self._thread.join()
+        self._thread.join()
 
     def _check(self) -> None:
         connection = HTTPConnection("127.0.0.1", self._port, timeout=30)

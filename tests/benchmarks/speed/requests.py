@@ -53,6 +53,13 @@ def json_rows(rows_ND: Float32) -> bytes:
     return json.dumps({"rows": [[float(str(value)) for value in row] for row in rows_ND]}).encode()
 
 
+def infer_rows(rows_ND: Float32) -> bytes:
+    """The Open Inference Protocol's request for the score."""
+    data = [float(str(value)) for value in rows_ND.ravel()]
+    features = {"name": "features", "shape": list(rows_ND.shape), "datatype": "FP32", "data": data}
+    return json.dumps({"inputs": [features], "outputs": [{"name": "score"}]}).encode()
+
+
 def raw_rows(rows_ND: Float32) -> bytes:
     return rows_ND.astype("<f4").tobytes()
 

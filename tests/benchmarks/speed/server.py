@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.benchmarks.machine import ROOT
 
 START_SECONDS = 120
+IDLE_SECONDS = 5
 
 
 class ServerFailed(Exception):
@@ -61,19 +62,34 @@ class Server:
             os.killpg(self.popen.pid, signal.SIGKILL)
 
     def wait_until_listening(self) -> None:
-        """ServerFailed with the last line it said when it ends before, or takes longer than START_SECONDS."""
+        self.connect().close()
+
+    def connect(self) -> socket.socket:
+        """As soon as it listens; ServerFailed with its last line when it ends before, or takes longer than START_SECONDS."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if self.popen.poll() is not None:
                 raise ServerFailed(f"{self.name} ended at its start: {last_line(self.log)}")
-            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                return
+            with suppress(OSError):
+                connection = socket.create_connection(("127.0.0.1", self.port), timeout=1)
+                connection.settimeout(START_SECONDS)
+                return connection
             time.sleep(0.005)
         raise ServerFailed(f"{self.name} was not listening after {START_SECONDS} s: {last_line(self.log)}")
 
     def cpu_seconds(self) -> float:
         """CPU time of the process and its living children, all threads, whether they have ended or not."""
         return sum(cpu_seconds(pid) for pid in family(self.popen.pid))
+
+    def wait_until_idle(self) -> None:
+        """Until what it was asked is done: hardly any CPU time is spent any more."""
+        deadline = time.monotonic() + IDLE_SECONDS
+        spent = self.cpu_seconds()
+        while time.monotonic() < deadline:
+            time.sleep(0.03)
+            before, spent = spent, self.cpu_seconds()
+            if spent - before < 0.003:
+                return
 
     def resident_bytes(self) -> int:
         """What the process and its living children hold in memory; pages they share count for each."""

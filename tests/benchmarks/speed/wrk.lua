@@ -60,15 +60,15 @@ function response(status, headers, body)
 end
 
 function done(summary, latency, requests)
-   local wrong, example = 0, ""
+   local wrong, sent, example = 0, 0, ""
    for _, thread in ipairs(threads) do
-      wrong = wrong + thread:get("wrong")
+      wrong, sent = wrong + thread:get("wrong"), sent + thread:get("sent")
       if example == "" then example = thread:get("example") end
    end
    local errors = summary.errors
    print(string.format(
-      "figures requests=%d microseconds=%d connect=%d read=%d write=%d status=%d timeout=%d wrong=%d p50=%d p99=%d",
-      summary.requests, summary.duration, errors.connect, errors.read, errors.write, errors.status, errors.timeout,
-      wrong, latency:percentile(50), latency:percentile(99)))
+      "figures requests=%d sent=%d microseconds=%d connect=%d read=%d write=%d status=%d timeout=%d wrong=%d p50=%d p99=%d",
+      summary.requests, sent, summary.duration, errors.connect, errors.read, errors.write, errors.status,
+      errors.timeout, wrong, latency:percentile(50), latency:percentile(99)))
    print("example " .. example:gsub("%s", " "))
 end

@@ -14,7 +14,8 @@ FIGURES = re.compile(r"(\w+)=(\d+)")
 class Load(NamedTuple):
     """What wrk counted."""
 
-    requests: int
+    requests: int  # answered
+    sent: int
     seconds: float
     errors: int  # connections refused or lost, answers that took longer than its two seconds
     wrong: int  # answers that were not 200 or had not the scores of any of the requests
@@ -54,6 +55,7 @@ def parse(output: str) -> Load:
     example = next(line for line in output.splitlines() if line.startswith("example"))
     return Load(
         found["requests"],
+        found["sent"],
         found["microseconds"] / 1e6,
         sum(found[kind] for kind in ("connect", "read", "write", "timeout")),
         found["wrong"],

@@ -17,13 +17,13 @@ def ensure(folder: Path, requirements: Path, whose: str) -> Path:
     wanted = hashlib.sha256(requirements.read_bytes()).hexdigest()
     if complete.exists() and complete.read_text() == wanted and interpreter.exists():
         return interpreter
-    print(f"making the {whose} environment in {folder}", file=sys.stderr)
+    print(f"making {whose} environment in {folder}", file=sys.stderr)
     shutil.rmtree(folder, ignore_errors=True)
     install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement", str(requirements)]
     for command in ([sys.executable, "-m", "venv", str(folder)], [str(interpreter), *install]):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise EnvironmentFailed(f"the {whose} environment cannot be made: {_reason(done.stderr)}")
+            raise EnvironmentFailed(f"{whose} environment cannot be made: {_reason(done.stderr)}")
     complete.write_text(wanted)
     return interpreter
 

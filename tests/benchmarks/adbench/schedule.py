@@ -81,7 +81,7 @@ class Workplace:
         self._baselines: Path | str | None = None  # their interpreter, or why there is none
         if any(isinstance(job.detector, Baseline) for job in jobs):
             try:
-                self._baselines = environment.ensure(BASELINES, REQUIREMENTS, "baselines'")
+                self._baselines = environment.ensure(BASELINES, REQUIREMENTS, "the baselines'")
             except environment.EnvironmentFailed as error:
                 self._baselines = str(error)
         self._running: set[subprocess.Popen[bytes]] = set()

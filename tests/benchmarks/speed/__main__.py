@@ -16,6 +16,8 @@ from tests.benchmarks.machine import ROOT
 from tests.benchmarks.speed import parts, wrk
 from tests.benchmarks.speed.bench import Bench
 from tests.benchmarks.speed.figure import Figure
+from tests.benchmarks.speed.memory import memory
+from tests.benchmarks.speed.peer import peers
 from tests.benchmarks.speed.report import as_markdown, make_report, print_report
 from tests.benchmarks.speed.server import Cores, ServerFailed
 from training.publish import write_atomically
@@ -28,13 +30,16 @@ PARTS = {
     "latency": parts.latency,
     "mixed": parts.mixed,
     "start": parts.start,
+    "memory": memory,
+    "peers": peers,
 }
+SHORT = [name for name in PARTS if name not in ("memory", "peers")]
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
-    chosen = options.only.split(",") if options.only else list(PARTS)
+    chosen = options.only.split(",") if options.only else list(PARTS) if options.all else SHORT
     if unknown := [name for name in chosen if name not in PARTS]:
         parser.error(f"there is no part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
     if missing := [command for command in ("wrk", "taskset") if shutil.which(command) is None]:
@@ -77,7 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.speed", description=__doc__, allow_abbrev=False)
     add = parser.add_argument
     work = ROOT / "build" / "speed"
-    add("--only", metavar="PARTS", help=f"by comma: {', '.join(PARTS)} (all)")
+    add("--only", metavar="PARTS", help=f"by comma: {', '.join(PARTS)} ({', '.join(SHORT)})")
+    add("--all", action="store_true", help="every part: memory and peers too")
     add("--rounds", type=int, default=5, metavar="N", help="of every leg, interleaved (5)")
     add("--seconds", type=int, default=1, metavar="N", help="of a leg (1)")
     add(

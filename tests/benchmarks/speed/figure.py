@@ -40,6 +40,9 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     failure: str | None = None
     note: str = ""
 
+    def with_note(self, note: str) -> "Figure":
+        return msgspec.structs.replace(self, note=note)
+
     @property
     def value(self) -> float | None:
         return median(self.values) if self.values else None

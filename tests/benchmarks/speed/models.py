@@ -25,6 +25,7 @@ class Model(NamedTuple):
     folder: Path
     name: str
     width: int
+    rows: Path  # what it was fitted on, CSV
 
     @property
     def path(self) -> Path:
@@ -35,15 +36,14 @@ class Model(NamedTuple):
 def fit(width: int, config: Path, folder: Path) -> Model:
     """`hourglass-train fit` on rows of this width, unless it was done with the same configuration before."""
     home = folder / f"{config.stem}-{hashlib.sha256(config.read_bytes()).hexdigest()[:12]}"
-    model = Model(home / "models", f"d{width}", width)
-    rows = home / f"d{width}.csv"
+    model = Model(home / "models", f"d{width}", width, home / f"d{width}.csv")
     if not (model.folder / model.name / "current").exists():
         print(f"fitting a model of {width} features", file=sys.stderr, flush=True)
         home.mkdir(parents=True, exist_ok=True)
         names = ",".join(f"x{d}" for d in range(width))
-        np.savetxt(rows, make_rows(FIT_ROWS, width, seed=0), "%.6g", ",", header=names, comments="")
+        np.savetxt(model.rows, make_rows(FIT_ROWS, width, seed=0), "%.6g", ",", header=names, comments="")
         command = ["--config", str(config), "--name", model.name, "--models", str(model.folder), "--quiet"]
-        subprocess.run([sys.executable, "-m", "training", "fit", str(rows), *command], cwd=ROOT, check=True)
+        subprocess.run([sys.executable, "-m", "training", "fit", str(model.rows), *command], cwd=ROOT, check=True)
     return model
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tests.benchmarks.speed.requests import Query
+from tests.benchmarks.speed.requests import Query, answer_bytes
 
 PIECE = 2**16  # bytes of a body sent at a time, so that a large one does not keep the others waiting
 PATIENCE_SECONDS = 30  # for the last answers
@@ -76,18 +76,6 @@ class _Connection:
         if not self.wanted:
             self.wanted = answer_bytes(self.answer)
         return 0 < self.wanted <= len(self.answer)
-
-
-def answer_bytes(answer: bytes | bytearray) -> int:
-    """Of a whole HTTP answer with a Content-Length; 0 while its head is not complete."""
-    end = answer.find(b"\r\n\r\n")
-    if end < 0:
-        return 0
-    for line in bytes(answer[:end]).split(b"\r\n")[1:]:
-        name, _, value = line.partition(b":")
-        if name.lower() == b"content-length":
-            return end + 4 + int(value)
-    raise ConnectionError("an answer without a Content-Length")
 
 
 def at_rate(query: Query, per_second: float, seconds: float) -> Stream:

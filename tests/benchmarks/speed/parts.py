@@ -122,7 +122,7 @@ def start(bench: Bench) -> list[Figure]:
     for number in range(bench.rounds + 1):
         with bench.ours(model.folder) as server:
             began = perf_counter()
-            answer = first_answer(server, query)
+            answer = server.ask(query)
             cpu, wall = server.cpu_seconds(), perf_counter() - began
             if not query.is_right(0, answer):
                 raise ServerFailed(f"the first answer is wrong: {answer[:300]!r}")
@@ -164,7 +164,7 @@ def infer(bench: Bench) -> list[Figure]:
         running(bench.echo(), bench.ours(narrow.folder)) as (echo, ours),
         Raw(wide, bench.cores.server, bench.work / "raw") as raw,
     ):
-        answer = first_answer(ours, query)
+        answer = ours.ask(query)
         if not query.is_right(0, answer):
             reason = answer.split(b"\r\n")[0].decode(errors="replace")
             return [Figure(part="v2", name=name, unit="", failure=f"this revision answers {reason}") for name in names]
@@ -204,20 +204,6 @@ def alone(model: Model, folder: Path) -> Model:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(model.folder / model.name, folder / model.name)
     return model._replace(folder=folder)
-
-
-def first_answer(server: Server, query: Query) -> bytes:
-    """Sent as soon as the server listens; the whole answer with its head."""
-    connection = server.connect()
-    with connection:
-        connection.sendall(query.request(0))
-        answer = b""
-        while not (wanted := openloop.answer_bytes(answer)) or len(answer) < wanted:
-            received = connection.recv(2**16)
-            if not received:
-                raise ServerFailed(f"{server.name} closed the connection after {answer[:300]!r}")
-            answer += received
-    return answer
 
 
 def _open_loops(bench: Bench, legs: dict[str, tuple[Server, Sequence[Stream]]]) -> dict[str, list[Latency]]:

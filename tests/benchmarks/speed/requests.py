@@ -48,6 +48,18 @@ def scores_in(answer: bytes, before: str, count: int) -> NDArray[np.float64] | N
     return np.array(numbers, dtype=np.float64) if found and len(numbers) == count else None
 
 
+def answer_bytes(answer: bytes | bytearray) -> int:
+    """Of a whole HTTP answer with a Content-Length; 0 while its head is not complete."""
+    end = answer.find(b"\r\n\r\n")
+    if end < 0:
+        return 0
+    for line in bytes(answer[:end]).split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            return end + 4 + int(value)
+    raise ConnectionError("an answer without a Content-Length")
+
+
 def json_rows(rows_ND: Float32) -> bytes:
     """{"rows": [[...], ...]} with as many digits as the rows have."""
     return json.dumps({"rows": [[float(str(value)) for value in row] for row in rows_ND]}).encode()

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.benchmarks.machine import ROOT
+from tests.benchmarks.speed.requests import Query, answer_bytes
 
 START_SECONDS = 120
 IDLE_SECONDS = 5
@@ -30,7 +31,10 @@ class Cores:
 
 
 class Server:
-    """A command that listens on `{port}` of 127.0.0.1; ended with its children when the context is left."""
+    """A command that listens on 127.0.0.1; ended with its children when the context is left.
+
+    `{port}` in the command and its variables stands for the port it is asked on, `{free}` for any other.
+    """
 
     def __init__(
         self, name: str, command: Sequence[str], core: int, *, log: Path, environ: Mapping[str, str] | None = None
@@ -40,9 +44,9 @@ class Server:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
             self.popen = subprocess.Popen(
-                ["taskset", "--cpu-list", str(core), *(part.replace("{port}", str(self.port)) for part in command)],
+                ["taskset", "--cpu-list", str(core), *map(self._fill, command)],
                 cwd=ROOT,
-                env=one_thread(environ),
+                env=one_thread({key: self._fill(value) for key, value in (environ or {}).items()}),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -76,6 +80,33 @@ class Server:
                 return connection
             time.sleep(0.005)
         raise ServerFailed(f"{self.name} was not listening after {START_SECONDS} s: {last_line(self.log)}")
+
+    def wait_until_right(self, query: Query) -> None:
+        """Until it answers the first request with the scores expected: many listen before their model is there."""
+        deadline = time.monotonic() + START_SECONDS
+        answer = b"nothing"
+        while time.monotonic() < deadline:
+            with suppress(OSError):
+                answer = self.ask(query)
+                if query.is_right(0, answer):
+                    return
+            time.sleep(0.2)
+        raise ServerFailed(f"{self.name} did not give the right answer, but {answer[:300]!r}; {last_line(self.log)}")
+
+    def ask(self, query: Query) -> bytes:
+        """Its whole answer, with the head, to the first request, sent as soon as it listens."""
+        with self.connect() as connection:
+            connection.sendall(query.request(0))
+            answer = b""
+            while not (wanted := answer_bytes(answer)) or len(answer) < wanted:
+                received = connection.recv(2**16)
+                if not received:
+                    raise ConnectionError(f"{self.name} closed the connection after {answer[:300]!r}")
+                answer += received
+        return answer
+
+    def _fill(self, text: str) -> str:
+        return text.replace("{port}", str(self.port)).replace("{free}", str(free_port()))
 
     def cpu_seconds(self) -> float:
         """CPU time of the process and its living children, all threads, whether they have ended or not."""

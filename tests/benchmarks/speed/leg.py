@@ -38,7 +38,7 @@ class Loaded:
     """A server with so many connections that each send the next request when the last is answered."""
 
     def __init__(self, server: Server, query: Query, connections: int, *, core: int) -> None:
-        self.name = f"{server.name} {query.path} {query.content_type} {query.rows} rows {connections} connections"
+        self.name = _name(server, query, connections)
         self.server, self.query, self.connections, self.core = server, query, connections, core
 
     def measure(self, seconds: int) -> Measured:
@@ -67,11 +67,16 @@ class Loaded:
         )
 
 
+def _name(server: Server, query: Query, connections: int) -> str:
+    rows = f"{query.rows} row{'s' * (query.rows > 1)}"
+    return f"{server.name}, {query.path}, {rows} as {query.content_type}, {connections} connections"
+
+
 class Counted:
     """A server that gets a fixed number of large requests: of a second's few, those cut off at wrk's end would be too many."""
 
     def __init__(self, server: Server, query: Query, connections: int) -> None:
-        self.name = f"{server.name} {query.path} {query.content_type} {query.rows} rows {connections} connections"
+        self.name = _name(server, query, connections)
         self.server, self.query, self.connections = server, query, connections
         self._per_second = 0.0
 

@@ -57,14 +57,15 @@ def memory(bench: Bench) -> list[Figure]:
             wrong += sum(each.wrong for each in found) + reloading.failed
             samples.append(Sample(reloads, requests, server.resident_bytes() / MEBIBYTE))
             tell(f"memory: {reloads} reloads, {requests} requests, {samples[-1].mebibytes:.1f} MiB; {wrong} wrong")
-    return [_figure(samples, wrong, perf_counter() - began)]
+    return [memory_figure(samples, wrong, perf_counter() - began)]
 
 
-def _figure(samples: list[Sample], wrong: int, seconds: float) -> Figure:
+def memory_figure(samples: list[Sample], wrong: int, seconds: float) -> Figure:
     """The median of the last looks against that of the first ones after the warm-up."""
     warm = [each for each in samples if each.reloads >= WARM_UP * RELOADS and each.requests >= WARM_UP * REQUESTS]
     first, last = warm[0], warm[-1]
     early, late = (median(each.mebibytes for each in some) for some in (warm[:LOOKS], warm[-LOOKS:]))
+    looks = ", ".join(f"{each.mebibytes:.0f}" for each in samples)
     return Figure(
         part="memory",
         name=f"resident memory after {last.reloads} reloads and {last.requests:,} requests",
@@ -77,7 +78,7 @@ def _figure(samples: list[Sample], wrong: int, seconds: float) -> Figure:
         theirs=(early,),
         checked=last.requests,
         wrong=wrong,
-        note=f"ran for {seconds:.0f} s; MiB from look to look: {', '.join(f'{each.mebibytes:.0f}' for each in samples)}",
+        note=f"The memory part ran for {seconds:.0f} s; MiB at each look: {looks}",
     )
 
 

@@ -8,6 +8,7 @@ from time import perf_counter
 
 import numpy as np
 
+from service.artifact import P_VALUE, SCORE
 from tests.benchmarks.speed import openloop
 from tests.benchmarks.speed.bench import Bench, Pair, tell
 from tests.benchmarks.speed.figure import Figure, Target
@@ -57,9 +58,12 @@ def bulk(bench: Bench) -> list[Figure]:
     with running(bench.ours(models[0].folder)) as (ours,), ExitStack() as stack:
         pairs, limits = [], []
         for model in models:
-            raw = stack.enter_context(Raw(model, bench.cores.server, bench.work / "raw"))
-            limits += [RawLeg(raw, rows) for rows in (1, 64, 1024)]
-            some, many = limits[-2:]
+            raw, score = (
+                stack.enter_context(Raw(model, outputs, bench.cores.server, bench.work / "raw"))
+                for outputs in ((SCORE, P_VALUE), (SCORE,))
+            )
+            one, some, many = (RawLeg(raw, rows) for rows in (1, 64, 1024))
+            limits += [one, some, many, RawLeg(score, 1024)]
             few = bench.load(ours, make_query(model, 64, count=8), BULK_CONNECTIONS)
             name = f"64 JSON rows, d = {model.width}"
             pairs.append(Pair(name, "of onnxruntime", "onnxruntime", some, few, rows=64))
@@ -162,7 +166,7 @@ def infer(bench: Bench) -> list[Figure]:
     names = ("/v2 infer, one JSON row, d = 32, 64 connections", "/v2 infer, 1024 JSON rows, d = 128")
     with (
         running(bench.echo(), bench.ours(narrow.folder)) as (echo, ours),
-        Raw(wide, bench.cores.server, bench.work / "raw") as raw,
+        Raw(wide, (SCORE, P_VALUE), bench.cores.server, bench.work / "raw") as raw,
     ):
         answer = ours.ask(query)
         if not query.is_right(0, answer):
@@ -242,6 +246,6 @@ def _latency_figure(
         theirs=tuple(value * 1e6 for value in theirs_p99),
         checked=sum(each.checked for each in ours),
         wrong=sum(each.wrong for each in (*ours, *theirs)),
-        note=f"p50 {np.median([each.percentile(50) for each in ours]) * 1e6:.0f} µs; the client came to 99 % of the "
+        note=f"{name}: p50 {np.median([each.percentile(50) for each in ours]) * 1e6:.0f} µs; the client came to 99 % of the "
         f"requests within {late * 1e6:.0f} µs of their plan",
     )

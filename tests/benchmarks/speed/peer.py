@@ -1,7 +1,8 @@
 """Others who serve the same model: each in an environment of its own, with one worker and one thread."""
 
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,6 +48,10 @@ class Peer(NamedTuple):
     def key(self) -> str:
         return self.name.lower()
 
+    @property
+    def requirements(self) -> Path:
+        return APPS / "requirements" / f"{self.key}.txt"
+
     def query(self, model: Model, rows: int, count: int) -> Query:
         if self.infer_path:
             return make_query(model, rows, count=count, encode=infer_rows, path=self.infer_path, before='"data":')
@@ -86,24 +91,26 @@ PEERS = (
 
 
 def peers(bench: Bench) -> list[Figure]:
-    """Each against ours in turn; who cannot be installed, started or asked is named with the reason."""
+    """Each against ours in turn."""
     model = alone(bench.model(32), bench.work / "one")
-    figures: list[Figure] = []
     with running(bench.ours(model.folder)) as (ours,):
-        for peer in PEERS:
-            try:
-                figures += _compare(bench, ours, model, peer)
-            except (environment.EnvironmentFailed, ServerFailed, WrkFailed, OSError) as error:
-                tell(f"{peer.name}: {error}")
-                names = [_name(1, peer), *([_name(64, peer)] if peer.many else [])]
-                figures += [Figure(part="peers", name=name, unit="", failure=str(error)) for name in names]
-    return figures
+        return [figure for peer in PEERS for figure in attempt(peer, partial(_compare, bench, ours, model, peer))]
+
+
+def attempt(peer: Peer, compare: Callable[[], list[Figure]]) -> list[Figure]:
+    """The figures, or those that are missing and why: who cannot be installed, started or asked is not left out."""
+    try:
+        return compare()
+    except (environment.EnvironmentFailed, ServerFailed, WrkFailed, OSError) as error:
+        tell(f"{peer.name}: {error}")
+        rows = (1, 64) if peer.many else (1,)
+        return [Figure(part="peers", name=_name(each, peer), unit="", failure=str(error)) for each in rows]
 
 
 def _compare(bench: Bench, ours: Server, model: Model, peer: Peer) -> list[Figure]:
     folder = bench.work / "peers" / peer.key
     folder.mkdir(parents=True, exist_ok=True)
-    interpreter = environment.ensure(folder / "env", APPS / "requirements" / f"{peer.key}.txt", f"{peer.name}'s")
+    interpreter = environment.ensure(folder / "env", peer.requirements, f"{peer.name}'s")
     program, *arguments = peer.command
     environ = {"MODEL": str(model.path), "PYTHONPATH": str(APPS)}
     environ |= {name: value.replace("{folder}", str(folder)) for name, value in peer.environ.items()}
@@ -113,31 +120,19 @@ def _compare(bench: Bench, ours: Server, model: Model, peer: Peer) -> list[Figur
     with bench.server(peer.key, str(interpreter.with_name(program)), *arguments, environ=environ) as server:
         server.wait_until_right(one)
         started = server.cpu_seconds()
-        pairs = [
-            Pair(
-                _name(1, peer),
-                f"× {peer.name}",
-                peer.name,
-                bench.load(server, one, ONE_ROW_CONNECTIONS),
-                bench.load(ours, make_query(model, 1, count=16), ONE_ROW_CONNECTIONS),
-                peer.one,
-            )
-        ]
+
+        def pair(query: Query, connections: int, target: Target) -> Pair:
+            theirs = bench.load(server, query, connections)
+            mine = bench.load(ours, make_query(model, query.rows, count=len(query.bodies)), connections)
+            return Pair(_name(query.rows, peer), f"× {peer.name}", peer.name, theirs, mine, target)
+
+        pairs = [pair(one, ONE_ROW_CONNECTIONS, peer.one)]
         if peer.many:
-            pairs.append(
-                Pair(
-                    _name(64, peer),
-                    f"× {peer.name}",
-                    peer.name,
-                    bench.load(server, many, MANY_ROWS_CONNECTIONS),
-                    bench.load(ours, make_query(model, 64, count=8), MANY_ROWS_CONNECTIONS),
-                    peer.many,
-                )
-            )
+            pairs.append(pair(many, MANY_ROWS_CONNECTIONS, peer.many))
         figures = bench.compare("peers", pairs)
         held = server.resident_bytes() / MEBIBYTE
-    tell(f"{peer.name}: {started:.2f} s of CPU to the first answer, {held:.0f} MiB")
-    costs = f"{started:.2f} s of CPU from start to first answer, {held:.0f} MiB resident after the load"
+    costs = f"{peer.name}: {started:.2f} s of CPU from start to first answer, {held:.0f} MiB resident after the load"
+    tell(costs)
     return [figures[0].with_note(costs), *figures[1:]]
 
 

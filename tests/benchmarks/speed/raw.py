@@ -1,17 +1,18 @@
-"""Bare onnxruntime: the same part of the graph in a process of its own, one thread, nothing around it."""
+"""Bare onnxruntime: a part of the graph in a process of its own, one thread, nothing around it."""
 
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import onnxruntime as ort
 
-from service.artifact import INPUT, P_VALUE, SCORE
+from service.artifact import INPUT
 from tests.benchmarks.machine import ROOT
 from tests.benchmarks.speed.leg import Measured
-from tests.benchmarks.speed.models import Model, make_rows, scoring_part
+from tests.benchmarks.speed.models import Model, make_rows, part_of_graph
 from tests.benchmarks.speed.server import one_thread
 
 CELLS = 2**15  # scored between two looks at the clock, about
@@ -31,10 +32,13 @@ class Answer(msgspec.Struct):
 class Raw:
     """The process; it waits for what it is asked."""
 
-    def __init__(self, model: Model, core: int, folder: Path) -> None:
-        self.model, part = model, folder / f"{model.name}-scoring.onnx"
+    def __init__(self, model: Model, outputs: Sequence[str], core: int, folder: Path) -> None:
+        self.name, part = (
+            f"{' and '.join(outputs)}, d = {model.width}",
+            folder / f"{model.name}-{'-'.join(outputs)}.onnx",
+        )
         folder.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(scoring_part(model))
+        part.write_bytes(part_of_graph(model, outputs))
         worker = [sys.executable, "-m", __name__, str(part), str(model.width)]
         self._popen = subprocess.Popen(
             ["taskset", "--cpu-list", str(core), *worker],
@@ -62,7 +66,7 @@ class RawLeg:
     """So many rows a call. What is measured is one row."""
 
     def __init__(self, raw: Raw, rows: int) -> None:
-        self.name = f"onnxruntime {raw.model.name}, {rows} rows a call"
+        self.name = f"onnxruntime, {raw.name}, {rows} row{'s' * (rows > 1)} a call"
         self._raw, self._rows = raw, rows
 
     def measure(self, seconds: int) -> Measured:
@@ -79,11 +83,11 @@ def main(path: str, width: str) -> None:
         ask = msgspec.json.decode(line, type=Ask)
         fed = {INPUT: make_rows(ask.rows, int(width), seed=1)}
         calls = max(1, CELLS // fed[INPUT].size)
-        session.run([SCORE, P_VALUE], fed)
+        session.run(None, fed)
         done, started, cpu = 0, time.perf_counter(), time.process_time()
         while time.perf_counter() < started + ask.seconds:
             for _ in range(calls):
-                session.run([SCORE, P_VALUE], fed)
+                session.run(None, fed)
             done += calls
         answer = Answer(done * ask.rows, time.process_time() - cpu, time.perf_counter() - started)
         sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")

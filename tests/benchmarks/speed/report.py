@@ -121,5 +121,5 @@ def _notes(report: Report) -> list[str]:
         f"medians of {report.rounds} rounds of {report.leg_seconds} s; costs are CPU time of the server unless the unit says else.",
         f"Answers compared with onnxruntime while the load ran: {checked:,}; wrong: {wrong}.",
         *(f"Not measured: {figure.name}: {figure.failure}" for figure in report.figures if figure.failure),
-        *(f"{figure.name}: {figure.note}" for figure in report.figures if figure.note),
+        *(figure.note for figure in report.figures if figure.note),
     ]

@@ -26,7 +26,7 @@ class Cores:
     def __init__(self) -> None:
         available = sorted(os.sched_getaffinity(0))
         if len(available) < 2:
-            raise ServerFailed("the benchmark needs two cores: one for the server, one for the load")
+            raise ServerFailed("two cores are needed: one for the server, one for the load")
         self.server, self.load = available[:2]
 
 
@@ -147,8 +147,8 @@ def resident_bytes(pid: int) -> int:
 
 
 def status_bytes(text: str, field: str) -> int:
-    """A field of /proc/PID/status that is given in kB."""
-    line = next(line for line in text.splitlines() if line.startswith(f"{field}:"))
+    """A field of /proc/PID/status that is given in kB; 0 where there is none, as of a process that has ended."""
+    line = next((line for line in text.splitlines() if line.startswith(f"{field}:")), f"{field}: 0 kB")
     return int(line.split()[1]) * 1024
 
 

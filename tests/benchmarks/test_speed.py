@@ -277,7 +277,9 @@ def test_the_table_names_targets_misses_wrong_answers_and_what_was_not_measured(
         Figure(part="one row", name="b", unit="× echo", values=(0.5,), target=Target(1.6, 2.5), checked=10, wrong=2),
         Figure(part="peers", name="c", unit="", failure="no wheel for this Python"),
     ]
-    report = make_report(figures, model="model", rounds=3, leg_seconds=1, began=datetime.now(UTC), load="4.1")
+    report = make_report(
+        figures, model="model", rounds=3, leg_seconds=1, began=datetime.now(UTC), load_average=0.1, wrk="4.1"
+    )
     text = as_markdown(report)
     assert "| a | 2 × echo | 1 – 3 | ≥ 1.6 | ≥ 2.5 | met | 8 µs |" in text
     assert "| b | 0.5 × echo | 0.5 – 0.5 | ≥ 1.6 | ≥ 2.5 | missed |" in text

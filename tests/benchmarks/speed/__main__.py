@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"the load comes from {missing[0]}, which is not installed: apt-get install {package}", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server outlives the run
-    began = datetime.now(UTC)
+    began, busy = datetime.now(UTC), os.getloadavg()[0]
     try:
         bench = Bench(Cores(), options.rounds, options.seconds, options.model, options.work)
         os.sched_setaffinity(0, {bench.cores.load})
@@ -57,10 +57,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    return _report(figures, options, began)
+    return _report(figures, options, began, busy)
 
 
-def _report(figures: list[Figure], options: argparse.Namespace, began: datetime) -> int:
+def _report(figures: list[Figure], options: argparse.Namespace, began: datetime, busy: float) -> int:
     """1 where an answer was wrong; a missed target is a result."""
     report = make_report(
         figures,
@@ -68,7 +68,8 @@ def _report(figures: list[Figure], options: argparse.Namespace, began: datetime)
         rounds=options.rounds,
         leg_seconds=options.seconds,
         began=began,
-        load=wrk.version(),
+        load_average=busy,
+        wrk=wrk.version(),
     )
     options.output.mkdir(parents=True, exist_ok=True)
     write_atomically(options.output / "speed.json", msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")

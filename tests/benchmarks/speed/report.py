@@ -18,6 +18,8 @@ from tests.benchmarks.speed.figure import Figure
 
 LIBRARIES = ("litestar", "msgspec", "numpy", "onnxruntime", "orjson", "uvicorn", "httptools", "uvloop")
 HEADER = ("what", "ratio", "from – to", "must", "reach", "", "ours", "theirs", "ours by the clock", "answers", "wrong")
+QUIET = 0.5  # load average
+BUSY = " (THE MACHINE WAS BUSY: only ratios of CPU time mean anything)"
 VERDICTS = {"missed": "missed", "must": "met", "reached": "reached", None: ""}
 STYLES = {"missed": "red", "must": "yellow", "reached": "green", None: ""}
 
@@ -36,24 +38,33 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     leg_seconds: int
     began: str
     took_seconds: float
+    load_average: float  # of the minute before
     figures: tuple[Figure, ...]
 
 
 def make_report(
-    figures: Sequence[Figure], *, model: str, rounds: int, leg_seconds: int, began: datetime, load: str
+    figures: Sequence[Figure],
+    *,
+    model: str,
+    rounds: int,
+    leg_seconds: int,
+    began: datetime,
+    load_average: float,
+    wrk: str,
 ) -> Report:
     return Report(
         machine=machine(),
         cores=os.cpu_count() or 0,
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
-        versions={**{name: version(name) for name in LIBRARIES}, "wrk": load},
+        versions={**{name: version(name) for name in LIBRARIES}, "wrk": wrk},
         revision=revision(),
         model=model,
         rounds=rounds,
         leg_seconds=leg_seconds,
         began=began.isoformat(timespec="seconds"),
         took_seconds=(datetime.now(UTC) - began).total_seconds(),
+        load_average=load_average,
         figures=tuple(figures),
     )
 
@@ -117,7 +128,8 @@ def _notes(report: Report) -> list[str]:
     checked, wrong = (sum(getattr(figure, name) for figure in report.figures) for name in ("checked", "wrong"))
     return [
         f"{report.machine}, {report.cores} cores; {report.system}; Python {report.python}; {versions}.",
-        f"Revision {report.revision or 'unknown'}; model {report.model}; began {report.began}, took {report.took_seconds:.0f} s; "
+        f"Revision {report.revision or 'unknown'}; model {report.model}; began {report.began}, took {report.took_seconds:.0f} s, "
+        f"the load average before it {report.load_average:.2f}{BUSY if report.load_average > QUIET else ''}; "
         f"medians of {report.rounds} rounds of {report.leg_seconds} s; costs are CPU time of the server unless the unit says else.",
         f"Answers compared with onnxruntime while the load ran: {checked:,}; wrong: {wrong}.",
         *(f"Not measured: {figure.name}: {figure.failure}" for figure in report.figures if figure.failure),

@@ -253,6 +253,8 @@ def test_a_pair_is_the_ratio_of_the_costs_round_by_round_by_row_where_the_limit_
 )
 def test_a_target_is_missed_met_or_reached(target: Target, value: float, verdict: str) -> None:
     assert target.verdict(value) == verdict
+    doubtful = Figure(part="latency", name="p99", unit="× echo", values=(value,), target=target, in_doubt=True)
+    assert doubtful.verdict == "in doubt"
 
 
 def test_memory_is_compared_between_the_looks_after_the_warm_up_and_the_last_ones() -> None:

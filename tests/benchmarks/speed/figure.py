@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-Verdict = Literal["missed", "must", "reached"]
+Verdict = Literal["missed", "must", "reached", "in doubt"]
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -39,6 +39,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     wrong: int = 0
     failure: str | None = None
     note: str = ""
+    in_doubt: bool = False  # the machine had a larger part in it than the server
 
     def with_note(self, note: str) -> "Figure":
         return msgspec.structs.replace(self, note=note)
@@ -49,4 +50,6 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def verdict(self) -> Verdict | None:
-        return self.target.verdict(self.value) if self.target and self.value is not None else None
+        if self.target is None or self.value is None:
+            return None
+        return "in doubt" if self.in_doubt else self.target.verdict(self.value)

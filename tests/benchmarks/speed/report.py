@@ -19,9 +19,9 @@ from tests.benchmarks.speed.figure import Figure
 LIBRARIES = ("litestar", "msgspec", "numpy", "onnxruntime", "orjson", "uvicorn", "httptools", "uvloop")
 HEADER = ("what", "ratio", "from – to", "must", "reach", "", "ours", "theirs", "ours by the clock", "answers", "wrong")
 QUIET = 0.5  # load average
-BUSY = " (THE MACHINE WAS BUSY: only ratios of CPU time mean anything)"
-VERDICTS = {"missed": "missed", "must": "met", "reached": "reached", None: ""}
-STYLES = {"missed": "red", "must": "yellow", "reached": "green", None: ""}
+BUSY = " (it was busy: ratios of CPU time may be relied on, the rest not)"
+VERDICTS = {"missed": "missed", "must": "met", "reached": "reached", "in doubt": "in doubt", None: ""}
+STYLES = {"missed": "red", "must": "yellow", "reached": "green", "in doubt": "dim", None: ""}
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,8 +18,8 @@ import pytest
 from tests.artifacts import make_artifact, publish
 from tests.benchmarks import environment
 from tests.benchmarks.speed import peer, server, wrk
-from tests.benchmarks.speed.__main__ import main
-from tests.benchmarks.speed.bench import Pair
+from tests.benchmarks.speed.__main__ import main, perform
+from tests.benchmarks.speed.bench import Bench, Pair
 from tests.benchmarks.speed.figure import Figure, Target
 from tests.benchmarks.speed.leg import Checker, Counted, Measured, in_rounds
 from tests.benchmarks.speed.memory import Sample, memory_figure
@@ -28,7 +28,7 @@ from tests.benchmarks.speed.openloop import Stream, at_rate, run
 from tests.benchmarks.speed.raw import Raw, RawLeg
 from tests.benchmarks.speed.report import Report, as_markdown, make_report
 from tests.benchmarks.speed.requests import RAW, Query, answer_bytes, json_rows, make_query, raw_rows, scores_in
-from tests.benchmarks.speed.server import Server, ServerFailed
+from tests.benchmarks.speed.server import Cores, Server, ServerFailed
 
 CORE = min(os.sched_getaffinity(0))
 WRK_SAID = """Running 1s test @ http://127.0.0.1:8000
@@ -309,6 +309,17 @@ def test_every_peer_has_pinned_requirements_that_hold_on_any_machine() -> None:
     for each in peer.PEERS:
         _, *lines = each.requirements.read_text().splitlines()
         assert all(line.count("==") == 1 and "+" not in line and "@" not in line for line in lines), each.name
+
+
+def test_a_part_that_fails_is_a_failure_of_ours_and_takes_no_other_with_it(tmp_path: Path) -> None:
+    bench = Bench(Cores(), rounds=1, seconds=1, config=tmp_path / "model.toml", work=tmp_path)
+
+    def fail(_: Bench) -> list[Figure]:
+        raise ServerFailed("hourglass ended at its start: it said nothing")
+
+    (figure,) = perform("one-row", fail, bench)
+    assert (figure.part, figure.failure) == ("one-row", "hourglass ended at its start: it said nothing")
+    assert figure.ours_failed
 
 
 def test_a_part_that_there_is_not_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

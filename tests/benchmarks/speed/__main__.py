@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -49,19 +50,28 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server outlives the run
     began, busy = datetime.now(UTC), os.getloadavg()[0]
     try:
-        bench = Bench(Cores(), options.rounds, options.seconds, options.model, options.work)
+        bench = Bench(Cores(), options.rounds, options.seconds, options.model, options.work.absolute())
         os.sched_setaffinity(0, {bench.cores.load})
-        figures = [figure for name in chosen for figure in PARTS[name](bench)]
-    except (ServerFailed, wrk.WrkFailed, subprocess.CalledProcessError) as error:
-        print(f"the benchmark failed: {error}", file=sys.stderr)
+        figures = [figure for name in chosen for figure in perform(name, PARTS[name], bench)]
+    except ServerFailed as error:
+        print(f"the benchmark cannot run: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     return _report(figures, options, began, busy)
 
 
+def perform(name: str, part: Callable[[Bench], list[Figure]], bench: Bench) -> list[Figure]:
+    """A part's figures, or why there are none: the other parts' are not lost with them."""
+    try:
+        return part(bench)
+    except (ServerFailed, wrk.WrkFailed, subprocess.CalledProcessError, OSError) as error:
+        print(f"{name} failed: {error}", file=sys.stderr)
+        return [Figure(part=name, name=f"all of {name}", unit="", failure=str(error), ours_failed=True)]
+
+
 def _report(figures: list[Figure], options: argparse.Namespace, began: datetime, busy: float) -> int:
-    """1 where an answer was wrong; a missed target is a result."""
+    """1 where an answer was wrong or a part failed; a missed target and a peer that is missing are results."""
     report = make_report(
         figures,
         model=options.model.stem,
@@ -76,7 +86,7 @@ def _report(figures: list[Figure], options: argparse.Namespace, began: datetime,
     write_atomically(options.output / "speed.md", as_markdown(report).encode())
     console = Console()
     print_report(report, console if console.is_terminal else Console(width=WIDTH))
-    return 1 if any(figure.wrong for figure in figures) else 0
+    return 1 if any(figure.wrong or figure.ours_failed for figure in figures) else 0
 
 
 def _parser() -> argparse.ArgumentParser:

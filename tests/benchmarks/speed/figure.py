@@ -38,6 +38,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     checked: int = 0  # answers compared with the scores expected
     wrong: int = 0
     failure: str | None = None
+    ours_failed: bool = False  # rather than a peer or a route that this revision has not
     note: str = ""
     in_doubt: bool = False  # the machine had a larger part in it than the server
 

@@ -38,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def serve(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C; what is in flight is finished."""
+    # read when numpy is imported, which is later: its linear algebra, of which nothing here is used, starts a thread for each core
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     flags = {name: getattr(options, name) for name in ("models", "host", "port", "workers")}
     settings = read_settings(os.environ, **flags)
     if not settings.models.is_dir():

@@ -10,10 +10,11 @@ from litestar import Litestar
 from litestar.di import Provide
 from litestar.types import ControllerRouterHandler
 
-from service.api import docs, health, metrics, models, scoring
+from service.api import docs, health, inference, metrics, models, scoring
 from service.api.problems import problem_handlers
 from service.api.service import Service
 from service.batcher import Batcher
+from service.cpus import available_cpus
 from service.metrics import ASGIApp, Metrics
 from service.registry import Registry
 from service.settings import Settings
@@ -23,7 +24,8 @@ _logger = logging.getLogger(__name__)
 
 def create_app(settings: Settings) -> ASGIApp:
     """The service as an ASGI app. It loads its models when it starts, and looks for new ones until it stops."""
-    registry = Registry(settings.models, threads=settings.threads, max_bytes=settings.max_model_bytes)
+    threads = settings.threads or max(1, available_cpus() // settings.workers)
+    registry = Registry(settings.models, threads=threads, max_bytes=settings.max_model_bytes)
     counted = Metrics(registry, shared=settings.workers > 1)
     service = Service(settings, registry, counted, Batcher(counted, inline_cells=settings.inline_cells))
 
@@ -44,6 +46,7 @@ def create_app(settings: Settings) -> ASGIApp:
         scoring.router,
         scoring.named_router,
         models.router,
+        inference.router,
         health.router,
         metrics.metrics,
     ]

@@ -9,7 +9,7 @@ row (Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005). 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,11 +38,18 @@ class Table:
     n: int  # calibration rows behind the table
     scores: Float32
     p_values: Float32
+    _ends: Float32 = field(init=False, repr=False, compare=False)
+    _steps: Float32 = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # closed by infinity, behind which a binary search puts NaN, so that one search answers for every number
+        object.__setattr__(self, "_ends", np.append(self.scores, np.float32(np.inf)))
+        object.__setattr__(self, "_steps", np.append(self.p_values, np.float32(np.nan)))
 
     def p_value(self, scores_N: Float32) -> Float32:
         """[N] scores -> [N] p-values; NaN only where the score is NaN."""
-        p_N = self.p_values[np.searchsorted(self.scores, scores_N, side="left")]
-        return np.where(np.isnan(scores_N), np.float32(np.nan), p_N)
+        p_N: Float32 = self._steps[self._ends.searchsorted(scores_N)]
+        return p_N
 
     def threshold(self, alpha: float, delta: float, *, certified: bool = True) -> Threshold:
         """The threshold for (alpha, delta); UncertifiableAlpha when these rows cannot give it."""

@@ -24,9 +24,9 @@ Float32 = NDArray[np.float32]
 CHUNK_ROWS = 65536
 TOP_ROWS = 10
 STORED = {
-    "none": "none of the training rows",
-    "averages": "averages of training rows",
-    "rows": "training rows themselves",
+    "none": "no training rows, nor averages of them",
+    "averages": "averages of training rows, which whoever has the file can read",
+    "rows": "training rows as they are, which whoever has the file can read",
 }
 
 
@@ -121,7 +121,7 @@ def describe(served: Served) -> str:
         ["variant", f"{model.variant}, {model.parameter_count} parameters, seed {model.seed}"],
         ["hyper-parameters", parameters],
         ["rows", f"{rows.fit} to fit, {rows.validation} to validate, {rows.calibration} to calibrate"],
-        ["holds of them", STORED[model.stores_rows]],
+        ["contains", STORED[model.stores_rows]],
         ["false alarms", _describe(threshold)],
         ["threshold", f"{threshold.score:.6g}"],
         ["missing values", f"rows with under {manifest.min_observed_fraction:.0%} of their values are refused"],

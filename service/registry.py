@@ -6,14 +6,19 @@ service stays.
 """
 
 import asyncio
+import ctypes
 import logging
 import os
 import re
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -28,6 +33,7 @@ THRESHOLD_FILE = "threshold.json"
 _VERSION = re.compile(r"[0-9a-f]{64}")
 
 Rate = Annotated[float, Meta(ge=1e-9, le=0.5)]  # under that no number of rows is enough
+T = TypeVar("T")
 _logger = logging.getLogger(__name__)
 
 
@@ -63,7 +69,11 @@ class Registry:
     """The models in service. Only `look` and `set_threshold` change it, one at a time, and on the event loop."""
 
     def __init__(self, folder: Path, *, threads: int, max_bytes: int) -> None:
-        self._folder, self._threads, self._max_bytes = folder, threads, max_bytes
+        self._folder, self._max_bytes = folder, max_bytes
+        # one for all models and all their versions: what one of them does not use is the others'
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="runs") if threads > 1 else None
+        # always the same thread: each thread has its own part of the heap, and every one would keep the room that a load took
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
         self._served: dict[str, Served] = {}
         self._errors: dict[str, str] = {}
         self._seen: dict[str, tuple[object, ...]] = {}  # what the folder looked like when it was last acted on
@@ -96,7 +106,7 @@ class Registry:
     async def look(self, name: str | None = None) -> list[Load]:
         """Bring what changed on disk into service: of every model, or of one, which is then tried even if nothing changed."""
         async with self._changing:
-            names = await asyncio.to_thread(self._names)
+            names = await self._off_loop(self._names)
             if name is None:
                 self._errors = {each: error for each, error in self._errors.items() if each in names}
                 return [await self._look_at(each, again=False) for each in names]
@@ -109,13 +119,15 @@ class Registry:
         async with self._changing:
             served = self.find(name)
             threshold = _threshold(served.detector, stored)
-            await asyncio.to_thread(
-                _write_atomically, self._folder / name / THRESHOLD_FILE, msgspec.json.encode(stored)
-            )
+            path = self._folder / name / THRESHOLD_FILE
+            await self._off_loop(partial(_write_atomically, path, msgspec.json.encode(stored)))
             self._served = {**self._served, name: replace(served, threshold=threshold)}
             self._seen.pop(name, None)  # the file may be taken away again before anybody looks
             self._errors.pop(name, None)
             return self._served[name]
+
+    async def _off_loop(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._disk, work)
 
     def _names(self) -> list[str]:
         """Names of folders with a pointer, and of models in service, whose folder may have gone."""
@@ -141,8 +153,8 @@ class Registry:
             return Load(name, "unchanged", version)
         self._seen[name] = seen
         try:
-            after, problem = await asyncio.to_thread(
-                load, folder, before, threads=self._threads, max_bytes=self._max_bytes
+            after, problem = await self._off_loop(
+                partial(load, folder, before, pool=self._pool, max_bytes=self._max_bytes)
             )
         except Exception as error:  # a file from elsewhere can break its readers in ways that have no name
             reason = str(error) if isinstance(error, HourglassError) else f"the model file cannot be loaded: {error!r}"
@@ -161,7 +173,7 @@ class Registry:
 
 
 def load(
-    folder: Path, before: Served | None = None, *, threads: int = 1, max_bytes: int = DEFAULT_MAX_BYTES
+    folder: Path, before: Served | None = None, *, pool: Executor | None = None, max_bytes: int = DEFAULT_MAX_BYTES
 ) -> tuple[Served, str | None]:
     """What a model's folder says should be served, and what is wrong with its threshold; InvalidArtifact when nothing can be.
 
@@ -171,7 +183,8 @@ def load(
     if before and before.detector.version == version:
         served = before
     else:
-        served = load_file(folder / version / MODEL_FILE, folder.name, threads=threads, max_bytes=max_bytes)
+        served = load_file(folder / version / MODEL_FILE, folder.name, pool=pool, max_bytes=max_bytes)
+        _give_back_memory()
         if served.detector.version != version:
             raise InvalidArtifact(
                 f"{folder / version / MODEL_FILE} has the SHA-256 {served.detector.version}: it was changed, or cut short"
@@ -185,7 +198,7 @@ def load(
         return replace(served, threshold=own), problem
 
 
-def load_file(path: Path, name: str, *, threads: int = 1, max_bytes: int = DEFAULT_MAX_BYTES) -> Served:
+def load_file(path: Path, name: str, *, pool: Executor | None = None, max_bytes: int = DEFAULT_MAX_BYTES) -> Served:
     """One model file, with the artifact's own threshold; InvalidArtifact when it cannot be served."""
     try:
         status = path.stat()
@@ -194,8 +207,15 @@ def load_file(path: Path, name: str, *, threads: int = 1, max_bytes: int = DEFAU
         data = path.read_bytes()
     except OSError as error:
         raise InvalidArtifact(f"{path} cannot be read: {error.strerror}") from error
-    detector = Detector.from_bytes(data, threads=threads, max_bytes=max_bytes)
+    detector = Detector.from_bytes(data, pool=pool, max_bytes=max_bytes)
     return Served(name, detector, Schema.of(detector.manifest), detector.threshold, status.st_mtime)
+
+
+def _give_back_memory() -> None:
+    """What loading took and freed goes back to the system: by itself glibc keeps it, four times the model's size of a large one."""
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _is_model(folder: Path) -> bool:

@@ -24,7 +24,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_body_bytes: Annotated[int, Meta(ge=1)] = 32 * 2**20
     max_rows: Annotated[int, Meta(ge=1)] = 65536  # in one request
     max_model_bytes: Annotated[int, Meta(ge=1)] = 256 * 2**20
-    threads: Annotated[int, Meta(ge=1, le=1024)] = 1  # of onnxruntime, for one batch
+    threads: Annotated[int, Meta(ge=1, le=1024)] | None = (
+        None  # for one bulk of rows; None: the CPUs that each worker has
+    )
     inline_cells: Annotated[int, Meta(ge=0)] = 8192  # batches of up to this many cells are scored on the event loop
     log_level: LogLevel = "info"
 

@@ -52,12 +52,19 @@ def _parser() -> argparse.ArgumentParser:
 
     fit = commands.add_parser("fit", help="fit, calibrate, export, verify and publish", allow_abbrev=False)
     _add_run_arguments(fit)
-    fit.add_argument("--variant", help="member of the family (denoising), or auto to fit all and publish the best")
+    fit.add_argument("--preset", help="fast, balanced or accurate: a complete configuration of the model")
+    fit.add_argument(
+        "--variant", help="instead of a preset: a member of the family, or auto to fit all and publish the best"
+    )
+    memory = "how many averages of training rows the model remembers in each view; 0 keeps none in the file"
+    fit.add_argument("--memory", type=int, metavar="N", help=memory)
     fit.set_defaults(run=_fit)
 
     compare = commands.add_parser("compare", help="fit several members and say which to publish", allow_abbrev=False)
     _add_run_arguments(compare)
-    compare.add_argument("--variants", nargs="+", default=["all"], metavar="VARIANT", help="members to fit (all)")
+    compare.add_argument(
+        "--variants", nargs="+", default=["all"], metavar="NAME", help="variants and presets (all variants)"
+    )
     compare.add_argument("--publish", action="store_true", help="publish the one that is chosen")
     compare.add_argument("--output", type=Path, metavar="FILE.json", help="where the table goes (NAME-comparison.json)")
     compare.set_defaults(run=_compare)
@@ -119,42 +126,46 @@ def _flags(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _run(config: Any, *, quiet: bool) -> None:
+    from training.presets import title
     from training.report import print_report
     from training.run import Progress, run
 
-    with _progress(quiet) as (on_stage, on_epoch):
+    with _progress(quiet, title(config.model)) as (on_stage, on_epoch):
         report = run(config, Progress(on_stage, on_epoch))
     print_report(report, Console(quiet=quiet))
 
 
 def _compare(options: argparse.Namespace) -> None:
     from training.compare import compare
-    from training.config import AutoConfig, check_variants, load_config
+    from training.config import AutoConfig, check_candidates, load_config
     from training.models import VARIANTS
+    from training.presets import PRESETS
     from training.publish import check_writable, write_atomically
     from training.report import print_comparison
 
     variants = tuple(VARIANTS) if options.variants == ["all"] else tuple(options.variants)
     try:
-        check_variants(variants)
+        check_candidates(variants)
     except ValueError as error:
         raise RunError(str(error)) from error
     config = load_config(options.config, {**_flags(options), "variant": "auto"})
     output = options.output or Path(f"{config.name}-comparison.json")
     check_writable(output.parent)
-    with _progress(options.quiet) as (on_stage, on_epoch):
+    with _progress(options.quiet, "") as (on_stage, on_epoch):
         comparison = compare(config, AutoConfig(variants=variants, epochs=options.epochs), on_stage, on_epoch)
     write_atomically(output, msgspec.json.format(msgspec.json.encode(comparison), indent=2) + b"\n")
     print_comparison(comparison, Console(quiet=options.quiet))
     if options.publish:
-        _run(load_config(options.config, {**_flags(options), "variant": comparison.chosen}), quiet=options.quiet)
+        kind = "preset" if comparison.chosen in PRESETS else "variant"
+        _run(load_config(options.config, {**_flags(options), kind: comparison.chosen}), quiet=options.quiet)
 
 
 @contextmanager
-def _progress(quiet: bool) -> Iterator[tuple[Callable[[str], None], Callable[[Any, int], None]]]:
+def _progress(quiet: bool, title: str) -> Iterator[tuple[Callable[[str], None], Callable[[Any, int], None]]]:
     """A bar on standard error, moved by a run's stages and epochs."""
     console = Console(stderr=True, quiet=quiet)
     columns = (
+        *([TextColumn(title, style="bold")] if title else []),
         TextColumn("{task.description:<20}"),
         BarColumn(),
         TextColumn("{task.fields[detail]}"),

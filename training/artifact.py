@@ -18,7 +18,7 @@ from training.core import Core
 from training.errors import RunError
 from training.export import export_core, make_self_test, to_bytes
 from training.export import run as run_graph
-from training.trial import Prepared, Trial
+from training.trial import Prepared, Trial, complete
 
 PARITY_TOLERANCE = 1e-4
 SCORE_RESOLUTION = 1e-6  # of a row that is reproduced exactly only rounding is left, and that differs between machines
@@ -35,6 +35,7 @@ class Artifact(NamedTuple):
 def make_artifact(prepared: Prepared, trial: Trial, config: RunConfig) -> Artifact:
     """The artifact of a fitted member; RunError when the budget asked for cannot be had, or export changed the answers."""
     split = prepared.split
+    complete(prepared, trial, config.seed)
     graph = export_core(trial.core)
     _check_parity(trial.core, graph, split.validation_ND)
     score_N = run_graph(graph, [artifact.SCORE], split.calibration_ND)[0]

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from service.detector import Detector
 from training.artifact import make_artifact
-from training.config import AutoConfig, RunConfig
+from training.config import AutoConfig, RunConfig, named
 from training.evaluate import evaluate
 from training.fit import Epoch
 from training.inject import inject
-from training.models import VARIANTS, ModelConfig
+from training.models import ModelConfig
 from training.trial import Prepared, Trial, fit_trial, prepare_rows
 
 POWER_ALPHA = 0.05  # false-alarm rate at which power is read
@@ -27,7 +27,7 @@ OnEpoch = Callable[[Epoch, int], None]
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """One member's figures."""
 
-    variant: str
+    variant: str  # or preset
     held_out_error: float  # mean error of an observed cell of clean held-out rows, the same measure for every member
     power: float  # share of injected anomalies found at a false-alarm rate of 5 %
     auroc: float | None  # of labelled anomalies against calibration rows
@@ -103,8 +103,8 @@ def held_out_error(trial: Trial) -> float:
     return float(trial.residual_D.mean())
 
 
-def _candidate(variant: str, auto: AutoConfig) -> ModelConfig:
-    config = VARIANTS[variant]()
+def _candidate(name: str, auto: AutoConfig) -> ModelConfig:
+    config = named(name)
     if auto.epochs is None:
         return config
     return msgspec.structs.replace(config, fit=msgspec.structs.replace(config.fit, epochs=auto.epochs))

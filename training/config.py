@@ -1,9 +1,9 @@
 """A run is one complete TOML file; flags are the same fields said on the command line."""
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import tomli_w
@@ -12,14 +12,16 @@ from service.artifact import MODEL_NAME
 from training.errors import RunError
 from training.features import Loss
 from training.models import VARIANTS, ModelConfig
-from training.models.denoising import DenoisingConfig
+from training.presets import DEFAULT, PRESETS
+
+AUTO = "auto"  # in the place of a variant: fit several
 
 
 class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Shares of the normal rows; what is left fits the network. The caps keep large data from being wasted on a threshold."""
 
-    validation: float = 0.15
-    calibration: float = 0.25
+    validation: float = 0.12
+    calibration: float = 0.15
     validation_cap: int = 10_000
     calibration_cap: int = 20_000
 
@@ -30,16 +32,14 @@ class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError("split.validation_cap and split.calibration_cap must be at least 1")
 
 
-class AutoConfig(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="variant", tag="auto"
-):
+class AutoConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="variant", tag=AUTO):
     """Fit several members and publish the one that finds most injected anomalies; labels play no part in it."""
 
-    variants: tuple[str, ...] = tuple(VARIANTS)
+    variants: tuple[str, ...] = tuple(VARIANTS)  # or presets
     epochs: int | None = None  # of every candidate
 
     def __post_init__(self) -> None:
-        check_variants(self.variants)
+        check_candidates(self.variants)
 
 
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,11 +56,12 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     uncertified: bool = False  # the marginal rule instead of the guaranteed one
     seed: int = 0
     threads: int = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
     loss: Loss = "auto"  # squared error for numbers, cross-entropy for the rest; bce takes numbers as probabilities
     max_categories: int = 100  # a text column with more distinct values is refused
     force: bool = False  # publish although the features differ from those of the model in service
     split: SplitConfig = SplitConfig()
-    model: ModelConfig | AutoConfig = DenoisingConfig()
+    model: ModelConfig | AutoConfig = PRESETS[DEFAULT]
 
     def __post_init__(self) -> None:
         if not MODEL_NAME.fullmatch(self.name):
@@ -75,30 +76,24 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 def load_config(path: Path | None, flags: dict[str, Any]) -> RunConfig:
     """A TOML file, if any, overridden by flags; RunError names the field that is wrong.
 
-    The flags `variant` and `epochs` stand for model.variant and model.fit.epochs.
+    `preset`, in the file or as a flag, stands for the model it names, and fields under [model] override its own. The flags `variant`,
+    `epochs` and `memory` stand for model.variant, model.fit.epochs and model.memory.
     """
     values = _read(path) if path else {}
     flags = dict(flags)
-    variant, epochs = flags.pop("variant", None), flags.pop("epochs", None)
+    preset, variant, epochs, memory = (flags.pop(flag, None) for flag in ("preset", "variant", "epochs", "memory"))
     model = _table(values, "model")
-    if variant and variant != model.get("variant", "denoising"):
-        model = {}
-    model["variant"] = variant or model.get("variant", "denoising")
-    if model["variant"] != "auto":
-        model = _with_fit_defaults(
-            {**model, "fit": {**_table(model, "fit"), **({} if epochs is None else {"epochs": epochs})}}
-        )
-    elif epochs is not None:
-        model["epochs"] = epochs
-    values = {**values, **flags, "model": model}
-    if missing := [field for field in ("data", "name") if field not in values]:
-        raise RunError(f"{missing[0]} is needed, as a flag or in the configuration file")
+    source = f"{path}: " if path else ""
     try:
-        if isinstance(model["variant"], str) and model["variant"] != "auto":
-            check_variants([model["variant"]])
+        written, asked = _choice(values.pop("preset", None), model.pop("variant", None)), _choice(preset, variant)
+        if asked and not _means(written, asked):
+            model = {}  # another model's settings
+        model = _complete(asked or written or DEFAULT, model, epochs, memory)
+        values = {**values, **flags, "model": model}
+        if missing := [field for field in ("data", "name") if field not in values]:
+            raise RunError(f"{missing[0]} is needed, as a flag or in the configuration file")
         return msgspec.convert(values, RunConfig)
     except (msgspec.ValidationError, ValueError) as error:
-        source = f"{path}: " if path else ""
         raise RunError(f"{source}{_readable(str(error))}") from error
 
 
@@ -107,11 +102,16 @@ def write_config(config: RunConfig) -> str:
     return tomli_w.dumps(_without_none(msgspec.to_builtins(config)))
 
 
-def check_variants(variants: Sequence[str]) -> None:
-    """ValueError naming the first that is no member of the family."""
-    for variant in variants:
-        if variant not in VARIANTS:
-            raise ValueError(f"there is no variant {variant!r}; the variants are {', '.join(VARIANTS)}")
+def named(name: str) -> ModelConfig:
+    """The configuration of a preset, or a variant's default one."""
+    return PRESETS[name] if name in PRESETS else VARIANTS[name]()
+
+
+def check_candidates(names: Sequence[str]) -> None:
+    """ValueError naming the first that is neither a member of the family nor a preset."""
+    for name in names:
+        if name not in PRESETS:
+            _check("variant", name, VARIANTS)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -130,13 +130,47 @@ def _table(values: dict[str, Any], key: str) -> dict[str, Any]:
     return dict(table)
 
 
-def _with_fit_defaults(model: dict[str, Any]) -> dict[str, Any]:
-    """A member's own loop settings under those given: a partial [model.fit] must not lose the member's optimizer."""
-    try:
-        defaults = msgspec.to_builtins(msgspec.convert({"variant": model["variant"]}, ModelConfig).fit)
-    except msgspec.ValidationError:
-        return model  # the full conversion reports the unknown variant
-    return {**model, "fit": {**defaults, **model["fit"]}}
+def _choice(preset: Any, variant: Any) -> str | None:
+    """The one that is given; presets and variants have no name in common."""
+    if preset is not None and variant is not None:
+        raise ValueError(
+            f"expected a preset or a variant, got both (preset {preset!r}, variant {variant!r}): a preset has a variant already"
+        )
+    if preset is not None:
+        return _check("preset", preset, PRESETS)
+    return None if variant is None else _check("variant", variant, (*VARIANTS, AUTO))
+
+
+def _check(kind: str, name: Any, known: Collection[str]) -> str:
+    if not isinstance(name, str) or name not in known:
+        names = ", ".join(each for each in known if each != AUTO)
+        raise ValueError(f"there is no {kind} {name!r}; the {kind}s are {names}")
+    return name
+
+
+def _means(written: str | None, asked: str) -> bool:
+    """Whether the settings written for one model are settings of the one that is asked for instead."""
+    if asked in PRESETS:
+        return written in (None, asked)
+    return _variant(written or DEFAULT) == asked
+
+
+def _variant(name: str) -> str:
+    return str(PRESETS[name].__struct_config__.tag) if name in PRESETS else name
+
+
+def _complete(name: str, model: dict[str, Any], epochs: int | None, memory: int | None) -> dict[str, Any]:
+    """The table [model] with everything said that it leaves to the preset or variant, and with what is given by flags."""
+    given: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
+    base: dict[str, Any] = {"variant": AUTO} if name == AUTO else msgspec.to_builtins(named(name))
+    if name != AUTO:
+        given = {"fit": {**base["fit"], **_table(model, "fit"), **given}}
+    if memory is not None:
+        if "memory" not in base:
+            having = [variant for variant, config in VARIANTS.items() if "memory" in config.__struct_fields__]
+            raise ValueError(f"memory is for {', '.join(having)}, which remembers rows; {_variant(name)} does not")
+        given["memory"] = memory
+    return {**base, **model, **given}
 
 
 def _without_none(value: Any) -> Any:

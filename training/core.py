@@ -1,8 +1,9 @@
 """Core: the exported graph as one torch module, raw rows in, score, contributions, expected values and code out.
 
 score = mean over the observed cells of error / residual variance; each feature's share of that mean is its contribution, so the
-contributions are non-negative and sum to the score, and a normal cell contributes one, on average, before the division by the number of
-cells. A row without any observed cell scores NaN.
+contributions are non-negative and sum to the score, and a normal cell contributes one, on average, before the division by the number
+of cells. A member with a score of its own has it divided by what is usual, and its contributions are shares of it. A row without any
+observed cell scores NaN.
 """
 
 from typing import NamedTuple
@@ -10,9 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from training.models.member import Member
+from training.models.member import Member, split
 
 RESIDUAL_FLOOR = 1e-3  # of a standardised feature's variance: below it, a network's own inexactness would be the unit
+PART = 512  # rows assessed at a time
 
 
 class CoreOutput(NamedTuple):
@@ -33,20 +35,36 @@ class Core(nn.Module):
     def forward(self, features: Tensor) -> CoreOutput:
         encoding = self.member.encoding
         encoded = encoding.encode(features)
-        errors_ND, outputs_NE, latent_NK = self.member.assess(encoded)
-        observed_N1 = encoded.observed_ND.sum(dim=1, keepdim=True)
-        contributions_ND = errors_ND * self.weight_D / torch.where(observed_N1 > 0, observed_N1, torch.nan)
-        return CoreOutput(contributions_ND.sum(dim=1), contributions_ND, encoding.decode(outputs_NE), latent_NK)
+        errors_ND, outputs_NE, latent_NK, own_score_N = self.member.assess(encoded)
+        observed_N = encoded.observed_ND.sum(dim=1)
+        # the score by itself, so that whoever wants no more has no contributions computed; of no cell at all it is 0 / 0
+        if own_score_N is None:
+            weighed_ND = errors_ND * self.weight_D
+            score_N, contributions_ND = weighed_ND.sum(dim=1) / observed_N, weighed_ND / observed_N.unsqueeze(1)
+        else:
+            score_N = own_score_N * self.weight_D[0] * (observed_N / observed_N)
+            parts_ND = (
+                errors_ND + encoded.observed_ND * 1e-20
+            )  # where nothing is wrong nothing more is to blame than the rest
+            contributions_ND = score_N.unsqueeze(1) * (parts_ND / parts_ND.sum(dim=1, keepdim=True))
+        return CoreOutput(score_N, contributions_ND, encoding.decode(outputs_NE), latent_NK)
 
     @torch.no_grad()
     def weigh(self, rows_ND: Tensor) -> Tensor:
         """Set the weights from held-out rows; returns the residual variances [D], the mean held-out error of each feature."""
-        encoded = self.member.encoding.encode(rows_ND)
-        errors_ND = self.member.assess(encoded).errors_ND
+        encoding = self.member.encoding
+        encoded = encoding.encode(rows_ND)
+        parts = [self.member.assess(part) for part in split(encoded, PART)]
+        errors_ND = torch.cat([assessed.errors_ND for assessed in parts])
+        own_scores = [assessed.score_N for assessed in parts if assessed.score_N is not None]
+        if own_scores:
+            errors_ND = encoding.errors(torch.cat([assessed.outputs_NE for assessed in parts]), encoded)
         seen_D = encoded.observed_ND.sum(dim=0)
         residual_D = torch.where(seen_D > 0, errors_ND.sum(dim=0) / seen_D.clamp_min(1.0), 1.0)
         unit_D = residual_D
-        if self.member.joint_error:
+        if own_scores:
+            unit_D = torch.cat(own_scores)[encoded.observed_ND.sum(dim=1) > 0].mean().expand_as(residual_D)
+        elif self.member.joint_error:
             unit_D = (errors_ND.sum() / seen_D.sum().clamp_min(1.0)).expand_as(residual_D)
         self.weight_D.copy_(1 / unit_D.clamp_min(RESIDUAL_FLOOR))
         return residual_D

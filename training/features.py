@@ -53,7 +53,7 @@ class Encoding(nn.Module):
                 center_E[part], scale_E[part] = _center_and_scale(column[~np.isnan(column)])
             numeric_E[part] = feature.kind == "numeric"
         source_E = np.repeat(np.arange(len(features)), widths)
-        live_D = ~np.isnan(rows_ND).all(axis=0)  # a feature that was always missing tells nothing
+        live_D = np.asarray(~np.isnan(rows_ND).all(axis=0))  # a feature that was always missing tells nothing
         self._buffer("source_E", source_E, torch.int64)
         self._buffer("code_E", np.concatenate([np.arange(width) for width in widths]), torch.float32)
         self._buffer("one_hot_E", [f.kind == "categorical" for f in features for _ in range(_width(f))], torch.bool)
@@ -69,11 +69,14 @@ class Encoding(nn.Module):
         self._buffer("categorical_D", [feature.kind == "categorical" for feature in features], torch.bool)
         self._buffer("members_ED", np.eye(len(features))[source_E], torch.float32)
         self._buffer("live_D", live_D, torch.float32)
+        self._buffer("live_E", live_D[source_E], torch.float32)
         self._buffer("floor", 1.0 / (len(rows_ND) + 1), torch.float32)
         # known before any row is, so that the exported graph holds only what these features need
         self.gaussian_only = loss != "bce" and all(feature.kind == "numeric" for feature in features)
         self.bernoulli = any(bernoulli_D)
         self.one_hot = any(feature.kind == "categorical" for feature in features)
+        self.all_live = bool(live_D.all())
+        self.one_column_each = np.array_equal(source_E, np.arange(len(features)))
 
     @property
     def encoded_width(self) -> int:
@@ -92,16 +95,19 @@ class Encoding(nn.Module):
 
     def encode(self, x_ND: Tensor) -> Encoded:
         """Raw rows, NaN = missing -> encoded values and the mask."""
-        observed_ND = torch.where(torch.isnan(x_ND), 0.0, self.live_D)
-        x_NE = torch.nan_to_num(x_ND, nan=0.0, posinf=FLOAT32_LIMIT, neginf=-FLOAT32_LIMIT)[:, self.source_E]
-        values_NE = ((x_NE - self.center_E) / self.scale_E).clamp(-VALUE_LIMIT, VALUE_LIMIT)
+        missing_ND, x_NE = torch.isnan(x_ND), self.spread(x_ND)
+        missing_NE = missing_ND if self.one_column_each else torch.isnan(x_NE)
+        # written so that the graph selects between scalars where it can: onnxruntime takes several times as long over vectors
+        observed_ND = torch.where(missing_ND, 0.0, 1.0 if self.all_live else self.live_D)
+        values_NE = ((x_NE - self.center_E) / self.scale_E).clamp(-VALUE_LIMIT, VALUE_LIMIT)  # infinities end here, too
         if self.one_hot:
             values_NE = torch.where(self.one_hot_E, (x_NE == self.code_E).to(x_NE.dtype), values_NE)
-        return Encoded(values_NE * self.spread(observed_ND), observed_ND)
+        values_NE = torch.where(missing_NE, 0.0, values_NE)
+        return Encoded(values_NE if self.all_live else values_NE * self.live_E, observed_ND)
 
-    def spread(self, mask_ND: Tensor) -> Tensor:
-        """A mask over features [N, D] as one over encoded columns [N, E]."""
-        return mask_ND[:, self.source_E]
+    def spread(self, x_ND: Tensor) -> Tensor:
+        """What is said of features [N, D], such as a mask, said of their encoded columns [N, E]."""
+        return x_ND if self.one_column_each else torch.index_select(x_ND, 1, self.source_E)
 
     def inputs(self, encoded: Encoded) -> Tensor:
         """What the network reads: [N, I], missing cells as zero, and the mask beside them."""
@@ -165,6 +171,7 @@ class Encoding(nn.Module):
     categorical_D: Tensor
     members_ED: Tensor
     live_D: Tensor
+    live_E: Tensor
     floor: Tensor
 
 

@@ -36,18 +36,37 @@ def fit(
     config: FitConfig,
     *,
     seed: int,
+    device: str = "cpu",
     on_epoch: Callable[[Epoch], None] = lambda _: None,
 ) -> Fitted:
     """Minimise the member's loss; keep the weights of the epoch with the best loss on the held-out rows (without patience, the last).
 
-    ValueError when the loss stops being a number.
+    A member without weights is only settled. ValueError when the loss stops being a number.
     """
     member.begin(member.encoding.encode(fit_rows_ND))
+    fitted = Fitted(0, 0, 0.0)
+    if any(True for _ in member.parameters()):
+        with torch.device(device):  # what a loss draws is drawn there
+            fitted = _descend(member.to(device), fit_rows_ND, validation_rows_ND, config, seed, on_epoch)
+    member.to("cpu", torch.float32).eval()
+    member.settle(member.encoding.encode(fit_rows_ND), member.encoding.encode(validation_rows_ND), seed)
+    return fitted
+
+
+def _descend(
+    member: Member,
+    fit_rows_ND: Tensor,
+    validation_rows_ND: Tensor,
+    config: FitConfig,
+    seed: int,
+    on_epoch: Callable[[Epoch], None],
+) -> Fitted:
+    """The loop."""
     member.to(torch.float64 if config.precision == "float64" else torch.float32)
-    dtype = next(member.parameters()).dtype
-    train = member.encoding.encode(fit_rows_ND.to(dtype))
-    held_out = member.encoding.encode(validation_rows_ND.to(dtype).repeat(VALIDATION_DRAWS, 1))
-    generator = torch.Generator().manual_seed(seed)
+    like = next(member.parameters())
+    train = member.encoding.encode(fit_rows_ND.to(like))
+    held_out = member.encoding.encode(validation_rows_ND.to(like).repeat(VALIDATION_DRAWS, 1))
+    generator = torch.Generator(like.device).manual_seed(seed)
     batch_size = config.batch_size or len(fit_rows_ND)
     if config.optimizer == "lbfgs":
         optimizer: torch.optim.Optimizer = torch.optim.LBFGS(
@@ -83,7 +102,7 @@ def fit(
         if config.patience or epoch == epochs or epoch % SELDOM == 1:
             member.eval()
             with torch.no_grad():
-                held_out_loss = float(member.loss(held_out, torch.Generator().manual_seed(seed)))
+                held_out_loss = float(member.loss(held_out, torch.Generator(like.device).manual_seed(seed)))
         if not (loss < float("inf") and held_out_loss < float("inf")):
             raise ValueError(f"the loss is no longer a number in epoch {epoch}: lower the learning rate")
         if not config.patience:
@@ -95,8 +114,6 @@ def fit(
             break
     if config.patience:
         member.load_state_dict(best_weights)
-    member.to(torch.float32).eval()
-    member.settle(member.encoding.encode(fit_rows_ND), member.encoding.encode(validation_rows_ND), seed)
     return Fitted(epoch, best_epoch, best)
 
 

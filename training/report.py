@@ -1,11 +1,19 @@
 """What a run says at its end: report.json beside the model, and a table for a person."""
 
+from typing import Literal
+
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
 from training.compare import Comparison
 from training.evaluate import Evaluation
+
+STORED = {
+    "none": "none",
+    "averages": "averages of them",
+    "rows": "some of them as they are",
+}
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -14,7 +22,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     version: str
     path: str
+    preset: str | None = None  # whose configuration the model has, unchanged
     variant: str
+    stores_rows: Literal["none", "averages", "rows"] = "none"  # what of the training rows the file contains
     parameter_count: int
     features: int
     fit_rows: int
@@ -51,6 +61,8 @@ def print_report(report: Report, console: Console) -> None:
     console.print(table)
     if report.alpha_chosen:
         console.print(_choice(report), soft_wrap=True)
+    if report.stores_rows != "none":
+        console.print(_disclosure(report), soft_wrap=True)
     if not report.certified:
         console.print(
             f"Warning: uncertified. The false-alarm rate is {report.expected_false_alarm_rate:.2%} on average over calibration draws; "
@@ -111,9 +123,11 @@ def _lines(report: Report) -> list[tuple[str, str]]:
     rows = f"{report.fit_rows} fit, {report.validation_rows} held out, {report.calibration_rows} calibration"
     left_out = f"{report.anomalous_rows} anomalous, {report.dropped_rows} with too few values"
     lines = [
+        *([("preset", report.preset)] if report.preset else []),
         ("variant", f"{report.variant}, {report.parameter_count:,} parameters, {report.features} features"),
         ("rows used", rows),
         ("rows not used", left_out),
+        ("rows in the file", STORED[report.stores_rows]),
         ("epochs", f"{report.epochs}, the best was {report.best_epoch}"),
         ("held-out loss", f"{report.held_out_loss:.5f}"),
         ("alpha, delta", f"{report.alpha:.3g}, {report.delta:.3g}"),
@@ -125,6 +139,11 @@ def _lines(report: Report) -> list[tuple[str, str]]:
     if report.quality:
         lines += quality_lines(report.quality)
     return [*lines, ("size, time", f"{report.size_bytes / 1024:.0f} KiB, {report.seconds:.1f} s")]
+
+
+def _disclosure(report: Report) -> str:
+    stored = "averages of training rows" if report.stores_rows == "averages" else "training rows as they are"
+    return f"The model file contains {stored}, and whoever has it can read them. --memory 0 fits a model that contains none."
 
 
 def _choice(report: Report) -> str:

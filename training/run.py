@@ -18,9 +18,10 @@ from training.config import AutoConfig, RunConfig, write_config
 from training.errors import RunError
 from training.evaluate import Evaluation, evaluate
 from training.fit import Epoch, Fitted
+from training.presets import preset_of
 from training.publish import check_writable, current_version, publish
 from training.report import Report, write_report
-from training.trial import Prepared, fit_trial, prepare_rows
+from training.trial import Prepared, device_of, fit_trial, prepare_rows
 
 
 class Progress(NamedTuple):
@@ -57,7 +58,11 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     progress.stage("publishing")
     report = _report(config, prepared, trial.fitted, threshold, detector, quality, perf_counter() - started)
     resolved = msgspec.structs.replace(
-        config, alpha=threshold.alpha, uncertified=not threshold.certified, model=trial.config
+        config,
+        alpha=threshold.alpha,
+        uncertified=not threshold.certified,
+        device=device_of(config),
+        model=trial.config,
     )
     beside = {"run.toml": write_config(resolved), "report.json": write_report(report)}
     try:
@@ -108,7 +113,9 @@ def _report(
         name=config.name,
         version=detector.version,
         path=str(Path(config.models) / config.name / detector.version / artifact.MODEL_FILE),
+        preset=preset_of(config.model),
         variant=manifest.model.variant,
+        stores_rows=manifest.model.stores_rows,
         parameter_count=manifest.model.parameter_count,
         features=len(manifest.features),
         fit_rows=len(split.fit_ND),

@@ -10,6 +10,8 @@ from training.errors import RunError
 
 MIN_NORMAL_ROWS = 20
 MIN_OBSERVED_FRACTION = 0.5
+CERTIFYING_ROWS = 59  # calibrate no fewer, since they can certify 5 % of false alarms with a confidence of 95 %,
+MAX_CALIBRATION = 0.25  # unless that were more than this share of the rows
 
 Float32 = NDArray[np.float32]
 
@@ -40,7 +42,8 @@ def split_rows(rows_ND: Float32, config: SplitConfig, seed: int) -> Split:
     """A random split, the same for the same seed."""
     order = np.random.default_rng(seed).permutation(len(rows_ND))
     validation = min(max(1, round(len(rows_ND) * config.validation)), config.validation_cap)
-    calibration = min(max(1, round(len(rows_ND) * config.calibration)), config.calibration_cap)
+    certifying = min(CERTIFYING_ROWS, round(len(rows_ND) * MAX_CALIBRATION))
+    calibration = min(max(1, certifying, round(len(rows_ND) * config.calibration)), config.calibration_cap)
     held_out_ND, calibration_ND, fit_ND = (
         rows_ND[part] for part in np.split(order, [validation, validation + calibration])
     )

@@ -57,6 +57,15 @@ def prepare_rows(config: RunConfig) -> Prepared:
     return Prepared(data, split, describe(data.features, split.fit_ND), min_observed_fraction)
 
 
+def device_of(run: RunConfig) -> str:
+    """Where the loop runs: the GPU where there is one, unless told otherwise; RunError when there is none and one is asked for."""
+    if run.device == "cuda" and not torch.cuda.is_available():
+        raise RunError("device is cuda, and torch sees no GPU; leave it at auto, or take cpu")
+    if run.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return run.device
+
+
 def fit_trial(
     prepared: Prepared,
     run: RunConfig,
@@ -80,6 +89,7 @@ def fit_trial(
             torch.from_numpy(split.validation_ND),
             config.fit,
             seed=run.seed,
+            device=device_of(run),
             on_epoch=lambda epoch: on_epoch(epoch, epochs),
         )
     except ValueError as error:
@@ -87,3 +97,10 @@ def fit_trial(
     core = Core(member).eval()
     residual_D = core.weigh(torch.from_numpy(split.validation_ND))
     return Trial(config, core, fitted, residual_D, perf_counter() - started)
+
+
+def complete(prepared: Prepared, trial: Trial, seed: int) -> None:
+    """Let the member learn from the held-out rows as well, once they have decided what they had to."""
+    encode = trial.core.member.encoding.encode
+    fit_rows, held_out = (encode(torch.from_numpy(rows_ND)) for rows_ND in prepared.split[:2])
+    trial.core.member.complete(fit_rows, held_out, seed)

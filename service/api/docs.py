@@ -17,11 +17,11 @@ from litestar.params import FromPath
 from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
 
-from service import VERSION, wire
+from service import VERSION, tensors, wire
 from service.api.models import ThresholdChange
 from service.api.problems import BUG, HTTP_KINDS, KINDS
 from service.api.scoring import SampleRequest
-from service.artifact import MODEL_NAME
+from service.artifact import INPUT, MODEL_NAME, OUTPUTS, P_VALUE, SCORE
 from service.settings import Settings
 
 Json = dict[str, Any]
@@ -92,14 +92,21 @@ def write_document(
         for method, operation in operations.items():
             if body := _body(path, method, settings):
                 operation["requestBody"] = {"required": True, "content": body}
+            if path.endswith("/infer"):
+                operation["responses"]["200"]["content"][wire.RAW] = {"schema": {"type": "string", "format": "binary"}}
             for parameter in operation.get("parameters", ()):
                 if parameter["in"] == "path":
-                    parameter["schema"] |= {"pattern": f"^{MODEL_NAME.pattern}$"}
+                    parameter["schema"] = {"type": "string", "pattern": _PATTERNS[parameter["name"]]}
+                elif parameter["in"] == "header":  # one that is not sent is None to us, to a client it is no null
+                    parameter["schema"] |= parameter["schema"].pop("oneOf")[0]
     (_, components) = msgspec.json.schema_components(
         [ThresholdChange, SampleRequest], ref_template="#/components/schemas/{name}"
     )
     document["components"]["schemas"] |= components
     return document
+
+
+_PATTERNS = {"name": f"^{MODEL_NAME.pattern}$", "version": "^[0-9a-f]{64}$"}  # of what stands in a path
 
 
 def _body(path: str, method: str, settings: Settings) -> Json | None:
@@ -130,6 +137,13 @@ def _body(path: str, method: str, settings: Settings) -> Json | None:
             code = {"type": "array", "items": number, "minItems": 1}
             schema = _object("codes", code, settings.max_rows, size)
             return {wire.JSON: {"schema": schema, "example": {"codes": [[0.5, -1.25]]}}}
+        case "infer":
+            packed = f"gzip or deflate if a Content-Encoding says so. {size}"
+            raw = f"The JSON, without data but with a binary_data_size, and then the tensor's little-endian bytes; {packed}"
+            return {
+                wire.JSON: {"schema": _inference(number, packed), "example": _INFERENCE},
+                wire.RAW: {"schema": {"type": "string", "format": "binary", "description": raw, "minLength": 4}},
+            }
         case "sample":
             example = {"count": 2, "seed": 0}
             return {wire.JSON: {"schema": {"$ref": "#/components/schemas/SampleRequest"}, "example": example}}
@@ -148,6 +162,49 @@ def _object(field: str, item: Json, max_rows: int, description: str) -> Json:
     }
 
 
+def _inference(number: Json, description: str) -> Json:
+    cell = {"anyOf": [number, {"type": "boolean"}, {"type": "null"}]}
+    tensor = {
+        "type": "object",
+        "required": ["name", "shape", "datatype", "data"],
+        "properties": {
+            "name": {"const": INPUT},
+            "shape": {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 2, "maxItems": 2},
+            "datatype": {"enum": list(tensors.DATATYPES)},
+            "data": {
+                "description": "Row after row, flat or an array for each; null is missing, a category its code.",
+                "anyOf": [
+                    {"type": "array", "items": cell, "minItems": 1},
+                    {"type": "array", "items": {"type": "array", "items": cell, "minItems": 1}, "minItems": 1},
+                ],
+            },
+        },
+    }
+    output = {
+        "type": "object",
+        "required": ["name"],
+        "properties": {
+            "name": {"enum": list(OUTPUTS)},
+            "parameters": {"type": "object", "properties": {"binary_data": {"type": "boolean"}}},
+        },
+    }
+    return {
+        "type": "object",
+        "description": description,
+        "required": ["inputs"],
+        "properties": {
+            "id": {"type": "string"},
+            "inputs": {"type": "array", "items": tensor, "minItems": 1, "maxItems": 1},
+            "outputs": {"type": "array", "items": output},
+            "parameters": {"type": "object", "properties": {"binary_data_output": {"type": "boolean"}}},
+        },
+    }
+
+
+_INFERENCE = {
+    "inputs": [{"name": INPUT, "shape": [1, 3], "datatype": tensors.DATATYPE, "data": [0.5, None, -1.25]}],
+    "outputs": [{"name": SCORE}, {"name": P_VALUE}],
+}
 _LARGEST = float(np.finfo(np.float32).max)
 
 

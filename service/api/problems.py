@@ -1,4 +1,7 @@
-"""Errors -> RFC 9457 problem+json. One table maps the domain's errors to statuses; no traceback leaves the process."""
+"""Errors -> RFC 9457 problem+json; under /v2, where a protocol says so, {"error": ...}.
+
+One table maps the domain's errors to statuses; no traceback leaves the process.
+"""
 
 import logging
 from collections.abc import Mapping
@@ -16,6 +19,7 @@ from service import errors
 from service.metrics import Metrics, Reason
 
 MEDIA_TYPE = "application/problem+json"
+JSON = "application/json"
 _logger = logging.getLogger(__name__)
 
 
@@ -31,6 +35,12 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     feature: str | None = None
     expected: str | None = None
     got: str | None = None
+
+
+class InferenceError(msgspec.Struct, frozen=True):
+    """The same for a client of the Open Inference Protocol."""
+
+    error: str  # one sentence that says what was expected and what came
 
 
 class Kind(NamedTuple):
@@ -73,6 +83,9 @@ def problem_handlers(metrics: Metrics, *, max_body_bytes: int) -> ExceptionHandl
 
     def answer(request: Request[Any, Any, Any], kind: Kind, detail: str, **more: Any) -> Response[bytes]:
         metrics.observe_rejection(more.pop("reason", kind.reason))
+        if _is_inference(request.scope["path"]):
+            text = f"{kind.title.lower()}: {detail}" if kind is BUG else detail
+            return Response(msgspec.json.encode(InferenceError(text)), status_code=kind.status, media_type=JSON)
         problem = Problem(
             type=f"/docs#{kind.slug}",
             title=kind.title,
@@ -117,6 +130,18 @@ def problems(*statuses: int) -> dict[int, ResponseSpec]:
     }
 
 
+def inference_errors(*statuses: int) -> dict[int, ResponseSpec]:
+    """The same of a route under /v2."""
+    return {
+        status: ResponseSpec(InferenceError, description=spec.description, media_type=JSON, generate_examples=False)
+        for status, spec in problems(*statuses).items()
+    }
+
+
+def _is_inference(path: str) -> bool:
+    return path == "/v2" or path.startswith("/v2/")
+
+
 def _description(status: int) -> str:
     kinds = [kind for kind in (*KINDS.values(), *HTTP_KINDS.values(), BUG) if kind.status == status]
     return "; ".join(kind.title for kind in kinds) or HTTPStatus(status).description
@@ -129,7 +154,8 @@ def _detail(request: Request[Any, Any, Any], error: HTTPException, max_body_byte
     if error.status_code == 405:
         return f"{path} takes {(error.headers or {}).get('allow', 'other methods')}, got {request.method}"
     if error.status_code == 413:
-        return f"expected a body of at most {max_body_bytes} bytes, got more"
+        unpacked = " once decompressed" if request.headers.get("content-encoding") else ""
+        return f"expected a body of at most {max_body_bytes} bytes{unpacked}, got more"
     if isinstance(error.extra, list):  # Litestar's list of what is wrong with parameters
         return "; ".join(f"{each.get('key')}: {each.get('message')}" for each in error.extra)
     return error.detail

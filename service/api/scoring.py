@@ -100,7 +100,7 @@ async def explain(
     served = service.registry.find(name)
     body, content_type = await read_body(request)
     rows_ND = wire.decode_rows(body, content_type, served.schema, max_rows=service.settings.max_rows)
-    _require_small(len(rows_ND), min(top, served.schema.width), MAX_CONTRIBUTIONS, "contributions")
+    require_small(len(rows_ND), min(top, served.schema.width), MAX_CONTRIBUTIONS, "contributions")
 
     def answer() -> bytes:
         sent = wire.sent_categories(body, content_type, served.schema, rows_ND)
@@ -144,7 +144,7 @@ async def decode(
     if not detector.can_decode:
         raise NotDecodable(f"model {served.name} needs the row as well as the code to reconstruct it")
     codes_NK = wire.decode_codes(*await read_body(request), detector.latent_width, max_rows=service.settings.max_rows)
-    _require_small(len(codes_NK), detector.width, MAX_VALUES, "values")
+    require_small(len(codes_NK), detector.width, MAX_VALUES, "values")
 
     def answer() -> bytes:
         return wire.encode_rows(served, detector.decode(codes_NK))
@@ -174,7 +174,7 @@ async def sample(
             f"model {served.name} cannot make up rows: the code space of the variant {variant} has holes, and what lies in "
             "them decodes to nothing real"
         )
-    _require_small(wanted.count, detector.width, MAX_VALUES, "values")
+    require_small(wanted.count, detector.width, MAX_VALUES, "values")
 
     def answer() -> bytes:
         return wire.encode_rows(served, detector.sample(wanted.count, wanted.seed))
@@ -182,7 +182,8 @@ async def sample(
     return Response(await service.batcher.run(wanted.count * detector.width, answer), media_type=wire.JSON)
 
 
-def _require_small(rows: int, width: int, most: int, what: str) -> None:
+def require_small(rows: int, width: int, most: int, what: str) -> None:
+    """TooManyRows where an answer of so many rows would hold more than it may."""
     if rows * width > most:
         raise TooManyRows(
             f"expected at most {most} {what} in one answer, got {rows} rows of {width}; ask for fewer rows"

@@ -2,18 +2,22 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from tests.benchmarks import environment
-from tests.benchmarks.adbench import job, schedule
+from tests.benchmarks.adbench import job, missing, schedule
 from tests.benchmarks.adbench.__main__ import main
 from tests.benchmarks.adbench.detectors import OURS, choose
 from tests.benchmarks.adbench.dte import DteNp
-from tests.benchmarks.adbench.outcome import Baseline, Fitted, Hourglass, Job, Measured, Outcome
-from tests.benchmarks.adbench.protocol import read_set, split
-from tests.benchmarks.adbench.report import as_markdown
-from tests.benchmarks.adbench.table import duel, make_table, read_outcomes, read_reference
+from tests.benchmarks.adbench.missing_table import make_missing_table, missing_grids
+from tests.benchmarks.adbench.outcome import Baseline, Fitted, Hourglass, Job, Measured, Missing, Outcome
+from tests.benchmarks.adbench.protocol import Rows, read_set, split
+from tests.benchmarks.adbench.quality import judge
+from tests.benchmarks.adbench.report import as_markdown, table_grids, table_notes
+from tests.benchmarks.adbench.speed_table import speed_grids
+from tests.benchmarks.adbench.table import Table, duel, make_table, read_outcomes, read_reference
 
 
 def numbered(normal: int, anomalies: int) -> tuple[np.ndarray, np.ndarray]:
@@ -33,10 +37,14 @@ def write_set(path: Path, *, rows: int = 240, anomalies: int = 12) -> Path:
     return path
 
 
+def markdown(table: Table) -> str:
+    return as_markdown(table_grids(table), table_notes(table))
+
+
 def outcome(
     name: str, detector: str, auroc: float, seed: int = 0, *, ap: float = 0.5, baseline: bool = False
 ) -> Outcome:
-    measured = Measured(auroc=auroc, average_precision=ap, fit_seconds=2.0 + seed)
+    measured = Measured(auroc=auroc, average_precision=ap, fit_seconds=2.0 + seed, cpu_seconds=1.0)
     return Outcome(set=name, seed=seed, detector=detector, baseline=baseline, measured=measured)
 
 
@@ -193,7 +201,7 @@ def test_a_fit_over_the_time_limit_is_killed_and_named_in_the_table(tmp_path: Pa
     assert [(each.set, each.detector, each.reason) for each in table.failures] == [
         ("1_line", "linear", "killed: not done within 0.2 s")
     ]
-    assert "Failed: linear on 1_line, seed 0: killed: not done within 0.2 s" in as_markdown(table)
+    assert "Failed: linear on 1_line, seed 0: killed: not done within 0.2 s" in markdown(table)
 
 
 def test_what_a_detector_raises_is_its_outcome() -> None:
@@ -262,9 +270,139 @@ def test_means_are_over_sets_whatever_the_number_of_seeds_and_ranks_count_a_fail
     assert ours.auroc == pytest.approx((0.8 + 0.5 + 0.6) / 3)
     assert (knn.auroc, knn.sets) == (pytest.approx((0.85 + 0.4) / 2), 2)
     assert (ours.auroc_rank, knn.auroc_rank) == (pytest.approx((2 + 1 + 1) / 3), pytest.approx((1 + 2 + 2) / 3))
-    assert ours.fit_seconds == 2.0
+    assert (ours.fit_seconds, ours.cpu_seconds) == (2.0, 1.0)
     assert [(each.detector, each.against) for each in table.duels if each.metric == "auroc"] == [("ours", "knn")]
-    assert "Means over fewer sets than others have: knn (2)." in as_markdown(table)
+    assert "Means over fewer sets than others have: knn (2)." in markdown(table)
+
+
+def test_cells_go_missing_at_random_those_of_a_smaller_share_among_those_of_a_larger() -> None:
+    rows_ND = np.ones((2000, 10), np.float32)
+    few, many = (np.isnan(missing.hide(rows_ND, share, (3, missing.OF_TEST_ROWS))) for share in (0.1, 0.3))
+    assert few.mean() == pytest.approx(0.1, abs=0.01)
+    assert many.mean() == pytest.approx(0.3, abs=0.01)
+    assert (many | ~few).all()
+    assert (few == np.isnan(missing.hide(rows_ND, 0.1, (3, missing.OF_TEST_ROWS)))).all()
+    assert (few != np.isnan(missing.hide(rows_ND, 0.1, (3, missing.OF_FIT_ROWS)))).any()
+
+
+def test_missing_cells_are_scored_as_they_are_and_with_means_in_the_gaps_on_the_rows_that_have_a_score() -> None:
+    def score(rows_ND: np.ndarray) -> np.ndarray:
+        seen_N = (~np.isnan(rows_ND)).sum(axis=1)
+        return np.where(seen_N < 1, np.nan, np.nanmax(np.nan_to_num(rows_ND, nan=-9), axis=1))
+
+    rng = np.random.default_rng(0)
+    fit_ND, test_ND = (rng.normal(size=(400, 4)).astype(np.float32) for _ in range(2))
+    anomalous_N = np.arange(400) < 80
+    test_ND[anomalous_N] += 3
+    rows = Rows(fit_ND, test_ND, anomalous_N)
+    fitted = Fitted(score, None, None, False, 1, None, 1, 9, {}, lambda alpha: (2 + alpha, True), 0.5)
+    asked = Job(path="a.npz", seed=0, name="plain", detector=OURS["plain"], question="missing")
+    ten, thirty = missing.measure(fitted, rows, asked)
+
+    hidden_ND = missing.hide(test_ND, 0.3, (0, missing.OF_TEST_ROWS))
+    kept_N = (~np.isnan(hidden_ND)).sum(axis=1) >= 2
+    assert (ten.share, thirty.share, ten.alpha, ten.certified) == (0.1, 0.3, 0.05, True)
+    assert thirty.refused == pytest.approx((~kept_N).mean())
+    normal_ND = hidden_ND[kept_N & ~anomalous_N]
+    assert thirty.false_alarm_rate == pytest.approx((np.nanmax(normal_ND, axis=1) > 2.05).mean())
+    filled_ND = np.where(np.isnan(normal_ND), fit_ND.mean(axis=0), normal_ND)
+    assert thirty.imputed_false_alarm_rate == pytest.approx((filled_ND.max(axis=1) > 2.05).mean())
+    assert thirty.complete_auroc == pytest.approx(judge(score(test_ND[kept_N]), anomalous_N[kept_N]).auroc)
+    assert thirty.complete_auroc > ten.auroc > thirty.auroc > 0.8
+    seen = msgspec.structs.replace(asked, hidden_in_training=0.3)
+    assert [each.share for each in missing.measure(fitted, rows, seen)] == [0.3]
+
+
+def test_the_eight_sets_are_chosen_by_their_shape_alone(tmp_path: Path) -> None:
+    paths = []
+    for number, features in enumerate((9, 65, *[10] * 9)):
+        path = tmp_path / f"{number:02}.npz"
+        normal = 100 if number > 5 else 200
+        np.savez(path, X=np.zeros((normal + 1, features)), y=np.arange(normal + 1) == 0)
+        paths.append(path)
+    assert [path.stem for path in missing.choose_sets(paths)] == ["02", "03", "04", "05", "06", "07", "08", "09"]
+
+
+def lacking(seed: int, hidden: float, *shares: float, auroc: float, false_alarms: float = 0.05) -> Outcome:
+    """An outcome whose AUROC falls by a tenth of the share."""
+    found = tuple(
+        Missing(
+            share=share,
+            refused=0.0,
+            auroc=auroc - share / 10,
+            average_precision=0.5,
+            false_alarm_rate=false_alarms,
+            complete_auroc=auroc,
+            complete_average_precision=0.5,
+            complete_false_alarm_rate=0.04,
+            imputed_auroc=0.6,
+            imputed_average_precision=0.3,
+            imputed_false_alarm_rate=0.3,
+            alpha=0.05,
+            certified=True,
+        )
+        for share in shares
+    )
+    measured = Measured(auroc=auroc, average_precision=0.5, missing=found)
+    return Outcome(set="a", seed=seed, detector="ours", baseline=False, hidden_in_training=hidden, measured=measured)
+
+
+def test_what_missing_cells_cost_is_held_against_the_targets() -> None:
+    rows = make_missing_table(
+        [
+            lacking(0, 0.3, 0.3, auroc=0.85),
+            lacking(0, 0.0, 0.1, 0.3, auroc=0.9),
+            lacking(1, 0.0, 0.1, 0.3, auroc=0.8, false_alarms=0.13),
+            lacking(2, 0.1, 0.1, auroc=0.7),  # without a fit of complete rows to compare with
+        ]
+    )
+    assert [(row.hidden_in_training, row.share, row.sets) for row in rows] == [(0, 0.1, 1), (0, 0.3, 1), (0.3, 0.3, 1)]
+    assert [row.fall for row in rows] == pytest.approx([0.01, 0.03, 0.9 - 0.82])
+    assert [row.false_alarm_rate for row in rows] == pytest.approx([0.09, 0.09, 0.05])
+    assert [row.met for row in rows] == [False, False, False]
+    (one, _) = make_missing_table([lacking(0, 0.0, 0.1, 0.3, auroc=0.9)])
+    assert one.met
+    text = as_markdown(missing_grids(rows), [])
+    assert (
+        "| ours | 30% missing | 30% | 1 | 0.900 | 0.820 | 0.0800 | 0.035 | 5.0% | < 8% | missed | 0.600 | 30.0% |"
+        in text
+    )
+    assert "| a | 0.010, 9.0% | 0.030, 9.0% | 0.080, 5.0% |" in text
+
+
+def test_missing_cells_are_measured_through_the_published_artifact_with_and_without_them_in_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_set(tmp_path / "sets" / "1_line.npz", rows=1000)
+    command = [str(tmp_path / "sets"), "--sets", "1_line", "--detectors", "linear", "--output", str(tmp_path / "out")]
+    assert main([*command, "--missing", "training"]) == 0
+    found = {each.hidden_in_training: each.measured for each in read_outcomes(tmp_path / "out" / "missing")}
+    assert [[each.share for each in found[hidden].missing] for hidden in (0.0, 0.1, 0.3)] == [[0.1, 0.3], [0.1], [0.3]]
+    for measured in found.values():
+        for each in measured.missing:
+            assert each.certified
+            assert 0.5 < each.auroc <= 1
+            assert each.complete_false_alarm_rate < 0.12
+    assert found[0.0].missing[1].refused > 0.1  # one cell of three is under half of them
+    assert found[0.3].missing[0].refused < 0.1  # where rows in training are as sparse, so may others be
+    assert "30% of the fit cells missing" in capsys.readouterr().err
+    assert read_outcomes(tmp_path / "out") == []
+
+
+def test_costs_are_measured_on_made_up_rows_and_held_against_the_targets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--speed", "--sets", "d32", "--detectors", "linear", "--output", str(tmp_path)]) == 0
+    (found,) = read_outcomes(tmp_path / "speed")
+    measured = found.measured
+    assert measured is not None
+    assert (measured.features, measured.fit_rows) == (32, 10_000)
+    assert measured.bulk_rows_per_second is not None
+    assert measured.bulk_rows_per_second > 0
+    assert "rows/s in bulk" in capsys.readouterr().out
+    fast = Measured(auroc=0.9, average_precision=0.5, features=32, fit_rows=9, bulk_rows_per_second=299_999.0)
+    grids = speed_grids([Outcome(set="d32", seed=0, detector="fast", baseline=False, measured=fast)])
+    assert grids[1].lines == [["fast", "32", "at least 300,000 rows/s", "299,999.0", "missed"]]
 
 
 def test_a_reference_file_stands_beside_what_was_measured(tmp_path: Path) -> None:
@@ -283,6 +421,8 @@ def test_a_reference_file_stands_beside_what_was_measured(tmp_path: Path) -> Non
         ([], "expected a folder with npz files"),
         (["--seeds", "4-"], "expected numbers such as 0-4"),
         (["--detectors", "nn"], "there is no detector 'nn'"),
+        (["--missing", "test", "--detectors", "linear,knn"], "--missing is for detectors of ours"),
+        (["--missing", "test", "--speed"], "not allowed with argument"),
     ],
 )
 def test_a_command_that_makes_no_sense_is_refused(

@@ -137,3 +137,13 @@ def test_what_cannot_be_had_says_what_it_would_take_and_what_works():
         UncertifiableAlpha, match=r"without a guarantee it needs at least 999; the smallest alpha .* is 0.01"
     ):
         table.threshold(0.001, 0.05, certified=False)
+
+
+def test_the_table_is_looked_up_as_its_definition_says_and_only_nan_has_no_p_value():
+    table = build_table(np.random.default_rng(0).exponential(size=300).astype(np.float32))
+    scores = np.concatenate([table.scores, np.nextafter(table.scores, np.float32(9)), np.float32([-1, 0, 99, np.inf])])
+    interval = (table.scores[None, :] < scores[:, None]).sum(axis=1)
+    np.testing.assert_array_equal(table.p_value(scores), table.p_values[interval])
+    assert table.p_value(np.float32([np.inf]))[0] == table.p_values[-1]
+    assert np.isnan(table.p_value(np.float32([np.nan]))).all()
+    assert table.p_value(scores).dtype == np.float32

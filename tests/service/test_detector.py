@@ -1,5 +1,7 @@
 """The detector: one loaded artifact, and what it answers."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -118,6 +120,28 @@ def test_a_bulk_of_rows_is_answered_as_its_parts_are() -> None:
     assert detector.encode(rows_ND[:0]).shape == (0, detector.latent_width)
 
 
+def test_runs_of_a_bulk_beside_each_other_answer_as_one_after_another(features):
+    data = make_artifact(features)
+    rows_ND = sample_rows(features, 5 * RUN_CELLS // 4 + 7, seed=3)
+    alone = Detector.from_bytes(data)
+    with ThreadPoolExecutor(3) as pool:
+        beside = Detector.from_bytes(data, pool=pool)
+        for method in ("score", "explain"):
+            for ours, theirs in zip(getattr(beside, method)(rows_ND), getattr(alone, method)(rows_ND), strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+
+
+def test_answers_of_two_threads_at_once_are_their_own(detector, features):
+    """Nothing is shared between runs that a second one could write over."""
+    batches = [sample_rows(features, 1 + n % 70, seed=n) for n in range(60)]
+    expected = [detector.score(rows_ND) for rows_ND in batches]
+    with ThreadPoolExecutor(4) as pool:
+        got = list(pool.map(detector.score, batches * 5))
+    for ours, theirs in zip(got, expected * 5, strict=True):
+        np.testing.assert_array_equal(ours.score, theirs.score)
+        np.testing.assert_array_equal(ours.p_value, theirs.p_value)
+
+
 def test_no_run_takes_more_cells_than_its_share_however_wide_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """4,194 rows of 2,000 features took 2.4 GB in one run of the masked member, and 6.6 GB by all routes."""
     seen = []
@@ -127,8 +151,8 @@ def test_no_run_takes_more_cells_than_its_share_however_wide_the_rows(monkeypatc
         seen.append(next(iter(feed.values())).size)
         return real(session, outputs, feed)
 
+    data = make_artifact(tuple(artifact.Feature(name=f"x{d}", kind="numeric") for d in range(300)))
     monkeypatch.setattr(ort.InferenceSession, "run", run)
-    wide = tuple(artifact.Feature(name=f"x{d}", kind="numeric") for d in range(300))
-    detector = Detector.from_bytes(make_artifact(wide))
+    detector = Detector.from_bytes(data)
     assert len(detector.score(np.zeros((1000, 300), np.float32)).score) == 1000
     assert RUN_CELLS - 300 < max(seen) <= RUN_CELLS

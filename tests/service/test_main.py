@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 
 from service.__main__ import main
+from service.artifact import Model
 from service.detector import Detector
 from tests.artifacts import MIXED, NUMERIC, make_artifact, publish, sample_rows
 from tests.serving import ROOT, Process
@@ -25,6 +26,16 @@ def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[s
         [sys.executable, "-m", "service", *map(str, arguments)],
         cwd=ROOT, env=environment or None, text=True, capture_output=True, check=False, timeout=60,
     )  # fmt: skip
+
+
+def test_linear_algebra_gets_no_thread_for_each_core_of_the_host(models):
+    code = (
+        "import os, sys, service.__main__ as command\n"
+        "command._serve = lambda *_: print(os.environ['OPENBLAS_NUM_THREADS'], 'numpy' in sys.modules) or 0\n"
+        "command.main(['serve', '--models', sys.argv[1], '--port', '0'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, models], cwd=ROOT, text=True, capture_output=True, check=True)
+    assert done.stdout == "1 False\n"
 
 
 class TestServing:
@@ -240,12 +251,25 @@ class TestInspecting:
             "pump",
             f"version           {version}",
             "rows              1000 to fit, 100 to validate, 400 to calibrate",
-            "holds of them     none of the training rows",
+            "contains          no training rows, nor averages of them",
             "false alarms      alpha = 0.05 holds with confidence 0.95; 3.24% of normal rows are expected to be flagged",
             "site     categorical        north, south, west  0.0%",
             "load     numeric      kW    -3 to 3             0.0%",
         ):
             assert line in said.splitlines()
+
+    @pytest.mark.parametrize(
+        ("stores", "words"),
+        [
+            ("averages", "averages of training rows, which whoever has the file can read"),
+            ("rows", "training rows as they are, which whoever has the file can read"),
+        ],
+    )
+    def test_training_rows_in_the_file_are_told_plainly(self, tmp_path, capsys, stores, words):
+        model = Model(variant="handmade", hyper_parameters={}, seed=0, parameter_count=0, stores_rows=stores)
+        publish(tmp_path, "pump", make_artifact(model=model))
+        main(["inspect", str(tmp_path / "pump")])
+        assert f"contains          {words}" in capsys.readouterr().out.splitlines()
 
     def test_the_folder_of_a_version_and_the_folder_one_is_in_will_do(self, tmp_path, monkeypatch, capsys):
         version = publish(tmp_path, "pump", make_artifact())

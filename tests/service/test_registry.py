@@ -4,13 +4,18 @@ import asyncio
 import errno
 import logging
 import os
+import subprocess
+import sys
+import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from service import artifact
+from service.artifact import Feature
 from service.errors import InvalidArtifact, ThresholdNotStored, UncertifiableAlpha, UnknownModel
 from service.registry import Registry, StoredThreshold, load, load_file
 from tests.artifacts import make_artifact, point, publish
@@ -75,6 +80,31 @@ class TestLooking:
         point(folder, "pump", first)
         assert look(registry) == {"pump": "swapped"}
         assert version_in_service(registry) == first
+
+    def test_a_model_that_was_swapped_out_leaves_no_session_behind(self, registry, folder):
+        sessions = [weakref.ref(registry.find("pump").detector._scoring)]
+        for shift in range(1, 6):
+            publish(folder, "pump", make_artifact(shift=shift))
+            assert look(registry) == {"pump": "swapped"}
+            sessions.append(weakref.ref(registry.find("pump").detector._scoring))
+        look(registry)  # the thread lets go of what it did last when it is given something else
+        assert [session() is None for session in sessions] == [True] * 5 + [False]
+
+    def test_models_are_always_loaded_in_the_same_thread_so_that_only_one_keeps_the_room_it_took(
+        self, registry, folder, monkeypatch
+    ):
+        threads = set()
+
+        def noted(*arguments, **options):
+            threads.add(threading.current_thread())
+            return load(*arguments, **options)
+
+        monkeypatch.setattr("service.registry.load", noted)
+        for shift in range(1, 6):
+            publish(folder, "pump", make_artifact(shift=shift))
+            asyncio.run(registry.look())
+        assert len(threads) == 1
+        assert threading.current_thread() not in threads
 
     def test_a_new_models_folder_appears_without_a_restart(self, registry, folder):
         publish(folder, "fan", make_artifact(shift=2))
@@ -309,6 +339,22 @@ class TestThresholds:
         look(registry)
         assert registry.find("pump").threshold.alpha == 0.05
         assert "threshold.json cannot be used" in registry.errors["pump"]
+
+
+def test_a_large_model_is_not_kept_in_memory_more_often_than_it_is_run(folder):
+    """Three parts of a model are run by themselves; copies made while loading, six times its size once, go back to the system."""
+    wide = tuple(Feature(name=f"x{d}", kind="numeric", minimum=-3.0, maximum=3.0) for d in range(1200))
+    data = make_artifact(wide, latent=300, calibration_rows=60)
+    publish(folder, "wide", data)
+    code = (
+        "import sys; from pathlib import Path; from service.registry import load\n"
+        "def resident(): return int(Path('/proc/self/statm').read_text().split()[1]) * 4096\n"
+        "one = load(Path(sys.argv[1]) / 'pump'); before = resident(); two = load(Path(sys.argv[1]) / 'wide')\n"
+        "print(resident() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, folder], text=True, capture_output=True, check=True)
+    assert len(data) > 12_000_000
+    assert int(done.stdout) < 3.5 * len(data)
 
 
 def test_one_file_can_be_loaded_by_itself(folder):

@@ -3,11 +3,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from training.config import RunConfig, load_config, write_config
+from training.config import AutoConfig, RunConfig, load_config, write_config
 from training.errors import RunError
 from training.models import VARIANTS
+from training.models.associative import AssociativeConfig
 from training.models.denoising import DenoisingConfig
 from training.models.linear import LinearConfig
+from training.presets import DEFAULT, PRESETS, preset_of, title
 
 NEEDED = {"data": "table.csv", "name": "pump"}
 
@@ -22,7 +24,61 @@ def test_what_is_not_said_has_the_documented_default() -> None:
     config = load_config(None, NEEDED)
     assert (config.models, config.label, config.ignore, config.alpha, config.delta) == ("models", None, (), None, 0.05)
     assert (config.uncertified, config.seed, config.threads, config.force) == (False, 0, 1, False)
-    assert config.model == DenoisingConfig()
+    assert config.model == PRESETS[DEFAULT]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_is_a_complete_model_as_a_flag_and_in_the_file(tmp_path: Path, preset: str) -> None:
+    assert load_config(None, {**NEEDED, "preset": preset}).model == PRESETS[preset]
+    path = toml(tmp_path, f'preset = "{preset}"\n')
+    assert load_config(path, NEEDED).model == PRESETS[preset]
+    config = load_config(path, {**NEEDED, "epochs": 7})
+    assert load_config(toml(tmp_path, write_config(config)), {}) == config
+    assert "preset" not in write_config(config)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_fields_of_the_model_override_those_of_the_preset(tmp_path: Path, preset: str) -> None:
+    expected = PRESETS[preset]
+    expected = msgspec.structs.replace(expected, fit=msgspec.structs.replace(expected.fit, learning_rate=0.5))
+    fields = "[model.fit]\nlearning_rate = 0.5\n"
+    assert load_config(toml(tmp_path, f'preset = "{preset}"\n{fields}'), NEEDED).model == expected
+    assert load_config(toml(tmp_path, fields), {**NEEDED, "preset": preset}).model == expected
+
+
+def test_a_preset_asked_for_by_a_flag_takes_the_place_of_the_file_s_model(tmp_path: Path) -> None:
+    path = toml(tmp_path, '[model]\nvariant = "associative"\nwidth = 8\n')
+    assert load_config(path, {**NEEDED, "preset": "accurate"}).model == PRESETS["accurate"]
+    path = toml(tmp_path, 'preset = "fast"\n[model.fit]\nlearning_rate = 0.5\n')
+    assert load_config(path, {**NEEDED, "preset": "accurate"}).model == PRESETS["accurate"]
+    assert load_config(path, {**NEEDED, "variant": "linear"}).model == LinearConfig()
+
+
+def test_presets_and_variants_have_no_name_in_common() -> None:
+    assert not {*PRESETS, "auto", "all"} & set(VARIANTS)
+    assert DEFAULT in PRESETS
+
+
+def test_a_model_is_called_by_its_preset_as_long_as_it_is_that_one_unchanged() -> None:
+    assert preset_of(PRESETS["accurate"]) == "accurate"
+    assert title(PRESETS["accurate"]).startswith("accurate (")
+    assert title(LinearConfig()) == "linear"
+    assert preset_of(load_config(None, {**NEEDED, "preset": "accurate", "epochs": 3}).model) is None
+
+
+def test_the_size_of_the_memory_can_be_said_where_there_is_one() -> None:
+    config = load_config(None, {**NEEDED, "variant": "associative", "memory": 0})
+    assert config.model == AssociativeConfig(memory=0)
+    for variant in ("linear", "auto"):
+        with pytest.raises(RunError, match=f"memory is for associative, which remembers rows; {variant} does not"):
+            load_config(None, {**NEEDED, "variant": variant, "memory": 0})
+
+
+def test_a_preset_can_be_among_the_candidates(tmp_path: Path) -> None:
+    path = toml(tmp_path, '[model]\nvariant = "auto"\nvariants = ["linear", "fast"]\n')
+    config = load_config(path, NEEDED).model
+    assert isinstance(config, AutoConfig)
+    assert config.variants == ("linear", "fast")
 
 
 def test_every_flag_can_stand_in_the_file_and_a_flag_overrides_it(tmp_path: Path) -> None:
@@ -74,6 +130,14 @@ def test_a_config_reads_back_as_it_was_written(tmp_path: Path, variant: str) -> 
         ('[model]\nvariant = "denoising"\ncolour = 1', "unknown field 'colour' - at 'model'"),
         ("[model.fit]\ncolour = 1", "unknown field 'colour' - at 'model.fit'"),
         ('[model]\nvariant = "crystal ball"', "there is no variant 'crystal ball'; the variants are plain, linear, "),
+        ("[model]\nvariant = 3", "there is no variant 3; the variants are plain, linear, "),
+        ('[model]\nvariant = "auto"\nvariants = ["magic"]', "there is no variant 'magic'"),
+        ('preset = "best"', "there is no preset 'best'; the presets are fast, balanced, accurate"),
+        ("preset = []", r"there is no preset \[\]; the presets are"),
+        (
+            'preset = "fast"\n[model]\nvariant = "linear"',
+            r"expected a preset or a variant, got both \(preset 'fast', variant 'linear'\)",
+        ),
         ("alpha = 0.0", "alpha must be above 0 and at most 0.5, got 0"),
         ("alpha = 0.51", "alpha must be above 0 and at most 0.5, got 0.51"),
         ("alpha = nan", "alpha must be above 0 and at most 0.5, got nan"),
@@ -89,8 +153,8 @@ def test_a_config_reads_back_as_it_was_written(tmp_path: Path, variant: str) -> 
         ("[model]\nfit = 3", r"expected a table \[fit\], got fit = 3"),
         ("[model.fit]\nepochs = 0", "epochs and steps must be at least 1"),
         ("[model.fit]\nlearning_rate = 0.0", "learning_rate must be above 0"),
-        ("[model]\nnoise = -0.1", "noise must not be negative"),
-        ("[model]\nmask_rate = 1.5", "mask_rate and swap_rate must lie between 0 and 1"),
+        ('[model]\nvariant = "denoising"\nnoise = -0.1', "noise must not be negative"),
+        ('[model]\nvariant = "denoising"\nmask_rate = 1.5', "mask_rate and swap_rate must lie between 0 and 1"),
         ("[split]\nvalidation = 0.6\ncalibration = 0.4", "must be above 0 and below 1 together"),
         ("[split]\ncalibration_cap = 0", "must be at least 1"),
         ("this is no TOML", "is not TOML"),

@@ -9,11 +9,21 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import polars as pl
 import pytest
 
+from service.artifact import locate
+from service.detector import Detector
+from service.offline import describe, open_model
 from tests.training import tables
 from tests.training.conftest import Outcome, Published
+from training.compare import Comparison
+from training.models.linear import LinearConfig
+from training.models.member import FitConfig
+from training.models.plain import PlainConfig
+from training.presets import PRESETS
+from training.report import Report
 
 Command = Callable[..., Outcome]
 
@@ -137,6 +147,11 @@ def test_a_label_that_cannot_be_used_is_refused(
         (["--epochs", "0"], "epochs and steps must be at least 1"),
         (["--seed", "-1"], "seed from 0"),
         (["--variant", "crystal-ball"], "there is no variant 'crystal-ball'; the variants are plain, "),
+        (["--preset", "best"], "there is no preset 'best'; the presets are fast, balanced, accurate"),
+        (["--preset", "fast", "--variant", "linear"], "expected a preset or a variant, got both"),
+        (["--variant", "linear", "--memory", "0"], "memory is for associative, which remembers rows; linear does not"),
+        (["--variant", "associative", "--memory", "-1"], "memory must not be negative"),
+        (["--memory", "some"], "argument --memory: invalid int value: 'some'"),
         (["--loss", "guess"], "'guess'"),
         (["--loss", "bce"], "the loss bce needs every number between 0 and 1"),
         (["--config", "absent.toml"], "absent.toml cannot be read: No such file or directory"),
@@ -222,6 +237,53 @@ def test_what_the_disk_refuses_is_one_sentence_too(
         f"hourglass-train: {models / 'pump'} cannot be written: No space left on device\n",
     )
     assert [path.name for path in models.rglob("*")] == ["pump"]
+
+
+def test_a_preset_is_fitted_and_the_report_says_what_of_the_rows_the_file_contains(
+    tmp_path: Path, command: Command
+) -> None:
+    data, models = tables.write(GOOD, tmp_path / "table.csv"), tmp_path / "models"
+    flags = ("--name", "pump", "--models", models, "--variant", "associative", "--epochs", "1")
+    outcome = command("fit", data, *flags, "--memory", "2")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "averages of them" in outcome.out
+    assert "The model file contains averages of training rows, and whoever has it can read them." in outcome.out
+    assert "averages of training rows, which" in inspected(models / "pump")
+    outcome = command("fit", data, *flags, "--memory", "0")
+    assert "The model file contains" not in outcome.out
+    assert "no training rows, nor averages of them" in inspected(models / "pump")
+
+
+def inspected(model: Path) -> str:
+    return describe(open_model(model)[0])
+
+
+def test_a_run_of_a_preset_has_its_name_and_gives_the_same_bytes_again_from_the_file_beside_it(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PRESETS, "accurate", LinearConfig(fit=FitConfig(epochs=2)))
+    data, models = tables.write(GOOD, tmp_path / "table.csv"), tmp_path / "models"
+    assert "accurate" in command("fit", data, "--name", "pump", "--models", models, "--preset", "accurate").out
+    first = locate(models / "pump")
+    report = msgspec.json.decode((first.parent / "report.json").read_bytes(), type=Report)
+    assert (report.preset, report.variant, report.stores_rows) == ("accurate", "linear", "none")
+    assert command("fit", "--config", first.parent / "run.toml", "--models", tmp_path / "again").code == 0
+    assert locate(tmp_path / "again" / "pump").read_bytes() == first.read_bytes()
+
+
+def test_a_preset_can_be_compared_and_published(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PRESETS, "accurate", PlainConfig(fit=FitConfig(epochs=40)))
+    data, models = tables.write(tables.mixed(), tmp_path / "table.csv"), tmp_path / "models"
+    where = ("--name", "pump", "--models", models, "--ignore", "fault", "--output", tmp_path / "table.json")
+    outcome = command("compare", data, *where, "--variants", "accurate", "--publish")
+    assert outcome.code == 0
+    assert "accurate" in outcome.out
+    table = msgspec.json.decode((tmp_path / "table.json").read_bytes(), type=Comparison)
+    assert [candidate.variant for candidate in table.candidates] == ["accurate", "linear"]
+    fitted = Detector.from_bytes(locate(models / "pump").read_bytes()).manifest.model.variant
+    assert fitted == {"accurate": "plain", "linear": "linear"}[table.chosen]
 
 
 def test_evaluating_data_without_the_model_s_columns_names_one(

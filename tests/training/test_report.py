@@ -88,6 +88,18 @@ def test_what_is_not_certified_is_warned_of() -> None:
     assert "Warning" not in printed()
 
 
+def test_the_preset_is_named_where_the_model_is_that_of_one() -> None:
+    assert "preset" not in printed()
+    assert "balanced" in printed(preset="balanced")
+
+
+def test_what_of_the_training_rows_the_file_contains_is_said_plainly() -> None:
+    assert "contains" not in printed()
+    line = "The model file contains {}, and whoever has it can read them. --memory 0 fits a model that contains none."
+    assert line.format("averages of training rows") in printed(stores_rows="averages").splitlines()
+    assert line.format("training rows as they are") in printed(stores_rows="rows").splitlines()
+
+
 def test_without_labels_there_are_no_figures_of_quality() -> None:
     assert "AUROC" not in printed(quality=None)
 

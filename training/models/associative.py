@@ -1,48 +1,63 @@
-"""Associative denoiser: a noise-conditional denoiser beside a memory of averaged rows, each in two views of the data.
+"""Associative denoiser: what a fitted denoiser, a mixture and a memory find strange, read as one score.
 
-The denoiser knows the noise level (preconditioned as in Karras et al., NeurIPS 2022, equations 7 and 8) and is scored on the clean row
-at small levels, where what it takes away points down the density (Vincent, Neural Computation 23, 2011; DDAE, arXiv 2508.00758). Its
-residual is whitened by ZCA-cor (Kessy, Lewin and Strimmer, American Statistician 72, 2018), which keeps every column's part
-non-negative. The memory (memory.py) sees what is sparse; its weights are the row's code. Each head is read as how rare its value is
-among held-out rows (tails.py); the score is their mean, and a feature's share of a head is that of its parts.
+Up to four ways to tell what a row should be, each in two views of the data (views.py): a noise-conditional network, preconditioned as
+in Karras et al. (NeurIPS 2022, equations 7 and 8) and scored on the clean row at small noise levels, where what it takes away points
+down the density (Vincent, Neural Computation 23, 2011; DDAE, arXiv 2508.00758); a mixture of Gaussians (mixture.py); ridge regression
+on random features (ridge.py); and averages of neighbouring rows (memory.py). Each gives heads, numbers that rise with strangeness; how
+rare a head's value is among held-out rows (tails.py) puts them on one scale, and their weighted harmonic mean is the score. A feature's
+share of a head is that of its parts.
 
-Shapes: V views, H heads, W width, C prototypes.
+Once the tails are read, the mixture and the memory take the held-out rows in, too: they are averages, and more rows make better ones.
+
+Shapes: V views, M members, L noise levels, H heads, W width, C Gaussians; J = V x E columns of all views together.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import msgspec
 import torch
 from torch import Tensor, nn
 
 from training.features import Encoded, Encoding
-from training.models.member import Assessment, FitConfig, Member, hide
-from training.models.memory import Memory, Recall, assign_prototypes, cluster_means
-from training.models.tails import Tails
+from training.models.member import Assessment, FitConfig, Member, concatenate, hide, repeat, split
+from training.models.memory import Memory, neighbourhoods
+from training.models.mixture import Guess, assign_clusters, cluster_means, fit_mixture
+from training.models.ridge import Ridge
+from training.models.tails import HIDDEN, Gaps, Tails
+from training.models.views import LIMIT, View, Views
+from training.models.whitening import Whitening
 
-View = Literal["log", "range"]
-VIEW_LIMIT = 10.0  # standard deviations; the network has no business extrapolating further
 WEIGHT_LIMIT = 1e4
 SHRINKAGE = 0.1  # of the residuals' correlation
-MAX_WHITENED = 256  # columns; wider residuals are only scaled
-LATENT = 16  # without a memory the code is that many leading principal components of the first view
+METRIC_SHRINKAGE = 0.05  # of the correlation that distances are whitened by
+LATENT = 16  # without a mixture the code is that many leading principal components of the first view
+HELD_OUT_ROWS = 4000  # that many are looked at for the tails: few rows several times over, with other cells hidden
+PART = 512  # rows at a time
+MIN_ERROR = 1e-12
 SMALL = 1e-6
 
 
 class AssociativeConfig(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="variant", tag="associative"
 ):
-    """Noise is in standard deviations of a view. `memory` is prototypes a view; 0 stores nothing that derives from single rows."""
+    """Noise is in standard deviations of a view. With `components` and `memory` at 0 nothing derived from single rows is stored."""
 
     views: tuple[View, ...] = ("log", "range")
+    levels: tuple[float, ...] = (0.1,)  # at which the network's residual is a head
+    whitened_levels: tuple[float, ...] = (
+        0.5,
+    )  # at which its whitened residual is; without any level there is no network
+    members: int = 1  # networks a view, whose answers are averaged
     width: int = 256
     blocks: int = 2
-    levels: tuple[float, ...] = (0.1, 0.25, 0.5)
     min_noise: float = 0.02
     max_noise: float = 1.0
     mask_rate: float = 0.5  # half of the rows lose a share of cells that is uniform between 0 and this
-    memory: int = 256
-    memory_rows: bool = False  # prototypes are single training rows
+    components: int = 256  # Gaussians a view, averages of at least 4 rows each; 0: no mixture
+    features: int = 0  # random features of the ridge regression; 0: none
+    memory: int = 2048  # averages of 4 neighbouring rows; 0: no memory
+    memory_rows: bool = False  # the memory keeps single training rows instead
+    metrics: tuple[float, ...] = (0.5,)  # how far distances are whitened, 0 not and 1 wholly: a memory for each
     fit: FitConfig = FitConfig(
         steps=800,
         batch_size=256,
@@ -54,16 +69,27 @@ class AssociativeConfig(
     )
 
     def __post_init__(self) -> None:
-        if not self.views or len(set(self.views)) < len(self.views) or min(self.width, self.blocks) < 1:
-            raise ValueError("views must be one or both of log and range, width and blocks at least 1")
-        if self.memory < 0 or not (self.memory or self.levels):
-            raise ValueError("memory must not be negative, and there must be a memory or a level")
-        if not 0 < self.min_noise < self.max_noise or min(self.levels, default=1.0) <= 0 or not 0 <= self.mask_rate < 1:
-            raise ValueError("expected 0 < min_noise < max_noise, levels above 0 and 0 <= mask_rate < 1")
+        if not self.views or len(set(self.views)) < len(self.views) or min(self.width, self.blocks, self.members) < 1:
+            raise ValueError("views must be one or both of log and range, width, blocks and members at least 1")
+        if min(self.components, self.features, self.memory) < 0:
+            raise ValueError("components, features and memory must not be negative")
+        if not (self.all_levels or self.components or self.features or self.memory):
+            raise ValueError("there must be a level, components, features or a memory")
+        if not 0 < self.min_noise < self.max_noise or not 0 <= self.mask_rate < 1:
+            raise ValueError("expected 0 < min_noise < max_noise and 0 <= mask_rate < 1")
+        if min(self.all_levels, default=1.0) <= 0 or not self.metrics or not all(0 <= m <= 1 for m in self.metrics):
+            raise ValueError("levels must be above 0, and metrics from 0 to 1, at least one")
+
+    @property
+    def all_levels(self) -> tuple[float, ...]:
+        """Every noise level at which the network is asked."""
+        return tuple(dict.fromkeys((*self.levels, *self.whitened_levels)))
 
     def resolve(self, encoding: Encoding) -> "AssociativeConfig":  # noqa: ARG002 - no size depends on the data
-        """The same: every size is given."""
-        return self
+        """The same, but that without a network there is nothing to go through the rows for."""
+        if self.all_levels:
+            return self
+        return msgspec.structs.replace(self, fit=msgspec.structs.replace(self.fit, epochs=1))
 
     def build(self, encoding: Encoding) -> "Associative":
         """The network of a resolved config."""
@@ -73,13 +99,15 @@ class AssociativeConfig(
 class Head(NamedTuple):
     """One reading of how strange rows are."""
 
-    value_N: Tensor  # positive
+    level_N: Tensor  # rises with strangeness
     parts_NE: Tensor  # non-negative: what each column has to do with it
+    weight: float
 
 
 class Reading(NamedTuple):
     heads: list[Head]
-    recalls: list[Recall]  # by view; none without a memory
+    expected_NE: Tensor  # encoded
+    latent_NK: Tensor
 
 
 class Associative(Member):
@@ -88,60 +116,35 @@ class Associative(Member):
     def __init__(self, config: AssociativeConfig, encoding: Encoding) -> None:
         super().__init__(encoding)
         self.config = config
-        width, views, levels = encoding.encoded_width, len(config.views), len(config.levels)
-        self.network = Network(views, width, len(encoding.features), config.width, config.blocks)
-        self.register_buffer("shift_VE", torch.zeros(views, width))
-        self.register_buffer("scale_VE", torch.ones(views, width))
-        self.register_buffer("projection_EK", torch.zeros(width, min(LATENT, width)))
-        whitening = (width, width) if width <= MAX_WHITENED else (width,)
-        self.register_buffer("whitening", torch.zeros(views, levels, *whitening))
+        views, columns = len(config.views), encoding.encoded_width
+        self.views = Views(config.views, encoding)
+        self.fitted = bool(config.all_levels)
+        if self.fitted:
+            self.network = Network(views * config.members, columns, len(encoding.features), config.width, config.blocks)
+        self.whitenings = nn.ModuleList(Whitening(columns) for _ in config.whitened_levels for _ in config.views)
+        self.mixtures = nn.ModuleList()
+        self.register_buffer("recalled_CE", torch.zeros(0, columns))
+        self.ridge = Ridge(views * columns, config.features) if config.features else None
+        self.metrics = nn.ModuleList(Whitening(views * columns) for _ in config.metrics if config.memory)
         self.memories = nn.ModuleList()
-        self.register_buffer("recalled_CE", torch.zeros(0, width))
-        self.tails = Tails(views * (levels + (2 if config.memory else 0)))
+        self.register_buffer("projection_EK", torch.zeros(columns, min(LATENT, columns)))
+        per_view = len(config.levels) + len(config.whitened_levels) + (config.components > 0)
+        heads = views * per_view + (config.features > 0) + 2 * len(self.metrics)
+        self.tails = Tails(heads)
+        self.gaps = Gaps(1)
 
-    shift_VE: Tensor
-    scale_VE: Tensor
+    recalled_CE: Tensor  # means of the first view's clusters, encoded
     projection_EK: Tensor
-    whitening: Tensor  # [V, levels, E, E], or its diagonals
-    recalled_CE: Tensor  # prototypes of the first view, encoded
 
     @property
     def stores_rows(self) -> Literal["none", "averages", "rows"]:
-        if not self.config.memory:
-            return "none"
-        return "rows" if self.config.memory_rows else "averages"
+        if self.config.memory and self.config.memory_rows:
+            return "rows"
+        return "averages" if self.config.memory or self.config.components else "none"
 
     def begin(self, fit_rows: Encoded) -> None:
         """Set the views from the fit rows."""
-        numeric_E = self.encoding.numeric_E > 0
-        seen_NE = self.encoding.spread(fit_rows.observed_ND) > 0
-        for v, view in enumerate(self.config.views):
-            values_NE = torch.where(seen_NE, _bend(view, fit_rows.values_NE, numeric_E), torch.nan)
-            count_E = seen_NE.sum(dim=0).clamp_min(1)
-            shift_E = torch.nansum(values_NE, dim=0) / count_E
-            if view == "log":
-                scale_E = (torch.nansum((values_NE - shift_E).square(), dim=0) / count_E).sqrt()
-            else:
-                filled_NE = torch.where(seen_NE, values_NE, shift_E)
-                range_E = filled_NE.amax(dim=0) - filled_NE.amin(dim=0)
-                spread_E = (filled_NE - shift_E).square().mean(dim=0).sqrt() / range_E.clamp_min(SMALL)
-                varies_E = range_E > SMALL
-                unit = spread_E[varies_E].square().mean().sqrt() if varies_E.any() else torch.tensor(1.0)
-                scale_E = range_E * unit
-            typical = scale_E[scale_E > SMALL].median() if (scale_E > SMALL).any() else torch.tensor(1.0)
-            self.shift_VE[v] = shift_E
-            self.scale_VE[v] = torch.where(scale_E > SMALL, scale_E, typical)
-
-    def look(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
-        """Encoded rows -> values [V, N, E] as the views show them, 0 where missing, and the mask over columns [N, E]."""
-        numeric_E, observed_NE = self.encoding.numeric_E > 0, self.encoding.spread(encoded.observed_ND)
-        values_NE = encoded.values_NE
-        if self.encoding.one_hot:  # an unseen category must lie farther from every known one than these from each other
-            known_ND = (values_NE * self.encoding.one_hot_E) @ self.encoding.members_ED
-            values_NE = torch.where(self.encoding.one_hot_E & (self.encoding.spread(known_ND) == 0), -1.0, values_NE)
-        bent = [_bend(view, values_NE, numeric_E) for view in self.config.views]
-        values_VNE = (torch.stack(bent) - self.shift_VE.unsqueeze(1)) / self.scale_VE.unsqueeze(1)
-        return values_VNE * observed_NE, observed_NE
+        self.views.fit(fit_rows)
 
     def loss(self, encoded: Encoded, generator: torch.Generator) -> Tensor:
         rows = len(encoded.values_NE)
@@ -149,110 +152,194 @@ class Associative(Member):
         rate_N1 = rate_N1 * (torch.rand((rows, 1), generator=generator) < 0.5)  # the other half stays whole
         hidden_ND = (torch.rand(encoded.observed_ND.shape, generator=generator) < rate_N1).to(encoded.values_NE.dtype)
         encoded = hide(encoded, hidden_ND, self.encoding)
-        values_VNE, observed_NE = self.look(encoded)
-        clean_VNE = values_VNE.clamp(-VIEW_LIMIT, VIEW_LIMIT)
+        values_VNE, observed_NE = self.views(encoded)
+        clean_VNE = self._for_each_member(values_VNE.clamp(-LIMIT, LIMIT))
         low, high = self.config.min_noise, self.config.max_noise
         level_VN1 = low + (high - low) * torch.rand((*clean_VNE.shape[:2], 1), generator=generator)
         noise_VNE = torch.randn(clean_VNE.shape, generator=generator) * level_VN1 * observed_NE
-        guess_VNE = self.denoise(clean_VNE + noise_VNE, level_VN1, encoded.observed_ND)
+        guess_VNE = self._denoise(clean_VNE + noise_VNE, level_VN1, encoded.observed_ND)
         weight_VN1 = ((1 + level_VN1.square()) / level_VN1.square()).clamp_max(WEIGHT_LIMIT)
         errors_VNE = weight_VN1 * (guess_VNE - clean_VNE).square() * observed_NE
-        mean: Tensor = errors_VNE.sum() / (len(clean_VNE) * observed_NE.sum()).clamp_min(1.0)
+        # a mean over cells, but a sum over members: each is to be fitted as it would be alone
+        mean: Tensor = errors_VNE.sum() / (len(values_VNE) * observed_NE.sum()).clamp_min(1.0)
         return mean
 
-    def denoise(self, noisy_VNE: Tensor, level_VN1: Tensor, observed_ND: Tensor) -> Tensor:
-        """The clean rows, as far as the network can tell."""
+    def _denoise(self, noisy_VNE: Tensor, level_VN1: Tensor, observed_ND: Tensor) -> Tensor:
+        """The clean rows, as far as the networks can tell; member by member, each with all views."""
         power_VN1 = level_VN1.square() + 1
         residual_VNE: Tensor = self.network(noisy_VNE / power_VN1.sqrt(), torch.log(level_VN1) / 4, observed_ND)
         return noisy_VNE / power_VN1 + level_VN1 / power_VN1.sqrt() * residual_VNE
 
+    def _residual(self, values_VNE: Tensor, observed_NE: Tensor, observed_ND: Tensor, level: float) -> Tensor:
+        """[V, N, E] what the networks, on average, take away from clean rows."""
+        clean_VNE = values_VNE.clamp(-LIMIT, LIMIT)
+        noisy_VNE = self._for_each_member(clean_VNE)
+        denoised_VNE = self._denoise(noisy_VNE, torch.full_like(noisy_VNE[:, :, :1], level), observed_ND)
+        if self.config.members > 1:
+            denoised_VNE = denoised_VNE.reshape(self.config.members, *clean_VNE.shape).mean(dim=0)
+        return (clean_VNE - denoised_VNE) * observed_NE
+
+    def _for_each_member(self, values_VNE: Tensor) -> Tensor:
+        return values_VNE if self.config.members == 1 else values_VNE.repeat(self.config.members, 1, 1)
+
     @torch.no_grad()
     def settle(self, fit_rows: Encoded, held_out: Encoded, seed: int) -> None:
-        """With the network fitted: whiten its residuals, fill the memory, and read the heads' tails off the held-out rows."""
-        values_VNE, observed_NE = self.look(fit_rows)
-        for i, level in enumerate(self.config.levels):
+        """With the network fitted: all that has a closed form, and the tails, which are read off the held-out rows."""
+        values_VNE, observed_NE = self.views(fit_rows)
+        for i, level in enumerate(self.config.whitened_levels):
             residual_VNE = self._residual(values_VNE, observed_NE, fit_rows.observed_ND, level)
             for v, residual_NE in enumerate(residual_VNE):
-                self.whitening[v, i] = _whitening(residual_NE, observed_NE)
+                whitening = cast(Whitening, self.whitenings[i * len(residual_VNE) + v])
+                whitening.fit(residual_NE, observed_NE, power=1.0, shrinkage=SHRINKAGE, scale=True)
         self.projection_EK.copy_(_principal_components(values_VNE[0], self.projection_EK.shape[1]))
-        if self.config.memory:
-            self._remember(fit_rows, values_VNE, torch.Generator().manual_seed(seed))
-        self.tails.fit(torch.stack([head.value_N for head in self.heads(held_out)], dim=1))
+        generator = torch.Generator().manual_seed(seed)
+        self._remember(fit_rows, generator, fit_metrics=True)
+        values_NJ, observed_NJ = self._together(values_VNE, observed_NE, self._guess(values_VNE, observed_NE))
+        if self.ridge is not None:
+            self.ridge.fit(values_NJ.clamp(-LIMIT, LIMIT), observed_NJ, generator)
+        self._read_tails(held_out, generator)
 
-    def heads(self, encoded: Encoded) -> list[Head]:
-        """Every view's denoiser at every level, then every view's memory: its error and its density ratio."""
-        return self._heads(encoded, *self.look(encoded)).heads
+    @torch.no_grad()
+    def complete(self, fit_rows: Encoded, held_out: Encoded, seed: int) -> None:
+        """Take the held-out rows into the mixture and the memory."""
+        self._remember(concatenate(fit_rows, held_out), torch.Generator().manual_seed(seed), fit_metrics=False)
 
-    def _heads(self, encoded: Encoded, values_VNE: Tensor, observed_NE: Tensor) -> "Reading":
+    def _remember(self, rows: Encoded, generator: torch.Generator, *, fit_metrics: bool) -> None:
+        values_VNE, observed_NE = self.views(rows)
+        if self.config.components:
+            clusters = [assign_clusters(x_NE, observed_NE, self.config.components, generator) for x_NE in values_VNE]
+            self.mixtures = nn.ModuleList(
+                fit_mixture(values_NE, observed_NE, cluster_N)
+                for values_NE, cluster_N in zip(values_VNE, clusters, strict=True)
+            )
+            self.recalled_CE = cluster_means(rows.values_NE, observed_NE, clusters[0], int(clusters[0].max()) + 1)
+        if not self.config.memory:
+            return
+        values_NJ, _ = self._together(values_VNE, observed_NE, self._guess(values_VNE, observed_NE))
+        self.memories = nn.ModuleList()
+        for power, metric in zip(self.config.metrics, self.metrics, strict=True):
+            if fit_metrics:
+                clipped_NJ = values_NJ.clamp(-LIMIT, LIMIT)
+                seen_NJ = torch.ones_like(clipped_NJ)
+                cast(Whitening, metric).fit(clipped_NJ, seen_NJ, power=power, shrinkage=METRIC_SHRINKAGE, scale=False)
+            whitened_NJ = metric(values_NJ)
+            members_CM = neighbourhoods(whitened_NJ, self.config.memory, generator)
+            if self.config.memory_rows:
+                members_CM = members_CM[:, :1]
+            self.memories.append(Memory(whitened_NJ[members_CM].mean(dim=1)))
+
+    def _read_tails(self, held_out: Encoded, generator: torch.Generator) -> None:
+        rows = repeat(held_out, max(1, HELD_OUT_ROWS // len(held_out.values_NE)))
+        readings, rates = [], []
+        for rate in HIDDEN:
+            hidden_ND = (torch.rand(rows.observed_ND.shape, generator=generator) < rate).float()
+            left_N1 = (rows.observed_ND * (1 - hidden_ND)).sum(dim=1, keepdim=True)
+            hidden = hide(rows, torch.where(left_N1 > 0, hidden_ND, 0.0), self.encoding)
+            readings.append([self.read(part) for part in split(hidden, PART)])
+            rates.append(self._missing(hidden).mean())
+        levels_RNH = torch.stack([torch.cat([self._levels(part) for part in parts]) for parts in readings])
+        rates_R = torch.stack(rates)
+        self.tails.fit(levels_RNH, rates_R)
+        joint_RN1 = []
+        for (reading, *_), levels_NH, rate in zip(readings, levels_RNH, rates_R, strict=True):
+            joint_RN1.append(self._join(reading, self.tails(levels_NH, rate.expand(len(levels_NH), 1)))[0])
+        self.gaps.fit(torch.log(torch.stack(joint_RN1)), rates_R)
+
+    def read(self, encoded: Encoded) -> Reading:
+        """The heads: every view's network at every level, every view's mixture, the ridge, the memories; and what was expected."""
+        values_VNE, observed_NE = self.views(encoded)
         rescale_N1 = values_VNE.shape[2] / observed_NE.sum(dim=1, keepdim=True).clamp_min(1.0)
-        heads = []
-        for i, level in enumerate(self.config.levels):
+        heads: list[Head] = []
+        residual_VNE = values_VNE
+        for level in self.config.levels:
+            residual_VNE = self._residual(values_VNE, observed_NE, encoded.observed_ND, level)
+            heads += [_error(residual_NE, observed_NE, rescale_N1) for residual_NE in residual_VNE]
+        for i, level in enumerate(self.config.whitened_levels):
             residual_VNE = self._residual(values_VNE, observed_NE, encoded.observed_ND, level)
             for v, residual_NE in enumerate(residual_VNE):
-                whitening = self.whitening[v, i]
-                white_NE = residual_NE @ whitening if whitening.dim() == 2 else residual_NE * whitening
-                parts_NE = white_NE.square() * observed_NE * rescale_N1
-                heads.append(Head(parts_NE.mean(dim=1), parts_NE))
-        recalls = [memory(values_NE, observed_NE) for values_NE, memory in zip(values_VNE, self.memories, strict=False)]
-        for recall in recalls:
-            heads += [Head(recall.error_N, recall.parts_NE), Head(recall.density_ratio_N, recall.parts_NE)]
-        return Reading(heads, recalls)
+                heads.append(_error(self.whitenings[i * len(residual_VNE) + v](residual_NE), observed_NE, rescale_N1))
+        guesses = self._guess(values_VNE, observed_NE)
+        heads += [Head(guess.surprise_N, guess.parts_NE, 1.0) for guess in guesses]
+        values_NJ, observed_NJ = self._together(values_VNE, observed_NE, guesses)
+        views = len(values_VNE)
+        if self.ridge is not None:
+            clipped_NJ = values_NJ.clamp(-LIMIT, LIMIT)
+            left_NJ = (clipped_NJ - self.ridge(clipped_NJ)) * observed_NJ
+            heads.append(_folded(self.ridge.whitening(left_NJ), observed_NJ, rescale_N1, views))
+        for metric, memory in zip(self.metrics, self.memories, strict=True):
+            recall = memory(metric(values_NJ), observed_NJ)
+            parts_NE = recall.parts_NE.reshape(-1, views, values_VNE.shape[2]).sum(dim=1)
+            for value_N in (recall.error_N, recall.ratio_N):
+                heads.append(Head(torch.log(value_N + MIN_ERROR), parts_NE, float(views)))
+        if guesses:
+            weights_NC = guesses[0].weights_NC
+            return Reading(heads, weights_NC @ self.recalled_CE, weights_NC)
+        return Reading(heads, self._expected(values_VNE, residual_VNE), values_VNE[0] @ self.projection_EK)
+
+    def _join(self, reading: Reading, rarity_NH: Tensor) -> tuple[Tensor, Tensor]:
+        """Minus the log of the weighted harmonic mean of the heads' shares (Wilson, PNAS 116, 2019) [N, 1], and each head's part in it.
+
+        It listens to the head that finds a row rarest, as far as the others leave room: one head alone among many is heard.
+        """
+        weights_H = torch.tensor([head.weight for head in reading.heads])
+        most_N1 = rarity_NH.amax(dim=1, keepdim=True)
+        odds_NH = torch.exp(rarity_NH - most_N1) * (weights_H / weights_H.sum())
+        total_N1 = odds_NH.sum(dim=1, keepdim=True)
+        return most_N1 + torch.log(total_N1), odds_NH / total_N1
+
+    def _levels(self, reading: Reading) -> Tensor:
+        return torch.stack([head.level_N for head in reading.heads], dim=1)
+
+    def _missing(self, encoded: Encoded) -> Tensor:
+        """[N, 1] share of the cells that are missing, of features that were ever seen."""
+        return 1 - encoded.observed_ND.sum(dim=1, keepdim=True) / self.encoding.live_D.sum()
 
     def assess(self, encoded: Encoded) -> Assessment:
-        values_VNE, observed_NE = self.look(encoded)
-        heads, recalls = self._heads(encoded, values_VNE, observed_NE)
-        rarity_NH = self.tails(torch.stack([head.value_N for head in heads], dim=1))
-        errors_ND = torch.zeros_like(encoded.observed_ND)
-        for h, head in enumerate(heads):
-            parts_ND = head.parts_NE @ self.encoding.members_ED
-            share_ND = parts_ND / parts_ND.sum(dim=1, keepdim=True).clamp_min(1e-20)
-            errors_ND = errors_ND + share_ND * rarity_NH[:, h : h + 1]
-        observed_N1 = encoded.observed_ND.sum(
-            dim=1, keepdim=True
-        )  # the score is a mean over cells, this row has one in all
-        errors_ND = errors_ND * observed_N1 / len(heads)
-        if recalls:
-            return Assessment(errors_ND, self._outputs(recalls[0].weights_NC @ self.recalled_CE), recalls[0].weights_NC)
-        residual_NE = self._residual(values_VNE, observed_NE, encoded.observed_ND, max(self.config.levels))[0]
-        view_NE = (values_VNE[0] - residual_NE) * self.scale_VE[0] + self.shift_VE[0]
-        expected_NE = _unbend(self.config.views[0], view_NE, self.encoding.numeric_E > 0)
-        return Assessment(errors_ND, self._outputs(expected_NE), values_VNE[0] @ self.projection_EK)
+        reading = self.read(encoded)
+        missing_N1 = self._missing(encoded)
+        joint_N1, share_NH = self._join(reading, self.tails(self._levels(reading), missing_N1))
+        score_N1 = torch.exp(self.gaps(torch.log(joint_N1), missing_N1))
+        parts_ND = torch.zeros_like(encoded.observed_ND)
+        for h, head in enumerate(reading.heads):
+            part_NE = head.parts_NE / head.parts_NE.sum(dim=1, keepdim=True).clamp_min(1e-20)
+            parts_ND = parts_ND + (part_NE * share_NH[:, h : h + 1]) @ self.encoding.members_ED
+        outputs_NE = self._outputs(reading.expected_NE)
+        return Assessment(parts_ND, outputs_NE, reading.latent_NK, score_N1.squeeze(1))
 
-    def _residual(self, values_VNE: Tensor, observed_NE: Tensor, observed_ND: Tensor, level: float) -> Tensor:
-        clean_VNE = values_VNE.clamp(-VIEW_LIMIT, VIEW_LIMIT)
-        level_VN1 = torch.full_like(clean_VNE[:, :, :1], level)
-        return (clean_VNE - self.denoise(clean_VNE, level_VN1, observed_ND)) * observed_NE
+    def _guess(self, values_VNE: Tensor, observed_NE: Tensor) -> list[Guess]:
+        return [mixture(values_NE, observed_NE) for values_NE, mixture in zip(values_VNE, self.mixtures, strict=False)]
 
-    def _outputs(self, values_NE: Tensor) -> Tensor:
+    def _together(self, values_VNE: Tensor, observed_NE: Tensor, guesses: list[Guess]) -> tuple[Tensor, Tensor]:
+        """All views side by side [N, J], missing cells as the mixture expects them (without one: the mean), and the mask."""
+        filled = [
+            values_NE + (1 - observed_NE) * guess.expected_NE
+            for values_NE, guess in zip(values_VNE, guesses, strict=False)
+        ]
+        return torch.cat(filled or list(values_VNE), dim=1), observed_NE.repeat(1, len(values_VNE))
+
+    def _expected(self, values_VNE: Tensor, residual_VNE: Tensor) -> Tensor:
+        """[N, E] encoded: what the network, or else the ridge, makes of rows in the first view."""
+        if self.ridge is None:
+            return self.views.encoded(values_VNE[0] - residual_VNE[0])
+        joint_NJ = torch.cat(list(values_VNE), dim=1).clamp(-LIMIT, LIMIT)
+        return self.views.encoded(self.ridge(joint_NJ)[:, : values_VNE.shape[2]])
+
+    def _outputs(self, expected_NE: Tensor) -> Tensor:
         """Expected encoded values -> outputs as the encoding decodes them: logits of what is no number."""
-        share_NE = values_NE.clamp(SMALL, 1 - SMALL)
+        share_NE = expected_NE.clamp(SMALL, 1 - SMALL)
         discrete_NE = torch.where(self.encoding.one_hot_E, torch.log(share_NE), torch.logit(share_NE))
-        return torch.where(self.encoding.gaussian_E > 0, values_NE, discrete_NE)
-
-    def _remember(self, fit_rows: Encoded, values_VNE: Tensor, generator: torch.Generator) -> None:
-        for v, values_NE in enumerate(values_VNE):
-            if self.config.memory_rows:
-                kept = torch.randperm(len(values_NE), generator=generator)[: self.config.memory]
-                prototypes_CE, recalled_CE = values_NE[kept], fit_rows.values_NE[kept]
-            else:
-                cluster_N = assign_prototypes(values_NE, self.config.memory, generator)
-                count = int(cluster_N.max()) + 1
-                prototypes_CE = cluster_means(values_NE, cluster_N, count)
-                recalled_CE = cluster_means(fit_rows.values_NE, cluster_N, count)
-            self.memories.append(Memory(prototypes_CE))
-            if v == 0:
-                self.recalled_CE = recalled_CE
+        return torch.where(self.encoding.gaussian_E > 0, expected_NE, discrete_NE)
 
 
 class Network(nn.Module):
-    """One residual network per view, all views in one batched product; at the start it answers 0."""
+    """One residual network per view and member, all in one batched product; at the start it answers 0."""
 
-    def __init__(self, views: int, columns: int, features: int, width: int, blocks: int) -> None:
+    def __init__(self, networks: int, columns: int, features: int, width: int, blocks: int) -> None:
         super().__init__()
-        self.enter = Layer(views, columns + features + 1, width)
-        self.firsts = nn.ModuleList(Layer(views, width, width) for _ in range(blocks))
-        self.seconds = nn.ModuleList(Layer(views, width, width, zero=True) for _ in range(blocks))
-        self.leave = Layer(views, width, columns, zero=True)
+        self.enter = Layer(networks, columns + features + 1, width)
+        self.firsts = nn.ModuleList(Layer(networks, width, width) for _ in range(blocks))
+        self.seconds = nn.ModuleList(Layer(networks, width, width, zero=True) for _ in range(blocks))
+        self.leave = Layer(networks, width, columns, zero=True)
 
     def forward(self, values_VNE: Tensor, condition_VN1: Tensor, observed_ND: Tensor) -> Tensor:
         mask_VND = observed_ND.expand(len(values_VNE), *observed_ND.shape)
@@ -264,52 +351,35 @@ class Network(nn.Module):
 
 
 class Layer(nn.Module):
-    """A linear layer per view."""
+    """A linear layer per network."""
 
-    def __init__(self, views: int, inputs: int, outputs: int, *, zero: bool = False) -> None:
+    def __init__(self, networks: int, inputs: int, outputs: int, *, zero: bool = False) -> None:
         super().__init__()
         bound = 0.0 if zero else inputs**-0.5
-        self.weight_VIO = nn.Parameter(torch.empty(views, inputs, outputs).uniform_(-bound, bound))
-        self.bias_V1O = nn.Parameter(torch.empty(views, 1, outputs).uniform_(-bound, bound))
+        self.weight_VIO = nn.Parameter(torch.empty(networks, inputs, outputs).uniform_(-bound, bound))
+        self.bias_V1O = nn.Parameter(torch.empty(networks, 1, outputs).uniform_(-bound, bound))
 
     def forward(self, values_VNI: Tensor) -> Tensor:
         return torch.bmm(values_VNI, self.weight_VIO) + self.bias_V1O
 
 
-def _bend(view: View, values_NE: Tensor, numeric_E: Tensor) -> Tensor:
-    """What a view sees of encoded values before it is shifted and scaled: far numbers are drawn in by the log view."""
-    if view == "range":
-        return values_NE
-    return torch.where(numeric_E, torch.sign(values_NE) * torch.log1p(values_NE.abs()), values_NE)
+def _error(residual_NE: Tensor, observed_NE: Tensor, rescale_N1: Tensor) -> Head:
+    """The mean squared residual of the observed columns, as a head."""
+    parts_NE = residual_NE.square() * observed_NE * rescale_N1
+    return Head(torch.log(parts_NE.mean(dim=1) + MIN_ERROR), parts_NE, 1.0)
 
 
-def _unbend(view: View, values_NE: Tensor, numeric_E: Tensor) -> Tensor:
-    if view == "range":
-        return values_NE
-    far_NE = torch.sign(values_NE) * torch.expm1(values_NE.abs().clamp_max(15.0))
-    return torch.where(numeric_E, far_NE, values_NE)
-
-
-def _whitening(residual_NE: Tensor, observed_NE: Tensor) -> Tensor:
-    """[E, E] symmetric root of the inverse correlation, shrunk, on residuals of unit variance; [E] of wide ones the scaling alone."""
-    together_EE = observed_NE.double().T @ observed_NE.double()
-    residual_NE = residual_NE.double()
-    variance_E = residual_NE.square().sum(dim=0) / together_EE.diagonal().clamp_min(1.0)
-    scale_E = 1 / (variance_E + 1e-4 * variance_E.mean() + 1e-12).sqrt()
-    if len(scale_E) > MAX_WHITENED:
-        return scale_E.to(torch.float32)
-    white_NE = residual_NE * scale_E
-    correlation_EE = (white_NE.T @ white_NE) / together_EE.clamp_min(1.0)
-    shrunk_EE = (1 - SHRINKAGE) * correlation_EE + SHRINKAGE * torch.diag(correlation_EE.diagonal().clamp_min(1e-3))
-    values_E, vectors_EE = torch.linalg.eigh(shrunk_EE)
-    root_EE = (vectors_EE / values_E.clamp_min(1e-3).sqrt()) @ vectors_EE.T
-    whitening_EE: Tensor = (scale_E.unsqueeze(1) * root_EE).float()
-    return whitening_EE
+def _folded(residual_NJ: Tensor, observed_NJ: Tensor, rescale_N1: Tensor, views: int) -> Head:
+    """The same for the columns of all views together."""
+    head = _error(residual_NJ, observed_NJ, rescale_N1)
+    parts_NVE = head.parts_NE.reshape(len(residual_NJ), views, -1)
+    return Head(head.level_N, parts_NVE.sum(dim=1), float(views))
 
 
 def _principal_components(values_NE: Tensor, count: int) -> Tensor:
     """[E, K] leading directions, the largest entry of each positive."""
-    _, vectors_EE = torch.linalg.eigh(values_NE.double().T @ values_NE.double())
+    values_NE = values_NE.clamp(-LIMIT, LIMIT).double()
+    _, vectors_EE = torch.linalg.eigh(values_NE.T @ values_NE)
     leading_EK = vectors_EE.flip(1)[:, :count]
     largest_K = leading_EK.gather(0, leading_EK.abs().argmax(dim=0, keepdim=True))
     components_EK: Tensor = (leading_EK * torch.sign(largest_K)).float()

@@ -4,6 +4,7 @@ Shapes: N rows, D features, E encoded columns, I network inputs, K latent dimens
 """
 
 import math
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
@@ -63,6 +64,9 @@ class Assessment(NamedTuple):
     errors_ND: Tensor  # non-negative, 0 where missing
     outputs_NE: Tensor  # expected values, encoded
     latent_NK: Tensor
+    score_N: Tensor | None = (
+        None  # of a member that has a score of its own: then only the proportions of the errors count
+    )
 
 
 class Member(nn.Module):
@@ -99,6 +103,9 @@ class Member(nn.Module):
     def settle(self, fit_rows: Encoded, held_out: Encoded, seed: int) -> None:
         """After the loop: what follows from the fitted network in closed form."""
 
+    def complete(self, fit_rows: Encoded, held_out: Encoded, seed: int) -> None:
+        """Last, before export: the held-out rows have decided what they had to, and may be learnt from like the fit rows."""
+
     def sampling(self, encoded: Encoded) -> Sampling | None:  # noqa: ARG002 - most members cannot
         """How codes of new rows are drawn, from the fit rows; None where most of the code space decodes to nothing real."""
         return None
@@ -117,6 +124,19 @@ def hide(encoded: Encoded, hidden_ND: Tensor, encoding: Encoding) -> Encoded:
 def repeat(encoded: Encoded, times: int) -> Encoded:
     """All rows, one after another, that many times over."""
     return Encoded(encoded.values_NE.repeat(times, 1), encoded.observed_ND.repeat(times, 1))
+
+
+def concatenate(first: Encoded, second: Encoded) -> Encoded:
+    """The rows of both."""
+    return Encoded(*(torch.cat(pair) for pair in zip(first, second, strict=True)))
+
+
+def split(encoded: Encoded, size: int) -> Iterator[Encoded]:
+    """The rows in parts of that size."""
+    for values_NE, observed_ND in zip(
+        torch.split(encoded.values_NE, size), torch.split(encoded.observed_ND, size), strict=True
+    ):
+        yield Encoded(values_NE, observed_ND)
 
 
 Activation = Literal["silu", "relu", "tanh", "linear"]

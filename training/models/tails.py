@@ -1,10 +1,13 @@
 """Tails: how rare a head's value is among held-out rows, as minus the log of the share that exceed it.
 
 -log(share) puts heads of any unit on one scale (Fisher's way of combining p-values, 1932) and, unlike the share itself, does not
-saturate: beyond the 90 % quantile the tail is taken as a power law with Hill's estimate of its index (Annals of Statistics 3, 1975).
-Piecewise linear in the log of the value, so in the graph it is a sum of ramps.
+saturate: beyond the 90 % quantile the tail falls as it does on average between there and the largest values (Hill's estimate of a power
+law, Annals of Statistics 3, 1975, since the levels of errors are logarithms).
 
-Shapes: H heads, Q knots.
+With cells missing a head varies more and sits elsewhere: before it is read, its level is moved and stretched to where held-out rows
+with as many cells missing have it (`Gaps`).
+
+Shapes: N rows, H heads, Q knots, R rates of missing cells.
 """
 
 import math
@@ -13,37 +16,76 @@ import torch
 from torch import Tensor, nn
 
 SHARES = (0.999, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1)  # of held-out rows above each knot
-MIN_VALUE = 1e-12
-MIN_SPACING = 1e-3  # of knots, in log units: equal values would make a cliff
-MAX_INDEX = 30.0  # of the power law: a tail without any spread would make one, too
+HIDDEN = (0.0, 0.1, 0.25, 0.5)  # shares of cells that are hidden from held-out rows to see what that does to the heads
+MIN_SPREAD = 1e-3
+MIN_SPACING = 1e-3  # of knots, in spreads: equal values would make a cliff
+MAX_SLOPE = 20.0  # beyond the last knot, in spreads: a tail without any spread would make one, too
+MAX_STRETCH = 4.0
 
 
-class Tails(nn.Module):
-    """The tails of H heads."""
+class Gaps(nn.Module):
+    """Levels of rows with cells missing, moved and stretched to where those of complete rows are."""
 
     def __init__(self, heads: int) -> None:
         super().__init__()
+        self.register_buffer("rates_R", torch.linspace(0.0, 1.0, len(HIDDEN)))
+        self.register_buffer("center_RH", torch.zeros(len(HIDDEN), heads))
+        self.register_buffer("stretch_RH", torch.zeros(len(HIDDEN), heads))
+
+    rates_R: Tensor  # ascending
+    center_RH: Tensor  # the median, then its changes of slope at each rate
+    stretch_RH: Tensor  # log of the spread over that of the first rate, likewise
+
+    def forward(self, levels_NH: Tensor, missing_N1: Tensor) -> Tensor:
+        """Levels [N, H] of rows that miss such a share of their cells -> what they would be with as few missing as the first rate."""
+        beyond_NR = torch.relu(torch.minimum(missing_N1, self.rates_R[-1:]) - self.rates_R[:-1])
+        moved_NH = beyond_NR @ self.center_RH[1:]
+        return self.center_RH[:1] + (levels_NH - self.center_RH[:1] - moved_NH) * torch.exp(
+            -(beyond_NR @ self.stretch_RH[1:])
+        )
+
+    @torch.no_grad()
+    def fit(self, levels_RNH: Tensor, rates_R: Tensor) -> None:
+        """From the levels of the same rows at ascending rates of missing cells."""
+        median_RH = torch.quantile(levels_RNH, 0.5, dim=1)
+        spread_RH = (torch.quantile(levels_RNH, 0.9, dim=1) - median_RH).clamp_min(MIN_SPREAD)
+        stretch_RH = torch.log(spread_RH / spread_RH[0]).clamp(-math.log(MAX_STRETCH), math.log(MAX_STRETCH))
+        self.rates_R.copy_(rates_R)
+        for bends_RH, values_RH in ((self.center_RH, median_RH), (self.stretch_RH, stretch_RH)):
+            slopes_RH = values_RH.diff(dim=0) / rates_R.diff().clamp_min(1e-3).unsqueeze(1)
+            bends_RH[0] = values_RH[0]
+            bends_RH[1:] = slopes_RH.diff(dim=0, prepend=torch.zeros_like(slopes_RH[:1]))
+
+
+class Tails(nn.Module):
+    """The tails of H heads, piecewise linear in a level that rises with strangeness; in the graph a sum of ramps."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.gaps = Gaps(heads)
         self.register_buffer("knots_HQ", torch.zeros(heads, len(SHARES)))
         self.register_buffer("bends_HQ", torch.zeros(heads, len(SHARES)))
 
     knots_HQ: Tensor
     bends_HQ: Tensor  # change of slope at each knot
 
-    def forward(self, values_NH: Tensor) -> Tensor:
-        """Positive values [N, H] -> minus the log of the share of held-out rows above [N, H]; positive, and rising with the value."""
-        logs_NH1 = torch.log(values_NH.clamp_min(MIN_VALUE)).unsqueeze(2)
-        return (torch.relu(logs_NH1 - self.knots_HQ) * self.bends_HQ).sum(dim=2).clamp_min(0.0) - math.log(SHARES[0])
+    def forward(self, levels_NH: Tensor, missing_N1: Tensor) -> Tensor:
+        """Levels [N, H] -> minus the log of the share of held-out rows above [N, H]; positive, and never falls as the level rises."""
+        levels_NH1 = self.gaps(levels_NH, missing_N1).unsqueeze(2)
+        ramps_NH = (torch.relu(levels_NH1 - self.knots_HQ) * self.bends_HQ).sum(dim=2)
+        return ramps_NH.clamp_min(0.0) - math.log(SHARES[0])
 
     @torch.no_grad()
-    def fit(self, values_NH: Tensor) -> None:
-        """Set the tails from the values [N, H] of held-out rows."""
-        logs_NH = torch.log(values_NH.double().clamp_min(MIN_VALUE))
-        shares_Q = torch.tensor(SHARES, dtype=torch.float64)
-        quantiles_QH = torch.quantile(logs_NH, 1 - shares_Q, dim=0)
-        spaced_QH = quantiles_QH + MIN_SPACING * torch.arange(len(SHARES), dtype=torch.float64).unsqueeze(1)
+    def fit(self, levels_RNH: Tensor, rates_R: Tensor) -> None:
+        """From the levels of held-out rows, as they are and with more and more cells hidden."""
+        self.gaps.fit(levels_RNH, rates_R)
+        levels_NH, shares_Q = levels_RNH[0].double(), torch.tensor(SHARES, dtype=torch.float64)
+        quantiles_QH = torch.quantile(levels_NH, 1 - shares_Q, dim=0)
+        spread_H = (quantiles_QH[-1] - quantiles_QH[SHARES.index(0.5)]).clamp_min(MIN_SPREAD)
+        spaced_QH = quantiles_QH + MIN_SPACING * spread_H * torch.arange(len(SHARES)).unsqueeze(1)
         slopes_QH = -torch.log(shares_Q).diff().unsqueeze(1) / spaced_QH.diff(dim=0)
-        excess_NH = (logs_NH - quantiles_QH[-1]).clamp_min(0.0)
-        index_H = (excess_NH > 0).sum(dim=0).clamp_min(1) / excess_NH.sum(dim=0).clamp_min(1e-12)
-        slopes_QH = torch.cat([slopes_QH, index_H.clamp_max(MAX_INDEX).unsqueeze(0)])
+        excess_NH = (levels_NH - quantiles_QH[-1]).clamp_min(0.0)
+        last_H = (excess_NH > 0).sum(dim=0).clamp_min(1) / excess_NH.sum(dim=0).clamp_min(1e-12)
+        slopes_QH = torch.cat([slopes_QH, torch.minimum(last_H, MAX_SLOPE / spread_H).unsqueeze(0)])
         self.knots_HQ.copy_(spaced_QH.T)
         self.bends_HQ.copy_(slopes_QH.diff(dim=0, prepend=torch.zeros_like(slopes_QH[:1])).T)

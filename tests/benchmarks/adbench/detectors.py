@@ -5,10 +5,20 @@ from pathlib import Path
 from tests.benchmarks.adbench.baselines import BASELINES
 from tests.benchmarks.adbench.outcome import Baseline, Hourglass
 from training.models import VARIANTS
+from training.presets import PRESETS
 
-OURS = {variant: Hourglass(flags={"variant": variant}) for variant in VARIANTS}
+OURS = {
+    **{preset: Hourglass(flags={"preset": preset}) for preset in PRESETS},
+    **{variant: Hourglass(flags={"variant": variant}) for variant in VARIANTS},
+}
 DETECTORS: dict[str, Hourglass | Baseline] = {**OURS, **{name: Baseline(name=name) for name in BASELINES}}
-GROUPS = {"ours": tuple(OURS), "baselines": tuple(BASELINES), "all": tuple(DETECTORS)}
+GROUPS = {
+    "presets": tuple(PRESETS),
+    "variants": tuple(VARIANTS),
+    "ours": tuple(OURS),
+    "baselines": tuple(BASELINES),
+    "all": tuple(DETECTORS),
+}
 
 
 def choose(asked: str) -> dict[str, Hourglass | Baseline]:

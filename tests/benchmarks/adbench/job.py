@@ -9,12 +9,12 @@ from time import perf_counter
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, roc_auc_score
 
+from tests.benchmarks.adbench import missing, speed
 from tests.benchmarks.adbench.outcome import Baseline, Fitted, Job, Measured, Outcome
 from tests.benchmarks.adbench.protocol import Float32, Rows, read_set, split
+from tests.benchmarks.adbench.quality import BULK, judge, score_rows, share_above
 
-BULK = 1024
 CALLS = 100  # timed calls of a detector, or
 CALL_SECONDS = 1.0  # what fits into this, but
 FEWEST_CALLS = 5
@@ -33,7 +33,16 @@ def perform(job: Job) -> Outcome:
     measured = failure = None
     try:
         rows = split(*read_set(Path(job.path)), job.seed)
-        measured = measure(_fit(job, rows.fit_ND), rows)
+        if job.hidden_in_training:
+            rows = rows._replace(
+                fit_ND=missing.hide(rows.fit_ND, job.hidden_in_training, (job.seed, missing.OF_FIT_ROWS))
+            )
+        fitted = _fit(job, rows.fit_ND)
+        measured = measure(fitted, rows)
+        if job.question == "missing":
+            measured = msgspec.structs.replace(measured, missing=missing.measure(fitted, rows, job))
+        elif job.question == "speed":
+            measured = msgspec.structs.replace(measured, bulk_rows_per_second=speed.rows_per_second(fitted, rows))
     except Exception as error:  # whatever a library raises is this detector's result, and it is told
         failure = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return Outcome(
@@ -41,6 +50,7 @@ def perform(job: Job) -> Outcome:
         seed=job.seed,
         detector=job.name,
         baseline=isinstance(job.detector, Baseline),
+        hidden_in_training=job.hidden_in_training,
         measured=measured,
         failure=failure,
     )
@@ -48,17 +58,16 @@ def perform(job: Job) -> Outcome:
 
 def measure(fitted: Fitted, rows: Rows) -> Measured:
     """Score the test rows and time the scoring; ValueError when a row has no score."""
-    parts = [fitted.score(rows.test_ND[i : i + BULK]) for i in range(0, len(rows.test_ND), BULK)]
-    score_N = np.concatenate(parts)
+    score_N = score_rows(fitted, rows.test_ND)
     if np.isnan(score_N).any():
         raise ValueError(f"{np.isnan(score_N).sum()} of {len(score_N)} test rows have no score")
-    rank_N = np.unique(score_N, return_inverse=True)[1]  # an infinite score has a rank, too
+    quality, threshold = judge(score_N, rows.anomalous_N), fitted.threshold
     bulk_ND = rows.test_ND[np.arange(BULK) % len(rows.test_ND)]
     return Measured(
-        auroc=float(roc_auc_score(rows.anomalous_N, rank_N)),
-        average_precision=float(average_precision_score(rows.anomalous_N, rank_N)),
-        detection_rate=_share_above(fitted.threshold, score_N[rows.anomalous_N]),
-        false_alarm_rate=_share_above(fitted.threshold, score_N[~rows.anomalous_N]),
+        auroc=quality.auroc,
+        average_precision=quality.average_precision,
+        detection_rate=None if threshold is None else share_above(threshold, score_N[rows.anomalous_N]),
+        false_alarm_rate=None if threshold is None else share_above(threshold, score_N[~rows.anomalous_N]),
         alpha=fitted.alpha,
         certified=fitted.certified,
         fit_seconds=fitted.fit_seconds,
@@ -84,10 +93,6 @@ def _fit(job: Job, rows_ND: Float32) -> Fitted:
     from tests.benchmarks.adbench import ours
 
     return ours.fit(job.detector, rows_ND, job.seed)
-
-
-def _share_above(threshold: float | None, score_N: NDArray[np.floating]) -> float | None:
-    return None if threshold is None else float((score_N > threshold).mean())
 
 
 def _microseconds(score: Callable[[Float32], NDArray[np.floating]], rows_ND: Float32) -> float:

@@ -6,6 +6,7 @@ from time import perf_counter, process_time
 
 import polars as pl
 
+from service.calibration import certified_rank
 from service.detector import Detector
 from tests.benchmarks.adbench.outcome import Fitted, Hourglass
 from tests.benchmarks.adbench.protocol import Float32
@@ -34,6 +35,11 @@ def fit(detector: Hourglass, rows_ND: Float32, seed: int) -> Fitted:
         artifact = Path(report.path).read_bytes()
 
     served = Detector.from_bytes(artifact)
+
+    def threshold_at(alpha: float) -> tuple[float, bool]:
+        certified = bool(certified_rank(served.table.n, alpha, served.threshold.delta))
+        return served.table.threshold(alpha, served.threshold.delta, certified=certified).score, certified
+
     return Fitted(
         score=lambda rows_ND: served.score(rows_ND).score,
         threshold=served.threshold.score,
@@ -51,4 +57,6 @@ def fit(detector: Hourglass, rows_ND: Float32, seed: int) -> Fitted:
             "parameters": report.parameter_count,
             "certified_false_alarm_rate": report.expected_false_alarm_rate,
         },
+        threshold_at=threshold_at,
+        min_observed=served.manifest.min_observed_fraction,
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -22,17 +22,48 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     name: str
 
 
+Question = Literal["quality", "missing", "speed"]
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One fit."""
+    """One fit, and what is measured of it."""
 
     path: str  # of the npz file
     seed: int
     name: str  # of the detector
     detector: Hourglass | Baseline
+    question: Question = "quality"
+    hidden_in_training: float = 0.0  # share of the fit rows' cells
 
     @property
     def set(self) -> str:
         return Path(self.path).stem
+
+    @property
+    def file(self) -> str:
+        hidden = f"-hidden-{self.hidden_in_training:g}" if self.hidden_in_training else ""
+        return f"{self.name}{hidden}-{self.seed}.json"
+
+
+class Missing(msgspec.Struct, frozen=True, kw_only=True):
+    """The test rows with a share of cells missing, beside themselves complete, and with the fit rows' means in the gaps.
+
+    All three over the rows that keep enough cells to be scored. False alarms are at `alpha`.
+    """
+
+    share: float
+    refused: float  # share of test rows with too few cells left
+    auroc: float
+    average_precision: float
+    false_alarm_rate: float
+    complete_auroc: float
+    complete_average_precision: float
+    complete_false_alarm_rate: float
+    imputed_auroc: float
+    imputed_average_precision: float
+    imputed_false_alarm_rate: float
+    alpha: float
+    certified: bool  # the threshold's rule; the marginal one where there are too few calibration rows
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +81,8 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int | None = None  # ours: the artifact; others: the pickled detector
     one_row_microseconds: float | None = None
     bulk_row_microseconds: float | None = None  # a row of 1,024
+    bulk_rows_per_second: float | None = None  # many rows in one call
+    missing: tuple[Missing, ...] = ()
     fit_rows: int | None = None
     test_rows: int | None = None
     anomalies: int | None = None
@@ -66,6 +99,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     baseline: bool
     measured: Measured | None = None
     failure: str | None = None
+    hidden_in_training: float = 0.0
     revision: str | None = None  # of this repository
     machine: str | None = None
 
@@ -82,3 +116,5 @@ class Fitted(NamedTuple):
     cpu_seconds: float
     size_bytes: int
     notes: dict[str, Any]
+    threshold_at: Callable[[float], tuple[float, bool]] | None = None  # alpha -> score, and whether certified; ours
+    min_observed: float = 0.0  # share of a row's cells, below which the service refuses it

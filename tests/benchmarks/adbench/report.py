@@ -7,7 +7,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from tests.benchmarks.adbench.table import METRICS, Duel, Metric, Row, Table
+from tests.benchmarks.adbench.table import METRICS, Duel, Failure, Metric, Row, Table
 
 TITLES: dict[Metric, str] = {"auroc": "AUROC", "average_precision": "average precision"}
 
@@ -18,8 +18,8 @@ class Grid(NamedTuple):
     lines: list[list[str]]
 
 
-def print_table(table: Table, console: Console) -> None:
-    for grid in _grids(table):
+def print_grids(grids: Sequence[Grid], notes: Sequence[str], console: Console) -> None:
+    for grid in grids:
         console.print(grid.title, style="bold", soft_wrap=True)
         shown = RichTable(box=box.SIMPLE)
         for number, name in enumerate(grid.header):
@@ -27,19 +27,19 @@ def print_table(table: Table, console: Console) -> None:
         for line in grid.lines:
             shown.add_row(*line)
         console.print(shown)
-    for line in _notes(table):
+    for line in notes:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def as_markdown(table: Table) -> str:
+def as_markdown(grids: Sequence[Grid], notes: Sequence[str]) -> str:
     parts = []
-    for title, header, lines in _grids(table):
+    for title, header, lines in grids:
         ruler = [":--", *["--:"] * (len(header) - 1)]
         parts.append("\n".join([f"### {title}", "", *(f"| {' | '.join(line)} |" for line in (header, ruler, *lines))]))
-    return "\n\n".join([*parts, "\n".join(f"- {line}" for line in _notes(table))]) + "\n"
+    return "\n\n".join([*parts, "\n".join(f"- {line}" for line in notes)]) + "\n"
 
 
-def _grids(table: Table) -> list[Grid]:
+def table_grids(table: Table) -> list[Grid]:
     names = [row.detector for row in table.rows]
     grids = [
         Grid("Detectors: means over sets, median costs", ["detector", *SUMMARY], [_summary(row) for row in table.rows])
@@ -65,6 +65,7 @@ SUMMARY: dict[str, Callable[[Row], str]] = {
     "of alpha": lambda row: _number(row.alpha, ".1%"),
     "budget kept": lambda row: _number(row.within_budget, ".0%"),
     "fit s": lambda row: _number(row.fit_seconds, ".1f"),
+    "fit CPU s": lambda row: _number(row.cpu_seconds, ".1f"),
     "publish s": lambda row: _number(row.publish_seconds, ".1f"),
     "kB": lambda row: _number(row.size_bytes and row.size_bytes / 1000, ",.0f"),
     "µs, 1 row": lambda row: _number(row.one_row_microseconds, ",.0f"),
@@ -87,15 +88,25 @@ def _duels(table: Table, metric: Metric) -> Grid:
     return Grid(title, ["detector", *opponents], lines)
 
 
-def _notes(table: Table) -> Sequence[str]:
+def table_notes(table: Table) -> list[str]:
     most = max((row.sets for row in table.rows), default=0)
     short = [f"{row.detector} ({row.sets})" for row in table.rows if row.sets < most]
     return [
-        f"Sets: {len(table.sets)}; seeds {', '.join(map(str, table.seeds))}; "
-        f"revision {', '.join(table.revisions) or 'unknown'}; {', '.join(table.machines) or 'unknown machine'}, one thread.",
+        origin_note(table),
         *([f"Means over fewer sets than others have: {', '.join(short)}."] if short else []),
-        *(f"Failed: {each.detector} on {each.set}, seed {each.seed}: {each.reason}" for each in table.failures),
+        *failure_notes(table.failures),
     ]
+
+
+def origin_note(table: Table) -> str:
+    return (
+        f"Sets: {len(table.sets)}; seeds {', '.join(map(str, table.seeds))}; "
+        f"revision {', '.join(table.revisions) or 'unknown'}; {', '.join(table.machines) or 'unknown machine'}, one thread."
+    )
+
+
+def failure_notes(failures: Sequence[Failure]) -> list[str]:
+    return [f"Failed: {each.detector} on {each.set}, seed {each.seed}: {each.reason}" for each in failures]
 
 
 def _duel(duel: Duel | None) -> str:

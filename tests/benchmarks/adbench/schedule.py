@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from time import perf_counter
@@ -13,7 +13,7 @@ from time import perf_counter
 import msgspec
 
 from tests.benchmarks import environment
-from tests.benchmarks.adbench.outcome import Baseline, Hourglass, Job, Outcome
+from tests.benchmarks.adbench.outcome import Baseline, Hourglass, Job, Outcome, Question
 from tests.benchmarks.adbench.protocol import read_set, split
 from tests.benchmarks.machine import ROOT, machine, revision
 from training.publish import write_atomically
@@ -34,19 +34,33 @@ REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 OVERHEAD_ROWS = 1000  # of a fit, what does not grow with the rows, in rows; for the estimate of the time left
 
 
-def plan(sets: Iterable[Path], detectors: dict[str, Hourglass | Baseline], seeds: Iterable[int]) -> list[Job]:
+def plan(
+    sets: Iterable[Path],
+    detectors: dict[str, Hourglass | Baseline],
+    seeds: Iterable[int],
+    question: Question = "quality",
+    hidden_in_training: Sequence[float] = (0.0,),
+) -> list[Job]:
     """Seed by seed and small sets first, so that a run that is cut short has whole tables."""
     by_size = sorted(sets, key=_cells)
     return [
-        Job(path=str(path.resolve()), seed=seed, name=name, detector=detector)
+        Job(
+            path=str(path.resolve()),
+            seed=seed,
+            name=name,
+            detector=detector,
+            question=question,
+            hidden_in_training=hidden,
+        )
         for seed in seeds
         for path in by_size
         for name, detector in detectors.items()
+        for hidden in hidden_in_training
     ]
 
 
 def outcome_path(output: Path, job: Job) -> Path:
-    return output / job.set / f"{job.name}-{job.seed}.json"
+    return output / job.set / job.file
 
 
 def run(
@@ -157,7 +171,14 @@ def _done(path: Path, again: str | None) -> bool:
 
 def _failed(job: Job, reason: str) -> Outcome:
     baseline = isinstance(job.detector, Baseline)
-    return Outcome(set=job.set, seed=job.seed, detector=job.name, baseline=baseline, failure=reason)
+    return Outcome(
+        set=job.set,
+        seed=job.seed,
+        detector=job.name,
+        baseline=baseline,
+        hidden_in_training=job.hidden_in_training,
+        failure=reason,
+    )
 
 
 @functools.cache
@@ -189,7 +210,8 @@ class _Progress:
         else:
             said = f"FAILED, {outcome.failure}"
         count = f"[{self._done:>{len(str(self._total))}}/{self._total}]"
-        return f"{count} {job.set} seed {job.seed} {job.name}: {said}  {seconds:.1f} s; {minutes:.0f} min left"
+        hidden = f", {job.hidden_in_training:.0%} of the fit cells missing" if job.hidden_in_training else ""
+        return f"{count} {job.set} seed {job.seed} {job.name}{hidden}: {said}  {seconds:.1f} s; {minutes:.0f} min left"
 
     def _weight(self, job: Job) -> int:
         return OVERHEAD_ROWS + _fit_rows(job.path)

@@ -34,6 +34,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     alpha: float | None  # mean budget that these two belong to
     within_budget: float | None  # share of fits whose false-alarm rate is at most their alpha
     fit_seconds: float | None
+    cpu_seconds: float | None  # of fitting
     publish_seconds: float | None
     size_bytes: float | None
     one_row_microseconds: float | None
@@ -99,11 +100,17 @@ def make_table(outcomes: Sequence[Outcome], against: Sequence[str] | None = None
         rows=tuple(rows),
         per_set=per_set,
         duels=tuple(found for found in duels if found),
-        failures=tuple(
-            Failure(set=each.set, seed=each.seed, detector=each.detector, reason=str(each.failure)) for each in failures
-        ),
+        failures=failed(outcomes),
         revisions=tuple(sorted({outcome.revision for outcome in outcomes if outcome.revision})),
         machines=tuple(sorted({outcome.machine for outcome in outcomes if outcome.machine})),
+    )
+
+
+def failed(outcomes: Iterable[Outcome]) -> tuple[Failure, ...]:
+    return tuple(
+        Failure(set=each.set, seed=each.seed, detector=each.detector, reason=each.failure)
+        for each in outcomes
+        if each.failure is not None
     )
 
 
@@ -135,7 +142,7 @@ def duel(runs: Iterable[Outcome], detector: str, against: str, metric: Metric) -
 
 def read_outcomes(output: Path) -> list[Outcome]:
     """Every outcome in a folder."""
-    return [msgspec.json.decode(path.read_bytes(), type=Outcome) for path in sorted(output.glob("*/*.json"))]
+    return [msgspec.json.decode(path.read_bytes(), type=Outcome) for path in sorted(output.glob("*/*-*.json"))]
 
 
 def read_reference(path: Path, seed: int = 0) -> list[Outcome]:
@@ -200,6 +207,7 @@ def _row(
         alpha=_mean([each.alpha for each in measured]),
         within_budget=fmean(kept) if kept else None,
         fit_seconds=_median([each.fit_seconds for each in measured]),
+        cpu_seconds=_median([each.cpu_seconds for each in measured]),
         publish_seconds=_median([each.publish_seconds for each in measured]),
         size_bytes=_median([each.size_bytes for each in measured]),
         one_row_microseconds=_median([each.one_row_microseconds for each in measured]),

@@ -1,20 +1,18 @@
-"""The associative denoiser: its memory, its tails, and what it does with rows of known density."""
+"""The associative denoiser: its heads, how they are put together, and what it does with rows of known density."""
 
-import math
-
+import msgspec
 import pytest
 import torch
 
 from service.artifact import Feature
 from training.core import Core
-from training.features import Encoding
+from training.features import Encoded, Encoding
 from training.fit import fit
 from training.models.associative import Associative, AssociativeConfig
-from training.models.member import FitConfig
-from training.models.memory import MEMBERS, Memory, assign_prototypes, cluster_means
-from training.models.tails import SHARES, Tails
+from training.models.member import FitConfig, Member
 
 SHORT = FitConfig(steps=150, batch_size=256, learning_rate=3e-3, schedule="one_cycle", clip_norm=1.0, patience=0)
+FEATURES = tuple(Feature(name=f"x{d}", kind="numeric") for d in range(5))
 
 
 def rows(count: int, seed: int) -> torch.Tensor:
@@ -25,14 +23,24 @@ def rows(count: int, seed: int) -> torch.Tensor:
     return torch.randn(count, 2, generator=draw) @ mix + 0.3 * torch.randn(count, 5, generator=draw) + side
 
 
+FIT, HELD_OUT, FRESH = rows(800, 0), rows(300, 1), rows(2000, 2)
+
+
 def fitted(**changes: object) -> Associative:
-    fit_rows = rows(800, 0)
-    features = tuple(Feature(name=f"x{d}", kind="numeric") for d in range(5))
     torch.manual_seed(0)
-    encoding = Encoding(features, fit_rows.numpy())
-    member = AssociativeConfig(width=32, blocks=1, memory=32, fit=SHORT, **changes).build(encoding)
-    fit(member, fit_rows, rows(300, 1), SHORT, seed=0)
+    config = AssociativeConfig(
+        **{"width": 32, "blocks": 1, "memory": 128, "components": 16, "features": 32, "fit": SHORT, **changes}
+    )
+    member = config.build(Encoding(FEATURES, FIT.numpy()))
+    fit(member, FIT, HELD_OUT, SHORT, seed=0)
     return member
+
+
+def completed(member: Associative) -> Core:
+    core = Core(member)
+    core.weigh(HELD_OUT)
+    member.complete(member.encoding.encode(FIT), member.encoding.encode(HELD_OUT), 0)
+    return core
 
 
 @pytest.fixture(scope="module")
@@ -40,98 +48,150 @@ def member() -> Associative:
     return fitted()
 
 
-def test_a_tail_is_minus_the_log_of_the_share_above() -> None:
-    # of exp(Exponential(1)) the share above v is 1 / v: minus its log is log v, and Hill's index is 1
-    draw = torch.rand(200_000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    tails = Tails(1)
-    tails.fit((1 / (1 - draw)).float())
-    values = torch.tensor([[1.5], [2.0], [5.0], [10.0], [100.0], [1e4]])
-    assert torch.allclose(tails(values), torch.log(values), rtol=0.03)
+@pytest.fixture(scope="module")
+def core() -> Core:
+    return completed(fitted())
 
 
-def test_a_tail_rises_without_end_and_is_never_negative() -> None:
-    tails = Tails(1)
-    tails.fit(torch.rand(50, 1, generator=torch.Generator().manual_seed(0)))
-    rarity = tails(torch.logspace(-9, 9, 200).unsqueeze(1))[:, 0]
-    assert rarity[0] == pytest.approx(-math.log(SHARES[0]))
-    assert (rarity.diff() >= 0).all()
-    assert rarity[-1] > 10
+def encode(member: Member, rows_ND: torch.Tensor) -> Encoded:
+    return member.encoding.encode(rows_ND)
 
 
-def test_held_out_values_that_are_all_equal_make_a_finite_tail() -> None:
-    tails = Tails(1)
-    tails.fit(torch.ones(20, 1))
-    assert torch.isfinite(tails(torch.tensor([[0.0], [1.0], [1e30]]))).all()
+def test_there_are_heads_of_every_kind_and_the_memory_s_count_for_every_view(member: Associative) -> None:
+    heads = member.read(encode(member, FRESH[:10])).heads
+    # two views: network at .1 and whitened at .5, mixture; ridge and memory see both views at once, the memory has two
+    assert [head.weight for head in heads] == [1, 1, 1, 1, 1, 1, 2, 2, 2]
 
 
-def test_a_memory_recalls_the_softmax_weighted_mean_of_its_prototypes() -> None:
-    prototypes = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 4.0]])
-    memory = Memory(prototypes)
-    row = torch.tensor([[0.5, 1.0]])
-    recall = memory(row, torch.ones(1, 2))
-    weights = torch.softmax(-(row - prototypes).square().sum(dim=1) / memory.bandwidth, dim=0)
-    assert torch.allclose(recall.weights_NC[0], weights)
-    assert torch.allclose(recall.parts_NE[0], (row[0] - weights @ prototypes).square())
+def rarities(member: Associative, encoded: Encoded) -> tuple[torch.Tensor, torch.Tensor]:
+    """[N, H] of complete rows, and the heads' weights."""
+    heads = member.read(encoded).heads
+    levels = torch.stack([head.level_N for head in heads], dim=1)
+    weights = torch.tensor([head.weight for head in heads])
+    return member.tails(levels, torch.zeros(len(levels), 1)), weights / weights.sum()
 
 
-def test_a_missing_cell_counts_in_no_distance_and_no_error() -> None:
-    memory = Memory(torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 4.0]]))
-    alone = Memory(torch.tensor([[0.0], [2.0], [0.0]]))
-    alone.bandwidth = memory.bandwidth / 2  # half of the columns are seen, and distances are scaled up to all
-    seen = memory(torch.tensor([[1.5, 0.0]]), torch.tensor([[1.0, 0.0]]))
-    assert torch.allclose(seen.weights_NC, alone(torch.tensor([[1.5]]), torch.ones(1, 1)).weights_NC)
-    assert seen.parts_NE[0, 1] == 0
+def test_the_score_of_complete_rows_is_minus_the_log_of_the_heads_harmonic_mean_share(member: Associative) -> None:
+    encoded = encode(member, FRESH[:50])
+    rarity, weights = rarities(member, encoded)
+    harmonic_mean = 1 / ((1 / torch.exp(-rarity)) @ weights)
+    score = member.assess(encoded).score_N
+    assert score is not None
+    assert torch.allclose(score, -torch.log(harmonic_mean), rtol=1e-4)
 
 
-def test_every_prototype_is_the_mean_of_at_least_four_rows() -> None:
-    data = torch.cat([rows(200, 0), 50 + torch.arange(3.0).unsqueeze(1) * torch.ones(1, 5)])  # three far rows
-    cluster = assign_prototypes(data, 64, torch.Generator().manual_seed(0))
-    sizes = torch.bincount(cluster)
-    assert (sizes >= MEMBERS).all()
-    assert sizes.sum() == len(data)
-    means = cluster_means(data, cluster, len(sizes))
-    assert torch.allclose(means[0], data[cluster == 0].mean(dim=0), atol=1e-4)
+def test_a_feature_s_share_of_the_score_is_that_of_its_parts_of_every_head(member: Associative) -> None:
+    encoded = encode(member, FRESH[:50])
+    parts = member.assess(encoded).errors_ND
+    rarity, weights = rarities(member, encoded)
+    odds = torch.exp(rarity) * weights
+    expected = sum(
+        head.parts_NE / head.parts_NE.sum(dim=1, keepdim=True) * (odds[:, h : h + 1] / odds.sum(dim=1, keepdim=True))
+        for h, head in enumerate(member.read(encoded).heads)
+    )
+    assert (parts >= 0).all()
+    assert torch.allclose(parts, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_row_of_cells_from_both_clusters_is_stranger_than_the_rows_of_either(member: Associative) -> None:
-    core = Core(member)
-    core.weigh(rows(300, 1))
-    normal = core(rows(300, 2)).score_N
-    mixed = core(torch.tensor([[3.0, -3.0, 3.0, -3.0, 3.0]])).score_N
-    assert mixed > normal.max()
+def test_a_row_of_cells_from_both_clusters_is_stranger_than_nearly_all_rows_of_either(core: Core) -> None:
+    with torch.no_grad():
+        normal = core(FRESH).score_N
+        mixed = core(torch.tensor([[3.0, -3.0, 3.0, -3.0, 3.0]]))
+    assert mixed.score_N > torch.quantile(normal, 0.999)
+    assert torch.allclose(mixed.contributions_ND.sum(), mixed.score_N)
 
 
-def test_the_score_is_the_mean_rarity_of_the_heads(member: Associative) -> None:
-    encoded = member.encoding.encode(rows(50, 4))
-    rarity = member.tails(torch.stack([head.value_N for head in member.heads(encoded)], dim=1)).mean(dim=1)
-    assessed = member.assess(encoded).errors_ND
-    assert torch.allclose(assessed.sum(dim=1) / 5, rarity, rtol=1e-4)
-    assert (assessed >= 0).all()
+def test_a_normal_row_scores_one_on_average(core: Core) -> None:
+    with torch.no_grad():
+        assert core(FRESH).score_N.mean() == pytest.approx(1.0, abs=0.15)
 
 
-def test_the_whitened_residual_of_fit_rows_has_unit_covariance_up_to_shrinkage(member: Associative) -> None:
-    encoded = member.encoding.encode(rows(800, 0))
-    values, observed = member.look(encoded)
-    residual = member._residual(values, observed, encoded.observed_ND, member.config.levels[-1])[0]
-    white = residual @ member.whitening[0, -1]
-    covariance = white.T @ white / len(white)
-    assert torch.allclose(covariance.diagonal().mean(), torch.tensor(1.0), atol=0.1)
-    assert (covariance - torch.diag(covariance.diagonal())).abs().max() < 0.25
+@pytest.mark.parametrize("hidden", [0.2, 0.4])
+def test_rows_that_miss_cells_are_not_alarmed_on_more_often(core: Core, hidden: float) -> None:
+    draw = torch.Generator().manual_seed(5)
+    gaps = torch.rand(FRESH.shape, generator=draw) < hidden
+    gaps[:, 0] &= ~gaps.all(dim=1)
+    with torch.no_grad():
+        level = torch.quantile(core(FRESH).score_N, 0.95)
+        alarms = (core(torch.where(gaps, torch.nan, FRESH)).score_N > level).float().mean()
+    assert alarms < 0.08
 
 
-def test_without_a_memory_nothing_of_single_rows_is_stored() -> None:
-    bare = fitted(views=("log",)).stores_rows, fitted(memory_rows=True).stores_rows
-    assert bare == ("averages", "rows")
-    features = tuple(Feature(name=f"x{d}", kind="numeric") for d in range(5))
-    without = AssociativeConfig(memory=0, fit=SHORT).build(Encoding(features, rows(50, 0).numpy()))
-    assert without.stores_rows == "none"
-    fit(without, rows(300, 0), rows(100, 1), SHORT, seed=0)
-    assert len(without.memories) == 0
-    assert len(without.recalled_CE) == 0
+def test_a_missing_cell_contributes_nothing_and_is_expected_near_what_it_was(core: Core) -> None:
+    gaps = torch.zeros(FRESH.shape, dtype=torch.bool)
+    gaps[:, 2] = True
+    with torch.no_grad():
+        answer = core(torch.where(gaps, torch.nan, FRESH))
+    assert (answer.contributions_ND[:, 2] == 0).all()
+    error = (answer.reconstruction_ND[:, 2] - FRESH[:, 2]).square().mean()
+    assert error < 0.25 * FRESH[:, 2].var()
 
 
-def test_a_config_that_makes_no_sense_is_refused() -> None:
-    with pytest.raises(ValueError, match="there must be a memory or a level"):
-        AssociativeConfig(memory=0, levels=())
-    with pytest.raises(ValueError, match="min_noise < max_noise"):
-        AssociativeConfig(min_noise=2.0)
+def test_a_fit_row_itself_is_not_infinitely_normal(core: Core) -> None:
+    with torch.no_grad():
+        known, fresh = core(FIT).score_N, core(FRESH).score_N
+    assert known.min() > 0
+    assert known.median() > 0.5 * fresh.median()
+
+
+def test_several_networks_answer_with_their_mean(member: Associative) -> None:
+    several = fitted(members=3)
+    encoded = encode(several, FRESH[:20])
+    values, observed = several.views(encoded)
+    residual = several._residual(values, observed, encoded.observed_ND, 0.5)
+    assert several.network.enter.weight_VIO.shape[0] == 6
+    clean = values.clamp(-10, 10).repeat(3, 1, 1)
+    alone = several._denoise(clean, torch.full_like(clean[:, :, :1], 0.5), encoded.observed_ND)
+    assert torch.allclose(values - residual, alone.reshape(3, 2, 20, 5).mean(dim=0), atol=1e-5)
+    assert not torch.allclose(alone[:2], alone[2:4], atol=1e-3)
+
+
+def test_what_is_stored_of_training_rows_is_said() -> None:
+    encoding = Encoding(FEATURES, FIT.numpy())
+
+    def stored(**config: object) -> str:
+        return AssociativeConfig(**config).build(encoding).stores_rows
+
+    assert stored() == "averages"
+    assert stored(memory=0) == "averages"
+    assert stored(memory_rows=True) == "rows"
+    assert stored(memory=0, memory_rows=True) == "averages"
+    assert stored(memory=0, components=0) == "none"
+
+
+def test_without_mixture_and_memory_no_average_of_rows_is_in_the_state() -> None:
+    bare = fitted(memory=0, components=0)
+    completed(bare)
+    names = {name.split(".")[0] for name in bare.state_dict()}
+    assert not {"mixtures", "memories"} & names
+    assert len(bare.recalled_CE) == 0
+
+
+def test_without_a_network_there_is_nothing_to_fit_and_all_the_same_a_score() -> None:
+    closed = fitted(levels=(), whitened_levels=(), memory=0)
+    assert list(closed.parameters()) == []
+    with torch.no_grad():
+        scores = completed(closed)(torch.cat([FRESH, torch.tensor([[3.0, -3.0, 3.0, -3.0, 3.0]])])).score_N
+    assert scores[-1] > torch.quantile(scores, 0.99)
+
+
+def test_without_a_network_one_pass_is_all_that_is_planned() -> None:
+    config = AssociativeConfig(levels=(), whitened_levels=())
+    assert config.resolve(Encoding(FEATURES, FIT.numpy())).fit.epochs == 1
+    assert AssociativeConfig().resolve(Encoding(FEATURES, FIT.numpy())).fit.epochs is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"levels": (), "whitened_levels": (), "components": 0, "memory": 0}, "there must be a level"),
+        ({"min_noise": 2.0}, "min_noise < max_noise"),
+        ({"levels": (0.0,)}, "levels must be above 0"),
+        ({"metrics": (2.0,)}, "metrics from 0 to 1"),
+        ({"views": ("log", "log")}, "views must be"),
+        ({"memory": -1}, "must not be negative"),
+    ],
+)
+def test_a_config_that_makes_no_sense_is_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        msgspec.structs.replace(AssociativeConfig(), **changes)

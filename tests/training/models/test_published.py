@@ -1,6 +1,7 @@
 """What holds for every member once it is published: a new one is tested by being in the union."""
 
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 import onnx
@@ -9,13 +10,15 @@ import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from service.artifact import UNSEEN
 from service.detector import Detector
 from service.errors import InvalidArtifact
 from service.tables import encode_table
 from tests.training import tables
 from tests.training.models.conftest import Published
+from training.features import INPUT_LIMIT, VALUE_LIMIT, Encoding
 from training.models import VARIANTS
-from training.trial import fit_trial
+from training.trial import complete, fit_trial
 
 Float32 = NDArray[np.float32]
 
@@ -35,11 +38,42 @@ def fresh_ND(made: Published) -> Float32:
 def test_the_same_run_fitted_again_in_torch_answers_as_the_published_graph_does(
     made: Published, fresh_ND: Float32
 ) -> None:
-    again = fit_trial(made.prepared, made.config, made.config.model).core
+    trial = fit_trial(made.prepared, made.config, made.config.model)
+    complete(made.prepared, trial, made.config.seed)
+    again = trial.core
     score, _, contributions, reconstruction = made.detector.explain(fresh_ND)
     theirs = (score, contributions, reconstruction, made.detector.encode(fresh_ND))
     for ours, exported in zip(again(torch.from_numpy(fresh_ND)), theirs, strict=True):
         np.testing.assert_allclose(exported, ours.numpy(), rtol=1e-4, atol=1e-5 * np.abs(exported).max())
+
+
+def test_the_hot_path_to_a_score_is_the_whole_graph_on_any_row(made: Published) -> None:
+    rows_ND = odd_rows(made)
+    scores, whole = made.detector.score(rows_ND), made.detector.explain(rows_ND)
+    np.testing.assert_allclose(scores.score, whole.score, rtol=1e-6)
+    one_rank = 1.01 / (made.detector.table.n + 1)  # where the last digit of the score differs, at the edge of a step
+    np.testing.assert_allclose(scores.p_value, whole.p_value, atol=one_rank)
+    assert np.array_equal(whole.p_value, made.detector.table.p_value(whole.score), equal_nan=True)
+    assert np.array_equal(np.isnan(scores.score), np.isnan(rows_ND).all(axis=1))
+    alone = np.concatenate([made.detector.score(row[None]).score for row in rows_ND])
+    np.testing.assert_allclose(alone, scores.score, rtol=1e-4, atol=1e-5)
+
+
+def odd_rows(made: Published) -> Float32:
+    """Rows with holes and with nothing, unseen categories, and numbers at, just within and beyond where the graph clamps them."""
+    features = made.detector.manifest.features
+    rows_ND = encode_table(tables.mixed(120, anomalies=20, seed=5), features)
+    rows_ND[:20, ::2] = np.nan
+    rows_ND[20] = np.nan
+    category = [feature.kind for feature in features].index("categorical")
+    rows_ND[21:30, category] = UNSEEN
+    number = [feature.kind for feature in features].index("numeric")
+    encoding = Encoding(features, made.prepared.split.fit_ND)
+    center, scale = encoding.center_E[encoding.slices[number]].item(), encoding.scale_E[encoding.slices[number]].item()
+    for row, (limit, sign, step) in enumerate(product((INPUT_LIMIT, VALUE_LIMIT), (-1, 1), (0.999, 1, 1.001)), 30):
+        rows_ND[row, number] = center + sign * step * limit * scale
+    rows_ND[42, number], rows_ND[43, number] = 3e38, -3e38
+    return rows_ND
 
 
 def test_a_code_decodes_to_the_reconstruction_of_its_row(made: Published, fresh_ND: Float32) -> None:

@@ -1,0 +1,1 @@
+"""Clients of the Open Inference Protocol, as their makers publish them, against the service."""

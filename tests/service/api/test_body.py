@@ -1,0 +1,64 @@
+"""Unpacking what comes compressed, never beyond a limit; packing what goes out as its client wants it."""
+
+import gzip
+import tracemalloc
+import zlib
+
+import pytest
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+
+from service.api.body import accepted_encoding, unpack
+from service.errors import InvalidBody
+
+COMPRESS = {"gzip": gzip.compress, "deflate": zlib.compress}
+
+
+@pytest.mark.parametrize("encoding", COMPRESS)
+class TestUnpack:
+    def test_it_gives_what_was_packed_up_to_the_limit(self, encoding):
+        for body in (b"", b"{}", bytes(1000)):
+            assert unpack(COMPRESS[encoding](body), encoding, max_bytes=1000) == body
+
+    def test_a_byte_more_than_the_limit_is_refused(self, encoding):
+        with pytest.raises(RequestEntityTooLarge):
+            unpack(COMPRESS[encoding](bytes(1001)), encoding, max_bytes=1000)
+
+    def test_a_bomb_is_refused_without_going_off(self, encoding):
+        bomb = COMPRESS[encoding](bytes(50_000_000))
+        assert len(bomb) < 60_000
+        tracemalloc.start()
+        with pytest.raises(RequestEntityTooLarge):
+            unpack(bomb, encoding, max_bytes=100_000)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 2_000_000
+
+    def test_what_is_broken_cut_short_or_goes_on_is_refused(self, encoding):
+        packed = COMPRESS[encoding](b"some words" * 9)
+        for body, message in (
+            (b"{}", f"is not {encoding}"),
+            (packed[:-1], "cut short"),
+            (b"", "cut short"),
+            (packed + b"abc", f"nothing after the {encoding} data, got 3 bytes"),
+        ):
+            with pytest.raises(InvalidBody, match=message):
+                unpack(body, encoding, max_bytes=1000)
+
+
+@pytest.mark.parametrize(
+    ("header", "encoding"),
+    [
+        ("", None),
+        ("gzip", "gzip"),
+        ("deflate", "deflate"),
+        ("GZIP, deflate, br", "gzip"),
+        ("deflate, gzip", "deflate"),
+        ("gzip;q=0.2, deflate;q=0.8", "deflate"),
+        ("gzip; q=0", None),
+        ("gzip;q=x, identity", None),
+        ("br, *;q=0.5", None),
+        (",;,", None),
+    ],
+)
+def test_the_encoding_is_the_one_liked_best(header, encoding):
+    assert accepted_encoding(header) == encoding

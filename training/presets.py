@@ -1,0 +1,25 @@
+"""The named configurations: points on the measured front of quality against speed. A run gives any of their fields another value."""
+
+import msgspec
+
+from training.models import ModelConfig
+from training.models.associative import AssociativeConfig
+from training.models.denoising import DenoisingConfig
+
+PRESETS: dict[str, ModelConfig] = {
+    "fast": DenoisingConfig(),
+    "balanced": AssociativeConfig(),
+    "accurate": AssociativeConfig(memory=1024),
+}
+DEFAULT = "fast"  # of a run that names neither a preset nor a variant
+
+
+def preset_of(model: msgspec.Struct) -> str | None:
+    """The preset that this is, unchanged."""
+    return next((name for name, config in PRESETS.items() if config == model), None)
+
+
+def title(model: msgspec.Struct) -> str:
+    """`balanced (associative)`, or the variant alone."""
+    preset, variant = preset_of(model), str(model.__struct_config__.tag)
+    return f"{preset} ({variant})" if preset else variant

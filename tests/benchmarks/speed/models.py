@@ -35,8 +35,10 @@ class Model(NamedTuple):
 
 
 def fit(width: int, config: Path, folder: Path) -> Model:
-    """`hourglass-train fit` on rows of this width, unless it was done with the same configuration before."""
-    home = folder / f"{config.stem}-{hashlib.sha256(config.read_bytes()).hexdigest()[:12]}"
+    """`hourglass-train fit` on rows of this width, unless the same code did it with the same configuration before."""
+    code = sorted(path for path in (ROOT / "training").rglob("*.py"))
+    fitted_by = hashlib.sha256(b"".join(path.read_bytes() for path in [config, *code])).hexdigest()
+    home = folder / f"{config.stem}-{fitted_by[:12]}"
     model = Model(home / "models", f"d{width}", width, home / f"d{width}.csv")
     if not (model.folder / model.name / "current").exists():
         print(f"fitting a model of {width} features", file=sys.stderr, flush=True)

@@ -16,7 +16,7 @@ PIP_COMPILE = .venv/bin/pip-compile --quiet --strip-extras --no-header --no-anno
 export ORT_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test bench-quality check format lock swagger-ui clean
+.PHONY: help demo test bench bench-peers bench-quality check format lock swagger-ui clean
 
 help: ## print these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -30,6 +30,12 @@ test: $(INSTALLED) ## run the whole suite
 bench-quality: $(INSTALLED) ## measure detection quality: make bench-quality DATA=folder-of-npz [ARGUMENTS="--detectors all --seeds 0-4"]
 	@test -n "$(DATA)" || { echo "make bench-quality needs DATA=, a folder of ADBench's npz files" >&2; exit 2; }
 	.venv/bin/python -m tests.benchmarks.adbench "$(DATA)" $(ARGUMENTS)
+
+bench: $(INSTALLED) ## measure speed in six minutes: make bench [ARGUMENTS="--only one-row --rounds 3"]
+	.venv/bin/python -m tests.benchmarks.speed $(ARGUMENTS)
+
+bench-peers: $(INSTALLED) ## the same beside other servers, each in an environment made for it, and memory over 200 reloads
+	.venv/bin/python -m tests.benchmarks.speed --all $(ARGUMENTS)
 
 check: $(INSTALLED) ## lint, format, types and import contracts
 	.venv/bin/ruff check .

@@ -6,7 +6,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from tests.benchmarks.adbench import environment, job, missing, schedule
+from tests.benchmarks import environment
+from tests.benchmarks.adbench import job, missing, schedule
 from tests.benchmarks.adbench.__main__ import main
 from tests.benchmarks.adbench.detectors import OURS, choose
 from tests.benchmarks.adbench.dte import DteNp
@@ -211,7 +212,7 @@ def test_what_a_detector_raises_is_its_outcome() -> None:
 def test_baselines_that_cannot_be_installed_fail_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail() -> Path:
+    def fail(*_: object) -> Path:
         raise environment.EnvironmentFailed("the baselines' environment cannot be made: no network")
 
     monkeypatch.setattr(environment, "ensure", fail)

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import platform
 import subprocess
 import sys
 import threading
@@ -13,9 +12,10 @@ from time import perf_counter
 
 import msgspec
 
-from tests.benchmarks.adbench import environment
+from tests.benchmarks import environment
 from tests.benchmarks.adbench.outcome import Baseline, Hourglass, Job, Outcome, Question
 from tests.benchmarks.adbench.protocol import read_set, split
+from tests.benchmarks.machine import ROOT, machine, revision
 from training.publish import write_atomically
 
 ONE_THREAD = dict.fromkeys(
@@ -29,6 +29,8 @@ ONE_THREAD = dict.fromkeys(
     ),
     "1",
 )
+BASELINES = ROOT / "build" / "adbench-env"
+REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 OVERHEAD_ROWS = 1000  # of a fit, what does not grow with the rows, in rows; for the estimate of the time left
 
 
@@ -93,13 +95,13 @@ class Workplace:
         self._baselines: Path | str | None = None  # their interpreter, or why there is none
         if any(isinstance(job.detector, Baseline) for job in jobs):
             try:
-                self._baselines = environment.ensure()
+                self._baselines = environment.ensure(BASELINES, REQUIREMENTS, "the baselines'")
             except environment.EnvironmentFailed as error:
                 self._baselines = str(error)
         self._running: set[subprocess.Popen[bytes]] = set()
         self._closed = False
         self._lock = threading.Lock()
-        self._machine, self._revision = _machine(), _revision()
+        self._machine, self._revision = machine(), revision()
 
     def perform(self, job: Job) -> Outcome:
         """The outcome, whatever happens to the process."""
@@ -125,7 +127,7 @@ class Workplace:
                 raise KeyboardInterrupt
             process = subprocess.Popen(
                 command,
-                cwd=environment.ROOT,
+                cwd=ROOT,
                 env=environ,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -187,22 +189,6 @@ def _fit_rows(path: str) -> int:
 @functools.cache
 def _cells(path: Path) -> int:
     return split(*read_set(path), seed=0).fit_ND.size
-
-
-def _machine() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _revision() -> str | None:
-    command = ["git", "-C", str(environment.ROOT), "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 class _Progress:

@@ -1,4 +1,4 @@
-"""The baselines' own environment, made at first use: their dependencies are none of ours."""
+"""Environments beside ours, made at first use from pinned requirements: what we are compared with has its own dependencies."""
 
 import hashlib
 import shutil
@@ -6,28 +6,24 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[3]
-REQUIREMENTS = Path(__file__).with_name("requirements.txt")
-FOLDER = ROOT / "build" / "adbench-env"
-
 
 class EnvironmentFailed(Exception):
     """The reason, in a sentence."""
 
 
-def ensure(folder: Path = FOLDER) -> Path:
-    """Its interpreter; made anew when requirements.txt has changed."""
+def ensure(folder: Path, requirements: Path, whose: str) -> Path:
+    """Its interpreter; made anew when the requirements have changed."""
     interpreter, complete = folder / "bin" / "python", folder / "requirements.sha256"
-    wanted = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
+    wanted = hashlib.sha256(requirements.read_bytes()).hexdigest()
     if complete.exists() and complete.read_text() == wanted and interpreter.exists():
         return interpreter
-    print(f"making the baselines' environment in {folder}", file=sys.stderr)
+    print(f"making {whose} environment in {folder}", file=sys.stderr)
     shutil.rmtree(folder, ignore_errors=True)
-    install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement", str(REQUIREMENTS)]
+    install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement", str(requirements)]
     for command in ([sys.executable, "-m", "venv", str(folder)], [str(interpreter), *install]):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise EnvironmentFailed(f"the baselines' environment cannot be made: {_reason(done.stderr)}")
+            raise EnvironmentFailed(f"{whose} environment cannot be made: {_reason(done.stderr)}")
     complete.write_text(wanted)
     return interpreter
 

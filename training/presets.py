@@ -4,14 +4,15 @@ import msgspec
 
 from training.models import ModelConfig
 from training.models.associative import AssociativeConfig
-from training.models.denoising import DenoisingConfig
 
 PRESETS: dict[str, ModelConfig] = {
-    "fast": DenoisingConfig(),
+    "fast": AssociativeConfig(
+        levels=(), whitened_levels=(), components=128, features=128, memory=0
+    ),  # closed forms only
     "balanced": AssociativeConfig(),
-    "accurate": AssociativeConfig(memory=1024),
+    "accurate": AssociativeConfig(levels=(0.1, 0.25), width=256, components=512, features=256, memory=8192),
 }
-DEFAULT = "fast"  # of a run that names neither a preset nor a variant
+DEFAULT = "balanced"  # of a run that names neither a preset nor a variant
 
 
 def preset_of(model: msgspec.Struct) -> str | None:

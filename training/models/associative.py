@@ -48,7 +48,7 @@ class AssociativeConfig(
         0.5,
     )  # at which its whitened residual is; without any level there is no network
     members: int = 1  # networks a view, whose answers are averaged
-    width: int = 256
+    width: int = 192
     blocks: int = 2
     min_noise: float = 0.02
     max_noise: float = 1.0
@@ -372,7 +372,7 @@ def _error(residual_NE: Tensor, observed_NE: Tensor, rescale_N1: Tensor) -> Head
 def _folded(residual_NJ: Tensor, observed_NJ: Tensor, rescale_N1: Tensor, views: int) -> Head:
     """The same for the columns of all views together."""
     head = _error(residual_NJ, observed_NJ, rescale_N1)
-    parts_NVE = head.parts_NE.reshape(len(residual_NJ), views, -1)
+    parts_NVE = head.parts_NE.reshape(-1, views, residual_NJ.shape[1] // views)
     return Head(head.level_N, parts_NVE.sum(dim=1), float(views))
 
 

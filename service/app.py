@@ -18,6 +18,7 @@ from service.metrics import ASGIApp, Metrics
 from service.registry import Registry
 from service.settings import Settings
 
+FLUSH_SECONDS = 0.1  # how old a worker's numbers may be when another one is scraped
 _logger = logging.getLogger(__name__)
 
 
@@ -33,12 +34,16 @@ def create_app(settings: Settings) -> ASGIApp:
     @asynccontextmanager
     async def serving(_: Litestar) -> AsyncIterator[None]:
         await _look(service)
-        polling = asyncio.create_task(_poll(service))
+        clocks = [asyncio.create_task(_poll(service))]
+        if counted.shared:
+            clocks.append(asyncio.create_task(_flush(counted)))
         yield
-        polling.cancel()
-        with suppress(asyncio.CancelledError):
-            await polling
+        for clock in clocks:
+            clock.cancel()
+            with suppress(asyncio.CancelledError):
+                await clock
         service.batcher.close()
+        counted.flush()
 
     routes: list[ControllerRouterHandler] = [
         scoring.router,
@@ -72,3 +77,9 @@ async def _poll(service: Service) -> None:
 async def _look(service: Service) -> None:
     for load in await service.registry.look():
         service.metrics.observe_load(load)
+
+
+async def _flush(metrics: Metrics) -> None:
+    while True:
+        await asyncio.sleep(FLUSH_SECONDS)
+        metrics.flush()

@@ -26,7 +26,8 @@ def create_app(settings: Settings) -> ASGIApp:
     """The service as an ASGI app. It loads its models when it starts, and looks for new ones until it stops."""
     registry = Registry(settings.models, threads=settings.threads, max_bytes=settings.max_model_bytes)
     counted = Metrics(registry, shared=settings.workers > 1)
-    service = Service(settings, registry, counted, Batcher(counted, inline_cells=settings.inline_cells))
+    batcher = Batcher(counted, inline_cells=settings.inline_cells, max_rows=settings.max_rows)
+    service = Service(settings, registry, counted, batcher)
 
     def provide_service() -> Service:
         return service

@@ -152,10 +152,12 @@ def _serve(settings: Settings, listening: socket.socket) -> int:
     from uvicorn.supervisors import Multiprocess
 
     from service.app import create_app
+    from service.protocol import ScoringProtocol
 
     config = uvicorn.Config(
         partial(create_app, settings),
         factory=True,
+        http=ScoringProtocol,
         workers=settings.workers,
         lifespan="on",
         ws="none",

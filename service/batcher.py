@@ -1,44 +1,67 @@
-"""Batcher: what arrives together is scored together, in one run of the model, without waiting for more."""
+"""Batcher: what arrives together is scored together, in one run of the model, without waiting for more.
+
+It is the one scoring path, of the routes and of the protocol in front of them: body -> wire.decode -> detector.score -> metrics ->
+wire.encode. What little requests need is done on the event loop, since handing it to a thread would cost more than doing it.
+"""
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from service import wire
 from service.detector import Scores
+from service.errors import InvalidRow
 from service.metrics import Metrics
 from service.registry import Served
+from service.wire import Body, Cells, Float32
 
-Float32 = NDArray[np.float32]
 T = TypeVar("T")
 
 
-class _Waiter(NamedTuple):
-    rows_ND: Float32
-    answer: "asyncio.Future[Scores]"
+class Waiter(Protocol):
+    """Who waits for an answer: a future, or a request on a connection."""
+
+    def set_result(self, result: bytes, /) -> None: ...
+    def set_exception(self, error: Exception, /) -> None: ...
 
 
 class Batcher:
     """Collects the requests of one turn of the event loop. Small batches are scored on the loop, larger ones in one thread."""
 
-    def __init__(self, metrics: Metrics, *, inline_cells: int) -> None:
-        self._metrics, self._inline_cells = metrics, inline_cells
-        self._waiting: dict[Served, list[_Waiter]] = {}
+    def __init__(self, metrics: Metrics, *, inline_cells: int, max_rows: int) -> None:
+        self._metrics, self._max_rows = metrics, max_rows
+        self._inline_cells, self._inline_bytes = inline_cells, 4 * inline_cells
+        self._waiting: dict[Served, _Batch] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scoring")
 
     async def score(self, served: Served, rows_ND: Float32) -> Scores:
         """The scores of these rows [N, D], by this very model."""
-        loop = asyncio.get_running_loop()
-        if not self._waiting:
-            loop.call_soon(self._flush, loop)
-        waiter = _Waiter(rows_ND, loop.create_future())
-        self._waiting.setdefault(served, []).append(waiter)
-        return await waiter.answer
+        answer: asyncio.Future[Scores] = asyncio.get_running_loop().create_future()
+        batch = self._batch(served)
+        batch.parts.append((answer, *batch.add(rows_ND)))
+        return await answer
+
+    async def answer(self, served: Served, body: Body, content_type: str) -> bytes:
+        """The answer to a score request, by this very model; an error that says what is wrong with the body otherwise."""
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.ask(served, body, content_type, answer)
+        return await answer
+
+    def ask(self, served: Served, body: Body, content_type: str, waiter: Waiter) -> bool:
+        """The same for whoever waits; whether it takes the thread, and with it some time. What is wrong with a small body is raised."""
+        if len(body) > self._inline_bytes:
+            self._ask_thread(served, body, content_type, waiter)
+            return True
+        cells = wire.decode_cells(body, content_type, served.schema, max_rows=self._max_rows)
+        batch = self._waiting.get(served) or self._batch(served)
+        batch.spans.append(batch.add(cells))
+        batch.waiters.append(waiter)
+        return False
 
     async def run(self, cells: int, work: Callable[[], T]) -> T:
         """Any other work on so many cells: at once when it is little, else in the thread."""
@@ -50,45 +73,104 @@ class Batcher:
         """End the thread, once what it does is done."""
         self._thread.shutdown()
 
+    def _batch(self, served: Served) -> "_Batch":
+        try:
+            return self._waiting[served]
+        except KeyError:
+            if not self._waiting:
+                loop = asyncio.get_running_loop()
+                loop.call_soon(self._flush, loop)
+            batch = self._waiting[served] = _Batch(served)
+            return batch
+
+    def _ask_thread(self, served: Served, body: Body, content_type: str, waiter: Waiter) -> None:
+        """A large body, alone: parsing it would stop the loop for everybody."""
+
+        def work() -> _Run:
+            rows_ND = wire.decode_rows(body, content_type, served.schema, max_rows=self._max_rows)
+            batch = _Batch(served)
+            batch.spans.append(batch.add(rows_ND))
+            return batch.run()
+
+        run = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        run.add_done_callback(lambda done: self._finish(served, done.result, [waiter], []))
+
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
         waiting, self._waiting = self._waiting, {}
-        for served, waiters in waiting.items():
-            work = partial(_score_together, served, waiters)
-            if sum(waiter.rows_ND.size for waiter in waiters) <= self._inline_cells:
-                self._answer(served, waiters, work)
+        for served, batch in waiting.items():
+            if batch.count * served.schema.width <= self._inline_cells:
+                self._finish(served, batch.run, batch.waiters, batch.parts)
             else:
-                run = loop.run_in_executor(self._thread, work)
-                run.add_done_callback(partial(self._answer_done, served, waiters))
+                run = loop.run_in_executor(self._thread, batch.run)
+                run.add_done_callback(partial(self._finish_done, batch))
 
-    def _answer_done(self, served: Served, waiters: list[_Waiter], run: "asyncio.Future[_Run]") -> None:
-        self._answer(served, waiters, run.result)
+    def _finish_done(self, batch: "_Batch", run: "asyncio.Future[_Run]") -> None:
+        self._finish(batch.served, run.result, batch.waiters, batch.parts)
 
-    def _answer(self, served: Served, waiters: list[_Waiter], result: "Callable[[], _Run]") -> None:
+    def _finish(
+        self, served: Served, result: "Callable[[], _Run]", waiters: list[Waiter], parts: "list[_Part]"
+    ) -> None:
         """Give each waiter its part of the result, or the error that came instead: nobody waits for ever."""
         try:
-            scores, seconds = result()
+            scores, seconds, encoded = result()
             self._metrics.observe_scores(served, scores, seconds)
+            answers: Sequence[bytes | Exception] = encoded
         except Exception as error:
-            for waiter in waiters:
-                if not waiter.answer.done():
-                    waiter.answer.set_exception(error)
-            return
-        start = 0
-        for rows_ND, answer in waiters:
-            end = start + len(rows_ND)
-            if not answer.done():  # else its client has gone
-                answer.set_result(Scores(scores.score[start:end], scores.p_value[start:end]))
-            start = end
+            for future, _, _ in parts:
+                if not future.done():
+                    future.set_exception(error)
+            answers = [error] * len(waiters)
+            parts = []
+        for each, answer in zip(waiters, answers, strict=True):
+            try:
+                if isinstance(answer, bytes):
+                    each.set_result(answer)
+                else:
+                    each.set_exception(answer)
+            except asyncio.InvalidStateError:
+                pass  # a future whose client has gone
+        for future, start, end in parts:
+            if not future.done():
+                future.set_result(Scores(scores.score[start:end], scores.p_value[start:end]))
+
+
+_Part = tuple["asyncio.Future[Scores]", int, int]
 
 
 class _Run(NamedTuple):
     scores: Scores
-    seconds: float
+    seconds: float  # of the model alone
+    answers: list[bytes | InvalidRow]
 
 
-def _score_together(served: Served, waiters: list[_Waiter]) -> _Run:
-    rows = [waiter.rows_ND for waiter in waiters]
-    rows_ND = rows[0] if len(rows) == 1 else np.concatenate(rows)
-    started = time.perf_counter()
-    scores = served.detector.score(rows_ND)
-    return _Run(scores, time.perf_counter() - started)
+class _Batch:
+    """What one model is asked in one turn: rows one below the other, and who wants which of them."""
+
+    __slots__ = ("_row_bytes", "cells", "count", "parts", "served", "spans", "waiters")
+
+    def __init__(self, served: Served) -> None:
+        self.served, self.count = served, 0
+        self._row_bytes = 4 * served.schema.width
+        self.cells: list[Cells] = []
+        self.waiters: list[Waiter] = []  # of whole answers
+        self.spans: list[tuple[int, int]] = []  # of each waiter, its first row and the one after its last
+        self.parts: list[_Part] = []  # of mere scores
+
+    def add(self, cells: Cells) -> tuple[int, int]:
+        start = self.count
+        self.count = end = start + (len(cells) // self._row_bytes if type(cells) is bytes else len(cells))
+        self.cells.append(cells)
+        return start, end
+
+    def run(self) -> _Run:
+        rows_ND = self._rows()
+        started = time.perf_counter()
+        scores = self.served.detector.score(rows_ND)
+        seconds = time.perf_counter() - started
+        return _Run(scores, seconds, wire.encode_each(self.served, scores, self.spans))
+
+    def _rows(self) -> Float32:
+        first = self.cells[0]
+        if len(self.cells) > 1:
+            return wire.as_rows(b"".join(cast("list[bytes]", self.cells)), self.served.schema.width)
+        return first if isinstance(first, np.ndarray) else wire.as_rows(first, self.served.schema.width)

@@ -1,8 +1,9 @@
 """What is counted, and how it is scraped. Label values come from configuration and closed sets, never from what a client sends."""
 
 import time
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
-from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Literal
 
 import numpy as np
@@ -40,14 +41,21 @@ INFERENCE_BUCKETS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.0
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384, 65536)
 
 
+FEW_ROWS = 16  # up to here Python counts faster than numpy
+
+
 class Metrics:
     """The service's own metrics, on a registry of their own.
+
+    What every request changes is counted in plain numbers, a tenth of the price of the library's counters, and handed over to these
+    by `flush`: at each scrape, and by app.py's clock where other processes answer scrapes too.
 
     `shared` is for several worker processes: counters and histograms then live in files of PROMETHEUS_MULTIPROC_DIR, and any
     worker answers for all. What is known of the models is the same in each, and read at the scrape.
     """
 
     def __init__(self, models: Registry, *, shared: bool) -> None:
+        self.shared = shared
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the number of series, and several workers cannot have them
         self._exposed = CollectorRegistry()
         if shared:
@@ -100,19 +108,40 @@ class Metrics:
         for reason in REASONS:
             self._rejections.labels(reason)
         self._bound: dict[str, _Bound] = {}
+        self._answers: dict[tuple[str, str, int], Tally] = {}  # by route, method, status
 
     def observe_scores(self, served: Served, scores: Scores, seconds: float) -> None:
         """One run of one model: its rows' scores and how long it took."""
         bound = self._bind(served.name)
-        bound.inference.observe(seconds)
-        bound.batches.observe(len(scores.score))
+        bound.inference.add(seconds)
+        bound.batches.add(len(scores.score))
+        threshold = served.threshold.score
         score_N, p_value_N = scores
-        if not (finite := np.isfinite(score_N)).all():  # such rows are refused, not answered
+        if len(score_N) <= FEW_ROWS:
+            for score, p_value in zip(score_N.tolist(), p_value_N.tolist(), strict=True):
+                if isfinite(score):  # such rows are refused, not answered
+                    bound.vectors += 1
+                    bound.anomalies += score > threshold
+                    bound.p_values.add(p_value)
+                    bound.ratios.add(score / max(threshold, 1e-38))
+            return
+        if not (finite := np.isfinite(score_N)).all():
             score_N, p_value_N = score_N[finite], p_value_N[finite]
-        bound.vectors.inc(len(score_N))
-        bound.anomalies.inc(int(np.count_nonzero(score_N > served.threshold.score)))
-        _observe_all(bound.p_values, P_VALUE_BUCKETS, p_value_N)
-        _observe_all(bound.ratios, RATIO_BUCKETS, score_N.astype(np.float64) / max(served.threshold.score, 1e-38))
+        bound.vectors += len(score_N)
+        bound.anomalies += int(np.count_nonzero(score_N > threshold))
+        bound.p_values.add_all(p_value_N)
+        bound.ratios.add_all(score_N, unit=max(threshold, 1e-38))
+
+    def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """A request that was answered. The route is a template, and the method one of METHODS or `other`."""
+        self.answers(route, method, status).add(seconds)
+
+    def answers(self, route: str, method: str, status: int) -> "Tally":
+        """What counts answers of one kind by their seconds, to be kept by whoever gives many of them."""
+        key = route, method, status
+        if (tally := self._answers.get(key)) is None:
+            tally = self._answers[key] = Tally(REQUEST_BUCKETS)
+        return tally
 
     def observe_load(self, load: Load) -> None:
         """What came of looking at a model's folder; series begin at zero when a model first appears."""
@@ -137,8 +166,7 @@ class Metrics:
                 if message["type"] == "http.response.start":
                     route = scope.get("path_template", "unmatched")  # Litestar's
                     method = scope["method"] if scope["method"] in METHODS else "other"
-                    self._requests.labels(route, method, message["status"]).inc()
-                    self._durations.labels(route).observe(time.perf_counter() - started)
+                    self.observe_request(route, method, message["status"], time.perf_counter() - started)
                 await send(message)
 
             await app(scope, receive, counted_send)
@@ -147,31 +175,102 @@ class Metrics:
 
     def expose(self, accept: str) -> tuple[bytes, str]:
         """The exposition, and its content type, in the format that the Accept header asks for."""
+        self.flush()
         try:
             encode, content_type = choose_encoder(accept)
             return encode(self._exposed), content_type
         except (ValueError, TypeError):  # the header asks for a version that is none
             return generate_latest(self._exposed), CONTENT_TYPE_PLAIN_0_0_4
 
+    def flush(self) -> None:
+        """Hand what was counted over to the library's metrics."""
+        for bound in self._bound.values():
+            bound.flush()
+        for (route, method, status), tally in self._answers.items():
+            if count := tally.flush(self._durations.labels(route)):
+                self._requests.labels(route, method, status).inc(count)
+
     def _bind(self, name: str) -> "_Bound":
         if (bound := self._bound.get(name)) is None:
-            families = self._vectors, self._anomalies, self._p_values, self._ratios, self._inference, self._batches
-            bound = self._bound[name] = _Bound(*(family.labels(name) for family in families))  # type: ignore[arg-type]
+            bound = self._bound[name] = _Bound(
+                self._vectors.labels(name),
+                self._anomalies.labels(name),
+                {
+                    Tally(P_VALUE_BUCKETS): self._p_values.labels(name),
+                    Tally(RATIO_BUCKETS): self._ratios.labels(name),
+                    Tally(INFERENCE_BUCKETS): self._inference.labels(name),
+                    Tally(BATCH_BUCKETS): self._batches.labels(name),
+                },
+            )
             for outcome in ("swapped", "failed"):
                 self._reloads.labels(name, outcome)
         return bound
 
 
-@dataclass(frozen=True, slots=True)
-class _Bound:
-    """One model's children, looked up once."""
+class Tally:
+    """A histogram's counts since the last flush.
 
-    vectors: Counter
-    anomalies: Counter
-    p_values: Histogram
-    ratios: Histogram
-    inference: Histogram
-    batches: Histogram
+    The bounds are compared as float32, since a p-value of 0.05 is one.
+    """
+
+    __slots__ = ("_bounds", "_bounds_B", "_counts", "_sum")
+
+    def __init__(self, buckets: tuple[float, ...]) -> None:
+        self._bounds_B = np.array(buckets, dtype=np.float32).astype(np.float64)
+        self._bounds: list[float] = self._bounds_B.tolist()
+        self._counts = [0] * (len(buckets) + 1)  # the last is of what lies above all bounds
+        self._sum = 0.0
+
+    def add(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def add_all(self, values_N: NDArray[np.float32], *, unit: float = 1.0) -> None:
+        """Many at once, each divided by the unit: sorted, since the bounds are fewer than they are."""
+        places_B: list[int] = np.sort(values_N).searchsorted(self._bounds_B * unit, side="right").tolist()
+        last = 0
+        for place, below in enumerate((*places_B, len(values_N))):
+            self._counts[place] += below - last
+            last = below
+        self._sum += float(values_N.sum(dtype=np.float64)) / unit
+
+    def flush(self, histogram: Histogram) -> int:
+        """Histogram.observe for many values at once, which the library has no call for; how many they were."""
+        counts, total = self._counts, self._sum
+        self._counts, self._sum = [0] * len(counts), 0.0
+        for place, count in enumerate(counts):
+            if count:
+                histogram._buckets[place].inc(count)
+        histogram._sum.inc(total)
+        return sum(counts)
+
+
+class _Bound:
+    """One model's numbers, and the library's metrics that they go to."""
+
+    __slots__ = (
+        "_anomalies",
+        "_tallies",
+        "_vectors",
+        "anomalies",
+        "batches",
+        "inference",
+        "p_values",
+        "ratios",
+        "vectors",
+    )
+
+    def __init__(self, vectors: Counter, anomalies: Counter, tallies: "dict[Tally, Histogram]") -> None:
+        self._vectors, self._anomalies, self._tallies = vectors, anomalies, tallies
+        self.vectors = self.anomalies = 0
+        self.p_values, self.ratios, self.inference, self.batches = tallies
+
+    def flush(self) -> None:
+        self._vectors.inc(self.vectors)
+        self._anomalies.inc(self.anomalies)
+        self.vectors = self.anomalies = 0
+        for tally, histogram in self._tallies.items():
+            tally.flush(histogram)
 
 
 class _Models(Collector):
@@ -210,15 +309,3 @@ def _gauge(name: str, text: str, values: Iterable[tuple[Served, float]]) -> Gaug
     for served, value in values:
         family.add_metric([served.name], float(value))
     return family
-
-
-def _observe_all(histogram: Histogram, buckets: tuple[float, ...], values_N: NDArray[Any]) -> None:
-    """Histogram.observe for many values at once, which the library has no call for: 65,536 calls would take 0.1 s.
-
-    The bounds are compared as float32, since a p-value of 0.05 is one.
-    """
-    places_N = np.searchsorted(np.array(buckets, dtype=np.float32), values_N, side="left")
-    for place, count in enumerate(np.bincount(places_N).tolist()):
-        if count:
-            histogram._buckets[place].inc(count)
-    histogram._sum.inc(float(values_N.sum()))

@@ -5,21 +5,29 @@ Shapes: N rows, D features, K latent dimensions. A row is an array in feature or
 
 import json
 import math
-from collections.abc import Sequence
+import re
+import struct
+from array import array
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 import orjson
+import simdjson
 from numpy.typing import NDArray
 
 from service.artifact import UNSEEN, Feature
+from service.calibration import Threshold
 from service.detector import Explanation, Scores
 from service.errors import InvalidBody, InvalidJSON, InvalidNumber, InvalidRow, TooManyRows, UnsupportedMediaType
 from service.registry import Served
 from service.schema import Schema
 
 Float32 = NDArray[np.float32]
+Body = bytes | bytearray
+Cells = bytes | Float32  # float32, little-endian, row after row
 Request = TypeVar("Request", bound=msgspec.Struct)
 
 JSON = "application/json"
@@ -30,14 +38,36 @@ _SMALLEST = float(np.finfo(np.float32).tiny)
 _OVERFLOW = _LARGEST + 2.0**103  # halfway to the next power of two: from here on a number rounds to infinity
 _A_NUMBER = "a finite number within float32"
 
+_FEW_ROWS = 16
+_FEW_BYTES = 1024  # of JSON: up to here msgspec is faster than simdjson
+_PART_BYTES = 2**16  # of JSON, parsed at once: it fits a core's cache, and holds the interpreter's lock for 0.1 ms
 
-def decode_rows(body: bytes, content_type: str, schema: Schema, *, max_rows: int) -> Float32:
+
+def decode_rows(body: Body, content_type: str, schema: Schema, *, max_rows: int) -> Float32:
     """Body -> rows [N, D]; an error that names row and feature otherwise. The fast way first, the exact one to say what is wrong."""
-    media_type = _media_type(content_type)
+    cells = decode_cells(body, content_type, schema, max_rows=max_rows)
+    return as_rows(cells, schema.width) if isinstance(cells, bytes) else cells
+
+
+def as_rows(cells: Body | Float32, width: int) -> Float32:
+    """Cells -> rows [N, D]."""
+    return np.frombuffer(cells, _LITTLE_FLOAT).reshape(-1, width)
+
+
+def decode_cells(body: Body, content_type: str, schema: Schema, *, max_rows: int) -> Cells:
+    """decode_rows, whose rows are mere bytes where that is the cheapest to have: a small body of numbers."""
+    media_type = content_type if content_type in (JSON, RAW) else media_type_of(content_type)
     if media_type == JSON:
-        rows_ND = _decode_numbers(body, schema.width, max_rows) if schema.all_numeric else None
+        if schema.all_numeric:
+            if len(body) <= _FEW_BYTES and (cells := _decode_few(body, schema.width, max_rows)) is not None:
+                return cells
+            rows_ND = _decode_numbers(body, schema.width, max_rows)
+            if rows_ND is not None and b"null" not in body:
+                return rows_ND  # without a gap
+        else:
+            rows_ND = None
         if rows_ND is None:
-            rows_ND = _decode_cells(body, schema, max_rows)
+            rows_ND = _decode_objects(body, schema, max_rows)
     elif media_type == RAW:
         rows_ND = _decode_raw(body, schema, max_rows)
     else:
@@ -70,7 +100,7 @@ def decode_request(body: bytes, content_type: str, kind: type[Request]) -> Reque
 
 def require_json(content_type: str) -> None:
     """UnsupportedMediaType unless the body is JSON."""
-    if (media_type := _media_type(content_type)) != JSON:
+    if (media_type := media_type_of(content_type)) != JSON:
         raise UnsupportedMediaType(f"expected a body of type {JSON}, got {_shown_type(media_type)}")
 
 
@@ -78,16 +108,40 @@ def sent_categories(body: bytes, content_type: str, schema: Schema, rows_ND: Flo
     """(row, column) -> the string that came, where it is a category the model has not met; of a body that decode_rows has read."""
     categorical = np.array([feature.kind == "categorical" for feature in schema.features])
     unseen = np.argwhere((rows_ND == UNSEEN) & categorical)
-    if len(unseen) == 0 or _media_type(content_type) != JSON:
+    if len(unseen) == 0 or media_type_of(content_type) != JSON:
         return {}
     rows = msgspec.json.decode(body)["rows"]
     names = [feature.name for feature in schema.features]
     return {(n, d): rows[n][d] if isinstance(rows[n], list) else rows[n][names[d]] for n, d in unseen.tolist()}
 
 
-def encode_scores(served: Served, scores: Scores) -> bytes:
-    """The answer to a score request; InvalidRow where a score is not finite."""
-    return _encode(_score_fields(served, scores))
+def encode_each(served: Served, scores: Scores, spans: Sequence[tuple[int, int]]) -> list[bytes | InvalidRow]:
+    """The answers to score requests that were scored together, by their first row and the one after their last.
+
+    InvalidRow in place of the answer where a score is not finite.
+    """
+    if not spans:
+        return []
+    threshold, count = served.threshold, len(scores.score)
+    head = _score_head(
+        served.name, served.detector.version, threshold.alpha, threshold.delta, threshold.certified, threshold.score
+    )
+    if count <= _FEW_ROWS:
+        cells = _cells_of_few(scores, threshold)
+        if b"null" in cells[0]:
+            return [_encode_part(served, scores, start, end) for start, end in spans]
+    else:
+        if len(spans) > 1 and count > _FEW_ROWS * len(spans):  # large ones: to cut up their text would take longer
+            return [_encode_part(served, scores, start, end) for start, end in spans]
+        columns = _columns_of_many(scores, threshold)
+        if b"n" in columns[0]:  # a null among the scores: none can be had for a row so far out
+            return [_encode_part(served, scores, start, end) for start, end in spans]
+        if spans[0] == (0, count):
+            return [_SCORES % (head, *columns)]
+        cells = [column.split(b",") for column in columns]
+    if len(spans) == count:  # one row each
+        return [_SCORES % (head, *row) for row in zip(*cells, strict=True)]
+    return [_SCORES % (head, *[b",".join(column[start:end]) for column in cells]) for start, end in spans]
 
 
 def encode_explanations(
@@ -140,25 +194,100 @@ def encode_codes(served: Served, codes_NK: Float32) -> bytes:
     return _encode({**_head(served), "codes": codes_NK})
 
 
+_LITTLE_FLOAT = np.dtype("<f4")
+_WHITE = rb"[ \t\r\n]*"
+_OPENING = re.compile(_WHITE + rb"\{" + _WHITE + rb'"rows"' + _WHITE + rb":" + _WHITE + rb"\[")
+_CLOSING = re.compile(rb"\]" + _WHITE + rb"\}" + _WHITE + rb"\Z")
+_BETWEEN = re.compile(_WHITE + rb"," + _WHITE + rb"(?=\[)")
+
+
 class _Numbers(msgspec.Struct, forbid_unknown_fields=True):
-    rows: list[list[float | None]]
+    rows: list[list[float]]
 
 
-_numbers = msgspec.json.Decoder(_Numbers)
+_few_numbers = msgspec.json.Decoder(_Numbers)
+_numbers = msgspec.json.Decoder(list[list[float | None]])
 
 
-def _decode_numbers(body: bytes, width: int, max_rows: int) -> Float32 | None:
-    """Rows of an all-numeric model, sent as arrays; None when they are not that, or anything is wrong with them."""
+@cache
+def _pack(width: int) -> Callable[..., bytes]:
+    return struct.Struct(f"<{width}f").pack
+
+
+def _decode_few(body: Body, width: int, max_rows: int) -> bytes | None:
+    """Rows of numbers without a gap; None when they are not that, or anything is wrong with them."""
+    try:
+        rows, pack = _few_numbers.decode(body).rows, _pack(width)
+        if 1 <= len(rows) <= max_rows:
+            return pack(*rows[0]) if len(rows) == 1 else b"".join([pack(*row) for row in rows])
+    except (msgspec.DecodeError, ValueError, RecursionError, struct.error, OverflowError):
+        pass  # of which OverflowError is a number too large for float32
+    return None
+
+
+def _decode_numbers(body: Body, width: int, max_rows: int) -> Float32 | None:
+    """Rows of an all-numeric model, sent as arrays; None when they are not that, or anything is wrong with them.
+
+    Parsed in parts, each of whole rows: what lies between two rows' ends is a list of rows, since rows of numbers hold no bracket.
+    """
+    opening, closing = _OPENING.match(body), _CLOSING.search(body, max(0, len(body) - 64))
+    if opening is None or closing is None:
+        return None
+    at, stop = opening.end(), closing.start()
+    parser, parts, count = simdjson.Parser(), [], 0
+    while at < stop:
+        end = body.find(b"]", at + _PART_BYTES, stop) + 1 or stop
+        part_ND = _parse_rows(parser, b"".join((b"[", body[at:end], b"]")), width)
+        if part_ND is None or (count := count + len(part_ND)) > max_rows:
+            return None
+        parts.append(part_ND)
+        between = _BETWEEN.match(body, end, stop)
+        if between is None and not _only_white(body, end, stop):
+            return None
+        at = between.end() if between else stop
+    if not parts:
+        return None
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _parse_rows(parser: simdjson.Parser, text: bytes, width: int) -> Float32 | None:
+    """[[...], ...] -> rows [N, D] of finite numbers and gaps; None when it is anything else."""
+    try:
+        rows: Any = parser.parse(text)
+        if {*map(len, rows)} != {width} or not _has_brackets(text, len(rows) + 1):  # it would flatten rows of any shape
+            return None
+        with np.errstate(over="raise"):  # a finite number beyond float32
+            part_ND: Float32 = np.frombuffer(rows.as_buffer(of_type="d")).astype(np.float32).reshape(-1, width)
+    except (ValueError, TypeError, RuntimeError):
+        return _parse_rows_with_gaps(text, width)
+    except FloatingPointError:
+        return None
+    return part_ND
+
+
+def _has_brackets(text: bytes, count: int) -> bool:
+    """Whether it has so many opening brackets; of two, which one long row has, searching is faster than counting."""
+    if count == 2:
+        second = text.find(b"[", text.find(b"[") + 1)
+        return second > 0 and text.find(b"[", second + 1) < 0
+    return text.count(b"[") == count
+
+
+def _parse_rows_with_gaps(text: bytes, width: int) -> Float32 | None:
     try:
         with np.errstate(over="ignore"):
-            rows_ND = np.array(_numbers.decode(body).rows, dtype=np.float32)  # None becomes NaN
+            part_ND = np.array(_numbers.decode(text), dtype=np.float32)  # None becomes NaN
     except (msgspec.DecodeError, ValueError, RecursionError):
         return None
-    fits = rows_ND.ndim == 2 and rows_ND.shape[1] == width and len(rows_ND) <= max_rows and not np.isinf(rows_ND).any()
-    return rows_ND if fits else None
+    fits = part_ND.ndim == 2 and part_ND.shape[1] == width and not np.isinf(part_ND).any()
+    return part_ND if fits else None
 
 
-def _decode_cells(body: bytes, schema: Schema, max_rows: int) -> Float32:
+def _only_white(body: Body, start: int, stop: int) -> bool:
+    return not body[start:stop].strip(b" \t\r\n")
+
+
+def _decode_objects(body: Body, schema: Schema, max_rows: int) -> Float32:
     rows = _rows_in(_parse(body, "rows", [feature.name for feature in schema.features]), "rows", max_rows)
     rows_ND = np.empty((len(rows), schema.width), dtype=np.float32)
     for index, row in enumerate(rows):
@@ -173,7 +302,7 @@ def _decode_cells(body: bytes, schema: Schema, max_rows: int) -> Float32:
     return rows_ND
 
 
-def _decode_raw(body: bytes, schema: Schema, max_rows: int) -> Float32:
+def _decode_raw(body: Body, schema: Schema, max_rows: int) -> Float32:
     if not body:
         raise InvalidBody("the body is empty, expected rows of float32")
     row_bytes = 4 * schema.width
@@ -183,7 +312,9 @@ def _decode_raw(body: bytes, schema: Schema, max_rows: int) -> Float32:
         raise InvalidRow(message, expected=expected, got=f"{len(body)} bytes", reason="width")
     if len(body) // row_bytes > max_rows:
         raise _too_many(len(body) // row_bytes, max_rows)
-    rows_ND = np.frombuffer(body, dtype="<f4").reshape(-1, schema.width)
+    rows_ND = as_rows(body, schema.width)
+    if schema.all_numeric and np.isfinite(rows_ND).all():
+        return rows_ND
     _require_cells(rows_ND, np.isinf(rows_ND), schema, _A_NUMBER)
     for column, feature in enumerate(schema.features):
         if feature.kind == "numeric":
@@ -203,7 +334,7 @@ def _require_cells(rows_ND: Float32, wrong_ND: NDArray[np.bool_], schema: Schema
         raise _misfit(row, schema.features[column].name, expected, f"{rows_ND[row, column]:g}")
 
 
-def _parse(body: bytes, field: str, names: Sequence[str]) -> object:
+def _parse(body: Body, field: str, names: Sequence[str]) -> object:
     if not body:
         raise InvalidBody(f'the body is empty, expected a JSON object {{"{field}": [...]}}')
     try:
@@ -219,7 +350,7 @@ class _NoNumber(NamedTuple):
     text: str
 
 
-def _name_bad_number(body: bytes, field: str, names: Sequence[str]) -> None:
+def _name_bad_number(body: Body, field: str, names: Sequence[str]) -> None:
     """InvalidNumber when what keeps a body from being JSON is such a number in a row: that is worth naming the cell."""
     try:
         sent = json.loads(body.decode(), parse_constant=_NoNumber, parse_float=_float, parse_int=_float)
@@ -300,19 +431,72 @@ def _require_observed(rows_ND: Float32, schema: Schema) -> None:
         )
 
 
+_SCORES = b'%b,"score":[%b],"ratio":[%b],"p_value":[%b],"is_anomaly":[%b]}'
+
+
+@lru_cache(maxsize=256)
+def _score_head(name: str, version: str, alpha: float, delta: float, certified: bool, score: float) -> bytes:
+    """The answer's beginning, the same for every request that one model answers. Its key is what it is made of, not the model,
+    which would be kept in memory by it."""
+    return _encode(_score_head_fields(name, version, alpha, delta, certified, score))[:-1]
+
+
+def _score_head_fields(
+    name: str, version: str, alpha: float, delta: float, certified: bool, score: float
+) -> dict[str, object]:
+    return {
+        "model": name,
+        "version": version,
+        "alpha": alpha,
+        "delta": delta,
+        "certified": certified,
+        "threshold": score,
+    }
+
+
+def _cells_of_few(scores: Scores, threshold: Threshold) -> list[list[bytes]]:
+    """The text of every number, by column. For so few a call of numpy's costs more than to do without."""
+    limit = max(threshold.score, _SMALLEST)
+    score_N, p_value_N = scores.score.tolist(), scores.p_value.tolist()
+    count = len(score_N)
+    numbers = array("f", score_N)
+    numbers.extend([min(score / limit, _LARGEST) for score in score_N])
+    numbers.extend(p_value_N)
+    texts = orjson.dumps(np.frombuffer(numbers, np.float32), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
+    is_anomaly_N = [b"true" if score > threshold.score else b"false" for score in score_N]
+    return [texts[:count], texts[count : 2 * count], texts[2 * count :], is_anomaly_N]
+
+
+def _columns_of_many(scores: Scores, threshold: Threshold) -> list[bytes]:
+    """The same as _cells_of_few, each column as one text with commas between."""
+    columns = scores.score, _ratio(scores.score, threshold), scores.p_value, scores.score > threshold.score
+    return [orjson.dumps(values_N, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1] for values_N in columns]
+
+
+def _ratio(score_N: Float32, threshold: Threshold) -> Float32:
+    """Each score over the threshold, at most the largest float32; of two float32 the quotient loses nothing on the way by float64."""
+    ratio_N = np.minimum(score_N / np.float64(max(threshold.score, _SMALLEST)), _LARGEST)
+    return ratio_N.astype(np.float32)
+
+
+def _encode_part(served: Served, scores: Scores, start: int, end: int) -> bytes | InvalidRow:
+    part = Scores(scores.score[start:end], scores.p_value[start:end])
+    try:
+        _require_finite(served, part.score)
+    except InvalidRow as error:
+        return error
+    return encode_each(served, part, [(0, end - start)])[0]
+
+
 def _score_fields(served: Served, scores: Scores) -> dict[str, object]:
     _require_finite(served, scores.score)
     threshold = served.threshold
-    with np.errstate(over="ignore"):
-        ratio_N = scores.score / np.float32(max(threshold.score, _SMALLEST))
     return {
-        **_head(served),
-        "alpha": threshold.alpha,
-        "delta": threshold.delta,
-        "certified": threshold.certified,
-        "threshold": threshold.score,
+        **_score_head_fields(
+            served.name, served.detector.version, threshold.alpha, threshold.delta, threshold.certified, threshold.score
+        ),
         "score": scores.score,
-        "ratio": np.minimum(ratio_N, np.float32(_LARGEST)),
+        "ratio": _ratio(scores.score, threshold),
         "p_value": scores.p_value,
         "is_anomaly": scores.score > threshold.score,
     }
@@ -374,7 +558,8 @@ def _too_many(rows: int, max_rows: int) -> TooManyRows:
     return TooManyRows(f"expected at most {max_rows} rows in one request, got {rows}")
 
 
-def _media_type(content_type: str) -> str:
+def media_type_of(content_type: str) -> str:
+    """The type alone, in lower case, without parameters."""
     return content_type.partition(";")[0].strip().lower()
 
 

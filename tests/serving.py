@@ -3,28 +3,40 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 import uvicorn
 
+from service.api.service import Guard, allow
 from service.app import create_app
+from service.protocol import ScoringProtocol
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 
 
 @contextmanager
-def serving(models: Path, **settings: object) -> Iterator[httpx.Client]:
-    """A client of the real app behind a real server, in a thread."""
-    app = create_app(Settings(models=models, **settings))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, lifespan="on"))
+def serving(
+    models: Path,
+    *,
+    fast: bool = False,
+    guard: Guard = allow,
+    server_options: Mapping[str, object] = MappingProxyType({}),
+    **settings: object,
+) -> Iterator[httpx.Client]:
+    """A client of the real app behind a real server, in a thread; behind uvicorn's own protocol, or the fast one."""
+    app = create_app(Settings(models=models, **settings), guard=guard)
+    options = {"http": ScoringProtocol if fast else "httptools", "access_log": False, **server_options}
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="on", **options))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -33,10 +45,46 @@ def serving(models: Path, **settings: object) -> Iterator[httpx.Client]:
             time.sleep(0.005)
         port = server.servers[0].sockets[0].getsockname()[1]
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            client.server = server
             yield client
     finally:
         server.should_exit = True
         thread.join()
+
+
+class Connection:
+    """A socket to the server, for bytes as they are."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self.socket = socket.create_connection((client.base_url.host, client.base_url.port), timeout=20)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._reader = self.socket.makefile("rb")
+
+    def send(self, *parts: bytes, pause_seconds: float = 0.0) -> None:
+        for part in parts:
+            self.socket.sendall(part)
+            time.sleep(pause_seconds)
+
+    def answer(self, *, body: bool = True) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body of the next answer."""
+        line = self._reader.readline()
+        assert line, "the server closed the connection"
+        headers = {}
+        while (header := self._reader.readline().strip()) != b"":
+            name, _, value = header.decode().partition(": ")
+            headers[name] = value
+        return int(line.split()[1]), headers, self._reader.read(int(headers.get("content-length", 0))) if body else b""
+
+    def rest(self) -> bytes:
+        """Everything until the server closes."""
+        return self._reader.read()
+
+    def __enter__(self) -> "Connection":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reader.close()
+        self.socket.close()
 
 
 class Process:

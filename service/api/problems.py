@@ -78,48 +78,65 @@ HTTP_KINDS: Mapping[int, Kind] = {
 BUG = Kind(500, "internal-error", "Something went wrong in the service", "internal")
 
 
+class Refusal(NamedTuple):
+    """What an error is answered with."""
+
+    status: int
+    body: bytes
+    reason: Reason
+    media_type: str
+
+
+def refuse(error: Exception, method: str, path: str) -> Refusal:
+    """The answer to a request that ran into an error of the domain, or into a bug, which is logged."""
+    kind = next((KINDS[cls] for cls in type(error).__mro__ if cls in KINDS), None)
+    if kind is None:
+        _logger.error("%s %s failed", method, path, exc_info=error)
+        return _refusal(BUG, "the service's log says what it was", path)
+    if isinstance(error, errors.InvalidRow):
+        place = {"row": error.row, "feature": error.feature, "expected": error.expected, "got": error.got}
+        return _refusal(kind, str(error), path, **place, reason=error.reason)
+    return _refusal(kind, str(error), path)
+
+
 def problem_handlers(metrics: Metrics, *, max_body_bytes: int) -> ExceptionHandlersMap:
     """The app's exception handlers: whatever is raised becomes a problem, and is counted by its reason."""
 
-    def answer(request: Request[Any, Any, Any], kind: Kind, detail: str, **more: Any) -> Response[bytes]:
-        metrics.observe_rejection(more.pop("reason", kind.reason))
-        if _is_inference(request.scope["path"]):
-            text = f"{kind.title.lower()}: {detail}" if kind is BUG else detail
-            return Response(msgspec.json.encode(InferenceError(text)), status_code=kind.status, media_type=JSON)
-        problem = Problem(
-            type=f"/docs#{kind.slug}",
-            title=kind.title,
-            status=kind.status,
-            detail=detail,
-            instance=quote(request.scope["path"]),
-            **more,
-        )
-        return Response(msgspec.json.encode(problem), status_code=kind.status, media_type=MEDIA_TYPE)
+    def answer(refusal: Refusal) -> Response[bytes]:
+        metrics.observe_rejection(refusal.reason)
+        return Response(refusal.body, status_code=refusal.status, media_type=refusal.media_type)
 
-    def of_domain(request: Request[Any, Any, Any], error: errors.HourglassError) -> Response[bytes]:
-        kind = next((KINDS[cls] for cls in type(error).__mro__ if cls in KINDS), None)
-        if kind is None:
-            return of_bug(request, error)
-        if isinstance(error, errors.InvalidRow):
-            place = {"row": error.row, "feature": error.feature, "expected": error.expected, "got": error.got}
-            return answer(request, kind, str(error), reason=error.reason, **place)
-        return answer(request, kind, str(error))
+    def of_any(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+        return answer(refuse(error, request.method, request.scope["path"]))
 
     def of_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+        path = request.scope["path"]
         if isinstance(error, InternalServerException):  # Litestar's word for a client that goes while it is sending
-            return answer(request, HTTP_KINDS[400], error.detail, reason="body")
+            return answer(_refusal(HTTP_KINDS[400], error.detail, path, reason="body"))
         kind = HTTP_KINDS.get(error.status_code)
         if kind is None:
-            return of_bug(request, error)
-        response = answer(request, kind, _detail(request, error, max_body_bytes))
+            return of_any(request, error)
+        response = answer(_refusal(kind, _detail(request, error, max_body_bytes), path))
         response.headers.update({name.title(): value for name, value in (error.headers or {}).items()})
         return response
 
-    def of_bug(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-        _logger.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
-        return answer(request, BUG, "the service's log says what it was")
+    return {HTTPException: of_http, Exception: of_any}
 
-    return {errors.HourglassError: of_domain, HTTPException: of_http, Exception: of_bug}
+
+def _refusal(kind: Kind, detail: str, path: str, **place: Any) -> Refusal:
+    reason: Reason = place.pop("reason", kind.reason)
+    if _is_inference(path):
+        text = f"{kind.title.lower()}: {detail}" if kind is BUG else detail
+        return Refusal(kind.status, msgspec.json.encode(InferenceError(text)), reason, JSON)
+    problem = Problem(
+        type=f"/docs#{kind.slug}",
+        title=kind.title,
+        status=kind.status,
+        detail=detail,
+        instance=quote(path),
+        **place,
+    )
+    return Refusal(kind.status, msgspec.json.encode(problem), reason, MEDIA_TYPE)
 
 
 def problems(*statuses: int) -> dict[int, ResponseSpec]:

@@ -84,10 +84,7 @@ async def score(
     request: Request[Any, Any, Any], service: NamedDependency[Service], name: FromPath[str | None] = None
 ) -> Response[bytes]:
     served = service.registry.find(name)
-    body, content_type = await read_body(request)
-    rows_ND = wire.decode_rows(body, content_type, served.schema, max_rows=service.settings.max_rows)
-    scores = await service.batcher.score(served, rows_ND)
-    return Response(wire.encode_scores(served, scores), media_type=wire.JSON)
+    return Response(await service.batcher.answer(served, *await read_body(request)), media_type=wire.JSON)
 
 
 @post("/explain", summary="Explain rows", responses=_answers(ExplainAnswer), status_code=200)

@@ -1,6 +1,7 @@
 """The batcher: what arrives in one turn of the loop is scored together, and everyone gets their own rows back."""
 
 import asyncio
+import json
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from service import wire
 from service.batcher import Batcher
 from service.detector import Detector
+from service.errors import InvalidJSON, InvalidRow
 from service.metrics import Metrics
 from service.registry import Registry, Served
 from service.schema import Schema
+from service.wire import JSON
 from tests.artifacts import NUMERIC, make_artifact, sample_rows
 
 
@@ -20,7 +24,7 @@ class Watched:
     """A detector that notes the batches it is given, and the threads it runs in."""
 
     def __init__(self, detector: Detector, error: Exception | None = None) -> None:
-        self.detector, self.error = detector, error
+        self.detector, self.version, self.error = detector, detector.version, error
         self.batches: list[int] = []
         self.threads: set[threading.Thread] = set()
 
@@ -39,7 +43,7 @@ def served(shift: float = 0.0, error: Exception | None = None) -> Served:
 
 def batcher(inline_cells: int = 10_000) -> Batcher:
     registry = Registry(Path("nowhere"), threads=1, max_bytes=1)
-    return Batcher(Metrics(registry, shared=False), inline_cells=inline_cells)
+    return Batcher(Metrics(registry, shared=False), inline_cells=inline_cells, max_rows=100)
 
 
 def gather(batcher: Batcher, *requests):
@@ -106,6 +110,56 @@ def test_a_client_that_goes_takes_nothing_from_the_others(inline_cells):
     assert isinstance(answers[1], asyncio.CancelledError)
     for n in (0, 2, 3):
         np.testing.assert_allclose(answers[n].score, model.detector.detector.score(REQUESTS[n]).score, rtol=1e-6)
+
+
+def body_of(rows_ND) -> bytes:
+    return json.dumps({"rows": rows_ND.tolist()}).encode()
+
+
+@pytest.mark.parametrize("inline_cells", [10_000, 0])
+def test_scores_and_whole_answers_are_one_run_unless_a_body_is_large(inline_cells):
+    model, batching = served(), batcher(inline_cells)
+
+    async def all_at_once():
+        asked = (batching.answer(model, body_of(rows_ND), JSON) for rows_ND in REQUESTS[:3])
+        return await asyncio.gather(batching.score(model, REQUESTS[3]), *asked, batching.score(model, REQUESTS[0]))
+
+    first, *answers, last = asyncio.run(all_at_once())
+    batching.close()
+    assert sorted(model.detector.batches) == ([12] if inline_cells else [1, 2, 3, 6])
+    expected = [model.detector.detector.score(rows_ND) for rows_ND in REQUESTS]
+    np.testing.assert_allclose(first.score, expected[3].score, rtol=1e-6)
+    np.testing.assert_allclose(last.score, expected[0].score, rtol=1e-6)
+    for answer, scores in zip(answers, expected, strict=False):
+        np.testing.assert_allclose(json.loads(answer)["score"], scores.score, rtol=1e-6)
+
+
+@pytest.mark.parametrize("inline_cells", [10_000, 0])
+def test_what_is_wrong_with_one_body_concerns_nobody_else(inline_cells):
+    model, batching = served(), batcher(inline_cells)
+    far = np.full((2, 4), 3e38, np.float32)
+
+    async def all_at_once():
+        bodies = (b"{", body_of(far), body_of(REQUESTS[0]))
+        return await asyncio.gather(*(batching.answer(model, body, JSON) for body in bodies), return_exceptions=True)
+
+    with np.errstate(all="ignore"):
+        wrong, too_far, right = asyncio.run(all_at_once())
+    batching.close()
+    assert (type(wrong), type(too_far), type(right)) == (InvalidJSON, InvalidRow, bytes)
+    assert too_far.row == 0
+
+
+def test_a_large_body_is_parsed_beside_the_loop(monkeypatch):
+    model, batching, threads = served(), batcher(inline_cells=10), set()
+    decode = wire.decode_cells
+    monkeypatch.setattr(
+        wire, "decode_cells", lambda *a, **b: (threads.add(threading.current_thread()), decode(*a, **b))[1]
+    )
+    asyncio.run(batching.answer(model, body_of(REQUESTS[3]), JSON))
+    batching.close()
+    assert len(threads) == 1
+    assert threading.main_thread() not in threads
 
 
 def test_other_work_runs_where_its_size_says():

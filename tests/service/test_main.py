@@ -78,6 +78,19 @@ class TestServing:
         assert "Traceback" not in "".join(process.log)
         assert list(folder.iterdir()) == []
 
+    @pytest.mark.parametrize("workers", ["1", "2"])
+    def test_scores_are_answered_before_uvicorn_parses_anything(self, models, workers):
+        """uvicorn itself would answer garbage before the request that came with it, and close."""
+        body = b'{"rows":[[1,2,3,4]]}'
+        head = "POST /v1/models/plain/score HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n"
+        with Process(models, "--workers", workers) as process:
+            host, port = process.url.removeprefix("http://").split(":")
+            with socket.create_connection((host, int(port))) as client:
+                client.sendall(head.encode() + body + b"garbage")
+                answer = b"".join(iter(lambda: client.recv(10_000), b""))
+            assert process.stop() == 0
+        assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200", b"400"]
+
     def test_a_change_made_at_one_worker_reaches_the_other(self, models):
         with Process(models, "--workers", "2", HOURGLASS_POLL_SECONDS="0.05") as process:
             httpx.patch(f"{process.url}/v1/models/plain", json={"alpha": 0.2}).raise_for_status()

@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+import time
 from pathlib import Path
 
 import httpx
@@ -10,8 +11,9 @@ import pytest
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.app import FLUSH_SECONDS
 from service.detector import Scores
-from service.metrics import P_VALUE_BUCKETS, RATIO_BUCKETS, REASONS, Metrics, _observe_all
+from service.metrics import P_VALUE_BUCKETS, RATIO_BUCKETS, REASONS, Metrics, Tally
 from service.registry import Registry
 from tests.artifacts import NUMERIC, make_artifact, publish, sample_rows
 from tests.serving import Process, serving
@@ -148,6 +150,7 @@ def test_two_workers_answer_with_the_totals_of_both(models):
     with Process(models, "--workers", "2") as process:
         for _ in range(60):  # each on its own connection, so that both workers get some
             httpx.post(f"{process.url}/v1/models/plain/score", json={"rows": rows}).raise_for_status()
+        time.sleep(2 * FLUSH_SECONDS)
         texts = [httpx.get(f"{process.url}/metrics").text for _ in range(6)]
         assert process.stop() == 0
     for text in texts:
@@ -162,39 +165,51 @@ def test_two_workers_answer_with_the_totals_of_both(models):
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
 
 
+def observed(buckets: tuple[float, ...], observe) -> list[tuple[str, str | None, float]]:
+    histogram = Histogram("x", "A histogram.", registry=CollectorRegistry(), buckets=buckets)
+    observe(histogram)
+    return [
+        (sample.name, sample.labels.get("le"), pytest.approx(sample.value))
+        for sample in histogram.collect()[0].samples
+        if "created" not in sample.name
+    ]
+
+
 @pytest.mark.parametrize("buckets", [P_VALUE_BUCKETS, RATIO_BUCKETS])
-def test_many_values_at_once_are_observed_as_one_by_one(buckets):
-    values_N = np.random.default_rng(0).exponential(0.5, 1000)
-    histograms = [Histogram("x", "A histogram.", registry=CollectorRegistry(), buckets=buckets) for _ in range(2)]
-    _observe_all(histograms[0], buckets, values_N)
-    for value in values_N:
-        histograms[1].observe(value)
-    at_once, one_by_one = (
-        [
-            (sample.name, sample.labels.get("le"), pytest.approx(sample.value))
-            for sample in histogram.collect()[0].samples
-            if "created" not in sample.name
-        ]
-        for histogram in histograms
-    )
-    assert at_once == one_by_one
+def test_a_tally_hands_over_what_the_library_would_have_observed(buckets):
+    values_N = np.random.default_rng(0).exponential(0.5, 1000).astype(np.float32)
+    singly, together = Tally(buckets), Tally(buckets)
+    for value in values_N.tolist():
+        singly.add(value)
+    for part_N in np.split(values_N, [0, 1, 300]):
+        together.add_all(part_N)
+    expected = observed(buckets, lambda histogram: [histogram.observe(value) for value in values_N])
+    assert observed(buckets, lambda histogram: [singly.flush(histogram), singly.flush(histogram)]) == expected
+    assert observed(buckets, lambda histogram: [together.flush(histogram), together.flush(histogram)]) == expected
 
 
-def test_a_p_value_on_a_bound_lies_within_it(tmp_path):
+@pytest.mark.parametrize("together", [True, False])
+def test_a_p_value_on_a_bound_lies_within_it(together):
     """As float32, 0.05 is a little more than 0.05; a false-alarm rate read off the bucket must count it all the same."""
-    histogram = Histogram("x", "A histogram.", registry=CollectorRegistry(), buckets=P_VALUE_BUCKETS)
-    _observe_all(histogram, P_VALUE_BUCKETS, np.array(P_VALUE_BUCKETS, np.float32))
-    counts = [sample.value for sample in histogram.collect()[0].samples if sample.name == "x_bucket"]
-    assert counts == [*range(1, 17), 16]
+    tally, values_N = Tally(P_VALUE_BUCKETS), np.array(P_VALUE_BUCKETS, np.float32)
+    if together:
+        tally.add_all(values_N)
+    else:
+        for value in values_N.tolist():
+            tally.add(value)
+    samples = observed(P_VALUE_BUCKETS, tally.flush)
+    assert [value for name, _, value in samples if name == "x_bucket"] == [*range(1, 17), 16]
 
 
-def test_a_row_without_a_finite_score_is_not_counted(tmp_path):
+@pytest.mark.parametrize("extra", [0, 100])
+def test_a_row_without_a_finite_score_is_not_counted(tmp_path, extra):
     publish(tmp_path, "pump", make_artifact())
     registry = Registry(Path(tmp_path), threads=1, max_bytes=2**20)
     asyncio.run(registry.look())
     metrics = Metrics(registry, shared=False)
-    scores = Scores(np.array([1, np.nan, np.inf], np.float32), np.array([0.5, np.nan, 0.01], np.float32))
+    score_N, p_value_N = [1, np.nan, np.inf] + [0.0] * extra, [0.5, np.nan, 0.01] + [1.0] * extra
+    scores = Scores(np.array(score_N, np.float32), np.array(p_value_N, np.float32))
     metrics.observe_scores(registry.find("pump"), scores, 0.001)
     values = samples(metrics.expose("")[0].decode())
-    assert values["hourglass_vectors_total", "pump"] == values["hourglass_p_value_count", "pump"] == 1
-    assert values["hourglass_p_value_sum", "pump"] == 0.5
+    assert values["hourglass_vectors_total", "pump"] == values["hourglass_p_value_count", "pump"] == 1 + extra
+    assert values["hourglass_p_value_sum", "pump"] == 0.5 + extra

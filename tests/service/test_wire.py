@@ -2,6 +2,7 @@
 
 import json
 import math
+from unittest import mock
 
 import numpy as np
 import orjson
@@ -305,6 +306,45 @@ def test_an_array_and_an_object_of_the_same_cells_mean_the_same(cells):
     assert outcomes[0] == outcomes[1]
 
 
+SPACE = st.sampled_from(["", " ", "\n\t "])
+NUMBER = st.floats(-1e40, 1e40).map(repr) | st.integers(-(2**70), 2**70).map(str) | st.sampled_from(
+    ["1e400", "-0", "-0.0", "1e-400", "null", "true", "[1]", "[]", "{}", '"]"', "01", "NaN", "1.5E+3"]
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.data(), st.lists(st.lists(NUMBER, min_size=4, max_size=4) | st.lists(NUMBER, max_size=6), max_size=12), SPACE)
+def test_what_is_parsed_fast_in_parts_is_what_is_parsed_exactly_and_at_once(data, sent, space):
+    """Whatever the parts: the fast ways either agree with the exact one, or leave the body to it."""
+    text = f"{space},{space}".join(f"[{space}{f'{space},'.join(row)}]" for row in sent)
+    body = f'{space}{{{space}"rows"{space}:{space}[{space}{text}{space}]{space}}}{space}'
+    place = data.draw(st.integers(0, len(body)))
+    for each in (body, body[:place] + data.draw(st.sampled_from(["", ",", "]", "[", "x", "}"])) + body[place + 1 :]):
+        for part_bytes in (1, 30, 2**16):
+            with mock.patch.object(wire, "_PART_BYTES", part_bytes):
+                fast = wire._decode_numbers(each.encode(), 4, 10)
+            few = wire._decode_few(each.encode(), 4, 10)
+            try:
+                exact = wire._decode_objects(each.encode(), PLAIN, 10)
+            except HourglassError:
+                assert fast is None
+                assert few is None
+                continue
+            if fast is not None:
+                np.testing.assert_array_equal(fast, exact)
+            if few is not None:
+                np.testing.assert_array_equal(wire.as_rows(few, 4), exact)
+
+
+def test_rows_of_numbers_are_parsed_fast_with_and_without_gaps_and_white_space():
+    for indent in (None, 1):
+        for gap in ([], [None]):
+            rows = [[1.5, 2, -3e5, 4]] * 50 + [[*gap, 2, 3, 4]] * len(gap)
+            body = json.dumps({"rows": rows}, indent=indent).encode()
+            with mock.patch.object(wire, "_PART_BYTES", 100):
+                np.testing.assert_array_equal(wire._decode_numbers(body, 4, 100), np.array(rows, np.float32))
+
+
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False) | st.none()
 
 
@@ -316,11 +356,18 @@ def test_rows_survive_the_way_through_json_and_bytes_bit_by_bit(rows):
         np.testing.assert_array_equal(decode(body, content_type=content_type), rows_ND)
 
 
+def encode_scores(served: Served, scores: Scores) -> bytes:
+    (answer,) = wire.encode_each(served, scores, [(0, len(scores.score))])
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
 class TestAnswers:
     def test_scores_survive_the_way_through_json_bit_by_bit(self):
         rows_ND = sample_rows(NUMERIC, 50, seed=9) * 3
         scores = PLAIN_MODEL.detector.score(rows_ND)
-        answer = orjson.loads(wire.encode_scores(PLAIN_MODEL, scores))
+        answer = orjson.loads(encode_scores(PLAIN_MODEL, scores))
         threshold = PLAIN_MODEL.threshold
         np.testing.assert_array_equal(np.array(answer["score"], np.float32), scores.score)
         np.testing.assert_array_equal(np.array(answer["p_value"], np.float32), scores.p_value)
@@ -334,9 +381,28 @@ class TestAnswers:
             "model": "tiny", "alpha": 0.05, "delta": 0.05, "certified": True, "threshold": threshold.score
         }  # fmt: skip
 
+    @pytest.mark.parametrize("far", [False, True])
+    @pytest.mark.parametrize("sizes", [[1] * 5, [1] * 40, [3, 1, 2], [40, 1, 30, 100], [16], [17]])
+    def test_answers_made_together_are_those_made_alone(self, sizes, far):
+        rows_ND = sample_rows(NUMERIC, sum(sizes), seed=9) * 3
+        if far:
+            rows_ND[-1] = 3e38
+        with np.errstate(all="ignore"):
+            scores = PLAIN_MODEL.detector.score(rows_ND)
+        ends = np.cumsum(sizes).tolist()
+        spans = list(zip([0, *ends[:-1]], ends, strict=True))
+        answers = wire.encode_each(PLAIN_MODEL, scores, spans)
+        assert [isinstance(answer, InvalidRow) for answer in answers] == [False] * (len(sizes) - 1) + [far]
+        for (start, end), answer in zip(spans, answers, strict=True):
+            alone = Scores(scores.score[start:end], scores.p_value[start:end])
+            if isinstance(answer, InvalidRow):
+                assert answer.row == sizes[-1] - 1
+            else:
+                assert answer == wire._encode(wire._score_fields(PLAIN_MODEL, alone))
+
     def test_an_anomaly_is_exactly_what_has_a_p_value_of_at_most_the_expected_rate(self):
         scores = PLAIN_MODEL.detector.score(sample_rows(NUMERIC, 2000, seed=9) * 2)
-        answer = orjson.loads(wire.encode_scores(PLAIN_MODEL, scores))
+        answer = orjson.loads(encode_scores(PLAIN_MODEL, scores))
         limit = PLAIN_MODEL.threshold.expected_false_alarm_rate * (1 + 1e-6)
         assert answer["is_anomaly"] == [p <= limit for p in answer["p_value"]]
 
@@ -344,7 +410,7 @@ class TestAnswers:
         zero = Threshold(0.05, 0.05, True, 1, 0.0, 0.05)
         model = Served("tiny", PLAIN_MODEL.detector, PLAIN, zero, 0.0)
         scores = Scores(np.array([0, 1, 3e38], np.float32), np.array([1, 0.5, 0.1], np.float32))
-        answer = orjson.loads(wire.encode_scores(model, scores))
+        answer = orjson.loads(encode_scores(model, scores))
         assert answer["is_anomaly"] == [False, True, True]
         assert answer["ratio"][0] == 0.0
         assert all(math.isfinite(ratio) for ratio in answer["ratio"])
@@ -354,7 +420,7 @@ class TestAnswers:
         with np.errstate(all="ignore"):
             scores, explanation = PLAIN_MODEL.detector.score(rows_ND), PLAIN_MODEL.detector.explain(rows_ND)
         for answer in (
-            lambda: wire.encode_scores(PLAIN_MODEL, scores),
+            lambda: encode_scores(PLAIN_MODEL, scores),
             lambda: wire.encode_explanations(PLAIN_MODEL, rows_ND, explanation, {}, top=3),
         ):
             with pytest.raises(InvalidRow, match=r"^row 1 is so far from what tiny knows") as caught:

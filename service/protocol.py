@@ -1,0 +1,331 @@
+"""The fast path: a uvicorn protocol that answers score requests itself and leaves every other one to the app behind it.
+
+Whether it takes a request is decided on its head alone. The plain ones (POST, one Content-Length within limits, a body of a type
+that is read here, nothing that changes what the bytes mean) go straight to the batcher, which the ordinary route asks too, so that
+both give the same answers. Everything else goes through uvicorn's own parser, as if this module were not there.
+
+A client sends the same head again and again: what a head means is remembered by its bytes, read once by the parser that uvicorn uses.
+
+Order: answers leave a connection in the order of its requests. Bytes that cannot be looked at yet are held, and reading is paused.
+"""
+
+import re
+from collections import deque
+from time import perf_counter
+from typing import Any, NamedTuple, cast
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from service import wire
+from service.api.problems import refuse
+from service.api.service import STATE, Service, allow
+from service.artifact import MODEL_NAME
+from service.metrics import Tally
+
+_BEGINNING = b"POST /v1/"
+_CLOSE = b"connection: close\r\n"
+MAX_HEAD_BYTES = 4096  # longer ones are not plain
+MAX_HEADS = 1024  # remembered
+MAX_PENDING = 256  # unanswered requests of one connection that are looked at
+
+_NAMED = re.compile(rf"/v1/models/({MODEL_NAME.pattern})/score")
+_ODD = frozenset((b"expect", b"transfer-encoding", b"content-encoding", b"upgrade", b"trailer", b"te"))
+
+
+class Head(NamedTuple):
+    """What the head of a plain score request says."""
+
+    path: str
+    route: str  # as the metrics name it
+    name: str | None  # of the model
+    content_type: str
+    length: int  # of the body, bytes
+    headers: tuple[tuple[bytes, bytes], ...]
+    answered: Tally  # counts those that are answered with scores
+
+
+class ScoringProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, with plain score requests taken out of the stream between two others."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._front = cast(_Front, front := _front(self.app_state))
+        logged = self.config.access_log and self.access_log
+        self._fast = front is not None and not (logged or self.root_path or self.limit_concurrency)
+        self._in_message = False  # uvicorn's parser has seen a part of a request
+        self._beginning = b""  # of a head that may be a plain one's
+        self._head: Head | None = None  # of the request whose body is being received
+        self._body = bytearray()
+        self._started = 0.0
+        self._pending: deque[_Request] = deque()  # unanswered, in order
+        self._busy = False  # one of them takes the thread, and may take long
+        self._held: bytes | None = None
+        self._closing = False
+        self._answered = 0.0  # when the last answer left
+
+    def data_received(self, data: bytes) -> None:
+        if not self._fast or self._in_message or (self.cycle is not None and not self.cycle.response_complete):
+            super().data_received(data)
+        elif self._held is not None:
+            self._held += data
+        elif self._beginning:
+            data, self._beginning = self._beginning + data, b""
+            self._take(data)
+        else:
+            self._take(data)
+
+    def on_message_begin(self) -> None:
+        self._in_message = True
+        super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        self._in_message = False
+        super().on_message_complete()
+
+    def shutdown(self) -> None:
+        if self._pending or self._head is not None:
+            self._closing = True  # once they are answered
+        else:
+            super().shutdown()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._release()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        self._pending.clear()
+        self._held, self._head, self._beginning = None, None, b""
+
+    def timeout_keep_alive_handler(self) -> None:
+        """One timer serves many answers: when it comes too early for the last of them, it is set again."""
+        self.timeout_keep_alive_task = None
+        if self._pending or self._beginning or self._head is not None or self._held is not None:
+            return
+        left = self._answered + self.timeout_keep_alive - perf_counter()
+        if left > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _take(self, data: bytes) -> None:
+        """Take the plain score requests at the beginning of the data; what follows goes to uvicorn, or has to wait."""
+        front, pending, at = self._front, self._pending, 0
+        while at < len(data):
+            if (head := self._head) is None:
+                if self._closing:
+                    return  # the answers on their way are the connection's last
+                if self._busy or self.flow.write_paused or len(pending) >= MAX_PENDING:
+                    self._hold(data[at:])
+                    return
+                end = data.find(b"\r\n\r\n", at) + 4
+                if end < 4 and _may_begin(rest := data[at:]):
+                    self._beginning = rest
+                    return
+                head = front.heads.get(data[at:end]) or front.read(data[at:end])
+                if head is None or not (front.guard is allow or front.lets_pass(head)):
+                    self._hand_over(data[at:])
+                    return
+                self._started = perf_counter()
+                at, stop = end, end + head.length
+                if stop > len(data):
+                    self._head, self._body = head, bytearray(memoryview(data)[at:])
+                    return
+                self._ask(head, data[at:stop])
+                at = stop
+            else:
+                stop = at + head.length - len(self._body)
+                self._body += memoryview(data)[at:stop]
+                at = stop
+                if len(self._body) == head.length:
+                    body, self._head, self._body = self._body, None, bytearray()
+                    self._ask(head, body)
+
+    def _hand_over(self, data: bytes) -> None:
+        if self._pending:
+            self._hold(data)
+        else:
+            super().data_received(data)
+
+    def _hold(self, data: bytes) -> None:
+        self._held = data
+        self.flow.pause_reading()
+
+    def _release(self) -> None:
+        if (data := self._held) is not None and not self.transport.is_closing():
+            self._held = None
+            self.flow.resume_reading()
+            self._take(data)
+
+    def _ask(self, head: Head, body: bytes | bytearray) -> None:
+        """From here on the request is answered here, whatever becomes of it."""
+        request = _Request(self, head, self._started)
+        self._pending.append(request)
+        service = self._front.service
+        try:
+            if service.batcher.ask(service.registry.find(head.name), body, head.content_type, request):
+                self._busy = True
+        except Exception as error:
+            request.set_exception(error)
+
+    def _write(self, request: "_Request", begin: bytes, body: bytes, now: float) -> None:
+        """Write the answers at the front of the queue, of which this may be one."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        pending = self._pending
+        closing = self._closing and self._head is None
+        close = _CLOSE if closing and request is pending[-1] else b""
+        request.reply = b"%b%d\r\n%b\r\n%b" % (begin, len(body), close, body)
+        while pending and (reply := pending[0].reply) is not None:
+            del pending[0]
+            self.transport.write(reply)
+        if pending:
+            return
+        self._busy = False
+        if closing:
+            self.transport.close()
+            return
+        self._answered = now
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        if self._held is not None:
+            self._release()
+
+
+class _Request:
+    """One request that waits for its answer: what the batcher knows as a waiter."""
+
+    __slots__ = ("connection", "head", "reply", "started")
+
+    def __init__(self, connection: ScoringProtocol, head: Head, started: float) -> None:
+        self.connection, self.head, self.started = connection, head, started
+        self.reply: bytes | None = None
+
+    def set_result(self, body: bytes) -> None:
+        connection, now = self.connection, perf_counter()
+        self.head.answered.add(now - self.started)
+        front, headers = connection._front, connection.server_state.default_headers
+        connection._write(self, front.ok if headers is front.headers else front.renew(headers), body, now)
+
+    def set_exception(self, error: Exception) -> None:
+        connection, now = self.connection, perf_counter()
+        metrics = connection._front.service.metrics
+        refusal = refuse(error, "POST", self.head.path)
+        metrics.observe_rejection(refusal.reason)
+        metrics.observe_request(self.head.route, "POST", refusal.status, now - self.started)
+        begin = _begin(refusal.status, refusal.media_type, connection.server_state.default_headers)
+        connection._write(self, begin, refusal.body, now)
+
+
+class _Front:
+    """What the connections of one process share: the service, and the heads they know."""
+
+    def __init__(self, service: Service) -> None:
+        self.service, self.guard = service, service.guard
+        self.heads: dict[bytes, Head] = {}
+        self.headers: list[tuple[bytes, bytes]] = []  # uvicorn's own, of every answer
+        self.ok = _begin(200, wire.JSON, self.headers)
+
+    def read(self, data: bytes) -> Head | None:
+        """The head of a plain request, which is remembered."""
+        if (head := read_head(data, self.service)) is not None:
+            if len(self.heads) >= MAX_HEADS:
+                self.heads.clear()
+            self.heads[data] = head
+        return head
+
+    def lets_pass(self, head: Head) -> bool:
+        """Whether the guard does; if not, the app asks it again, and says so."""
+        try:
+            self.guard(head.path, head.headers)
+        except Exception:
+            return False
+        return True
+
+    def renew(self, headers: list[tuple[bytes, bytes]]) -> bytes:
+        """The beginning of an answer; once a second, since uvicorn's headers hold the date."""
+        self.headers, self.ok = headers, _begin(200, wire.JSON, headers)
+        return self.ok
+
+
+def _begin(status: int, content_type: str, headers: list[tuple[bytes, bytes]]) -> bytes:
+    """An answer up to its length, as uvicorn writes it."""
+    lines = [b"%b: %b\r\n" % header for header in (*headers, (b"content-type", content_type.encode()))]
+    return b"".join([STATUS_LINE[status], *lines, b"content-length: "])
+
+
+def _front(state: dict[str, Any]) -> _Front | None:
+    """Of the app that has put its service into the lifespan's state; None of any other."""
+    if isinstance(front := state.get("front"), _Front):
+        return front
+    if isinstance(service := state.get(STATE), Service):
+        front = state["front"] = _Front(service)
+        return front
+    return None
+
+
+def read_head(data: bytes, service: Service) -> Head | None:
+    """A request's head up to and with its empty line; None unless it is a plain score request's."""
+    if not data or len(data) > MAX_HEAD_BYTES:
+        return None
+    reader = _HeadReader()
+    parser = httptools.HttpRequestParser(reader)
+    try:
+        parser.feed_data(data)
+    except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        return None
+    plain = reader.complete and parser.get_method() == b"POST" and parser.get_http_version() == "1.1"
+    if not plain or parser.should_upgrade() or not parser.should_keep_alive():
+        return None
+    return _plain_head(reader.url, reader.headers, service)
+
+
+def _plain_head(url: bytes, headers: list[tuple[bytes, bytes]], service: Service) -> Head | None:
+    path = url.decode("latin-1")
+    name = found[1] if (found := _NAMED.fullmatch(path)) else None
+    if name is None and path != "/v1/score":
+        return None
+    values: dict[bytes, bytes] = {}
+    for header, value in headers:
+        if header in _ODD or (header in (b"content-type", b"content-length", b"connection") and header in values):
+            return None
+        values[header] = value
+    if values.get(b"connection", b"keep-alive").lower() != b"keep-alive":
+        return None
+    media_type = wire.media_type_of(values.get(b"content-type", b"").decode("latin-1"))
+    content_type = next((kind for kind in (wire.JSON, wire.RAW) if kind == media_type), None)
+    length = values.get(b"content-length", b"0")
+    if content_type is None or not length.isdigit() or len(length) > 15:
+        return None
+    if not 1 <= int(length) <= service.settings.max_body_bytes:
+        return None
+    route = "/v1/score" if name is None else "/v1/models/{name}/score"
+    answered = service.metrics.answers(route, "POST", 200)
+    return Head(path, route, name, content_type, int(length), tuple(headers), answered)
+
+
+def _may_begin(data: bytes) -> bool:
+    """Whether a plain request's head may begin with these bytes."""
+    return len(data) <= MAX_HEAD_BYTES and (data.startswith(_BEGINNING) or _BEGINNING.startswith(data))
+
+
+class _HeadReader:
+    """The parser's callbacks."""
+
+    def __init__(self) -> None:
+        self.url, self.complete = b"", False
+        self.headers: list[tuple[bytes, bytes]] = []
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        self.complete = True

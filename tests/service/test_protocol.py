@@ -1,0 +1,577 @@
+"""The fast path: it answers as the ordinary route does, byte by byte, in order, and leaves everything unusual to it."""
+
+import asyncio
+import itertools
+import json
+import random
+import re
+import socket
+import threading
+import time
+
+import httpx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from uvicorn.protocols.http import flow_control, httptools_impl
+
+from service.detector import Detector
+from service.errors import UnknownModel
+from service.protocol import ScoringProtocol, read_head
+from tests.artifacts import MIXED, NUMERIC, make_artifact, publish, sample_rows
+from tests.serving import Connection, serving
+
+PLAIN, RAW_ROW = b'{"rows":[[1,2,3,4]]}', np.array([[1, 2, 3, 4]], "<f4").tobytes()
+LIMITS = {"max_rows": 100, "max_body_bytes": 20_000, "inline_cells": 1000}
+
+
+def request(
+    body: bytes = PLAIN,
+    *headers: str,
+    path: str = "/v1/models/plain/score",
+    method: str = "POST",
+    kind: str | None = "application/json",
+    length: int | None = -1,
+    version: str = "1.1",
+) -> bytes:
+    lines = [f"{method} {path} HTTP/{version}", "Host: x", *headers]
+    if kind is not None:
+        lines.append(f"Content-Type: {kind}")
+    if length is not None:
+        lines.append(f"Content-Length: {len(body) if length == -1 else length}")
+    return "\r\n".join((*lines, "", "")).encode("latin-1") + body
+
+
+def rows(*values: object) -> bytes:
+    return json.dumps({"rows": values}).encode()
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """Clients of two servers of the same models: one answers by the ordinary route, one by the fast path."""
+    folder = tmp_path_factory.mktemp("models")
+    publish(folder, "plain", make_artifact())
+    publish(folder, "mixed", make_artifact(MIXED))
+    with serving(folder, **LIMITS) as ordinary, serving(folder, fast=True, **LIMITS) as fast:
+        yield ordinary, fast
+
+
+@pytest.fixture
+def fast(both):
+    return both[1]
+
+
+@pytest.fixture
+def service(fast):
+    """The parts of the fast server."""
+    return fast.server.lifespan.state["service"]
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """The requests that uvicorn's parser gets to see."""
+    seen = []
+    begin = ScoringProtocol.on_message_begin
+    monkeypatch.setattr(ScoringProtocol, "on_message_begin", lambda self: (seen.append(self), begin(self))[1])
+    return seen
+
+
+def everything(client: httpx.Client, data: bytes) -> bytes:
+    """All that comes back for these bytes and a last request that closes the connection; the date left out."""
+    with Connection(client) as connection:
+        connection.send(
+            data + request(b"", "Connection: close", method="GET", path="/health/live", kind=None, length=None)
+        )
+        return comparable(re.sub(rb"date: [^\r]*\r\n", b"", connection.rest()))
+
+
+def comparable(answer: bytes) -> bytes:
+    """Without what differs from app to app: the order in which Litestar names the methods of a route."""
+    return answer.replace(b"POST, OPTIONS", b"OPTIONS, POST")
+
+
+VALID = {
+    "one row": request(),
+    "several rows": request(rows([1, 2, 3, 4], [0, None, 0, 0], [5, 6, 7.5, 8e3])),
+    "a gap": request(rows([None, 2, 3, 4])),
+    "objects": request(rows({"a": 1, "b": 2, "c": 3, "d": 4})),
+    "white space": request(b' { "rows" : [ [ 1 , 2 , 3 , 4 ] ] } \n'),
+    "a hundred rows": request(rows(*[[1.25, 2, 3, n] for n in range(100)])),
+    "float32": request(RAW_ROW, kind="application/octet-stream"),
+    "float32, a hundred rows": request(RAW_ROW * 100, kind="application/octet-stream"),
+    "categories": request(rows([1.5, True, "south", 2], [1.5, False, "east", None]), path="/v1/models/mixed/score"),
+    "rows twice": request(b'{"rows":[[1,2,3,4]],"rows":[[4,3,2,1]]}'),
+    "a type with parameters": request(kind="Application/JSON; charset=utf-8"),
+    "keep-alive": request(PLAIN, "Connection: Keep-Alive"),
+    "headers that mean nothing here": request(PLAIN, "Accept: text/html", "Accept-Encoding: gzip", "Cookie: a=b", "X-Y: ü"),
+}  # fmt: skip
+
+INVALID = {
+    "no json": request(b"{"),
+    "an empty object": request(b"{}"),
+    "no rows": request(rows()),
+    "a row too short": request(rows([1, 2, 3])),
+    "a row too long, one too short": request(rows([1, 2, 3, 4, 5], [1, 2, 3])),
+    "a string": request(rows([1, 2, 3, "x"])),
+    "a boolean": request(rows([1, 2, 3, True])),
+    "beyond float32": request(rows([1, 2, 3, 1e39])),
+    "beyond any float": request(b'{"rows":[[1,2,3,1e999]]}'),
+    "NaN": request(b'{"rows":[[1,2,3,NaN]]}'),
+    "mostly gaps": request(rows([1, None, None, None])),
+    "a score beyond float32": request(rows([3e38, -3e38, 3e38, 0])),
+    "one score beyond float32 of several": request(rows([1, 2, 3, 4], [3e38, -3e38, 3e38, 0])),
+    "too many rows": request(rows(*[[1, 2, 3, 4]] * 101)),
+    "another field": request(b'{"rows":[[1,2,3,4]],"x":1}'),
+    "something behind": request(PLAIN + b"x"),
+    "no utf-8": request(b'{"rows":[["\xff",2,3,4]]}'),
+    "half a float32": request(RAW_ROW[:-1], kind="application/octet-stream"),
+    "float32 infinity": request(np.array([np.inf] * 4, "<f4").tobytes(), kind="application/octet-stream"),
+    "an unknown model": request(path="/v1/models/nobody/score"),
+    "no name where there are two": request(path="/v1/score"),
+    "an unknown model and no json": request(b"{", path="/v1/models/nobody/score"),
+}  # fmt: skip
+
+ODD = {
+    "an empty body": request(b""),
+    "no length": request(b"", length=None),
+    "no type": request(kind=None),
+    "another type": request(kind="text/plain"),
+    "compressed": request(PLAIN, "Content-Encoding: gzip"),
+    "not compressed, and said so": request(PLAIN, "Content-Encoding: identity"),
+    "too large": request(b" " * 20_001),
+    "a query": request(path="/v1/models/plain/score?x=1"),
+    "an encoded path": request(path="/v1/models/%70lain/score"),
+    "an encoded slash": request(path="/v1/models%2Fplain/score"),
+    "a slash behind": request(path="/v1/models/plain/score/"),
+    "two slashes": request(path="//v1/models/plain/score"),
+    "dots": request(path="/v1/models/x/../plain/score"),
+    "a whole url": request(path="http://x/v1/models/plain/score"),
+    "a name that can be none": request(path="/v1/models/PLAIN/score"),
+    "another route": request(path="/v1/models/plain/explain"),
+    "another method": request(b"", method="GET", kind=None, length=None),
+    "put": request(method="PUT"),
+    "in chunks": request(b"14\r\n" + PLAIN + b"\r\n0\r\n\r\n", "Transfer-Encoding: chunked", length=None),
+    "in chunks with a trailer": request(b"14\r\n" + PLAIN + b"\r\n0\r\nX: y\r\n\r\n", "Transfer-Encoding: chunked", length=None),
+    "an upgrade to nothing known": request(PLAIN, "TE: trailers"),
+    "two types": request(PLAIN, "Content-Type: text/plain"),
+    "a long head": request(PLAIN, "X: " + "y" * 9000),
+}  # fmt: skip
+
+CLOSING = {
+    "two lengths": request(PLAIN, "Content-Length: 3"),
+    "two lengths that agree": request(PLAIN, f"Content-Length: {len(PLAIN)}"),
+    "a length and chunks": request(b"14\r\n" + PLAIN + b"\r\n0\r\n\r\n", "Transfer-Encoding: chunked"),
+    "chunks said in another way": request(PLAIN, "Transfer-Encoding: xchunked"),
+    "a folded header": request(PLAIN, "X: y\r\n z"),
+    "a header with a space before its colon": request(PLAIN, "X : y"),
+    "a header with a null": request(PLAIN, "X: \0"),
+    "a bare line feed": request().replace(b"\r\n", b"\n", 1),
+    "a negative length": request(length=-2),
+    "a length with a sign": request(PLAIN, f"Content-Length: +{len(PLAIN)}", length=None),
+    "a length beyond all": request(length=10**20),
+    "version 1.0": request(version="1.0"),
+    "version 2.0": request(version="2.0"),
+    "no version": b"POST /v1/models/plain/score\r\n\r\n",
+    "close": request(PLAIN, "Connection: close"),
+    "close and keep-alive": request(PLAIN, "Connection: keep-alive, close"),
+    "garbage": bytes(range(256)) * 20,
+    "the beginning of http/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "a connection to elsewhere": b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("data", [*VALID.values()], ids=[*VALID])
+def test_a_plain_request_is_answered_as_by_the_ordinary_route_and_without_it(both, data, taken):
+    expected, got = (everything(client, data) for client in both)
+    assert got == expected
+    assert got.startswith(b"HTTP/1.1 200 OK\r\nserver: uvicorn\r\ncontent-type: application/json\r\ncontent-length: ")
+    assert len(taken) == 1  # the last, that everything() adds
+
+
+@pytest.mark.parametrize("data", [*INVALID.values()], ids=[*INVALID])
+def test_what_is_wrong_with_a_body_is_said_in_the_same_words(both, data, taken):
+    expected, got = (everything(client, data) for client in both)
+    assert got == expected
+    assert got.startswith(b"HTTP/1.1 4")
+    assert b"\r\ncontent-type: application/problem+json\r\n" in got
+    assert len(taken) == 1
+
+
+@pytest.mark.parametrize("data", [*ODD.values(), *CLOSING.values()], ids=[*ODD, *CLOSING])
+def test_everything_else_is_left_to_uvicorn_and_the_app(both, data, taken):
+    expected, got = (everything(client, data) for client in both)
+    assert got == expected
+    assert got.startswith(b"HTTP/1.1 ")
+    assert taken or got.startswith((b"HTTP/1.1 400", b"HTTP/1.1 200"))
+
+
+def test_what_follows_a_body_is_another_request(fast):
+    assert re.findall(rb"HTTP/1.1 \d+", everything(fast, request(PLAIN + b"garbage", length=len(PLAIN)))) == [
+        b"HTTP/1.1 200",
+        b"HTTP/1.1 400",
+    ]
+
+
+def test_expect_continue_and_head_are_as_they_are(both):
+    for client in both:
+        with Connection(client) as connection:
+            connection.send(request(b"", "Expect: 100-continue", length=len(PLAIN)))
+            assert connection.answer()[0] == 100
+            connection.send(PLAIN)
+            assert connection.answer()[0] == 200
+            connection.send(request(b"", method="HEAD", kind=None, length=None))
+            assert connection.answer(body=False)[0] == 405
+
+
+CELL = st.none() | st.floats(-1e39, 1e39) | st.integers(-(2**70), 2**70) | st.booleans() | st.text(max_size=3)
+ROW = st.lists(st.floats(-1e3, 1e3), min_size=4, max_size=4) | st.lists(CELL, max_size=6)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(ROW, max_size=20), st.sampled_from([None, 1]), st.binary(max_size=3), st.integers(0, 10_000))
+def test_any_body_gets_the_same_answer(both, sent, indent, noise, place):
+    body = json.dumps({"rows": sent}, indent=indent).encode()
+    place %= len(body)
+    for each in (body, body[:place] + noise + body[place + 1 :]):
+        expected, got = (everything(client, request(each) if each else b"") for client in both)
+        assert got == expected
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.binary(max_size=200))
+def test_any_float32_body_gets_the_same_answer(both, body):
+    data = request(body, kind="application/octet-stream")
+    expected, got = (everything(client, data) for client in both)
+    assert got == expected
+
+
+def test_the_answers_hold_no_more_and_no_less_than_the_scores(fast):
+    rows_ND = sample_rows(NUMERIC, 60, seed=1)
+    detector = Detector.from_bytes(make_artifact())
+    for count in (1, 2, 15, 16, 17, 60):
+        answer = fast.post("/v1/models/plain/score", json={"rows": rows_ND[:count].tolist()}).json()
+        np.testing.assert_allclose(answer["score"], detector.score(rows_ND[:count]).score, rtol=1e-6)
+        assert answer["is_anomaly"] == [score > answer["threshold"] for score in answer["score"]]
+
+
+class TestOneConnection:
+    @pytest.mark.parametrize("name", ["one row", "a row too short", "categories"])
+    def test_a_request_may_come_in_two_parts_cut_anywhere(self, fast, name):
+        data = {**VALID, **INVALID}[name]
+        with Connection(fast) as connection:
+            connection.send(data)
+            expected = connection.answer()
+            for cut in range(1, len(data)):
+                connection.send(data[:cut], data[cut:], pause_seconds=0.001)
+                status, headers, body = connection.answer()
+                assert (status, body, headers.keys()) == (expected[0], expected[2], expected[1].keys())
+
+    def test_a_request_may_come_byte_by_byte(self, fast):
+        with Connection(fast) as connection:
+            for data in (VALID["several rows"], ODD["in chunks"], VALID["one row"]):
+                connection.send(*(data[i : i + 1] for i in range(len(data))), pause_seconds=0.0005)
+                assert connection.answer()[0] == 200
+
+    @pytest.mark.parametrize("seed", range(6))
+    def test_requests_sent_at_once_are_answered_in_order_whoever_answers_them(self, both, seed):
+        """Plain, wrong, large and odd ones mixed, of two models, cut into arbitrary parts."""
+        draw = random.Random(seed)
+        kinds = [*VALID.values(), *INVALID.values(), *ODD.values()]
+        sent = draw.choices(kinds, k=60)
+        sent += [request(rows([n, 1, 2, 3])) for n in range(20)]
+        draw.shuffle(sent)
+        expected = [everything(both[0], data) for data in sent]
+        last = everything(both[1], b"")
+        data = b"".join(sent)
+        cuts = sorted(draw.sample(range(len(data)), 30))
+        with Connection(both[1]) as connection:
+            writer = threading.Thread(
+                target=connection.send,
+                args=[data[a:b] for a, b in itertools.pairwise([0, *cuts, len(data)])],
+                kwargs={"pause_seconds": 0.002},
+            )
+            writer.start()
+            for each in expected:
+                status, headers, body = connection.answer()
+                del headers["date"]
+                head, _, text = each.removesuffix(last).partition(b"\r\n\r\n")
+                lines = head.decode().split("\r\n")
+                assert (status, comparable(body)) == (int(lines[0].split()[1]), text)
+                got = "\r\n".join(f"{name}: {value}" for name, value in headers.items())
+                assert comparable(got.encode()).decode().split("\r\n") == lines[1:]
+            writer.join()
+
+    def test_a_client_that_reads_nothing_is_not_read_from_for_ever_and_loses_nothing(self, fast):
+        with Connection(fast) as connection:
+            connection.socket.settimeout(1)
+            data, sent = request(rows(*[[1, 2, 3, 4]] * 50)), 0
+            block = data * 50
+            with pytest.raises(TimeoutError):  # noqa: PT012  it is which of them blocks that is not known
+                while sent < 200 * 2**20:
+                    sent += connection.socket.send(block[sent % len(block) :])
+            assert sent < 100 * 2**20
+            connection.socket.settimeout(20)
+            for _ in range(sent // len(data)):
+                assert connection.answer()[0] == 200
+
+    def test_a_client_may_go_at_any_moment(self, fast, caplog):
+        data = request() + request(rows(*[[1, 2, 3, 4]] * 100)) + request(b"{") + request()
+        for cut in range(1, len(data), 37):
+            with Connection(fast) as connection:
+                connection.send(data[:cut])
+                if cut % 2:  # a reset in place of a good-bye
+                    connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        assert fast.post("/v1/models/plain/score", json={"rows": [[1, 2, 3, 4]]}).is_success
+        assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+    def test_an_idle_one_is_closed_after_the_timeout_and_a_busy_one_is_not(self, models):
+        with (
+            serving(models, fast=True, server_options={"timeout_keep_alive": 1}) as client,
+            Connection(client) as connection,
+        ):
+            started = time.monotonic()
+            for _ in range(8):
+                connection.send(request())
+                assert connection.answer()[0] == 200
+                time.sleep(0.2)
+            last = time.monotonic()
+            assert last - started > 1.5
+            assert connection.rest() == b""
+            assert 0.5 < time.monotonic() - last < 3
+            with Connection(client) as slow:
+                slow.send(request()[:-5])
+                time.sleep(1.5)
+                slow.send(request()[-5:])
+                assert slow.answer()[0] == 200
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """The sizes of the batches, and a gate that a run of more than `gate.rows` rows waits for."""
+    score, sizes = Detector.score, []
+    gate = threading.Event()
+    gate.set()
+
+    def watched_score(self, rows_ND):
+        sizes.append(len(rows_ND))
+        gate.wait(10)
+        return score(self, rows_ND)
+
+    monkeypatch.setattr(Detector, "score", watched_score)
+    return sizes, gate
+
+
+class TestOneTurn:
+    def test_requests_of_one_connection_are_one_run(self, models, watched):
+        with serving(models, fast=True) as client, Connection(client) as connection:
+            watched[0].clear()
+            connection.send(request() * 20)
+            for _ in range(20):
+                assert connection.answer()[0] == 200
+        assert watched[0] == [20]
+
+    def test_requests_of_many_connections_are_one_run(self, models, watched):
+        sizes, gate = watched
+        with serving(models, fast=True) as client:
+            connections = [Connection(client) for _ in range(10)]
+            for connection in connections:  # accepted
+                connection.send(request())
+                connection.answer()
+            sizes.clear()
+            gate.clear()
+            connections[0].send(request(rows([9, 9, 9, 9])))
+            while not sizes:
+                time.sleep(0.01)
+            for n, connection in enumerate(connections[1:]):
+                connection.send(request(rows([n, 0, 0, 0])))
+            time.sleep(0.2)
+            gate.set()
+            scores = [json.loads(connection.answer()[2])["score"][0] for connection in connections]
+            for connection in connections:
+                connection.socket.close()
+        assert sizes == [1, 9]
+        expected = Detector.from_bytes(make_artifact()).score(
+            np.array([[9, 9, 9, 9], *[[n, 0, 0, 0] for n in range(9)]], np.float32)
+        )
+        np.testing.assert_allclose(scores, expected.score, rtol=1e-5)
+
+    @pytest.mark.parametrize("inline_cells", [8192, 0])
+    def test_an_exception_answers_everyone_who_waits(self, models, monkeypatch, caplog, inline_cells):
+        def broken(*_: object):
+            raise ZeroDivisionError("secret detail")
+
+        with serving(models, fast=True, inline_cells=inline_cells) as client, Connection(client) as connection:
+            with monkeypatch.context() as patch:
+                patch.setattr(Detector, "score", broken)
+                connection.send(request() * 5 + request(path="/v1/models/mixed/score", body=rows([1, True, "west", 0])))
+                answers = [connection.answer() for _ in range(6)]
+            connection.send(request())
+            assert connection.answer()[0] == 200
+            metrics = client.get("/metrics").text
+        for status, headers, body in answers:
+            assert (status, headers["content-type"]) == (500, "application/problem+json")
+            assert b"secret" not in body
+        assert "ZeroDivisionError: secret detail" in caplog.text
+        assert 'hourglass_rejections_total{reason="internal"} 6.0' in metrics
+
+    def test_a_large_body_keeps_nobody_else_waiting(self, models, watched):
+        _, gate = watched
+        with (
+            serving(models, fast=True, inline_cells=100) as client,
+            Connection(client) as large,
+            Connection(client) as small,
+        ):
+            gate.clear()
+            threading.Timer(0.5, gate.set).start()
+            large.send(request(rows(*[[1, 2, 3, 4]] * 90)) + request())
+            time.sleep(0.1)
+            small.send(request(b"{") + request(b"", method="GET", path="/health/live", kind=None, length=None))
+            assert small.answer()[0] == 400
+            assert small.answer()[0] == 200
+            assert not gate.is_set()
+            assert len(json.loads(large.answer()[2])["score"]) == 90
+            assert len(json.loads(large.answer()[2])["score"]) == 1
+
+
+class TestStopping:
+    def test_what_is_in_flight_is_answered_and_the_connection_is_closed(self, models, watched):
+        _, gate = watched
+        with (
+            serving(models, fast=True, inline_cells=100) as client,
+            Connection(client) as busy,
+            Connection(client) as half,
+        ):
+            gate.clear()
+            busy.send(request(rows(*[[1, 2, 3, 4]] * 90)))
+            half.send(request()[:-5])
+            time.sleep(0.2)
+            client.server.should_exit = True
+            time.sleep(0.3)
+            half.send(request()[-5:])
+            gate.set()
+            for connection in (busy, half):
+                status, headers, _ = connection.answer()
+                assert (status, headers["connection"]) == (200, "close")
+                assert connection.rest() == b""
+
+    def test_of_several_in_flight_only_the_last_says_close(self, models, watched):
+        _, gate = watched
+        with serving(models, fast=True, inline_cells=0) as client, Connection(client) as connection:
+            gate.clear()
+            connection.send(request(RAW_ROW, kind="application/octet-stream"))
+            connection.send(request(b"{", path="/v1/models/nobody/score"))
+            time.sleep(0.2)
+            client.server.should_exit = True
+            time.sleep(0.3)
+            gate.set()
+            answers = [connection.answer()]
+            assert connection.rest() == b""
+        assert [headers.get("connection") for _, headers, _ in answers] == ["close"]
+
+
+def test_both_ways_count_the_same(models):
+    counted = []
+    for fast in (False, True):
+        with serving(models, fast=fast, **LIMITS) as client:
+            for data in (*VALID.values(), *INVALID.values(), *ODD.values()):
+                with Connection(client) as connection:
+                    connection.send(data)
+                    connection.answer()
+            lines = client.get("/metrics").text.splitlines()
+        volatile = ("_seconds_sum", "_seconds_bucket", "process_", "python_")
+        counted.append([line for line in lines if not any(word in line for word in volatile)])
+    assert counted[1] == counted[0]
+    assert 'hourglass_rejections_total{reason="too_many_rows"} 1.0' in counted[1]
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_guard_is_asked_before_anything_is_done_on_both_ways(models, fast):
+    asked = []
+
+    def guard(path, headers):
+        asked.append(path)
+        if path.startswith("/v1/") and (b"x-key", b"right") not in headers:
+            raise UnknownModel("nobody is served here")
+
+    with serving(models, fast=fast, guard=guard) as client, Connection(client) as connection:
+        for _ in range(2):
+            connection.send(request(PLAIN, "X-Key: wrong") + request(PLAIN, "X-Key: right") + request(b"{"))
+            statuses = [
+                (status, json.loads(body).get("detail")) for status, _, body in (connection.answer() for _ in range(3))
+            ]
+            assert statuses == [(404, "nobody is served here"), (200, None), (404, "nobody is served here")]
+        assert client.get("/v1/models").status_code == 404
+        assert client.get("/health/live").status_code == 200
+        assert 'reason="model"} 5.0' in client.get("/metrics").text
+    assert {"/v1/models/plain/score", "/v1/models", "/health/live"} <= set(asked)
+
+
+def test_an_access_log_has_every_request(models, caplog):
+    with (
+        caplog.at_level("INFO", "uvicorn.access"),
+        serving(models, fast=True, server_options={"access_log": True}) as client,
+    ):
+        assert client.post("/v1/models/plain/score", json={"rows": [[1, 2, 3, 4]]}).is_success
+    assert '"POST /v1/models/plain/score HTTP/1.1" 200' in caplog.text
+
+
+def test_behind_another_root_path_the_app_answers(models, taken):
+    with serving(models, fast=True, server_options={"root_path": "/x"}) as client:
+        client.post("/v1/models/plain/score", json={"rows": [[1, 2, 3, 4]]})
+    assert len(taken) == 1
+
+
+def test_another_app_is_served_as_by_uvicorn():
+    async def app(scope, receive, send):
+        assert scope["type"] == "http"
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    import uvicorn
+
+    async def ask():
+        server = uvicorn.Server(
+            uvicorn.Config(app, port=0, http=ScoringProtocol, log_config=None, access_log=False, lifespan="off")
+        )
+        serving = asyncio.create_task(server.serve())
+        while not server.started:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        reader, writer = await asyncio.open_connection(*server.servers[0].sockets[0].getsockname())
+        writer.write(request())
+        line = await reader.readline()
+        writer.close()
+        server.should_exit = True
+        await serving
+        return line
+
+    assert asyncio.run(ask()) == b"HTTP/1.1 204 No Content\r\n"
+
+
+@pytest.mark.parametrize("data", [*VALID.values(), *INVALID.values()], ids=[*VALID, *INVALID])
+def test_the_head_of_a_plain_request_is_read(data, service):
+    head, _, body = data.partition(b"\r\n\r\n")
+    read = read_head(head + b"\r\n\r\n", service)
+    assert (read.length, read.route.rpartition("/")[2]) == (len(body), "score")
+
+
+@pytest.mark.parametrize("data", [*ODD.values(), *CLOSING.values()], ids=[*ODD, *CLOSING])
+def test_the_head_of_any_other_is_not(data, service):
+    head = data.partition(b"\r\n\r\n")[0]
+    assert read_head(head + b"\r\n\r\n", service) is None
+
+
+def test_uvicorn_has_the_inside_that_the_fast_path_is_built_on():
+    """When this fails after an update of uvicorn, read the whole of its httptools_impl.py before the pin is moved."""
+    names = {
+        "app_state", "access_log", "root_path", "limit_concurrency", "cycle", "flow", "loop", "server_state", "transport",
+        "timeout_keep_alive", "timeout_keep_alive_task", "pipeline",
+    }  # fmt: skip
+    code = httptools_impl.HttpToolsProtocol.__init__.__code__
+    assert names <= {*code.co_names}
+    for method in ("data_received", "on_message_begin", "on_message_complete", "shutdown", "resume_writing",
+                   "connection_lost", "timeout_keep_alive_handler", "_unset_keepalive_if_required"):  # fmt: skip
+        assert callable(getattr(httptools_impl.HttpToolsProtocol, method))
+    assert "response_complete" in httptools_impl.RequestResponseCycle.__init__.__code__.co_names
+    assert {"read_paused", "write_paused"} <= {*flow_control.FlowControl.__init__.__code__.co_names}
+    assert httptools_impl.STATUS_LINE[200] == b"HTTP/1.1 200 OK\r\n"

@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument(
         "--variant", help="instead of a preset: a member of the family, or auto to fit all and publish the best"
     )
-    memory = "how many averages of training rows the model remembers in each view; 0 keeps none in the file"
+    memory = "how many averages of training rows the model remembers; 0: no average of rows, of no kind, is in the file"
     fit.add_argument("--memory", type=int, metavar="N", help=memory)
     fit.set_defaults(run=_fit)
 

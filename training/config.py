@@ -77,7 +77,7 @@ def load_config(path: Path | None, flags: dict[str, Any]) -> RunConfig:
     """A TOML file, if any, overridden by flags; RunError names the field that is wrong.
 
     `preset`, in the file or as a flag, stands for the model it names, and fields under [model] override its own. The flags `variant`,
-    `epochs` and `memory` stand for model.variant, model.fit.epochs and model.memory.
+    `epochs` and `memory` stand for model.variant, model.fit.epochs and model.memory; a memory of 0 is no mixture either.
     """
     values = _read(path) if path else {}
     flags = dict(flags)
@@ -170,6 +170,8 @@ def _complete(name: str, model: dict[str, Any], epochs: int | None, memory: int 
             having = [variant for variant, config in VARIANTS.items() if "memory" in config.__struct_fields__]
             raise ValueError(f"memory is for {', '.join(having)}, which remembers rows; {_variant(name)} does not")
         given["memory"] = memory
+        if not memory:
+            given["components"] = 0  # the mixture is made of averages of rows as well
     return {**base, **model, **given}
 
 

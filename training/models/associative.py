@@ -194,8 +194,9 @@ class Associative(Member):
         self.projection_EK.copy_(_principal_components(values_VNE[0], self.projection_EK.shape[1]))
         generator = torch.Generator().manual_seed(seed)
         self._remember(fit_rows, generator, fit_metrics=True)
-        values_NJ, observed_NJ = self._together(values_VNE, observed_NE, self._guess(values_VNE, observed_NE))
         if self.ridge is not None:
+            filled_VNE = self._fill(values_VNE, observed_NE, self._guess(values_VNE, observed_NE))
+            values_NJ, observed_NJ = _together(filled_VNE), observed_NE.repeat(1, len(values_VNE))
             self.ridge.fit(values_NJ.clamp(-LIMIT, LIMIT), observed_NJ, generator)
         self._read_tails(held_out, generator)
 
@@ -215,7 +216,7 @@ class Associative(Member):
             self.recalled_CE = cluster_means(rows.values_NE, observed_NE, clusters[0], int(clusters[0].max()) + 1)
         if not self.config.memory:
             return
-        values_NJ, _ = self._together(values_VNE, observed_NE, self._guess(values_VNE, observed_NE))
+        values_NJ = _together(self._fill(values_VNE, observed_NE, self._guess(values_VNE, observed_NE)))
         self.memories = nn.ModuleList()
         for power, metric in zip(self.config.metrics, self.metrics, strict=True):
             if fit_metrics:
@@ -235,32 +236,30 @@ class Associative(Member):
             hidden_ND = (torch.rand(rows.observed_ND.shape, generator=generator) < rate).float()
             left_N1 = (rows.observed_ND * (1 - hidden_ND)).sum(dim=1, keepdim=True)
             hidden = hide(rows, torch.where(left_N1 > 0, hidden_ND, 0.0), self.encoding)
-            readings.append([self.read(part) for part in split(hidden, PART)])
+            readings.append([(self.read(part), self._missing(part)) for part in split(hidden, PART)])
             rates.append(self._missing(hidden).mean())
-        levels_RNH = torch.stack([torch.cat([self._levels(part) for part in parts]) for parts in readings])
-        rates_R = torch.stack(rates)
-        self.tails.fit(levels_RNH, rates_R)
-        joint_RN1 = []
-        for (reading, *_), levels_NH, rate in zip(readings, levels_RNH, rates_R, strict=True):
-            joint_RN1.append(self._join(reading, self.tails(levels_NH, rate.expand(len(levels_NH), 1)))[0])
-        self.gaps.fit(torch.log(torch.stack(joint_RN1)), rates_R)
+        levels_RNH = torch.stack([torch.cat([self._levels(part) for part, _ in parts]) for parts in readings])
+        self.tails.fit(levels_RNH, torch.stack(rates))
+        joint_RN1 = torch.stack([torch.cat([self._join(*part)[0] for part in parts]) for parts in readings])
+        self.gaps.fit(torch.log(joint_RN1), torch.stack(rates))
 
     def read(self, encoded: Encoded) -> Reading:
         """The heads: every view's network at every level, every view's mixture, the ridge, the memories; and what was expected."""
         values_VNE, observed_NE = self.views(encoded)
         rescale_N1 = values_VNE.shape[2] / observed_NE.sum(dim=1, keepdim=True).clamp_min(1.0)
+        guesses = self._guess(values_VNE, observed_NE)
+        filled_VNE = self._fill(values_VNE, observed_NE, guesses)
         heads: list[Head] = []
         residual_VNE = values_VNE
         for level in self.config.levels:
-            residual_VNE = self._residual(values_VNE, observed_NE, encoded.observed_ND, level)
+            residual_VNE = self._residual(filled_VNE, observed_NE, encoded.observed_ND, level)
             heads += [_error(residual_NE, observed_NE, rescale_N1) for residual_NE in residual_VNE]
         for i, level in enumerate(self.config.whitened_levels):
-            residual_VNE = self._residual(values_VNE, observed_NE, encoded.observed_ND, level)
+            residual_VNE = self._residual(filled_VNE, observed_NE, encoded.observed_ND, level)
             for v, residual_NE in enumerate(residual_VNE):
                 heads.append(_error(self.whitenings[i * len(residual_VNE) + v](residual_NE), observed_NE, rescale_N1))
-        guesses = self._guess(values_VNE, observed_NE)
         heads += [Head(guess.surprise_N, guess.parts_NE, 1.0) for guess in guesses]
-        values_NJ, observed_NJ = self._together(values_VNE, observed_NE, guesses)
+        values_NJ, observed_NJ = _together(filled_VNE), observed_NE.repeat(1, len(values_VNE))
         views = len(values_VNE)
         if self.ridge is not None:
             clipped_NJ = values_NJ.clamp(-LIMIT, LIMIT)
@@ -276,14 +275,15 @@ class Associative(Member):
             return Reading(heads, weights_NC @ self.recalled_CE, weights_NC)
         return Reading(heads, self._expected(values_VNE, residual_VNE), values_VNE[0] @ self.projection_EK)
 
-    def _join(self, reading: Reading, rarity_NH: Tensor) -> tuple[Tensor, Tensor]:
+    def _join(self, reading: Reading, missing_N1: Tensor) -> tuple[Tensor, Tensor]:
         """Minus the log of the weighted harmonic mean of the heads' shares (Wilson, PNAS 116, 2019) [N, 1], and each head's part in it.
 
         It listens to the head that finds a row rarest, as far as the others leave room: one head alone among many is heard.
         """
-        weights_H = torch.tensor([head.weight for head in reading.heads])
+        rarity_NH = self.tails(self._levels(reading), missing_N1)
         most_N1 = rarity_NH.amax(dim=1, keepdim=True)
-        odds_NH = torch.exp(rarity_NH - most_N1) * (weights_H / weights_H.sum())
+        weights_NH = torch.tensor([head.weight for head in reading.heads]) * self.tails.gaps.worth(missing_N1)
+        odds_NH = torch.exp(rarity_NH - most_N1) * weights_NH / weights_NH.sum(dim=1, keepdim=True)
         total_N1 = odds_NH.sum(dim=1, keepdim=True)
         return most_N1 + torch.log(total_N1), odds_NH / total_N1
 
@@ -297,7 +297,7 @@ class Associative(Member):
     def assess(self, encoded: Encoded) -> Assessment:
         reading = self.read(encoded)
         missing_N1 = self._missing(encoded)
-        joint_N1, share_NH = self._join(reading, self.tails(self._levels(reading), missing_N1))
+        joint_N1, share_NH = self._join(reading, missing_N1)
         score_N1 = torch.exp(self.gaps(torch.log(joint_N1), missing_N1))
         parts_ND = torch.zeros_like(encoded.observed_ND)
         for h, head in enumerate(reading.heads):
@@ -309,19 +309,17 @@ class Associative(Member):
     def _guess(self, values_VNE: Tensor, observed_NE: Tensor) -> list[Guess]:
         return [mixture(values_NE, observed_NE) for values_NE, mixture in zip(values_VNE, self.mixtures, strict=False)]
 
-    def _together(self, values_VNE: Tensor, observed_NE: Tensor, guesses: list[Guess]) -> tuple[Tensor, Tensor]:
-        """All views side by side [N, J], missing cells as the mixture expects them (without one: the mean), and the mask."""
-        filled = [
-            values_NE + (1 - observed_NE) * guess.expected_NE
-            for values_NE, guess in zip(values_VNE, guesses, strict=False)
-        ]
-        return torch.cat(filled or list(values_VNE), dim=1), observed_NE.repeat(1, len(values_VNE))
+    def _fill(self, values_VNE: Tensor, observed_NE: Tensor, guesses: list[Guess]) -> Tensor:
+        """Missing cells as the mixture expects them; without one, the mean."""
+        if not guesses:
+            return values_VNE
+        return values_VNE + (1 - observed_NE) * torch.stack([guess.expected_NE for guess in guesses])
 
     def _expected(self, values_VNE: Tensor, residual_VNE: Tensor) -> Tensor:
         """[N, E] encoded: what the network, or else the ridge, makes of rows in the first view."""
         if self.ridge is None:
             return self.views.encoded(values_VNE[0] - residual_VNE[0])
-        joint_NJ = torch.cat(list(values_VNE), dim=1).clamp(-LIMIT, LIMIT)
+        joint_NJ = _together(values_VNE).clamp(-LIMIT, LIMIT)
         return self.views.encoded(self.ridge(joint_NJ)[:, : values_VNE.shape[2]])
 
     def _outputs(self, expected_NE: Tensor) -> Tensor:
@@ -361,6 +359,11 @@ class Layer(nn.Module):
 
     def forward(self, values_VNI: Tensor) -> Tensor:
         return torch.bmm(values_VNI, self.weight_VIO) + self.bias_V1O
+
+
+def _together(values_VNE: Tensor) -> Tensor:
+    """[N, J] all views side by side."""
+    return torch.cat(list(values_VNE), dim=1)
 
 
 def _error(residual_NE: Tensor, observed_NE: Tensor, rescale_N1: Tensor) -> Head:

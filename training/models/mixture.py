@@ -44,12 +44,13 @@ class Mixture(nn.Module):
 
     def forward(self, values_NE: Tensor, observed_NE: Tensor) -> Guess:
         values_NE = values_NE.clamp(-LIMIT, LIMIT)
-        # squared distances and log-determinants of the observed columns, as products with the values, their squares and the mask
-        constant_CE = self.mean_CE.square() * self.precision_CE - torch.log(self.precision_CE)
-        linear_CE = -2 * self.mean_CE * self.precision_CE
-        inputs_NI = torch.cat([values_NE.square(), values_NE, observed_NE], dim=1)
-        weights_IC = -0.5 * torch.cat([self.precision_CE, linear_CE, constant_CE], dim=1).T
-        logits_NC = inputs_NI @ weights_IC + self.log_weight_C
+        # squared distances and log-determinants of the observed columns, as products with the values, their squares and the mask: in
+        # float64, since the squares cancel
+        mean_CE, precision_CE, wide_NE = self.mean_CE.double(), self.precision_CE.double(), values_NE.double()
+        constant_CE = mean_CE.square() * precision_CE - torch.log(precision_CE)
+        weights_IC = -0.5 * torch.cat([precision_CE, -2 * mean_CE * precision_CE, constant_CE], dim=1).T
+        inputs_NI = torch.cat([wide_NE.square(), wide_NE, observed_NE.double()], dim=1)
+        logits_NC = (inputs_NI @ weights_IC + self.log_weight_C.double()).float()
         weights_NC = torch.softmax(logits_NC, dim=1)
         density_N = logits_NC.amax(dim=1) - torch.log(weights_NC.amax(dim=1))  # its log, the logsumexp of the logits
         expected_NE = weights_NC @ self.mean_CE

@@ -5,7 +5,7 @@ saturate: beyond the 90 % quantile the tail falls as it does on average between 
 law, Annals of Statistics 3, 1975, since the levels of errors are logarithms).
 
 With cells missing a head varies more and sits elsewhere: before it is read, its level is moved and stretched to where held-out rows
-with as many cells missing have it (`Gaps`).
+with as many cells missing have it (`Gaps`), and it counts for as much as it still tells what it told of the same rows when whole.
 
 Shapes: N rows, H heads, Q knots, R rates of missing cells.
 """
@@ -21,37 +21,55 @@ MIN_SPREAD = 1e-3
 MIN_SPACING = 1e-3  # of knots, in spreads: equal values would make a cliff
 MAX_SLOPE = 20.0  # beyond the last knot, in spreads: a tail without any spread would make one, too
 MAX_STRETCH = 4.0
+MIN_CORRELATION = 0.1  # so that a row on which no head tells anything has a score all the same
 
 
 class Gaps(nn.Module):
-    """Levels of rows with cells missing, moved and stretched to where those of complete rows are."""
+    """Levels of rows with cells missing, moved and stretched to where those of complete rows are, and what they are still worth."""
 
     def __init__(self, heads: int) -> None:
         super().__init__()
         self.register_buffer("rates_R", torch.linspace(0.0, 1.0, len(HIDDEN)))
         self.register_buffer("center_RH", torch.zeros(len(HIDDEN), heads))
         self.register_buffer("stretch_RH", torch.zeros(len(HIDDEN), heads))
+        self.register_buffer("worth_RH", torch.cat([torch.ones(1, heads), torch.zeros(len(HIDDEN) - 1, heads)]))
 
     rates_R: Tensor  # ascending
     center_RH: Tensor  # the median, then its changes of slope at each rate
     stretch_RH: Tensor  # log of the spread over that of the first rate, likewise
+    worth_RH: Tensor  # squared correlation with the levels at the first rate, likewise
+
+    def worth(self, missing_N1: Tensor) -> Tensor:
+        """[N, H] what share of a head's say on complete rows still stands."""
+        worth_NH: Tensor = self.worth_RH[:1] + self._beyond(missing_N1) @ self.worth_RH[1:]
+        return worth_NH
 
     def forward(self, levels_NH: Tensor, missing_N1: Tensor) -> Tensor:
         """Levels [N, H] of rows that miss such a share of their cells -> what they would be with as few missing as the first rate."""
-        beyond_NR = torch.relu(torch.minimum(missing_N1, self.rates_R[-1:]) - self.rates_R[:-1])
+        beyond_NR = self._beyond(missing_N1)
         moved_NH = beyond_NR @ self.center_RH[1:]
         return self.center_RH[:1] + (levels_NH - self.center_RH[:1] - moved_NH) * torch.exp(
             -(beyond_NR @ self.stretch_RH[1:])
         )
 
+    def _beyond(self, missing_N1: Tensor) -> Tensor:
+        """[N, R - 1] how far beyond each rate but the last; not beyond that, where nothing is known."""
+        return torch.relu(torch.minimum(missing_N1, self.rates_R[-1:]) - self.rates_R[:-1])
+
     @torch.no_grad()
     def fit(self, levels_RNH: Tensor, rates_R: Tensor) -> None:
         """From the levels of the same rows at ascending rates of missing cells."""
+        deviation_RNH = levels_RNH - levels_RNH.mean(dim=1, keepdim=True)
+        scale_RH = deviation_RNH.square().mean(dim=1).sqrt().clamp_min(1e-6)
+        correlation_RH = (deviation_RNH * deviation_RNH[0]).mean(dim=1) / (scale_RH * scale_RH[0])
+        worth_RH = correlation_RH.clamp(MIN_CORRELATION, 1.0).square()
+        worth_RH[0] = 1.0
         median_RH = torch.quantile(levels_RNH, 0.5, dim=1)
         spread_RH = (torch.quantile(levels_RNH, 0.9, dim=1) - median_RH).clamp_min(MIN_SPREAD)
         stretch_RH = torch.log(spread_RH / spread_RH[0]).clamp(-math.log(MAX_STRETCH), math.log(MAX_STRETCH))
         self.rates_R.copy_(rates_R)
-        for bends_RH, values_RH in ((self.center_RH, median_RH), (self.stretch_RH, stretch_RH)):
+        read = ((self.center_RH, median_RH), (self.stretch_RH, stretch_RH), (self.worth_RH, worth_RH))
+        for bends_RH, values_RH in read:
             slopes_RH = values_RH.diff(dim=0) / rates_R.diff().clamp_min(1e-3).unsqueeze(1)
             bends_RH[0] = values_RH[0]
             bends_RH[1:] = slopes_RH.diff(dim=0, prepend=torch.zeros_like(slopes_RH[:1]))

@@ -59,3 +59,13 @@ def test_rows_that_miss_no_more_than_the_held_out_ones_are_left_as_they_are() ->
     gaps.fit(torch.stack([levels * (1 + rate) for rate in rates]), rates)
     for missing in (0.0, 0.1, 0.2):
         assert torch.allclose(gaps(levels, torch.full_like(levels, missing)), levels)
+
+
+def test_a_head_is_worth_the_squared_correlation_with_what_it_said_of_complete_rows() -> None:
+    draw = torch.Generator().manual_seed(0)
+    said, noise = torch.randn(20_000, 2, generator=draw), torch.randn(20_000, 2, generator=draw)
+    kept = torch.tensor([1.0, 0.6])  # of the second head, .36 of the variance is still what it was
+    gaps = Gaps(2)
+    gaps.fit(torch.stack([said] + [kept * said + (1 - kept.square()).sqrt() * noise] * 3), RATES)
+    assert gaps.worth(torch.tensor([[0.0]])).tolist() == [[1.0, 1.0]]
+    assert torch.allclose(gaps.worth(torch.tensor([[0.1], [0.25], [0.9]])), torch.tensor([1.0, 0.36]), atol=0.02)

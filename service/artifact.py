@@ -50,7 +50,8 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True):
     missing_rate: float = 0.0  # share of the fit rows
     minimum: float | None = None  # of the fit rows; None when every one was missing
     maximum: float | None = None
-    residual_variance: float = 1.0  # mean held-out error, the unit of this feature's contribution
+    # mean held-out error of the expected values; the unit of this contribution where the score is made of these errors
+    residual_variance: float = 1.0
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):

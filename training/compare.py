@@ -118,6 +118,7 @@ def _scores(trial: Trial, rows_ND: Float32) -> Float32:
 
 
 def _measure(variant: str, prepared: Prepared, trial: Trial, config: RunConfig) -> Candidate:
+    found = power(trial, prepared, config.seed)  # before the held-out rows are learnt from, as `choose` has it
     data = make_artifact(prepared, trial, config).data
     detector = Detector.from_bytes(data)
     anomalies_AD = prepared.data.anomalies_AD
@@ -126,7 +127,7 @@ def _measure(variant: str, prepared: Prepared, trial: Trial, config: RunConfig) 
     return Candidate(
         variant=variant,
         held_out_error=held_out_error(trial),
-        power=power(trial, prepared, config.seed),
+        power=found,
         auroc=quality.auroc if quality else None,
         average_precision=quality.average_precision if quality else None,
         size_bytes=len(data),

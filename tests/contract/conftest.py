@@ -14,6 +14,7 @@ from training.artifact import make_artifact
 from training.config import RunConfig, load_config
 from training.core import Core
 from training.models import ModelConfig
+from training.models.associative import AssociativeConfig
 from training.models.denoising import DenoisingConfig
 from training.models.linear import LinearConfig
 from training.models.masked import MaskedConfig
@@ -28,6 +29,7 @@ MEMBERS: dict[str, ModelConfig] = {
     "quantized by distance": QuantizedConfig(score="distance"),
     "variational by probability": VariationalConfig(score="probability", score_draws=2),
     "masked": MaskedConfig(score_rounds=1),
+    "associative": AssociativeConfig(width=16, blocks=1, components=16, features=32, memory=32),
 }
 
 

@@ -21,6 +21,7 @@ from training.trial import fit_trial, prepare_rows
 
 FOLDER = Path(__file__).parent / "golden"
 ROWS = 24
+SMALL = {"hidden": (16,), "latent": 3, "width": 8, "blocks": 1, "components": 8, "features": 8, "memory": 16}
 
 Cells = tuple[tuple[float | None, ...], ...]
 
@@ -61,8 +62,7 @@ def make(variant: str) -> bytes:
         )
         prepared = prepare_rows(run)
     model = VARIANTS[variant]()
-    small = {"hidden": (16,), "latent": 3}
-    fields = {field: value for field, value in small.items() if field in model.__struct_fields__}
+    fields = {field: value for field, value in SMALL.items() if field in model.__struct_fields__}
     model = msgspec.structs.replace(model, **fields, fit=msgspec.structs.replace(model.fit, epochs=100))
     return make_artifact(prepared, fit_trial(prepared, run, model), run).data
 

@@ -66,7 +66,10 @@ def test_it_answers_what_it_answered(golden: Golden, detector: Detector) -> None
 
 def test_its_rows_try_everything(golden: Golden) -> None:
     assert None in golden.score
-    assert max(score for score in golden.score if score is not None) > 1e6
+    pairs = zip(golden.rows, golden.score, strict=True)
+    far_out = [score for row, score in pairs if any(abs(cell or 0.0) >= 1e6 for cell in row)]
+    assert len(far_out) == 2
+    assert all(score and score > 100 * golden.threshold.score for score in far_out)
     alarms = [score is not None and score > golden.threshold.score for score in golden.score]
     assert 5 <= sum(alarms) <= 15
 

@@ -4,14 +4,16 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import polars as pl
 import pytest
 
 from tests.training import tables
 from tests.training.conftest import Outcome
-from training.compare import Comparison, compare, pick, power
+from training.compare import Comparison, compare, held_out_error, pick, power
 from training.config import AutoConfig, RunConfig, load_config
 from training.models.linear import LinearConfig
+from training.presets import PRESETS
 from training.publish import current_version
 from training.run import run
 from training.trial import fit_trial, prepare_rows
@@ -57,6 +59,26 @@ def test_every_figure_is_measured(comparison: Comparison) -> None:
         assert 5_000 < candidate.size_bytes < 500_000
         assert candidate.fit_seconds > 0
         assert candidate.one_row_microseconds > candidate.bulk_row_microseconds > 0
+
+
+def test_a_preset_is_compared_by_rows_that_it_has_not_learnt_from(tmp_path: Path) -> None:
+    # `fast` is exported with the held-out rows in its mixture, as they may be once they have decided
+    run_config = config(tmp_path, tables.mixed())
+    auto = AutoConfig(variants=("fast",))
+    fast, linear = compare(run_config, auto, lambda _: None, lambda _epoch, _of: None).candidates
+    assert (fast.variant, linear.variant) == ("fast", "linear")
+    prepared = prepare_rows(run_config)
+    trial = fit_trial(prepared, run_config, PRESETS["fast"])
+    assert fast.power == power(trial, prepared, run_config.seed)
+    assert fast.held_out_error == held_out_error(trial)
+
+
+def test_auto_takes_a_preset_among_its_candidates_and_its_run_toml_gives_the_same_bytes(tmp_path: Path) -> None:
+    run_config = config(tmp_path, tables.mixed(), variant="auto")
+    report = run(msgspec.structs.replace(run_config, model=AutoConfig(variants=("fast",))))
+    assert (report.variant, report.epochs, report.stores_rows) == ("associative", 0, "averages")
+    written = load_config(Path(report.path).with_name("run.toml"), {"models": str(tmp_path / "again")})
+    assert run(written).version == report.version
 
 
 def test_labels_never_choose(tmp_path: Path) -> None:

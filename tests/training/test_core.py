@@ -36,6 +36,14 @@ class Stub(Member):
         return Assessment(self.encoding.errors(outputs_NE, encoded), outputs_NE, outputs_NE[:, :1])
 
 
+class Scored(Stub):
+    """Has a score of its own, 5 for every cell that is observed, and blames features by the cube of their error."""
+
+    def assess(self, encoded):  # type: ignore[no-untyped-def]
+        seen = super().assess(encoded)
+        return seen._replace(errors_ND=seen.errors_ND**3, score_N=5 * encoded.observed_ND.sum(dim=1))
+
+
 def standard(width: int) -> Encoding:
     """Of features with mean 0 and deviation 1."""
     return Encoding(FEATURES[:width], np.repeat(np.float32([[1.0], [-1.0]]), width, axis=1))
@@ -57,6 +65,33 @@ def test_the_weight_is_one_over_the_mean_held_out_error_of_the_observed_cells() 
     residual_D = core.weigh(torch.tensor([[2.0, 1.0], [4.0, math.nan], [math.nan, 3.0]]))
     assert residual_D.tolist() == pytest.approx([(4 + 16) / 2, (1 + 9) / 2])
     assert core.weight_D.tolist() == pytest.approx([1 / 10, 1 / 5])
+
+
+@torch.no_grad()
+def test_a_member_with_its_own_score_reports_the_mean_error_of_its_expected_values() -> None:
+    core = Core(Scored(standard(2)))
+    rows_ND = torch.tensor([[2.0, 1.0], [4.0, math.nan], [math.nan, 3.0], [math.nan, math.nan]])
+    residual_D = core.weigh(rows_ND)
+    # it expects zero, and what it blames the features by plays no part
+    assert residual_D.tolist() == pytest.approx([(4 + 16) / 2, (1 + 9) / 2])
+
+
+@torch.no_grad()
+def test_a_score_of_its_own_is_one_on_average_over_held_out_rows_and_shared_in_proportion_to_the_errors() -> None:
+    core = Core(Scored(standard(2)))
+    rows_ND = torch.tensor([[2.0, 1.0], [4.0, math.nan], [math.nan, 3.0], [math.nan, math.nan]])
+    core.weigh(rows_ND)
+    score_N, contributions_ND, _, _ = core(rows_ND)
+    assert score_N[:3].tolist() == pytest.approx([1.5, 0.75, 0.75])  # 10, 5 and 5 over their mean
+    assert score_N[3].isnan()  # and without a part in that mean
+    assert contributions_ND[:3].flatten().tolist() == pytest.approx([1.5 * 64 / 65, 1.5 / 65, 0.75, 0.0, 0.0, 0.75])
+
+
+@torch.no_grad()
+def test_a_row_without_any_error_has_its_own_score_shared_equally_over_what_is_observed() -> None:
+    core = Core(Scored(standard(3)))
+    _, contributions_ND, _, _ = core(torch.tensor([[0.0, 0.0, math.nan]]))
+    assert contributions_ND[0].tolist() == pytest.approx([5.0, 5.0, 0.0])
 
 
 @torch.no_grad()

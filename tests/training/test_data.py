@@ -6,12 +6,13 @@ import numpy as np
 import polars as pl
 import pytest
 
+from service.calibration import certified_rank
 from service.errors import InvalidTable
 from service.tables import read_table
 from tests.training import tables
 from training.data import describe, is_anomalous, prepare
 from training.errors import RunError
-from training.split import admissible_rows, split_rows
+from training.split import CERTIFYING_ROWS, admissible_rows, split_rows
 
 
 def frame(**columns: list[object]) -> pl.DataFrame:
@@ -272,7 +273,11 @@ class TestSplit:
 
     def test_the_three_sets_are_disjoint_and_together_all_rows(self) -> None:
         parts = self.split(self.ROWS)
-        assert [len(part) for part in parts] == [60, 15, 25]
+        assert [len(part) for part in parts] == [
+            63,
+            12,
+            25,
+        ]  # 12 % held out; a quarter calibrates, as it is less than 59
         assert sorted(np.concatenate(parts).ravel().tolist()) == list(range(100))
 
     def test_the_seed_determines_the_split(self) -> None:
@@ -281,6 +286,33 @@ class TestSplit:
         first, again, other = (split_rows(self.ROWS, SplitConfig(), seed) for seed in (0, 0, 1))
         assert all(map(np.array_equal, first, again))
         assert not np.array_equal(first.calibration_ND, other.calibration_ND)
+
+    @pytest.mark.parametrize(
+        ("rows", "validation", "calibration"),
+        [
+            (20, 2, 5),  # a quarter, which is less than the 59 rows that can certify 5 %
+            (200, 24, 50),
+            (236, 28, 59),  # the fewest of which a quarter can
+            (300, 36, 59),
+            (590, 71, 59),
+            (600, 72, 60),  # a tenth, from where that is more
+            (5000, 600, 500),
+            (300_000, 10_000, 20_000),  # the caps
+        ],
+    )
+    def test_a_tenth_calibrates_but_at_least_59_rows_where_a_quarter_is_that_many(
+        self, rows: int, validation: int, calibration: int
+    ) -> None:
+        parts = self.split(np.arange(rows, dtype=np.float32)[:, None])
+        assert [len(part) for part in parts] == [rows - validation - calibration, validation, calibration]
+
+    def test_a_larger_share_than_a_tenth_is_taken_as_it_is_given(self) -> None:
+        parts = self.split(self.ROWS, calibration=0.3)
+        assert [len(part) for part in parts] == [58, 12, 30]
+
+    def test_59_rows_are_the_fewest_that_certify_one_false_alarm_in_twenty(self) -> None:
+        assert certified_rank(CERTIFYING_ROWS, 0.05, 0.05) == 1
+        assert certified_rank(CERTIFYING_ROWS - 1, 0.05, 0.05) == 0
 
     def test_large_data_is_not_wasted_on_a_threshold(self) -> None:
         parts = self.split(self.ROWS, validation_cap=3, calibration_cap=7)

@@ -60,6 +60,22 @@ def test_a_loss_that_is_no_number_ends_the_fit_with_the_epoch(loss: float) -> No
         fit(Scripted(iter([1.0, loss])), ROWS, ROWS, steps(epochs=3, patience=5), seed=0)
 
 
+def test_a_member_without_weights_is_only_settled() -> None:
+    told: list[object] = []
+
+    class Settled(Member):
+        def begin(self, fit_rows: Encoded) -> None:
+            told.append(("begin", len(fit_rows.values_NE)))
+
+        def settle(self, fit_rows: Encoded, held_out: Encoded, seed: int) -> None:
+            told.append(("settle", len(fit_rows.values_NE), len(held_out.values_NE), seed, self.training))
+
+    member = Settled(Encoding(FEATURES, ROWS.numpy()))  # without a loss: the first step would fail
+    fitted = fit(member, ROWS, ROWS[:5], steps(epochs=3, patience=0), seed=7, on_epoch=told.append)
+    assert told == [("begin", 16), ("settle", 16, 5, 7, False)]
+    assert (fitted.epochs, fitted.best_epoch, fitted.held_out_loss) == (0, 0, 0.0)
+
+
 def test_every_epoch_is_told() -> None:
     told: list[Epoch] = []
     fit(Scripted(iter([5.0, 3.0, 4.0])), ROWS, ROWS, steps(epochs=3, patience=9), seed=0, on_epoch=told.append)

@@ -358,8 +358,9 @@ def _name_bad_number(body: Body, field: str, names: Sequence[str]) -> None:
         return
     rows = sent.get(field) if isinstance(sent, dict) else None
     for index, row in enumerate(rows if isinstance(rows, list) else ()):
-        named = row.items() if isinstance(row, dict) else zip(names, row, strict=False) if isinstance(row, list) else ()
-        for name, value in named:
+        # of an object only what the model knows: a name from outside may hold what cannot be sent back, half a character
+        cells = map(row.get, names) if isinstance(row, dict) else row if isinstance(row, list) else ()
+        for name, value in zip(names, cells, strict=False):
             if isinstance(value, _NoNumber):
                 raise _bad_number(index, name, value.text[:40])
 

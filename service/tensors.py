@@ -252,7 +252,7 @@ def _from_json(sent: _Input, schema: Schema) -> NDArray[np.float64]:
             cells, list[bool | None] if sent.datatype == "BOOL" else list[float | None]
         )
         values_ND = np.array(numbers, dtype=np.float64).reshape(count, width)  # None becomes NaN
-    except (msgspec.ValidationError, OverflowError) as error:
+    except (msgspec.ValidationError, OverflowError, UnicodeEncodeError) as error:  # the last of half a character
         raise _wrong_cell(cells, sent.datatype, schema) from error
     if (np.abs(values_ND) >= _OVERFLOW).any():
         raise _wrong_cell(cells, sent.datatype, schema)

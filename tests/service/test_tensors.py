@@ -68,6 +68,7 @@ class TestRowsAsJson:
             ([1, 2, 3, 4, 1, "2", 3, 4], "FP32", InvalidRow, 1, "b", "a number or null", '"2"'),
             ([1, 2, True, 4, 1, 2, 3, 4], "FP64", InvalidRow, 0, "c", "a number or null", "true"),
             ([1, 2, 3, 4, 1, [2], 3, 4], "FP32", InvalidRow, 1, "b", "a number or null", "an array of 1"),
+            ([1, 2, 3, 4, 1, "\ud800", 3, 4], "FP32", InvalidRow, 1, "b", "a number or null", '"\\ud800"'),
             ([1, 0, 3, 4, 1, 2, 3, 4], "BOOL", InvalidRow, 0, "a", "true, false or null", "1"),
             ([1, 2, 3, 4, 1, 2.5, 3, 4], "INT8", InvalidRow, 1, "b", "a whole number from -128 to 127", "2.5"),
             ([1, 2, 3, 4, 1, 2, 3, -4], "UINT16", InvalidRow, 1, "d", "a whole number from 0 to 65535", "-4"),

@@ -32,6 +32,7 @@ DEFAULT_OUTPUTS = (SCORE, P_VALUE)
 
 _FOREIGN = ("shared_memory_region", "classification")  # parameters of extensions that would change what is asked
 _OVERFLOW = float(np.finfo(np.float32).max) + 2.0**103  # from here on a number rounds to infinity
+_DIGITS = 400  # a whole number of more is beyond any float
 _A_NUMBER = "a finite number within float32"
 
 
@@ -122,29 +123,29 @@ class _NoNumber(NamedTuple):
 def _parse(head: bytes) -> _Request:
     try:
         return _request.decode(head)
-    except msgspec.ValidationError as error:
-        raise _no_request(error) from error
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         return _parse_leniently(head, error)
 
 
 def _parse_leniently(head: bytes, refused: Exception) -> _Request:
-    """JSON with the literals NaN, which is how tritonclient writes a missing value, and Infinity, of which the cell is to be named."""
+    """JSON with NaN, which is how tritonclient writes a missing value, and with what is no float, of which the cell is to be named."""
     try:
-        sent = json.loads(head.decode(), parse_constant=_constant, parse_float=_float)
+        sent = json.loads(head.decode(), parse_constant=_constant, parse_float=_float, parse_int=_int)
         request = msgspec.convert(sent, _Request)
         (request.id or "").encode()  # half a surrogate pair could not be sent back
         return request
     except msgspec.ValidationError as error:
         raise _no_request(error) from error
     except (ValueError, RecursionError):
-        raise InvalidJSON(f"the request is not JSON: {str(refused)[:200]}") from refused
+        raise _no_request(refused) from refused
 
 
-def _no_request(error: msgspec.ValidationError) -> InvalidJSON:
-    return InvalidJSON(
-        f'expected a JSON object with "inputs" as the Open Inference Protocol has it: {str(error)[:200]}'
-    )
+def _no_request(error: Exception) -> InvalidJSON:
+    if isinstance(error, msgspec.ValidationError):
+        expected = 'expected a JSON object with "inputs" as the Open Inference Protocol has it'
+    else:
+        expected = "the request is not JSON"
+    return InvalidJSON(f"{expected}: {str(error)[:200]}")
 
 
 def _constant(text: str) -> _NoNumber | None:
@@ -153,6 +154,10 @@ def _constant(text: str) -> _NoNumber | None:
 
 def _float(text: str) -> float | _NoNumber:
     return value if math.isfinite(value := float(text)) else _NoNumber(text)
+
+
+def _int(text: str) -> int | _NoNumber:
+    return int(text) if len(text) <= _DIGITS else _NoNumber(text)
 
 
 def _outputs(request: _Request) -> tuple[Output, ...]:

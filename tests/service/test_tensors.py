@@ -87,6 +87,14 @@ class TestRowsAsJson:
         assert (problem.row, problem.feature, problem.expected, problem.got) == (row, feature, expected, got)
         assert str(problem) == f"expected {expected} for {feature!r}, got {got} in row {row}"
 
+    @pytest.mark.parametrize("literal", ["1e999", "-1e999", "1" + "0" * 5000])
+    @pytest.mark.parametrize("beside", ["2", "NaN"])
+    def test_digits_beyond_any_float_are_a_wrong_cell_too(self, literal, beside):
+        sent = json.dumps(request([1, 7, 3, 8], (1, 4))).replace("7", beside).replace("8", literal)
+        with pytest.raises(InvalidNumber) as caught:
+            decode(sent.encode())
+        assert (caught.value.feature, caught.value.got) == ("d", literal[:60])
+
     @pytest.mark.parametrize(
         ("data", "shape", "message"),
         [

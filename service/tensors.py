@@ -60,6 +60,7 @@ def decode_request(body: bytes, header_length: int | None, schema: Schema, *, ma
             f"expected an Inference-Header-Content-Length within the body's {len(body)} bytes, got {header_length}"
         )
     head, tail = body[:header_length], body[header_length:] if header_length is not None else b""
+    wire.require_few_arrays(head, max_rows)
     request = _parse(head)
     outputs = _outputs(request)
     return Inference(request.id, _rows(request, tail, schema, max_rows), outputs)

@@ -40,6 +40,7 @@ _A_NUMBER = "a finite number within float32"
 
 _FEW_ROWS = 16
 _FEW_BYTES = 1024  # of JSON: up to here msgspec is faster than simdjson
+_FEW_ARRAYS = 2**17  # of JSON: whatever they are, they are parsed in 0.1 s
 _PART_BYTES = 2**16  # of JSON, parsed at once: it fits a core's cache, and holds the interpreter's lock for 0.1 ms
 
 
@@ -79,6 +80,7 @@ def decode_cells(body: Body, content_type: str, schema: Schema, *, max_rows: int
 def decode_codes(body: bytes, content_type: str, width: int, *, max_rows: int) -> Float32:
     """JSON body {"codes": [[...]]} -> codes [N, K]."""
     require_json(content_type)
+    require_few_arrays(body, max_rows)
     codes = _rows_in(_parse(body, "codes", [f"code[{k}]" for k in range(width)]), "codes", max_rows)
     codes_NK = np.empty((len(codes), width), dtype=np.float32)
     for index, code in enumerate(codes):
@@ -86,6 +88,23 @@ def decode_codes(body: bytes, content_type: str, width: int, *, max_rows: int) -
             raise _wrong_width(index, code, width, "latent numbers")
         codes_NK[index] = [_number(value, index, f"code[{k}]") for k, value in enumerate(code)]
     return codes_NK
+
+
+def require_few_arrays(body: Body, max_rows: int) -> None:
+    """TooManyRows where JSON holds far more arrays and objects than so many rows are.
+
+    Ten million of them are only 30 MB to send, but a gigabyte to hold, and nothing else runs while they are parsed.
+    """
+    most = max(max_rows + 2, _FEW_ARRAYS)
+    if body.count(b"[") + body.count(b"{") <= most:
+        return
+    bytes_N = np.frombuffer(body.replace(rb"\\", b"").replace(rb"\"", b""), np.uint8)
+    in_string_N = np.logical_xor.accumulate(bytes_N == ord('"'))
+    count = np.count_nonzero(((bytes_N == ord("[")) | (bytes_N == ord("{"))) & ~in_string_N)
+    if count > most:
+        raise TooManyRows(
+            f"expected at most {max_rows} rows in one request, got {count} arrays and objects in its JSON"
+        )
 
 
 def decode_request(body: bytes, content_type: str, kind: type[Request]) -> Request:
@@ -288,6 +307,7 @@ def _only_white(body: Body, start: int, stop: int) -> bool:
 
 
 def _decode_objects(body: Body, schema: Schema, max_rows: int) -> Float32:
+    require_few_arrays(body, max_rows)
     rows = _rows_in(_parse(body, "rows", [feature.name for feature in schema.features]), "rows", max_rows)
     rows_ND = np.empty((len(rows), schema.width), dtype=np.float32)
     for index, row in enumerate(rows):

@@ -87,6 +87,11 @@ class TestRowsAsJson:
         assert (problem.row, problem.feature, problem.expected, problem.got) == (row, feature, expected, got)
         assert str(problem) == f"expected {expected} for {feature!r}, got {got} in row {row}"
 
+    def test_millions_of_arrays_are_refused_before_they_are_parsed(self):
+        sent = json.dumps(request(["many"], (1, 4))).replace('"many"', "[]," * 200_000 + "[]").encode()
+        with pytest.raises(TooManyRows, match="got 200006 arrays and objects"):
+            decode(sent)
+
     @pytest.mark.parametrize("literal", ["1e999", "-1e999", "1" + "0" * 5000])
     @pytest.mark.parametrize("beside", ["2", "NaN"])
     def test_digits_beyond_any_float_are_a_wrong_cell_too(self, literal, beside):

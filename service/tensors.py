@@ -6,7 +6,6 @@ its code. Shapes: N rows, D features.
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +16,8 @@ from numpy.typing import NDArray
 
 from service import wire
 from service.artifact import INPUT, OUTPUTS, P_VALUE, SCORE
-from service.errors import InvalidBody, InvalidJSON, InvalidNumber, InvalidRow, TooManyRows
+from service.cells import A_NUMBER, OVERFLOW, NoNumber, bad_number, misfit, parse_float, require_cells, shown
+from service.errors import InvalidBody, InvalidJSON, InvalidRow, TooManyRows
 from service.registry import Served
 from service.schema import Schema
 
@@ -31,8 +31,7 @@ DATATYPES = {
 DEFAULT_OUTPUTS = (SCORE, P_VALUE)
 
 _FOREIGN = ("shared_memory_region", "classification")  # parameters of extensions that would change what is asked
-_OVERFLOW = float(np.finfo(np.float32).max) + 2.0**103  # from here on a number rounds to infinity
-_A_NUMBER = "a finite number within float32"
+_DIGITS = 400  # a whole number of more is beyond any float
 
 
 class Output(NamedTuple):
@@ -59,6 +58,7 @@ def decode_request(body: bytes, header_length: int | None, schema: Schema, *, ma
             f"expected an Inference-Header-Content-Length within the body's {len(body)} bytes, got {header_length}"
         )
     head, tail = body[:header_length], body[header_length:] if header_length is not None else b""
+    wire.require_few_arrays(head, max_rows)
     request = _parse(head)
     outputs = _outputs(request)
     return Inference(request.id, _rows(request, tail, schema, max_rows), outputs)
@@ -79,7 +79,7 @@ def encode_answer(served: Served, asked: Inference, tensors: Mapping[str, Float3
     fields["outputs"], raw = [], []
     for name, binary in asked.outputs:
         tensor = np.ascontiguousarray(tensors[name], dtype="<f4")
-        _require_finite(served, name, tensor)
+        wire.require_finite(served, tensor, what=name)
         described = {"name": name, "datatype": DATATYPE, "shape": tensor.shape}
         if binary:
             fields["outputs"].append({**described, "parameters": {"binary_data_size": tensor.nbytes}})
@@ -113,46 +113,40 @@ class _Request(msgspec.Struct):
 _request = msgspec.json.Decoder(_Request)
 
 
-class _NoNumber(NamedTuple):
-    """What stands where a number should: Infinity, or digits beyond any float."""
-
-    text: str
-
-
 def _parse(head: bytes) -> _Request:
     try:
         return _request.decode(head)
-    except msgspec.ValidationError as error:
-        raise _no_request(error) from error
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         return _parse_leniently(head, error)
 
 
 def _parse_leniently(head: bytes, refused: Exception) -> _Request:
-    """JSON with the literals NaN, which is how tritonclient writes a missing value, and Infinity, of which the cell is to be named."""
+    """JSON with NaN, which is how tritonclient writes a missing value, and with what is no float, of which the cell is to be named."""
     try:
-        sent = json.loads(head.decode(), parse_constant=_constant, parse_float=_float)
+        sent = json.loads(head.decode(), parse_constant=_constant, parse_float=parse_float, parse_int=_int)
         request = msgspec.convert(sent, _Request)
         (request.id or "").encode()  # half a surrogate pair could not be sent back
         return request
     except msgspec.ValidationError as error:
         raise _no_request(error) from error
     except (ValueError, RecursionError):
-        raise InvalidJSON(f"the request is not JSON: {str(refused)[:200]}") from refused
+        raise _no_request(refused) from refused
 
 
-def _no_request(error: msgspec.ValidationError) -> InvalidJSON:
-    return InvalidJSON(
-        f'expected a JSON object with "inputs" as the Open Inference Protocol has it: {str(error)[:200]}'
-    )
+def _no_request(error: Exception) -> InvalidJSON:
+    if isinstance(error, msgspec.ValidationError):
+        expected = 'expected a JSON object with "inputs" as the Open Inference Protocol has it'
+    else:
+        expected = "the request is not JSON"
+    return InvalidJSON(f"{expected}: {str(error)[:200]}")
 
 
-def _constant(text: str) -> _NoNumber | None:
-    return None if text == "NaN" else _NoNumber(text)
+def _constant(text: str) -> NoNumber | None:
+    return None if text == "NaN" else NoNumber(text)
 
 
-def _float(text: str) -> float | _NoNumber:
-    return value if math.isfinite(value := float(text)) else _NoNumber(text)
+def _int(text: str) -> int | NoNumber:
+    return int(text) if len(text) <= _DIGITS else NoNumber(text)
 
 
 def _outputs(request: _Request) -> tuple[Output, ...]:
@@ -176,7 +170,7 @@ def _outputs(request: _Request) -> tuple[Output, ...]:
 def _flag(parameters: dict[str, Any] | None, name: str, *, default: bool, of: str) -> bool:
     value = (parameters or {}).get(name, default)
     if not isinstance(value, bool):
-        raise InvalidBody(f"expected true or false for the parameter {name!r} of {of}, got {_shown(value)}")
+        raise InvalidBody(f"expected true or false for the parameter {name!r} of {of}, got {shown(value)}")
     return value
 
 
@@ -199,9 +193,9 @@ def _rows(request: _Request, tail: bytes, schema: Schema, max_rows: int) -> Floa
         raise InvalidRow(message, expected=expected, got=got, reason="width")
     count = sent.shape[0]
     if count < 1:
-        raise InvalidBody(f"expected at least one row in {INPUT!r}, got {_shown(count)}")
+        raise InvalidBody(f"expected at least one row in {INPUT!r}, got {shown(count)}")
     if count > max_rows:
-        raise TooManyRows(f"expected at most {max_rows} rows in one request, got {_shown(count)}")
+        raise TooManyRows(f"expected at most {max_rows} rows in one request, got {shown(count)}")
     if sent.datatype not in DATATYPES:
         raise InvalidBody(f"expected a datatype of {INPUT!r} among {', '.join(DATATYPES)}, got {sent.datatype[:40]!r}")
     size = (sent.parameters or {}).get("binary_data_size")
@@ -222,8 +216,8 @@ def _from_bytes(sent: _Input, size: object, tail: bytes, schema: Schema) -> NDAr
         raise InvalidBody(f"expected either data or a binary_data_size for {INPUT!r}, got both")
     if isinstance(size, bool) or not isinstance(size, int) or f"{size} bytes" != expected:
         of_what = f"{sent.datatype} of shape {_shown_shape(sent.shape)}"
-        message = f"expected a binary_data_size of {expected} for {INPUT!r}, {of_what}, got {_shown(size)}"
-        raise InvalidRow(message, expected=expected, got=_shown(size), reason="width")
+        message = f"expected a binary_data_size of {expected} for {INPUT!r}, {of_what}, got {shown(size)}"
+        raise InvalidRow(message, expected=expected, got=shown(size), reason="width")
     if len(tail) != size:
         message = f"expected {expected} of {INPUT!r} after the JSON, got {len(tail)}"
         raise InvalidRow(message, expected=expected, got=f"{len(tail)} bytes", reason="width")
@@ -239,7 +233,7 @@ def _from_json(sent: _Input, schema: Schema) -> NDArray[np.float64]:
     if cells and isinstance(cells[0], list):
         for row, each in enumerate(cells):
             if not isinstance(each, list) or len(each) != width:
-                got = str(len(each)) if isinstance(each, list) else _shown(each)
+                got = str(len(each)) if isinstance(each, list) else shown(each)
                 message = f"expected {width} features, got {got} in row {row}"
                 raise InvalidRow(message, row=row, expected=f"{width} features", got=got, reason="width")
         cells = [cell for each in cells for cell in each]
@@ -252,16 +246,16 @@ def _from_json(sent: _Input, schema: Schema) -> NDArray[np.float64]:
             cells, list[bool | None] if sent.datatype == "BOOL" else list[float | None]
         )
         values_ND = np.array(numbers, dtype=np.float64).reshape(count, width)  # None becomes NaN
-    except (msgspec.ValidationError, OverflowError) as error:
+    except (msgspec.ValidationError, OverflowError, UnicodeEncodeError) as error:  # the last of half a character
         raise _wrong_cell(cells, sent.datatype, schema) from error
-    if (np.abs(values_ND) >= _OVERFLOW).any():
+    if (np.abs(values_ND) >= OVERFLOW).any():
         raise _wrong_cell(cells, sent.datatype, schema)
     datatype = np.dtype(DATATYPES[sent.datatype])
     if datatype.kind in "iu" and sent.datatype != "BOOL":
         limits = np.iinfo(datatype)
         wrong_ND = (values_ND < limits.min) | (values_ND > limits.max) | (values_ND != np.floor(values_ND))
-        _require(
-            wrong_ND & ~np.isnan(values_ND), values_ND, schema, f"a whole number from {limits.min} to {limits.max}"
+        require_cells(
+            values_ND, wrong_ND & ~np.isnan(values_ND), schema, f"a whole number from {limits.min} to {limits.max}"
         )
     return values_ND
 
@@ -272,13 +266,10 @@ def _wrong_cell(cells: list[Any], datatype: str, schema: Schema) -> InvalidRow:
     for place, cell in enumerate(cells):
         row, column = divmod(place, schema.width)
         name = schema.features[column].name
-        if isinstance(cell, _NoNumber) or (_is_number(cell) and abs(cell) >= _OVERFLOW):
-            got = cell.text[:60] if isinstance(cell, _NoNumber) else _shown(cell)
-            message = f"expected {_A_NUMBER} for {name!r}, got {got} in row {row}"
-            return InvalidNumber(message, row=row, feature=name, expected=_A_NUMBER, got=got)
+        if isinstance(cell, NoNumber) or (_is_number(cell) and abs(cell) >= OVERFLOW):
+            return bad_number(row, name, cell.text[:60] if isinstance(cell, NoNumber) else shown(cell))
         if cell is not None and not (isinstance(cell, bool) if datatype == "BOOL" else _is_number(cell)):
-            message = f"expected {expected} for {name!r}, got {_shown(cell)} in row {row}"
-            return InvalidRow(message, row=row, feature=name, expected=expected, got=_shown(cell))
+            return misfit(row, name, expected, shown(cell))
     raise AssertionError("every cell is a number or missing")
 
 
@@ -288,33 +279,9 @@ def _is_number(cell: object) -> bool:
 
 def _to_float32(values_ND: NDArray[Any], schema: Schema) -> Float32:
     if values_ND.dtype == np.float64:
-        _require(np.abs(values_ND) >= _OVERFLOW, values_ND, schema, _A_NUMBER)
+        require_cells(values_ND, np.abs(values_ND) >= OVERFLOW, schema, A_NUMBER)
     return values_ND.astype("<f4", copy=False)
-
-
-def _require(wrong_ND: NDArray[np.bool_], values_ND: NDArray[Any], schema: Schema, expected: str) -> None:
-    if wrong_ND.any():
-        row, column = np.argwhere(wrong_ND)[0].tolist()
-        name, got = schema.features[column].name, f"{values_ND[row, column]:g}"
-        message = f"expected {expected} for {name!r}, got {got} in row {row}"
-        raise InvalidRow(message, row=row, feature=name, expected=expected, got=got)
-
-
-def _require_finite(served: Served, name: str, tensor: Float32) -> None:
-    """Refuse rows so far out that the model's float32 arithmetic overflows: neither NaN nor infinity is an answer."""
-    if not np.isfinite(tensor).all():
-        row = int(np.argwhere(~np.isfinite(tensor))[0, 0])
-        message = f"row {row} is so far from what {served.name} knows that its {name} is beyond float32"
-        raise InvalidRow(message, row=row, expected=f"values whose {name} fits float32")
 
 
 def _shown_shape(shape: Sequence[int]) -> str:
     return str(shape)[:80] if len(shape) <= 8 else f"{len(shape)} dimensions"
-
-
-def _shown(value: object) -> str:
-    """What came, short, as JSON."""
-    if isinstance(value, list | dict):
-        return ("an array" if isinstance(value, list) else "an object") + f" of {len(value)}"
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:60] + "…"

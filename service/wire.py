@@ -10,7 +10,7 @@ import struct
 from array import array
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from service.artifact import UNSEEN, Feature
 from service.calibration import Threshold
+from service.cells import A_NUMBER, OVERFLOW, NoNumber, bad_number, misfit, parse_float, require_cells, shown
 from service.detector import Explanation, Scores
-from service.errors import InvalidBody, InvalidJSON, InvalidNumber, InvalidRow, TooManyRows, UnsupportedMediaType
+from service.errors import InvalidBody, InvalidJSON, InvalidRow, TooManyRows, UnsupportedMediaType
 from service.registry import Served
 from service.schema import Schema
 
@@ -35,11 +36,10 @@ RAW = "application/octet-stream"  # little-endian float32, row after row; NaN is
 
 _LARGEST = float(np.finfo(np.float32).max)
 _SMALLEST = float(np.finfo(np.float32).tiny)
-_OVERFLOW = _LARGEST + 2.0**103  # halfway to the next power of two: from here on a number rounds to infinity
-_A_NUMBER = "a finite number within float32"
 
 _FEW_ROWS = 16
 _FEW_BYTES = 1024  # of JSON: up to here msgspec is faster than simdjson
+_FEW_ARRAYS = 2**17  # of JSON: whatever they are, they are parsed in 0.1 s
 _PART_BYTES = 2**16  # of JSON, parsed at once: it fits a core's cache, and holds the interpreter's lock for 0.1 ms
 
 
@@ -79,6 +79,7 @@ def decode_cells(body: Body, content_type: str, schema: Schema, *, max_rows: int
 def decode_codes(body: bytes, content_type: str, width: int, *, max_rows: int) -> Float32:
     """JSON body {"codes": [[...]]} -> codes [N, K]."""
     require_json(content_type)
+    require_few_arrays(body, max_rows)
     codes = _rows_in(_parse(body, "codes", [f"code[{k}]" for k in range(width)]), "codes", max_rows)
     codes_NK = np.empty((len(codes), width), dtype=np.float32)
     for index, code in enumerate(codes):
@@ -86,6 +87,23 @@ def decode_codes(body: bytes, content_type: str, width: int, *, max_rows: int) -
             raise _wrong_width(index, code, width, "latent numbers")
         codes_NK[index] = [_number(value, index, f"code[{k}]") for k, value in enumerate(code)]
     return codes_NK
+
+
+def require_few_arrays(body: Body, max_rows: int) -> None:
+    """TooManyRows where JSON holds far more arrays and objects than so many rows are.
+
+    Ten million of them are only 30 MB to send, but a gigabyte to hold, and nothing else runs while they are parsed.
+    """
+    most = max(max_rows + 2, _FEW_ARRAYS)
+    if body.count(b"[") + body.count(b"{") <= most:
+        return
+    bytes_N = np.frombuffer(body.replace(rb"\\", b"").replace(rb"\"", b""), np.uint8)
+    in_string_N = np.logical_xor.accumulate(bytes_N == ord('"'))
+    count = np.count_nonzero(((bytes_N == ord("[")) | (bytes_N == ord("{"))) & ~in_string_N)
+    if count > most:
+        raise TooManyRows(
+            f"expected at most {max_rows} rows in one request, got {count} arrays and objects in its JSON"
+        )
 
 
 def decode_request(body: bytes, content_type: str, kind: type[Request]) -> Request:
@@ -150,7 +168,7 @@ def encode_explanations(
     """The answer to an explain request: the scores, and per row its `top` largest contributions."""
     score_N, p_value_N, contributions_ND, expected_ND = explanation
     fields = _score_fields(served, Scores(score_N, p_value_N))
-    _require_finite(served, contributions_ND, expected_ND)
+    require_finite(served, contributions_ND, expected_ND)
     order_ND = np.argsort(-contributions_ND, axis=1, kind="stable")[:, :top]
     shares_ND = contributions_ND / np.maximum(score_N, np.float32(_SMALLEST))[:, None]
     fields["explanations"] = [
@@ -172,7 +190,7 @@ def encode_explanations(
 
 def encode_rows(served: Served, rows_ND: Float32, *, filled_from: Float32 | None = None) -> bytes:
     """Reconstructed rows, and by row the names of the features that `filled_from` lacks."""
-    _require_finite(served, rows_ND)
+    require_finite(served, rows_ND)
     features = served.schema.features
     fields = _head(served)
     if served.schema.all_numeric:
@@ -190,8 +208,17 @@ def encode_rows(served: Served, rows_ND: Float32, *, filled_from: Float32 | None
 
 def encode_codes(served: Served, codes_NK: Float32) -> bytes:
     """The answer to an encode request."""
-    _require_finite(served, codes_NK)
+    require_finite(served, codes_NK)
     return _encode({**_head(served), "codes": codes_NK})
+
+
+def require_finite(served: Served, *answers: Float32, what: str = "score") -> None:
+    """Refuse rows so far out that the model's float32 arithmetic overflows: neither NaN nor infinity is an answer."""
+    for answer in answers:
+        if not np.isfinite(answer).all():
+            row = int(np.argwhere(~np.isfinite(answer))[0, 0])
+            message = f"row {row} is so far from what {served.name} knows that its {what} is beyond float32"
+            raise InvalidRow(message, row=row, expected=f"values whose {what} fits float32")
 
 
 _LITTLE_FLOAT = np.dtype("<f4")
@@ -288,6 +315,7 @@ def _only_white(body: Body, start: int, stop: int) -> bool:
 
 
 def _decode_objects(body: Body, schema: Schema, max_rows: int) -> Float32:
+    require_few_arrays(body, max_rows)
     rows = _rows_in(_parse(body, "rows", [feature.name for feature in schema.features]), "rows", max_rows)
     rows_ND = np.empty((len(rows), schema.width), dtype=np.float32)
     for index, row in enumerate(rows):
@@ -315,7 +343,7 @@ def _decode_raw(body: Body, schema: Schema, max_rows: int) -> Float32:
     rows_ND = as_rows(body, schema.width)
     if schema.all_numeric and np.isfinite(rows_ND).all():
         return rows_ND
-    _require_cells(rows_ND, np.isinf(rows_ND), schema, _A_NUMBER)
+    require_cells(rows_ND, np.isinf(rows_ND), schema, A_NUMBER)
     for column, feature in enumerate(schema.features):
         if feature.kind == "numeric":
             continue
@@ -324,14 +352,8 @@ def _decode_raw(body: Body, schema: Schema, max_rows: int) -> Float32:
         wrong_ND = np.zeros(rows_ND.shape, dtype=bool)
         values_N = rows_ND[:, column]
         wrong_ND[:, column] = (values_N < first) | (values_N > last) | (values_N % 1 != 0) & ~np.isnan(values_N)
-        _require_cells(rows_ND, wrong_ND, schema, f"a whole number from {first:g} to {last}")
+        require_cells(rows_ND, wrong_ND, schema, f"a whole number from {first:g} to {last}")
     return rows_ND
-
-
-def _require_cells(rows_ND: Float32, wrong_ND: NDArray[np.bool_], schema: Schema, expected: str) -> None:
-    if wrong_ND.any():
-        row, column = np.argwhere(wrong_ND)[0].tolist()
-        raise _misfit(row, schema.features[column].name, expected, f"{rows_ND[row, column]:g}")
 
 
 def _parse(body: Body, field: str, names: Sequence[str]) -> object:
@@ -344,33 +366,24 @@ def _parse(body: Body, field: str, names: Sequence[str]) -> object:
         raise InvalidJSON(f"the body is not JSON: {str(error)[:200]}") from error
 
 
-class _NoNumber(NamedTuple):
-    """What stands where a number should: NaN, Infinity, or digits beyond any float."""
-
-    text: str
-
-
 def _name_bad_number(body: Body, field: str, names: Sequence[str]) -> None:
     """InvalidNumber when what keeps a body from being JSON is such a number in a row: that is worth naming the cell."""
     try:
-        sent = json.loads(body.decode(), parse_constant=_NoNumber, parse_float=_float, parse_int=_float)
+        sent = json.loads(body.decode(), parse_constant=NoNumber, parse_float=parse_float, parse_int=parse_float)
     except (ValueError, RecursionError):
         return
     rows = sent.get(field) if isinstance(sent, dict) else None
     for index, row in enumerate(rows if isinstance(rows, list) else ()):
-        named = row.items() if isinstance(row, dict) else zip(names, row, strict=False) if isinstance(row, list) else ()
-        for name, value in named:
-            if isinstance(value, _NoNumber):
-                raise _bad_number(index, name, value.text[:40])
-
-
-def _float(text: str) -> float | _NoNumber:
-    return value if math.isfinite(value := float(text)) else _NoNumber(text)
+        # of an object only what the model knows: a name from outside may hold what cannot be sent back, half a character
+        cells = map(row.get, names) if isinstance(row, dict) else row if isinstance(row, list) else ()
+        for name, value in zip(names, cells, strict=False):
+            if isinstance(value, NoNumber):
+                raise bad_number(index, name, value.text[:40])
 
 
 def _rows_in(sent: object, field: str, max_rows: int) -> list[Any]:
     if not isinstance(sent, dict) or not isinstance(sent.get(field), list):
-        raise InvalidJSON(f'expected a JSON object {{"{field}": [...]}}, got {_shown(sent)}')
+        raise InvalidJSON(f'expected a JSON object {{"{field}": [...]}}, got {shown(sent)}')
     if unknown := sorted(sent.keys() - {field}):
         raise InvalidJSON(f"expected only {field!r} in the JSON object, got {unknown[0][:80]!r} too")
     rows: list[Any] = sent[field]
@@ -403,17 +416,17 @@ def _cell(value: object, feature: Feature, codes: dict[str, float], row: int) ->
     if feature.kind == "categorical":
         if isinstance(value, str):
             return codes.get(value, UNSEEN)
-        raise _misfit(row, feature.name, "a string or null", _shown(value))
+        raise misfit(row, feature.name, "a string or null", shown(value))
     if value in (0, 1) and isinstance(value, int | float):
         return float(value)
-    raise _misfit(row, feature.name, "true, false or null", _shown(value))
+    raise misfit(row, feature.name, "true, false or null", shown(value))
 
 
 def _number(value: object, row: int, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _misfit(row, name, "a number or null", _shown(value))
-    if abs(value) >= _OVERFLOW:
-        raise _bad_number(row, name, _shown(value))
+        raise misfit(row, name, "a number or null", shown(value))
+    if abs(value) >= OVERFLOW:
+        raise bad_number(row, name, shown(value))
     return float(value)
 
 
@@ -482,14 +495,14 @@ def _ratio(score_N: Float32, threshold: Threshold) -> Float32:
 def _encode_part(served: Served, scores: Scores, start: int, end: int) -> bytes | InvalidRow:
     part = Scores(scores.score[start:end], scores.p_value[start:end])
     try:
-        _require_finite(served, part.score)
+        require_finite(served, part.score)
     except InvalidRow as error:
         return error
     return encode_each(served, part, [(0, end - start)])[0]
 
 
 def _score_fields(served: Served, scores: Scores) -> dict[str, object]:
-    _require_finite(served, scores.score)
+    require_finite(served, scores.score)
     threshold = served.threshold
     return {
         **_score_head_fields(
@@ -500,15 +513,6 @@ def _score_fields(served: Served, scores: Scores) -> dict[str, object]:
         "p_value": scores.p_value,
         "is_anomaly": scores.score > threshold.score,
     }
-
-
-def _require_finite(served: Served, *answers: Float32) -> None:
-    """Refuse rows so far out that the model's float32 arithmetic overflows: neither NaN nor infinity is an answer."""
-    for answer in answers:
-        if not np.isfinite(answer).all():
-            row = int(np.argwhere(~np.isfinite(answer))[0, 0])
-            message = f"row {row} is so far from what {served.name} knows that its score is beyond float32"
-            raise InvalidRow(message, row=row, expected="values whose score fits float32")
 
 
 def _head(served: Served) -> dict[str, object]:
@@ -540,18 +544,8 @@ def _wrong_width(row: int, sent: object, width: int, what: str) -> InvalidRow:
     if isinstance(sent, list):
         message, got = f"expected {expected}, got {len(sent)} in row {row}", str(len(sent))
     else:
-        message = f"expected an array of {expected} or an object, got {(got := _shown(sent))} in row {row}"
+        message = f"expected an array of {expected} or an object, got {(got := shown(sent))} in row {row}"
     return InvalidRow(message, row=row, expected=expected, got=got, reason="width")
-
-
-def _bad_number(row: int, name: str, got: str) -> InvalidNumber:
-    message = f"expected {_A_NUMBER} for {name!r}, got {got} in row {row}"
-    return InvalidNumber(message, row=row, feature=name, expected=_A_NUMBER, got=got)
-
-
-def _misfit(row: int, name: str, expected: str, got: str) -> InvalidRow:
-    message = f"expected {expected} for {name!r}, got {got} in row {row}"
-    return InvalidRow(message, row=row, feature=name, expected=expected, got=got)
 
 
 def _too_many(rows: int, max_rows: int) -> TooManyRows:
@@ -565,11 +559,3 @@ def media_type_of(content_type: str) -> str:
 
 def _shown_type(media_type: str) -> str:
     return media_type[:80] if media_type else "none"
-
-
-def _shown(value: object) -> str:
-    """What came, short, as JSON; ASCII, since a lone surrogate cannot be written out again."""
-    if isinstance(value, list | dict):
-        return ("an array" if isinstance(value, list) else "an object") + f" of {len(value)}"
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:60] + "…"

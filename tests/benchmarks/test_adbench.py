@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from tests.benchmarks import environment
+from tests import environment
 from tests.benchmarks.adbench import job, missing, schedule
 from tests.benchmarks.adbench.__main__ import main
 from tests.benchmarks.adbench.detectors import OURS, choose

@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 import pytest
 
+from tests import environment
 from tests.artifacts import make_artifact, publish
-from tests.benchmarks import environment
 from tests.benchmarks.speed import peer, server, wrk
 from tests.benchmarks.speed.__main__ import main, perform
 from tests.benchmarks.speed.bench import Bench, Pair

@@ -1,6 +1,9 @@
 """Clients that exist speak to the service unchanged: every call they offer that the protocol names, with /v1's values."""
 
+import json
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -9,9 +12,11 @@ import pytest
 
 from service import VERSION
 from tests.artifacts import NUMERIC, make_artifact, publish, sample_rows
-from tests.clients import environment
+from tests.environment import ensure
 from tests.serving import serving
 
+HERE = Path(__file__).parent
+ENVIRONMENTS = HERE.parents[1] / "build" / "clients"
 NAME = "pump"
 ONES = [[1, 0, 1, 1], [0, 1, 1, 0]]
 OUTPUTS = ["latent", "score", "contributions", "reconstruction", "p_value"]
@@ -59,6 +64,21 @@ def score_of_ones(service: httpx.Client) -> list[float]:
     return service.post("/v1/score", json={"rows": ONES}).json()["score"]
 
 
+def speak(client: str, request: dict[str, Any]) -> dict[str, Any]:
+    """What <client>_calls.py, run in the client's environment, makes of the request."""
+    interpreter = ensure(ENVIRONMENTS / client, HERE / f"{client}.txt", f"{client}'s")
+    done = subprocess.run(
+        [interpreter, "-B", HERE / f"{client}_calls.py"],
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
 def assert_same(outputs: dict[str, Any], expected: dict[str, Any]) -> None:
     for name, values in outputs.items():
         np.testing.assert_allclose(values, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
@@ -66,7 +86,7 @@ def assert_same(outputs: dict[str, Any], expected: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def tritonclient(request_to_client: dict[str, Any]) -> dict[str, Any]:
-    return environment.speak("tritonclient", request_to_client)
+    return speak("tritonclient", request_to_client)
 
 
 @pytest.mark.parametrize("variant", ["http", "http.aio"])
@@ -156,7 +176,7 @@ def test_tritonclient_infers_asynchronously_and_by_a_body_of_its_making(tritoncl
 
 @pytest.fixture(scope="module")
 def kserve(request_to_client: dict[str, Any]) -> dict[str, Any]:
-    return environment.speak("kserve", request_to_client | {"url": f"http://{request_to_client['url']}"})
+    return speak("kserve", request_to_client | {"url": f"http://{request_to_client['url']}"})
 
 
 class TestKserve:
@@ -188,27 +208,3 @@ class TestKserve:
         for datatype, ways in kserve["infer datatypes"].items():
             for outputs in ways:
                 np.testing.assert_allclose(outputs["score"], score_of_ones, rtol=1e-6, err_msg=datatype)
-
-
-class TestEnvironment:
-    @pytest.fixture
-    def requirements(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(environment, "HERE", tmp_path)
-        return tmp_path / "nobody.txt"
-
-    def test_what_cannot_be_had_fails_with_the_reason(self, requirements, tmp_path):
-        requirements.write_text("./is-not-there.whl\n")
-        with pytest.raises(
-            environment.EnvironmentFailed, match=r"environment of nobody cannot be made: ERROR: .*not-there"
-        ):
-            environment.ensure("nobody", tmp_path / "env")
-
-    def test_it_is_kept_until_the_requirements_change(self, requirements, tmp_path):
-        requirements.write_text("# nothing\n")
-        made = environment.ensure("nobody", tmp_path / "env")
-        (tmp_path / "env" / "kept").touch()
-        assert environment.ensure("nobody", tmp_path / "env") == made
-        assert (tmp_path / "env" / "kept").exists()
-        requirements.write_text("# nothing more\n")
-        assert environment.ensure("nobody", tmp_path / "env").exists()
-        assert not (tmp_path / "env" / "kept").exists()

@@ -118,6 +118,8 @@ INVALID = {
     "beyond float32": request(rows([1, 2, 3, 1e39])),
     "beyond any float": request(b'{"rows":[[1,2,3,1e999]]}'),
     "NaN": request(b'{"rows":[[1,2,3,NaN]]}'),
+    "NaN under a name that cannot be sent back": request(b'{"rows":[{"\\ud800":NaN}]}'),
+    "the same in a large body": request(b'{"rows":[{"\\ud800":NaN}]}' + b" " * 5000),
     "mostly gaps": request(rows([1, None, None, None])),
     "a score beyond float32": request(rows([3e38, -3e38, 3e38, 0])),
     "one score beyond float32 of several": request(rows([1, 2, 3, 4], [3e38, -3e38, 3e38, 0])),

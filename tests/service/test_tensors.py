@@ -68,6 +68,7 @@ class TestRowsAsJson:
             ([1, 2, 3, 4, 1, "2", 3, 4], "FP32", InvalidRow, 1, "b", "a number or null", '"2"'),
             ([1, 2, True, 4, 1, 2, 3, 4], "FP64", InvalidRow, 0, "c", "a number or null", "true"),
             ([1, 2, 3, 4, 1, [2], 3, 4], "FP32", InvalidRow, 1, "b", "a number or null", "an array of 1"),
+            ([1, 2, 3, 4, 1, "\ud800", 3, 4], "FP32", InvalidRow, 1, "b", "a number or null", '"\\ud800"'),
             ([1, 0, 3, 4, 1, 2, 3, 4], "BOOL", InvalidRow, 0, "a", "true, false or null", "1"),
             ([1, 2, 3, 4, 1, 2.5, 3, 4], "INT8", InvalidRow, 1, "b", "a whole number from -128 to 127", "2.5"),
             ([1, 2, 3, 4, 1, 2, 3, -4], "UINT16", InvalidRow, 1, "d", "a whole number from 0 to 65535", "-4"),
@@ -85,6 +86,19 @@ class TestRowsAsJson:
         problem = caught.value
         assert (problem.row, problem.feature, problem.expected, problem.got) == (row, feature, expected, got)
         assert str(problem) == f"expected {expected} for {feature!r}, got {got} in row {row}"
+
+    def test_millions_of_arrays_are_refused_before_they_are_parsed(self):
+        sent = json.dumps(request(["many"], (1, 4))).replace('"many"', "[]," * 200_000 + "[]").encode()
+        with pytest.raises(TooManyRows, match="got 200006 arrays and objects"):
+            decode(sent)
+
+    @pytest.mark.parametrize("literal", ["1e999", "-1e999", "1" + "0" * 5000])
+    @pytest.mark.parametrize("beside", ["2", "NaN"])
+    def test_digits_beyond_any_float_are_a_wrong_cell_too(self, literal, beside):
+        sent = json.dumps(request([1, 7, 3, 8], (1, 4))).replace("7", beside).replace("8", literal)
+        with pytest.raises(InvalidNumber) as caught:
+            decode(sent.encode())
+        assert (caught.value.feature, caught.value.got) == ("d", literal[:60])
 
     @pytest.mark.parametrize(
         ("data", "shape", "message"),

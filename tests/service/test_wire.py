@@ -112,6 +112,30 @@ class TestRowsAsJson:
             with pytest.raises(InvalidNumber):
                 decode({"rows": [row]})
 
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b'{"rows":[' + b"[]," * 200_000 + b"[]]}",
+            b'{"rows":[' + b"{}," * 200_000 + b"{}]}",
+            b'{"rows":[[' + b"[]," * 200_000 + b"[]]]}",
+            b'{"' + b"\\\\" * 99 + b'":[' + b"[]," * 200_000 + b"[]]}",
+            b"[" * 200_000,
+        ],
+    )
+    def test_millions_of_arrays_are_refused_before_they_are_parsed(self, body):
+        for refuse in (
+            wire.decode_rows,
+            lambda body, kind, schema, max_rows: wire.decode_codes(body, kind, 4, max_rows=max_rows),
+        ):
+            with pytest.raises(
+                TooManyRows, match=r"expected at most 10 rows in one request, got 20000\d arrays and objects"
+            ):
+                refuse(body, "application/json", PLAIN, max_rows=10)
+
+    def test_brackets_in_strings_are_no_arrays(self):
+        for text in ("[" * 200_000, '\\"[{' * 100_000, "\\" + '"[' * 100_000):
+            np.testing.assert_array_equal(decode({"rows": [[1, True, text, 2]]}, MIX), [[1, 1, -1, 2]])
+
     @pytest.mark.parametrize("width", [0, 1, 3, 5])
     def test_a_wrong_width_names_the_row(self, width):
         with pytest.raises(InvalidRow) as caught:
@@ -159,7 +183,7 @@ class TestRowsAsJson:
             (b'{"rows": NaN}', InvalidJSON),
             (b'{"rows": [NaN]}', InvalidJSON),
             (b"[" * 100_000, InvalidJSON),
-            (b'{"rows": [[' * 100_000, InvalidJSON),
+            (b'{"rows": [[' * 40_000, InvalidJSON),
             (b'{"rows": [[{"a": ["\\ud800"]}]]}', InvalidJSON),
         ],
     )

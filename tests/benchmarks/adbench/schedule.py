@@ -12,7 +12,7 @@ from time import perf_counter
 
 import msgspec
 
-from tests.benchmarks import environment
+from tests import environment
 from tests.benchmarks.adbench.outcome import Baseline, Hourglass, Job, Outcome, Question
 from tests.benchmarks.adbench.protocol import read_set, split
 from tests.benchmarks.machine import ROOT, machine, revision

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tests.benchmarks import environment
+from tests import environment
 from tests.benchmarks.speed.bench import Bench, Pair, tell
 from tests.benchmarks.speed.figure import Figure, Target
 from tests.benchmarks.speed.models import Model, make_rows

@@ -1,4 +1,4 @@
-"""Environments beside ours, made at first use from pinned requirements: what we are compared with has its own dependencies."""
+"""Environments beside ours, made at first use from pinned requirements: what others need disagrees with what the service needs."""
 
 import hashlib
 import shutil
@@ -12,15 +12,16 @@ class EnvironmentFailed(Exception):
 
 
 def ensure(folder: Path, requirements: Path, whose: str) -> Path:
-    """Its interpreter; made anew when the requirements have changed."""
-    interpreter, complete = folder / "bin" / "python", folder / "requirements.sha256"
-    wanted = hashlib.sha256(requirements.read_bytes()).hexdigest()
+    """Its interpreter; made anew when the requirements, which name everything, or this interpreter's version have changed."""
+    interpreter, complete = folder / "bin" / "python", folder / "complete.sha256"
+    wanted = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()
     if complete.exists() and complete.read_text() == wanted and interpreter.exists():
         return interpreter
     print(f"making {whose} environment in {folder}", file=sys.stderr)
     shutil.rmtree(folder, ignore_errors=True)
-    install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement", str(requirements)]
-    for command in ([sys.executable, "-m", "venv", str(folder)], [str(interpreter), *install]):
+    pip = [str(interpreter), "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
+    install = [*pip, "install", "--no-deps", "--requirement", str(requirements)]
+    for command in ([sys.executable, "-m", "venv", str(folder)], install):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise EnvironmentFailed(f"{whose} environment cannot be made: {_reason(done.stderr)}")

@@ -71,7 +71,10 @@ def _replace_mask(graph: GraphProto) -> bool:
                     filled[output] = constants[chosen].item()
             case "Mul", None, float() as value if value == 1 and inputs[0] not in constants:
                 same[output] = inputs[0]
-            case "ReduceSum", float() as value, None if constants[inputs[1]].tolist() in ([1], [-1]):
+            case "ReduceSum", float() as value, None if inputs[1] in constants and constants[inputs[1]].tolist() in (
+                [1],
+                [-1],
+            ):
                 same[output] = constant(f"{output}, no gap", np.float32(width * value))
             case "Concat", None, float() as value if node.attribute[0].i == 1:
                 pads = constant(f"{output}, pads", [0, 0, 0, width])

@@ -106,7 +106,7 @@ class Detector:
         return Scores(score_N, self.table.p_value(score_N))
 
     def _score(self, rows_ND: Float32) -> Float32:
-        if math.isnan(np.vdot(rows_ND, rows_ND)):  # of the ways to find a gap the fastest
+        if has_gap(rows_ND):
             return self._run(self._scoring, [SCORE], INPUT, rows_ND)[0]
         if len(rows_ND) == 1 and (score_1 := self._one.score(rows_ND)) is not None:
             return score_1
@@ -187,6 +187,11 @@ class Detector:
         for name, (got, expected) in answers.items():
             if not _close(got, _array(expected), steps=1 / (self.table.n + 1) if name == P_VALUE else 0.0):
                 raise InvalidArtifact(f"the self-test failed: {name} differs from what training computed")
+
+
+def has_gap(rows_ND: Float32) -> bool:
+    """Whether any value is missing. Of all ways the fastest: a sum of squares is NaN only where one of them is."""
+    return math.isnan(np.vdot(rows_ND, rows_ND))
 
 
 class _OneRow:

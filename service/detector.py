@@ -4,7 +4,8 @@ Shapes: N rows, D features, K latent dimensions. Everything is float32.
 """
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +28,7 @@ DEFAULT_MAX_BYTES = 256 * 2**20
 # Of one run of the graph. What a member makes of a cell inside can be a hundred times as much; and what stays in the caches is scored
 # a tenth faster (365 -> 325 ns a row of 32 features against 2^17; of 128 features it makes no difference down to 2^14).
 RUN_CELLS = 2**15
+MEASURED_SECONDS = 0.0002
 
 
 class Scores(NamedTuple):
@@ -50,6 +52,7 @@ class Detector:
     table: Table
     threshold: Threshold  # the manifest's own; the service may use another
     size_bytes: int
+    cell_seconds: float  # what the score of one cell takes, as measured when it was loaded
     _scoring: ort.InferenceSession = field(repr=False)  # features -> score
     _complete: ort.InferenceSession = field(repr=False)  # the same for rows without a gap
     _one: "_OneRow" = field(repr=False)  # and for one such row
@@ -78,6 +81,7 @@ class Detector:
                 table=table,
                 threshold=table.threshold(record.alpha, record.delta, certified=record.guarantee == "certified"),
                 size_bytes=len(data),
+                cell_seconds=_cell_seconds(complete, len(manifest.features)),
                 _scoring=scoring,
                 _complete=complete,
                 _one=_OneRow(complete, len(manifest.features)),
@@ -231,6 +235,23 @@ def _complete_session(
     except Exception:  # onnxruntime's have no base in common; what cannot be run so is run as it is
         return scoring
     return complete if np.array_equal(expected_N, got_N, equal_nan=True) else scoring
+
+
+def _cell_seconds(session: ort.InferenceSession, width: int) -> float:
+    """Of runs that grow until one takes long enough to be measured, and no longer: models differ by a factor of a thousand."""
+    rows, seconds = 1, 0.0
+    while True:
+        feed = {INPUT: np.zeros((rows, width), np.float32)}
+        seconds = min(_seconds(partial(session.run, [SCORE], feed)) for _ in range(3))
+        if seconds > MEASURED_SECONDS or rows * width * 4 > RUN_CELLS:
+            return seconds / (rows * width)
+        rows *= 4
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
 
 
 def _run_part(

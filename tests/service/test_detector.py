@@ -166,3 +166,7 @@ def test_no_run_takes_more_cells_than_its_share_however_wide_the_rows(monkeypatc
     detector = Detector.from_bytes(data)
     assert len(detector.score(np.zeros((1000, 300), np.float32)).score) == 1000
     assert RUN_CELLS - 300 < max(seen) <= RUN_CELLS
+
+
+def test_how_long_a_cell_takes_is_measured_when_a_model_is_loaded(detector):
+    assert 1e-11 < detector.cell_seconds < 1e-2

@@ -21,6 +21,7 @@ from service.registry import Served
 from service.wire import Body, Cells, Float32
 
 T = TypeVar("T")
+INLINE_SECONDS = 0.001  # that one run of a model may hold up the event loop
 
 
 class Waiter(Protocol):
@@ -35,7 +36,8 @@ class Batcher:
 
     def __init__(self, metrics: Metrics, *, inline_cells: int, max_rows: int) -> None:
         self._metrics, self._max_rows = metrics, max_rows
-        self._inline_cells, self._inline_bytes = inline_cells, 4 * inline_cells
+        self._inline_cells, self._scored_cells = inline_cells, 4 * inline_cells
+        self._json_bytes, self._raw_bytes = 4 * inline_cells, 4 * self._scored_cells  # a number's JSON has to be parsed
         self._waiting: dict[Served, _Batch] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scoring")
 
@@ -54,13 +56,16 @@ class Batcher:
 
     def ask(self, served: Served, body: Body, content_type: str, waiter: Waiter) -> bool:
         """The same for whoever waits; whether it takes the thread, and with it some time. What is wrong with a small body is raised."""
-        if len(body) > self._inline_bytes:
+        if len(body) > (self._raw_bytes if content_type == wire.RAW else self._json_bytes):
             self._ask_thread(served, body, content_type, waiter)
             return True
         cells = wire.decode_cells(body, content_type, served.schema, max_rows=self._max_rows)
         batch = self._waiting.get(served) or self._batch(served)
-        batch.spans.append(batch.add(cells))
+        start, end = batch.add(cells)
+        batch.spans.append((start, end))
         batch.waiters.append(waiter)
+        if 2 * end * served.schema.width > self._scored_cells:
+            self._start(self._waiting.pop(served))  # with as many again it would have to go to the thread
         return False
 
     async def run(self, cells: int, work: Callable[[], T]) -> T:
@@ -78,8 +83,7 @@ class Batcher:
             return self._waiting[served]
         except KeyError:
             if not self._waiting:
-                loop = asyncio.get_running_loop()
-                loop.call_soon(self._flush, loop)
+                asyncio.get_running_loop().call_soon(self._flush)
             batch = self._waiting[served] = _Batch(served)
             return batch
 
@@ -95,14 +99,20 @@ class Batcher:
         run = asyncio.get_running_loop().run_in_executor(self._thread, work)
         run.add_done_callback(lambda done: self._finish(served, done.result, [waiter], []))
 
-    def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _flush(self) -> None:
         waiting, self._waiting = self._waiting, {}
-        for served, batch in waiting.items():
-            if batch.count * served.schema.width <= self._inline_cells:
-                self._finish(served, batch.run, batch.waiters, batch.parts)
-            else:
-                run = loop.run_in_executor(self._thread, batch.run)
-                run.add_done_callback(partial(self._finish_done, batch))
+        for batch in waiting.values():
+            self._start(batch)
+
+    def _start(self, batch: "_Batch") -> None:
+        if self._is_little(batch.served, batch.count * batch.served.schema.width):
+            self._finish(batch.served, batch.run, batch.waiters, batch.parts)
+        else:
+            run = asyncio.get_running_loop().run_in_executor(self._thread, batch.run)
+            run.add_done_callback(partial(self._finish_done, batch))
+
+    def _is_little(self, served: Served, cells: int) -> bool:
+        return cells <= self._scored_cells and cells * served.detector.cell_seconds <= INLINE_SECONDS
 
     def _finish_done(self, batch: "_Batch", run: "asyncio.Future[_Run]") -> None:
         self._finish(batch.served, run.result, batch.waiters, batch.parts)

@@ -1,9 +1,7 @@
 """What is counted, and how it is scraped. Label values come from configuration and closed sets, never from what a client sends."""
 
 import time
-from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
-from math import isfinite
 from typing import Any, Literal
 
 import numpy as np
@@ -41,7 +39,7 @@ INFERENCE_BUCKETS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.0
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384, 65536)
 
 
-FEW_ROWS = 16  # up to here Python counts faster than numpy
+KEPT = 512  # values, or rows, that are counted at once
 
 
 class Metrics:
@@ -112,25 +110,10 @@ class Metrics:
 
     def observe_scores(self, served: Served, scores: Scores, seconds: float) -> None:
         """One run of one model: its rows' scores and how long it took."""
-        bound = self._bind(served.name)
+        bound = self._bound.get(served.name) or self._bind(served.name)
         bound.inference.add(seconds)
         bound.batches.add(len(scores.score))
-        threshold = served.threshold.score
-        score_N, p_value_N = scores
-        if len(score_N) <= FEW_ROWS:
-            for score, p_value in zip(score_N.tolist(), p_value_N.tolist(), strict=True):
-                if isfinite(score):  # such rows are refused, not answered
-                    bound.vectors += 1
-                    bound.anomalies += score > threshold
-                    bound.p_values.add(p_value)
-                    bound.ratios.add(score / max(threshold, 1e-38))
-            return
-        if not (finite := np.isfinite(score_N)).all():
-            score_N, p_value_N = score_N[finite], p_value_N[finite]
-        bound.vectors += len(score_N)
-        bound.anomalies += int(np.count_nonzero(score_N > threshold))
-        bound.p_values.add_all(p_value_N)
-        bound.ratios.add_all(score_N, unit=max(threshold, 1e-38))
+        bound.observe(scores, served.threshold.score)
 
     def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
         """A request that was answered. The route is a template, and the method one of METHODS or `other`."""
@@ -210,22 +193,28 @@ class Metrics:
 class Tally:
     """A histogram's counts since the last flush.
 
+    Single values are kept and counted many at once, which costs less, and hardly anything while a client waits.
     The bounds are compared as float32, since a p-value of 0.05 is one.
     """
 
-    __slots__ = ("_bounds", "_bounds_B", "_counts", "_sum")
+    __slots__ = ("_bounds_B", "_counts", "_kept", "_sum")
 
     def __init__(self, buckets: tuple[float, ...]) -> None:
         self._bounds_B = np.array(buckets, dtype=np.float32).astype(np.float64)
-        self._bounds: list[float] = self._bounds_B.tolist()
         self._counts = [0] * (len(buckets) + 1)  # the last is of what lies above all bounds
         self._sum = 0.0
+        self._kept: list[float] = []
 
     def add(self, value: float) -> None:
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self._sum += value
+        self._kept.append(value)
+        if len(self._kept) >= KEPT:
+            self._count_kept()
 
-    def add_all(self, values_N: NDArray[np.float32], *, unit: float = 1.0) -> None:
+    def _count_kept(self) -> None:
+        kept, self._kept = self._kept, []
+        self.add_all(np.array(kept, dtype=np.float64))
+
+    def add_all(self, values_N: NDArray[np.floating], *, unit: float = 1.0) -> None:
         """Many at once, each divided by the unit: sorted, since the bounds are fewer than they are."""
         places_B: list[int] = np.sort(values_N).searchsorted(self._bounds_B * unit, side="right").tolist()
         last = 0
@@ -236,6 +225,8 @@ class Tally:
 
     def flush(self, histogram: Histogram) -> int:
         """Histogram.observe for many values at once, which the library has no call for; how many they were."""
+        if self._kept:
+            self._count_kept()
         counts, total = self._counts, self._sum
         self._counts, self._sum = [0] * len(counts), 0.0
         for place, count in enumerate(counts):
@@ -250,27 +241,48 @@ class _Bound:
 
     __slots__ = (
         "_anomalies",
+        "_kept",
+        "_p_values",
+        "_ratios",
+        "_rows",
         "_tallies",
+        "_threshold",
         "_vectors",
-        "anomalies",
         "batches",
         "inference",
-        "p_values",
-        "ratios",
-        "vectors",
     )
 
     def __init__(self, vectors: Counter, anomalies: Counter, tallies: "dict[Tally, Histogram]") -> None:
         self._vectors, self._anomalies, self._tallies = vectors, anomalies, tallies
-        self.vectors = self.anomalies = 0
-        self.p_values, self.ratios, self.inference, self.batches = tallies
+        self._p_values, self._ratios, self.inference, self.batches = tallies
+        self._kept: list[Scores] = []  # not yet counted, all under this threshold
+        self._threshold, self._rows = 0.0, 0
+
+    def observe(self, scores: Scores, threshold: float) -> None:
+        if threshold != self._threshold:
+            self._count_kept()
+            self._threshold = threshold
+        self._kept.append(scores)
+        self._rows += len(scores.score)
+        if self._rows >= KEPT:
+            self._count_kept()
 
     def flush(self) -> None:
-        self._vectors.inc(self.vectors)
-        self._anomalies.inc(self.anomalies)
-        self.vectors = self.anomalies = 0
+        self._count_kept()
         for tally, histogram in self._tallies.items():
             tally.flush(histogram)
+
+    def _count_kept(self) -> None:
+        if not self._kept:
+            return
+        score_N, p_value_N = (np.concatenate(arrays) for arrays in zip(*self._kept, strict=True))
+        self._kept, self._rows = [], 0
+        if not (finite := np.isfinite(score_N)).all():  # such rows are refused, not answered
+            score_N, p_value_N = score_N[finite], p_value_N[finite]
+        self._vectors.inc(len(score_N))
+        self._anomalies.inc(int(np.count_nonzero(score_N > self._threshold)))
+        self._p_values.add_all(p_value_N)
+        self._ratios.add_all(score_N, unit=max(self._threshold, 1e-38))
 
 
 class _Models(Collector):

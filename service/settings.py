@@ -27,7 +27,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     threads: Annotated[int, Meta(ge=1, le=1024)] | None = (
         None  # for one bulk of rows; None: the CPUs that each worker has
     )
-    inline_cells: Annotated[int, Meta(ge=0)] = 8192  # batches of up to this many cells are scored on the event loop
+    # work on up to this many cells is done on the event loop; scoring on four times as many, by models that are fast enough
+    inline_cells: Annotated[int, Meta(ge=0)] = 8192
     log_level: LogLevel = "info"
 
 

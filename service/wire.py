@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from service.artifact import UNSEEN, Feature
 from service.calibration import Threshold
 from service.cells import A_NUMBER, OVERFLOW, NoNumber, bad_number, misfit, parse_float, require_cells, shown
-from service.detector import Explanation, Scores
+from service.detector import Explanation, Scores, has_gap
 from service.errors import InvalidBody, InvalidJSON, InvalidRow, TooManyRows, UnsupportedMediaType
 from service.registry import Served
 from service.schema import Schema
@@ -62,8 +62,6 @@ def decode_cells(body: Body, content_type: str, schema: Schema, *, max_rows: int
             if len(body) <= _FEW_BYTES and (cells := _decode_few(body, schema.width, max_rows)) is not None:
                 return cells
             rows_ND = _decode_numbers(body, schema.width, max_rows)
-            if rows_ND is not None and b"null" not in body:
-                return rows_ND  # without a gap
         else:
             rows_ND = None
         if rows_ND is None:
@@ -341,7 +339,7 @@ def _decode_raw(body: Body, schema: Schema, max_rows: int) -> Float32:
     if len(body) // row_bytes > max_rows:
         raise _too_many(len(body) // row_bytes, max_rows)
     rows_ND = as_rows(body, schema.width)
-    if schema.all_numeric and np.isfinite(rows_ND).all():
+    if schema.all_numeric and math.isfinite(np.vdot(rows_ND, rows_ND)):  # finite itself only if every number is
         return rows_ND
     require_cells(rows_ND, np.isinf(rows_ND), schema, A_NUMBER)
     for column, feature in enumerate(schema.features):
@@ -431,9 +429,9 @@ def _number(value: object, row: int, name: str) -> float:
 
 
 def _require_observed(rows_ND: Float32, schema: Schema) -> None:
-    missing_ND = np.isnan(rows_ND)
-    if not missing_ND.any():
+    if not has_gap(rows_ND):
         return
+    missing_ND = np.isnan(rows_ND)
     observed_N = schema.width - missing_ND.sum(axis=1)
     if observed_N.min() < schema.min_observed:
         row = int(np.argmax(observed_N < schema.min_observed))

@@ -25,6 +25,7 @@ class Watched:
 
     def __init__(self, detector: Detector, error: Exception | None = None) -> None:
         self.detector, self.version, self.error = detector, detector.version, error
+        self.cell_seconds = 1e-9
         self.batches: list[int] = []
         self.threads: set[threading.Thread] = set()
 
@@ -82,10 +83,32 @@ def test_requests_that_took_different_models_are_never_scored_together(inline_ce
 
 def test_small_batches_run_on_the_loop_and_large_ones_beside_it():
     small, large = served(), served()
-    gather(batcher(inline_cells=20), (small, REQUESTS[3]))
-    gather(batcher(inline_cells=19), (large, REQUESTS[3]))
+    gather(batcher(inline_cells=5), (small, REQUESTS[3]))  # 20 cells
+    gather(batcher(inline_cells=4), (large, REQUESTS[3]))
     assert small.detector.threads == {threading.main_thread()}
     assert threading.main_thread() not in large.detector.threads
+
+
+def test_a_slow_model_runs_beside_the_loop_however_few_its_rows():
+    slow = served()
+    slow.detector.cell_seconds = 0.0001
+    gather(batcher(), (slow, REQUESTS[3]))
+    assert threading.main_thread() not in slow.detector.threads
+
+
+def test_a_batch_that_as_much_again_would_drive_off_the_loop_is_scored_at_once():
+    model, batching = served(), batcher(inline_cells=6)  # scores up to 24 cells, 6 rows
+
+    async def all_at_once():
+        bodies = [rows_ND.tobytes() for rows_ND in (*REQUESTS, REQUESTS[3])]
+        return await asyncio.gather(*(batching.answer(model, body, wire.RAW) for body in bodies))
+
+    answers = asyncio.run(all_at_once())
+    batching.close()
+    assert sorted(model.detector.batches) == [4, 5, 7]  # 1 and 3 rows, 2 and 5, 5
+    for answer, rows_ND in zip(answers, (*REQUESTS, REQUESTS[3]), strict=True):
+        expected = model.detector.detector.score(rows_ND).score
+        np.testing.assert_allclose(json.loads(answer)["score"], expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("inline_cells", [10_000, 0])

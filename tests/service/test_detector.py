@@ -36,6 +36,16 @@ def test_scores_of_the_fast_path_are_those_of_the_whole_graph(detector, rows_ND)
     assert fast.score.dtype == fast.p_value.dtype == np.float32
 
 
+def test_a_row_without_a_gap_scores_to_the_last_bit_as_by_the_way_of_those_with_one(detector, features):
+    """Else one equal to the calibration row that the threshold comes from would be an anomaly or not by the way it took."""
+    complete_ND = sample_rows(features, 200, seed=12)
+    gapped_ND = np.concatenate([complete_ND, np.full((1, 4), np.nan, np.float32)])
+    together = detector.score(gapped_ND).score[:-1]
+    np.testing.assert_array_equal(detector.score(complete_ND).score, together)
+    alone = np.concatenate([detector.score(complete_ND[n : n + 1]).score for n in range(200)])
+    np.testing.assert_allclose(alone, together, rtol=1e-6)
+
+
 def test_contributions_are_non_negative_and_sum_to_the_score(detector, rows_ND):
     explanation = detector.explain(rows_ND)
     assert (explanation.contributions >= 0).all()
@@ -156,3 +166,7 @@ def test_no_run_takes_more_cells_than_its_share_however_wide_the_rows(monkeypatc
     detector = Detector.from_bytes(data)
     assert len(detector.score(np.zeros((1000, 300), np.float32)).score) == 1000
     assert RUN_CELLS - 300 < max(seen) <= RUN_CELLS
+
+
+def test_how_long_a_cell_takes_is_measured_when_a_model_is_loaded(detector):
+    assert 1e-11 < detector.cell_seconds < 1e-2

@@ -2,13 +2,14 @@
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import helper, numpy_helper
 
 from service import artifact, hotpath
 from service.detector import Detector
 from service.errors import InvalidArtifact
-from tests.artifacts import MIXED, make_artifact
+from tests.artifacts import MIXED, NUMERIC, make_artifact, sample_rows
 
 
 @pytest.fixture
@@ -36,8 +37,73 @@ def test_the_hot_path_computes_the_score_and_nothing_that_the_score_does_not_nee
     assert len(graph.node) < len(model.graph.node) - 10
 
 
+@pytest.mark.parametrize("features", [NUMERIC, MIXED], ids=["numeric", "mixed"])
+def test_without_the_mask_rows_that_need_none_score_the_same_to_the_last_bit(features):
+    model = onnx.load_model_from_string(make_artifact(features))
+    rows_ND = sample_rows(features, 300, seed=4)
+    plain, complete = score_of(hotpath.score_graph(model), rows_ND), score_of(hotpath.complete_graph(model), rows_ND)
+    np.testing.assert_array_equal(complete, plain)
+
+
+def test_a_network_that_reads_the_mask_reads_ones_where_there_is_no_gap():
+    """As the denoising member does: values beside their mask into the first layer, and the error over the number of values."""
+    model = masked_model()
+    part = hotpath.complete_graph(model)
+    nodes = [node.op_type for node in onnx.load_model_from_string(part).graph.node]
+    assert nodes == ["Pad", "MatMul", "Sub", "Abs", "ReduceSum", "Div"]
+    rows_ND = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32)
+    for rows in (rows_ND, rows_ND[:1]):
+        np.testing.assert_array_equal(score_of(part, rows), score_of(hotpath.score_graph(model), rows))
+
+
+def test_a_graph_without_a_mask_has_no_second_form():
+    nodes = [helper.make_node("ReduceMean", [artifact.INPUT, "axis"], [artifact.SCORE], keepdims=0)]
+    assert hotpath.complete_graph(as_model(nodes, {"axis": np.array([1])}, width=5)) is None
+
+
+def masked_model():
+    node, weights = helper.make_node, np.random.default_rng(1).normal(size=(10, 5)).astype(np.float32)
+    nodes = [
+        node("IsNaN", [artifact.INPUT], ["missing"]),
+        node("Where", ["missing", "zero", "one"], ["observed"]),
+        node("Where", ["missing", "zero", artifact.INPUT], ["values"]),
+        node("Concat", ["values", "observed"], ["read"], axis=1),
+        node("MatMul", ["read", "weights"], ["guess"]),
+        node("Sub", ["values", "guess"], ["left"]),
+        node("Abs", ["left"], ["errors"]),
+        node("Mul", ["errors", "observed"], ["counted"]),
+        node("ReduceSum", ["counted", "axis"], ["error"], keepdims=0),
+        node("ReduceSum", ["observed", "axis"], ["count"], keepdims=0),
+        node("Div", ["error", "count"], [artifact.SCORE]),
+    ]
+    constants = {"zero": np.float32(0), "one": np.float32(1), "axis": np.array([1]), "weights": weights}
+    return as_model(nodes, constants, width=5)
+
+
+def as_model(nodes, constants, *, width):
+    floats = onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes,
+        "model",
+        [helper.make_tensor_value_info(artifact.INPUT, floats, ["batch", width])],
+        [helper.make_tensor_value_info(artifact.SCORE, floats, ["batch"])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)])
+
+
+def score_of(part, rows_ND):
+    session = ort.InferenceSession(part, providers=["CPUExecutionProvider"])
+    return session.run([artifact.SCORE], {artifact.INPUT: rows_ND})[0]
+
+
 def test_the_parts_carry_no_manifest(model):
-    for part in (hotpath.score_graph(model), hotpath.decoder_graph(model), hotpath.p_value_graph(model)):
+    for part in (
+        hotpath.score_graph(model),
+        hotpath.complete_graph(model),
+        hotpath.decoder_graph(model),
+        hotpath.p_value_graph(model),
+    ):
         assert not onnx.load_model_from_string(part).metadata_props
 
 

@@ -101,7 +101,6 @@ class Head(NamedTuple):
 
     level_N: Tensor  # rises with strangeness
     parts_NE: Tensor  # non-negative: what each column has to do with it
-    weight: float
 
 
 class Reading(NamedTuple):
@@ -111,15 +110,13 @@ class Reading(NamedTuple):
 
 
 class Associative(Member):
-    joint_error = True
-
     def __init__(self, config: AssociativeConfig, encoding: Encoding) -> None:
         super().__init__(encoding)
         self.config = config
         views, columns = len(config.views), encoding.encoded_width
         self.views = Views(config.views, encoding)
-        self.fitted = bool(config.all_levels)
-        if self.fitted:
+        self.has_network = bool(config.all_levels)
+        if self.has_network:
             self.network = Network(views * config.members, columns, len(encoding.features), config.width, config.blocks)
         self.whitenings = nn.ModuleList(Whitening(columns) for _ in config.whitened_levels for _ in config.views)
         self.mixtures = nn.ModuleList()
@@ -128,11 +125,14 @@ class Associative(Member):
         self.metrics = nn.ModuleList(Whitening(views * columns) for _ in config.metrics if config.memory)
         self.memories = nn.ModuleList()
         self.register_buffer("projection_EK", torch.zeros(columns, min(LATENT, columns)))
-        per_view = len(config.levels) + len(config.whitened_levels) + (config.components > 0)
-        heads = views * per_view + (config.features > 0) + 2 * len(self.metrics)
-        self.tails = Tails(heads)
+        of_a_view = len(config.levels) + len(config.whitened_levels) + (config.components > 0)
+        of_all_views = (config.features > 0) + 2 * len(self.metrics)  # each counts for as many as there are views
+        weights_H = torch.tensor([1.0] * (views * of_a_view) + [float(views)] * of_all_views)
+        self.register_buffer("weight_H", weights_H / weights_H.sum())
+        self.tails = Tails(len(weights_H))
         self.gaps = Gaps(1)
 
+    weight_H: Tensor
     recalled_CE: Tensor  # means of the first view's clusters, encoded
     projection_EK: Tensor
 
@@ -231,17 +231,17 @@ class Associative(Member):
 
     def _read_tails(self, held_out: Encoded, generator: torch.Generator) -> None:
         rows = repeat(held_out, max(1, HELD_OUT_ROWS // len(held_out.values_NE)))
-        readings, rates = [], []
+        levels, missing = [], []
         for rate in HIDDEN:
             hidden_ND = (torch.rand(rows.observed_ND.shape, generator=generator) < rate).float()
             left_N1 = (rows.observed_ND * (1 - hidden_ND)).sum(dim=1, keepdim=True)
             hidden = hide(rows, torch.where(left_N1 > 0, hidden_ND, 0.0), self.encoding)
-            readings.append([(self.read(part), self._missing(part)) for part in split(hidden, PART)])
-            rates.append(self._missing(hidden).mean())
-        levels_RNH = torch.stack([torch.cat([self._levels(part) for part, _ in parts]) for parts in readings])
-        self.tails.fit(levels_RNH, torch.stack(rates))
-        joint_RN1 = torch.stack([torch.cat([self._join(*part)[0] for part in parts]) for parts in readings])
-        self.gaps.fit(torch.log(joint_RN1), torch.stack(rates))
+            levels.append(torch.cat([_levels(self.read(part)) for part in split(hidden, PART)]))
+            missing.append(self._missing(hidden))
+        rates_R = torch.stack(missing).mean(dim=(1, 2))
+        self.tails.fit(torch.stack(levels), rates_R)
+        joint = [self._join(levels_NH, missing_N1)[0] for levels_NH, missing_N1 in zip(levels, missing, strict=True)]
+        self.gaps.fit(torch.log(torch.stack(joint)), rates_R)
 
     def read(self, encoded: Encoded) -> Reading:
         """The heads: every view's network at every level, every view's mixture, the ridge, the memories; and what was expected."""
@@ -258,7 +258,7 @@ class Associative(Member):
             residual_VNE = self._residual(filled_VNE, observed_NE, encoded.observed_ND, level)
             for v, residual_NE in enumerate(residual_VNE):
                 heads.append(_error(self.whitenings[i * len(residual_VNE) + v](residual_NE), observed_NE, rescale_N1))
-        heads += [Head(guess.surprise_N, guess.parts_NE, 1.0) for guess in guesses]
+        heads += [Head(guess.surprise_N, guess.parts_NE) for guess in guesses]
         values_NJ, observed_NJ = _together(filled_VNE), observed_NE.repeat(1, len(values_VNE))
         views = len(values_VNE)
         if self.ridge is not None:
@@ -269,26 +269,23 @@ class Associative(Member):
             recall = memory(metric(values_NJ), observed_NJ)
             parts_NE = recall.parts_NE.reshape(-1, views, values_VNE.shape[2]).sum(dim=1)
             for value_N in (recall.error_N, recall.ratio_N):
-                heads.append(Head(torch.log(value_N + MIN_ERROR), parts_NE, float(views)))
+                heads.append(Head(torch.log(value_N + MIN_ERROR), parts_NE))
         if guesses:
             weights_NC = guesses[0].weights_NC
             return Reading(heads, weights_NC @ self.recalled_CE, weights_NC)
         return Reading(heads, self._expected(values_VNE, residual_VNE), values_VNE[0] @ self.projection_EK)
 
-    def _join(self, reading: Reading, missing_N1: Tensor) -> tuple[Tensor, Tensor]:
+    def _join(self, levels_NH: Tensor, missing_N1: Tensor) -> tuple[Tensor, Tensor]:
         """Minus the log of the weighted harmonic mean of the heads' shares (Wilson, PNAS 116, 2019) [N, 1], and each head's part in it.
 
         It listens to the head that finds a row rarest, as far as the others leave room: one head alone among many is heard.
         """
-        rarity_NH = self.tails(self._levels(reading), missing_N1)
+        rarity_NH = self.tails(levels_NH, missing_N1)
         most_N1 = rarity_NH.amax(dim=1, keepdim=True)
-        weights_NH = torch.tensor([head.weight for head in reading.heads]) * self.tails.gaps.worth(missing_N1)
+        weights_NH = self.weight_H * self.tails.gaps.worth(missing_N1)
         odds_NH = torch.exp(rarity_NH - most_N1) * weights_NH / weights_NH.sum(dim=1, keepdim=True)
         total_N1 = odds_NH.sum(dim=1, keepdim=True)
         return most_N1 + torch.log(total_N1), odds_NH / total_N1
-
-    def _levels(self, reading: Reading) -> Tensor:
-        return torch.stack([head.level_N for head in reading.heads], dim=1)
 
     def _missing(self, encoded: Encoded) -> Tensor:
         """[N, 1] share of the cells that are missing, of features that were ever seen."""
@@ -297,7 +294,7 @@ class Associative(Member):
     def assess(self, encoded: Encoded) -> Assessment:
         reading = self.read(encoded)
         missing_N1 = self._missing(encoded)
-        joint_N1, share_NH = self._join(reading, missing_N1)
+        joint_N1, share_NH = self._join(_levels(reading), missing_N1)
         score_N1 = torch.exp(self.gaps(torch.log(joint_N1), missing_N1))
         parts_ND = torch.zeros_like(encoded.observed_ND)
         for h, head in enumerate(reading.heads):
@@ -361,6 +358,10 @@ class Layer(nn.Module):
         return torch.bmm(values_VNI, self.weight_VIO) + self.bias_V1O
 
 
+def _levels(reading: Reading) -> Tensor:
+    return torch.stack([head.level_N for head in reading.heads], dim=1)
+
+
 def _together(values_VNE: Tensor) -> Tensor:
     """[N, J] all views side by side."""
     return torch.cat(list(values_VNE), dim=1)
@@ -369,14 +370,14 @@ def _together(values_VNE: Tensor) -> Tensor:
 def _error(residual_NE: Tensor, observed_NE: Tensor, rescale_N1: Tensor) -> Head:
     """The mean squared residual of the observed columns, as a head."""
     parts_NE = residual_NE.square() * observed_NE * rescale_N1
-    return Head(torch.log(parts_NE.mean(dim=1) + MIN_ERROR), parts_NE, 1.0)
+    return Head(torch.log(parts_NE.mean(dim=1) + MIN_ERROR), parts_NE)
 
 
 def _folded(residual_NJ: Tensor, observed_NJ: Tensor, rescale_N1: Tensor, views: int) -> Head:
     """The same for the columns of all views together."""
     head = _error(residual_NJ, observed_NJ, rescale_N1)
     parts_NVE = head.parts_NE.reshape(-1, views, residual_NJ.shape[1] // views)
-    return Head(head.level_N, parts_NVE.sum(dim=1), float(views))
+    return Head(head.level_N, parts_NVE.sum(dim=1))
 
 
 def _principal_components(values_NE: Tensor, count: int) -> Tensor:

@@ -33,7 +33,7 @@ METRIC_SHRINKAGE = 0.05  # of the correlation that distances are whitened by
 LATENT = 16  # without a mixture the code is that many leading principal components of the first view
 HELD_OUT_ROWS = 4000  # that many are looked at for the tails: few rows several times over, with other cells hidden
 PART = 512  # rows at a time
-MIN_ERROR = 1e-12
+RESOLUTION = 1e-5  # mean squared error, in variances of a column, below which there is only rounding
 SMALL = 1e-6
 
 
@@ -269,7 +269,7 @@ class Associative(Member):
             recall = memory(metric(values_NJ), observed_NJ)
             parts_NE = recall.parts_NE.reshape(-1, views, values_VNE.shape[2]).sum(dim=1)
             for value_N in (recall.error_N, recall.ratio_N):
-                heads.append(Head(torch.log(value_N + MIN_ERROR), parts_NE))
+                heads.append(Head(torch.log(value_N + RESOLUTION), parts_NE))
         if guesses:
             weights_NC = guesses[0].weights_NC
             return Reading(heads, weights_NC @ self.recalled_CE, weights_NC)
@@ -297,8 +297,10 @@ class Associative(Member):
         joint_N1, share_NH = self._join(_levels(reading), missing_N1)
         score_N1 = torch.exp(self.gaps(torch.log(joint_N1), missing_N1))
         parts_ND = torch.zeros_like(encoded.observed_ND)
+        floor_NE = RESOLUTION * self.encoding.spread(encoded.observed_ND)
         for h, head in enumerate(reading.heads):
-            part_NE = head.parts_NE / head.parts_NE.sum(dim=1, keepdim=True).clamp_min(1e-20)
+            part_NE = head.parts_NE + floor_NE
+            part_NE = part_NE / part_NE.sum(dim=1, keepdim=True).clamp_min(1e-20)
             parts_ND = parts_ND + (part_NE * share_NH[:, h : h + 1]) @ self.encoding.members_ED
         outputs_NE = self._outputs(reading.expected_NE)
         return Assessment(parts_ND, outputs_NE, reading.latent_NK, score_N1.squeeze(1))
@@ -370,7 +372,7 @@ def _together(values_VNE: Tensor) -> Tensor:
 def _error(residual_NE: Tensor, observed_NE: Tensor, rescale_N1: Tensor) -> Head:
     """The mean squared residual of the observed columns, as a head."""
     parts_NE = residual_NE.square() * observed_NE * rescale_N1
-    return Head(torch.log(parts_NE.mean(dim=1) + MIN_ERROR), parts_NE)
+    return Head(torch.log(parts_NE.mean(dim=1) + RESOLUTION), parts_NE)
 
 
 def _folded(residual_NJ: Tensor, observed_NJ: Tensor, rescale_N1: Tensor, views: int) -> Head:

@@ -15,10 +15,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-SHARES = (0.999, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1)  # of held-out rows above each knot
+SHARES = (0.99, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1)  # of held-out rows above each knot
 HIDDEN = (0.0, 0.1, 0.25, 0.5)  # shares of cells that are hidden from held-out rows to see what that does to the heads
 MIN_SPREAD = 1e-3
-MIN_SPACING = 1e-3  # of knots, in spreads: equal values would make a cliff
+MIN_SPACING = (
+    0.05  # of knots, in spreads: rows that are all alike would make a cliff, and rounding decide where on it a row is
+)
 MAX_SLOPE = 20.0  # beyond the last knot, in spreads: a tail without any spread would make one, too
 MAX_STRETCH = 4.0
 MIN_CORRELATION = 0.1  # so that a row on which no head tells anything has a score all the same
@@ -100,9 +102,10 @@ class Tails(nn.Module):
         levels_NH, shares_Q = levels_RNH[0].double(), torch.tensor(SHARES, dtype=torch.float64)
         quantiles_QH = torch.quantile(levels_NH, 1 - shares_Q, dim=0)
         spread_H = (quantiles_QH[-1] - quantiles_QH[SHARES.index(0.5)]).clamp_min(MIN_SPREAD)
-        spaced_QH = quantiles_QH + MIN_SPACING * spread_H * torch.arange(len(SHARES)).unsqueeze(1)
+        least_QH = MIN_SPACING * spread_H * torch.arange(len(SHARES)).unsqueeze(1)
+        spaced_QH = (quantiles_QH - least_QH).cummax(dim=0).values + least_QH
         slopes_QH = -torch.log(shares_Q).diff().unsqueeze(1) / spaced_QH.diff(dim=0)
-        excess_NH = (levels_NH - quantiles_QH[-1]).clamp_min(0.0)
+        excess_NH = (levels_NH - spaced_QH[-1]).clamp_min(0.0)
         last_H = (excess_NH > 0).sum(dim=0).clamp_min(1) / excess_NH.sum(dim=0).clamp_min(1e-12)
         slopes_QH = torch.cat([slopes_QH, torch.minimum(last_H, MAX_SLOPE / spread_H).unsqueeze(0)])
         self.knots_HQ.copy_(spaced_QH.T)

@@ -8,7 +8,7 @@ from service.artifact import Feature
 from training.core import Core
 from training.features import Encoded, Encoding
 from training.fit import fit
-from training.models.associative import Associative, AssociativeConfig
+from training.models.associative import RESOLUTION, Associative, AssociativeConfig
 from training.models.member import FitConfig, Member
 
 SHORT = FitConfig(steps=150, batch_size=256, learning_rate=3e-3, schedule="one_cycle", clip_norm=1.0, patience=0)
@@ -84,9 +84,10 @@ def test_a_feature_s_share_of_the_score_is_that_of_its_parts_of_every_head(membe
     parts = member.assess(encoded).errors_ND
     rarity, weights = rarities(member, encoded)
     odds = torch.exp(rarity) * weights
+    parts_of = [head.parts_NE + RESOLUTION for head in member.read(encoded).heads]
     expected = sum(
-        head.parts_NE / head.parts_NE.sum(dim=1, keepdim=True) * (odds[:, h : h + 1] / odds.sum(dim=1, keepdim=True))
-        for h, head in enumerate(member.read(encoded).heads)
+        part / part.sum(dim=1, keepdim=True) * (odds[:, h : h + 1] / odds.sum(dim=1, keepdim=True))
+        for h, part in enumerate(parts_of)
     )
     assert (parts >= 0).all()
     assert torch.allclose(parts, expected, rtol=1e-4, atol=1e-6)

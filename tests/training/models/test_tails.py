@@ -69,3 +69,15 @@ def test_a_head_is_worth_the_squared_correlation_with_what_it_said_of_complete_r
     gaps.fit(torch.stack([said] + [kept * said + (1 - kept.square()).sqrt() * noise] * 3), RATES)
     assert gaps.worth(torch.tensor([[0.0]])).tolist() == [[1.0, 1.0]]
     assert torch.allclose(gaps.worth(torch.tensor([[0.1], [0.25], [0.9]])), torch.tensor([1.0, 0.36]), atol=0.02)
+
+
+def test_rows_that_are_all_alike_make_no_cliff() -> None:
+    # a third of the rows at one place: a rounding error there must not decide how rare they are
+    levels = torch.cat([torch.full((1000, 1), -2.1), exponential(2000)])
+    tails = Tails(1)
+    tails.fit(still(levels), RATES)
+    place = torch.tensor([[-2.1], [-2.1 + 1e-5]])
+    rarity = tails(place, torch.zeros(2, 1))
+    assert (rarity[1] - rarity[0]).abs() < 3e-5
+    beyond = torch.tensor([[1.0], [4.0]])  # where the rest is spread as before: two thirds of the share above
+    assert torch.allclose(tails(beyond, torch.zeros(2, 1)), beyond - math.log(2 / 3), rtol=0.1)

@@ -7,7 +7,7 @@ from training.models.associative import AssociativeConfig
 
 PRESETS: dict[str, ModelConfig] = {
     "fast": AssociativeConfig(
-        levels=(), whitened_levels=(), components=128, features=128, memory=0
+        levels=(), whitened_levels=(), components=64, features=128, memory=0
     ),  # closed forms only
     "balanced": AssociativeConfig(),
     "accurate": AssociativeConfig(levels=(0.1, 0.25), width=256, components=512, features=256, memory=8192),

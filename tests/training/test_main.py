@@ -305,7 +305,9 @@ def test_an_interrupted_fit_says_so_and_leaves_nothing(tmp_path: Path) -> None:
         stderr=theirs,
         stdout=subprocess.PIPE,
         env={**os.environ, "TERM": "xterm", "COLUMNS": "200"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a job in the background ignores it
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        ),  # a job in the background ignores it
     )
     os.close(theirs)
     shown = b""

@@ -93,9 +93,7 @@ def _check_parity(core: Core, graph: onnx.ModelProto, rows_ND: Float32) -> None:
     for name, ours, theirs in zip(
         names, core(torch.from_numpy(rows_ND)), run_graph(graph, names, rows_ND), strict=True
     ):
-        # a score is in units of the usual one: rounding may move it by as much of that, however small it is itself
-        least = 10.0 if name in (artifact.SCORE, artifact.CONTRIBUTIONS) else 1.0
-        scale = float(np.nanmax(np.abs(theirs), initial=least))
+        scale = float(np.nanmax(np.abs(theirs), initial=1.0))  # one is what a normal score is about
         if not np.allclose(
             ours.numpy(), theirs, rtol=PARITY_TOLERANCE, atol=0.1 * PARITY_TOLERANCE * scale, equal_nan=True
         ):

@@ -38,7 +38,9 @@ class Ridge(nn.Module):
 
     def forward(self, values_NE: Tensor) -> Tensor:
         """[N, E] what the rows should be."""
-        expected_NE: Tensor = (torch.tanh(values_NE @ self.enter_EP + self.offset_P) - self.center_P) @ self.answer_PE
+        # in float64: what is left is small beside what is subtracted
+        hidden_NP = torch.tanh(values_NE.double() @ self.enter_EP.double() + self.offset_P.double())
+        expected_NE: Tensor = ((hidden_NP - self.center_P.double()) @ self.answer_PE.double()).float()
         return expected_NE
 
     @torch.no_grad()

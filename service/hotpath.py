@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from onnx import GraphProto, ModelProto, helper, load_model_from_string, numpy_helper
+from onnx import GraphProto, ModelProto, TensorProto, helper, load_model_from_string, numpy_helper
 from onnx.utils import Extractor
 
 from service.artifact import INPUT, LATENT, P_VALUE, RECONSTRUCTION, SCORE
@@ -63,6 +63,8 @@ def _replace_mask(graph: GraphProto) -> bool:
         match node.op_type, *map(filled.get, inputs):
             case "IsNaN", _ if inputs[0] == INPUT:
                 filled[output] = False
+            case "Cast", float() as value if node.attribute[0].i == TensorProto.BOOL:
+                filled[output] = bool(value)
             case "Where", bool() as condition, _, _:
                 chosen = inputs[1 if condition else 2]
                 if chosen not in constants:

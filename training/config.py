@@ -171,7 +171,7 @@ def _complete(name: str, model: dict[str, Any], epochs: int | None, memory: int 
             raise ValueError(f"memory is for {', '.join(having)}, which remembers rows; {_variant(name)} does not")
         given["memory"] = memory
         if not memory:
-            given["components"] = 0  # the mixture is made of averages of rows as well
+            given |= {"components": 0, "joint_components": 0}  # mixtures are made of averages of rows as well
     return {**base, **model, **given}
 
 

@@ -7,10 +7,12 @@ from training.models.associative import AssociativeConfig
 
 PRESETS: dict[str, ModelConfig] = {
     "fast": AssociativeConfig(
-        levels=(), whitened_levels=(), components=64, features=128, memory=0
+        levels=(), components=64, joint_components=64, features=64, memory=0
     ),  # closed forms only
     "balanced": AssociativeConfig(),
-    "accurate": AssociativeConfig(levels=(0.1, 0.25), width=256, components=512, features=256, memory=8192),
+    "accurate": AssociativeConfig(
+        levels=(0.1, 0.25), width=256, components=512, joint_components=512, features=256, memory=8192
+    ),
 }
 DEFAULT = "balanced"  # of a run that names neither a preset nor a variant
 

@@ -56,6 +56,26 @@ def test_a_network_that_reads_the_mask_reads_ones_where_there_is_no_gap():
         np.testing.assert_array_equal(score_of(part, rows), score_of(hotpath.score_graph(model), rows))
 
 
+def test_what_a_missing_cell_is_filled_with_is_not_computed_where_none_is():
+    node = helper.make_node
+    nodes = [
+        node("IsNaN", [artifact.INPUT], ["missing"]),
+        node("Where", ["missing", "zero", "one"], ["observed"]),
+        node("Where", ["missing", "zero", artifact.INPUT], ["values"]),
+        node("MatMul", ["values", "weights"], ["expected"]),
+        node("Cast", ["observed"], ["is_observed"], to=onnx.TensorProto.BOOL),
+        node("Where", ["is_observed", "values", "expected"], ["filled"]),
+        node("ReduceSum", ["filled", "axis"], [artifact.SCORE], keepdims=0),
+    ]
+    weights = np.random.default_rng(1).normal(size=(5, 5)).astype(np.float32)
+    constants = {"zero": np.float32(0), "one": np.float32(1), "axis": np.array([1]), "weights": weights}
+    model = as_model(nodes, constants, width=5)
+    part = hotpath.complete_graph(model)
+    assert [node.op_type for node in onnx.load_model_from_string(part).graph.node] == ["ReduceSum"]
+    rows_ND = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
+    np.testing.assert_array_equal(score_of(part, rows_ND), score_of(hotpath.score_graph(model), rows_ND))
+
+
 def test_a_graph_without_a_mask_has_no_second_form():
     nodes = [helper.make_node("ReduceMean", [artifact.INPUT, "axis"], [artifact.SCORE], keepdims=0)]
     assert hotpath.complete_graph(as_model(nodes, {"axis": np.array([1])}, width=5)) is None

@@ -1,35 +1,42 @@
 """Associative denoiser: what a fitted denoiser, a mixture and a memory find strange, read as one score.
 
-Up to four ways to tell what a row should be, each in two views of the data (views.py): a noise-conditional network, preconditioned as
-in Karras et al. (NeurIPS 2022, equations 7 and 8) and scored on the clean row at small noise levels, where what it takes away points
-down the density (Vincent, Neural Computation 23, 2011; DDAE, arXiv 2508.00758); a mixture of Gaussians (mixture.py); ridge regression
-on random features (ridge.py); and averages of neighbouring rows (memory.py). Each gives heads, numbers that rise with strangeness; how
-rare a head's value is among held-out rows (tails.py) puts them on one scale, and their weighted harmonic mean is the score. A feature's
-share of a head is that of its parts.
+Up to six kinds of evidence. In each of two views of the data (views.py): what a noise-conditional network takes away from a row,
+preconditioned as in Karras et al. (NeurIPS 2022, equations 7 and 8) and asked about the clean row at a small noise level, where that
+points down the density (Vincent, Neural Computation 23, 2011; DDAE, arXiv 2508.00758); and the density of a mixture of Gaussians
+(mixture.py). In all views together: the density of a mixture of whitened columns, the whitened residual of ridge regression on random
+features (ridge.py), and two readings of a memory of averages of neighbouring rows (memory.py).
 
-Once the tails are read, the mixture and the memory take the held-out rows in, too: they are averages, and more rows make better ones.
+Each gives heads, numbers that rise with strangeness. How rare a head's value is among held-out rows (tails.py) puts them on one scale;
+the heads of one kind, which say the same of each view, are averaged; and how rare the averages are is joined by the harmonic mean of
+the shares. A feature's share of a head is that of its parts.
 
-Shapes: V views, M members, L noise levels, H heads, W width, C Gaussians; J = V x E columns of all views together.
+Once the tails are read, all but the network takes the held-out rows in, too: averages of more rows are better ones.
+
+Shapes: V views, M members, L noise levels, H heads, K kinds, W width, C Gaussians; J = V x E columns of all views together.
 """
 
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 import msgspec
 import torch
 from torch import Tensor, nn
 
 from training.features import Encoded, Encoding
+from training.models.filling import Filling
 from training.models.member import Assessment, FitConfig, Member, concatenate, hide, repeat, split
 from training.models.memory import Memory, neighbourhoods
-from training.models.mixture import Guess, assign_clusters, cluster_means, fit_mixture
+from training.models.mixture import Guess, Mixture, assign_clusters, cluster_means, fit_mixture
+from training.models.network import Network
 from training.models.ridge import Ridge
 from training.models.tails import HIDDEN, Gaps, Tails
 from training.models.views import LIMIT, View, Views
 from training.models.whitening import Whitening
 
 WEIGHT_LIMIT = 1e4
-SHRINKAGE = 0.1  # of the residuals' correlation
-METRIC_SHRINKAGE = 0.05  # of the correlation that distances are whitened by
+SHRINKAGE = 0.05  # of the correlation that columns are whitened by
+HALF = (
+    0.5  # how far distances of the memory are whitened: wholly, directions of little variance would decide what is near
+)
 LATENT = 16  # without a mixture the code is that many leading principal components of the first view
 HELD_OUT_ROWS = 4000  # that many are looked at for the tails: few rows several times over, with other cells hidden
 PART = 512  # rows at a time
@@ -40,13 +47,10 @@ SMALL = 1e-6
 class AssociativeConfig(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="variant", tag="associative"
 ):
-    """Noise is in standard deviations of a view. With `components` and `memory` at 0 nothing derived from single rows is stored."""
+    """Noise is in standard deviations of a view. With both kinds of components and `memory` at 0 no average of rows is stored."""
 
     views: tuple[View, ...] = ("log", "range")
-    levels: tuple[float, ...] = (0.1,)  # at which the network's residual is a head
-    whitened_levels: tuple[float, ...] = (
-        0.5,
-    )  # at which its whitened residual is; without any level there is no network
+    levels: tuple[float, ...] = (0.1,)  # at which the network's residual is looked at; none: no network
     members: int = 1  # networks a view, whose answers are averaged
     width: int = 192
     blocks: int = 2
@@ -54,10 +58,10 @@ class AssociativeConfig(
     max_noise: float = 1.0
     mask_rate: float = 0.5  # half of the rows lose a share of cells that is uniform between 0 and this
     components: int = 128  # Gaussians a view, averages of at least 4 rows each; 0: no mixture
-    features: int = 0  # random features of the ridge regression; 0: none
+    joint_components: int = 128  # Gaussians of all views together, whitened; 0: no such mixture
+    features: int = 128  # random features of the ridge regression; 0: none
     memory: int = 2048  # averages of 4 neighbouring rows; 0: no memory
     memory_rows: bool = False  # the memory keeps single training rows instead
-    metrics: tuple[float, ...] = (0.5,)  # how far distances are whitened, 0 not and 1 wholly: a memory for each
     fit: FitConfig = FitConfig(
         steps=800,
         batch_size=256,
@@ -71,23 +75,18 @@ class AssociativeConfig(
     def __post_init__(self) -> None:
         if not self.views or len(set(self.views)) < len(self.views) or min(self.width, self.blocks, self.members) < 1:
             raise ValueError("views must be one or both of log and range, width, blocks and members at least 1")
-        if min(self.components, self.features, self.memory) < 0:
-            raise ValueError("components, features and memory must not be negative")
-        if not (self.all_levels or self.components or self.features or self.memory):
-            raise ValueError("there must be a level, components, features or a memory")
+        if min(self.components, self.joint_components, self.features, self.memory) < 0:
+            raise ValueError("components, joint_components, features and memory must not be negative")
+        if not (self.levels or self.components or self.joint_components or self.features or self.memory):
+            raise ValueError("there must be a level, components, joint_components, features or a memory")
         if not 0 < self.min_noise < self.max_noise or not 0 <= self.mask_rate < 1:
             raise ValueError("expected 0 < min_noise < max_noise and 0 <= mask_rate < 1")
-        if min(self.all_levels, default=1.0) <= 0 or not self.metrics or not all(0 <= m <= 1 for m in self.metrics):
-            raise ValueError("levels must be above 0, and metrics from 0 to 1, at least one")
-
-    @property
-    def all_levels(self) -> tuple[float, ...]:
-        """Every noise level at which the network is asked."""
-        return tuple(dict.fromkeys((*self.levels, *self.whitened_levels)))
+        if min(self.levels, default=1.0) <= 0:
+            raise ValueError("levels must be above 0")
 
     def resolve(self, encoding: Encoding) -> "AssociativeConfig":  # noqa: ARG002 - no size depends on the data
         """The same, but that without a network there is nothing to go through the rows for."""
-        if self.all_levels:
+        if self.levels:
             return self
         return msgspec.structs.replace(self, fit=msgspec.structs.replace(self.fit, epochs=1))
 
@@ -104,7 +103,7 @@ class Head(NamedTuple):
 
 
 class Reading(NamedTuple):
-    heads: list[Head]
+    heads: list[Head]  # kind by kind
     expected_NE: Tensor  # encoded
     latent_NK: Tensor
 
@@ -115,24 +114,26 @@ class Associative(Member):
         self.config = config
         views, columns = len(config.views), encoding.encoded_width
         self.views = Views(config.views, encoding)
-        self.has_network = bool(config.all_levels)
+        self.has_network = bool(config.levels)
         if self.has_network:
             self.network = Network(views * config.members, columns, len(encoding.features), config.width, config.blocks)
-        self.whitenings = nn.ModuleList(Whitening(columns) for _ in config.whitened_levels for _ in config.views)
         self.mixtures = nn.ModuleList()
+        self.filling = Filling(views * columns)
         self.register_buffer("recalled_CE", torch.zeros(0, columns))
+        self.half_whiten = Whitening(views * columns) if config.joint_components or config.memory else None
+        self.joint_mixture: Mixture | None = None
         self.ridge = Ridge(views * columns, config.features) if config.features else None
-        self.metrics = nn.ModuleList(Whitening(views * columns) for _ in config.metrics if config.memory)
-        self.memories = nn.ModuleList()
+        self.memory: Memory | None = None
         self.register_buffer("projection_EK", torch.zeros(columns, min(LATENT, columns)))
-        of_a_view = len(config.levels) + len(config.whitened_levels) + (config.components > 0)
-        of_all_views = (config.features > 0) + 2 * len(self.metrics)  # each counts for as many as there are views
-        weights_H = torch.tensor([1.0] * (views * of_a_view) + [float(views)] * of_all_views)
-        self.register_buffer("weight_H", weights_H / weights_H.sum())
-        self.tails = Tails(len(weights_H))
+        by_view = len(config.levels) + (config.components > 0)
+        together = (config.joint_components > 0) + (config.features > 0) + 2 * (config.memory > 0)
+        size_K = torch.tensor([views] * by_view + [1] * together)
+        self.register_buffer("kind_HK", (torch.eye(len(size_K)) / size_K).repeat_interleave(size_K, dim=0))
+        self.tails = Tails(len(self.kind_HK))
+        self.kind_tails = Tails(len(size_K))
         self.gaps = Gaps(1)
 
-    weight_H: Tensor
+    kind_HK: Tensor  # what share a head has in its kind
     recalled_CE: Tensor  # means of the first view's clusters, encoded
     projection_EK: Tensor
 
@@ -140,7 +141,8 @@ class Associative(Member):
     def stores_rows(self) -> Literal["none", "averages", "rows"]:
         if self.config.memory and self.config.memory_rows:
             return "rows"
-        return "averages" if self.config.memory or self.config.components else "none"
+        averages = self.config.memory or self.config.components or self.config.joint_components
+        return "averages" if averages else "none"
 
     def begin(self, fit_rows: Encoded) -> None:
         """Set the views from the fit rows."""
@@ -185,27 +187,18 @@ class Associative(Member):
     @torch.no_grad()
     def settle(self, fit_rows: Encoded, held_out: Encoded, seed: int) -> None:
         """With the network fitted: all that has a closed form, and the tails, which are read off the held-out rows."""
-        values_VNE, observed_NE = self.views(fit_rows)
-        for i, level in enumerate(self.config.whitened_levels):
-            residual_VNE = self._residual(values_VNE, observed_NE, fit_rows.observed_ND, level)
-            for v, residual_NE in enumerate(residual_VNE):
-                whitening = cast(Whitening, self.whitenings[i * len(residual_VNE) + v])
-                whitening.fit(residual_NE, observed_NE, power=1.0, shrinkage=SHRINKAGE, scale=True)
+        values_VNE, _ = self.views(fit_rows)
         self.projection_EK.copy_(_principal_components(values_VNE[0], self.projection_EK.shape[1]))
         generator = torch.Generator().manual_seed(seed)
-        self._remember(fit_rows, generator, fit_metrics=True)
-        if self.ridge is not None:
-            filled_VNE = self._fill(values_VNE, observed_NE, self._guess(values_VNE, observed_NE))
-            values_NJ, observed_NJ = _together(filled_VNE), observed_NE.repeat(1, len(values_VNE))
-            self.ridge.fit(values_NJ.clamp(-LIMIT, LIMIT), observed_NJ, generator)
+        self._remember(fit_rows, generator, first=True)
         self._read_tails(held_out, generator)
 
     @torch.no_grad()
     def complete(self, fit_rows: Encoded, held_out: Encoded, seed: int) -> None:
-        """Take the held-out rows into the mixture and the memory."""
-        self._remember(concatenate(fit_rows, held_out), torch.Generator().manual_seed(seed), fit_metrics=False)
+        """Take the held-out rows into all that has a closed form; the views and what whitens them stay."""
+        self._remember(concatenate(fit_rows, held_out), torch.Generator().manual_seed(seed), first=False)
 
-    def _remember(self, rows: Encoded, generator: torch.Generator, *, fit_metrics: bool) -> None:
+    def _remember(self, rows: Encoded, generator: torch.Generator, *, first: bool) -> None:
         values_VNE, observed_NE = self.views(rows)
         if self.config.components:
             clusters = [assign_clusters(x_NE, observed_NE, self.config.components, generator) for x_NE in values_VNE]
@@ -214,20 +207,29 @@ class Associative(Member):
                 for values_NE, cluster_N in zip(values_VNE, clusters, strict=True)
             )
             self.recalled_CE = cluster_means(rows.values_NE, observed_NE, clusters[0], int(clusters[0].max()) + 1)
-        if not self.config.memory:
+        guesses, observed_NJ = self._guess(values_VNE, observed_NE), observed_NE.repeat(1, len(values_VNE))
+        if first:
+            off_NJ = _together(values_VNE).clamp(-LIMIT, LIMIT) - _expected(guesses, values_VNE)
+            self.filling.fit(off_NJ, observed_NJ)
+        values_NJ = _together(self._fill(values_VNE, observed_NE, guesses))
+        clipped_NJ = values_NJ.clamp(-LIMIT, LIMIT)
+        if self.ridge is not None:
+            self.ridge.fit(clipped_NJ, observed_NJ)
+        if self.half_whiten is None:
             return
-        values_NJ = _together(self._fill(values_VNE, observed_NE, self._guess(values_VNE, observed_NE)))
-        self.memories = nn.ModuleList()
-        for power, metric in zip(self.config.metrics, self.metrics, strict=True):
-            if fit_metrics:
-                clipped_NJ = values_NJ.clamp(-LIMIT, LIMIT)
-                seen_NJ = torch.ones_like(clipped_NJ)
-                cast(Whitening, metric).fit(clipped_NJ, seen_NJ, power=power, shrinkage=METRIC_SHRINKAGE, scale=False)
-            whitened_NJ = metric(values_NJ)
-            members_CM = neighbourhoods(whitened_NJ, self.config.memory, generator)
+        seen_NJ = torch.ones_like(clipped_NJ)
+        if first:
+            self.half_whiten.fit(clipped_NJ, seen_NJ, power=0.5, shrinkage=SHRINKAGE, scale=False)
+        half_NJ = self.half_whiten(values_NJ)
+        if self.config.joint_components:
+            whitened_NJ = self.half_whiten(half_NJ)
+            cluster_N = assign_clusters(whitened_NJ, seen_NJ, self.config.joint_components, generator)
+            self.joint_mixture = fit_mixture(whitened_NJ, seen_NJ, cluster_N)
+        if self.config.memory:
+            members_CM = neighbourhoods(half_NJ, self.config.memory, generator)
             if self.config.memory_rows:
                 members_CM = members_CM[:, :1]
-            self.memories.append(Memory(whitened_NJ[members_CM].mean(dim=1)))
+            self.memory = Memory(half_NJ[members_CM].mean(dim=1))
 
     def _read_tails(self, held_out: Encoded, generator: torch.Generator) -> None:
         rows = repeat(held_out, max(1, HELD_OUT_ROWS // len(held_out.values_NE)))
@@ -240,11 +242,16 @@ class Associative(Member):
             missing.append(self._missing(hidden))
         rates_R = torch.stack(missing).mean(dim=(1, 2))
         self.tails.fit(torch.stack(levels), rates_R)
+        kinds = [
+            self.tails(levels_NH, missing_N1) @ self.kind_HK
+            for levels_NH, missing_N1 in zip(levels, missing, strict=True)
+        ]
+        self.kind_tails.fit(torch.stack(kinds), rates_R)
         joint = [self._join(levels_NH, missing_N1)[0] for levels_NH, missing_N1 in zip(levels, missing, strict=True)]
         self.gaps.fit(torch.log(torch.stack(joint)), rates_R)
 
     def read(self, encoded: Encoded) -> Reading:
-        """The heads: every view's network at every level, every view's mixture, the ridge, the memories; and what was expected."""
+        """The heads, kind by kind, and what was expected."""
         values_VNE, observed_NE = self.views(encoded)
         rescale_N1 = values_VNE.shape[2] / observed_NE.sum(dim=1, keepdim=True).clamp_min(1.0)
         guesses = self._guess(values_VNE, observed_NE)
@@ -254,38 +261,42 @@ class Associative(Member):
         for level in self.config.levels:
             residual_VNE = self._residual(filled_VNE, observed_NE, encoded.observed_ND, level)
             heads += [_error(residual_NE, observed_NE, rescale_N1) for residual_NE in residual_VNE]
-        for i, level in enumerate(self.config.whitened_levels):
-            residual_VNE = self._residual(filled_VNE, observed_NE, encoded.observed_ND, level)
-            for v, residual_NE in enumerate(residual_VNE):
-                heads.append(_error(self.whitenings[i * len(residual_VNE) + v](residual_NE), observed_NE, rescale_N1))
         heads += [Head(guess.surprise_N, guess.parts_NE) for guess in guesses]
-        values_NJ, observed_NJ = _together(filled_VNE), observed_NE.repeat(1, len(values_VNE))
         views = len(values_VNE)
+        values_NJ, observed_NJ = _together(filled_VNE), observed_NE.repeat(1, views)
         if self.ridge is not None:
             clipped_NJ = values_NJ.clamp(-LIMIT, LIMIT)
             left_NJ = (clipped_NJ - self.ridge(clipped_NJ)) * observed_NJ
-            heads.append(_folded(self.ridge.whitening(left_NJ), observed_NJ, rescale_N1, views))
-        for metric, memory in zip(self.metrics, self.memories, strict=True):
-            recall = memory(metric(values_NJ), observed_NJ)
-            parts_NE = recall.parts_NE.reshape(-1, views, values_VNE.shape[2]).sum(dim=1)
+            head = _error(self.ridge.whitening(left_NJ), observed_NJ, rescale_N1)
+            heads.append(Head(head.level_N, _folded(head.parts_NE, views)))
+        half_NJ = values_NJ if self.half_whiten is None else self.half_whiten(values_NJ)
+        if self.half_whiten is not None and self.joint_mixture is not None:
+            # of a row that is filled as the rest of it says, the whole is as likely as what is observed
+            guess = self.joint_mixture(self.half_whiten(half_NJ), torch.ones_like(observed_NJ))
+            heads.append(Head(guess.surprise_N, _folded(guess.parts_NE * observed_NJ, views)))
+        if self.memory is not None:
+            recall = self.memory(half_NJ, observed_NJ)
+            parts_NE = _folded(recall.parts_NE, views)
             for value_N in (recall.error_N, recall.ratio_N):
                 heads.append(Head(torch.log(value_N + RESOLUTION), parts_NE))
         if guesses:
             weights_NC = guesses[0].weights_NC
             return Reading(heads, weights_NC @ self.recalled_CE, weights_NC)
-        return Reading(heads, self._expected(values_VNE, residual_VNE), values_VNE[0] @ self.projection_EK)
+        return Reading(heads, self._recalled(values_VNE, residual_VNE), values_VNE[0] @ self.projection_EK)
 
     def _join(self, levels_NH: Tensor, missing_N1: Tensor) -> tuple[Tensor, Tensor]:
-        """Minus the log of the weighted harmonic mean of the heads' shares (Wilson, PNAS 116, 2019) [N, 1], and each head's part in it.
+        """Minus the log of the kinds' weighted harmonic mean share (Wilson, PNAS 116, 2019) [N, 1], and each head's part in it [N, H].
 
-        It listens to the head that finds a row rarest, as far as the others leave room: one head alone among many is heard.
+        It listens to the kind that finds a row rarest, as far as the others leave room: one alone among many is heard.
         """
         rarity_NH = self.tails(levels_NH, missing_N1)
-        most_N1 = rarity_NH.amax(dim=1, keepdim=True)
-        weights_NH = self.weight_H * self.tails.gaps.worth(missing_N1)
-        odds_NH = torch.exp(rarity_NH - most_N1) * weights_NH / weights_NH.sum(dim=1, keepdim=True)
-        total_N1 = odds_NH.sum(dim=1, keepdim=True)
-        return most_N1 + torch.log(total_N1), odds_NH / total_N1
+        mean_NK = rarity_NH @ self.kind_HK
+        rarity_NK = self.kind_tails(mean_NK, missing_N1)
+        most_N1 = rarity_NK.amax(dim=1, keepdim=True)
+        weights_NK = self.kind_tails.gaps.worth(missing_N1)
+        odds_NK = torch.exp(rarity_NK - most_N1) * weights_NK / weights_NK.sum(dim=1, keepdim=True)
+        total_N1 = odds_NK.sum(dim=1, keepdim=True)
+        return most_N1 + torch.log(total_N1), (odds_NK / total_N1 / mean_NK) @ self.kind_HK.T * rarity_NH
 
     def _missing(self, encoded: Encoded) -> Tensor:
         """[N, 1] share of the cells that are missing, of features that were ever seen."""
@@ -309,12 +320,13 @@ class Associative(Member):
         return [mixture(values_NE, observed_NE) for values_NE, mixture in zip(values_VNE, self.mixtures, strict=False)]
 
     def _fill(self, values_VNE: Tensor, observed_NE: Tensor, guesses: list[Guess]) -> Tensor:
-        """Missing cells as the mixture expects them; without one, the mean."""
-        if not guesses:
-            return values_VNE
-        return values_VNE + (1 - observed_NE) * torch.stack([guess.expected_NE for guess in guesses])
+        """The views, with missing cells as the mixtures and what is observed of the row let expect them."""
+        clipped_NJ, observed_NJ = _together(values_VNE.clamp(-LIMIT, LIMIT)), observed_NE.repeat(1, len(values_VNE))
+        filled_NJ = self.filling(clipped_NJ, _expected(guesses, values_VNE), observed_NJ)
+        filled_VNE = torch.stack(torch.split(filled_NJ, values_VNE.shape[2], dim=1))
+        return torch.where(observed_NE.bool(), values_VNE, filled_VNE)
 
-    def _expected(self, values_VNE: Tensor, residual_VNE: Tensor) -> Tensor:
+    def _recalled(self, values_VNE: Tensor, residual_VNE: Tensor) -> Tensor:
         """[N, E] encoded: what the network, or else the ridge, makes of rows in the first view."""
         if self.ridge is None:
             return self.views.encoded(values_VNE[0] - residual_VNE[0])
@@ -328,38 +340,6 @@ class Associative(Member):
         return torch.where(self.encoding.gaussian_E > 0, expected_NE, discrete_NE)
 
 
-class Network(nn.Module):
-    """One residual network per view and member, all in one batched product; at the start it answers 0."""
-
-    def __init__(self, networks: int, columns: int, features: int, width: int, blocks: int) -> None:
-        super().__init__()
-        self.enter = Layer(networks, columns + features + 1, width)
-        self.firsts = nn.ModuleList(Layer(networks, width, width) for _ in range(blocks))
-        self.seconds = nn.ModuleList(Layer(networks, width, width, zero=True) for _ in range(blocks))
-        self.leave = Layer(networks, width, columns, zero=True)
-
-    def forward(self, values_VNE: Tensor, condition_VN1: Tensor, observed_ND: Tensor) -> Tensor:
-        mask_VND = observed_ND.expand(len(values_VNE), *observed_ND.shape)
-        hidden_VNW = self.enter(torch.cat([values_VNE, mask_VND, condition_VN1], dim=2))
-        for first, second in zip(self.firsts, self.seconds, strict=True):
-            hidden_VNW = hidden_VNW + second(nn.functional.silu(first(nn.functional.silu(hidden_VNW))))
-        answer: Tensor = self.leave(nn.functional.silu(hidden_VNW))
-        return answer
-
-
-class Layer(nn.Module):
-    """A linear layer per network."""
-
-    def __init__(self, networks: int, inputs: int, outputs: int, *, zero: bool = False) -> None:
-        super().__init__()
-        bound = 0.0 if zero else inputs**-0.5
-        self.weight_VIO = nn.Parameter(torch.empty(networks, inputs, outputs).uniform_(-bound, bound))
-        self.bias_V1O = nn.Parameter(torch.empty(networks, 1, outputs).uniform_(-bound, bound))
-
-    def forward(self, values_VNI: Tensor) -> Tensor:
-        return torch.bmm(values_VNI, self.weight_VIO) + self.bias_V1O
-
-
 def _levels(reading: Reading) -> Tensor:
     return torch.stack([head.level_N for head in reading.heads], dim=1)
 
@@ -369,17 +349,20 @@ def _together(values_VNE: Tensor) -> Tensor:
     return torch.cat(list(values_VNE), dim=1)
 
 
+def _expected(guesses: list[Guess], values_VNE: Tensor) -> Tensor:
+    """[N, J] what the mixtures make of the views; without them, the mean."""
+    return _together(torch.stack([g.expected_NE for g in guesses]) if guesses else torch.zeros_like(values_VNE))
+
+
 def _error(residual_NE: Tensor, observed_NE: Tensor, rescale_N1: Tensor) -> Head:
     """The mean squared residual of the observed columns, as a head."""
     parts_NE = residual_NE.square() * observed_NE * rescale_N1
     return Head(torch.log(parts_NE.mean(dim=1) + RESOLUTION), parts_NE)
 
 
-def _folded(residual_NJ: Tensor, observed_NJ: Tensor, rescale_N1: Tensor, views: int) -> Head:
-    """The same for the columns of all views together."""
-    head = _error(residual_NJ, observed_NJ, rescale_N1)
-    parts_NVE = head.parts_NE.reshape(-1, views, residual_NJ.shape[1] // views)
-    return Head(head.level_N, parts_NVE.sum(dim=1))
+def _folded(parts_NJ: Tensor, views: int) -> Tensor:
+    """[N, E] the parts of a column in all views."""
+    return parts_NJ.reshape(-1, views, parts_NJ.shape[1] // views).sum(dim=1)
 
 
 def _principal_components(values_NE: Tensor, count: int) -> Tensor:

@@ -17,6 +17,7 @@ MEMBERS = 4  # rows behind each Gaussian, at least
 ROUNDS = 12
 PRIOR = 8.0  # rows that the pooled variance counts for
 MIN_VARIANCE = 1e-2  # of a column's own: below it float32 cannot subtract the squares any more
+FARTHEST = -60.0  # log-density beside the likeliest Gaussian's, from where on it is all the same
 LIMIT = 15.0  # standard deviations; what is farther is as unlikely as can be
 
 
@@ -51,8 +52,11 @@ class Mixture(nn.Module):
         weights_IC = -0.5 * torch.cat([precision_CE, -2 * mean_CE * precision_CE, constant_CE], dim=1).T
         inputs_NI = torch.cat([wide_NE.square(), wide_NE, observed_NE.double()], dim=1)
         logits_NC = (inputs_NI @ weights_IC + self.log_weight_C.double()).float()
-        weights_NC = torch.softmax(logits_NC, dim=1)
-        density_N = logits_NC.amax(dim=1) - torch.log(weights_NC.amax(dim=1))  # its log, the logsumexp of the logits
+        most_N1 = logits_NC.amax(dim=1, keepdim=True)
+        weights_NC = torch.softmax(
+            (logits_NC - most_N1).clamp_min(FARTHEST), dim=1
+        )  # no denormal numbers, which are slow
+        density_N = most_N1.squeeze(1) - torch.log(weights_NC.amax(dim=1))  # its log, the logsumexp of the logits
         expected_NE = weights_NC @ self.mean_CE
         parts_NE = (values_NE - expected_NE).square() * (weights_NC @ self.precision_CE) * observed_NE
         columns_N = observed_NE.sum(dim=1).clamp_min(1.0)

@@ -25,8 +25,8 @@ class Ridge(nn.Module):
 
     def __init__(self, columns: int, features: int) -> None:
         super().__init__()
-        self.register_buffer("enter_EP", torch.zeros(columns, features))
-        self.register_buffer("offset_P", torch.zeros(features))
+        self.register_buffer("enter_EP", torch.randn(columns, features) * STEEPNESS / math.sqrt(columns))
+        self.register_buffer("offset_P", torch.randn(features) * OFFSET)
         self.register_buffer("center_P", torch.zeros(features))
         self.register_buffer("answer_PE", torch.zeros(features, columns))
         self.whitening = Whitening(columns)
@@ -44,16 +44,14 @@ class Ridge(nn.Module):
         return expected_NE
 
     @torch.no_grad()
-    def fit(self, values_NE: Tensor, observed_NE: Tensor, generator: torch.Generator) -> None:
-        columns, features = self.enter_EP.shape
-        self.enter_EP.copy_(torch.randn(columns, features, generator=generator) * STEEPNESS / math.sqrt(columns))
-        self.offset_P.copy_(torch.randn(features, generator=generator) * OFFSET)
+    def fit(self, values_NE: Tensor, observed_NE: Tensor) -> None:
+        """The linear layer; the random features stay."""
         wide_NE = values_NE.double()
         features_NP = torch.tanh(wide_NE @ self.enter_EP.double() + self.offset_P.double())
         center_P = features_NP.mean(dim=0)
         features_NP -= center_P
         gram_PP = features_NP.T @ features_NP / len(wide_NE)
-        gram_PP += RIDGE * gram_PP.trace() / features * torch.eye(features, dtype=torch.float64)
+        gram_PP += RIDGE * gram_PP.trace() / len(center_P) * torch.eye(len(center_P), dtype=torch.float64)
         inverse_PP = torch.linalg.inv(gram_PP)
         answer_PE = inverse_PP @ (features_NP.T @ wide_NE) / len(wide_NE)
         leverage_N = ((features_NP @ inverse_PP) * features_NP).sum(dim=1) / len(wide_NE)

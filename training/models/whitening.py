@@ -16,7 +16,7 @@ ITERATIONS = 6
 
 
 class Whitening(nn.Module):
-    """x -> scale x C^(-power / 2), where C is the columns' shrunk correlation: 1 whitens wholly, 0 only scales."""
+    """x -> scale x C^(-power / 2), where C is the columns' shrunk correlation: 0 only scales, 1 whitens wholly, 2 is the precision."""
 
     def __init__(self, columns: int) -> None:
         super().__init__()
@@ -35,6 +35,13 @@ class Whitening(nn.Module):
         values_NE = values_NE * self.scale_E
         whitened_NE: Tensor = values_NE + ((values_NE @ self.root) * self.gain_R) @ self.root.T
         return whitened_NE
+
+    def diagonal(self) -> Tensor:
+        """[E] of the matrix that rows are multiplied by."""
+        if not self.wide:
+            return self.root.diagonal()
+        diagonal_E: Tensor = self.scale_E * (1 + (self.root.square() * self.gain_R).sum(dim=1))
+        return diagonal_E
 
     @torch.no_grad()
     def fit(self, values_NE: Tensor, observed_NE: Tensor, *, power: float, shrinkage: float, scale: bool) -> None:

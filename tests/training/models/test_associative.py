@@ -29,7 +29,16 @@ FIT, HELD_OUT, FRESH = rows(800, 0), rows(300, 1), rows(2000, 2)
 def fitted(**changes: object) -> Associative:
     torch.manual_seed(0)
     config = AssociativeConfig(
-        **{"width": 32, "blocks": 1, "memory": 128, "components": 16, "features": 32, "fit": SHORT, **changes}
+        **{
+            "width": 32,
+            "blocks": 1,
+            "memory": 128,
+            "components": 16,
+            "joint_components": 16,
+            "features": 32,
+            "fit": SHORT,
+            **changes,
+        }
     )
     member = config.build(Encoding(FEATURES, FIT.numpy()))
     fit(member, FIT, HELD_OUT, SHORT, seed=0)
@@ -57,37 +66,48 @@ def encode(member: Member, rows_ND: torch.Tensor) -> Encoded:
     return member.encoding.encode(rows_ND)
 
 
-def test_there_are_heads_of_every_kind_and_the_memory_s_count_for_every_view(member: Associative) -> None:
-    weights = member.weight_H / member.weight_H.min()
-    assert len(member.read(encode(member, FRESH[:10])).heads) == len(weights)
-    # two views: network at .1 and whitened at .5, mixture; ridge and memory see both views at once, the memory has two
-    assert weights.tolist() == pytest.approx([1, 1, 1, 1, 1, 1, 2, 2, 2])
+def test_the_heads_of_a_view_are_one_kind_and_those_of_all_views_a_kind_each(member: Associative) -> None:
+    assert len(member.read(encode(member, FRESH[:10])).heads) == len(member.kind_HK)
+    # two views: network and mixture; together: ridge, whitened mixture, and the memory's two
+    assert (member.kind_HK > 0).sum(dim=0).tolist() == [2, 2, 1, 1, 1, 1]
+    assert torch.allclose(member.kind_HK.sum(dim=0), torch.ones(6))
 
 
 def rarities(member: Associative, encoded: Encoded) -> tuple[torch.Tensor, torch.Tensor]:
-    """[N, H] of complete rows, and the heads' weights."""
+    """[N, H] of the heads and [N, K] of the kinds, of complete rows."""
     levels = torch.stack([head.level_N for head in member.read(encoded).heads], dim=1)
-    return member.tails(levels, torch.zeros(len(levels), 1)), member.weight_H
+    whole = torch.zeros(len(levels), 1)
+    rarity = member.tails(levels, whole)
+    return rarity, member.kind_tails(rarity @ member.kind_HK, whole)
 
 
-def test_the_score_of_complete_rows_is_minus_the_log_of_the_heads_harmonic_mean_share(member: Associative) -> None:
+def test_the_score_of_complete_rows_is_minus_the_log_of_the_kinds_harmonic_mean_share(member: Associative) -> None:
     encoded = encode(member, FRESH[:50])
-    rarity, weights = rarities(member, encoded)
-    harmonic_mean = 1 / ((1 / torch.exp(-rarity)) @ weights)
+    _, rarity = rarities(member, encoded)
     score = member.assess(encoded).score_N
     assert score is not None
-    assert torch.allclose(score, -torch.log(harmonic_mean), rtol=1e-4)
+    assert torch.allclose(score, torch.log(torch.exp(rarity).mean(dim=1)), rtol=1e-4)
+
+
+def test_a_kind_is_as_rare_as_the_held_out_rows_of_which_it_has_the_mean_rarity(member: Associative) -> None:
+    rarity, kinds = rarities(member, encode(member, HELD_OUT))
+    for k in range(kinds.shape[1]):
+        mean = (rarity @ member.kind_HK)[:, k]
+        above = (mean >= mean.unsqueeze(1)).float().mean(dim=1)
+        middle = (above > 0.15) & (above < 0.85)
+        assert torch.allclose(kinds[middle, k], -torch.log(above[middle]), atol=0.12)
 
 
 def test_a_feature_s_share_of_the_score_is_that_of_its_parts_of_every_head(member: Associative) -> None:
     encoded = encode(member, FRESH[:50])
     parts = member.assess(encoded).errors_ND
-    rarity, weights = rarities(member, encoded)
-    odds = torch.exp(rarity) * weights
+    rarity, kinds = rarities(member, encoded)
+    share_of_kind = torch.softmax(kinds, dim=1)
+    weighted = rarity.unsqueeze(2) * member.kind_HK
+    share_of_head = (weighted / weighted.sum(dim=1, keepdim=True) * share_of_kind.unsqueeze(1)).sum(dim=2)
     parts_of = [head.parts_NE + RESOLUTION for head in member.read(encoded).heads]
     expected = sum(
-        part / part.sum(dim=1, keepdim=True) * (odds[:, h : h + 1] / odds.sum(dim=1, keepdim=True))
-        for h, part in enumerate(parts_of)
+        part / part.sum(dim=1, keepdim=True) * share_of_head[:, h : h + 1] for h, part in enumerate(parts_of)
     )
     assert (parts >= 0).all()
     assert torch.allclose(parts, expected, rtol=1e-4, atol=1e-6)
@@ -156,19 +176,20 @@ def test_what_is_stored_of_training_rows_is_said() -> None:
     assert stored(memory=0) == "averages"
     assert stored(memory_rows=True) == "rows"
     assert stored(memory=0, memory_rows=True) == "averages"
-    assert stored(memory=0, components=0) == "none"
+    assert stored(memory=0, components=0) == "averages"
+    assert stored(memory=0, components=0, joint_components=0) == "none"
 
 
-def test_without_mixture_and_memory_no_average_of_rows_is_in_the_state() -> None:
-    bare = fitted(memory=0, components=0)
+def test_without_mixtures_and_memory_no_average_of_rows_is_in_the_state() -> None:
+    bare = fitted(memory=0, components=0, joint_components=0)
     completed(bare)
     names = {name.split(".")[0] for name in bare.state_dict()}
-    assert not {"mixtures", "memories"} & names
+    assert not {"mixtures", "joint_mixture", "memory"} & names
     assert len(bare.recalled_CE) == 0
 
 
 def test_without_a_network_there_is_nothing_to_fit_and_all_the_same_a_score() -> None:
-    closed = fitted(levels=(), whitened_levels=(), memory=0)
+    closed = fitted(levels=(), memory=0)
     assert list(closed.parameters()) == []
     with torch.no_grad():
         scores = completed(closed)(torch.cat([FRESH, torch.tensor([[3.0, -3.0, 3.0, -3.0, 3.0]])])).score_N
@@ -176,7 +197,7 @@ def test_without_a_network_there_is_nothing_to_fit_and_all_the_same_a_score() ->
 
 
 def test_without_a_network_one_pass_is_all_that_is_planned() -> None:
-    config = AssociativeConfig(levels=(), whitened_levels=())
+    config = AssociativeConfig(levels=())
     assert config.resolve(Encoding(FEATURES, FIT.numpy())).fit.epochs == 1
     assert AssociativeConfig().resolve(Encoding(FEATURES, FIT.numpy())).fit.epochs is None
 
@@ -184,10 +205,12 @@ def test_without_a_network_one_pass_is_all_that_is_planned() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"levels": (), "whitened_levels": (), "components": 0, "memory": 0}, "there must be a level"),
+        (
+            {"levels": (), "components": 0, "joint_components": 0, "features": 0, "memory": 0},
+            "there must be a level",
+        ),
         ({"min_noise": 2.0}, "min_noise < max_noise"),
         ({"levels": (0.0,)}, "levels must be above 0"),
-        ({"metrics": (2.0,)}, "metrics from 0 to 1"),
         ({"views": ("log", "log")}, "views must be"),
         ({"memory": -1}, "must not be negative"),
     ],

@@ -60,3 +60,12 @@ def test_the_fitted_mixture_has_nearly_the_entropy_of_the_rows_own_density() -> 
     # two Gaussians that hardly overlap: the entropy of one and of the choice, by column, without the constant
     assert torch.isclose(surprise, torch.tensor((1.0 + math.log(2)) / 2), atol=0.03)
     assert torch.allclose(mixture.precision_CE, torch.full((2, 2), 1 / (1 + MIN_VARIANCE)), rtol=0.1)
+
+
+def test_a_gaussian_that_is_too_far_to_matter_has_no_denormal_weight() -> None:
+    centres = torch.tensor([[-12.0, -12.0], [12.0, 12.0]]).repeat_interleave(10, dim=0)
+    rows = centres + 0.1 * torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+    mixture = fit_mixture(rows, torch.ones_like(rows), torch.arange(20) // 10)
+    weights = mixture(rows, torch.ones_like(rows)).weights_NC
+    assert (weights > torch.finfo(torch.float32).tiny).all()
+    assert weights.amin(dim=1).max() < 1e-20

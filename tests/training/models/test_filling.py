@@ -1,0 +1,51 @@
+"""What missing cells are filled with against the conditional mean of a Gaussian, solved for outright."""
+
+import pytest
+import torch
+
+from training.models.filling import Filling
+
+DRAW = torch.Generator().manual_seed(0)
+ROWS = torch.randn(4000, 3, generator=DRAW) @ torch.randn(3, 6, generator=DRAW) + 0.5 * torch.randn(
+    4000, 6, generator=DRAW
+)
+
+
+@pytest.fixture(scope="module")
+def filling() -> Filling:
+    filling = Filling(6)
+    filling.fit(ROWS, torch.ones_like(ROWS))
+    return filling
+
+
+def conditional_mean(filling: Filling, row: torch.Tensor, guess: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
+    precision = filling.precision(torch.eye(6)).double()
+    off = (row - guess)[~missing].double()
+    return guess[missing] - torch.linalg.solve(precision[missing][:, missing], precision[missing][:, ~missing] @ off)
+
+
+@pytest.mark.parametrize("missing", [[1], [0, 5], [0, 2, 3], [0, 1, 2, 4]])
+def test_missing_cells_are_the_conditional_mean_whatever_they_are_said_to_be(
+    filling: Filling, missing: list[int]
+) -> None:
+    gone = torch.zeros(6, dtype=torch.bool)
+    gone[missing] = True
+    rows, observed = ROWS[:20].clone(), (~gone).float().expand(20, 6)
+    rows[:, gone] = 99.0
+    guess = 0.1 * torch.arange(6.0).expand(20, 6)
+    filled = filling(rows, guess, observed)
+    expected = torch.stack([conditional_mean(filling, row, guess[0], gone) for row in rows]).float()
+    assert torch.allclose(filled[:, gone], expected, atol=1e-3)
+
+
+def test_the_precision_is_that_of_the_shrunk_covariance(filling: Filling) -> None:
+    covariance = ROWS.double().T @ ROWS.double() / len(ROWS)
+    shrunk = 0.95 * covariance + 0.05 * torch.diag(covariance.diagonal())
+    assert torch.allclose(filling.precision(torch.eye(6)).double(), torch.linalg.inv(shrunk), rtol=1e-3, atol=1e-4)
+    assert torch.allclose(filling.diagonal_J, filling.precision(torch.eye(6)).diagonal())
+
+
+def test_nothing_observed_and_nothing_missing_both_leave_the_guess(filling: Filling) -> None:
+    guess = torch.randn(10, 6, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(filling(ROWS[:10], guess, torch.zeros(10, 6)), guess)
+    assert torch.equal(filling(ROWS[:10], guess, torch.ones(10, 6)), guess)

@@ -1,0 +1,39 @@
+"""Network: the residual networks of a noise-conditional denoiser, one for each view and member, fitted side by side.
+
+Shapes: V networks, N rows, E columns of one view, D features, W width, I inputs and O outputs of a layer.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class Network(nn.Module):
+    """One residual network per view and member, all in one batched product; at the start it answers 0."""
+
+    def __init__(self, networks: int, columns: int, features: int, width: int, blocks: int) -> None:
+        super().__init__()
+        self.enter = Layer(networks, columns + features + 1, width)
+        self.firsts = nn.ModuleList(Layer(networks, width, width) for _ in range(blocks))
+        self.seconds = nn.ModuleList(Layer(networks, width, width, zero=True) for _ in range(blocks))
+        self.leave = Layer(networks, width, columns, zero=True)
+
+    def forward(self, values_VNE: Tensor, condition_VN1: Tensor, observed_ND: Tensor) -> Tensor:
+        mask_VND = observed_ND.expand(len(values_VNE), *observed_ND.shape)
+        hidden_VNW = self.enter(torch.cat([values_VNE, mask_VND, condition_VN1], dim=2))
+        for first, second in zip(self.firsts, self.seconds, strict=True):
+            hidden_VNW = hidden_VNW + second(nn.functional.silu(first(nn.functional.silu(hidden_VNW))))
+        answer: Tensor = self.leave(nn.functional.silu(hidden_VNW))
+        return answer
+
+
+class Layer(nn.Module):
+    """A linear layer per network."""
+
+    def __init__(self, networks: int, inputs: int, outputs: int, *, zero: bool = False) -> None:
+        super().__init__()
+        bound = 0.0 if zero else inputs**-0.5
+        self.weight_VIO = nn.Parameter(torch.empty(networks, inputs, outputs).uniform_(-bound, bound))
+        self.bias_V1O = nn.Parameter(torch.empty(networks, 1, outputs).uniform_(-bound, bound))
+
+    def forward(self, values_VNI: Tensor) -> Tensor:
+        return torch.bmm(values_VNI, self.weight_VIO) + self.bias_V1O

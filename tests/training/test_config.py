@@ -68,7 +68,10 @@ def test_a_model_is_called_by_its_preset_as_long_as_it_is_that_one_unchanged() -
 
 def test_the_size_of_the_memory_can_be_said_where_there_is_one() -> None:
     config = load_config(None, {**NEEDED, "variant": "associative", "memory": 0})
-    assert config.model == AssociativeConfig(memory=0, components=0)  # the mixture, too, is made of averages of rows
+    nothing = AssociativeConfig(
+        memory=0, components=0, joint_components=0
+    )  # mixtures, too, are made of averages of rows
+    assert config.model == nothing
     assert load_config(None, {**NEEDED, "memory": 5}).model == AssociativeConfig(memory=5)
     for variant in ("linear", "auto"):
         with pytest.raises(RunError, match=f"memory is for associative, which remembers rows; {variant} does not"):

@@ -38,34 +38,38 @@ class Batcher:
         self._metrics, self._max_rows = metrics, max_rows
         self._inline_cells, self._scored_cells = inline_cells, 4 * inline_cells
         self._json_bytes, self._raw_bytes = 4 * inline_cells, 4 * self._scored_cells  # a number's JSON has to be parsed
-        self._waiting: dict[Served, _Batch] = {}
+        self._waiting: dict[_Kind, _Batch] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scoring")
 
     async def score(self, served: Served, rows_ND: Float32) -> Scores:
         """The scores of these rows [N, D], by this very model."""
         answer: asyncio.Future[Scores] = asyncio.get_running_loop().create_future()
-        batch = self._batch(served)
+        batch = self._batch((served, False))
         batch.parts.append((answer, *batch.add(rows_ND)))
         return await answer
 
-    async def answer(self, served: Served, body: Body, content_type: str) -> bytes:
-        """The answer to a score request, by this very model; an error that says what is wrong with the body otherwise."""
+    async def answer(self, served: Served, body: Body, content_type: str, *, raw: bool = False) -> bytes:
+        """The answer to a score request, by this very model; an error that says what is wrong with the body otherwise.
+
+        It is JSON, or mere numbers if it is to be raw.
+        """
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self.ask(served, body, content_type, answer)
+        self.ask(served, body, content_type, answer, raw=raw)
         return await answer
 
-    def ask(self, served: Served, body: Body, content_type: str, waiter: Waiter) -> bool:
+    def ask(self, served: Served, body: Body, content_type: str, waiter: Waiter, *, raw: bool = False) -> bool:
         """The same for whoever waits; whether it takes the thread, and with it some time. What is wrong with a small body is raised."""
         if len(body) > (self._raw_bytes if content_type == wire.RAW else self._json_bytes):
-            self._ask_thread(served, body, content_type, waiter)
+            self._ask_thread((served, raw), body, content_type, waiter)
             return True
         cells = wire.decode_cells(body, content_type, served.schema, max_rows=self._max_rows)
-        batch = self._waiting.get(served) or self._batch(served)
+        kind = served, raw
+        batch = self._waiting.get(kind) or self._batch(kind)
         start, end = batch.add(cells)
         batch.spans.append((start, end))
         batch.waiters.append(waiter)
         if 2 * end * served.schema.width > self._scored_cells:
-            self._start(self._waiting.pop(served))  # with as many again it would have to go to the thread
+            self._start(self._waiting.pop(kind))  # with as many again it would have to go to the thread
         return False
 
     async def run(self, cells: int, work: Callable[[], T]) -> T:
@@ -78,26 +82,26 @@ class Batcher:
         """End the thread, once what it does is done."""
         self._thread.shutdown()
 
-    def _batch(self, served: Served) -> "_Batch":
+    def _batch(self, kind: "_Kind") -> "_Batch":
         try:
-            return self._waiting[served]
+            return self._waiting[kind]
         except KeyError:
             if not self._waiting:
                 asyncio.get_running_loop().call_soon(self._flush)
-            batch = self._waiting[served] = _Batch(served)
+            batch = self._waiting[kind] = _Batch(*kind)
             return batch
 
-    def _ask_thread(self, served: Served, body: Body, content_type: str, waiter: Waiter) -> None:
+    def _ask_thread(self, kind: "_Kind", body: Body, content_type: str, waiter: Waiter) -> None:
         """A large body, alone: parsing it would stop the loop for everybody."""
 
         def work() -> _Run:
-            rows_ND = wire.decode_rows(body, content_type, served.schema, max_rows=self._max_rows)
-            batch = _Batch(served)
+            rows_ND = wire.decode_rows(body, content_type, kind[0].schema, max_rows=self._max_rows)
+            batch = _Batch(*kind)
             batch.spans.append(batch.add(rows_ND))
             return batch.run()
 
         run = asyncio.get_running_loop().run_in_executor(self._thread, work)
-        run.add_done_callback(lambda done: self._finish(served, done.result, [waiter], []))
+        run.add_done_callback(lambda done: self._finish(kind[0], done.result, [waiter], []))
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, {}
@@ -144,6 +148,7 @@ class Batcher:
                 future.set_result(Scores(scores.score[start:end], scores.p_value[start:end]))
 
 
+_Kind = tuple[Served, bool]  # of batch: the model, and whether its answers are raw
 _Part = tuple["asyncio.Future[Scores]", int, int]
 
 
@@ -156,10 +161,10 @@ class _Run(NamedTuple):
 class _Batch:
     """What one model is asked in one turn: rows one below the other, and who wants which of them."""
 
-    __slots__ = ("_row_bytes", "cells", "count", "parts", "served", "spans", "waiters")
+    __slots__ = ("_raw", "_row_bytes", "cells", "count", "parts", "served", "spans", "waiters")
 
-    def __init__(self, served: Served) -> None:
-        self.served, self.count = served, 0
+    def __init__(self, served: Served, raw: bool) -> None:
+        self.served, self._raw, self.count = served, raw, 0
         self._row_bytes = 4 * served.schema.width
         self.cells: list[Cells] = []
         self.waiters: list[Waiter] = []  # of whole answers
@@ -177,7 +182,7 @@ class _Batch:
         started = time.perf_counter()
         scores = self.served.detector.score(rows_ND)
         seconds = time.perf_counter() - started
-        return _Run(scores, seconds, wire.encode_each(self.served, scores, self.spans))
+        return _Run(scores, seconds, wire.encode_each(self.served, scores, self.spans, raw=self._raw))
 
     def _rows(self) -> Float32:
         first = self.cells[0]

@@ -11,17 +11,21 @@ Order: answers leave a connection in the order of its requests. Bytes that canno
 
 import re
 from collections import deque
+from collections.abc import Mapping
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service import wire
+from service.api.body import accepts_raw
 from service.api.problems import refuse
 from service.api.service import STATE, Service, allow
 from service.artifact import MODEL_NAME
 from service.metrics import Tally
+from service.registry import Served
 
 _BEGINNING = b"POST /v1/"
 _CLOSE = b"connection: close\r\n"
@@ -41,6 +45,7 @@ class Head(NamedTuple):
     name: str | None  # of the model
     content_type: str
     length: int  # of the body, bytes
+    raw: bool  # the answer
     headers: tuple[tuple[bytes, bytes], ...]
     answered: Tally  # counts those that are answered with scores
 
@@ -165,7 +170,8 @@ class ScoringProtocol(HttpToolsProtocol):
         self._pending.append(request)
         service = self._front.service
         try:
-            if service.batcher.ask(service.registry.find(head.name), body, head.content_type, request):
+            request.served = served = service.registry.find(head.name)
+            if service.batcher.ask(served, body, head.content_type, request, raw=head.raw):
                 self._busy = True
         except Exception as error:
             request.set_exception(error)
@@ -200,17 +206,21 @@ class ScoringProtocol(HttpToolsProtocol):
 class _Request:
     """One request that waits for its answer: what the batcher knows as a waiter."""
 
-    __slots__ = ("connection", "head", "reply", "started")
+    __slots__ = ("connection", "head", "reply", "served", "started")
 
     def __init__(self, connection: ScoringProtocol, head: Head, started: float) -> None:
         self.connection, self.head, self.started = connection, head, started
+        self.served: Served
         self.reply: bytes | None = None
 
     def set_result(self, body: bytes) -> None:
         connection, now = self.connection, perf_counter()
         self.head.answered.add(now - self.started)
         front, headers = connection._front, connection.server_state.default_headers
-        connection._write(self, front.ok if headers is front.headers else front.renew(headers), body, now)
+        begin = front.ok if headers is front.headers else front.renew(headers)
+        if self.head.raw:
+            begin = _begin(200, wire.RAW, headers, wire.raw_headers(self.served))
+        connection._write(self, begin, body, now)
 
     def set_exception(self, error: Exception) -> None:
         connection, now = self.connection, perf_counter()
@@ -253,9 +263,13 @@ class _Front:
         return self.ok
 
 
-def _begin(status: int, content_type: str, headers: list[tuple[bytes, bytes]]) -> bytes:
+def _begin(
+    status: int, content_type: str, headers: list[tuple[bytes, bytes]], own: Mapping[str, str] = MappingProxyType({})
+) -> bytes:
     """An answer up to its length, as uvicorn writes it."""
-    lines = [b"%b: %b\r\n" % header for header in (*headers, (b"content-type", content_type.encode()))]
+    ours = {**own, "content-type": content_type}
+    pairs = *headers, *[(name.encode(), value.encode()) for name, value in ours.items()]
+    lines = [b"%b: %b\r\n" % pair for pair in pairs]
     return b"".join([STATUS_LINE[status], *lines, b"content-length: "])
 
 
@@ -306,7 +320,7 @@ def _plain_head(url: bytes, headers: list[tuple[bytes, bytes]], service: Service
         return None
     route = "/v1/score" if name is None else "/v1/models/{name}/score"
     answered = service.metrics.answers(route, "POST", 200)
-    return Head(path, route, name, content_type, int(length), tuple(headers), answered)
+    return Head(path, route, name, content_type, int(length), accepts_raw(headers), tuple(headers), answered)
 
 
 def _may_begin(data: bytes) -> bool:

@@ -32,7 +32,9 @@ Cells = bytes | Float32  # float32, little-endian, row after row
 Request = TypeVar("Request", bound=msgspec.Struct)
 
 JSON = "application/json"
-RAW = "application/octet-stream"  # little-endian float32, row after row; NaN is missing, a category its code, -1 an unseen one
+# Little-endian float32, row after row. Of a request its features: NaN is missing, a category its code, -1 an unseen one. Of an answer
+# to a score request [N, 2], a row's score and its p-value.
+RAW = "application/octet-stream"
 
 _LARGEST = float(np.finfo(np.float32).max)
 _SMALLEST = float(np.finfo(np.float32).tiny)
@@ -131,33 +133,46 @@ def sent_categories(body: bytes, content_type: str, schema: Schema, rows_ND: Flo
     return {(n, d): rows[n][d] if isinstance(rows[n], list) else rows[n][names[d]] for n, d in unseen.tolist()}
 
 
-def encode_each(served: Served, scores: Scores, spans: Sequence[tuple[int, int]]) -> list[bytes | InvalidRow]:
+def encode_each(
+    served: Served, scores: Scores, spans: Sequence[tuple[int, int]], *, raw: bool = False
+) -> list[bytes | InvalidRow]:
     """The answers to score requests that were scored together, by their first row and the one after their last.
 
     InvalidRow in place of the answer where a score is not finite.
     """
     if not spans:
         return []
+    if raw:
+        return [_encode_part(served, scores, span, raw=True) for span in spans]
     threshold, count = served.threshold, len(scores.score)
-    head = _score_head(
-        served.name, served.detector.version, threshold.alpha, threshold.delta, threshold.certified, threshold.score
-    )
+    head = _score_head(*_score_key(served))
     if count <= _FEW_ROWS:
         cells = _cells_of_few(scores, threshold)
         if b"null" in cells[0]:
-            return [_encode_part(served, scores, start, end) for start, end in spans]
+            return [_encode_part(served, scores, span) for span in spans]
     else:
         if len(spans) > 1 and count > _FEW_ROWS * len(spans):  # large ones: to cut up their text would take longer
-            return [_encode_part(served, scores, start, end) for start, end in spans]
+            return [_encode_part(served, scores, span) for span in spans]
         columns = _columns_of_many(scores, threshold)
         if b"n" in columns[0]:  # a null among the scores: none can be had for a row so far out
-            return [_encode_part(served, scores, start, end) for start, end in spans]
+            return [_encode_part(served, scores, span) for span in spans]
         if spans[0] == (0, count):
             return [_SCORES % (head, *columns)]
         cells = [column.split(b",") for column in columns]
     if len(spans) == count:  # one row each
         return [_SCORES % (head, *row) for row in zip(*cells, strict=True)]
     return [_SCORES % (head, *[b",".join(column[start:end]) for column in cells]) for start, end in spans]
+
+
+def raw_headers(served: Served) -> dict[str, str]:
+    """What goes with a raw answer: the rest of what it is in JSON. A row is an anomaly where its score is above the threshold."""
+    fields = _score_head_fields(*_score_key(served))
+    return {raw_header(field): orjson.dumps(value).decode().strip('"') for field, value in fields.items()}
+
+
+def raw_header(field: str) -> str:
+    """The header that holds what is a field in JSON."""
+    return f"hourglass-{field}"
 
 
 def encode_explanations(
@@ -445,6 +460,16 @@ def _require_observed(rows_ND: Float32, schema: Schema) -> None:
 _SCORES = b'%b,"score":[%b],"ratio":[%b],"p_value":[%b],"is_anomaly":[%b]}'
 
 
+_Key = tuple[str, str, float, float, bool, float]
+
+
+def _score_key(served: Served) -> _Key:
+    threshold = served.threshold
+    return (
+        served.name, served.detector.version, threshold.alpha, threshold.delta, threshold.certified, threshold.score,
+    )  # fmt: skip
+
+
 @lru_cache(maxsize=256)
 def _score_head(name: str, version: str, alpha: float, delta: float, certified: bool, score: float) -> bytes:
     """The answer's beginning, the same for every request that one model answers. Its key is what it is made of, not the model,
@@ -490,12 +515,15 @@ def _ratio(score_N: Float32, threshold: Threshold) -> Float32:
     return ratio_N.astype(np.float32)
 
 
-def _encode_part(served: Served, scores: Scores, start: int, end: int) -> bytes | InvalidRow:
+def _encode_part(served: Served, scores: Scores, span: tuple[int, int], *, raw: bool = False) -> bytes | InvalidRow:
+    start, end = span
     part = Scores(scores.score[start:end], scores.p_value[start:end])
     try:
         require_finite(served, part.score)
     except InvalidRow as error:
         return error
+    if raw:
+        return np.stack(part, axis=1).astype(_LITTLE_FLOAT, copy=False).tobytes()
     return encode_each(served, part, [(0, end - start)])[0]
 
 
@@ -503,9 +531,7 @@ def _score_fields(served: Served, scores: Scores) -> dict[str, object]:
     require_finite(served, scores.score)
     threshold = served.threshold
     return {
-        **_score_head_fields(
-            served.name, served.detector.version, threshold.alpha, threshold.delta, threshold.certified, threshold.score
-        ),
+        **_score_head_fields(*_score_key(served)),
         "score": scores.score,
         "ratio": _ratio(scores.score, threshold),
         "p_value": scores.p_value,

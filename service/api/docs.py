@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import msgspec
 import numpy as np
@@ -20,7 +20,7 @@ from litestar.types import ControllerRouterHandler
 from service import VERSION, tensors, wire
 from service.api.models import ThresholdChange
 from service.api.problems import BUG, HTTP_KINDS, KINDS
-from service.api.scoring import SampleRequest
+from service.api.scoring import SampleRequest, ScoreAnswer
 from service.artifact import INPUT, MODEL_NAME, OUTPUTS, P_VALUE, SCORE
 from service.settings import Settings
 
@@ -92,8 +92,10 @@ def write_document(
         for method, operation in operations.items():
             if body := _body(path, method, settings):
                 operation["requestBody"] = {"required": True, "content": body}
-            if path.endswith("/infer"):
+            if path.endswith(("/infer", "/score")):
                 operation["responses"]["200"]["content"][wire.RAW] = {"schema": {"type": "string", "format": "binary"}}
+            if path.endswith("/score"):
+                operation["responses"]["200"] |= {"description": _SCORES, "headers": _SCORE_HEADERS}
             for parameter in operation.get("parameters", ()):
                 if parameter["in"] == "path":
                     parameter["schema"] = {"type": "string", "pattern": _PATTERNS[parameter["name"]]}
@@ -106,6 +108,18 @@ def write_document(
     return document
 
 
+_SCORES = (
+    f"As {wire.JSON} one array per quantity; entry i belongs to row i. As {wire.RAW}, for who accepts that by name, little-endian "
+    "float32, for each row its score and its p-value, and the rest as headers: a row is an anomaly if its score is above the threshold."
+)
+_SCORE_HEADERS = {
+    header: {"description": f"Of a raw answer: {field} as in JSON.", "schema": {"type": kind}}
+    for field, header, kind in (
+        (field, wire.raw_header(field), {str: "string", bool: "boolean", float: "number"}[kind])
+        for field, kind in get_type_hints(ScoreAnswer).items()
+        if kind in (str, bool, float)
+    )
+}
 _PATTERNS = {"name": f"^{MODEL_NAME.pattern}$", "version": "^[0-9a-f]{64}$"}  # of what stands in a path
 
 

@@ -9,7 +9,7 @@ from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 
 from service import wire
-from service.api.body import read_body
+from service.api.body import accepts_raw, read_body, require_json_accepted
 from service.api.problems import problems
 from service.api.service import Service
 from service.errors import NotDecodable, NotSampleable, TooManyRows
@@ -79,15 +79,31 @@ def _answers(answer: type[msgspec.Struct], *statuses: int) -> dict[int, Response
     return {200: ok, **problems(400, 404, 413, 415, 422, *statuses)}
 
 
-@post("/score", summary="Score rows", responses=_answers(ScoreAnswer), status_code=200)
+@post(
+    "/score",
+    summary="Score rows",
+    description="An `Accept` header that names `application/octet-stream` is answered with mere numbers.",
+    responses=_answers(ScoreAnswer),
+    status_code=200,
+)
 async def score(
     request: Request[Any, Any, Any], service: NamedDependency[Service], name: FromPath[str | None] = None
 ) -> Response[bytes]:
     served = service.registry.find(name)
-    return Response(await service.batcher.answer(served, *await read_body(request)), media_type=wire.JSON)
+    raw = accepts_raw(request.scope["headers"])
+    answer = await service.batcher.answer(served, *await read_body(request), raw=raw)
+    if raw:
+        return Response(answer, media_type=wire.RAW, headers=wire.raw_headers(served))
+    return Response(answer, media_type=wire.JSON)
 
 
-@post("/explain", summary="Explain rows", responses=_answers(ExplainAnswer), status_code=200)
+@post(
+    "/explain",
+    summary="Explain rows",
+    responses=_answers(ExplainAnswer, 406),
+    guards=[require_json_accepted],
+    status_code=200,
+)
 async def explain(
     request: Request[Any, Any, Any],
     service: NamedDependency[Service],
@@ -106,7 +122,13 @@ async def explain(
     return Response(await service.batcher.run(rows_ND.size, answer), media_type=wire.JSON)
 
 
-@post("/reconstruct", summary="Fill gaps and remove noise", responses=_answers(ReconstructAnswer), status_code=200)
+@post(
+    "/reconstruct",
+    summary="Fill gaps and remove noise",
+    responses=_answers(ReconstructAnswer, 406),
+    guards=[require_json_accepted],
+    status_code=200,
+)
 async def reconstruct(
     request: Request[Any, Any, Any], service: NamedDependency[Service], name: FromPath[str | None] = None
 ) -> Response[bytes]:
@@ -119,7 +141,13 @@ async def reconstruct(
     return Response(await service.batcher.run(rows_ND.size, answer), media_type=wire.JSON)
 
 
-@post("/encode", summary="Rows to codes", responses=_answers(EncodeAnswer), status_code=200)
+@post(
+    "/encode",
+    summary="Rows to codes",
+    responses=_answers(EncodeAnswer, 406),
+    guards=[require_json_accepted],
+    status_code=200,
+)
 async def encode(
     request: Request[Any, Any, Any], service: NamedDependency[Service], name: FromPath[str | None] = None
 ) -> Response[bytes]:
@@ -132,7 +160,13 @@ async def encode(
     return Response(await service.batcher.run(rows_ND.size, answer), media_type=wire.JSON)
 
 
-@post("/decode", summary="Codes to rows", responses=_answers(RowsAnswer, 409), status_code=200)
+@post(
+    "/decode",
+    summary="Codes to rows",
+    responses=_answers(RowsAnswer, 406, 409),
+    guards=[require_json_accepted],
+    status_code=200,
+)
 async def decode(
     request: Request[Any, Any, Any], service: NamedDependency[Service], name: FromPath[str | None] = None
 ) -> Response[bytes]:
@@ -156,7 +190,13 @@ class SampleRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
 
 
-@post("/sample", summary="Make up rows", responses=_answers(RowsAnswer, 409), status_code=200)
+@post(
+    "/sample",
+    summary="Make up rows",
+    responses=_answers(RowsAnswer, 406, 409),
+    guards=[require_json_accepted],
+    status_code=200,
+)
 async def sample(
     request: Request[Any, Any, Any], service: NamedDependency[Service], name: FromPath[str | None] = None
 ) -> Response[bytes]:

@@ -100,6 +100,12 @@ VALID = {
     "a hundred rows": request(rows(*[[1.25, 2, 3, n] for n in range(100)])),
     "float32": request(RAW_ROW, kind="application/octet-stream"),
     "float32, a hundred rows": request(RAW_ROW * 100, kind="application/octet-stream"),
+    "float32 back": request(PLAIN, "Accept: application/octet-stream"),
+    "float32 there and back": request(RAW_ROW * 3, "accept: */*;q=.1, Application/Octet-Stream", kind="application/octet-stream"),
+    "float32 back of many": request(RAW_ROW * 100, "Accept: application/octet-stream", kind="application/octet-stream"),
+    "float32 back by the second of two headers": request(PLAIN, "Accept: text/html", "Accept: application/octet-stream"),
+    "float32 back rather than nothing": request(PLAIN, "Accept: application/octet-stream;q=0"),
+    "json rather than float32": request(PLAIN, "Accept: application/octet-stream;q=0.5, application/json"),
     "categories": request(rows([1.5, True, "south", 2], [1.5, False, "east", None]), path="/v1/models/mixed/score"),
     "rows twice": request(b'{"rows":[[1,2,3,4]],"rows":[[4,3,2,1]]}'),
     "a type with parameters": request(kind="Application/JSON; charset=utf-8"),
@@ -129,6 +135,8 @@ INVALID = {
     "no utf-8": request(b'{"rows":[["\xff",2,3,4]]}'),
     "half a float32": request(RAW_ROW[:-1], kind="application/octet-stream"),
     "float32 infinity": request(np.array([np.inf] * 4, "<f4").tobytes(), kind="application/octet-stream"),
+    "a score beyond float32, as float32": request(rows([1, 2, 3, 4], [3e38, -3e38, 3e38, 0]), "Accept: application/octet-stream"),
+    "no rows, as float32": request(rows(), "Accept: application/octet-stream"),
     "an unknown model": request(path="/v1/models/nobody/score"),
     "no name where there are two": request(path="/v1/score"),
     "an unknown model and no json": request(b"{", path="/v1/models/nobody/score"),
@@ -151,6 +159,7 @@ ODD = {
     "a whole url": request(path="http://x/v1/models/plain/score"),
     "a name that can be none": request(path="/v1/models/PLAIN/score"),
     "another route": request(path="/v1/models/plain/explain"),
+    "another route as float32": request(PLAIN, "Accept: application/octet-stream", path="/v1/models/plain/explain"),
     "another method": request(b"", method="GET", kind=None, length=None),
     "put": request(method="PUT"),
     "in chunks": request(b"14\r\n" + PLAIN + b"\r\n0\r\n\r\n", "Transfer-Encoding: chunked", length=None),
@@ -187,7 +196,8 @@ CLOSING = {
 def test_a_plain_request_is_answered_as_by_the_ordinary_route_and_without_it(both, data, taken):
     expected, got = (everything(client, data) for client in both)
     assert got == expected
-    assert got.startswith(b"HTTP/1.1 200 OK\r\nserver: uvicorn\r\ncontent-type: application/json\r\ncontent-length: ")
+    headers = rb"(hourglass-\w+: .*\r\n)*content-type: application/(json|octet-stream)\r\ncontent-length: "
+    assert re.match(rb"HTTP/1.1 200 OK\r\nserver: uvicorn\r\n" + headers, got)
     assert len(taken) == 1  # the last, that everything() adds
 
 

@@ -405,6 +405,16 @@ class TestAnswers:
             "model": "tiny", "alpha": 0.05, "delta": 0.05, "certified": True, "threshold": threshold.score
         }  # fmt: skip
 
+    def test_raw_answers_made_together_are_each_ones_own(self):
+        rows_ND = sample_rows(NUMERIC, 6, seed=9)
+        rows_ND[5] = 3e38
+        with np.errstate(all="ignore"):
+            scores = PLAIN_MODEL.detector.score(rows_ND)
+        first, second, far = wire.encode_each(PLAIN_MODEL, scores, [(0, 1), (1, 4), (4, 6)], raw=True)
+        expected_N2 = np.stack(scores, axis=1)
+        np.testing.assert_array_equal(np.frombuffer(first + second, "<f4").reshape(-1, 2), expected_N2[:4])
+        assert (type(far), far.row) == (InvalidRow, 1)
+
     @pytest.mark.parametrize("far", [False, True])
     @pytest.mark.parametrize("sizes", [[1] * 5, [1] * 40, [3, 1, 2], [40, 1, 30, 100], [16], [17]])
     def test_answers_made_together_are_those_made_alone(self, sizes, far):

@@ -122,7 +122,7 @@ def test_head_is_a_405_without_a_body(client):
 
 
 def test_a_defect_of_the_service_is_a_500_without_a_traceback_and_logged_with_one(models, monkeypatch, caplog):
-    def broken(*_: object) -> bytes:
+    def broken(*_: object, **__: object) -> bytes:
         raise ZeroDivisionError("secret detail")
 
     monkeypatch.setattr("service.wire.encode_each", broken)

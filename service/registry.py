@@ -6,15 +6,12 @@ service stays.
 """
 
 import asyncio
-import ctypes
 import logging
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +20,7 @@ from typing import Annotated, Literal, NamedTuple, TypeVar
 import msgspec
 from msgspec import Meta
 
+from service import heap
 from service.artifact import MODEL_FILE, MODEL_NAME, POINTER
 from service.calibration import Threshold
 from service.detector import DEFAULT_MAX_BYTES, Detector
@@ -184,7 +182,7 @@ def load(
         served = before
     else:
         served = load_file(folder / version / MODEL_FILE, folder.name, pool=pool, max_bytes=max_bytes)
-        _give_back_memory()
+        heap.give_back_freed()
         if served.detector.version != version:
             raise InvalidArtifact(
                 f"{folder / version / MODEL_FILE} has the SHA-256 {served.detector.version}: it was changed, or cut short"
@@ -209,13 +207,6 @@ def load_file(path: Path, name: str, *, pool: Executor | None = None, max_bytes:
         raise InvalidArtifact(f"{path} cannot be read: {error.strerror}") from error
     detector = Detector.from_bytes(data, pool=pool, max_bytes=max_bytes)
     return Served(name, detector, Schema.of(detector.manifest), detector.threshold, status.st_mtime)
-
-
-def _give_back_memory() -> None:
-    """What loading took and freed goes back to the system: by itself glibc keeps it, four times the model's size of a large one."""
-    if sys.platform == "linux":
-        with suppress(AttributeError):  # another C library
-            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _is_model(folder: Path) -> bool:

@@ -5,6 +5,7 @@ wire.encode. What little requests need is done on the event loop, since handing 
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from service.registry import Served
 from service.wire import Body, Cells, Float32
 
 T = TypeVar("T")
-INLINE_SECONDS = 0.001  # that one run of a model may hold up the event loop
+INLINE_SECONDS = 0.001  # that scoring may hold up the event loop
 
 
 class Waiter(Protocol):
@@ -36,7 +37,7 @@ class Batcher:
 
     def __init__(self, metrics: Metrics, *, inline_cells: int, max_rows: int) -> None:
         self._metrics, self._max_rows = metrics, max_rows
-        self._inline_cells, self._scored_cells = inline_cells, 4 * inline_cells
+        self._inline_cells, self._scored_cells = inline_cells, 16 * inline_cells
         self._json_bytes, self._raw_bytes = 4 * inline_cells, 4 * self._scored_cells  # a number's JSON has to be parsed
         self._waiting: dict[_Kind, _Batch] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scoring")
@@ -45,7 +46,7 @@ class Batcher:
         """The scores of these rows [N, D], by this very model."""
         answer: asyncio.Future[Scores] = asyncio.get_running_loop().create_future()
         batch = self._batch((served, False))
-        batch.parts.append((answer, *batch.add(rows_ND)))
+        batch.parts.append((answer, *batch.add(rows_ND, complete=False)))
         return await answer
 
     async def answer(self, served: Served, body: Body, content_type: str, *, raw: bool = False) -> bytes:
@@ -62,13 +63,12 @@ class Batcher:
         if len(body) > (self._raw_bytes if content_type == wire.RAW else self._json_bytes):
             self._ask_thread((served, raw), body, content_type, waiter)
             return True
-        cells = wire.decode_cells(body, content_type, served.schema, max_rows=self._max_rows)
+        cells, gap = wire.decode_cells(body, content_type, served.schema, max_rows=self._max_rows)
         kind = served, raw
         batch = self._waiting.get(kind) or self._batch(kind)
-        start, end = batch.add(cells)
-        batch.spans.append((start, end))
+        batch.spans.append(batch.add(cells, complete=not gap))
         batch.waiters.append(waiter)
-        if 2 * end * served.schema.width > self._scored_cells:
+        if 2 * batch.count > batch.most:
             self._start(self._waiting.pop(kind))  # with as many again it would have to go to the thread
         return False
 
@@ -89,15 +89,21 @@ class Batcher:
             if not self._waiting:
                 asyncio.get_running_loop().call_soon(self._flush)
             batch = self._waiting[kind] = _Batch(*kind)
+            batch.most = self._most_rows(kind[0])
             return batch
+
+    def _most_rows(self, served: Served) -> float:
+        """How many are scored on the event loop."""
+        cells = min(self._scored_cells, INLINE_SECONDS / served.detector.cell_seconds)
+        return cells / served.schema.width
 
     def _ask_thread(self, kind: "_Kind", body: Body, content_type: str, waiter: Waiter) -> None:
         """A large body, alone: parsing it would stop the loop for everybody."""
 
         def work() -> _Run:
-            rows_ND = wire.decode_rows(body, content_type, kind[0].schema, max_rows=self._max_rows)
+            cells, gap = wire.decode_cells(body, content_type, kind[0].schema, max_rows=self._max_rows)
             batch = _Batch(*kind)
-            batch.spans.append(batch.add(rows_ND))
+            batch.spans.append(batch.add(cells, complete=not gap))
             return batch.run()
 
         run = asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -109,14 +115,11 @@ class Batcher:
             self._start(batch)
 
     def _start(self, batch: "_Batch") -> None:
-        if self._is_little(batch.served, batch.count * batch.served.schema.width):
+        if batch.count <= batch.most:
             self._finish(batch.served, batch.run, batch.waiters, batch.parts)
         else:
             run = asyncio.get_running_loop().run_in_executor(self._thread, batch.run)
             run.add_done_callback(partial(self._finish_done, batch))
-
-    def _is_little(self, served: Served, cells: int) -> bool:
-        return cells <= self._scored_cells and cells * served.detector.cell_seconds <= INLINE_SECONDS
 
     def _finish_done(self, batch: "_Batch", run: "asyncio.Future[_Run]") -> None:
         self._finish(batch.served, run.result, batch.waiters, batch.parts)
@@ -161,17 +164,25 @@ class _Run(NamedTuple):
 class _Batch:
     """What one model is asked in one turn: rows one below the other, and who wants which of them."""
 
-    __slots__ = ("_raw", "_row_bytes", "cells", "count", "parts", "served", "spans", "waiters")
+    __slots__ = ("_complete", "_raw", "_row_bytes", "cells", "count", "most", "parts", "served", "spans", "waiters")
 
     def __init__(self, served: Served, raw: bool) -> None:
-        self.served, self._raw, self.count = served, raw, 0
+        self.served, self._raw, self.count, self.most = (
+            served,
+            raw,
+            0,
+            math.inf,
+        )  # rows: those there are, those to be had on the loop
+        self._complete = True
         self._row_bytes = 4 * served.schema.width
         self.cells: list[Cells] = []
         self.waiters: list[Waiter] = []  # of whole answers
         self.spans: list[tuple[int, int]] = []  # of each waiter, its first row and the one after its last
         self.parts: list[_Part] = []  # of mere scores
 
-    def add(self, cells: Cells) -> tuple[int, int]:
+    def add(self, cells: Cells, *, complete: bool) -> tuple[int, int]:
+        """The rows' place; `complete` are those that are known to lack no value."""
+        self._complete &= complete
         start = self.count
         self.count = end = start + (len(cells) // self._row_bytes if type(cells) is bytes else len(cells))
         self.cells.append(cells)
@@ -180,7 +191,7 @@ class _Batch:
     def run(self) -> _Run:
         rows_ND = self._rows()
         started = time.perf_counter()
-        scores = self.served.detector.score(rows_ND)
+        scores = self.served.detector.score(rows_ND, complete=self._complete)
         seconds = time.perf_counter() - started
         return _Run(scores, seconds, wire.encode_each(self.served, scores, self.spans, raw=self._raw))
 

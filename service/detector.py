@@ -104,13 +104,13 @@ class Detector:
         """D, the number of features."""
         return len(self.manifest.features)
 
-    def score(self, rows_ND: Float32) -> Scores:
-        """[N, D] -> scores and p-values [N]; NaN only where no cell of the row is observed."""
-        score_N = self._score(rows_ND)
+    def score(self, rows_ND: Float32, *, complete: bool = False) -> Scores:
+        """[N, D] -> scores and p-values [N]; NaN only where no cell of the row is observed. `complete` rows are known to lack none."""
+        score_N = self._score(rows_ND, complete)
         return Scores(score_N, self.table.p_value(score_N))
 
-    def _score(self, rows_ND: Float32) -> Float32:
-        if has_gap(rows_ND):
+    def _score(self, rows_ND: Float32, complete: bool) -> Float32:
+        if not complete and has_gap(rows_ND):
             return self._run(self._scoring, [SCORE], INPUT, rows_ND)[0]
         if len(rows_ND) == 1 and (score_1 := self._one.score(rows_ND)) is not None:
             return score_1

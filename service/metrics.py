@@ -39,7 +39,8 @@ INFERENCE_BUCKETS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.0
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384, 65536)
 
 
-KEPT = 512  # values, or rows, that are counted at once
+KEPT = 512  # values that are counted at once
+KEPT_ROWS = 8192
 
 
 class Metrics:
@@ -264,7 +265,7 @@ class _Bound:
             self._threshold = threshold
         self._kept.append(scores)
         self._rows += len(scores.score)
-        if self._rows >= KEPT:
+        if len(self._kept) >= KEPT or self._rows >= KEPT_ROWS:
             self._count_kept()
 
     def flush(self) -> None:

@@ -9,6 +9,7 @@ A client sends the same head again and again: what a head means is remembered by
 Order: answers leave a connection in the order of its requests. Bytes that cannot be looked at yet are held, and reading is paused.
 """
 
+import asyncio
 import re
 from collections import deque
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ _BEGINNING = b"POST /v1/"
 _CLOSE = b"connection: close\r\n"
 MAX_HEAD_BYTES = 4096  # longer ones are not plain
 MAX_HEADS = 1024  # remembered
+RECEIVED_BYTES = 2**16  # of a body: if more are lacking, they are read in another way
 MAX_PENDING = 256  # unanswered requests of one connection that are looked at
 
 _NAMED = re.compile(rf"/v1/models/({MODEL_NAME.pattern})/score")
@@ -136,7 +138,11 @@ class ScoringProtocol(HttpToolsProtocol):
                 self._started = perf_counter()
                 at, stop = end, end + head.length
                 if stop > len(data):
-                    self._head, self._body = head, bytearray(memoryview(data)[at:])
+                    self._head = head
+                    if stop - len(data) > RECEIVED_BYTES:
+                        _Receiver(self, data[at:], head.length)
+                    else:
+                        self._body = bytearray(memoryview(data)[at:])
                     return
                 self._ask(head, data[at:stop])
                 at = stop
@@ -145,8 +151,12 @@ class ScoringProtocol(HttpToolsProtocol):
                 self._body += memoryview(data)[at:stop]
                 at = stop
                 if len(self._body) == head.length:
-                    body, self._head, self._body = self._body, None, bytearray()
-                    self._ask(head, body)
+                    self.take_body(self._body)
+
+    def take_body(self, body: bytes | bytearray) -> None:
+        """The body that was being received."""
+        head, self._head, self._body = cast(Head, self._head), None, bytearray()
+        self._ask(head, body)
 
     def _hand_over(self, data: bytes) -> None:
         if self._pending:
@@ -203,6 +213,43 @@ class ScoringProtocol(HttpToolsProtocol):
             self._release()
 
 
+class _Receiver(asyncio.BufferedProtocol):
+    """Takes a connection's place until a large body is there: it is read to where it stays, and not copied twice."""
+
+    def __init__(self, connection: ScoringProtocol, begin: bytes, length: int) -> None:
+        self._connection, self._body, self._at = connection, bytearray(length), len(begin)
+        self._view = memoryview(self._body)
+        self._view[: self._at] = begin
+        _exchange(connection, self)
+
+    def get_buffer(self, _: int) -> memoryview:
+        return self._view[self._at :]
+
+    def buffer_updated(self, count: int) -> None:
+        self._at += count
+        if self._at == len(self._body):
+            self._view.release()
+            _exchange(self._connection, self._connection)
+            self._connection.take_body(self._body)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._connection.resume_writing()
+
+
+def _exchange(connection: ScoringProtocol, protocol: asyncio.BaseProtocol) -> None:
+    """Give a connection's transport to another protocol; how it reads is settled when it begins to."""
+    transport = connection.transport
+    transport.pause_reading()
+    transport.set_protocol(protocol)
+    transport.resume_reading()
+
+
 class _Request:
     """One request that waits for its answer: what the batcher knows as a waiter."""
 
@@ -219,7 +266,7 @@ class _Request:
         front, headers = connection._front, connection.server_state.default_headers
         begin = front.ok if headers is front.headers else front.renew(headers)
         if self.head.raw:
-            begin = _begin(200, wire.RAW, headers, wire.raw_headers(self.served))
+            begin = front.begin_raw(self.served)
         connection._write(self, begin, body, now)
 
     def set_exception(self, error: Exception) -> None:
@@ -240,6 +287,7 @@ class _Front:
         self.heads: dict[bytes, Head] = {}
         self.headers: list[tuple[bytes, bytes]] = []  # uvicorn's own, of every answer
         self.ok = _begin(200, wire.JSON, self.headers)
+        self._raw: tuple[Served | None, bytes] = None, b""
 
     def read(self, data: bytes) -> Head | None:
         """The head of a plain request, which is remembered."""
@@ -260,7 +308,14 @@ class _Front:
     def renew(self, headers: list[tuple[bytes, bytes]]) -> bytes:
         """The beginning of an answer; once a second, since uvicorn's headers hold the date."""
         self.headers, self.ok = headers, _begin(200, wire.JSON, headers)
+        self._raw = None, b""
         return self.ok
+
+    def begin_raw(self, served: Served) -> bytes:
+        """The beginning of a raw answer; only the last model's is kept."""
+        if self._raw[0] is not served:
+            self._raw = served, _begin(200, wire.RAW, self.headers, wire.raw_headers(served))
+        return self._raw[1]
 
 
 def _begin(

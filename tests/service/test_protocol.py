@@ -279,6 +279,37 @@ class TestOneConnection:
                 status, headers, body = connection.answer()
                 assert (status, body, headers.keys()) == (expected[0], expected[2], expected[1].keys())
 
+    def test_a_large_body_may_come_in_any_parts_with_others_before_and_behind_it(self, models):
+        rows_ND = sample_rows(NUMERIC, 12_000, seed=3)
+        expected = Detector.from_bytes(make_artifact()).score(rows_ND)
+        large = request(rows_ND.tobytes(), "Accept: application/octet-stream", kind="application/octet-stream")
+        data = request() + large + request(b"{") + large + request()
+        with serving(models, fast=True) as client:
+            for size in (30_000, 65_536, 100_000, len(data)):
+                with Connection(client) as connection:
+                    parts = [data[at : at + size] for at in range(0, len(data), size)]
+                    writer = threading.Thread(target=connection.send, args=parts, kwargs={"pause_seconds": 0.005})
+                    writer.start()
+                    answers = [connection.answer() for _ in range(5)]
+                    writer.join()
+                assert [status for status, _, _ in answers] == [200, 200, 400, 200, 200]
+                for answer in (answers[1], answers[3]):
+                    np.testing.assert_allclose(
+                        np.frombuffer(answer[2], "<f4").reshape(-1, 2), np.stack(expected, 1), rtol=1e-5
+                    )
+
+    def test_a_client_may_go_in_the_middle_of_a_large_body(self, models, caplog):
+        large = request(bytes(800_000), kind="application/octet-stream")
+        with serving(models, fast=True) as client:
+            for sent in (300, 150_000, 799_000):
+                with Connection(client) as connection:
+                    connection.send(large[:sent], pause_seconds=0.05)
+                    connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            assert client.post("/v1/models/plain/score", json={"rows": [[1, 2, 3, 4]]}).is_success
+            time.sleep(0.1)
+            assert not client.server.server_state.connections - {*list(client.server.server_state.connections)[:1]}
+        assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
     def test_a_request_may_come_byte_by_byte(self, fast):
         with Connection(fast) as connection:
             for data in (VALID["several rows"], ODD["in chunks"], VALID["one row"]):
@@ -365,10 +396,10 @@ def watched(monkeypatch):
     gate = threading.Event()
     gate.set()
 
-    def watched_score(self, rows_ND):
+    def watched_score(self, rows_ND, *, complete=False):
         sizes.append(len(rows_ND))
         gate.wait(10)
-        return score(self, rows_ND)
+        return score(self, rows_ND, complete=complete)
 
     monkeypatch.setattr(Detector, "score", watched_score)
     return sizes, gate
@@ -410,7 +441,7 @@ class TestOneTurn:
 
     @pytest.mark.parametrize("inline_cells", [8192, 0])
     def test_an_exception_answers_everyone_who_waits(self, models, monkeypatch, caplog, inline_cells):
-        def broken(*_: object):
+        def broken(*_: object, **__: object):
             raise ZeroDivisionError("secret detail")
 
         with serving(models, fast=True, inline_cells=inline_cells) as client, Connection(client) as connection:

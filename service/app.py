@@ -1,6 +1,7 @@
 """create_app(settings): the one place where the service is put together."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -50,7 +51,10 @@ def create_app(settings: Settings, *, guard: Guard = allow) -> ASGIApp:
         clocks = [asyncio.create_task(_poll(service))]
         if counted.shared:
             clocks.append(asyncio.create_task(_flush(counted)))
+        gc.collect()
+        gc.freeze()  # what is there now stays; to look through it, the collector would stop everybody for 50 ms now and then
         yield
+        gc.unfreeze()
         for clock in clocks:
             clock.cancel()
             with suppress(asyncio.CancelledError):

@@ -9,6 +9,8 @@ row (Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005). 
 """
 
 import math
+from array import array
+from bisect import bisect_left
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -44,11 +46,13 @@ class Table:
     _ends: Float32 = field(init=False, repr=False, compare=False)
     _steps: Float32 = field(init=False, repr=False, compare=False)
     _buckets: "_Buckets | None" = field(init=False, repr=False, compare=False)
+    _of_one: tuple["array[float]", "array[float]"] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # closed by infinity, behind which a binary search puts NaN, so that one search answers for every number
         object.__setattr__(self, "_ends", np.append(self.scores, np.float32(np.inf)))
         object.__setattr__(self, "_steps", np.append(self.p_values, np.float32(np.nan)))
+        object.__setattr__(self, "_of_one", (array("f", self._ends), array("f", self._steps)))
         object.__setattr__(self, "_buckets", _Buckets(self.scores) if len(self.scores) and self.scores[0] > 0 else None)
 
     def p_value(self, scores_N: Float32) -> Float32:
@@ -57,6 +61,11 @@ class Table:
             return self._steps[self._buckets.search(scores_N)]
         p_N: Float32 = self._steps[self._ends.searchsorted(scores_N)]
         return p_N
+
+    def p_value_of_one(self, score: float) -> float:
+        """The same for one score."""
+        ends, steps = self._of_one
+        return steps[bisect_left(ends, score)] if score == score else math.nan
 
     def threshold(self, alpha: float, delta: float, *, certified: bool = True) -> Threshold:
         """The threshold for (alpha, delta); UncertifiableAlpha when these rows cannot give it."""

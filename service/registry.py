@@ -12,7 +12,7 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, TypeVar
@@ -44,6 +44,9 @@ class Served:
     schema: Schema
     threshold: Threshold
     fitted_at: float  # seconds since the epoch: when the file was written, since its bytes hold no time
+    begun: dict[str, bytes] = field(
+        init=False, repr=False, default_factory=dict
+    )  # answers, as far as all are the same; by form
 
 
 class StoredThreshold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -9,7 +9,7 @@ import re
 import struct
 from array import array
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -147,7 +147,7 @@ def encode_each(
     if raw:
         return [_encode_part(served, scores, span, raw=True) for span in spans]
     threshold, count = served.threshold, len(scores.score)
-    head = _score_head(*_score_key(served))
+    head = _score_head(served)
     if count <= _FEW_ROWS:
         cells = _cells_of_few(scores, threshold)
         if b"null" in cells[0]:
@@ -166,9 +166,19 @@ def encode_each(
     return [_SCORES % (head, *[b",".join(column[start:end]) for column in cells]) for start, end in spans]
 
 
+def encode_one(served: Served, score: float, p_value: float) -> bytes:
+    """The answer to a request of one row; InvalidRow where the score is not finite."""
+    if not math.isfinite(score):
+        require_finite(served, np.array([score], np.float32))
+    threshold = served.threshold
+    numbers = array("f", (score, min(score / max(threshold.score, _SMALLEST), _LARGEST), p_value))
+    text = orjson.dumps(np.frombuffer(numbers, np.float32), option=orjson.OPT_SERIALIZE_NUMPY)
+    return _SCORES % (_score_head(served), *text[1:-1].split(b","), b"true" if score > threshold.score else b"false")
+
+
 def raw_headers(served: Served) -> dict[str, str]:
     """What goes with a raw answer: the rest of what it is in JSON. A row is an anomaly where its score is above the threshold."""
-    fields = _score_head_fields(*_score_key(served))
+    fields = _score_head_fields(served)
     return {raw_header(field): orjson.dumps(value).decode().strip('"') for field, value in fields.items()}
 
 
@@ -467,33 +477,22 @@ def _has_gap(rows_ND: Float32, schema: Schema) -> bool:
 _SCORES = b'%b,"score":[%b],"ratio":[%b],"p_value":[%b],"is_anomaly":[%b]}'
 
 
-_Key = tuple[str, str, float, float, bool, float]
+def _score_head(served: Served) -> bytes:
+    """The answer's beginning, the same for every request that one model answers."""
+    if (head := served.begun.get(JSON)) is None:
+        head = served.begun[JSON] = _encode(_score_head_fields(served))[:-1]
+    return head
 
 
-def _score_key(served: Served) -> _Key:
+def _score_head_fields(served: Served) -> dict[str, object]:
     threshold = served.threshold
-    return (
-        served.name, served.detector.version, threshold.alpha, threshold.delta, threshold.certified, threshold.score,
-    )  # fmt: skip
-
-
-@lru_cache(maxsize=256)
-def _score_head(name: str, version: str, alpha: float, delta: float, certified: bool, score: float) -> bytes:
-    """The answer's beginning, the same for every request that one model answers. Its key is what it is made of, not the model,
-    which would be kept in memory by it."""
-    return _encode(_score_head_fields(name, version, alpha, delta, certified, score))[:-1]
-
-
-def _score_head_fields(
-    name: str, version: str, alpha: float, delta: float, certified: bool, score: float
-) -> dict[str, object]:
     return {
-        "model": name,
-        "version": version,
-        "alpha": alpha,
-        "delta": delta,
-        "certified": certified,
-        "threshold": score,
+        "model": served.name,
+        "version": served.detector.version,
+        "alpha": threshold.alpha,
+        "delta": threshold.delta,
+        "certified": threshold.certified,
+        "threshold": threshold.score,
     }
 
 
@@ -538,7 +537,7 @@ def _score_fields(served: Served, scores: Scores) -> dict[str, object]:
     require_finite(served, scores.score)
     threshold = served.threshold
     return {
-        **_score_head_fields(*_score_key(served)),
+        **_score_head_fields(served),
         "score": scores.score,
         "ratio": _ratio(scores.score, threshold),
         "p_value": scores.p_value,

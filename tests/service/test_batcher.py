@@ -36,6 +36,10 @@ class Watched:
             raise self.error
         return self.detector.score(rows_ND, complete=complete)
 
+    def score_one(self, cells):
+        scores = self.score(np.frombuffer(cells, np.float32)[None])
+        return scores.score.item(), scores.p_value.item()
+
 
 def served(shift: float = 0.0, error: Exception | None = None) -> Served:
     detector = Detector.from_bytes(make_artifact(shift=shift))

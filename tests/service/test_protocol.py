@@ -401,7 +401,12 @@ def watched(monkeypatch):
         gate.wait(10)
         return score(self, rows_ND, complete=complete)
 
+    def watched_score_one(self, cells):
+        scores = watched_score(self, np.frombuffer(cells, np.float32)[None])
+        return scores.score.item(), scores.p_value.item()
+
     monkeypatch.setattr(Detector, "score", watched_score)
+    monkeypatch.setattr(Detector, "score_one", watched_score_one)
     return sizes, gate
 
 
@@ -447,8 +452,11 @@ class TestOneTurn:
         with serving(models, fast=True, inline_cells=inline_cells) as client, Connection(client) as connection:
             with monkeypatch.context() as patch:
                 patch.setattr(Detector, "score", broken)
-                connection.send(request() * 5 + request(path="/v1/models/mixed/score", body=rows([1, True, "west", 0])))
-                answers = [connection.answer() for _ in range(6)]
+                patch.setattr(Detector, "score_one", broken)
+                connection.send(request() * 4 + request(path="/v1/models/mixed/score", body=rows([1, True, "west", 0])))
+                answers = [connection.answer() for _ in range(5)]
+                connection.send(request())
+                answers.append(connection.answer())
             connection.send(request())
             assert connection.answer()[0] == 200
             metrics = client.get("/metrics").text

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -404,6 +405,22 @@ class TestAnswers:
         assert given_back == {
             "model": "tiny", "alpha": 0.05, "delta": 0.05, "certified": True, "threshold": threshold.score
         }  # fmt: skip
+
+    def test_the_answer_to_one_row_is_that_of_any_number_of_them(self):
+        scores = PLAIN_MODEL.detector.score(sample_rows(NUMERIC, 30, seed=9) * 3)
+        for score, p_value in zip(*scores, strict=True):
+            alone = Scores(np.array([score]), np.array([p_value]))
+            assert wire.encode_one(PLAIN_MODEL, float(score), float(p_value)) == encode_scores(PLAIN_MODEL, alone)
+        for score in (math.inf, math.nan):
+            with pytest.raises(InvalidRow, match="row 0 is so far from what tiny knows"):
+                wire.encode_one(PLAIN_MODEL, score, 0.5)
+
+    def test_another_threshold_is_said_from_the_next_answer_on(self):
+        scores = PLAIN_MODEL.detector.score(sample_rows(NUMERIC, 1))
+        encode_scores(PLAIN_MODEL, scores)
+        changed = replace(PLAIN_MODEL, threshold=replace(PLAIN_MODEL.threshold, score=0.5))
+        assert orjson.loads(encode_scores(changed, scores))["threshold"] == 0.5
+        assert orjson.loads(encode_scores(PLAIN_MODEL, scores))["threshold"] == PLAIN_MODEL.threshold.score
 
     def test_raw_answers_made_together_are_each_ones_own(self):
         rows_ND = sample_rows(NUMERIC, 6, seed=9)

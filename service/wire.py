@@ -61,7 +61,8 @@ def decode_cells(body: Body, content_type: str, schema: Schema, *, max_rows: int
     media_type = content_type if content_type in (JSON, RAW) else media_type_of(content_type)
     if media_type == JSON:
         if schema.all_numeric:
-            if len(body) <= _FEW_BYTES and (cells := _decode_few(body, schema.width, max_rows)) is not None:
+            decode = _decode_few if len(body) <= _FEW_BYTES else _decode_some if len(body) <= _PART_BYTES else None
+            if decode and (cells := decode(body, schema.width, max_rows)) is not None:
                 return cells, False
             rows_ND = _decode_numbers(body, schema.width, max_rows)
         else:
@@ -277,6 +278,22 @@ def _decode_few(body: Body, width: int, max_rows: int) -> bytes | None:
     return None
 
 
+def _decode_some(body: Body, width: int, max_rows: int) -> bytes | None:
+    """The same by simdjson, which would flatten rows of any shape."""
+    try:
+        sent: Any = simdjson.Parser().parse(body)
+        rows: Any = sent["rows"]
+        alone, array, count = len(sent) == 1, isinstance(rows, simdjson.Array), len(rows)
+        if not (alone and array and 1 <= count <= max_rows and _has_brackets(body, count + 1)):
+            return None
+        if len(rows[0]) != width if count == 1 else {*map(len, rows)} != {width}:
+            return None
+        with np.errstate(over="raise"):  # a finite number beyond float32
+            return np.frombuffer(rows.as_buffer(of_type="d")).astype(_LITTLE_FLOAT).tobytes()
+    except (ValueError, TypeError, KeyError, RuntimeError, FloatingPointError):
+        return None
+
+
 def _decode_numbers(body: Body, width: int, max_rows: int) -> Float32 | None:
     """Rows of an all-numeric model, sent as arrays; None when they are not that, or anything is wrong with them.
 
@@ -317,7 +334,7 @@ def _parse_rows(parser: simdjson.Parser, text: bytes, width: int) -> Float32 | N
     return part_ND
 
 
-def _has_brackets(text: bytes, count: int) -> bool:
+def _has_brackets(text: Body, count: int) -> bool:
     """Whether it has so many opening brackets; of two, which one long row has, searching is faster than counting.
 
     bytes.count takes four times as long as numpy.

@@ -64,6 +64,29 @@ class TestRowsAsJson:
             decode({"rows": rows}, MIX), [[1.5, 1, 2, 0], [1, 0, 0, 0], [1, 1, -1, 0], [1, np.nan, np.nan, 0]]
         )
 
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b'{"rows":[[1,2.5,-3,4]]}', b'{"rows":[[1,2,3,4],[0,-0.0,1e-45,3.4e38]]}', b'{"ro\\u0077s":[[1,2,3,4]]}',
+            b'{"rows":[[1,2,3,18446744073709551615]]}', b'{"rows":[[1,2,3,123456789012345678901234567890]]}',
+            b'{"rows":[[1,2,3,null]]}', b'{"rows":[[1,2,3,4]],"rows":[[5,6,7,8]]}', b'{"rows":[{"a":1,"b":2,"c":3,"d":4}]}',
+            b'{"rows":[[1,2,3,true]]}', b'{"rows":[[1,2,3,"4"]]}', b'{"rows":[[1,2,3,1e39]]}', b'{"rows":[[1,2,3,1e999]]}',
+            b'{"rows":[[1,2,3,[4]]]}', b'{"rows":[[1,2,[],[3,4]]]}', b'{"rows":[[[1,2,3,4]]]}', b'{"rows":[[1,2,3],[4]]}',
+            b'{"rows":[[1,2,3],[1,2,3,4,5]]}', b'{"rows":[{"a":1,"b":2,"c":3,"d":[4]}]}', b'{"rows":["[bcd"]}', b'{"rows":"[[["}',
+            b'{"rows":{"a":[1,2,3,4]}}', b'{"rows":[]}', b'{"rows":[[1,2,3,4]],"[":1}', b'{"rows":[[1,2,3,4]],"x":1}', b"[[1,2,3,4]]",
+            b'{}', b'3', b'"[["', b'{"rows":[[1,2,3,4]]}x', b'{"rows":[[1,2,3,4]}', b'{"rows":[[1,2,3,\xff]]}', b'{"rows":null}',
+        ],
+    )  # fmt: skip
+    def test_a_body_is_read_alike_by_each_of_the_ways_there_are_for_its_size(self, body):
+        """White space before it makes it large enough for the others."""
+        found = []
+        for size in (0, 2000, 70_000):
+            try:
+                found.append(decode(b" " * size + body).tolist())
+            except (InvalidBody, InvalidRow) as error:
+                found.append((type(error), str(error).partition(" (byte")[0]))
+        assert str(found[1:]) == str([found[0]] * 2)
+
     def test_the_content_type_may_carry_a_charset_and_any_case(self):
         assert decode({"rows": [[1, 2, 3, 4]]}, content_type="Application/JSON; charset=utf-8").shape == (1, 4)
 

@@ -303,10 +303,10 @@ def _decode_numbers(body: Body, width: int, max_rows: int) -> Float32 | None:
     if opening is None or closing is None:
         return None
     at, stop = opening.end(), closing.start()
-    parser, parts, count = simdjson.Parser(), [], 0
+    parser, parts, count, view = simdjson.Parser(), [], 0, memoryview(body)
     while at < stop:
         end = body.find(b"]", at + _PART_BYTES, stop) + 1 or stop
-        part_ND = _parse_rows(parser, b"".join((b"[", body[at:end], b"]")), width)
+        part_ND = _parse_rows(parser, b"".join((b"[", view[at:end], b"]")), width)
         if part_ND is None or (count := count + len(part_ND)) > max_rows:
             return None
         parts.append(part_ND)

@@ -46,7 +46,7 @@ class Batcher:
         """The scores of these rows [N, D], by this very model."""
         answer: asyncio.Future[Scores] = asyncio.get_running_loop().create_future()
         batch = self._batch((served, False))
-        batch.parts.append((answer, *batch.add(rows_ND, complete=False)))
+        batch.parts.append((answer, *batch.add(rows_ND, gap=True)))
         return await answer
 
     async def answer(self, served: Served, body: Body, content_type: str, *, raw: bool = False) -> bytes:
@@ -66,7 +66,7 @@ class Batcher:
         cells, gap = wire.decode_cells(body, content_type, served.schema, max_rows=self._max_rows)
         kind = served, raw
         batch = self._waiting.get(kind) or self._batch(kind)
-        batch.spans.append(batch.add(cells, complete=not gap))
+        batch.spans.append(batch.add(cells, gap))
         batch.waiters.append(waiter)
         if 2 * batch.count > batch.most:
             self._start(self._waiting.pop(kind))  # with as many again it would have to go to the thread
@@ -83,27 +83,21 @@ class Batcher:
         self._thread.shutdown()
 
     def _batch(self, kind: "_Kind") -> "_Batch":
-        try:
-            return self._waiting[kind]
-        except KeyError:
+        if (batch := self._waiting.get(kind)) is None:
             if not self._waiting:
                 asyncio.get_running_loop().call_soon(self._flush)
-            batch = self._waiting[kind] = _Batch(*kind)
-            batch.most = self._most_rows(kind[0])
-            return batch
-
-    def _most_rows(self, served: Served) -> float:
-        """How many are scored on the event loop."""
-        cells = min(self._scored_cells, INLINE_SECONDS / served.detector.cell_seconds)
-        return cells / served.schema.width
+            served, raw = kind
+            most_cells = min(self._scored_cells, INLINE_SECONDS / served.detector.cell_seconds)
+            batch = self._waiting[kind] = _Batch(served, raw, most_cells / served.schema.width)
+        return batch
 
     def _ask_thread(self, kind: "_Kind", body: Body, content_type: str, waiter: Waiter) -> None:
         """A large body, alone: parsing it would stop the loop for everybody."""
 
         def work() -> _Run:
             cells, gap = wire.decode_cells(body, content_type, kind[0].schema, max_rows=self._max_rows)
-            batch = _Batch(*kind)
-            batch.spans.append(batch.add(cells, complete=not gap))
+            batch = _Batch(*kind, math.inf)
+            batch.spans.append(batch.add(cells, gap))
             return batch.run()
 
         run = asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -115,9 +109,10 @@ class Batcher:
             self._start(batch)
 
     def _start(self, batch: "_Batch") -> None:
-        if batch.count == 1 <= batch.most and (cells := batch.one_of_json()) is not None:
-            self._answer_one(batch.served, cells, batch.waiters[0])
-        elif batch.count <= batch.most:
+        if batch.count <= batch.most:
+            if batch.count == 1 and type(cells := batch.cells[0]) is bytes and not batch.raw:
+                self._answer_one(batch.served, cells, batch.waiters[0])
+                return
             self._finish(batch.served, batch.run, batch.waiters, batch.parts)
         else:
             run = asyncio.get_running_loop().run_in_executor(self._thread, batch.run)
@@ -181,41 +176,32 @@ class _Run(NamedTuple):
 class _Batch:
     """What one model is asked in one turn: rows one below the other, and who wants which of them."""
 
-    __slots__ = ("_complete", "_raw", "_row_bytes", "cells", "count", "most", "parts", "served", "spans", "waiters")
+    __slots__ = ("_gap", "_row_bytes", "cells", "count", "most", "parts", "raw", "served", "spans", "waiters")
 
-    def __init__(self, served: Served, raw: bool) -> None:
-        self.served, self._raw, self.count, self.most = (
-            served,
-            raw,
-            0,
-            math.inf,
-        )  # rows: those there are, those to be had on the loop
-        self._complete = True
+    def __init__(self, served: Served, raw: bool, most: float) -> None:
+        self.served, self.raw = served, raw
+        self.count, self.most = 0, most  # rows: those that there are, and those that the event loop may score
+        self._gap = False
         self._row_bytes = 4 * served.schema.width
         self.cells: list[Cells] = []
         self.waiters: list[Waiter] = []  # of whole answers
         self.spans: list[tuple[int, int]] = []  # of each waiter, its first row and the one after its last
         self.parts: list[_Part] = []  # of mere scores
 
-    def add(self, cells: Cells, *, complete: bool) -> tuple[int, int]:
-        """The rows' place; `complete` are those that are known to lack no value."""
-        self._complete &= complete
+    def add(self, cells: Cells, gap: bool) -> tuple[int, int]:
+        """The rows' place. Where there is a gap, or may be, all of them will be looked through for it."""
+        self._gap = self._gap or gap
         start = self.count
         self.count = end = start + (len(cells) // self._row_bytes if type(cells) is bytes else len(cells))
         self.cells.append(cells)
         return start, end
 
-    def one_of_json(self) -> bytes | None:
-        """The cells, if all there is are those of one row, as bytes, and they are to be answered in JSON."""
-        cells = self.cells[0]
-        return cells if type(cells) is bytes and not self.parts and not self._raw else None
-
     def run(self) -> _Run:
         rows_ND = self._rows()
         started = time.perf_counter()
-        scores = self.served.detector.score(rows_ND, complete=self._complete)
+        scores = self.served.detector.score(rows_ND, complete=not self._gap)
         seconds = time.perf_counter() - started
-        return _Run(scores, seconds, wire.encode_each(self.served, scores, self.spans, raw=self._raw))
+        return _Run(scores, seconds, wire.encode_each(self.served, scores, self.spans, raw=self.raw))
 
     def _rows(self) -> Float32:
         first = self.cells[0]

@@ -119,9 +119,7 @@ class Metrics:
     def observe_one(self, served: Served, score: float, p_value: float, seconds: float) -> None:
         """A run of one row."""
         bound = self._bound.get(served.name) or self._bind(served.name)
-        bound.inference.add(seconds)
-        bound.batches.add(1)
-        bound.observe_one(score, p_value, served.threshold.score)
+        bound.observe_one((score, p_value, seconds), served.threshold.score)
 
     def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
         """A request that was answered. The route is a template, and the method one of METHODS or `other`."""
@@ -251,10 +249,9 @@ class _Bound:
         "_anomalies",
         "_kept",
         "_p_values",
-        "_p_values_of_one",
         "_ratios",
         "_rows",
-        "_scores_of_one",
+        "_runs_of_one",
         "_tallies",
         "_threshold",
         "_vectors",
@@ -266,8 +263,7 @@ class _Bound:
         self._vectors, self._anomalies, self._tallies = vectors, anomalies, tallies
         self._p_values, self._ratios, self.inference, self.batches = tallies
         self._kept: list[Scores] = []  # not yet counted, all under this threshold
-        self._scores_of_one: list[float] = []
-        self._p_values_of_one: list[float] = []
+        self._runs_of_one: list[tuple[float, float, float]] = []  # score, p-value, seconds
         self._threshold, self._rows = 0.0, 0
 
     def observe(self, scores: Scores, threshold: float) -> None:
@@ -279,13 +275,12 @@ class _Bound:
         if len(self._kept) >= KEPT or self._rows >= KEPT_ROWS:
             self._count_kept()
 
-    def observe_one(self, score: float, p_value: float, threshold: float) -> None:
+    def observe_one(self, run: tuple[float, float, float], threshold: float) -> None:
         if threshold != self._threshold:
             self._count_kept()
             self._threshold = threshold
-        self._scores_of_one.append(score)
-        self._p_values_of_one.append(p_value)
-        if len(self._scores_of_one) >= KEPT:
+        self._runs_of_one.append(run)
+        if len(self._runs_of_one) >= KEPT:
             self._count_kept()
 
     def flush(self) -> None:
@@ -294,11 +289,12 @@ class _Bound:
             tally.flush(histogram)
 
     def _count_kept(self) -> None:
-        if self._scores_of_one:
-            self._kept.append(
-                Scores(np.array(self._scores_of_one, np.float32), np.array(self._p_values_of_one, np.float32))
-            )
-            self._scores_of_one, self._p_values_of_one = [], []
+        if self._runs_of_one:
+            score_N, p_value_N, seconds_N = np.array(self._runs_of_one).T
+            self._runs_of_one = []
+            self._kept.append(Scores(score_N.astype(np.float32), p_value_N.astype(np.float32)))
+            self.inference.add_all(seconds_N)
+            self.batches.add_all(np.ones(len(seconds_N)))
         if not self._kept:
             return
         score_N, p_value_N = (np.concatenate(arrays) for arrays in zip(*self._kept, strict=True))

@@ -119,8 +119,8 @@ class ScoringProtocol(HttpToolsProtocol):
 
     def _take(self, data: bytes) -> None:
         """Take the plain score requests at the beginning of the data; what follows goes to uvicorn, or has to wait."""
-        front, pending, at = self._front, self._pending, 0
-        while at < len(data):
+        front, pending, at, size = self._front, self._pending, 0, len(data)
+        while at < size:
             if (head := self._head) is None:
                 if self._closing:
                     return  # the answers on their way are the connection's last
@@ -137,9 +137,9 @@ class ScoringProtocol(HttpToolsProtocol):
                     return
                 self._started = perf_counter()
                 at, stop = end, end + head.length
-                if stop > len(data):
+                if stop > size:
                     self._head = head
-                    if stop - len(data) > RECEIVED_BYTES:
+                    if stop - size > RECEIVED_BYTES:
                         _Receiver(self, data[at:], head.length)
                     else:
                         self._body = bytearray(memoryview(data)[at:])

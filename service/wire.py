@@ -174,7 +174,8 @@ def encode_one(served: Served, score: float, p_value: float) -> bytes:
     threshold = served.threshold
     numbers = array("f", (score, min(score / max(threshold.score, _SMALLEST), _LARGEST), p_value))
     text = orjson.dumps(np.frombuffer(numbers, np.float32), option=orjson.OPT_SERIALIZE_NUMPY)
-    return _SCORES % (_score_head(served), *text[1:-1].split(b","), b"true" if score > threshold.score else b"false")
+    head = served.begun.get(JSON) or _score_head(served)
+    return _SCORES % (head, *text[1:-1].split(b","), b"true" if score > threshold.score else b"false")
 
 
 def raw_headers(served: Served) -> dict[str, str]:

@@ -231,7 +231,9 @@ def test_single_rows_count_as_many_do(models):
             {
                 key: value
                 for key, value in values.items()
-                if "p_value" in key[0] or "score_ratio" in key[0] or "_total" in key[0]
+                if key[0].startswith(
+                    ("hourglass_p_value", "hourglass_score_ratio", "hourglass_vectors", "hourglass_anomalies")
+                )
             }
         )
     assert found[0].keys() == found[1].keys()

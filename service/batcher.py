@@ -1,7 +1,7 @@
 """Batcher: what arrives together is scored together, in one run of the model, without waiting for more.
 
-It is the one scoring path, of the routes and of the protocol in front of them: body -> wire.decode -> detector.score -> metrics ->
-wire.encode. What little requests need is done on the event loop, since handing it to a thread would cost more than doing it.
+It is the one scoring path, of the routes and of the protocol in front of them: body -> decoding -> detector.score -> metrics ->
+encoding. What little requests need is done on the event loop, since handing it to a thread would cost more than doing it.
 """
 
 import asyncio
@@ -14,12 +14,12 @@ from typing import NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 
-from service import wire
+from service import decoding, encoding
+from service.decoding import Body, Cells, Float32
 from service.detector import Scores
 from service.errors import InvalidRow
 from service.metrics import Metrics
 from service.registry import Served
-from service.wire import Body, Cells, Float32
 
 T = TypeVar("T")
 INLINE_SECONDS = 0.001  # that scoring may hold up the event loop
@@ -60,10 +60,10 @@ class Batcher:
 
     def ask(self, served: Served, body: Body, content_type: str, waiter: Waiter, *, raw: bool = False) -> bool:
         """The same for whoever waits; whether it takes the thread, and with it some time. What is wrong with a small body is raised."""
-        if len(body) > (self._raw_bytes if content_type == wire.RAW else self._json_bytes):
+        if len(body) > (self._raw_bytes if content_type == decoding.RAW else self._json_bytes):
             self._ask_thread((served, raw), body, content_type, waiter)
             return True
-        cells, gap = wire.decode_cells(body, content_type, served.schema, max_rows=self._max_rows)
+        cells, gap = decoding.decode_cells(body, content_type, served.schema, max_rows=self._max_rows)
         kind = served, raw
         batch = self._waiting.get(kind) or self._batch(kind)
         batch.spans.append(batch.add(cells, gap))
@@ -95,7 +95,7 @@ class Batcher:
         """A large body, alone: parsing it would stop the loop for everybody."""
 
         def work() -> _Run:
-            cells, gap = wire.decode_cells(body, content_type, kind[0].schema, max_rows=self._max_rows)
+            cells, gap = decoding.decode_cells(body, content_type, kind[0].schema, max_rows=self._max_rows)
             batch = _Batch(*kind, math.inf)
             batch.spans.append(batch.add(cells, gap))
             return batch.run()
@@ -124,7 +124,7 @@ class Batcher:
             started = time.perf_counter()
             score, p_value = served.detector.score_one(cells)
             self._metrics.observe_one(served, score, p_value, time.perf_counter() - started)
-            answer: bytes | Exception = wire.encode_one(served, score, p_value)
+            answer: bytes | Exception = encoding.encode_one(served, score, p_value)
         except Exception as error:
             answer = error
         _tell(waiter, answer)
@@ -201,10 +201,10 @@ class _Batch:
         started = time.perf_counter()
         scores = self.served.detector.score(rows_ND, complete=not self._gap)
         seconds = time.perf_counter() - started
-        return _Run(scores, seconds, wire.encode_each(self.served, scores, self.spans, raw=self.raw))
+        return _Run(scores, seconds, encoding.encode_each(self.served, scores, self.spans, raw=self.raw))
 
     def _rows(self) -> Float32:
         first = self.cells[0]
         if len(self.cells) > 1:
-            return wire.as_rows(b"".join(cast("list[bytes]", self.cells)), self.served.schema.width)
-        return first if isinstance(first, np.ndarray) else wire.as_rows(first, self.served.schema.width)
+            return decoding.as_rows(b"".join(cast("list[bytes]", self.cells)), self.served.schema.width)
+        return first if isinstance(first, np.ndarray) else decoding.as_rows(first, self.served.schema.width)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from service import wire
+from service import decoding, encoding
 from service.api.body import accepts_raw
 from service.api.problems import refuse
 from service.api.service import STATE, Service, allow
@@ -286,7 +286,7 @@ class _Front:
         self.service, self.guard = service, service.guard
         self.heads: dict[bytes, Head] = {}
         self.headers: list[tuple[bytes, bytes]] = []  # uvicorn's own, of every answer
-        self.ok = _begin(200, wire.JSON, self.headers)
+        self.ok = _begin(200, decoding.JSON, self.headers)
         self._raw: tuple[Served | None, bytes] = None, b""
 
     def read(self, data: bytes) -> Head | None:
@@ -307,14 +307,14 @@ class _Front:
 
     def renew(self, headers: list[tuple[bytes, bytes]]) -> bytes:
         """The beginning of an answer; once a second, since uvicorn's headers hold the date."""
-        self.headers, self.ok = headers, _begin(200, wire.JSON, headers)
+        self.headers, self.ok = headers, _begin(200, decoding.JSON, headers)
         self._raw = None, b""
         return self.ok
 
     def begin_raw(self, served: Served) -> bytes:
         """The beginning of a raw answer; only the last model's is kept."""
         if self._raw[0] is not served:
-            self._raw = served, _begin(200, wire.RAW, self.headers, wire.raw_headers(served))
+            self._raw = served, _begin(200, decoding.RAW, self.headers, encoding.raw_headers(served))
         return self._raw[1]
 
 
@@ -366,8 +366,8 @@ def _plain_head(url: bytes, headers: list[tuple[bytes, bytes]], service: Service
         values[header] = value
     if values.get(b"connection", b"keep-alive").lower() != b"keep-alive":
         return None
-    media_type = wire.media_type_of(values.get(b"content-type", b"").decode("latin-1"))
-    content_type = next((kind for kind in (wire.JSON, wire.RAW) if kind == media_type), None)
+    media_type = decoding.media_type_of(values.get(b"content-type", b"").decode("latin-1"))
+    content_type = next((kind for kind in (decoding.JSON, decoding.RAW) if kind == media_type), None)
     length = values.get(b"content-length", b"0")
     if content_type is None or not length.isdigit() or len(length) > 15:
         return None

@@ -10,8 +10,8 @@ from litestar.connection import ASGIConnection
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.handlers import BaseRouteHandler
 
+from service.decoding import JSON, RAW
 from service.errors import InvalidBody, NotAcceptable, UnsupportedMediaType
-from service.wire import JSON, RAW
 
 # Content-Encoding -> zlib's window bits, which also choose the format; HTTP's deflate is zlib's (RFC 9110, 8.4.1.2).
 ENCODINGS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}

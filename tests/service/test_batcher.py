@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service import wire
+from service import decoding
 from service.batcher import Batcher
+from service.decoding import JSON
 from service.detector import Detector
 from service.errors import InvalidJSON, InvalidRow
 from service.metrics import Metrics
 from service.registry import Registry, Served
 from service.schema import Schema
-from service.wire import JSON
 from tests.artifacts import NUMERIC, make_artifact, sample_rows
 
 
@@ -105,7 +105,7 @@ def test_a_batch_that_as_much_again_would_drive_off_the_loop_is_scored_at_once()
 
     async def all_at_once():
         bodies = [rows_ND.tobytes() for rows_ND in (*REQUESTS, REQUESTS[3])]
-        return await asyncio.gather(*(batching.answer(model, body, wire.RAW) for body in bodies))
+        return await asyncio.gather(*(batching.answer(model, body, decoding.RAW) for body in bodies))
 
     answers = asyncio.run(all_at_once())
     batching.close()
@@ -179,9 +179,9 @@ def test_what_is_wrong_with_one_body_concerns_nobody_else(inline_cells):
 
 def test_a_large_body_is_parsed_beside_the_loop(monkeypatch):
     model, batching, threads = served(), batcher(inline_cells=10), set()
-    decode = wire.decode_cells
+    decode = decoding.decode_cells
     monkeypatch.setattr(
-        wire, "decode_cells", lambda *a, **b: (threads.add(threading.current_thread()), decode(*a, **b))[1]
+        decoding, "decode_cells", lambda *a, **b: (threads.add(threading.current_thread()), decode(*a, **b))[1]
     )
     asyncio.run(batching.answer(model, body_of(REQUESTS[3]), JSON))
     batching.close()

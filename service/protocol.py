@@ -33,6 +33,7 @@ _CLOSE = b"connection: close\r\n"
 MAX_HEAD_BYTES = 4096  # longer ones are not plain
 MAX_HEADS = 1024  # remembered
 RECEIVED_BYTES = 2**16  # of a body: if more are lacking, they are read in another way
+ROOM = 32  # times what has come of such a body, of which a first read often gives no more than 64 KiB
 MAX_PENDING = 256  # unanswered requests of one connection that are looked at
 
 _NAMED = re.compile(rf"/v1/models/({MODEL_NAME.pattern})/score")
@@ -214,21 +215,25 @@ class ScoringProtocol(HttpToolsProtocol):
 
 
 class _Receiver(asyncio.BufferedProtocol):
-    """Takes a connection's place until a large body is there: it is read to where it stays, and not copied twice."""
+    """Takes a connection's place until a large body is there: it is read to where it stays, and not copied twice.
+
+    Room is made for so many times of what has come, since to announce a large body costs a client nothing.
+    """
 
     def __init__(self, connection: ScoringProtocol, begin: bytes, length: int) -> None:
-        self._connection, self._body, self._at = connection, bytearray(length), len(begin)
-        self._view = memoryview(self._body)
-        self._view[: self._at] = begin
+        self._connection, self._length, self._at = connection, length, len(begin)
+        self._body = bytearray(min(length, max(RECEIVED_BYTES, ROOM * len(begin))))
+        self._body[: self._at] = begin
         _exchange(connection, self)
 
     def get_buffer(self, _: int) -> memoryview:
-        return self._view[self._at :]
+        if self._at == len(self._body):
+            self._body += bytes(min(self._length - self._at, self._at))
+        return memoryview(self._body)[self._at :]
 
     def buffer_updated(self, count: int) -> None:
         self._at += count
-        if self._at == len(self._body):
-            self._view.release()
+        if self._at == self._length:
             _exchange(self._connection, self._connection)
             self._connection.take_body(self._body)
 

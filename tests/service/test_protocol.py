@@ -8,6 +8,8 @@ import re
 import socket
 import threading
 import time
+from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -298,6 +300,23 @@ class TestOneConnection:
                         np.frombuffer(answer[2], "<f4").reshape(-1, 2), np.stack(expected, 1), rtol=1e-5
                     )
 
+    def test_who_announces_a_large_body_holds_no_more_memory_than_what_was_sent_calls_for(self, models):
+        def resident_bytes() -> int:
+            status = Path("/proc/self/status").read_text()
+            return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024
+
+        announced = request(bytes(1000), kind="application/octet-stream", length=16_000_000)
+        with serving(models, fast=True) as client, ExitStack() as stack:
+            before = resident_bytes()
+            connections = [stack.enter_context(Connection(client)) for _ in range(20)]
+            for connection in connections:
+                connection.send(announced, pause_seconds=0.01)
+            assert resident_bytes() - before < 16_000_000
+            connections[0].send(bytes(999_000))  # more than there is room for at first
+            connections[0].send(bytes(15_000_000))
+            status, _, body = connections[0].answer()
+        assert (status, json.loads(body)["type"]) == (413, "/docs#too-many-rows")
+
     def test_a_client_may_go_in_the_middle_of_a_large_body(self, models, caplog):
         large = request(bytes(800_000), kind="application/octet-stream")
         with serving(models, fast=True) as client:
@@ -505,6 +524,17 @@ class TestStopping:
                 status, headers, _ = connection.answer()
                 assert (status, headers["connection"]) == (200, "close")
                 assert connection.rest() == b""
+
+    def test_a_large_body_that_is_coming_in_is_waited_for(self, models):
+        large = request(bytes(800_000), kind="application/octet-stream")
+        with serving(models, fast=True) as client, Connection(client) as connection:
+            connection.send(large[:200_000], pause_seconds=0.1)
+            client.server.should_exit = True
+            time.sleep(0.3)
+            connection.send(large[200_000:])
+            status, headers, body = connection.answer()
+            assert (status, headers["connection"], len(json.loads(body)["score"])) == (200, "close", 50_000)
+            assert connection.rest() == b""
 
     def test_of_several_in_flight_only_the_last_says_close(self, models, watched):
         _, gate = watched

@@ -1,6 +1,7 @@
 """create_app(settings): the one place where the service is put together."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -12,6 +13,7 @@ from litestar.di import Provide
 from litestar.handlers import BaseRouteHandler
 from litestar.types import ControllerRouterHandler
 
+from service import heap
 from service.api import docs, health, inference, metrics, models, scoring
 from service.api.problems import problem_handlers
 from service.api.service import STATE, Guard, Service, allow
@@ -44,11 +46,15 @@ def create_app(settings: Settings, *, guard: Guard = allow) -> ASGIApp:
 
     @asynccontextmanager
     async def serving(_: Litestar) -> AsyncIterator[None]:
+        heap.keep_freed()
         await _look(service)
         clocks = [asyncio.create_task(_poll(service))]
         if counted.shared:
             clocks.append(asyncio.create_task(_flush(counted)))
+        gc.collect()
+        gc.freeze()  # what is there now stays; to look through it, the collector would stop everybody for 50 ms now and then
         yield
+        gc.unfreeze()
         for clock in clocks:
             clock.cancel()
             with suppress(asyncio.CancelledError):

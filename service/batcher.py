@@ -1,10 +1,11 @@
 """Batcher: what arrives together is scored together, in one run of the model, without waiting for more.
 
-It is the one scoring path, of the routes and of the protocol in front of them: body -> wire.decode -> detector.score -> metrics ->
-wire.encode. What little requests need is done on the event loop, since handing it to a thread would cost more than doing it.
+It is the one scoring path, of the routes and of the protocol in front of them: body -> decoding -> detector.score -> metrics ->
+encoding. What little requests need is done on the event loop, since handing it to a thread would cost more than doing it.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,15 +14,15 @@ from typing import NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 
-from service import wire
+from service import decoding, encoding
+from service.decoding import Body, Cells, Float32
 from service.detector import Scores
 from service.errors import InvalidRow
 from service.metrics import Metrics
 from service.registry import Served
-from service.wire import Body, Cells, Float32
 
 T = TypeVar("T")
-INLINE_SECONDS = 0.001  # that one run of a model may hold up the event loop
+INLINE_SECONDS = 0.001  # that scoring may hold up the event loop
 
 
 class Waiter(Protocol):
@@ -36,36 +37,39 @@ class Batcher:
 
     def __init__(self, metrics: Metrics, *, inline_cells: int, max_rows: int) -> None:
         self._metrics, self._max_rows = metrics, max_rows
-        self._inline_cells, self._scored_cells = inline_cells, 4 * inline_cells
+        self._inline_cells, self._scored_cells = inline_cells, 16 * inline_cells
         self._json_bytes, self._raw_bytes = 4 * inline_cells, 4 * self._scored_cells  # a number's JSON has to be parsed
-        self._waiting: dict[Served, _Batch] = {}
+        self._waiting: dict[_Kind, _Batch] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scoring")
 
     async def score(self, served: Served, rows_ND: Float32) -> Scores:
         """The scores of these rows [N, D], by this very model."""
         answer: asyncio.Future[Scores] = asyncio.get_running_loop().create_future()
-        batch = self._batch(served)
-        batch.parts.append((answer, *batch.add(rows_ND)))
+        batch = self._batch((served, False))
+        batch.parts.append((answer, *batch.add(rows_ND, gap=True)))
         return await answer
 
-    async def answer(self, served: Served, body: Body, content_type: str) -> bytes:
-        """The answer to a score request, by this very model; an error that says what is wrong with the body otherwise."""
+    async def answer(self, served: Served, body: Body, content_type: str, *, raw: bool = False) -> bytes:
+        """The answer to a score request, by this very model; an error that says what is wrong with the body otherwise.
+
+        It is JSON, or mere numbers if it is to be raw.
+        """
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self.ask(served, body, content_type, answer)
+        self.ask(served, body, content_type, answer, raw=raw)
         return await answer
 
-    def ask(self, served: Served, body: Body, content_type: str, waiter: Waiter) -> bool:
+    def ask(self, served: Served, body: Body, content_type: str, waiter: Waiter, *, raw: bool = False) -> bool:
         """The same for whoever waits; whether it takes the thread, and with it some time. What is wrong with a small body is raised."""
-        if len(body) > (self._raw_bytes if content_type == wire.RAW else self._json_bytes):
-            self._ask_thread(served, body, content_type, waiter)
+        if len(body) > (self._raw_bytes if content_type == decoding.RAW else self._json_bytes):
+            self._ask_thread((served, raw), body, content_type, waiter)
             return True
-        cells = wire.decode_cells(body, content_type, served.schema, max_rows=self._max_rows)
-        batch = self._waiting.get(served) or self._batch(served)
-        start, end = batch.add(cells)
-        batch.spans.append((start, end))
+        cells, gap = decoding.decode_cells(body, content_type, served.schema, max_rows=self._max_rows)
+        kind = served, raw
+        batch = self._waiting.get(kind) or self._batch(kind)
+        batch.spans.append(batch.add(cells, gap))
         batch.waiters.append(waiter)
-        if 2 * end * served.schema.width > self._scored_cells:
-            self._start(self._waiting.pop(served))  # with as many again it would have to go to the thread
+        if 2 * batch.count > batch.most:
+            self._start(self._waiting.pop(kind))  # with as many again it would have to go to the thread
         return False
 
     async def run(self, cells: int, work: Callable[[], T]) -> T:
@@ -78,26 +82,26 @@ class Batcher:
         """End the thread, once what it does is done."""
         self._thread.shutdown()
 
-    def _batch(self, served: Served) -> "_Batch":
-        try:
-            return self._waiting[served]
-        except KeyError:
+    def _batch(self, kind: "_Kind") -> "_Batch":
+        if (batch := self._waiting.get(kind)) is None:
             if not self._waiting:
                 asyncio.get_running_loop().call_soon(self._flush)
-            batch = self._waiting[served] = _Batch(served)
-            return batch
+            served, raw = kind
+            most_cells = min(self._scored_cells, INLINE_SECONDS / served.detector.cell_seconds)
+            batch = self._waiting[kind] = _Batch(served, raw, most_cells / served.schema.width)
+        return batch
 
-    def _ask_thread(self, served: Served, body: Body, content_type: str, waiter: Waiter) -> None:
+    def _ask_thread(self, kind: "_Kind", body: Body, content_type: str, waiter: Waiter) -> None:
         """A large body, alone: parsing it would stop the loop for everybody."""
 
         def work() -> _Run:
-            rows_ND = wire.decode_rows(body, content_type, served.schema, max_rows=self._max_rows)
-            batch = _Batch(served)
-            batch.spans.append(batch.add(rows_ND))
+            cells, gap = decoding.decode_cells(body, content_type, kind[0].schema, max_rows=self._max_rows)
+            batch = _Batch(*kind, math.inf)
+            batch.spans.append(batch.add(cells, gap))
             return batch.run()
 
         run = asyncio.get_running_loop().run_in_executor(self._thread, work)
-        run.add_done_callback(lambda done: self._finish(served, done.result, [waiter], []))
+        run.add_done_callback(lambda done: self._finish(kind[0], done.result, [waiter], []))
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, {}
@@ -105,14 +109,25 @@ class Batcher:
             self._start(batch)
 
     def _start(self, batch: "_Batch") -> None:
-        if self._is_little(batch.served, batch.count * batch.served.schema.width):
+        if batch.count <= batch.most:
+            if batch.count == 1 and type(cells := batch.cells[0]) is bytes and not batch.raw:
+                self._answer_one(batch.served, cells, batch.waiters[0])
+                return
             self._finish(batch.served, batch.run, batch.waiters, batch.parts)
         else:
             run = asyncio.get_running_loop().run_in_executor(self._thread, batch.run)
             run.add_done_callback(partial(self._finish_done, batch))
 
-    def _is_little(self, served: Served, cells: int) -> bool:
-        return cells <= self._scored_cells and cells * served.detector.cell_seconds <= INLINE_SECONDS
+    def _answer_one(self, served: Served, cells: bytes, waiter: Waiter) -> None:
+        """What _finish(batch.run) comes to for one row of numbers; half of what that takes are numpy's calls."""
+        try:
+            started = time.perf_counter()
+            score, p_value = served.detector.score_one(cells)
+            self._metrics.observe_one(served, score, p_value, time.perf_counter() - started)
+            answer: bytes | Exception = encoding.encode_one(served, score, p_value)
+        except Exception as error:
+            answer = error
+        _tell(waiter, answer)
 
     def _finish_done(self, batch: "_Batch", run: "asyncio.Future[_Run]") -> None:
         self._finish(batch.served, run.result, batch.waiters, batch.parts)
@@ -132,18 +147,23 @@ class Batcher:
             answers = [error] * len(waiters)
             parts = []
         for each, answer in zip(waiters, answers, strict=True):
-            try:
-                if isinstance(answer, bytes):
-                    each.set_result(answer)
-                else:
-                    each.set_exception(answer)
-            except asyncio.InvalidStateError:
-                pass  # a future whose client has gone
+            _tell(each, answer)
         for future, start, end in parts:
             if not future.done():
                 future.set_result(Scores(scores.score[start:end], scores.p_value[start:end]))
 
 
+def _tell(waiter: Waiter, answer: bytes | Exception) -> None:
+    try:
+        if isinstance(answer, bytes):
+            waiter.set_result(answer)
+        else:
+            waiter.set_exception(answer)
+    except asyncio.InvalidStateError:
+        pass  # a future whose client has gone
+
+
+_Kind = tuple[Served, bool]  # of batch: the model, and whether its answers are raw
 _Part = tuple["asyncio.Future[Scores]", int, int]
 
 
@@ -156,17 +176,21 @@ class _Run(NamedTuple):
 class _Batch:
     """What one model is asked in one turn: rows one below the other, and who wants which of them."""
 
-    __slots__ = ("_row_bytes", "cells", "count", "parts", "served", "spans", "waiters")
+    __slots__ = ("_gap", "_row_bytes", "cells", "count", "most", "parts", "raw", "served", "spans", "waiters")
 
-    def __init__(self, served: Served) -> None:
-        self.served, self.count = served, 0
+    def __init__(self, served: Served, raw: bool, most: float) -> None:
+        self.served, self.raw = served, raw
+        self.count, self.most = 0, most  # rows: those that there are, and those that the event loop may score
+        self._gap = False
         self._row_bytes = 4 * served.schema.width
         self.cells: list[Cells] = []
         self.waiters: list[Waiter] = []  # of whole answers
         self.spans: list[tuple[int, int]] = []  # of each waiter, its first row and the one after its last
         self.parts: list[_Part] = []  # of mere scores
 
-    def add(self, cells: Cells) -> tuple[int, int]:
+    def add(self, cells: Cells, gap: bool) -> tuple[int, int]:
+        """The rows' place. Where there is a gap, or may be, all of them will be looked through for it."""
+        self._gap = self._gap or gap
         start = self.count
         self.count = end = start + (len(cells) // self._row_bytes if type(cells) is bytes else len(cells))
         self.cells.append(cells)
@@ -175,12 +199,12 @@ class _Batch:
     def run(self) -> _Run:
         rows_ND = self._rows()
         started = time.perf_counter()
-        scores = self.served.detector.score(rows_ND)
+        scores = self.served.detector.score(rows_ND, complete=not self._gap)
         seconds = time.perf_counter() - started
-        return _Run(scores, seconds, wire.encode_each(self.served, scores, self.spans))
+        return _Run(scores, seconds, encoding.encode_each(self.served, scores, self.spans, raw=self.raw))
 
     def _rows(self) -> Float32:
         first = self.cells[0]
         if len(self.cells) > 1:
-            return wire.as_rows(b"".join(cast("list[bytes]", self.cells)), self.served.schema.width)
-        return first if isinstance(first, np.ndarray) else wire.as_rows(first, self.served.schema.width)
+            return decoding.as_rows(b"".join(cast("list[bytes]", self.cells)), self.served.schema.width)
+        return first if isinstance(first, np.ndarray) else decoding.as_rows(first, self.served.schema.width)

@@ -39,6 +39,10 @@ class UnsupportedMediaType(HourglassError):
     """The request body is of a kind the service does not read."""
 
 
+class NotAcceptable(HourglassError):
+    """The answer is asked for in a form that this route does not give."""
+
+
 class TooManyRows(HourglassError):
     """More rows than the service takes in one request."""
 

@@ -39,7 +39,8 @@ INFERENCE_BUCKETS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.0
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384, 65536)
 
 
-KEPT = 512  # values, or rows, that are counted at once
+KEPT = 512  # values that are counted at once
+KEPT_ROWS = 8192
 
 
 class Metrics:
@@ -114,6 +115,11 @@ class Metrics:
         bound.inference.add(seconds)
         bound.batches.add(len(scores.score))
         bound.observe(scores, served.threshold.score)
+
+    def observe_one(self, served: Served, score: float, p_value: float, seconds: float) -> None:
+        """A run of one row."""
+        bound = self._bound.get(served.name) or self._bind(served.name)
+        bound.observe_one((score, p_value, seconds), served.threshold.score)
 
     def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
         """A request that was answered. The route is a template, and the method one of METHODS or `other`."""
@@ -245,6 +251,7 @@ class _Bound:
         "_p_values",
         "_ratios",
         "_rows",
+        "_runs_of_one",
         "_tallies",
         "_threshold",
         "_vectors",
@@ -256,6 +263,7 @@ class _Bound:
         self._vectors, self._anomalies, self._tallies = vectors, anomalies, tallies
         self._p_values, self._ratios, self.inference, self.batches = tallies
         self._kept: list[Scores] = []  # not yet counted, all under this threshold
+        self._runs_of_one: list[tuple[float, float, float]] = []  # score, p-value, seconds
         self._threshold, self._rows = 0.0, 0
 
     def observe(self, scores: Scores, threshold: float) -> None:
@@ -264,7 +272,15 @@ class _Bound:
             self._threshold = threshold
         self._kept.append(scores)
         self._rows += len(scores.score)
-        if self._rows >= KEPT:
+        if len(self._kept) >= KEPT or self._rows >= KEPT_ROWS:
+            self._count_kept()
+
+    def observe_one(self, run: tuple[float, float, float], threshold: float) -> None:
+        if threshold != self._threshold:
+            self._count_kept()
+            self._threshold = threshold
+        self._runs_of_one.append(run)
+        if len(self._runs_of_one) >= KEPT:
             self._count_kept()
 
     def flush(self) -> None:
@@ -273,6 +289,12 @@ class _Bound:
             tally.flush(histogram)
 
     def _count_kept(self) -> None:
+        if self._runs_of_one:
+            score_N, p_value_N, seconds_N = np.array(self._runs_of_one).T
+            self._runs_of_one = []
+            self._kept.append(Scores(score_N.astype(np.float32), p_value_N.astype(np.float32)))
+            self.inference.add_all(seconds_N)
+            self.batches.add_all(np.ones(len(seconds_N)))
         if not self._kept:
             return
         score_N, p_value_N = (np.concatenate(arrays) for arrays in zip(*self._kept, strict=True))

@@ -9,24 +9,31 @@ A client sends the same head again and again: what a head means is remembered by
 Order: answers leave a connection in the order of its requests. Bytes that cannot be looked at yet are held, and reading is paused.
 """
 
+import asyncio
 import re
 from collections import deque
+from collections.abc import Mapping
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from service import wire
+from service import decoding, encoding
+from service.api.body import accepts_raw
 from service.api.problems import refuse
 from service.api.service import STATE, Service, allow
 from service.artifact import MODEL_NAME
 from service.metrics import Tally
+from service.registry import Served
 
 _BEGINNING = b"POST /v1/"
 _CLOSE = b"connection: close\r\n"
 MAX_HEAD_BYTES = 4096  # longer ones are not plain
 MAX_HEADS = 1024  # remembered
+RECEIVED_BYTES = 2**16  # of a body: if more are lacking, they are read in another way
+ROOM = 32  # times what has come of such a body, of which a first read often gives no more than 64 KiB
 MAX_PENDING = 256  # unanswered requests of one connection that are looked at
 
 _NAMED = re.compile(rf"/v1/models/({MODEL_NAME.pattern})/score")
@@ -41,6 +48,7 @@ class Head(NamedTuple):
     name: str | None  # of the model
     content_type: str
     length: int  # of the body, bytes
+    raw: bool  # the answer
     headers: tuple[tuple[bytes, bytes], ...]
     answered: Tally  # counts those that are answered with scores
 
@@ -112,8 +120,8 @@ class ScoringProtocol(HttpToolsProtocol):
 
     def _take(self, data: bytes) -> None:
         """Take the plain score requests at the beginning of the data; what follows goes to uvicorn, or has to wait."""
-        front, pending, at = self._front, self._pending, 0
-        while at < len(data):
+        front, pending, at, size = self._front, self._pending, 0, len(data)
+        while at < size:
             if (head := self._head) is None:
                 if self._closing:
                     return  # the answers on their way are the connection's last
@@ -130,8 +138,12 @@ class ScoringProtocol(HttpToolsProtocol):
                     return
                 self._started = perf_counter()
                 at, stop = end, end + head.length
-                if stop > len(data):
-                    self._head, self._body = head, bytearray(memoryview(data)[at:])
+                if stop > size:
+                    self._head = head
+                    if stop - size > RECEIVED_BYTES:
+                        _Receiver(self, data[at:], head.length)
+                    else:
+                        self._body = bytearray(memoryview(data)[at:])
                     return
                 self._ask(head, data[at:stop])
                 at = stop
@@ -140,8 +152,12 @@ class ScoringProtocol(HttpToolsProtocol):
                 self._body += memoryview(data)[at:stop]
                 at = stop
                 if len(self._body) == head.length:
-                    body, self._head, self._body = self._body, None, bytearray()
-                    self._ask(head, body)
+                    self.take_body(self._body)
+
+    def take_body(self, body: bytes | bytearray) -> None:
+        """The body that was being received."""
+        head, self._head, self._body = cast(Head, self._head), None, bytearray()
+        self._ask(head, body)
 
     def _hand_over(self, data: bytes) -> None:
         if self._pending:
@@ -165,7 +181,8 @@ class ScoringProtocol(HttpToolsProtocol):
         self._pending.append(request)
         service = self._front.service
         try:
-            if service.batcher.ask(service.registry.find(head.name), body, head.content_type, request):
+            request.served = served = service.registry.find(head.name)
+            if service.batcher.ask(served, body, head.content_type, request, raw=head.raw):
                 self._busy = True
         except Exception as error:
             request.set_exception(error)
@@ -197,20 +214,65 @@ class ScoringProtocol(HttpToolsProtocol):
             self._release()
 
 
+class _Receiver(asyncio.BufferedProtocol):
+    """Takes a connection's place until a large body is there: it is read to where it stays, and not copied twice.
+
+    Room is made for so many times of what has come, since to announce a large body costs a client nothing.
+    """
+
+    def __init__(self, connection: ScoringProtocol, begin: bytes, length: int) -> None:
+        self._connection, self._length, self._at = connection, length, len(begin)
+        self._body = bytearray(min(length, max(RECEIVED_BYTES, ROOM * len(begin))))
+        self._body[: self._at] = begin
+        _exchange(connection, self)
+
+    def get_buffer(self, _: int) -> memoryview:
+        if self._at == len(self._body):
+            self._body += bytes(min(self._length - self._at, self._at))
+        return memoryview(self._body)[self._at :]
+
+    def buffer_updated(self, count: int) -> None:
+        self._at += count
+        if self._at == self._length:
+            _exchange(self._connection, self._connection)
+            self._connection.take_body(self._body)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._connection.resume_writing()
+
+
+def _exchange(connection: ScoringProtocol, protocol: asyncio.BaseProtocol) -> None:
+    """Give a connection's transport to another protocol; how it reads is settled when it begins to."""
+    transport = connection.transport
+    transport.pause_reading()
+    transport.set_protocol(protocol)
+    transport.resume_reading()
+
+
 class _Request:
     """One request that waits for its answer: what the batcher knows as a waiter."""
 
-    __slots__ = ("connection", "head", "reply", "started")
+    __slots__ = ("connection", "head", "reply", "served", "started")
 
     def __init__(self, connection: ScoringProtocol, head: Head, started: float) -> None:
         self.connection, self.head, self.started = connection, head, started
+        self.served: Served
         self.reply: bytes | None = None
 
     def set_result(self, body: bytes) -> None:
         connection, now = self.connection, perf_counter()
         self.head.answered.add(now - self.started)
         front, headers = connection._front, connection.server_state.default_headers
-        connection._write(self, front.ok if headers is front.headers else front.renew(headers), body, now)
+        begin = front.ok if headers is front.headers else front.renew(headers)
+        if self.head.raw:
+            begin = front.begin_raw(self.served)
+        connection._write(self, begin, body, now)
 
     def set_exception(self, error: Exception) -> None:
         connection, now = self.connection, perf_counter()
@@ -229,7 +291,8 @@ class _Front:
         self.service, self.guard = service, service.guard
         self.heads: dict[bytes, Head] = {}
         self.headers: list[tuple[bytes, bytes]] = []  # uvicorn's own, of every answer
-        self.ok = _begin(200, wire.JSON, self.headers)
+        self.ok = _begin(200, decoding.JSON, self.headers)
+        self._raw: tuple[Served | None, bytes] = None, b""
 
     def read(self, data: bytes) -> Head | None:
         """The head of a plain request, which is remembered."""
@@ -249,13 +312,24 @@ class _Front:
 
     def renew(self, headers: list[tuple[bytes, bytes]]) -> bytes:
         """The beginning of an answer; once a second, since uvicorn's headers hold the date."""
-        self.headers, self.ok = headers, _begin(200, wire.JSON, headers)
+        self.headers, self.ok = headers, _begin(200, decoding.JSON, headers)
+        self._raw = None, b""
         return self.ok
 
+    def begin_raw(self, served: Served) -> bytes:
+        """The beginning of a raw answer; only the last model's is kept."""
+        if self._raw[0] is not served:
+            self._raw = served, _begin(200, decoding.RAW, self.headers, encoding.raw_headers(served))
+        return self._raw[1]
 
-def _begin(status: int, content_type: str, headers: list[tuple[bytes, bytes]]) -> bytes:
+
+def _begin(
+    status: int, content_type: str, headers: list[tuple[bytes, bytes]], own: Mapping[str, str] = MappingProxyType({})
+) -> bytes:
     """An answer up to its length, as uvicorn writes it."""
-    lines = [b"%b: %b\r\n" % header for header in (*headers, (b"content-type", content_type.encode()))]
+    ours = {**own, "content-type": content_type}
+    pairs = *headers, *[(name.encode(), value.encode()) for name, value in ours.items()]
+    lines = [b"%b: %b\r\n" % pair for pair in pairs]
     return b"".join([STATUS_LINE[status], *lines, b"content-length: "])
 
 
@@ -297,8 +371,8 @@ def _plain_head(url: bytes, headers: list[tuple[bytes, bytes]], service: Service
         values[header] = value
     if values.get(b"connection", b"keep-alive").lower() != b"keep-alive":
         return None
-    media_type = wire.media_type_of(values.get(b"content-type", b"").decode("latin-1"))
-    content_type = next((kind for kind in (wire.JSON, wire.RAW) if kind == media_type), None)
+    media_type = decoding.media_type_of(values.get(b"content-type", b"").decode("latin-1"))
+    content_type = next((kind for kind in (decoding.JSON, decoding.RAW) if kind == media_type), None)
     length = values.get(b"content-length", b"0")
     if content_type is None or not length.isdigit() or len(length) > 15:
         return None
@@ -306,7 +380,7 @@ def _plain_head(url: bytes, headers: list[tuple[bytes, bytes]], service: Service
         return None
     route = "/v1/score" if name is None else "/v1/models/{name}/score"
     answered = service.metrics.answers(route, "POST", 200)
-    return Head(path, route, name, content_type, int(length), tuple(headers), answered)
+    return Head(path, route, name, content_type, int(length), accepts_raw(headers), tuple(headers), answered)
 
 
 def _may_begin(data: bytes) -> bool:

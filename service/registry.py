@@ -6,16 +6,13 @@ service stays.
 """
 
 import asyncio
-import ctypes
 import logging
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, TypeVar
@@ -23,6 +20,7 @@ from typing import Annotated, Literal, NamedTuple, TypeVar
 import msgspec
 from msgspec import Meta
 
+from service import heap
 from service.artifact import MODEL_FILE, MODEL_NAME, POINTER
 from service.calibration import Threshold
 from service.detector import DEFAULT_MAX_BYTES, Detector
@@ -46,6 +44,9 @@ class Served:
     schema: Schema
     threshold: Threshold
     fitted_at: float  # seconds since the epoch: when the file was written, since its bytes hold no time
+    begun: dict[str, bytes] = field(
+        init=False, repr=False, default_factory=dict
+    )  # answers, as far as all are the same; by form
 
 
 class StoredThreshold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -184,7 +185,7 @@ def load(
         served = before
     else:
         served = load_file(folder / version / MODEL_FILE, folder.name, pool=pool, max_bytes=max_bytes)
-        _give_back_memory()
+        heap.give_back_freed()
         if served.detector.version != version:
             raise InvalidArtifact(
                 f"{folder / version / MODEL_FILE} has the SHA-256 {served.detector.version}: it was changed, or cut short"
@@ -209,13 +210,6 @@ def load_file(path: Path, name: str, *, pool: Executor | None = None, max_bytes:
         raise InvalidArtifact(f"{path} cannot be read: {error.strerror}") from error
     detector = Detector.from_bytes(data, pool=pool, max_bytes=max_bytes)
     return Served(name, detector, Schema.of(detector.manifest), detector.threshold, status.st_mtime)
-
-
-def _give_back_memory() -> None:
-    """What loading took and freed goes back to the system: by itself glibc keeps it, four times the model's size of a large one."""
-    if sys.platform == "linux":
-        with suppress(AttributeError):  # another C library
-            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _is_model(folder: Path) -> bool:

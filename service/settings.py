@@ -27,7 +27,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     threads: Annotated[int, Meta(ge=1, le=1024)] | None = (
         None  # for one bulk of rows; None: the CPUs that each worker has
     )
-    # work on up to this many cells is done on the event loop; scoring on four times as many, by models that are fast enough
+    # work on up to this many cells is done on the event loop; scoring on sixteen times as many, by models that do it in 1 ms
     inline_cells: Annotated[int, Meta(ge=0)] = 8192
     log_level: LogLevel = "info"
 

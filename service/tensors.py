@@ -1,4 +1,5 @@
-"""The Open Inference Protocol's wire form: request bytes -> rows, tensors -> bytes. Pure functions, as service/wire.py for /v1.
+"""The Open Inference Protocol's wire form: request bytes -> rows, tensors -> bytes. Pure functions, as decoding.py and
+encoding.py have them for /v1.
 
 A request is a JSON object; where the header Inference-Header-Content-Length tells its length, raw little-endian tensors may follow it
 (Triton's binary tensor data extension). The one input is `features` [N, D]: NaN is missing, in JSON null is too, a category is
@@ -14,7 +15,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from service import wire
+from service import decoding, encoding
 from service.artifact import INPUT, OUTPUTS, P_VALUE, SCORE
 from service.cells import A_NUMBER, OVERFLOW, NoNumber, bad_number, misfit, parse_float, require_cells, shown
 from service.errors import InvalidBody, InvalidJSON, InvalidRow, TooManyRows
@@ -58,7 +59,7 @@ def decode_request(body: bytes, header_length: int | None, schema: Schema, *, ma
             f"expected an Inference-Header-Content-Length within the body's {len(body)} bytes, got {header_length}"
         )
     head, tail = body[:header_length], body[header_length:] if header_length is not None else b""
-    wire.require_few_arrays(head, max_rows)
+    decoding.require_few_arrays(head, max_rows)
     request = _parse(head)
     outputs = _outputs(request)
     return Inference(request.id, _rows(request, tail, schema, max_rows), outputs)
@@ -79,7 +80,7 @@ def encode_answer(served: Served, asked: Inference, tensors: Mapping[str, Float3
     fields["outputs"], raw = [], []
     for name, binary in asked.outputs:
         tensor = np.ascontiguousarray(tensors[name], dtype="<f4")
-        wire.require_finite(served, tensor, what=name)
+        encoding.require_finite(served, tensor, what=name)
         described = {"name": name, "datatype": DATATYPE, "shape": tensor.shape}
         if binary:
             fields["outputs"].append({**described, "parameters": {"binary_data_size": tensor.nbytes}})
@@ -206,7 +207,7 @@ def _rows(request: _Request, tail: bytes, schema: Schema, max_rows: int) -> Floa
     else:
         values_ND = _from_bytes(sent, size, tail, schema)
     # From here on it is the raw body of /v1: one place says what a row must be.
-    return wire.decode_rows(_to_float32(values_ND, schema).tobytes(), wire.RAW, schema, max_rows=max_rows)
+    return decoding.decode_rows(_to_float32(values_ND, schema).tobytes(), decoding.RAW, schema, max_rows=max_rows)
 
 
 def _from_bytes(sent: _Input, size: object, tail: bytes, schema: Schema) -> NDArray[Any]:

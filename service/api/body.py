@@ -1,13 +1,17 @@
-"""Reading a request's body, and its type; packing an answer's."""
+"""Reading a request's body, and its type; the form that an answer is asked for in, and packing it."""
 
 import asyncio
 import zlib
+from collections.abc import Iterable
 from typing import Any
 
 from litestar import Request
+from litestar.connection import ASGIConnection
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+from litestar.handlers import BaseRouteHandler
 
-from service.errors import InvalidBody, UnsupportedMediaType
+from service.decoding import JSON, RAW
+from service.errors import InvalidBody, NotAcceptable, UnsupportedMediaType
 
 # Content-Encoding -> zlib's window bits, which also choose the format; HTTP's deflate is zlib's (RFC 9110, 8.4.1.2).
 ENCODINGS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
@@ -55,13 +59,41 @@ async def pack(body: bytes, encoding: str) -> bytes:
 
 def accepted_encoding(accept_encoding: str) -> str | None:
     """The encoding that the Accept-Encoding header likes best of those offered; None is none of them."""
-    liked: dict[str, float] = {}
-    for part in accept_encoding.lower().split(","):
-        name, *parameters = (each.strip() for each in part.split(";"))
-        if name in ENCODINGS:
-            liked[name] = _quality(parameters)
+    liked = {name: quality for name, quality in _qualities(accept_encoding).items() if name in ENCODINGS}
     best = max(liked, key=lambda name: liked[name], default=None)
     return best if best is not None and liked[best] > 0 else None
+
+
+def accepts_raw(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether raw numbers are asked for by name, and JSON is not liked better; of whatever else is accepted, JSON is given."""
+    liked = _accepted(headers)
+    return liked.get(RAW, 0.0) > 0 and liked[RAW] >= _json_quality(liked)
+
+
+def require_json_accepted(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """A guard of routes that answer in JSON alone: NotAcceptable where raw numbers are asked for, and no JSON."""
+    liked = _accepted(connection.scope["headers"])
+    if liked.get(RAW, 0.0) > 0 and _json_quality(liked) == 0:
+        raise NotAcceptable(
+            f"{connection.scope['path']} answers in {JSON} alone, {RAW} is for scores; Accept asks for {RAW}"
+        )
+
+
+def _accepted(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, float]:
+    return _qualities(",".join(value.decode("latin-1") for name, value in headers if name == b"accept"))
+
+
+def _json_quality(liked: dict[str, float]) -> float:
+    return next((liked[name] for name in (JSON, "application/*", "*/*") if name in liked), 0.0)
+
+
+def _qualities(accept: str) -> dict[str, float]:
+    """How much is liked what a header of the Accept family names."""
+    liked = {}
+    for part in accept.lower().split(","):
+        name, *parameters = (each.strip() for each in part.split(";"))
+        liked[name] = _quality(parameters)
+    return liked
 
 
 def _compress(body: bytes, encoding: str) -> bytes:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import msgspec
 import numpy as np
@@ -17,10 +17,10 @@ from litestar.params import FromPath
 from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
 
-from service import VERSION, tensors, wire
+from service import VERSION, decoding, encoding, tensors
 from service.api.models import ThresholdChange
 from service.api.problems import BUG, HTTP_KINDS, KINDS
-from service.api.scoring import SampleRequest
+from service.api.scoring import SampleRequest, ScoreAnswer
 from service.artifact import INPUT, MODEL_NAME, OUTPUTS, P_VALUE, SCORE
 from service.settings import Settings
 
@@ -92,8 +92,12 @@ def write_document(
         for method, operation in operations.items():
             if body := _body(path, method, settings):
                 operation["requestBody"] = {"required": True, "content": body}
-            if path.endswith("/infer"):
-                operation["responses"]["200"]["content"][wire.RAW] = {"schema": {"type": "string", "format": "binary"}}
+            if path.endswith(("/infer", "/score")):
+                operation["responses"]["200"]["content"][decoding.RAW] = {
+                    "schema": {"type": "string", "format": "binary"}
+                }
+            if path.endswith("/score"):
+                operation["responses"]["200"] |= {"description": _SCORES, "headers": _SCORE_HEADERS}
             for parameter in operation.get("parameters", ()):
                 if parameter["in"] == "path":
                     parameter["schema"] = {"type": "string", "pattern": _PATTERNS[parameter["name"]]}
@@ -106,13 +110,26 @@ def write_document(
     return document
 
 
+_SCORES = (
+    f"As {decoding.JSON} one array per quantity; entry i belongs to row i. As {decoding.RAW}, for who accepts that by name, "
+    "little-endian float32, for each row its score and its p-value, and the rest as headers: a row is an anomaly if its score is "
+    "above the threshold."
+)
+_SCORE_HEADERS = {
+    header: {"description": f"Of a raw answer: {field} as in JSON.", "schema": {"type": kind}}
+    for field, header, kind in (
+        (field, encoding.raw_header(field), {str: "string", bool: "boolean", float: "number"}[kind])
+        for field, kind in get_type_hints(ScoreAnswer).items()
+        if kind in (str, bool, float)
+    )
+}
 _PATTERNS = {"name": f"^{MODEL_NAME.pattern}$", "version": "^[0-9a-f]{64}$"}  # of what stands in a path
 
 
 def _body(path: str, method: str, settings: Settings) -> Json | None:
     """The content that a route's body may have; None of a route that takes none."""
     if method == "patch":
-        return {wire.JSON: {"schema": {"$ref": "#/components/schemas/ThresholdChange"}, "example": {"alpha": 0.05}}}
+        return {decoding.JSON: {"schema": {"$ref": "#/components/schemas/ThresholdChange"}, "example": {"alpha": 0.05}}}
     size = f"At most {settings.max_body_bytes} bytes."
     number = {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST}
     match path.rpartition("/")[2]:
@@ -127,26 +144,26 @@ def _body(path: str, method: str, settings: Settings) -> Json | None:
             }
             raw = f"Little-endian float32, row after row; NaN is missing, a category its code. {size}"
             return {
-                wire.JSON: {
+                decoding.JSON: {
                     "schema": _object("rows", row, settings.max_rows, size),
                     "example": {"rows": [[0.5, None, -1.25]]},
                 },
-                wire.RAW: {"schema": {"type": "string", "format": "binary", "description": raw, "minLength": 4}},
+                decoding.RAW: {"schema": {"type": "string", "format": "binary", "description": raw, "minLength": 4}},
             }
         case "decode":
             code = {"type": "array", "items": number, "minItems": 1}
             schema = _object("codes", code, settings.max_rows, size)
-            return {wire.JSON: {"schema": schema, "example": {"codes": [[0.5, -1.25]]}}}
+            return {decoding.JSON: {"schema": schema, "example": {"codes": [[0.5, -1.25]]}}}
         case "infer":
             packed = f"gzip or deflate if a Content-Encoding says so. {size}"
             raw = f"The JSON, without data but with a binary_data_size, and then the tensor's little-endian bytes; {packed}"
             return {
-                wire.JSON: {"schema": _inference(number, packed), "example": _INFERENCE},
-                wire.RAW: {"schema": {"type": "string", "format": "binary", "description": raw, "minLength": 4}},
+                decoding.JSON: {"schema": _inference(number, packed), "example": _INFERENCE},
+                decoding.RAW: {"schema": {"type": "string", "format": "binary", "description": raw, "minLength": 4}},
             }
         case "sample":
             example = {"count": 2, "seed": 0}
-            return {wire.JSON: {"schema": {"$ref": "#/components/schemas/SampleRequest"}, "example": example}}
+            return {decoding.JSON: {"schema": {"$ref": "#/components/schemas/SampleRequest"}, "example": example}}
         case _:
             return None
 

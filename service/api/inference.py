@@ -12,7 +12,7 @@ from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, HeaderParameter
 
-from service import VERSION, artifact, tensors, wire
+from service import VERSION, artifact, decoding, tensors
 from service.api.body import accepted_encoding, pack, read_unpacked_body
 from service.api.problems import inference_errors
 from service.api.scoring import MAX_VALUES, require_small
@@ -175,7 +175,7 @@ async def infer(
         headers[HEADER_LENGTH] = str(json_length)  # before compression
     if encoding := accepted_encoding(request.headers.get("accept-encoding", "")):
         headers["Content-Encoding"], answer = encoding, await pack(answer, encoding)
-    return Response(answer, media_type=wire.JSON if json_length is None else wire.RAW, headers=headers)
+    return Response(answer, media_type=decoding.JSON if json_length is None else decoding.RAW, headers=headers)
 
 
 def _find(service: Service, name: str, version: str | None) -> Served:

@@ -14,9 +14,9 @@ from service.api.problems import problems
 from service.api.service import Service
 from service.artifact import Feature, Model, Producer, RowCounts
 from service.calibration import nearest_alpha
+from service.decoding import decode_request
 from service.errors import InvalidArtifact
 from service.registry import Rate, Served, StoredThreshold
-from service.wire import decode_request
 
 
 class ModelSummary(msgspec.Struct, frozen=True, kw_only=True):

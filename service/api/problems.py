@@ -60,6 +60,7 @@ KINDS: Mapping[type[Exception], Kind] = {
     errors.UnsupportedMediaType: Kind(
         415, "unsupported-media-type", "The body is of a kind not read here", "content_type"
     ),
+    errors.NotAcceptable: Kind(406, "not-acceptable", "The answer is not given in the form asked for", "content_type"),
     errors.TooManyRows: Kind(413, "too-many-rows", "More rows than one request may hold", "too_many_rows"),
     errors.UnknownModel: Kind(404, "unknown-model", "No such model is served", "model"),
     errors.NotDecodable: Kind(409, "not-decodable", "This model cannot decode", "model"),

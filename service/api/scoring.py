@@ -8,8 +8,8 @@ from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 
-from service import wire
-from service.api.body import read_body
+from service import decoding, encoding
+from service.api.body import accepts_raw, read_body, require_json_accepted
 from service.api.problems import problems
 from service.api.service import Service
 from service.errors import NotDecodable, NotSampleable, TooManyRows
@@ -79,15 +79,31 @@ def _answers(answer: type[msgspec.Struct], *statuses: int) -> dict[int, Response
     return {200: ok, **problems(400, 404, 413, 415, 422, *statuses)}
 
 
-@post("/score", summary="Score rows", responses=_answers(ScoreAnswer), status_code=200)
+@post(
+    "/score",
+    summary="Score rows",
+    description="An `Accept` header that names `application/octet-stream` is answered with mere numbers.",
+    responses=_answers(ScoreAnswer),
+    status_code=200,
+)
 async def score(
     request: Request[Any, Any, Any], service: NamedDependency[Service], name: FromPath[str | None] = None
 ) -> Response[bytes]:
     served = service.registry.find(name)
-    return Response(await service.batcher.answer(served, *await read_body(request)), media_type=wire.JSON)
+    raw = accepts_raw(request.scope["headers"])
+    answer = await service.batcher.answer(served, *await read_body(request), raw=raw)
+    if raw:
+        return Response(answer, media_type=decoding.RAW, headers=encoding.raw_headers(served))
+    return Response(answer, media_type=decoding.JSON)
 
 
-@post("/explain", summary="Explain rows", responses=_answers(ExplainAnswer), status_code=200)
+@post(
+    "/explain",
+    summary="Explain rows",
+    responses=_answers(ExplainAnswer, 406),
+    guards=[require_json_accepted],
+    status_code=200,
+)
 async def explain(
     request: Request[Any, Any, Any],
     service: NamedDependency[Service],
@@ -96,43 +112,61 @@ async def explain(
 ) -> Response[bytes]:
     served = service.registry.find(name)
     body, content_type = await read_body(request)
-    rows_ND = wire.decode_rows(body, content_type, served.schema, max_rows=service.settings.max_rows)
+    rows_ND = decoding.decode_rows(body, content_type, served.schema, max_rows=service.settings.max_rows)
     require_small(len(rows_ND), min(top, served.schema.width), MAX_CONTRIBUTIONS, "contributions")
 
     def answer() -> bytes:
-        sent = wire.sent_categories(body, content_type, served.schema, rows_ND)
-        return wire.encode_explanations(served, rows_ND, served.detector.explain(rows_ND), sent, top=top)
+        sent = decoding.sent_categories(body, content_type, served.schema, rows_ND)
+        return encoding.encode_explanations(served, rows_ND, served.detector.explain(rows_ND), sent, top=top)
 
-    return Response(await service.batcher.run(rows_ND.size, answer), media_type=wire.JSON)
+    return Response(await service.batcher.run(rows_ND.size, answer), media_type=decoding.JSON)
 
 
-@post("/reconstruct", summary="Fill gaps and remove noise", responses=_answers(ReconstructAnswer), status_code=200)
+@post(
+    "/reconstruct",
+    summary="Fill gaps and remove noise",
+    responses=_answers(ReconstructAnswer, 406),
+    guards=[require_json_accepted],
+    status_code=200,
+)
 async def reconstruct(
     request: Request[Any, Any, Any], service: NamedDependency[Service], name: FromPath[str | None] = None
 ) -> Response[bytes]:
     served = service.registry.find(name)
-    rows_ND = wire.decode_rows(*await read_body(request), served.schema, max_rows=service.settings.max_rows)
+    rows_ND = decoding.decode_rows(*await read_body(request), served.schema, max_rows=service.settings.max_rows)
 
     def answer() -> bytes:
-        return wire.encode_rows(served, served.detector.reconstruct(rows_ND), filled_from=rows_ND)
+        return encoding.encode_rows(served, served.detector.reconstruct(rows_ND), filled_from=rows_ND)
 
-    return Response(await service.batcher.run(rows_ND.size, answer), media_type=wire.JSON)
+    return Response(await service.batcher.run(rows_ND.size, answer), media_type=decoding.JSON)
 
 
-@post("/encode", summary="Rows to codes", responses=_answers(EncodeAnswer), status_code=200)
+@post(
+    "/encode",
+    summary="Rows to codes",
+    responses=_answers(EncodeAnswer, 406),
+    guards=[require_json_accepted],
+    status_code=200,
+)
 async def encode(
     request: Request[Any, Any, Any], service: NamedDependency[Service], name: FromPath[str | None] = None
 ) -> Response[bytes]:
     served = service.registry.find(name)
-    rows_ND = wire.decode_rows(*await read_body(request), served.schema, max_rows=service.settings.max_rows)
+    rows_ND = decoding.decode_rows(*await read_body(request), served.schema, max_rows=service.settings.max_rows)
 
     def answer() -> bytes:
-        return wire.encode_codes(served, served.detector.encode(rows_ND))
+        return encoding.encode_codes(served, served.detector.encode(rows_ND))
 
-    return Response(await service.batcher.run(rows_ND.size, answer), media_type=wire.JSON)
+    return Response(await service.batcher.run(rows_ND.size, answer), media_type=decoding.JSON)
 
 
-@post("/decode", summary="Codes to rows", responses=_answers(RowsAnswer, 409), status_code=200)
+@post(
+    "/decode",
+    summary="Codes to rows",
+    responses=_answers(RowsAnswer, 406, 409),
+    guards=[require_json_accepted],
+    status_code=200,
+)
 async def decode(
     request: Request[Any, Any, Any], service: NamedDependency[Service], name: FromPath[str | None] = None
 ) -> Response[bytes]:
@@ -140,13 +174,15 @@ async def decode(
     detector = served.detector
     if not detector.can_decode:
         raise NotDecodable(f"model {served.name} needs the row as well as the code to reconstruct it")
-    codes_NK = wire.decode_codes(*await read_body(request), detector.latent_width, max_rows=service.settings.max_rows)
+    codes_NK = decoding.decode_codes(
+        *await read_body(request), detector.latent_width, max_rows=service.settings.max_rows
+    )
     require_small(len(codes_NK), detector.width, MAX_VALUES, "values")
 
     def answer() -> bytes:
-        return wire.encode_rows(served, detector.decode(codes_NK))
+        return encoding.encode_rows(served, detector.decode(codes_NK))
 
-    return Response(await service.batcher.run(len(codes_NK) * detector.width, answer), media_type=wire.JSON)
+    return Response(await service.batcher.run(len(codes_NK) * detector.width, answer), media_type=decoding.JSON)
 
 
 class SampleRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -156,12 +192,18 @@ class SampleRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
 
 
-@post("/sample", summary="Make up rows", responses=_answers(RowsAnswer, 409), status_code=200)
+@post(
+    "/sample",
+    summary="Make up rows",
+    responses=_answers(RowsAnswer, 406, 409),
+    guards=[require_json_accepted],
+    status_code=200,
+)
 async def sample(
     request: Request[Any, Any, Any], service: NamedDependency[Service], name: FromPath[str | None] = None
 ) -> Response[bytes]:
     served = service.registry.find(name)
-    wanted = wire.decode_request(*await read_body(request), SampleRequest)
+    wanted = decoding.decode_request(*await read_body(request), SampleRequest)
     if wanted.count > service.settings.max_rows:
         raise TooManyRows(f"expected a count of at most {service.settings.max_rows}, got {wanted.count}")
     detector = served.detector
@@ -174,9 +216,9 @@ async def sample(
     require_small(wanted.count, detector.width, MAX_VALUES, "values")
 
     def answer() -> bytes:
-        return wire.encode_rows(served, detector.sample(wanted.count, wanted.seed))
+        return encoding.encode_rows(served, detector.sample(wanted.count, wanted.seed))
 
-    return Response(await service.batcher.run(wanted.count * detector.width, answer), media_type=wire.JSON)
+    return Response(await service.batcher.run(wanted.count * detector.width, answer), media_type=decoding.JSON)
 
 
 def require_small(rows: int, width: int, most: int, what: str) -> None:

@@ -117,6 +117,17 @@ def test_scores_are_found_in_whatever_way_an_answer_nests_and_writes_them() -> N
     assert scores_in(b'{"detail":"no such model, 404"}', '"score":', 1) is None
 
 
+def test_a_raw_answer_is_right_only_as_such_and_as_a_whole(tmp_path: Path) -> None:
+    query = make_query(tiny(tmp_path), 3, count=2, encode=raw_rows, content_type=RAW, raw_answer=True)
+    assert b"\r\nAccept: application/octet-stream\r\n" in query.request(0)
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\n\r\n"
+    body = np.stack([query.expected[0], np.ones(3)], axis=1).astype("<f4").tobytes()
+    assert query.is_right(0, head + body)
+    assert not query.is_right(1, head + body)
+    assert not query.is_right(0, head + body[:-8])
+    assert not query.is_right(0, head.replace(b"octet-stream", b"json") + body)
+
+
 def test_an_answer_is_right_within_float32_and_for_its_own_request_only() -> None:
     query = numbered(3)
     assert query.is_right(2, b'{"score":[2.00001]}')

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service import wire
+from service import decoding
 from service.batcher import Batcher
+from service.decoding import JSON
 from service.detector import Detector
 from service.errors import InvalidJSON, InvalidRow
 from service.metrics import Metrics
 from service.registry import Registry, Served
 from service.schema import Schema
-from service.wire import JSON
 from tests.artifacts import NUMERIC, make_artifact, sample_rows
 
 
@@ -29,12 +29,16 @@ class Watched:
         self.batches: list[int] = []
         self.threads: set[threading.Thread] = set()
 
-    def score(self, rows_ND):
+    def score(self, rows_ND, *, complete=False):
         self.batches.append(len(rows_ND))
         self.threads.add(threading.current_thread())
         if self.error:
             raise self.error
-        return self.detector.score(rows_ND)
+        return self.detector.score(rows_ND, complete=complete)
+
+    def score_one(self, cells):
+        scores = self.score(np.frombuffer(cells, np.float32)[None])
+        return scores.score.item(), scores.p_value.item()
 
 
 def served(shift: float = 0.0, error: Exception | None = None) -> Served:
@@ -83,8 +87,8 @@ def test_requests_that_took_different_models_are_never_scored_together(inline_ce
 
 def test_small_batches_run_on_the_loop_and_large_ones_beside_it():
     small, large = served(), served()
-    gather(batcher(inline_cells=5), (small, REQUESTS[3]))  # 20 cells
-    gather(batcher(inline_cells=4), (large, REQUESTS[3]))
+    gather(batcher(inline_cells=2), (small, REQUESTS[3]))  # 20 cells
+    gather(batcher(inline_cells=1), (large, REQUESTS[3]))
     assert small.detector.threads == {threading.main_thread()}
     assert threading.main_thread() not in large.detector.threads
 
@@ -97,15 +101,15 @@ def test_a_slow_model_runs_beside_the_loop_however_few_its_rows():
 
 
 def test_a_batch_that_as_much_again_would_drive_off_the_loop_is_scored_at_once():
-    model, batching = served(), batcher(inline_cells=6)  # scores up to 24 cells, 6 rows
+    model, batching = served(), batcher(inline_cells=2)  # scores up to 32 cells, 8 rows
 
     async def all_at_once():
         bodies = [rows_ND.tobytes() for rows_ND in (*REQUESTS, REQUESTS[3])]
-        return await asyncio.gather(*(batching.answer(model, body, wire.RAW) for body in bodies))
+        return await asyncio.gather(*(batching.answer(model, body, decoding.RAW) for body in bodies))
 
     answers = asyncio.run(all_at_once())
     batching.close()
-    assert sorted(model.detector.batches) == [4, 5, 7]  # 1 and 3 rows, 2 and 5, 5
+    assert sorted(model.detector.batches) == [5, 5, 6]  # 1 and 3 and 2 rows, 5, 5
     for answer, rows_ND in zip(answers, (*REQUESTS, REQUESTS[3]), strict=True):
         expected = model.detector.detector.score(rows_ND).score
         np.testing.assert_allclose(json.loads(answer)["score"], expected, rtol=1e-6)
@@ -175,9 +179,9 @@ def test_what_is_wrong_with_one_body_concerns_nobody_else(inline_cells):
 
 def test_a_large_body_is_parsed_beside_the_loop(monkeypatch):
     model, batching, threads = served(), batcher(inline_cells=10), set()
-    decode = wire.decode_cells
+    decode = decoding.decode_cells
     monkeypatch.setattr(
-        wire, "decode_cells", lambda *a, **b: (threads.add(threading.current_thread()), decode(*a, **b))[1]
+        decoding, "decode_cells", lambda *a, **b: (threads.add(threading.current_thread()), decode(*a, **b))[1]
     )
     asyncio.run(batching.answer(model, body_of(REQUESTS[3]), JSON))
     batching.close()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from service.calibration import (
+    Table,
     build_table,
     certified_rank,
     marginal_rank,
@@ -147,3 +148,42 @@ def test_the_table_is_looked_up_as_its_definition_says_and_only_nan_has_no_p_val
     assert table.p_value(np.float32([np.inf]))[0] == table.p_values[-1]
     assert np.isnan(table.p_value(np.float32([np.nan]))).all()
     assert table.p_value(scores).dtype == np.float32
+
+
+def tables() -> list[Table]:
+    draw = np.random.default_rng(3)
+    close = np.float32(2) + np.arange(700, dtype=np.float32) * np.spacing(np.float32(2))  # all in one bucket
+    far = np.geomspace(1e-44, 3e38, 900).astype(np.float32)  # from the smallest to the largest
+    return [
+        build_table(scores_N.astype(np.float32))
+        for scores_N in (
+            draw.chisquare(20, 5000),
+            close,
+            far,
+            np.unique(np.append(close, far)),
+            np.ones(1),
+            np.arange(9),
+            far[:2],
+        )
+    ]
+
+
+@pytest.mark.parametrize("number", range(len(tables())))
+def test_p_values_of_many_are_those_of_each(number):
+    table = tables()[number]
+    far = np.float32(np.inf)
+    beside = [table.scores, np.nextafter(table.scores, far), np.nextafter(table.scores, -far)]
+    limits = np.array([0, -0.0, -1, 1e-45, 3.4e38], np.float32)
+    drawn = np.random.default_rng(4).permutation(
+        np.tile(np.concatenate([*beside, limits]), 600)[: 4 * len(table.scores) + 3000]
+    )
+    with np.errstate(over="ignore"):
+        for scores_N in (
+            drawn,
+            np.minimum(np.abs(drawn), 1e15),
+            np.append(drawn, [np.nan, np.inf, -np.inf]).astype(np.float32),
+        ):
+            one_by_one = np.concatenate([table.p_value(scores_N[n : n + 1]) for n in range(len(scores_N))])
+            np.testing.assert_array_equal(table.p_value(scores_N), one_by_one)
+            alone = np.array([table.p_value_of_one(score) for score in scores_N.tolist()], np.float32)
+            np.testing.assert_array_equal(alone, one_by_one)

@@ -36,6 +36,14 @@ def test_scores_of_the_fast_path_are_those_of_the_whole_graph(detector, rows_ND)
     assert fast.score.dtype == fast.p_value.dtype == np.float32
 
 
+def test_one_row_by_its_bytes_has_the_score_that_it_has_as_an_array(detector, features):
+    for row_1D in sample_rows(features, 20, seed=5)[:, None]:
+        scores = detector.score(row_1D)
+        assert detector.score_one(row_1D.tobytes()) == (scores.score.item(), scores.p_value.item())
+        with detector._one._free:  # as while another thread is at it
+            assert detector.score_one(row_1D.tobytes()) == (scores.score.item(), scores.p_value.item())
+
+
 def test_a_row_without_a_gap_scores_to_the_last_bit_as_by_the_way_of_those_with_one(detector, features):
     """Else one equal to the calibration row that the threshold comes from would be an anomaly or not by the way it took."""
     complete_ND = sample_rows(features, 200, seed=12)

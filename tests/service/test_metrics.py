@@ -213,3 +213,29 @@ def test_a_row_without_a_finite_score_is_not_counted(tmp_path, extra):
     values = samples(metrics.expose("")[0].decode())
     assert values["hourglass_vectors_total", "pump"] == values["hourglass_p_value_count", "pump"] == 1 + extra
     assert values["hourglass_p_value_sum", "pump"] == 0.5 + extra
+
+
+def test_single_rows_count_as_many_do(models):
+    registry = Registry(models, threads=1, max_bytes=2**20)
+    asyncio.run(registry.look())
+    served = registry.find("plain")
+    scores = served.detector.score(sample_rows(NUMERIC, 700, seed=2))
+    together, alone = Metrics(registry, shared=False), Metrics(registry, shared=False)
+    together.observe_scores(served, scores, 0.001)
+    for score, p_value in zip(scores.score.tolist(), scores.p_value.tolist(), strict=True):
+        alone.observe_one(served, score, p_value, 0.001)
+    found = []
+    for metrics in (together, alone):
+        values = samples(metrics.expose("")[0].decode())
+        found.append(
+            {
+                key: value
+                for key, value in values.items()
+                if key[0].startswith(
+                    ("hourglass_p_value", "hourglass_score_ratio", "hourglass_vectors", "hourglass_anomalies")
+                )
+            }
+        )
+    assert found[0].keys() == found[1].keys()
+    assert list(found[0].values()) == pytest.approx(list(found[1].values()), rel=1e-6)
+    assert values["hourglass_batch_rows_count", "plain"] == values["hourglass_vectors_total", "plain"] == 700

@@ -8,6 +8,8 @@ import re
 import socket
 import threading
 import time
+from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -100,6 +102,12 @@ VALID = {
     "a hundred rows": request(rows(*[[1.25, 2, 3, n] for n in range(100)])),
     "float32": request(RAW_ROW, kind="application/octet-stream"),
     "float32, a hundred rows": request(RAW_ROW * 100, kind="application/octet-stream"),
+    "float32 back": request(PLAIN, "Accept: application/octet-stream"),
+    "float32 there and back": request(RAW_ROW * 3, "accept: */*;q=.1, Application/Octet-Stream", kind="application/octet-stream"),
+    "float32 back of many": request(RAW_ROW * 100, "Accept: application/octet-stream", kind="application/octet-stream"),
+    "float32 back by the second of two headers": request(PLAIN, "Accept: text/html", "Accept: application/octet-stream"),
+    "float32 back rather than nothing": request(PLAIN, "Accept: application/octet-stream;q=0"),
+    "json rather than float32": request(PLAIN, "Accept: application/octet-stream;q=0.5, application/json"),
     "categories": request(rows([1.5, True, "south", 2], [1.5, False, "east", None]), path="/v1/models/mixed/score"),
     "rows twice": request(b'{"rows":[[1,2,3,4]],"rows":[[4,3,2,1]]}'),
     "a type with parameters": request(kind="Application/JSON; charset=utf-8"),
@@ -129,6 +137,8 @@ INVALID = {
     "no utf-8": request(b'{"rows":[["\xff",2,3,4]]}'),
     "half a float32": request(RAW_ROW[:-1], kind="application/octet-stream"),
     "float32 infinity": request(np.array([np.inf] * 4, "<f4").tobytes(), kind="application/octet-stream"),
+    "a score beyond float32, as float32": request(rows([1, 2, 3, 4], [3e38, -3e38, 3e38, 0]), "Accept: application/octet-stream"),
+    "no rows, as float32": request(rows(), "Accept: application/octet-stream"),
     "an unknown model": request(path="/v1/models/nobody/score"),
     "no name where there are two": request(path="/v1/score"),
     "an unknown model and no json": request(b"{", path="/v1/models/nobody/score"),
@@ -151,6 +161,7 @@ ODD = {
     "a whole url": request(path="http://x/v1/models/plain/score"),
     "a name that can be none": request(path="/v1/models/PLAIN/score"),
     "another route": request(path="/v1/models/plain/explain"),
+    "another route as float32": request(PLAIN, "Accept: application/octet-stream", path="/v1/models/plain/explain"),
     "another method": request(b"", method="GET", kind=None, length=None),
     "put": request(method="PUT"),
     "in chunks": request(b"14\r\n" + PLAIN + b"\r\n0\r\n\r\n", "Transfer-Encoding: chunked", length=None),
@@ -187,7 +198,8 @@ CLOSING = {
 def test_a_plain_request_is_answered_as_by_the_ordinary_route_and_without_it(both, data, taken):
     expected, got = (everything(client, data) for client in both)
     assert got == expected
-    assert got.startswith(b"HTTP/1.1 200 OK\r\nserver: uvicorn\r\ncontent-type: application/json\r\ncontent-length: ")
+    headers = rb"(hourglass-\w+: .*\r\n)*content-type: application/(json|octet-stream)\r\ncontent-length: "
+    assert re.match(rb"HTTP/1.1 200 OK\r\nserver: uvicorn\r\n" + headers, got)
     assert len(taken) == 1  # the last, that everything() adds
 
 
@@ -268,6 +280,54 @@ class TestOneConnection:
                 connection.send(data[:cut], data[cut:], pause_seconds=0.001)
                 status, headers, body = connection.answer()
                 assert (status, body, headers.keys()) == (expected[0], expected[2], expected[1].keys())
+
+    def test_a_large_body_may_come_in_any_parts_with_others_before_and_behind_it(self, models):
+        rows_ND = sample_rows(NUMERIC, 12_000, seed=3)
+        expected = Detector.from_bytes(make_artifact()).score(rows_ND)
+        large = request(rows_ND.tobytes(), "Accept: application/octet-stream", kind="application/octet-stream")
+        data = request() + large + request(b"{") + large + request()
+        with serving(models, fast=True) as client:
+            for size in (30_000, 65_536, 100_000, len(data)):
+                with Connection(client) as connection:
+                    parts = [data[at : at + size] for at in range(0, len(data), size)]
+                    writer = threading.Thread(target=connection.send, args=parts, kwargs={"pause_seconds": 0.005})
+                    writer.start()
+                    answers = [connection.answer() for _ in range(5)]
+                    writer.join()
+                assert [status for status, _, _ in answers] == [200, 200, 400, 200, 200]
+                for answer in (answers[1], answers[3]):
+                    np.testing.assert_allclose(
+                        np.frombuffer(answer[2], "<f4").reshape(-1, 2), np.stack(expected, 1), rtol=1e-5
+                    )
+
+    def test_who_announces_a_large_body_holds_no_more_memory_than_what_was_sent_calls_for(self, models):
+        def resident_bytes() -> int:
+            status = Path("/proc/self/status").read_text()
+            return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024
+
+        announced = request(bytes(1000), kind="application/octet-stream", length=16_000_000)
+        with serving(models, fast=True) as client, ExitStack() as stack:
+            before = resident_bytes()
+            connections = [stack.enter_context(Connection(client)) for _ in range(20)]
+            for connection in connections:
+                connection.send(announced, pause_seconds=0.01)
+            assert resident_bytes() - before < 16_000_000
+            connections[0].send(bytes(999_000))  # more than there is room for at first
+            connections[0].send(bytes(15_000_000))
+            status, _, body = connections[0].answer()
+        assert (status, json.loads(body)["type"]) == (413, "/docs#too-many-rows")
+
+    def test_a_client_may_go_in_the_middle_of_a_large_body(self, models, caplog):
+        large = request(bytes(800_000), kind="application/octet-stream")
+        with serving(models, fast=True) as client:
+            for sent in (300, 150_000, 799_000):
+                with Connection(client) as connection:
+                    connection.send(large[:sent], pause_seconds=0.05)
+                    connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            assert client.post("/v1/models/plain/score", json={"rows": [[1, 2, 3, 4]]}).is_success
+            time.sleep(0.1)
+            assert not client.server.server_state.connections - {*list(client.server.server_state.connections)[:1]}
+        assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
     def test_a_request_may_come_byte_by_byte(self, fast):
         with Connection(fast) as connection:
@@ -355,12 +415,17 @@ def watched(monkeypatch):
     gate = threading.Event()
     gate.set()
 
-    def watched_score(self, rows_ND):
+    def watched_score(self, rows_ND, *, complete=False):
         sizes.append(len(rows_ND))
         gate.wait(10)
-        return score(self, rows_ND)
+        return score(self, rows_ND, complete=complete)
+
+    def watched_score_one(self, cells):
+        scores = watched_score(self, np.frombuffer(cells, np.float32)[None])
+        return scores.score.item(), scores.p_value.item()
 
     monkeypatch.setattr(Detector, "score", watched_score)
+    monkeypatch.setattr(Detector, "score_one", watched_score_one)
     return sizes, gate
 
 
@@ -400,14 +465,17 @@ class TestOneTurn:
 
     @pytest.mark.parametrize("inline_cells", [8192, 0])
     def test_an_exception_answers_everyone_who_waits(self, models, monkeypatch, caplog, inline_cells):
-        def broken(*_: object):
+        def broken(*_: object, **__: object):
             raise ZeroDivisionError("secret detail")
 
         with serving(models, fast=True, inline_cells=inline_cells) as client, Connection(client) as connection:
             with monkeypatch.context() as patch:
                 patch.setattr(Detector, "score", broken)
-                connection.send(request() * 5 + request(path="/v1/models/mixed/score", body=rows([1, True, "west", 0])))
-                answers = [connection.answer() for _ in range(6)]
+                patch.setattr(Detector, "score_one", broken)
+                connection.send(request() * 4 + request(path="/v1/models/mixed/score", body=rows([1, True, "west", 0])))
+                answers = [connection.answer() for _ in range(5)]
+                connection.send(request())
+                answers.append(connection.answer())
             connection.send(request())
             assert connection.answer()[0] == 200
             metrics = client.get("/metrics").text
@@ -456,6 +524,17 @@ class TestStopping:
                 status, headers, _ = connection.answer()
                 assert (status, headers["connection"]) == (200, "close")
                 assert connection.rest() == b""
+
+    def test_a_large_body_that_is_coming_in_is_waited_for(self, models):
+        large = request(bytes(800_000), kind="application/octet-stream")
+        with serving(models, fast=True) as client, Connection(client) as connection:
+            connection.send(large[:200_000], pause_seconds=0.1)
+            client.server.should_exit = True
+            time.sleep(0.3)
+            connection.send(large[200_000:])
+            status, headers, body = connection.answer()
+            assert (status, headers["connection"], len(json.loads(body)["score"])) == (200, "close", 50_000)
+            assert connection.rest() == b""
 
     def test_of_several_in_flight_only_the_last_says_close(self, models, watched):
         _, gate = watched

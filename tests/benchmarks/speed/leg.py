@@ -69,7 +69,8 @@ class Loaded:
 
 def _name(server: Server, query: Query, connections: int) -> str:
     rows = f"{query.rows} row{'s' * (query.rows > 1)}"
-    return f"{server.name}, {query.path}, {rows} as {query.content_type}, {connections} connections"
+    answer = ", answers raw" if query.raw_answer else ""
+    return f"{server.name}, {query.path}, {rows} as {query.content_type}{answer}, {connections} connections"
 
 
 class Counted:

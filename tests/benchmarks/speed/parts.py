@@ -68,9 +68,14 @@ def bulk(bench: Bench) -> list[Figure]:
             few = bench.load(ours, make_query(model, 64, count=8), BULK_CONNECTIONS)
             name = f"64 JSON rows, d = {model.width}"
             pairs.append(Pair(name, "of onnxruntime", "onnxruntime", some, few, rows=64))
-            for kind, encoding in (("float32", {"encode": raw_rows, "content_type": RAW}), ("JSON", {})):
+            raw_body = {"encode": raw_rows, "content_type": RAW}
+            for kind, encoding in (
+                ("float32", {**raw_body, "raw_answer": True}),
+                ("float32 (answered in JSON)", raw_body),
+                ("JSON", {}),
+            ):
                 loaded = bench.load(ours, make_query(model, 1024, count=4, **encoding), BULK_CONNECTIONS)
-                target = targets[model.width, kind]
+                target = targets.get((model.width, kind))
                 name = f"1024 {kind} rows, d = {model.width}"
                 pairs.append(Pair(name, "of onnxruntime", "onnxruntime", many, loaded, target, rows=1024))
         return bench.compare("bulk", pairs, also=limits)

@@ -23,6 +23,7 @@ class Query(NamedTuple):
     bodies: tuple[bytes, ...]
     expected: tuple[NDArray[np.floating], ...]  # scores [N] of each body
     before: str = '"score":'  # what stands before the scores in an answer
+    raw_answer: bool = False  # asked for: float32 [N, 2], of which the first is the score
 
     @property
     def rows(self) -> int:
@@ -33,11 +34,13 @@ class Query(NamedTuple):
         """The bytes of a whole HTTP request."""
         body = self.bodies[index]
         head = f"POST {self.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {self.content_type}\r\n"
+        if self.raw_answer:
+            head += f"Accept: {RAW}\r\n"
         return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
     def is_right(self, index: int, answer: bytes) -> bool:
         """Whether the answer's scores are the expected ones."""
-        found_N = scores_in(answer, self.before, self.rows)
+        found_N = raw_scores(answer, self.rows) if self.raw_answer else scores_in(answer, self.before, self.rows)
         return found_N is not None and np.allclose(found_N, self.expected[index], rtol=TOLERANCE, atol=1e-6)
 
 
@@ -46,6 +49,13 @@ def scores_in(answer: bytes, before: str, count: int) -> NDArray[np.float64] | N
     _, found, rest = answer.partition(before.encode())
     numbers = [match[0] for match, _ in zip(NUMBER.finditer(rest), range(count), strict=False)]
     return np.array(numbers, dtype=np.float64) if found and len(numbers) == count else None
+
+
+def raw_scores(answer: bytes, count: int) -> NDArray[np.float32] | None:
+    """The scores of a whole raw HTTP answer; None where it has not so many rows."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    right = f"content-type: {RAW}".encode() in head.lower() and len(body) == 8 * count
+    return np.frombuffer(body, "<f4")[::2] if right else None
 
 
 def answer_bytes(answer: bytes | bytearray) -> int:
@@ -85,6 +95,7 @@ def make_query(
     content_type: str = JSON,
     path: str | None = None,
     before: str = '"score":',
+    raw_answer: bool = False,
 ) -> Query:
     """`count` different requests of so many rows each."""
     parts = [make_rows(rows, model.width, seed=100 + index) for index in range(count)]
@@ -94,4 +105,5 @@ def make_query(
         tuple(encode(rows_ND) for rows_ND in parts),
         tuple(reference(model, rows_ND) for rows_ND in parts),
         before,
+        raw_answer,
     )

@@ -7,7 +7,7 @@ import zlib
 import pytest
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 
-from service.api.body import accepted_encoding, unpack
+from service.api.body import accepted_encoding, accepts_raw, unpack
 from service.errors import InvalidBody
 
 COMPRESS = {"gzip": gzip.compress, "deflate": zlib.compress}
@@ -62,3 +62,29 @@ class TestUnpack:
 )
 def test_the_encoding_is_the_one_liked_best(header, encoding):
     assert accepted_encoding(header) == encoding
+
+
+@pytest.mark.parametrize(
+    ("accept", "raw"),
+    [
+        ([], False),
+        (["*/*"], False),
+        (["application/*"], False),
+        (["application/json"], False),
+        (["text/html"], False),
+        (["application/octet-stream"], True),
+        (["Application/Octet-Stream ; q=0.1"], True),
+        (["application/octet-stream, */*"], True),
+        (["application/octet-stream;q=0.5, */*"], False),
+        (["application/octet-stream;q=0.5, */*;q=0.1"], True),
+        (["application/octet-stream;q=0.5, application/json;q=0.2, */*"], True),
+        (["application/json, application/octet-stream"], True),
+        (["application/octet-stream;q=0"], False),
+        (["application/octet-stream;q=x"], False),
+        (["application/json;q=0.5", "application/octet-stream"], True),
+        ([","], False),
+    ],
+)
+def test_raw_numbers_are_for_who_names_them_and_does_not_like_json_better(accept, raw):
+    headers = [(b"host", b"application/octet-stream"), *((b"accept", value.encode()) for value in accept)]
+    assert accepts_raw(headers) is raw

@@ -65,6 +65,20 @@ class TestDocument:
         number = rows["items"]["anyOf"][0]["items"]["anyOf"][0]
         assert (number["type"], number["maximum"]) == ("number", pytest.approx(3.4028235e38))
 
+    def test_scoring_states_its_answer_in_both_forms_and_its_headers(self, document):
+        for path in ROWS_ROUTES:
+            responses = document["paths"][path]["post"]["responses"]
+            if path.endswith("/score"):
+                assert set(responses["200"]["content"]) == {"application/json", "application/octet-stream"}
+                kinds = {header: told["schema"]["type"] for header, told in responses["200"]["headers"].items()}
+                assert kinds == {
+                    "hourglass-model": "string", "hourglass-version": "string", "hourglass-alpha": "number",
+                    "hourglass-delta": "number", "hourglass-certified": "boolean", "hourglass-threshold": "number",
+                }  # fmt: skip
+            else:
+                assert "406" in responses
+                assert set(responses["200"]["content"]) == {"application/json"}
+
     def test_the_threshold_change_states_its_limits(self, document):
         content = document["paths"]["/v1/models/{name}"]["patch"]["requestBody"]["content"]
         assert content["application/json"]["schema"] == {"$ref": "#/components/schemas/ThresholdChange"}

@@ -122,10 +122,10 @@ def test_head_is_a_405_without_a_body(client):
 
 
 def test_a_defect_of_the_service_is_a_500_without_a_traceback_and_logged_with_one(models, monkeypatch, caplog):
-    def broken(*_: object) -> bytes:
+    def broken(*_: object, **__: object) -> bytes:
         raise ZeroDivisionError("secret detail")
 
-    monkeypatch.setattr("service.wire.encode_each", broken)
+    monkeypatch.setattr("service.encoding.encode_one", broken)
     with serving(models) as client, caplog.at_level(logging.ERROR):
         answer = client.post(SCORE, json={"rows": [[1, 2, 3, 4]]})
         rejected = client.get("/metrics").text

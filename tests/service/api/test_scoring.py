@@ -155,3 +155,51 @@ def test_nothing_but_finite_json_ever_leaves(client):
             json.loads(answer.text, parse_constant=refuse)
             if what == "score" and answer.status_code == 200:
                 assert None not in answer.json()["score"] + answer.json()["ratio"] + answer.json()["p_value"]
+
+
+RAW = "application/octet-stream"
+
+
+@pytest.mark.parametrize("name", ["plain", "mixed"])
+@pytest.mark.parametrize("body", ["json", "raw"])
+def test_an_answer_as_mere_numbers_says_all_that_json_says(client, name, body):
+    rows = as_json_rows(FEATURES[name], ROWS[name])
+    raw = {"content": ROWS[name].astype("<f4").tobytes()}
+    kind = {"content-type": RAW} if body == "raw" else {}
+    answer = client.post(
+        f"/v1/models/{name}/score",
+        headers={"accept": RAW, **kind},
+        **(raw if body == "raw" else {"json": {"rows": rows}}),
+    )
+    assert (answer.status_code, answer.headers["content-type"]) == (200, RAW)
+    expected = post(client, name, "score", rows)
+    scores_N2 = np.frombuffer(answer.content, "<f4").reshape(-1, 2)
+    np.testing.assert_array_equal(scores_N2, np.array([expected["score"], expected["p_value"]], np.float32).T)
+    assert (scores_N2[:, 0] > float(answer.headers["hourglass-threshold"])).tolist() == expected["is_anomaly"]
+    fields = {"model", "version", "alpha", "delta", "certified", "threshold"}
+    told = {field: answer.headers[f"hourglass-{field}"] for field in fields}
+    assert told == {
+        field: value if isinstance(value := expected[field], str) else json.dumps(value) for field in fields
+    }
+
+
+def test_a_problem_is_json_whatever_was_to_come(client):
+    problem = client.post("/v1/models/plain/score", headers={"accept": RAW}, json={"rows": [[1, 2, 3]]})
+    assert (problem.status_code, problem.headers["content-type"]) == (422, "application/problem+json")
+
+
+@pytest.mark.parametrize("what", ["explain", "reconstruct", "encode", "decode", "sample"])
+def test_the_other_routes_refuse_who_takes_mere_numbers_alone(client, what):
+    for accept, status in ((RAW, 406), (f"{RAW}, application/json;q=0", 406), (f"{RAW}, */*;q=0.1", 200), ("*/*", 200)):
+        body = {"codes": [[1, 2]]} if what == "decode" else {} if what == "sample" else {"rows": ROWS["plain"].tolist()}
+        answer = client.post(f"/v1/models/plain/{what}", headers={"accept": accept}, json=body)
+        if what == "sample" and status == 200:
+            status = 409  # of this model
+        assert answer.status_code == status
+        if status == 406:
+            problem = answer.json()
+            assert (answer.headers["content-type"], problem["type"]) == (
+                "application/problem+json",
+                "/docs#not-acceptable",
+            )
+            assert problem["detail"].startswith(f"/v1/models/plain/{what} answers in application/json alone")

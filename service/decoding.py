@@ -1,4 +1,4 @@
-"""Request bytes -> float32 rows; results -> bytes. Pure functions: what they need of a model comes in as its Schema.
+"""Request bytes -> float32 rows. Pure functions: what they need of a model comes in as its Schema.
 
 Shapes: N rows, D features, K latent dimensions. A row is an array in feature order or an object by feature name; null is missing.
 """
@@ -7,23 +7,19 @@ import json
 import math
 import re
 import struct
-from array import array
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
-import orjson
 import simdjson
 from numpy.typing import NDArray
 
 from service.artifact import UNSEEN, Feature
-from service.calibration import Threshold
 from service.cells import A_NUMBER, OVERFLOW, NoNumber, bad_number, misfit, parse_float, require_cells, shown
-from service.detector import Explanation, Scores, has_gap
+from service.detector import has_gap
 from service.errors import InvalidBody, InvalidJSON, InvalidRow, TooManyRows, UnsupportedMediaType
-from service.registry import Served
 from service.schema import Schema
 
 Float32 = NDArray[np.float32]
@@ -32,12 +28,9 @@ Cells = bytes | Float32  # float32, little-endian, row after row
 Request = TypeVar("Request", bound=msgspec.Struct)
 
 JSON = "application/json"
-RAW = "application/octet-stream"  # little-endian float32, row after row; NaN is missing, a category its code, -1 an unseen one
-
-_LARGEST = float(np.finfo(np.float32).max)
-_SMALLEST = float(np.finfo(np.float32).tiny)
-
-_FEW_ROWS = 16
+# Little-endian float32, row after row. Of a request its features: NaN is missing, a category its code, -1 an unseen one. Of an answer
+# to a score request [N, 2], a row's score and its p-value.
+RAW = "application/octet-stream"
 _FEW_BYTES = 1024  # of JSON: up to here msgspec is faster than simdjson
 _FEW_ARRAYS = 2**17  # of JSON: whatever they are, they are parsed in 0.1 s
 _PART_BYTES = 2**16  # of JSON, parsed at once: it fits a core's cache, and holds the interpreter's lock for 0.1 ms
@@ -45,7 +38,7 @@ _PART_BYTES = 2**16  # of JSON, parsed at once: it fits a core's cache, and hold
 
 def decode_rows(body: Body, content_type: str, schema: Schema, *, max_rows: int) -> Float32:
     """Body -> rows [N, D]; an error that names row and feature otherwise. The fast way first, the exact one to say what is wrong."""
-    cells = decode_cells(body, content_type, schema, max_rows=max_rows)
+    cells, _ = decode_cells(body, content_type, schema, max_rows=max_rows)
     return as_rows(cells, schema.width) if isinstance(cells, bytes) else cells
 
 
@@ -54,24 +47,27 @@ def as_rows(cells: Body | Float32, width: int) -> Float32:
     return np.frombuffer(cells, _LITTLE_FLOAT).reshape(-1, width)
 
 
-def decode_cells(body: Body, content_type: str, schema: Schema, *, max_rows: int) -> Cells:
-    """decode_rows, whose rows are mere bytes where that is the cheapest to have: a small body of numbers."""
+def decode_cells(body: Body, content_type: str, schema: Schema, *, max_rows: int) -> tuple[Cells, bool]:
+    """decode_rows, whose rows are mere bytes where that is the cheapest to have, and whether any value is missing."""
     media_type = content_type if content_type in (JSON, RAW) else media_type_of(content_type)
     if media_type == JSON:
         if schema.all_numeric:
-            if len(body) <= _FEW_BYTES and (cells := _decode_few(body, schema.width, max_rows)) is not None:
-                return cells
+            decode = _decode_few if len(body) <= _FEW_BYTES else _decode_some if len(body) <= _PART_BYTES else None
+            if decode and (cells := decode(body, schema.width, max_rows)) is not None:
+                return cells, False
             rows_ND = _decode_numbers(body, schema.width, max_rows)
         else:
             rows_ND = None
         if rows_ND is None:
             rows_ND = _decode_objects(body, schema, max_rows)
     elif media_type == RAW:
-        rows_ND = _decode_raw(body, schema, max_rows)
+        rows_ND = _raw_rows(body, schema, max_rows)
+        if schema.all_numeric and math.isfinite(np.vdot(rows_ND, rows_ND)):  # finite itself only if every number is
+            return rows_ND, False
+        _require_raw(rows_ND, schema)
     else:
         raise UnsupportedMediaType(f"expected a body of type {JSON} or {RAW}, got {_shown_type(media_type)}")
-    _require_observed(rows_ND, schema)
-    return rows_ND
+    return rows_ND, _has_gap(rows_ND, schema)
 
 
 def decode_codes(body: bytes, content_type: str, width: int, *, max_rows: int) -> Float32:
@@ -131,94 +127,6 @@ def sent_categories(body: bytes, content_type: str, schema: Schema, rows_ND: Flo
     return {(n, d): rows[n][d] if isinstance(rows[n], list) else rows[n][names[d]] for n, d in unseen.tolist()}
 
 
-def encode_each(served: Served, scores: Scores, spans: Sequence[tuple[int, int]]) -> list[bytes | InvalidRow]:
-    """The answers to score requests that were scored together, by their first row and the one after their last.
-
-    InvalidRow in place of the answer where a score is not finite.
-    """
-    if not spans:
-        return []
-    threshold, count = served.threshold, len(scores.score)
-    head = _score_head(
-        served.name, served.detector.version, threshold.alpha, threshold.delta, threshold.certified, threshold.score
-    )
-    if count <= _FEW_ROWS:
-        cells = _cells_of_few(scores, threshold)
-        if b"null" in cells[0]:
-            return [_encode_part(served, scores, start, end) for start, end in spans]
-    else:
-        if len(spans) > 1 and count > _FEW_ROWS * len(spans):  # large ones: to cut up their text would take longer
-            return [_encode_part(served, scores, start, end) for start, end in spans]
-        columns = _columns_of_many(scores, threshold)
-        if b"n" in columns[0]:  # a null among the scores: none can be had for a row so far out
-            return [_encode_part(served, scores, start, end) for start, end in spans]
-        if spans[0] == (0, count):
-            return [_SCORES % (head, *columns)]
-        cells = [column.split(b",") for column in columns]
-    if len(spans) == count:  # one row each
-        return [_SCORES % (head, *row) for row in zip(*cells, strict=True)]
-    return [_SCORES % (head, *[b",".join(column[start:end]) for column in cells]) for start, end in spans]
-
-
-def encode_explanations(
-    served: Served, rows_ND: Float32, explanation: Explanation, sent: dict[tuple[int, int], str], *, top: int
-) -> bytes:
-    """The answer to an explain request: the scores, and per row its `top` largest contributions."""
-    score_N, p_value_N, contributions_ND, expected_ND = explanation
-    fields = _score_fields(served, Scores(score_N, p_value_N))
-    require_finite(served, contributions_ND, expected_ND)
-    order_ND = np.argsort(-contributions_ND, axis=1, kind="stable")[:, :top]
-    shares_ND = contributions_ND / np.maximum(score_N, np.float32(_SMALLEST))[:, None]
-    fields["explanations"] = [
-        [
-            {
-                "feature": (feature := served.schema.features[d]).name,
-                "contribution": contributions_ND[n, d],
-                "share": shares_ND[n, d],
-                "actual": sent[n, d] if (n, d) in sent else _actual(rows_ND[n, d], feature),
-                "expected": expected_ND[n, d] if feature.kind == "boolean" else _value(expected_ND[n, d], feature),
-                **({"unit": feature.unit} if feature.unit else {}),
-            }
-            for d in columns
-        ]
-        for n, columns in enumerate(order_ND.tolist())
-    ]
-    return _encode(fields)
-
-
-def encode_rows(served: Served, rows_ND: Float32, *, filled_from: Float32 | None = None) -> bytes:
-    """Reconstructed rows, and by row the names of the features that `filled_from` lacks."""
-    require_finite(served, rows_ND)
-    features = served.schema.features
-    fields = _head(served)
-    if served.schema.all_numeric:
-        fields["rows"] = rows_ND
-    else:
-        fields["rows"] = [
-            [_value(value, feature) for value, feature in zip(row, features, strict=True)] for row in rows_ND
-        ]
-    if filled_from is not None:
-        fields["filled"] = [
-            [features[d].name for d in np.flatnonzero(missing_D)] for missing_D in np.isnan(filled_from)
-        ]
-    return _encode(fields)
-
-
-def encode_codes(served: Served, codes_NK: Float32) -> bytes:
-    """The answer to an encode request."""
-    require_finite(served, codes_NK)
-    return _encode({**_head(served), "codes": codes_NK})
-
-
-def require_finite(served: Served, *answers: Float32, what: str = "score") -> None:
-    """Refuse rows so far out that the model's float32 arithmetic overflows: neither NaN nor infinity is an answer."""
-    for answer in answers:
-        if not np.isfinite(answer).all():
-            row = int(np.argwhere(~np.isfinite(answer))[0, 0])
-            message = f"row {row} is so far from what {served.name} knows that its {what} is beyond float32"
-            raise InvalidRow(message, row=row, expected=f"values whose {what} fits float32")
-
-
 _LITTLE_FLOAT = np.dtype("<f4")
 _WHITE = rb"[ \t\r\n]*"
 _OPENING = re.compile(_WHITE + rb"\{" + _WHITE + rb'"rows"' + _WHITE + rb":" + _WHITE + rb"\[")
@@ -250,6 +158,22 @@ def _decode_few(body: Body, width: int, max_rows: int) -> bytes | None:
     return None
 
 
+def _decode_some(body: Body, width: int, max_rows: int) -> bytes | None:
+    """The same by simdjson, which would flatten rows of any shape."""
+    try:
+        sent: Any = simdjson.Parser().parse(body)
+        rows: Any = sent["rows"]
+        alone, array, count = len(sent) == 1, isinstance(rows, simdjson.Array), len(rows)
+        if not (alone and array and 1 <= count <= max_rows and _has_brackets(body, count + 1)):
+            return None
+        if len(rows[0]) != width if count == 1 else {*map(len, rows)} != {width}:
+            return None
+        with np.errstate(over="raise"):  # a finite number beyond float32
+            return np.frombuffer(rows.as_buffer(of_type="d")).astype(_LITTLE_FLOAT).tobytes()
+    except (ValueError, TypeError, KeyError, RuntimeError, FloatingPointError):
+        return None
+
+
 def _decode_numbers(body: Body, width: int, max_rows: int) -> Float32 | None:
     """Rows of an all-numeric model, sent as arrays; None when they are not that, or anything is wrong with them.
 
@@ -259,10 +183,10 @@ def _decode_numbers(body: Body, width: int, max_rows: int) -> Float32 | None:
     if opening is None or closing is None:
         return None
     at, stop = opening.end(), closing.start()
-    parser, parts, count = simdjson.Parser(), [], 0
+    parser, parts, count, view = simdjson.Parser(), [], 0, memoryview(body)
     while at < stop:
         end = body.find(b"]", at + _PART_BYTES, stop) + 1 or stop
-        part_ND = _parse_rows(parser, b"".join((b"[", body[at:end], b"]")), width)
+        part_ND = _parse_rows(parser, b"".join((b"[", view[at:end], b"]")), width)
         if part_ND is None or (count := count + len(part_ND)) > max_rows:
             return None
         parts.append(part_ND)
@@ -290,12 +214,15 @@ def _parse_rows(parser: simdjson.Parser, text: bytes, width: int) -> Float32 | N
     return part_ND
 
 
-def _has_brackets(text: bytes, count: int) -> bool:
-    """Whether it has so many opening brackets; of two, which one long row has, searching is faster than counting."""
+def _has_brackets(text: Body, count: int) -> bool:
+    """Whether it has so many opening brackets; of two, which one long row has, searching is faster than counting.
+
+    bytes.count takes four times as long as numpy.
+    """
     if count == 2:
         second = text.find(b"[", text.find(b"[") + 1)
         return second > 0 and text.find(b"[", second + 1) < 0
-    return text.count(b"[") == count
+    return bool(np.count_nonzero(np.frombuffer(text, np.uint8) == ord("[")) == count)
 
 
 def _parse_rows_with_gaps(text: bytes, width: int) -> Float32 | None:
@@ -328,7 +255,7 @@ def _decode_objects(body: Body, schema: Schema, max_rows: int) -> Float32:
     return rows_ND
 
 
-def _decode_raw(body: Body, schema: Schema, max_rows: int) -> Float32:
+def _raw_rows(body: Body, schema: Schema, max_rows: int) -> Float32:
     if not body:
         raise InvalidBody("the body is empty, expected rows of float32")
     row_bytes = 4 * schema.width
@@ -338,9 +265,10 @@ def _decode_raw(body: Body, schema: Schema, max_rows: int) -> Float32:
         raise InvalidRow(message, expected=expected, got=f"{len(body)} bytes", reason="width")
     if len(body) // row_bytes > max_rows:
         raise _too_many(len(body) // row_bytes, max_rows)
-    rows_ND = as_rows(body, schema.width)
-    if schema.all_numeric and math.isfinite(np.vdot(rows_ND, rows_ND)):  # finite itself only if every number is
-        return rows_ND
+    return as_rows(body, schema.width)
+
+
+def _require_raw(rows_ND: Float32, schema: Schema) -> None:
     require_cells(rows_ND, np.isinf(rows_ND), schema, A_NUMBER)
     for column, feature in enumerate(schema.features):
         if feature.kind == "numeric":
@@ -351,7 +279,6 @@ def _decode_raw(body: Body, schema: Schema, max_rows: int) -> Float32:
         values_N = rows_ND[:, column]
         wrong_ND[:, column] = (values_N < first) | (values_N > last) | (values_N % 1 != 0) & ~np.isnan(values_N)
         require_cells(rows_ND, wrong_ND, schema, f"a whole number from {first:g} to {last}")
-    return rows_ND
 
 
 def _parse(body: Body, field: str, names: Sequence[str]) -> object:
@@ -428,9 +355,10 @@ def _number(value: object, row: int, name: str) -> float:
     return float(value)
 
 
-def _require_observed(rows_ND: Float32, schema: Schema) -> None:
+def _has_gap(rows_ND: Float32, schema: Schema) -> bool:
+    """Whether any value is missing; InvalidRow where so many of a row are that it has no score."""
     if not has_gap(rows_ND):
-        return
+        return False
     missing_ND = np.isnan(rows_ND)
     observed_N = schema.width - missing_ND.sum(axis=1)
     if observed_N.min() < schema.min_observed:
@@ -440,101 +368,7 @@ def _require_observed(rows_ND: Float32, schema: Schema) -> None:
         raise InvalidRow(
             f"row {row}: expected {expected}, got {got}", row=row, expected=expected, got=got, reason="missing"
         )
-
-
-_SCORES = b'%b,"score":[%b],"ratio":[%b],"p_value":[%b],"is_anomaly":[%b]}'
-
-
-@lru_cache(maxsize=256)
-def _score_head(name: str, version: str, alpha: float, delta: float, certified: bool, score: float) -> bytes:
-    """The answer's beginning, the same for every request that one model answers. Its key is what it is made of, not the model,
-    which would be kept in memory by it."""
-    return _encode(_score_head_fields(name, version, alpha, delta, certified, score))[:-1]
-
-
-def _score_head_fields(
-    name: str, version: str, alpha: float, delta: float, certified: bool, score: float
-) -> dict[str, object]:
-    return {
-        "model": name,
-        "version": version,
-        "alpha": alpha,
-        "delta": delta,
-        "certified": certified,
-        "threshold": score,
-    }
-
-
-def _cells_of_few(scores: Scores, threshold: Threshold) -> list[list[bytes]]:
-    """The text of every number, by column. For so few a call of numpy's costs more than to do without."""
-    limit = max(threshold.score, _SMALLEST)
-    score_N, p_value_N = scores.score.tolist(), scores.p_value.tolist()
-    count = len(score_N)
-    numbers = array("f", score_N)
-    numbers.extend([min(score / limit, _LARGEST) for score in score_N])
-    numbers.extend(p_value_N)
-    texts = orjson.dumps(np.frombuffer(numbers, np.float32), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
-    is_anomaly_N = [b"true" if score > threshold.score else b"false" for score in score_N]
-    return [texts[:count], texts[count : 2 * count], texts[2 * count :], is_anomaly_N]
-
-
-def _columns_of_many(scores: Scores, threshold: Threshold) -> list[bytes]:
-    """The same as _cells_of_few, each column as one text with commas between."""
-    columns = scores.score, _ratio(scores.score, threshold), scores.p_value, scores.score > threshold.score
-    return [orjson.dumps(values_N, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1] for values_N in columns]
-
-
-def _ratio(score_N: Float32, threshold: Threshold) -> Float32:
-    """Each score over the threshold, at most the largest float32; of two float32 the quotient loses nothing on the way by float64."""
-    ratio_N = np.minimum(score_N / np.float64(max(threshold.score, _SMALLEST)), _LARGEST)
-    return ratio_N.astype(np.float32)
-
-
-def _encode_part(served: Served, scores: Scores, start: int, end: int) -> bytes | InvalidRow:
-    part = Scores(scores.score[start:end], scores.p_value[start:end])
-    try:
-        require_finite(served, part.score)
-    except InvalidRow as error:
-        return error
-    return encode_each(served, part, [(0, end - start)])[0]
-
-
-def _score_fields(served: Served, scores: Scores) -> dict[str, object]:
-    require_finite(served, scores.score)
-    threshold = served.threshold
-    return {
-        **_score_head_fields(
-            served.name, served.detector.version, threshold.alpha, threshold.delta, threshold.certified, threshold.score
-        ),
-        "score": scores.score,
-        "ratio": _ratio(scores.score, threshold),
-        "p_value": scores.p_value,
-        "is_anomaly": scores.score > threshold.score,
-    }
-
-
-def _head(served: Served) -> dict[str, object]:
-    return {"model": served.name, "version": served.detector.version}
-
-
-def _actual(value: np.float32, feature: Feature) -> object:
-    if np.isnan(value):
-        return None
-    if feature.kind == "categorical" and value == UNSEEN:
-        return int(UNSEEN)  # of a raw body, which holds no string
-    return _value(value, feature)
-
-
-def _value(value: np.float32, feature: Feature) -> object:
-    if feature.kind == "boolean":
-        return bool(value >= 0.5)
-    if feature.kind == "categorical":
-        return feature.categories[int(value)] if feature.categories else None
-    return value
-
-
-def _encode(fields: dict[str, object]) -> bytes:
-    return orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
+    return True
 
 
 def _wrong_width(row: int, sent: object, width: int, what: str) -> InvalidRow:

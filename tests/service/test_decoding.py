@@ -1,18 +1,15 @@
-"""Request bytes -> rows, and results -> bytes."""
+"""Request bytes -> rows."""
 
 import json
-import math
 from unittest import mock
 
 import numpy as np
-import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service import wire
-from service.calibration import Threshold
-from service.detector import Detector, Scores
+from service import decoding
+from service.detector import Detector
 from service.errors import (
     HourglassError,
     InvalidBody,
@@ -24,9 +21,9 @@ from service.errors import (
 )
 from service.registry import Served
 from service.schema import Schema
-from tests.artifacts import MIXED, NUMERIC, make_artifact, sample_rows
+from tests.artifacts import MIXED, NUMERIC, make_artifact
 
-JSON, RAW = wire.JSON, wire.RAW
+JSON, RAW = decoding.JSON, decoding.RAW
 
 
 def served(features, **options) -> Served:
@@ -40,7 +37,7 @@ PLAIN, MIX = PLAIN_MODEL.schema, MIXED_MODEL.schema
 
 def decode(body, schema=PLAIN, content_type=JSON, max_rows=10):
     body = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return wire.decode_rows(body, content_type, schema, max_rows=max_rows)
+    return decoding.decode_rows(body, content_type, schema, max_rows=max_rows)
 
 
 class TestRowsAsJson:
@@ -62,6 +59,29 @@ class TestRowsAsJson:
         np.testing.assert_array_equal(
             decode({"rows": rows}, MIX), [[1.5, 1, 2, 0], [1, 0, 0, 0], [1, 1, -1, 0], [1, np.nan, np.nan, 0]]
         )
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b'{"rows":[[1,2.5,-3,4]]}', b'{"rows":[[1,2,3,4],[0,-0.0,1e-45,3.4e38]]}', b'{"ro\\u0077s":[[1,2,3,4]]}',
+            b'{"rows":[[1,2,3,18446744073709551615]]}', b'{"rows":[[1,2,3,123456789012345678901234567890]]}',
+            b'{"rows":[[1,2,3,null]]}', b'{"rows":[[1,2,3,4]],"rows":[[5,6,7,8]]}', b'{"rows":[{"a":1,"b":2,"c":3,"d":4}]}',
+            b'{"rows":[[1,2,3,true]]}', b'{"rows":[[1,2,3,"4"]]}', b'{"rows":[[1,2,3,1e39]]}', b'{"rows":[[1,2,3,1e999]]}',
+            b'{"rows":[[1,2,3,[4]]]}', b'{"rows":[[1,2,[],[3,4]]]}', b'{"rows":[[[1,2,3,4]]]}', b'{"rows":[[1,2,3],[4]]}',
+            b'{"rows":[[1,2,3],[1,2,3,4,5]]}', b'{"rows":[{"a":1,"b":2,"c":3,"d":[4]}]}', b'{"rows":["[bcd"]}', b'{"rows":"[[["}',
+            b'{"rows":{"a":[1,2,3,4]}}', b'{"rows":[]}', b'{"rows":[[1,2,3,4]],"[":1}', b'{"rows":[[1,2,3,4]],"x":1}', b"[[1,2,3,4]]",
+            b'{}', b'3', b'"[["', b'{"rows":[[1,2,3,4]]}x', b'{"rows":[[1,2,3,4]}', b'{"rows":[[1,2,3,\xff]]}', b'{"rows":null}',
+        ],
+    )  # fmt: skip
+    def test_a_body_is_read_alike_by_each_of_the_ways_there_are_for_its_size(self, body):
+        """White space before it makes it large enough for the others."""
+        found = []
+        for size in (0, 2000, 70_000):
+            try:
+                found.append(decode(b" " * size + body).tolist())
+            except (InvalidBody, InvalidRow) as error:
+                found.append((type(error), str(error).partition(" (byte")[0]))
+        assert str(found[1:]) == str([found[0]] * 2)
 
     def test_the_content_type_may_carry_a_charset_and_any_case(self):
         assert decode({"rows": [[1, 2, 3, 4]]}, content_type="Application/JSON; charset=utf-8").shape == (1, 4)
@@ -124,8 +144,8 @@ class TestRowsAsJson:
     )
     def test_millions_of_arrays_are_refused_before_they_are_parsed(self, body):
         for refuse in (
-            wire.decode_rows,
-            lambda body, kind, schema, max_rows: wire.decode_codes(body, kind, 4, max_rows=max_rows),
+            decoding.decode_rows,
+            lambda body, kind, schema, max_rows: decoding.decode_codes(body, kind, 4, max_rows=max_rows),
         ):
             with pytest.raises(
                 TooManyRows, match=r"expected at most 10 rows in one request, got 20000\d arrays and objects"
@@ -256,12 +276,12 @@ def test_another_content_type_is_refused_by_name(content_type):
     with pytest.raises(UnsupportedMediaType, match=content_type or "none"):
         decode({"rows": [[1, 2, 3, 4]]}, content_type=content_type)
     with pytest.raises(UnsupportedMediaType, match=content_type or "none"):
-        wire.decode_codes(b'{"codes": [[1, 2]]}', content_type, 2, max_rows=1)
+        decoding.decode_codes(b'{"codes": [[1, 2]]}', content_type, 2, max_rows=1)
 
 
 class TestCodes:
     def test_codes_are_rows_of_numbers(self):
-        np.testing.assert_array_equal(wire.decode_codes(b'{"codes": [[1, 2.5]]}', JSON, 2, max_rows=1), [[1, 2.5]])
+        np.testing.assert_array_equal(decoding.decode_codes(b'{"codes": [[1, 2.5]]}', JSON, 2, max_rows=1), [[1, 2.5]])
 
     @pytest.mark.parametrize(
         ("body", "message"),
@@ -275,7 +295,7 @@ class TestCodes:
     )
     def test_what_is_no_code_is_refused(self, body, message):
         with pytest.raises(HourglassError, match=message):
-            wire.decode_codes(body, JSON, 2, max_rows=1)
+            decoding.decode_codes(body, JSON, 2, max_rows=1)
 
 
 CELLS = (
@@ -345,11 +365,11 @@ def test_what_is_parsed_fast_in_parts_is_what_is_parsed_exactly_and_at_once(data
     place = data.draw(st.integers(0, len(body)))
     for each in (body, body[:place] + data.draw(st.sampled_from(["", ",", "]", "[", "x", "}"])) + body[place + 1 :]):
         for part_bytes in (1, 30, 2**16):
-            with mock.patch.object(wire, "_PART_BYTES", part_bytes):
-                fast = wire._decode_numbers(each.encode(), 4, 10)
-            few = wire._decode_few(each.encode(), 4, 10)
+            with mock.patch.object(decoding, "_PART_BYTES", part_bytes):
+                fast = decoding._decode_numbers(each.encode(), 4, 10)
+            few = decoding._decode_few(each.encode(), 4, 10)
             try:
-                exact = wire._decode_objects(each.encode(), PLAIN, 10)
+                exact = decoding._decode_objects(each.encode(), PLAIN, 10)
             except HourglassError:
                 assert fast is None
                 assert few is None
@@ -357,7 +377,7 @@ def test_what_is_parsed_fast_in_parts_is_what_is_parsed_exactly_and_at_once(data
             if fast is not None:
                 np.testing.assert_array_equal(fast, exact)
             if few is not None:
-                np.testing.assert_array_equal(wire.as_rows(few, 4), exact)
+                np.testing.assert_array_equal(decoding.as_rows(few, 4), exact)
 
 
 def test_rows_of_numbers_are_parsed_fast_with_and_without_gaps_and_white_space():
@@ -365,8 +385,8 @@ def test_rows_of_numbers_are_parsed_fast_with_and_without_gaps_and_white_space()
         for gap in ([], [None]):
             rows = [[1.5, 2, -3e5, 4]] * 50 + [[*gap, 2, 3, 4]] * len(gap)
             body = json.dumps({"rows": rows}, indent=indent).encode()
-            with mock.patch.object(wire, "_PART_BYTES", 100):
-                np.testing.assert_array_equal(wire._decode_numbers(body, 4, 100), np.array(rows, np.float32))
+            with mock.patch.object(decoding, "_PART_BYTES", 100):
+                np.testing.assert_array_equal(decoding._decode_numbers(body, 4, 100), np.array(rows, np.float32))
 
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False) | st.none()
@@ -378,133 +398,3 @@ def test_rows_survive_the_way_through_json_and_bytes_bit_by_bit(rows):
     rows_ND = np.array(rows, np.float32)
     for body, content_type in ((json.dumps({"rows": rows}).encode(), JSON), (rows_ND.tobytes(), RAW)):
         np.testing.assert_array_equal(decode(body, content_type=content_type), rows_ND)
-
-
-def encode_scores(served: Served, scores: Scores) -> bytes:
-    (answer,) = wire.encode_each(served, scores, [(0, len(scores.score))])
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
-
-
-class TestAnswers:
-    def test_scores_survive_the_way_through_json_bit_by_bit(self):
-        rows_ND = sample_rows(NUMERIC, 50, seed=9) * 3
-        scores = PLAIN_MODEL.detector.score(rows_ND)
-        answer = orjson.loads(encode_scores(PLAIN_MODEL, scores))
-        threshold = PLAIN_MODEL.threshold
-        np.testing.assert_array_equal(np.array(answer["score"], np.float32), scores.score)
-        np.testing.assert_array_equal(np.array(answer["p_value"], np.float32), scores.p_value)
-        np.testing.assert_allclose(answer["ratio"], scores.score / threshold.score, rtol=1e-6)
-        assert answer["is_anomaly"] == (scores.score > threshold.score).tolist()
-        assert any(answer["is_anomaly"])
-        assert not all(answer["is_anomaly"])
-        assert answer["version"] == PLAIN_MODEL.detector.version
-        given_back = {name: answer[name] for name in ("model", "alpha", "delta", "certified", "threshold")}
-        assert given_back == {
-            "model": "tiny", "alpha": 0.05, "delta": 0.05, "certified": True, "threshold": threshold.score
-        }  # fmt: skip
-
-    @pytest.mark.parametrize("far", [False, True])
-    @pytest.mark.parametrize("sizes", [[1] * 5, [1] * 40, [3, 1, 2], [40, 1, 30, 100], [16], [17]])
-    def test_answers_made_together_are_those_made_alone(self, sizes, far):
-        rows_ND = sample_rows(NUMERIC, sum(sizes), seed=9) * 3
-        if far:
-            rows_ND[-1] = 3e38
-        with np.errstate(all="ignore"):
-            scores = PLAIN_MODEL.detector.score(rows_ND)
-        ends = np.cumsum(sizes).tolist()
-        spans = list(zip([0, *ends[:-1]], ends, strict=True))
-        answers = wire.encode_each(PLAIN_MODEL, scores, spans)
-        assert [isinstance(answer, InvalidRow) for answer in answers] == [False] * (len(sizes) - 1) + [far]
-        for (start, end), answer in zip(spans, answers, strict=True):
-            alone = Scores(scores.score[start:end], scores.p_value[start:end])
-            if isinstance(answer, InvalidRow):
-                assert answer.row == sizes[-1] - 1
-            else:
-                assert answer == wire._encode(wire._score_fields(PLAIN_MODEL, alone))
-
-    def test_an_anomaly_is_exactly_what_has_a_p_value_of_at_most_the_expected_rate(self):
-        scores = PLAIN_MODEL.detector.score(sample_rows(NUMERIC, 2000, seed=9) * 2)
-        answer = orjson.loads(encode_scores(PLAIN_MODEL, scores))
-        limit = PLAIN_MODEL.threshold.expected_false_alarm_rate * (1 + 1e-6)
-        assert answer["is_anomaly"] == [p <= limit for p in answer["p_value"]]
-
-    def test_a_threshold_of_zero_gives_finite_ratios(self):
-        zero = Threshold(0.05, 0.05, True, 1, 0.0, 0.05)
-        model = Served("tiny", PLAIN_MODEL.detector, PLAIN, zero, 0.0)
-        scores = Scores(np.array([0, 1, 3e38], np.float32), np.array([1, 0.5, 0.1], np.float32))
-        answer = orjson.loads(encode_scores(model, scores))
-        assert answer["is_anomaly"] == [False, True, True]
-        assert answer["ratio"][0] == 0.0
-        assert all(math.isfinite(ratio) for ratio in answer["ratio"])
-
-    def test_a_row_too_far_out_for_float32_is_refused_rather_than_answered_with_nan(self):
-        rows_ND = np.array([[0, 0, 0, 0], [3e38, -3e38, 3e38, 0]], np.float32)
-        with np.errstate(all="ignore"):
-            scores, explanation = PLAIN_MODEL.detector.score(rows_ND), PLAIN_MODEL.detector.explain(rows_ND)
-        for answer in (
-            lambda: encode_scores(PLAIN_MODEL, scores),
-            lambda: wire.encode_explanations(PLAIN_MODEL, rows_ND, explanation, {}, top=3),
-        ):
-            with pytest.raises(InvalidRow, match=r"^row 1 is so far from what tiny knows") as caught:
-                answer()
-            assert caught.value.row == 1
-
-    def test_explanations_are_sorted_and_their_shares_are_of_the_score(self):
-        rows_ND = sample_rows(MIXED, 6, seed=4)
-        explanation = MIXED_MODEL.detector.explain(rows_ND)
-        answer = orjson.loads(wire.encode_explanations(MIXED_MODEL, rows_ND, explanation, {}, top=4))
-        for n, row in enumerate(answer["explanations"]):
-            contributions = [each["contribution"] for each in row]
-            assert contributions == sorted(contributions, reverse=True)
-            assert sum(contributions) == pytest.approx(answer["score"][n], rel=1e-5)
-            assert sum(each["share"] for each in row) == pytest.approx(1, rel=1e-5)
-            assert {each["feature"] for each in row} == {feature.name for feature in MIXED}
-
-    def test_explanations_speak_in_the_clients_values(self):
-        body = json.dumps(
-            {"rows": [[None, True, "mars", 2.5], {"load": 1, "open": 0, "site": "west", "heat": None}]}
-        ).encode()
-        rows_ND = decode(body, MIX)
-        sent = wire.sent_categories(body, JSON, MIX, rows_ND)
-        assert sent == {(0, 2): "mars"}
-        explanation = MIXED_MODEL.detector.explain(rows_ND)
-        answer = orjson.loads(wire.encode_explanations(MIXED_MODEL, rows_ND, explanation, sent, top=9))
-        first, second = ({each["feature"]: each for each in row} for row in answer["explanations"])
-        assert [first[name]["actual"] for name in ("load", "open", "site", "heat")] == [None, True, "mars", 2.5]
-        assert [second[name]["actual"] for name in ("load", "open", "site", "heat")] == [1.0, False, "west", None]
-        assert first["site"]["expected"] in ("north", "south", "west")
-        assert 0 < first["open"]["expected"] < 1
-        assert (first["load"]["unit"], first["heat"]["unit"]) == ("kW", "°C")
-        assert "unit" not in first["open"]
-
-    def test_an_unseen_category_of_a_raw_body_is_shown_as_the_code_that_came(self):
-        rows_ND = np.array([[0, 1, -1, 0]], np.float32)
-        assert wire.sent_categories(rows_ND.tobytes(), RAW, MIX, rows_ND) == {}
-        explanation = MIXED_MODEL.detector.explain(rows_ND)
-        answer = orjson.loads(wire.encode_explanations(MIXED_MODEL, rows_ND, explanation, {}, top=9))
-        assert {each["feature"]: each["actual"] for each in answer["explanations"][0]}["site"] == -1
-
-    def test_only_the_top_contributions_are_listed(self):
-        rows_ND = sample_rows(NUMERIC, 3)
-        answer = orjson.loads(
-            wire.encode_explanations(PLAIN_MODEL, rows_ND, PLAIN_MODEL.detector.explain(rows_ND), {}, top=1)
-        )
-        assert [len(row) for row in answer["explanations"]] == [1, 1, 1]
-
-    def test_reconstructed_rows_are_in_the_clients_values_and_say_what_was_filled(self):
-        rows_ND = sample_rows(MIXED, 2)
-        rows_ND[1, [0, 2]] = np.nan
-        expected_ND = MIXED_MODEL.detector.reconstruct(rows_ND)
-        answer = orjson.loads(wire.encode_rows(MIXED_MODEL, expected_ND, filled_from=rows_ND))
-        assert answer["filled"] == [[], ["load", "site"]]
-        for (load, is_open, site, heat), expected_D in zip(answer["rows"], expected_ND, strict=True):
-            assert [np.float32(load), np.float32(heat)] == [expected_D[0], expected_D[3]]
-            assert is_open is bool(expected_D[1] >= 0.5)
-            assert site == MIXED[2].categories[int(expected_D[2])]
-
-    def test_codes_are_written_as_they_are(self):
-        codes_NK = PLAIN_MODEL.detector.encode(sample_rows(NUMERIC, 3))
-        answer = orjson.loads(wire.encode_codes(PLAIN_MODEL, codes_NK))
-        np.testing.assert_array_equal(np.array(answer["codes"], np.float32), codes_NK)

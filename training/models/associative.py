@@ -57,8 +57,8 @@ class AssociativeConfig(
     min_noise: float = 0.02
     max_noise: float = 1.0
     mask_rate: float = 0.5  # half of the rows lose a share of cells that is uniform between 0 and this
-    components: int = 128  # Gaussians a view, averages of at least 4 rows each; 0: no mixture
-    joint_components: int = 128  # Gaussians of all views together, whitened; 0: no such mixture
+    components: int = 256  # Gaussians a view, averages of at least 4 rows each; 0: no mixture
+    joint_components: int = 256  # Gaussians of all views together, whitened; 0: no such mixture
     features: int = 128  # random features of the ridge regression; 0: none
     memory: int = 2048  # averages of 4 neighbouring rows; 0: no memory
     memory_rows: bool = False  # the memory keeps single training rows instead

@@ -59,12 +59,9 @@ def bulk(bench: Bench) -> list[Figure]:
     with running(bench.ours(models[0].folder)) as (ours,), ExitStack() as stack:
         pairs, limits = [], []
         for model in models:
-            raw, score = (
-                stack.enter_context(Raw(model, outputs, bench.cores.server, bench.work / "raw"))
-                for outputs in ((SCORE, P_VALUE), (SCORE,))
-            )
+            raw = stack.enter_context(Raw(model, (SCORE, P_VALUE), bench.cores.server, bench.work / "raw"))
             one, some, many = (RawLeg(raw, rows) for rows in (1, 64, 1024))
-            limits += [one, some, many, RawLeg(score, 1024)]
+            limits += [one, some, many]
             few = bench.load(ours, make_query(model, 64, count=8), BULK_CONNECTIONS)
             name = f"64 JSON rows, d = {model.width}"
             pairs.append(Pair(name, "of onnxruntime", "onnxruntime", some, few, rows=64))

@@ -87,7 +87,8 @@ class _Buckets:
 
     def __init__(self, ends: Float32) -> None:
         bits = ends.view(np.int32)
-        self._shift = max(0, int(bits[-1] - bits[0]).bit_length() - _BUCKETS_BITS)
+        # at least one bit, so that a negative number's key less the first one is still an int32, and comes before all others
+        self._shift = max(1, int(bits[-1] - bits[0]).bit_length() - _BUCKETS_BITS)
         keys = bits >> self._shift
         self._first = keys[0]
         self._starts = keys.searchsorted(np.arange(keys[0], keys[-1] + 2)).astype(np.intp)

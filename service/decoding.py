@@ -7,6 +7,7 @@ import json
 import math
 import re
 import struct
+from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, TypeVar
@@ -159,7 +160,9 @@ def _decode_few(body: Body, width: int, max_rows: int) -> bytes | None:
 
 
 def _decode_some(body: Body, width: int, max_rows: int) -> bytes | None:
-    """The same by simdjson, which would flatten rows of any shape."""
+    """The same by simdjson, which would flatten rows of any shape, and skip a byte order mark."""
+    if body.startswith(BOM_UTF8):
+        return None
     try:
         sent: Any = simdjson.Parser().parse(body)
         rows: Any = sent["rows"]

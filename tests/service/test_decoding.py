@@ -83,6 +83,11 @@ class TestRowsAsJson:
                 found.append((type(error), str(error).partition(" (byte")[0]))
         assert str(found[1:]) == str([found[0]] * 2)
 
+    def test_a_byte_order_mark_is_no_json_whatever_the_size(self):
+        for size in (0, 2000, 70_000):
+            with pytest.raises(InvalidJSON, match="the body is not JSON"):
+                decode(b'\xef\xbb\xbf{"rows":[[1,2,3,4]]}' + b" " * size)
+
     def test_the_content_type_may_carry_a_charset_and_any_case(self):
         assert decode({"rows": [[1, 2, 3, 4]]}, content_type="Application/JSON; charset=utf-8").shape == (1, 4)
 

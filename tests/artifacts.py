@@ -6,6 +6,7 @@ meaningless; that it answers through the contract is the point.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,6 +18,9 @@ from onnx import TensorProto, helper, numpy_helper
 from service import artifact
 from service.artifact import CalibrationRecord, DriftReference, Feature, Manifest, Model, Producer, RowCounts, SelfTest
 from service.calibration import Table, build_table
+from service.detector import Detector
+from service.registry import Served
+from service.schema import Schema
 
 Float32 = NDArray[np.float32]
 
@@ -73,6 +77,12 @@ def make_artifact(
         self_test=SelfTest(inputs=_plain(test_ND), **{name: _plain(answers[name]) for name in artifact.OUTPUTS}),
     )
     return with_manifest(model, artifact.encode_manifest(msgspec.structs.replace(manifest, **changes)))
+
+
+def make_served(features: Sequence[Feature], **options: Any) -> Served:
+    """Such an artifact as the registry has it in service."""
+    detector = Detector.from_bytes(make_artifact(features, **options))
+    return Served("tiny", detector, Schema.of(detector.manifest), detector.threshold, 0.0)
 
 
 def with_manifest(model: onnx.ModelProto, text: str) -> bytes:

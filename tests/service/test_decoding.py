@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service import decoding
-from service.detector import Detector
 from service.errors import (
     HourglassError,
     InvalidBody,
@@ -19,19 +18,12 @@ from service.errors import (
     TooManyRows,
     UnsupportedMediaType,
 )
-from service.registry import Served
-from service.schema import Schema
-from tests.artifacts import MIXED, NUMERIC, make_artifact
+from tests.artifacts import MIXED, NUMERIC, make_served
 
 JSON, RAW = decoding.JSON, decoding.RAW
 
 
-def served(features, **options) -> Served:
-    detector = Detector.from_bytes(make_artifact(features, **options))
-    return Served("tiny", detector, Schema.of(detector.manifest), detector.threshold, 0.0)
-
-
-PLAIN_MODEL, MIXED_MODEL = served(NUMERIC), served(MIXED)
+PLAIN_MODEL, MIXED_MODEL = make_served(NUMERIC), make_served(MIXED)
 PLAIN, MIX = PLAIN_MODEL.schema, MIXED_MODEL.schema
 
 

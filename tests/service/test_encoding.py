@@ -10,21 +10,15 @@ import pytest
 
 from service import decoding, encoding
 from service.calibration import Threshold
-from service.detector import Detector, Scores
+from service.detector import Scores
 from service.errors import InvalidRow
 from service.registry import Served
-from service.schema import Schema
-from tests.artifacts import MIXED, NUMERIC, make_artifact, sample_rows
+from tests.artifacts import MIXED, NUMERIC, make_served, sample_rows
 
 JSON, RAW = decoding.JSON, decoding.RAW
 
 
-def served(features, **options) -> Served:
-    detector = Detector.from_bytes(make_artifact(features, **options))
-    return Served("tiny", detector, Schema.of(detector.manifest), detector.threshold, 0.0)
-
-
-PLAIN_MODEL, MIXED_MODEL = served(NUMERIC), served(MIXED)
+PLAIN_MODEL, MIXED_MODEL = make_served(NUMERIC), make_served(MIXED)
 PLAIN, MIX = PLAIN_MODEL.schema, MIXED_MODEL.schema
 
 

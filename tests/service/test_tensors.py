@@ -8,21 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service import tensors
-from service.detector import Detector
 from service.errors import HourglassError, InvalidBody, InvalidJSON, InvalidNumber, InvalidRow, TooManyRows
-from service.registry import Served
-from service.schema import Schema
 from service.tensors import Inference, Output
-from tests.artifacts import MIXED, NUMERIC, make_artifact, sample_rows
+from tests.artifacts import MIXED, NUMERIC, make_served, sample_rows
 
-
-def served(features) -> Served:
-    detector = Detector.from_bytes(make_artifact(features))
-    return Served("tiny", detector, Schema.of(detector.manifest), detector.threshold, 0.0)
-
-
-PLAIN_MODEL = served(NUMERIC)
-PLAIN, MIX = PLAIN_MODEL.schema, served(MIXED).schema
+PLAIN_MODEL = make_served(NUMERIC)
+PLAIN, MIX = PLAIN_MODEL.schema, make_served(MIXED).schema
 ROWS = [[1.5, None, 0, -3], [0, 0, 0, 1e-3]]
 ROWS_ND = np.array([[1.5, np.nan, 0, -3], [0, 0, 0, 1e-3]], np.float32)
 

@@ -79,6 +79,11 @@ def _answers(answer: type[msgspec.Struct], *statuses: int) -> dict[int, Response
     return {200: ok, **problems(400, 404, 413, 415, 422, *statuses)}
 
 
+def _in_json(answer: type[msgspec.Struct], *statuses: int) -> dict[str, Any]:
+    """What the routes that answer in JSON alone have in common."""
+    return {"responses": _answers(answer, 406, *statuses), "guards": [require_json_accepted], "status_code": 200}
+
+
 @post(
     "/score",
     summary="Score rows",
@@ -97,13 +102,7 @@ async def score(
     return Response(answer, media_type=decoding.JSON)
 
 
-@post(
-    "/explain",
-    summary="Explain rows",
-    responses=_answers(ExplainAnswer, 406),
-    guards=[require_json_accepted],
-    status_code=200,
-)
+@post("/explain", summary="Explain rows", **_in_json(ExplainAnswer))
 async def explain(
     request: Request[Any, Any, Any],
     service: NamedDependency[Service],
@@ -122,13 +121,7 @@ async def explain(
     return Response(await service.batcher.run(rows_ND.size, answer), media_type=decoding.JSON)
 
 
-@post(
-    "/reconstruct",
-    summary="Fill gaps and remove noise",
-    responses=_answers(ReconstructAnswer, 406),
-    guards=[require_json_accepted],
-    status_code=200,
-)
+@post("/reconstruct", summary="Fill gaps and remove noise", **_in_json(ReconstructAnswer))
 async def reconstruct(
     request: Request[Any, Any, Any], service: NamedDependency[Service], name: FromPath[str | None] = None
 ) -> Response[bytes]:
@@ -141,13 +134,7 @@ async def reconstruct(
     return Response(await service.batcher.run(rows_ND.size, answer), media_type=decoding.JSON)
 
 
-@post(
-    "/encode",
-    summary="Rows to codes",
-    responses=_answers(EncodeAnswer, 406),
-    guards=[require_json_accepted],
-    status_code=200,
-)
+@post("/encode", summary="Rows to codes", **_in_json(EncodeAnswer))
 async def encode(
     request: Request[Any, Any, Any], service: NamedDependency[Service], name: FromPath[str | None] = None
 ) -> Response[bytes]:
@@ -160,13 +147,7 @@ async def encode(
     return Response(await service.batcher.run(rows_ND.size, answer), media_type=decoding.JSON)
 
 
-@post(
-    "/decode",
-    summary="Codes to rows",
-    responses=_answers(RowsAnswer, 406, 409),
-    guards=[require_json_accepted],
-    status_code=200,
-)
+@post("/decode", summary="Codes to rows", **_in_json(RowsAnswer, 409))
 async def decode(
     request: Request[Any, Any, Any], service: NamedDependency[Service], name: FromPath[str | None] = None
 ) -> Response[bytes]:
@@ -192,13 +173,7 @@ class SampleRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
 
 
-@post(
-    "/sample",
-    summary="Make up rows",
-    responses=_answers(RowsAnswer, 406, 409),
-    guards=[require_json_accepted],
-    status_code=200,
-)
+@post("/sample", summary="Make up rows", **_in_json(RowsAnswer, 409))
 async def sample(
     request: Request[Any, Any, Any], service: NamedDependency[Service], name: FromPath[str | None] = None
 ) -> Response[bytes]:

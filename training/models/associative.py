@@ -114,8 +114,7 @@ class Associative(Member):
         self.config = config
         views, columns = len(config.views), encoding.encoded_width
         self.views = Views(config.views, encoding)
-        self.has_network = bool(config.levels)
-        if self.has_network:
+        if config.levels:
             self.network = Network(views * config.members, columns, len(encoding.features), config.width, config.blocks)
         self.mixtures = nn.ModuleList()
         self.filling = Filling(views * columns)

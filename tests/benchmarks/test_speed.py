@@ -229,7 +229,7 @@ def test_a_bulk_is_counted_and_checked_against_the_service_and_onnxruntime_alone
     command = [sys.executable, "-m", "service", "serve", "--models", str(model.folder), "--port", "{port}"]
     with (
         Server("hourglass", command, CORE, log=tmp_path / "log") as ours,
-        Raw(model, ("score", "p_value"), CORE, tmp_path) as raw,
+        Raw(model, CORE, tmp_path) as raw,
     ):
         ours.wait_until_right(query)
         leg = Counted(ours, query, connections=2)

@@ -8,7 +8,6 @@ from time import perf_counter
 
 import numpy as np
 
-from service.artifact import P_VALUE, SCORE
 from tests.benchmarks.speed import openloop
 from tests.benchmarks.speed.bench import Bench, Pair, tell
 from tests.benchmarks.speed.figure import Figure, Target
@@ -59,7 +58,7 @@ def bulk(bench: Bench) -> list[Figure]:
     with running(bench.ours(models[0].folder)) as (ours,), ExitStack() as stack:
         pairs, limits = [], []
         for model in models:
-            raw = stack.enter_context(Raw(model, (SCORE, P_VALUE), bench.cores.server, bench.work / "raw"))
+            raw = stack.enter_context(Raw(model, bench.cores.server, bench.work / "raw"))
             one, some, many = (RawLeg(raw, rows) for rows in (1, 64, 1024))
             limits += [one, some, many]
             few = bench.load(ours, make_query(model, 64, count=8), BULK_CONNECTIONS)
@@ -169,7 +168,7 @@ def infer(bench: Bench) -> list[Figure]:
     names = ("/v2 infer, one JSON row, d = 32, 64 connections", "/v2 infer, 1024 JSON rows, d = 128")
     with (
         running(bench.echo(), bench.ours(narrow.folder)) as (echo, ours),
-        Raw(wide, (SCORE, P_VALUE), bench.cores.server, bench.work / "raw") as raw,
+        Raw(wide, bench.cores.server, bench.work / "raw") as raw,
     ):
         answer = ours.ask(query)
         if not query.is_right(0, answer):

@@ -3,18 +3,18 @@
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import onnxruntime as ort
 
-from service.artifact import INPUT
+from service.artifact import INPUT, P_VALUE, SCORE
 from tests.benchmarks.machine import ROOT
 from tests.benchmarks.speed.leg import Measured
 from tests.benchmarks.speed.models import Model, make_rows, part_of_graph
 from tests.benchmarks.speed.server import one_thread
 
+OUTPUTS = (SCORE, P_VALUE)  # what a score request is answered with
 CELLS = 2**15  # scored between two looks at the clock, about
 
 
@@ -32,13 +32,10 @@ class Answer(msgspec.Struct):
 class Raw:
     """The process; it waits for what it is asked."""
 
-    def __init__(self, model: Model, outputs: Sequence[str], core: int, folder: Path) -> None:
-        self.name, part = (
-            f"{' and '.join(outputs)}, d = {model.width}",
-            folder / f"{model.name}-{'-'.join(outputs)}.onnx",
-        )
+    def __init__(self, model: Model, core: int, folder: Path) -> None:
+        self.name, part = f"{' and '.join(OUTPUTS)}, d = {model.width}", folder / f"{model.name}.onnx"
         folder.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(part_of_graph(model, outputs))
+        part.write_bytes(part_of_graph(model, OUTPUTS))
         worker = [sys.executable, "-m", __name__, str(part), str(model.width)]
         self._popen = subprocess.Popen(
             ["taskset", "--cpu-list", str(core), *worker],

@@ -64,12 +64,15 @@ class Memory(nn.Module):
         difference_NKE = (values_NE.unsqueeze(1) - near_NKE) * observed_NE.unsqueeze(1)
         squared_NK = difference_NKE.square().sum(dim=2) * rescale_N1
 
+        # the farthest of the nearest has no weight, so that it does not matter which of two equally far ones it is
+        farthest_N1 = squared_NK.amax(dim=1, keepdim=True)
         weights_NK = torch.softmax(-squared_NK / self.bandwidth, dim=1)
+        if len(self.prototypes_CE) > NEAREST:
+            weights_NK = weights_NK - (1 - RESOLUTION) * weights_NK.amin(dim=1, keepdim=True)
+            weights_NK = weights_NK / weights_NK.sum(dim=1, keepdim=True)
         recalled_NE = (weights_NK.unsqueeze(1) @ near_NKE).squeeze(1)
         parts_NE = (values_NE - recalled_NE).square() * observed_NE * rescale_N1
 
-        # the farthest of the nearest has no weight, so that it does not matter which of two equally far ones it is
-        farthest_N1 = squared_NK.amax(dim=1, keepdim=True)
         share_NK = farthest_N1 * (1 + RESOLUTION) - squared_NK + RESOLUTION
         scale_N = (share_NK * self.scale_C.take(index_NK)).sum(dim=1) / share_NK.sum(dim=1)
         closest_NK = torch.topk(squared_NK, min(CLOSEST, squared_NK.shape[1]), dim=1, largest=False).values

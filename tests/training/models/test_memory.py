@@ -2,7 +2,7 @@
 
 import torch
 
-from training.models.memory import CLOSEST, MEMBERS, RESOLUTION, Memory, neighbourhoods
+from training.models.memory import CLOSEST, MEMBERS, NEAREST, RESOLUTION, Memory, neighbourhoods
 
 THREE = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 4.0]])
 
@@ -64,3 +64,13 @@ def test_a_prototype_is_a_row_with_its_three_nearest() -> None:
     for row in members:
         distances = (line[:, 0] - line[row[0], 0]).abs()
         assert set(row.tolist()) == set(distances.argsort()[:MEMBERS].tolist())
+
+
+def test_which_of_two_equally_far_prototypes_is_the_last_to_be_looked_at_does_not_matter() -> None:
+    turns = torch.arange(NEAREST - 1) / (NEAREST - 1) * 2 * torch.pi
+    ring = torch.stack([turns.cos(), turns.sin()], dim=1)
+    memory = Memory(torch.cat([ring, torch.tensor([[1.1, 0.0], [0.0, 1.1]])]))
+    assert memory.bandwidth > 0.1  # so that one of twelve at that distance would have a say
+    nearly_the_same = torch.tensor([[1e-5, -1e-5], [-1e-5, 1e-5]])
+    one, other = memory(nearly_the_same, torch.ones(2, 2)).parts_NE
+    assert torch.allclose(one, other, atol=1e-6)

@@ -3,16 +3,18 @@
 Up to six kinds of evidence. In each of two views of the data (views.py): what a noise-conditional network takes away from a row,
 preconditioned as in Karras et al. (NeurIPS 2022, equations 7 and 8) and asked about the clean row at a small noise level, where that
 points down the density (Vincent, Neural Computation 23, 2011; DDAE, arXiv 2508.00758); and the density of a mixture of Gaussians
-(mixture.py). In all views together: the density of a mixture of whitened columns, the whitened residual of ridge regression on random
-features (ridge.py), and two readings of a memory of averages of neighbouring rows (memory.py).
+(mixture.py). In all views together: the whitened residual of ridge regression on random features (ridge.py), the density of mixtures
+of whitened columns and of the networks' hidden layers (hidden.py), and two readings of a memory of averages of neighbouring rows
+(memory.py).
 
 Each gives heads, numbers that rise with strangeness. How rare a head's value is among held-out rows (tails.py) puts them on one scale;
-the heads of one kind, which say the same of each view, are averaged; and how rare the averages are is joined by the harmonic mean of
-the shares. A feature's share of a head is that of its parts.
+the heads of one kind are averaged; and how rare the averages are is joined by the harmonic mean of the shares. A feature's share of a
+head is that of its parts.
 
 Once the tails are read, all but the network takes the held-out rows in, too: averages of more rows are better ones.
 
-Shapes: V views, M members, L noise levels, H heads, K kinds, W width, C Gaussians; J = V x E columns of all views together.
+Shapes: V views, M members, L noise levels, H heads, K kinds, W width, C Gaussians; J = V x E columns of all views together, and VW
+hidden units of all networks.
 """
 
 from typing import Literal, NamedTuple
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 
 from training.features import Encoded, Encoding
 from training.models.filling import Filling
+from training.models.hidden import ROWS, Hidden
 from training.models.member import Assessment, FitConfig, Member, concatenate, hide, repeat, split
 from training.models.memory import Memory, neighbourhoods
 from training.models.mixture import Guess, Mixture, assign_clusters, cluster_means, fit_mixture
@@ -47,7 +50,7 @@ SMALL = 1e-6
 class AssociativeConfig(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="variant", tag="associative"
 ):
-    """Noise is in standard deviations of a view. With both kinds of components and `memory` at 0 no average of rows is stored."""
+    """Noise is in standard deviations of a view. With all kinds of components and `memory` at 0 no average of rows is stored."""
 
     views: tuple[View, ...] = ("log", "range")
     levels: tuple[float, ...] = (0.1,)  # at which the network's residual is looked at; none: no network
@@ -59,6 +62,9 @@ class AssociativeConfig(
     mask_rate: float = 0.5  # half of the rows lose a share of cells that is uniform between 0 and this
     components: int = 256  # Gaussians a view, averages of at least 4 rows each; 0: no mixture
     joint_components: int = 256  # Gaussians of all views together, whitened; 0: no such mixture
+    hidden_components: int = (
+        128  # Gaussians of the networks' hidden layers at the first level, where there is one; 0: none
+    )
     features: int = 128  # random features of the ridge regression; 0: none
     memory: int = 2048  # averages of 4 neighbouring rows; 0: no memory
     memory_rows: bool = False  # the memory keeps single training rows instead
@@ -75,8 +81,10 @@ class AssociativeConfig(
     def __post_init__(self) -> None:
         if not self.views or len(set(self.views)) < len(self.views) or min(self.width, self.blocks, self.members) < 1:
             raise ValueError("views must be one or both of log and range, width, blocks and members at least 1")
-        if min(self.components, self.joint_components, self.features, self.memory) < 0:
-            raise ValueError("components, joint_components, features and memory must not be negative")
+        if min(self.components, self.joint_components, self.hidden_components, self.features, self.memory) < 0:
+            raise ValueError(
+                "components, joint_components, hidden_components, features and memory must not be negative"
+            )
         if not (self.levels or self.components or self.joint_components or self.features or self.memory):
             raise ValueError("there must be a level, components, joint_components, features or a memory")
         if not 0 < self.min_noise < self.max_noise or not 0 <= self.mask_rate < 1:
@@ -121,12 +129,14 @@ class Associative(Member):
         self.register_buffer("recalled_CE", torch.zeros(0, columns))
         self.half_whiten = Whitening(views * columns) if config.joint_components or config.memory else None
         self.joint_mixture: Mixture | None = None
+        has_hidden = bool(config.levels and config.hidden_components)
+        self.hidden = Hidden(views * config.members * config.width) if has_hidden else None
         self.ridge = Ridge(views * columns, config.features) if config.features else None
         self.memory: Memory | None = None
         self.register_buffer("projection_EK", torch.zeros(columns, min(LATENT, columns)))
         by_view = len(config.levels) + (config.components > 0)
-        together = (config.joint_components > 0) + (config.features > 0) + 2 * (config.memory > 0)
-        size_K = torch.tensor([views] * by_view + [1] * together)
+        together = [int(config.features > 0), (config.joint_components > 0) + has_hidden, *[int(config.memory > 0)] * 2]
+        size_K = torch.tensor([views] * by_view + [size for size in together if size])
         self.register_buffer("kind_HK", (torch.eye(len(size_K)) / size_K).repeat_interleave(size_K, dim=0))
         self.tails = Tails(len(self.kind_HK))
         self.kind_tails = Tails(len(size_K))
@@ -140,8 +150,8 @@ class Associative(Member):
     def stores_rows(self) -> Literal["none", "averages", "rows"]:
         if self.config.memory and self.config.memory_rows:
             return "rows"
-        averages = self.config.memory or self.config.components or self.config.joint_components
-        return "averages" if averages else "none"
+        mixtures = self.config.components or self.config.joint_components or self.hidden
+        return "averages" if self.config.memory or mixtures else "none"
 
     def begin(self, fit_rows: Encoded) -> None:
         """Set the views from the fit rows."""
@@ -158,27 +168,27 @@ class Associative(Member):
         low, high = self.config.min_noise, self.config.max_noise
         level_VN1 = low + (high - low) * torch.rand((*clean_VNE.shape[:2], 1), generator=generator)
         noise_VNE = torch.randn(clean_VNE.shape, generator=generator) * level_VN1 * observed_NE
-        guess_VNE = self._denoise(clean_VNE + noise_VNE, level_VN1, encoded.observed_ND)
+        guess_VNE, _ = self._denoise(clean_VNE + noise_VNE, level_VN1, encoded.observed_ND)
         weight_VN1 = ((1 + level_VN1.square()) / level_VN1.square()).clamp_max(WEIGHT_LIMIT)
         errors_VNE = weight_VN1 * (guess_VNE - clean_VNE).square() * observed_NE
         # a mean over cells, but a sum over members: each is to be fitted as it would be alone
         mean: Tensor = errors_VNE.sum() / (len(values_VNE) * observed_NE.sum()).clamp_min(1.0)
         return mean
 
-    def _denoise(self, noisy_VNE: Tensor, level_VN1: Tensor, observed_ND: Tensor) -> Tensor:
-        """The clean rows, as far as the networks can tell; member by member, each with all views."""
+    def _denoise(self, noisy_VNE: Tensor, level_VN1: Tensor, observed_ND: Tensor) -> tuple[Tensor, Tensor]:
+        """The clean rows, as far as the networks can tell, and their hidden layers; member by member, each with all views."""
         power_VN1 = level_VN1.square() + 1
-        residual_VNE: Tensor = self.network(noisy_VNE / power_VN1.sqrt(), torch.log(level_VN1) / 4, observed_ND)
-        return noisy_VNE / power_VN1 + level_VN1 / power_VN1.sqrt() * residual_VNE
+        residual_VNE, hidden_VNW = self.network(noisy_VNE / power_VN1.sqrt(), torch.log(level_VN1) / 4, observed_ND)
+        return noisy_VNE / power_VN1 + level_VN1 / power_VN1.sqrt() * residual_VNE, hidden_VNW
 
-    def _residual(self, values_VNE: Tensor, observed_NE: Tensor, observed_ND: Tensor, level: float) -> Tensor:
-        """[V, N, E] what the networks, on average, take away from clean rows."""
+    def _look(self, values_VNE: Tensor, observed_ND: Tensor, level: float) -> tuple[Tensor, Tensor]:
+        """[V, N, E] what the networks, on average, take away from clean rows, 0 where missing; [N, VW] their hidden layers."""
         clean_VNE = values_VNE.clamp(-LIMIT, LIMIT)
         noisy_VNE = self._for_each_member(clean_VNE)
-        denoised_VNE = self._denoise(noisy_VNE, torch.full_like(noisy_VNE[:, :, :1], level), observed_ND)
+        denoised_VNE, hidden_VNW = self._denoise(noisy_VNE, torch.full_like(noisy_VNE[:, :, :1], level), observed_ND)
         if self.config.members > 1:
             denoised_VNE = denoised_VNE.reshape(self.config.members, *clean_VNE.shape).mean(dim=0)
-        return (clean_VNE - denoised_VNE) * observed_NE
+        return (clean_VNE - denoised_VNE) * self.encoding.spread(observed_ND), _together(hidden_VNW)
 
     def _for_each_member(self, values_VNE: Tensor) -> Tensor:
         return values_VNE if self.config.members == 1 else values_VNE.repeat(self.config.members, 1, 1)
@@ -210,10 +220,13 @@ class Associative(Member):
         if first:
             off_NJ = _together(values_VNE).clamp(-LIMIT, LIMIT) - _expected(guesses, values_VNE)
             self.filling.fit(off_NJ, observed_NJ)
-        values_NJ = _together(self._fill(values_VNE, observed_NE, guesses))
+        filled_VNE = self._fill(values_VNE, observed_NE, guesses)
+        values_NJ = _together(filled_VNE)
         clipped_NJ = values_NJ.clamp(-LIMIT, LIMIT)
         if self.ridge is not None:
             self.ridge.fit(clipped_NJ, observed_NJ)
+        if self.hidden is not None:
+            self._remember_hidden(self.hidden, filled_VNE, rows.observed_ND, generator, first=first)
         if self.half_whiten is None:
             return
         seen_NJ = torch.ones_like(clipped_NJ)
@@ -229,6 +242,20 @@ class Associative(Member):
             if self.config.memory_rows:
                 members_CM = members_CM[:, :1]
             self.memory = Memory(half_NJ[members_CM].mean(dim=1))
+
+    def _remember_hidden(
+        self, hidden: Hidden, filled_VNE: Tensor, observed_ND: Tensor, generator: torch.Generator, *, first: bool
+    ) -> None:
+        def look(values_VNE: Tensor, seen_ND: Tensor) -> Tensor:
+            return self._look(values_VNE, seen_ND, self.config.levels[0])[1]
+
+        if first:
+            hidden.fit_components(look(filled_VNE[:, :ROWS], observed_ND[:ROWS]))
+        parts = zip(torch.split(filled_VNE, PART, dim=1), torch.split(observed_ND, PART), strict=True)
+        components_NP = torch.cat([hidden.project(look(*part)) for part in parts])
+        clipped_NJ = _together(filled_VNE).clamp(-LIMIT, LIMIT)
+        observed_NJ = self.encoding.spread(observed_ND).repeat(1, len(filled_VNE))
+        hidden.fit_mixture(components_NP, clipped_NJ, observed_NJ, self.config.hidden_components, generator)
 
     def _read_tails(self, held_out: Encoded, generator: torch.Generator) -> None:
         rows = repeat(held_out, max(1, HELD_OUT_ROWS // len(held_out.values_NE)))
@@ -256,15 +283,14 @@ class Associative(Member):
         guesses = self._guess(values_VNE, observed_NE)
         filled_VNE = self._fill(values_VNE, observed_NE, guesses)
         heads: list[Head] = []
-        residual_VNE = values_VNE
-        for level in self.config.levels:
-            residual_VNE = self._residual(filled_VNE, observed_NE, encoded.observed_ND, level)
+        looks = [self._look(filled_VNE, encoded.observed_ND, level) for level in self.config.levels]
+        for residual_VNE, _ in looks:
             heads += [_error(residual_NE, observed_NE, rescale_N1) for residual_NE in residual_VNE]
         heads += [Head(guess.surprise_N, guess.parts_NE) for guess in guesses]
         views = len(values_VNE)
         values_NJ, observed_NJ = _together(filled_VNE), observed_NE.repeat(1, views)
+        clipped_NJ = values_NJ.clamp(-LIMIT, LIMIT)
         if self.ridge is not None:
-            clipped_NJ = values_NJ.clamp(-LIMIT, LIMIT)
             left_NJ = (clipped_NJ - self.ridge(clipped_NJ)) * observed_NJ
             head = _error(self.ridge.whitening(left_NJ), observed_NJ, rescale_N1)
             heads.append(Head(head.level_N, _folded(head.parts_NE, views)))
@@ -273,6 +299,9 @@ class Associative(Member):
             # of a row that is filled as the rest of it says, the whole is as likely as what is observed
             guess = self.joint_mixture(self.half_whiten(half_NJ), torch.ones_like(observed_NJ))
             heads.append(Head(guess.surprise_N, _folded(guess.parts_NE * observed_NJ, views)))
+        if self.hidden is not None:
+            standing = self.hidden(looks[0][1], clipped_NJ, observed_NJ)
+            heads.append(Head(standing.surprise_N, _folded(standing.parts_NJ, views)))
         if self.memory is not None:
             recall = self.memory(half_NJ, observed_NJ)
             parts_NE = _folded(recall.parts_NE, views)
@@ -281,6 +310,7 @@ class Associative(Member):
         if guesses:
             weights_NC = guesses[0].weights_NC
             return Reading(heads, weights_NC @ self.recalled_CE, weights_NC)
+        residual_VNE = looks[-1][0] if looks else values_VNE
         return Reading(heads, self._recalled(values_VNE, residual_VNE), values_VNE[0] @ self.projection_EK)
 
     def _join(self, levels_NH: Tensor, missing_N1: Tensor) -> tuple[Tensor, Tensor]:

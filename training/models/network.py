@@ -17,13 +17,14 @@ class Network(nn.Module):
         self.seconds = nn.ModuleList(Layer(networks, width, width, zero=True) for _ in range(blocks))
         self.leave = Layer(networks, width, columns, zero=True)
 
-    def forward(self, values_VNE: Tensor, condition_VN1: Tensor, observed_ND: Tensor) -> Tensor:
+    def forward(self, values_VNE: Tensor, condition_VN1: Tensor, observed_ND: Tensor) -> tuple[Tensor, Tensor]:
+        """The answers [V, N, E], and the last hidden layers [V, N, W] that they are read off."""
         mask_VND = observed_ND.expand(len(values_VNE), *observed_ND.shape)
         hidden_VNW = self.enter(torch.cat([values_VNE, mask_VND, condition_VN1], dim=2))
         for first, second in zip(self.firsts, self.seconds, strict=True):
             hidden_VNW = hidden_VNW + second(nn.functional.silu(first(nn.functional.silu(hidden_VNW))))
-        answer: Tensor = self.leave(nn.functional.silu(hidden_VNW))
-        return answer
+        last_VNW = nn.functional.silu(hidden_VNW)
+        return self.leave(last_VNW), last_VNW
 
 
 class Layer(nn.Module):

@@ -35,6 +35,7 @@ def fitted(**changes: object) -> Associative:
             "memory": 128,
             "components": 16,
             "joint_components": 16,
+            "hidden_components": 16,
             "features": 32,
             "fit": SHORT,
             **changes,
@@ -66,10 +67,10 @@ def encode(member: Member, rows_ND: torch.Tensor) -> Encoded:
     return member.encoding.encode(rows_ND)
 
 
-def test_the_heads_of_a_view_are_one_kind_and_those_of_all_views_a_kind_each(member: Associative) -> None:
+def test_heads_that_say_the_same_are_one_kind(member: Associative) -> None:
     assert len(member.read(encode(member, FRESH[:10])).heads) == len(member.kind_HK)
-    # two views: network and mixture; together: ridge, whitened mixture, and the memory's two
-    assert (member.kind_HK > 0).sum(dim=0).tolist() == [2, 2, 1, 1, 1, 1]
+    # two views: network and mixture; together: ridge, mixtures of whitened columns and of hidden layers, and the memory's two
+    assert (member.kind_HK > 0).sum(dim=0).tolist() == [2, 2, 1, 2, 1, 1]
     assert torch.allclose(member.kind_HK.sum(dim=0), torch.ones(6))
 
 
@@ -157,11 +158,12 @@ def test_a_fit_row_itself_is_not_infinitely_normal(core: Core) -> None:
 def test_several_networks_answer_with_their_mean(member: Associative) -> None:
     several = fitted(members=3)
     encoded = encode(several, FRESH[:20])
-    values, observed = several.views(encoded)
-    residual = several._residual(values, observed, encoded.observed_ND, 0.5)
+    values, _ = several.views(encoded)
+    residual, hidden = several._look(values, encoded.observed_ND, 0.5)
+    assert hidden.shape == (20, 6 * 32)  # of each network its own
     assert several.network.enter.weight_VIO.shape[0] == 6
     clean = values.clamp(-10, 10).repeat(3, 1, 1)
-    alone = several._denoise(clean, torch.full_like(clean[:, :, :1], 0.5), encoded.observed_ND)
+    alone, _ = several._denoise(clean, torch.full_like(clean[:, :, :1], 0.5), encoded.observed_ND)
     assert torch.allclose(values - residual, alone.reshape(3, 2, 20, 5).mean(dim=0), atol=1e-5)
     assert not torch.allclose(alone[:2], alone[2:4], atol=1e-3)
 
@@ -177,14 +179,14 @@ def test_what_is_stored_of_training_rows_is_said() -> None:
     assert stored(memory_rows=True) == "rows"
     assert stored(memory=0, memory_rows=True) == "averages"
     assert stored(memory=0, components=0) == "averages"
-    assert stored(memory=0, components=0, joint_components=0) == "none"
+    assert stored(memory=0, components=0, joint_components=0, hidden_components=0) == "none"
 
 
 def test_without_mixtures_and_memory_no_average_of_rows_is_in_the_state() -> None:
-    bare = fitted(memory=0, components=0, joint_components=0)
+    bare = fitted(memory=0, components=0, joint_components=0, hidden_components=0)
     completed(bare)
     names = {name.split(".")[0] for name in bare.state_dict()}
-    assert not {"mixtures", "joint_mixture", "memory"} & names
+    assert not {"mixtures", "joint_mixture", "hidden", "memory"} & names
     assert len(bare.recalled_CE) == 0
 
 
@@ -213,6 +215,7 @@ def test_without_a_network_one_pass_is_all_that_is_planned() -> None:
         ({"levels": (0.0,)}, "levels must be above 0"),
         ({"views": ("log", "log")}, "views must be"),
         ({"memory": -1}, "must not be negative"),
+        ({"hidden_components": -1}, "must not be negative"),
     ],
 )
 def test_a_config_that_makes_no_sense_is_refused(changes: dict[str, object], message: str) -> None:

@@ -170,8 +170,8 @@ def _complete(name: str, model: dict[str, Any], epochs: int | None, memory: int 
             having = [variant for variant, config in VARIANTS.items() if "memory" in config.__struct_fields__]
             raise ValueError(f"memory is for {', '.join(having)}, which remembers rows; {_variant(name)} does not")
         given["memory"] = memory
-        if not memory:  # mixtures are made of averages of rows as well
-            given |= dict.fromkeys(("components", "joint_components", "hidden_components"), 0)
+        if not memory:  # bags and mixtures are made of averages of rows as well
+            given |= dict.fromkeys(("bags", "components", "joint_components", "hidden_components"), 0)
     return {**base, **model, **given}
 
 

@@ -10,7 +10,15 @@ PRESETS: dict[str, ModelConfig] = {
         levels=(), components=64, joint_components=64, features=64, memory=0
     ),  # closed forms only
     "balanced": AssociativeConfig(),
-    "accurate": AssociativeConfig(width=256, components=512, joint_components=512, features=256, memory=8192),
+    "accurate": AssociativeConfig(
+        width=256,
+        components=512,
+        joint_components=512,
+        hidden_components=512,
+        features=256,
+        memory=8192,
+        bags=16,
+    ),
 }
 DEFAULT = "balanced"  # of a run that names neither a preset nor a variant
 

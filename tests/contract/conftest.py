@@ -30,7 +30,7 @@ MEMBERS: dict[str, ModelConfig] = {
     "variational by probability": VariationalConfig(score="probability", score_draws=2),
     "masked": MaskedConfig(score_rounds=1),
     "associative": AssociativeConfig(
-        width=16, blocks=1, components=16, joint_components=16, hidden_components=16, features=32, memory=32
+        width=16, blocks=1, components=16, joint_components=16, hidden_components=16, features=32, memory=32, bags=2
     ),
 }
 

@@ -68,9 +68,8 @@ def test_a_model_is_called_by_its_preset_as_long_as_it_is_that_one_unchanged() -
 
 def test_the_size_of_the_memory_can_be_said_where_there_is_one() -> None:
     config = load_config(None, {**NEEDED, "variant": "associative", "memory": 0})
-    nothing = AssociativeConfig(
-        memory=0, components=0, joint_components=0, hidden_components=0
-    )  # mixtures, too, are made of averages of rows
+    # mixtures, too, are made of averages of rows
+    nothing = AssociativeConfig(memory=0, components=0, joint_components=0, hidden_components=0, bags=0)
     assert config.model == nothing
     assert load_config(None, {**NEEDED, "memory": 5}).model == AssociativeConfig(memory=5)
     for variant in ("linear", "auto"):

@@ -5,7 +5,7 @@ preconditioned as in Karras et al. (NeurIPS 2022, equations 7 and 8) and asked a
 points down the density (Vincent, Neural Computation 23, 2011; DDAE, arXiv 2508.00758); and the density of a mixture of Gaussians
 (mixture.py). In all views together: the whitened residual of ridge regression on random features (ridge.py), the density of mixtures
 of whitened columns and of the networks' hidden layers (hidden.py), and two readings of a memory of averages of neighbouring rows
-(memory.py).
+(memory.py), the second also of memories that know some of the features each (bags.py).
 
 Each gives heads, numbers that rise with strangeness. How rare a head's value is among held-out rows (tails.py) puts them on one scale;
 the heads of one kind are averaged; and how rare the averages are is joined by the harmonic mean of the shares. A feature's share of a
@@ -24,10 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from training.features import Encoded, Encoding
+from training.models.bags import Bags
 from training.models.filling import Filling
 from training.models.hidden import ROWS, Hidden
 from training.models.member import Assessment, FitConfig, Member, concatenate, hide, repeat, split
-from training.models.memory import Memory, neighbourhoods
+from training.models.memory import MEMBERS, Memory, neighbourhoods
 from training.models.mixture import Guess, Mixture, assign_clusters, cluster_means, fit_mixture
 from training.models.network import Network
 from training.models.ridge import Ridge
@@ -50,7 +51,7 @@ SMALL = 1e-6
 class AssociativeConfig(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="variant", tag="associative"
 ):
-    """Noise is in standard deviations of a view. With all kinds of components and `memory` at 0 no average of rows is stored."""
+    """Noise is in standard deviations of a view. With all kinds of components, memory and bags at 0 no average of rows is stored."""
 
     views: tuple[View, ...] = ("log", "range")
     levels: tuple[float, ...] = (0.1,)  # at which the network's residual is looked at; none: no network
@@ -67,7 +68,8 @@ class AssociativeConfig(
     )
     features: int = 128  # random features of the ridge regression; 0: none
     memory: int = 2048  # averages of 4 neighbouring rows; 0: no memory
-    memory_rows: bool = False  # the memory keeps single training rows instead
+    bags: int = 0  # memories of two thirds of the features each, of at most 1,024 averages; 0: none
+    memory_rows: bool = False  # the memories keep single training rows instead
     fit: FitConfig = FitConfig(
         steps=800,
         batch_size=256,
@@ -81,12 +83,13 @@ class AssociativeConfig(
     def __post_init__(self) -> None:
         if not self.views or len(set(self.views)) < len(self.views) or min(self.width, self.blocks, self.members) < 1:
             raise ValueError("views must be one or both of log and range, width, blocks and members at least 1")
-        if min(self.components, self.joint_components, self.hidden_components, self.features, self.memory) < 0:
+        sizes = (self.components, self.joint_components, self.features, self.memory, self.bags)
+        if min(*sizes, self.hidden_components) < 0:
             raise ValueError(
-                "components, joint_components, hidden_components, features and memory must not be negative"
+                "components, joint_components, hidden_components, features, memory and bags must not be negative"
             )
-        if not (self.levels or self.components or self.joint_components or self.features or self.memory):
-            raise ValueError("there must be a level, components, joint_components, features or a memory")
+        if not self.levels and not any(sizes):
+            raise ValueError("there must be a level, components, joint_components, features, a memory or bags")
         if not 0 < self.min_noise < self.max_noise or not 0 <= self.mask_rate < 1:
             raise ValueError("expected 0 < min_noise < max_noise and 0 <= mask_rate < 1")
         if min(self.levels, default=1.0) <= 0:
@@ -127,16 +130,20 @@ class Associative(Member):
         self.mixtures = nn.ModuleList()
         self.filling = Filling(views * columns)
         self.register_buffer("recalled_CE", torch.zeros(0, columns))
-        self.half_whiten = Whitening(views * columns) if config.joint_components or config.memory else None
+        self.half_whiten = (
+            Whitening(views * columns) if config.joint_components or config.memory or config.bags else None
+        )
         self.joint_mixture: Mixture | None = None
         has_hidden = bool(config.levels and config.hidden_components)
         self.hidden = Hidden(views * config.members * config.width) if has_hidden else None
         self.ridge = Ridge(views * columns, config.features) if config.features else None
         self.memory: Memory | None = None
+        self.bags = Bags(encoding.source_E.repeat(views), config.bags) if config.bags else None
         self.register_buffer("projection_EK", torch.zeros(columns, min(LATENT, columns)))
         by_view = len(config.levels) + (config.components > 0)
-        together = [int(config.features > 0), (config.joint_components > 0) + has_hidden, *[int(config.memory > 0)] * 2]
-        size_K = torch.tensor([views] * by_view + [size for size in together if size])
+        has_memory, has_bags = config.memory > 0, config.bags > 0
+        together = config.features > 0, (config.joint_components > 0) + has_hidden, has_memory, has_memory + has_bags
+        size_K = torch.tensor([views] * by_view + [int(size) for size in together if size])
         self.register_buffer("kind_HK", (torch.eye(len(size_K)) / size_K).repeat_interleave(size_K, dim=0))
         self.tails = Tails(len(self.kind_HK))
         self.kind_tails = Tails(len(size_K))
@@ -148,10 +155,11 @@ class Associative(Member):
 
     @property
     def stores_rows(self) -> Literal["none", "averages", "rows"]:
-        if self.config.memory and self.config.memory_rows:
+        config = self.config
+        memories, mixtures = config.memory or config.bags, config.components or config.joint_components or self.hidden
+        if memories and config.memory_rows:
             return "rows"
-        mixtures = self.config.components or self.config.joint_components or self.hidden
-        return "averages" if self.config.memory or mixtures else "none"
+        return "averages" if memories or mixtures else "none"
 
     def begin(self, fit_rows: Encoded) -> None:
         """Set the views from the fit rows."""
@@ -237,11 +245,12 @@ class Associative(Member):
             whitened_NJ = self.half_whiten(half_NJ)
             cluster_N = assign_clusters(whitened_NJ, seen_NJ, self.config.joint_components, generator)
             self.joint_mixture = fit_mixture(whitened_NJ, seen_NJ, cluster_N)
+        members = 1 if self.config.memory_rows else MEMBERS
         if self.config.memory:
-            members_CM = neighbourhoods(half_NJ, self.config.memory, generator)
-            if self.config.memory_rows:
-                members_CM = members_CM[:, :1]
+            members_CM = neighbourhoods(half_NJ, self.config.memory, generator)[:, :members]
             self.memory = Memory(half_NJ[members_CM].mean(dim=1))
+        if self.bags is not None:
+            self.bags.fit(half_NJ, generator, members=members)
 
     def _remember_hidden(
         self, hidden: Hidden, filled_VNE: Tensor, observed_ND: Tensor, generator: torch.Generator, *, first: bool
@@ -307,6 +316,9 @@ class Associative(Member):
             parts_NE = _folded(recall.parts_NE, views)
             for value_N in (recall.error_N, recall.ratio_N):
                 heads.append(Head(torch.log(value_N + RESOLUTION), parts_NE))
+        if self.bags is not None:
+            findings = self.bags(half_NJ, observed_NJ)
+            heads.append(Head(findings.log_ratio_N, _folded(findings.parts_NJ, views)))
         if guesses:
             weights_NC = guesses[0].weights_NC
             return Reading(heads, weights_NC @ self.recalled_CE, weights_NC)

@@ -37,6 +37,7 @@ def fitted(**changes: object) -> Associative:
             "joint_components": 16,
             "hidden_components": 16,
             "features": 32,
+            "bags": 2,
             "fit": SHORT,
             **changes,
         }
@@ -69,8 +70,8 @@ def encode(member: Member, rows_ND: torch.Tensor) -> Encoded:
 
 def test_heads_that_say_the_same_are_one_kind(member: Associative) -> None:
     assert len(member.read(encode(member, FRESH[:10])).heads) == len(member.kind_HK)
-    # two views: network and mixture; together: ridge, mixtures of whitened columns and of hidden layers, and the memory's two
-    assert (member.kind_HK > 0).sum(dim=0).tolist() == [2, 2, 1, 2, 1, 1]
+    # two views: network and mixture; together: ridge, mixtures of whitened columns and of hidden layers, the memory's two, and bags
+    assert (member.kind_HK > 0).sum(dim=0).tolist() == [2, 2, 1, 2, 1, 2]
     assert torch.allclose(member.kind_HK.sum(dim=0), torch.ones(6))
 
 
@@ -179,14 +180,15 @@ def test_what_is_stored_of_training_rows_is_said() -> None:
     assert stored(memory_rows=True) == "rows"
     assert stored(memory=0, memory_rows=True) == "averages"
     assert stored(memory=0, components=0) == "averages"
-    assert stored(memory=0, components=0, joint_components=0, hidden_components=0) == "none"
+    assert stored(memory=0, bags=1, memory_rows=True) == "rows"
+    assert stored(memory=0, components=0, joint_components=0, hidden_components=0, bags=0) == "none"
 
 
 def test_without_mixtures_and_memory_no_average_of_rows_is_in_the_state() -> None:
-    bare = fitted(memory=0, components=0, joint_components=0, hidden_components=0)
+    bare = fitted(memory=0, components=0, joint_components=0, hidden_components=0, bags=0)
     completed(bare)
     names = {name.split(".")[0] for name in bare.state_dict()}
-    assert not {"mixtures", "joint_mixture", "hidden", "memory"} & names
+    assert not {"mixtures", "joint_mixture", "hidden", "memory", "bags"} & names
     assert len(bare.recalled_CE) == 0
 
 
@@ -215,6 +217,7 @@ def test_without_a_network_one_pass_is_all_that_is_planned() -> None:
         ({"levels": (0.0,)}, "levels must be above 0"),
         ({"views": ("log", "log")}, "views must be"),
         ({"memory": -1}, "must not be negative"),
+        ({"bags": -1}, "must not be negative"),
         ({"hidden_components": -1}, "must not be negative"),
     ],
 )

@@ -1,0 +1,79 @@
+"""Bags: memories that know some of the features each, and how far from their neighbours rows are on average.
+
+What is strange in a few features drowns among the others in a distance over all of them; and in fewer dimensions neighbours are nearer,
+so that averages of them are finer (feature bagging; Lazarevic and Kumar, KDD 2005).
+
+Shapes: N rows, J columns of all views together, B bags, S columns of one bag.
+"""
+
+import math
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from training.models.memory import RESOLUTION, Memory, neighbourhoods
+
+SHARE = 2 / 3  # of the features, that a bag has
+PROTOTYPES = 1024  # of a bag, at most,
+CELLS = 2**18  # and this many numbers of them
+SMALL = 1e-6
+
+
+class Findings(NamedTuple):
+    """What bags make of rows."""
+
+    log_ratio_N: Tensor  # of the memories' squared ratios, the mean
+    parts_NJ: Tensor  # squared difference to what is remembered, likewise; 0 where missing
+
+
+class Bags(nn.Module):
+    """So many bags of features, drawn when they are made. Rows come as they do to a memory."""
+
+    def __init__(self, feature_J: Tensor, count: int) -> None:
+        super().__init__()
+        features = int(feature_J.max()) + 1
+        drawn = [torch.randperm(features)[: math.ceil(SHARE * features)] for _ in range(count)]
+        self.bags = nn.ModuleList(_Bag(torch.isin(feature_J, features_S)) for features_S in drawn)
+
+    def forward(self, values_NJ: Tensor, observed_NJ: Tensor) -> Findings:
+        found = [bag(values_NJ, observed_NJ) for bag in self.bags]
+        log_ratio_NB, share_NB = (torch.cat([each[k] for each in found], dim=1) for k in (0, 1))
+        mean_N = (log_ratio_NB * share_NB).sum(dim=1) / share_NB.sum(dim=1).clamp_min(SMALL)
+        return Findings(mean_N, torch.stack([parts_NJ for _, _, parts_NJ in found]).mean(dim=0))
+
+    @torch.no_grad()
+    def fit(self, values_NJ: Tensor, generator: torch.Generator, *, members: int) -> None:
+        """Averages of `members` neighbouring rows for every bag."""
+        for bag in self.bags:
+            cast(_Bag, bag).fit(values_NJ, generator, members)
+
+
+class _Bag(nn.Module):
+    def __init__(self, has_J: Tensor) -> None:
+        super().__init__()
+        columns_S = has_J.nonzero().squeeze(1)
+        place_J = torch.full((len(has_J),), len(columns_S))  # in the bag; of columns that are not in it, after the last
+        place_J[columns_S] = torch.arange(len(columns_S))
+        self.register_buffer("columns_S", columns_S)
+        self.register_buffer("place_J", place_J)
+        self.memory: Memory | None = None
+
+    columns_S: Tensor
+    place_J: Tensor
+
+    def forward(self, values_NJ: Tensor, observed_NJ: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The log of the ratio [N, 1], the share of the bag's cells that it rests on [N, 1], and the parts [N, J]."""
+        if self.memory is None:
+            raise ValueError("the memory is not fitted")
+        observed_NS = observed_NJ.index_select(1, self.columns_S)
+        recall = self.memory(values_NJ.index_select(1, self.columns_S), observed_NS)
+        padded = nn.functional.pad(recall.parts_NE, (0, 1))
+        log_ratio_N = torch.log(recall.ratio_N + RESOLUTION)
+        return log_ratio_N.unsqueeze(1), observed_NS.mean(dim=1, keepdim=True), padded.index_select(1, self.place_J)
+
+    def fit(self, values_NJ: Tensor, generator: torch.Generator, members: int) -> None:
+        values_NS = values_NJ[:, self.columns_S]
+        count = min(PROTOTYPES, max(2, CELLS // len(self.columns_S)))
+        near_CM = neighbourhoods(values_NS, count, generator)[:, :members]
+        self.memory = Memory(values_NS[near_CM].mean(dim=1))

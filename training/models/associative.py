@@ -7,13 +7,11 @@ points down the density (Vincent, Neural Computation 23, 2011; DDAE, arXiv 2508.
 of whitened columns and of the networks' hidden layers (hidden.py), and two readings of a memory of averages of neighbouring rows
 (memory.py), the second also of memories that know some of the features each (bags.py).
 
-Each gives heads, numbers that rise with strangeness. How rare a head's value is among held-out rows (tails.py) puts them on one scale;
-the heads of one kind are averaged; and how rare the averages are is joined by the harmonic mean of the shares. A feature's share of a
-head is that of its parts.
+Each gives heads, numbers that rise with strangeness, and kinds.py puts them together. A feature's share of a head is that of its parts.
 
 Once the tails are read, all but the network takes the held-out rows in, too: averages of more rows are better ones.
 
-Shapes: V views, M members, L noise levels, H heads, K kinds, W width, C Gaussians; J = V x E columns of all views together, and VW
+Shapes: V views, M members, L noise levels, H heads, W width, C Gaussians; J = V x E columns of all views together, and VW
 hidden units of all networks.
 """
 
@@ -27,12 +25,13 @@ from training.features import Encoded, Encoding
 from training.models.bags import Bags
 from training.models.filling import Filling
 from training.models.hidden import ROWS, Hidden
+from training.models.kinds import Kinds
 from training.models.member import Assessment, FitConfig, Member, concatenate, hide, repeat, split
 from training.models.memory import MEMBERS, Memory, neighbourhoods
 from training.models.mixture import Guess, Mixture, assign_clusters, cluster_means, fit_mixture
 from training.models.network import Network
 from training.models.ridge import Ridge
-from training.models.tails import HIDDEN, Gaps, Tails
+from training.models.tails import HIDDEN
 from training.models.views import LIMIT, View, Views
 from training.models.whitening import Whitening
 
@@ -61,8 +60,8 @@ class AssociativeConfig(
     min_noise: float = 0.02
     max_noise: float = 1.0
     mask_rate: float = 0.5  # half of the rows lose a share of cells that is uniform between 0 and this
-    components: int = 256  # Gaussians a view, averages of at least 4 rows each; 0: no mixture
-    joint_components: int = 256  # Gaussians of all views together, whitened; 0: no such mixture
+    components: int = 128  # Gaussians a view, averages of at least 4 rows each; 0: no mixture
+    joint_components: int = 128  # Gaussians of all views together, whitened; 0: no such mixture
     hidden_components: int = (
         128  # Gaussians of the networks' hidden layers at the first level, where there is one; 0: none
     )
@@ -143,13 +142,8 @@ class Associative(Member):
         by_view = len(config.levels) + (config.components > 0)
         has_memory, has_bags = config.memory > 0, config.bags > 0
         together = config.features > 0, (config.joint_components > 0) + has_hidden, has_memory, has_memory + has_bags
-        size_K = torch.tensor([views] * by_view + [int(size) for size in together if size])
-        self.register_buffer("kind_HK", (torch.eye(len(size_K)) / size_K).repeat_interleave(size_K, dim=0))
-        self.tails = Tails(len(self.kind_HK))
-        self.kind_tails = Tails(len(size_K))
-        self.gaps = Gaps(1)
+        self.kinds = Kinds([views] * by_view + [int(size) for size in together if size])
 
-    kind_HK: Tensor  # what share a head has in its kind
     recalled_CE: Tensor  # means of the first view's clusters, encoded
     projection_EK: Tensor
 
@@ -275,15 +269,7 @@ class Associative(Member):
             hidden = hide(rows, torch.where(left_N1 > 0, hidden_ND, 0.0), self.encoding)
             levels.append(torch.cat([_levels(self.read(part)) for part in split(hidden, PART)]))
             missing.append(self._missing(hidden))
-        rates_R = torch.stack(missing).mean(dim=(1, 2))
-        self.tails.fit(torch.stack(levels), rates_R)
-        kinds = [
-            self.tails(levels_NH, missing_N1) @ self.kind_HK
-            for levels_NH, missing_N1 in zip(levels, missing, strict=True)
-        ]
-        self.kind_tails.fit(torch.stack(kinds), rates_R)
-        joint = [self._join(levels_NH, missing_N1)[0] for levels_NH, missing_N1 in zip(levels, missing, strict=True)]
-        self.gaps.fit(torch.log(torch.stack(joint)), rates_R)
+        self.kinds.fit(torch.stack(levels), torch.stack(missing))
 
     def read(self, encoded: Encoded) -> Reading:
         """The heads, kind by kind, and what was expected."""
@@ -325,20 +311,6 @@ class Associative(Member):
         residual_VNE = looks[-1][0] if looks else values_VNE
         return Reading(heads, self._recalled(values_VNE, residual_VNE), values_VNE[0] @ self.projection_EK)
 
-    def _join(self, levels_NH: Tensor, missing_N1: Tensor) -> tuple[Tensor, Tensor]:
-        """Minus the log of the kinds' weighted harmonic mean share (Wilson, PNAS 116, 2019) [N, 1], and each head's part in it [N, H].
-
-        It listens to the kind that finds a row rarest, as far as the others leave room: one alone among many is heard.
-        """
-        rarity_NH = self.tails(levels_NH, missing_N1)
-        mean_NK = rarity_NH @ self.kind_HK
-        rarity_NK = self.kind_tails(mean_NK, missing_N1)
-        most_N1 = rarity_NK.amax(dim=1, keepdim=True)
-        weights_NK = self.kind_tails.gaps.worth(missing_N1)
-        odds_NK = torch.exp(rarity_NK - most_N1) * weights_NK / weights_NK.sum(dim=1, keepdim=True)
-        total_N1 = odds_NK.sum(dim=1, keepdim=True)
-        return most_N1 + torch.log(total_N1), (odds_NK / total_N1 / mean_NK) @ self.kind_HK.T * rarity_NH
-
     def _missing(self, encoded: Encoded) -> Tensor:
         """[N, 1] share of the cells that are missing, of features that were ever seen."""
         return 1 - encoded.observed_ND.sum(dim=1, keepdim=True) / self.encoding.live_D.sum()
@@ -346,8 +318,7 @@ class Associative(Member):
     def assess(self, encoded: Encoded) -> Assessment:
         reading = self.read(encoded)
         missing_N1 = self._missing(encoded)
-        joint_N1, share_NH = self._join(_levels(reading), missing_N1)
-        score_N1 = torch.exp(self.gaps(torch.log(joint_N1), missing_N1))
+        score_N1, share_NH = self.kinds(_levels(reading), missing_N1)
         parts_ND = torch.zeros_like(encoded.observed_ND)
         floor_NE = RESOLUTION * self.encoding.spread(encoded.observed_ND)
         for h, head in enumerate(reading.heads):

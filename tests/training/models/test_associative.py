@@ -69,18 +69,18 @@ def encode(member: Member, rows_ND: torch.Tensor) -> Encoded:
 
 
 def test_heads_that_say_the_same_are_one_kind(member: Associative) -> None:
-    assert len(member.read(encode(member, FRESH[:10])).heads) == len(member.kind_HK)
+    assert len(member.read(encode(member, FRESH[:10])).heads) == len(member.kinds.kind_HK)
     # two views: network and mixture; together: ridge, mixtures of whitened columns and of hidden layers, the memory's two, and bags
-    assert (member.kind_HK > 0).sum(dim=0).tolist() == [2, 2, 1, 2, 1, 2]
-    assert torch.allclose(member.kind_HK.sum(dim=0), torch.ones(6))
+    assert (member.kinds.kind_HK > 0).sum(dim=0).tolist() == [2, 2, 1, 2, 1, 2]
+    assert torch.allclose(member.kinds.kind_HK.sum(dim=0), torch.ones(6))
 
 
 def rarities(member: Associative, encoded: Encoded) -> tuple[torch.Tensor, torch.Tensor]:
     """[N, H] of the heads and [N, K] of the kinds, of complete rows."""
     levels = torch.stack([head.level_N for head in member.read(encoded).heads], dim=1)
     whole = torch.zeros(len(levels), 1)
-    rarity = member.tails(levels, whole)
-    return rarity, member.kind_tails(rarity @ member.kind_HK, whole)
+    rarity = member.kinds.tails(levels, whole)
+    return rarity, member.kinds.kind_tails(rarity @ member.kinds.kind_HK, whole)
 
 
 def test_the_score_of_complete_rows_is_minus_the_log_of_the_kinds_harmonic_mean_share(member: Associative) -> None:
@@ -94,7 +94,7 @@ def test_the_score_of_complete_rows_is_minus_the_log_of_the_kinds_harmonic_mean_
 def test_a_kind_is_as_rare_as_the_held_out_rows_of_which_it_has_the_mean_rarity(member: Associative) -> None:
     rarity, kinds = rarities(member, encode(member, HELD_OUT))
     for k in range(kinds.shape[1]):
-        mean = (rarity @ member.kind_HK)[:, k]
+        mean = (rarity @ member.kinds.kind_HK)[:, k]
         above = (mean >= mean.unsqueeze(1)).float().mean(dim=1)
         middle = (above > 0.15) & (above < 0.85)
         assert torch.allclose(kinds[middle, k], -torch.log(above[middle]), atol=0.12)
@@ -105,7 +105,7 @@ def test_a_feature_s_share_of_the_score_is_that_of_its_parts_of_every_head(membe
     parts = member.assess(encoded).errors_ND
     rarity, kinds = rarities(member, encoded)
     share_of_kind = torch.softmax(kinds, dim=1)
-    weighted = rarity.unsqueeze(2) * member.kind_HK
+    weighted = rarity.unsqueeze(2) * member.kinds.kind_HK
     share_of_head = (weighted / weighted.sum(dim=1, keepdim=True) * share_of_kind.unsqueeze(1)).sum(dim=2)
     parts_of = [head.parts_NE + RESOLUTION for head in member.read(encoded).heads]
     expected = sum(

@@ -62,9 +62,7 @@ class AssociativeConfig(
     mask_rate: float = 0.5  # half of the rows lose a share of cells that is uniform between 0 and this
     components: int = 128  # Gaussians a view, averages of at least 4 rows each; 0: no mixture
     joint_components: int = 128  # Gaussians of all views together, whitened; 0: no such mixture
-    hidden_components: int = (
-        128  # Gaussians of the networks' hidden layers at the first level, where there is one; 0: none
-    )
+    hidden_components: int = 128  # Gaussians of the networks' hidden layers, at the first level; 0: none
     features: int = 128  # random features of the ridge regression; 0: none
     memory: int = 2048  # averages of 4 neighbouring rows; 0: no memory
     bags: int = 0  # memories of two thirds of the features each, of at most 1,024 averages; 0: none

@@ -1,5 +1,8 @@
 """Batcher: what arrives together is scored together, in one run of the model, without waiting for more.
 
+While one turn of the event loop reads what has arrived, more arrives: to look for it, without waiting, costs less than another run.
+Of 16 clients that ask again and again 15 are so answered together, not 9. A client that asks alone is answered at once.
+
 It is the one scoring path, of the routes and of the protocol in front of them: body -> decoding -> detector.score -> metrics ->
 encoding. What little requests need is done on the event loop, since handing it to a thread would cost more than doing it.
 """
@@ -23,6 +26,7 @@ from service.registry import Served
 
 T = TypeVar("T")
 INLINE_SECONDS = 0.001  # that scoring may hold up the event loop
+LOOKS = 3  # at most, for what else has arrived
 
 
 class Waiter(Protocol):
@@ -33,7 +37,7 @@ class Waiter(Protocol):
 
 
 class Batcher:
-    """Collects the requests of one turn of the event loop. Small batches are scored on the loop, larger ones in one thread."""
+    """Collects the requests of a few turns of the event loop. Small batches are scored on the loop, larger ones in one thread."""
 
     def __init__(self, metrics: Metrics, *, inline_cells: int, max_rows: int) -> None:
         self._metrics, self._max_rows = metrics, max_rows
@@ -59,12 +63,21 @@ class Batcher:
         self.ask(served, body, content_type, answer, raw=raw)
         return await answer
 
-    def ask(self, served: Served, body: Body, content_type: str, waiter: Waiter, *, raw: bool = False) -> bool:
-        """The same for whoever waits; whether it takes the thread, and with it some time. What is wrong with a small body is raised."""
+    def ask(
+        self, served: Served, body: Body, content_type: str, waiter: Waiter, *, raw: bool = False, alone: bool = False
+    ) -> bool:
+        """The same for whoever waits; whether it takes the thread, and with it some time. What is wrong with a small body is raised.
+
+        `alone`: nobody else seems to ask, so that one row of numbers is answered at once.
+        """
         if len(body) > (self._raw_bytes if content_type == decoding.RAW else self._json_bytes):
             self._ask_thread((served, raw), body, content_type, waiter)
             return True
         cells, gap = decoding.decode_cells(body, content_type, served.schema, max_rows=self._max_rows)
+        alone = alone and not raw and not self._waiting
+        if alone and type(cells) is bytes and len(cells) == 4 * served.schema.width and self._most_rows(served) >= 1:
+            self._answer_one(served, cells, waiter)
+            return False
         kind = served, raw
         batch = self._waiting.get(kind) or self._batch(kind)
         batch.spans.append(batch.add(cells, gap))
@@ -86,11 +99,13 @@ class Batcher:
     def _batch(self, kind: "_Kind") -> "_Batch":
         if (batch := self._waiting.get(kind)) is None:
             if not self._waiting:
-                asyncio.get_running_loop().call_soon(self._flush)
-            served, raw = kind
-            most_cells = min(self._scored_cells, INLINE_SECONDS / served.detector.cell_seconds)
-            batch = self._waiting[kind] = _Batch(served, raw, most_cells / served.schema.width)
+                asyncio.get_running_loop().call_soon(self._look, 0, LOOKS)
+            batch = self._waiting[kind] = _Batch(*kind, self._most_rows(kind[0]))
         return batch
+
+    def _most_rows(self, served: Served) -> float:
+        """That the event loop may score at once."""
+        return min(self._scored_cells, INLINE_SECONDS / served.detector.cell_seconds) / served.schema.width
 
     def _ask_thread(self, kind: "_Kind", body: Body, content_type: str, waiter: Waiter) -> None:
         """A large body, alone: parsing it would stop the loop for everybody."""
@@ -103,6 +118,14 @@ class Batcher:
 
         run = asyncio.get_running_loop().run_in_executor(self._thread, work)
         run.add_done_callback(lambda done: self._finish(kind[0], done.result, [waiter], []))
+
+    def _look(self, seen: int, left: int) -> None:
+        """Score what waits, or look once more in the loop's next turn if this one has brought any rows."""
+        count = sum(batch.count for batch in self._waiting.values())
+        if left and count > seen:
+            asyncio.get_running_loop().call_soon(self._look, count, left - 1)
+        else:
+            self._flush()
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, {}
@@ -175,7 +198,7 @@ class _Run(NamedTuple):
 
 
 class _Batch:
-    """What one model is asked in one turn: rows one below the other, and who wants which of them."""
+    """What one model is asked together: rows one below the other, and who wants which of them."""
 
     __slots__ = ("_gap", "_row_bytes", "cells", "count", "most", "parts", "raw", "served", "spans", "waiters")
 

@@ -145,7 +145,7 @@ class ScoringProtocol(HttpToolsProtocol):
                     else:
                         self._body = bytearray(memoryview(data)[at:])
                     return
-                self._ask(head, data[at:stop])
+                self._ask(head, data[at:stop], alone=front.last is self and stop == size)
                 at = stop
             else:
                 stop = at + head.length - len(self._body)
@@ -175,14 +175,15 @@ class ScoringProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
             self._take(data)
 
-    def _ask(self, head: Head, body: bytes | bytearray) -> None:
+    def _ask(self, head: Head, body: bytes | bytearray, *, alone: bool = False) -> None:
         """From here on the request is answered here, whatever becomes of it."""
         request = _Request(self, head, self._started)
         self._pending.append(request)
+        self._front.last = self
         service = self._front.service
         try:
             request.served = served = service.registry.find(head.name)
-            if service.batcher.ask(served, body, head.content_type, request, raw=head.raw):
+            if service.batcher.ask(served, body, head.content_type, request, raw=head.raw, alone=alone):
                 self._busy = True
         except Exception as error:
             request.set_exception(error)
@@ -289,6 +290,7 @@ class _Front:
 
     def __init__(self, service: Service) -> None:
         self.service, self.guard = service, service.guard
+        self.last: ScoringProtocol | None = None  # to ask; who asks again as the next one asks alone
         self.heads: dict[bytes, Head] = {}
         self.headers: list[tuple[bytes, bytes]] = []  # uvicorn's own, of every answer
         self.ok = _begin(200, decoding.JSON, self.headers)

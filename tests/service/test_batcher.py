@@ -1,4 +1,4 @@
-"""The batcher: what arrives in one turn of the loop is scored together, and everyone gets their own rows back."""
+"""The batcher: what arrives together is scored together, and everyone gets their own rows back."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from service import decoding
-from service.batcher import Batcher
+from service.batcher import LOOKS, Batcher
 from service.decoding import JSON
 from service.detector import Detector
 from service.errors import InvalidJSON, InvalidRow
@@ -73,6 +73,44 @@ def test_requests_of_one_turn_are_one_run_and_each_gets_its_own_rows(inline_cell
         expected = model.detector.detector.score(rows_ND)
         np.testing.assert_allclose(answer.score, expected.score, rtol=1e-6)
         np.testing.assert_array_equal(answer.p_value, expected.p_value)
+
+
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(("gaps", "batches"), [([0, 1, 1, 1], [11]), ([0, 1, 1, 3], [6, 5]), ([0, 4, 0, 0], [1, 10])])
+def test_requests_of_one_turn_after_the_other_are_one_run_until_a_turn_brings_none(gaps, batches):
+    model, batching = served(), batcher()
+
+    async def one_by_one():
+        tasks = []
+        for gap, rows_ND in zip(gaps, REQUESTS, strict=True):
+            await turns(gap)
+            tasks.append(asyncio.create_task(batching.score(model, rows_ND)))
+        return await asyncio.gather(*tasks)
+
+    answers = asyncio.run(one_by_one())
+    batching.close()
+    assert model.detector.batches == batches
+    for rows_ND, answer in zip(REQUESTS, answers, strict=True):
+        np.testing.assert_allclose(answer.score, model.detector.detector.score(rows_ND).score, rtol=1e-6)
+
+
+def test_requests_that_never_end_wait_for_no_more_than_so_many_turns():
+    model, batching = served(), batcher()
+
+    async def without_end():
+        tasks = []
+        while not model.detector.batches:
+            tasks.append(asyncio.create_task(batching.score(model, REQUESTS[0])))
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+
+    asyncio.run(without_end())
+    batching.close()
+    assert model.detector.batches[0] == LOOKS + 1
 
 
 @pytest.mark.parametrize("inline_cells", [10_000, 0])
@@ -159,6 +197,65 @@ def test_scores_and_whole_answers_are_one_run_unless_a_body_is_large(inline_cell
     np.testing.assert_allclose(last.score, expected[0].score, rtol=1e-6)
     for answer, scores in zip(answers, expected, strict=False):
         np.testing.assert_allclose(json.loads(answer)["score"], scores.score, rtol=1e-6)
+
+
+class Waiter:
+    """One that notes its answer."""
+
+    def __init__(self) -> None:
+        self.answer: bytes | Exception | None = None
+        self.answered = asyncio.Event()
+
+    def set_result(self, result: bytes) -> None:
+        self.answer = result
+        self.answered.set()
+
+    set_exception = set_result
+
+
+def test_who_asks_alone_for_one_row_is_answered_at_once_and_as_in_company():
+    model, batching, body = served(), batcher(), body_of(REQUESTS[0])
+
+    async def ask():
+        alone = Waiter()
+        assert not batching.ask(model, body, JSON, alone, alone=True)
+        assert alone.answer is not None
+        assert alone.answer == await batching.answer(model, body, JSON)
+        first, second = Waiter(), Waiter()  # the second is mistaken: the first waits already
+        batching.ask(model, body, JSON, first)
+        batching.ask(model, body, JSON, second, alone=True)
+        assert first.answer is second.answer is None
+        await turns(3)
+        assert first.answer == second.answer == alone.answer
+
+    asyncio.run(ask())
+    batching.close()
+    assert model.detector.batches == [1, 1, 2]
+
+
+@pytest.mark.parametrize("asked", ["several rows", "raw body", "raw answer", "slow model"])
+def test_who_asks_alone_for_anything_else_waits_as_others_do(asked):
+    model, batching, waiter = served(), batcher(), Waiter()
+    rows_ND = REQUESTS[asked == "several rows"]
+    body, content_type = (rows_ND.tobytes(), decoding.RAW) if asked == "raw body" else (body_of(rows_ND), JSON)
+    if asked == "slow model":
+        model.detector.cell_seconds = 1.0
+
+    async def ask():
+        batching.ask(model, body, content_type, waiter, alone=True, raw=asked == "raw answer")
+        assert waiter.answer is None
+        await waiter.answered.wait()
+
+    asyncio.run(ask())
+    batching.close()
+    assert isinstance(waiter.answer, bytes)
+
+
+def test_an_error_answers_who_asks_alone():
+    error, waiter, batching = RuntimeError("out of memory"), Waiter(), batcher()
+    batching.ask(served(error=error), body_of(REQUESTS[0]), JSON, waiter, alone=True)
+    batching.close()
+    assert waiter.answer is error
 
 
 @pytest.mark.parametrize("inline_cells", [10_000, 0])

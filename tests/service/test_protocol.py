@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from uvicorn.protocols.http import flow_control, httptools_impl
 
+from service.batcher import Batcher
 from service.detector import Detector
 from service.errors import UnknownModel
 from service.protocol import ScoringProtocol, read_head
@@ -462,6 +463,16 @@ class TestOneTurn:
             np.array([[9, 9, 9, 9], *[[n, 0, 0, 0] for n in range(9)]], np.float32)
         )
         np.testing.assert_allclose(scores, expected.score, rtol=1e-5)
+
+    def test_who_asks_again_as_the_next_one_asks_alone(self, models, monkeypatch):
+        ask, asked = Batcher.ask, []
+        monkeypatch.setattr(Batcher, "ask", lambda *a, alone, **b: (asked.append(alone), ask(*a, alone=alone, **b))[1])
+        with serving(models, fast=True) as client, Connection(client) as first, Connection(client) as second:
+            for connection, count in ((first, 1), (first, 1), (second, 1), (first, 1), (first, 3), (first, 1)):
+                connection.send(request() * count)
+                for _ in range(count):
+                    assert connection.answer()[0] == 200
+        assert asked == [False, True, False, False, *(False, False, True), True]
 
     @pytest.mark.parametrize("inline_cells", [8192, 0])
     def test_an_exception_answers_everyone_who_waits(self, models, monkeypatch, caplog, inline_cells):

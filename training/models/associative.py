@@ -135,7 +135,8 @@ class Associative(Member):
         self.hidden = Hidden(views * config.members * config.width) if has_hidden else None
         self.ridge = Ridge(views * columns, config.features) if config.features else None
         self.memory: Memory | None = None
-        self.bags = Bags(encoding.source_E.repeat(views), config.bags) if config.bags else None
+        live_D = encoding.live_D.nonzero().squeeze(1)
+        self.bags = Bags(encoding.source_E.repeat(views), live_D, config.bags) if config.bags else None
         self.register_buffer("projection_EK", torch.zeros(columns, min(LATENT, columns)))
         by_view = len(config.levels) + (config.components > 0)
         has_memory, has_bags = config.memory > 0, config.bags > 0
@@ -215,7 +216,8 @@ class Associative(Member):
                 fit_mixture(values_NE, observed_NE, cluster_N)
                 for values_NE, cluster_N in zip(values_VNE, clusters, strict=True)
             )
-            self.recalled_CE = cluster_means(rows.values_NE, observed_NE, clusters[0], int(clusters[0].max()) + 1)
+            count = int(clusters[0].max()) + 1
+            self.recalled_CE = cluster_means(rows.values_NE, observed_NE, clusters[0], count, least=MEMBERS)
         guesses, observed_NJ = self._guess(values_VNE, observed_NE), observed_NE.repeat(1, len(values_VNE))
         if first:
             off_NJ = _together(values_VNE).clamp(-LIMIT, LIMIT) - _expected(guesses, values_VNE)
@@ -255,8 +257,7 @@ class Associative(Member):
         parts = zip(torch.split(filled_VNE, PART, dim=1), torch.split(observed_ND, PART), strict=True)
         components_NP = torch.cat([hidden.project(look(*part)) for part in parts])
         clipped_NJ = _together(filled_VNE).clamp(-LIMIT, LIMIT)
-        observed_NJ = self.encoding.spread(observed_ND).repeat(1, len(filled_VNE))
-        hidden.fit_mixture(components_NP, clipped_NJ, observed_NJ, self.config.hidden_components, generator)
+        hidden.fit_mixture(components_NP, clipped_NJ, self.config.hidden_components, generator)
 
     def _read_tails(self, held_out: Encoded, generator: torch.Generator) -> None:
         rows = repeat(held_out, max(1, HELD_OUT_ROWS // len(held_out.values_NE)))

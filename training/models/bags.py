@@ -1,7 +1,8 @@
 """Bags: memories that know some of the features each, and how far from their neighbours rows are on average.
 
 What is strange in a few features drowns among the others in a distance over all of them; and in fewer dimensions neighbours are nearer,
-so that averages of them are finer (feature bagging; Lazarevic and Kumar, KDD 2005).
+so that averages of them are finer (feature bagging; Lazarevic and Kumar, KDD 2005). Columns come as they do to a memory, whitened by
+half: what a column has of the other features by that, it keeps in every bag.
 
 Shapes: N rows, J columns of all views together, B bags, S columns of one bag.
 """
@@ -17,30 +18,33 @@ from training.models.memory import RESOLUTION, Memory, neighbourhoods
 SHARE = 2 / 3  # of the features, that a bag has
 PROTOTYPES = 1024  # of a bag, at most,
 CELLS = 2**18  # and this many numbers of them
+ROWS = 20_000  # that they are made from, at most
 SMALL = 1e-6
 
 
 class Findings(NamedTuple):
     """What bags make of rows."""
 
-    log_ratio_N: Tensor  # of the memories' squared ratios, the mean
-    parts_NJ: Tensor  # squared difference to what is remembered, likewise; 0 where missing
+    log_ratio_N: Tensor  # mean over the bags of the log of a memory's squared ratio
+    parts_NJ: Tensor  # mean over a column's bags of the squared difference to what they recall; 0 where missing
 
 
 class Bags(nn.Module):
-    """So many bags of features, drawn when they are made. Rows come as they do to a memory."""
+    """So many bags of the given features, drawn when they are made; a bag of which a row has little says little of it."""
 
-    def __init__(self, feature_J: Tensor, count: int) -> None:
+    def __init__(self, feature_J: Tensor, features_D: Tensor, count: int) -> None:
         super().__init__()
-        features = int(feature_J.max()) + 1
-        drawn = [torch.randperm(features)[: math.ceil(SHARE * features)] for _ in range(count)]
-        self.bags = nn.ModuleList(_Bag(torch.isin(feature_J, features_S)) for features_S in drawn)
+        size = math.ceil(SHARE * len(features_D))
+        drawn = [features_D[torch.randperm(len(features_D))[:size]] for _ in range(count)]
+        self.bags = nn.ModuleList(_Bag(torch.isin(feature_J, kept_D)) for kept_D in drawn)
 
     def forward(self, values_NJ: Tensor, observed_NJ: Tensor) -> Findings:
         found = [bag(values_NJ, observed_NJ) for bag in self.bags]
         log_ratio_NB, share_NB = (torch.cat([each[k] for each in found], dim=1) for k in (0, 1))
         mean_N = (log_ratio_NB * share_NB).sum(dim=1) / share_NB.sum(dim=1).clamp_min(SMALL)
-        return Findings(mean_N, torch.stack([parts_NJ for _, _, parts_NJ in found]).mean(dim=0))
+        parts_BNJ = torch.stack([parts_NJ for _, _, parts_NJ in found]) * share_NB.T.unsqueeze(2)
+        say_NJ = share_NB @ torch.stack([cast(_Bag, bag).has_J for bag in self.bags])
+        return Findings(mean_N, parts_BNJ.sum(dim=0) / say_NJ.clamp_min(SMALL))
 
     @torch.no_grad()
     def fit(self, values_NJ: Tensor, generator: torch.Generator, *, members: int) -> None:
@@ -55,10 +59,12 @@ class _Bag(nn.Module):
         columns_S = has_J.nonzero().squeeze(1)
         place_J = torch.full((len(has_J),), len(columns_S))  # in the bag; of columns that are not in it, after the last
         place_J[columns_S] = torch.arange(len(columns_S))
+        self.register_buffer("has_J", has_J.float())
         self.register_buffer("columns_S", columns_S)
         self.register_buffer("place_J", place_J)
         self.memory: Memory | None = None
 
+    has_J: Tensor
     columns_S: Tensor
     place_J: Tensor
 
@@ -73,6 +79,8 @@ class _Bag(nn.Module):
         return log_ratio_N.unsqueeze(1), observed_NS.mean(dim=1, keepdim=True), padded.index_select(1, self.place_J)
 
     def fit(self, values_NJ: Tensor, generator: torch.Generator, members: int) -> None:
+        if len(values_NJ) > ROWS:
+            values_NJ = values_NJ[torch.randperm(len(values_NJ), generator=generator)[:ROWS]]
         values_NS = values_NJ[:, self.columns_S]
         count = min(PROTOTYPES, max(2, CELLS // len(self.columns_S)))
         near_CM = neighbourhoods(values_NS, count, generator)[:, :members]

@@ -40,7 +40,7 @@ class Hidden(nn.Module):
 
     center_H: Tensor
     basis_HP: Tensor
-    rows_CJ: Tensor  # the mean row of each Gaussian
+    rows_CJ: Tensor  # the mean row of each Gaussian, its gaps filled
 
     def project(self, hidden_NH: Tensor) -> Tensor:
         """[N, P] the principal components."""
@@ -64,11 +64,9 @@ class Hidden(nn.Module):
         self.basis_HP.copy_(vectors_HH.flip(1)[:, : len(leading_P)] / leading_P.sqrt())
 
     @torch.no_grad()
-    def fit_mixture(
-        self, components_NP: Tensor, values_NJ: Tensor, observed_NJ: Tensor, count: int, generator: torch.Generator
-    ) -> None:
-        """At most so many Gaussians of these rows' principal components."""
+    def fit_mixture(self, components_NP: Tensor, values_NJ: Tensor, count: int, generator: torch.Generator) -> None:
+        """At most so many Gaussians of the principal components of these rows, which come with their gaps filled."""
         seen_NP = torch.ones_like(components_NP)
         cluster_N = assign_clusters(components_NP, seen_NP, count, generator)
         self.mixture = fit_mixture(components_NP, seen_NP, cluster_N)
-        self.rows_CJ = cluster_means(values_NJ, observed_NJ, cluster_N, int(cluster_N.max()) + 1)
+        self.rows_CJ = cluster_means(values_NJ, torch.ones_like(values_NJ), cluster_N, int(cluster_N.max()) + 1)

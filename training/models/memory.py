@@ -64,7 +64,8 @@ class Memory(nn.Module):
         difference_NKE = (values_NE.unsqueeze(1) - near_NKE) * observed_NE.unsqueeze(1)
         squared_NK = difference_NKE.square().sum(dim=2) * rescale_N1
 
-        # the farthest of the nearest has no weight, so that it does not matter which of two equally far ones it is
+        # the farthest of the nearest has no weight, so that it does not matter which of two equally far ones it is; of a row with gaps
+        # the nearest are those of the row as it is filled, and another may be the farthest
         farthest_N1 = squared_NK.amax(dim=1, keepdim=True)
         weights_NK = torch.softmax(-squared_NK / self.bandwidth, dim=1)
         if len(self.prototypes_CE) > NEAREST:

@@ -68,7 +68,7 @@ def fit_mixture(values_NE: Tensor, observed_NE: Tensor, cluster_N: Tensor) -> Mi
     """The mixture of given clusters."""
     count = int(cluster_N.max()) + 1
     values_NE = values_NE.clamp(-LIMIT, LIMIT)
-    mean_CE = cluster_means(values_NE, observed_NE, cluster_N, count)
+    mean_CE = cluster_means(values_NE, observed_NE, cluster_N, count, least=MEMBERS)
     squares_NE = (values_NE - mean_CE[cluster_N]).square() * observed_NE
     seen_CE = _sums(observed_NE, cluster_N, count)
     pooled_E = squares_NE.sum(dim=0) / observed_NE.sum(dim=0).clamp_min(1.0)
@@ -98,9 +98,9 @@ def assign_clusters(values_NE: Tensor, observed_NE: Tensor, count: int, generato
         centers_CE = centers_CE[kept_C]
 
 
-def cluster_means(values_NE: Tensor, observed_NE: Tensor, cluster_N: Tensor, count: int) -> Tensor:
-    """[C, E] mean of what is observed of each cluster's rows; 0 where nothing is."""
-    return _sums(values_NE * observed_NE, cluster_N, count) / _sums(observed_NE, cluster_N, count).clamp_min(1.0)
+def cluster_means(values_NE: Tensor, observed_NE: Tensor, cluster_N: Tensor, count: int, *, least: int = 1) -> Tensor:
+    """[C, E] mean of what is observed of each cluster's rows; where fewer than `least` are, zeros take their place."""
+    return _sums(values_NE * observed_NE, cluster_N, count) / _sums(observed_NE, cluster_N, count).clamp_min(least)
 
 
 def _sums(values_NE: Tensor, cluster_N: Tensor, count: int) -> Tensor:

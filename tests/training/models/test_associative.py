@@ -161,7 +161,8 @@ def test_several_networks_answer_with_their_mean(member: Associative) -> None:
     encoded = encode(several, FRESH[:20])
     values, _ = several.views(encoded)
     residual, hidden = several._look(values, encoded.observed_ND, 0.5)
-    assert hidden.shape == (20, 6 * 32)  # of each network its own
+    layers = hidden.reshape(20, 6, 32).unbind(dim=1)  # of each network its own
+    assert all(not torch.allclose(layers[0], other, atol=1e-3) for other in layers[1:])
     assert several.network.enter.weight_VIO.shape[0] == 6
     clean = values.clamp(-10, 10).repeat(3, 1, 1)
     alone, _ = several._denoise(clean, torch.full_like(clean[:, :, :1], 0.5), encoded.observed_ND)
@@ -181,7 +182,59 @@ def test_what_is_stored_of_training_rows_is_said() -> None:
     assert stored(memory=0, memory_rows=True) == "averages"
     assert stored(memory=0, components=0) == "averages"
     assert stored(memory=0, bags=1, memory_rows=True) == "rows"
+    nothing = {"memory": 0, "components": 0, "joint_components": 0, "hidden_components": 0}
+    for field in ("memory", "components", "joint_components", "hidden_components", "bags"):
+        assert stored(**{**nothing, field: 9}) == "averages"
+    assert (
+        stored(**{**nothing, "hidden_components": 9, "levels": ()}, features=9) == "none"
+    )  # no network, no hidden layer
     assert stored(memory=0, components=0, joint_components=0, hidden_components=0, bags=0) == "none"
+
+
+def test_no_prototype_of_any_memory_is_a_single_row_unless_rows_are_asked_for() -> None:
+    for memory_rows in (False, True):
+        member = fitted(memory_rows=memory_rows, levels=())
+        member.complete(encode(member, FIT), encode(member, HELD_OUT), 0)
+        values, _ = member.views(encode(member, torch.cat([FIT, HELD_OUT])))
+        known = member.half_whiten(torch.cat(list(values), dim=1))
+        memories = [(member.memory, slice(None)), *[(bag.memory, bag.columns_S) for bag in member.bags.bags]]
+        for memory, columns in memories:
+            there = known[:, columns]
+            apart = torch.cdist(memory.prototypes_CE, there, compute_mode="donot_use_mm_for_euclid_dist")
+            assert ((apart.amin(dim=1) < 1e-3) == memory_rows).all()
+
+
+def test_the_cell_of_a_single_row_is_in_no_mean() -> None:
+    only = FIT.clone()
+    only[3:, 4] = torch.nan  # the last feature was seen three times
+    torch.manual_seed(0)
+    member = AssociativeConfig(width=16, blocks=1, components=16, hidden_components=16, memory=16, fit=SHORT).build(
+        Encoding(FEATURES, only.numpy())
+    )
+    fit(member, only, HELD_OUT, SHORT, seed=0)
+    values, _ = member.views(encode(member, only))
+    seen, encoded = values[:, :3, 4], encode(member, only).values_NE[:3, 4]
+    means = [(mixture.mean_CE[:, 4], seen[v]) for v, mixture in enumerate(member.mixtures)]
+    means += [(member.hidden.rows_CJ[:, 4], seen[0]), (member.hidden.rows_CJ[:, 9], seen[1])]
+    for mean, cells in [*means, (member.recalled_CE[:, 4], encoded)]:
+        assert (mean.unsqueeze(1) - cells).abs().min() > 1e-3
+
+
+def test_the_hidden_layers_are_read_as_they_were_when_their_mixture_was_fitted(member: Associative) -> None:
+    encoded = encode(member, FIT)
+    values, _ = member.views(encoded)
+    _, layers = member._look(values, encoded.observed_ND, member.config.levels[0])
+    components = member.hidden.project(layers)
+    assert torch.allclose(components.mean(dim=0), torch.zeros(components.shape[1]), atol=1e-3)
+    assert torch.isclose(components[:, 0].var(correction=0), torch.tensor(1.0), rtol=1e-3)
+    head = member.read(encoded).heads[6]  # after four of views, the ridge and the whitened mixture
+    mixture = member.hidden.mixture(components, torch.ones_like(components))
+    assert torch.allclose(head.level_N, mixture.surprise_N, atol=1e-4)
+    # the mean row of a Gaussian is that of the rows that belong to it
+    joint = torch.cat(list(values), dim=1).clamp(-10, 10)
+    weights = mixture.weights_NC
+    expected = weights.T @ joint / weights.sum(dim=0).unsqueeze(1)
+    assert torch.corrcoef(torch.stack([expected.flatten(), member.hidden.rows_CJ.flatten()]))[0, 1] > 0.98
 
 
 def test_without_mixtures_and_memory_no_average_of_rows_is_in_the_state() -> None:

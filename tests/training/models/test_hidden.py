@@ -18,7 +18,7 @@ def fitted(hidden_NH: torch.Tensor, values_NJ: torch.Tensor, count: int) -> Hidd
     hidden = Hidden(hidden_NH.shape[1])
     hidden.fit_components(hidden_NH)
     draw = torch.Generator().manual_seed(0)
-    hidden.fit_mixture(hidden.project(hidden_NH), values_NJ, torch.ones_like(values_NJ), count, draw)
+    hidden.fit_mixture(hidden.project(hidden_NH), values_NJ, count, draw)
     return hidden
 
 

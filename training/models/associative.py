@@ -45,6 +45,7 @@ HELD_OUT_ROWS = 4000  # that many are looked at for the tails: few rows several 
 PART = 512  # rows at a time
 RESOLUTION = 1e-5  # mean squared error, in variances of a column, below which there is only rounding
 SMALL = 1e-6
+_SIZES = ("components", "joint_components", "hidden_components", "features", "memory", "bags")  # that may be 0
 
 
 class AssociativeConfig(
@@ -80,12 +81,11 @@ class AssociativeConfig(
     def __post_init__(self) -> None:
         if not self.views or len(set(self.views)) < len(self.views) or min(self.width, self.blocks, self.members) < 1:
             raise ValueError("views must be one or both of log and range, width, blocks and members at least 1")
-        sizes = (self.components, self.joint_components, self.features, self.memory, self.bags)
-        if min(*sizes, self.hidden_components) < 0:
-            raise ValueError(
-                "components, joint_components, hidden_components, features, memory and bags must not be negative"
-            )
-        if not self.levels and not any(sizes):
+        sizes = {field: getattr(self, field) for field in _SIZES}
+        for field, size in sizes.items():
+            if size < 0:
+                raise ValueError(f"{field} must not be negative, got {size}")
+        if not self.levels and not any({**sizes, "hidden_components": 0}.values()):
             raise ValueError("there must be a level, components, joint_components, features, a memory or bags")
         if not 0 < self.min_noise < self.max_noise or not 0 <= self.mask_rate < 1:
             raise ValueError("expected 0 < min_noise < max_noise and 0 <= mask_rate < 1")

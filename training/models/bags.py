@@ -36,15 +36,18 @@ class Bags(nn.Module):
         super().__init__()
         size = math.ceil(SHARE * len(features_D))
         drawn = [features_D[torch.randperm(len(features_D))[:size]] for _ in range(count)]
-        self.bags = nn.ModuleList(_Bag(torch.isin(feature_J, kept_D)) for kept_D in drawn)
+        has_BJ = torch.stack([torch.isin(feature_J, kept_D) for kept_D in drawn])
+        self.register_buffer("has_BJ", has_BJ.float())
+        self.bags = nn.ModuleList(map(_Bag, has_BJ))
+
+    has_BJ: Tensor
 
     def forward(self, values_NJ: Tensor, observed_NJ: Tensor) -> Findings:
-        found = [bag(values_NJ, observed_NJ) for bag in self.bags]
-        log_ratio_NB, share_NB = (torch.cat([each[k] for each in found], dim=1) for k in (0, 1))
-        mean_N = (log_ratio_NB * share_NB).sum(dim=1) / share_NB.sum(dim=1).clamp_min(SMALL)
-        parts_BNJ = torch.stack([parts_NJ for _, _, parts_NJ in found]) * share_NB.T.unsqueeze(2)
-        say_NJ = share_NB @ torch.stack([cast(_Bag, bag).has_J for bag in self.bags])
-        return Findings(mean_N, parts_BNJ.sum(dim=0) / say_NJ.clamp_min(SMALL))
+        log_ratios, shares, parts = zip(*(bag(values_NJ, observed_NJ) for bag in self.bags), strict=True)
+        share_NB = torch.cat(shares, dim=1)
+        mean_N = (torch.cat(log_ratios, dim=1) * share_NB).sum(dim=1) / share_NB.sum(dim=1).clamp_min(SMALL)
+        parts_NJ = (torch.stack(parts) * share_NB.T.unsqueeze(2)).sum(dim=0)
+        return Findings(mean_N, parts_NJ / (share_NB @ self.has_BJ).clamp_min(SMALL))
 
     @torch.no_grad()
     def fit(self, values_NJ: Tensor, generator: torch.Generator, *, members: int) -> None:
@@ -59,12 +62,10 @@ class _Bag(nn.Module):
         columns_S = has_J.nonzero().squeeze(1)
         place_J = torch.full((len(has_J),), len(columns_S))  # in the bag; of columns that are not in it, after the last
         place_J[columns_S] = torch.arange(len(columns_S))
-        self.register_buffer("has_J", has_J.float())
         self.register_buffer("columns_S", columns_S)
         self.register_buffer("place_J", place_J)
         self.memory: Memory | None = None
 
-    has_J: Tensor
     columns_S: Tensor
     place_J: Tensor
 

@@ -228,7 +228,8 @@ class Associative(Member):
         if self.ridge is not None:
             self.ridge.fit(clipped_NJ, observed_NJ)
         if self.hidden is not None:
-            self._remember_hidden(self.hidden, filled_VNE, rows.observed_ND, generator, first=first)
+            components_NP = self._hidden_components(self.hidden, filled_VNE, rows.observed_ND, first=first)
+            self.hidden.fit_mixture(components_NP, clipped_NJ, self.config.hidden_components, generator)
         if self.half_whiten is None:
             return
         seen_NJ = torch.ones_like(clipped_NJ)
@@ -246,18 +247,16 @@ class Associative(Member):
         if self.bags is not None:
             self.bags.fit(half_NJ, generator, members=members)
 
-    def _remember_hidden(
-        self, hidden: Hidden, filled_VNE: Tensor, observed_ND: Tensor, generator: torch.Generator, *, first: bool
-    ) -> None:
+    def _hidden_components(self, hidden: Hidden, filled_VNE: Tensor, observed_ND: Tensor, *, first: bool) -> Tensor:
+        """[N, P] principal components of the hidden layers, which are found the first time."""
+
         def look(values_VNE: Tensor, seen_ND: Tensor) -> Tensor:
             return self._look(values_VNE, seen_ND, self.config.levels[0])[1]
 
         if first:
             hidden.fit_components(look(filled_VNE[:, :ROWS], observed_ND[:ROWS]))
         parts = zip(torch.split(filled_VNE, PART, dim=1), torch.split(observed_ND, PART), strict=True)
-        components_NP = torch.cat([hidden.project(look(*part)) for part in parts])
-        clipped_NJ = _together(filled_VNE).clamp(-LIMIT, LIMIT)
-        hidden.fit_mixture(components_NP, clipped_NJ, self.config.hidden_components, generator)
+        return torch.cat([hidden.project(look(*part)) for part in parts])
 
     def _read_tails(self, held_out: Encoded, generator: torch.Generator) -> None:
         rows = repeat(held_out, max(1, HELD_OUT_ROWS // len(held_out.values_NE)))

@@ -23,9 +23,7 @@ class Standing(NamedTuple):
     """How a mixture of the hidden layer takes rows."""
 
     surprise_N: Tensor  # minus the log-density, by component
-    parts_NJ: (
-        Tensor  # squared difference to the mean rows of the Gaussians they belong to; non-negative, 0 where missing
-    )
+    parts_NJ: Tensor  # squared difference to the mean rows of their Gaussians; 0 where missing
 
 
 class Hidden(nn.Module):

@@ -185,10 +185,9 @@ def test_what_is_stored_of_training_rows_is_said() -> None:
     nothing = {"memory": 0, "components": 0, "joint_components": 0, "hidden_components": 0}
     for field in ("memory", "components", "joint_components", "hidden_components", "bags"):
         assert stored(**{**nothing, field: 9}) == "averages"
-    assert (
-        stored(**{**nothing, "hidden_components": 9, "levels": ()}, features=9) == "none"
-    )  # no network, no hidden layer
-    assert stored(memory=0, components=0, joint_components=0, hidden_components=0, bags=0) == "none"
+    assert stored(**nothing) == "none"
+    without_network = {**nothing, "hidden_components": 9, "levels": ()}
+    assert stored(**without_network, features=9) == "none"
 
 
 def test_no_prototype_of_any_memory_is_a_single_row_unless_rows_are_asked_for() -> None:

@@ -233,12 +233,13 @@ def _complete_session(
     model: onnx.ModelProto, scoring: ort.InferenceSession, manifest: Manifest
 ) -> ort.InferenceSession:
     """A session for rows without a gap, if on the self-test's rows it scores as the other does, to the last bit; else the other."""
-    part = hotpath.complete_graph(model)
     rows_ND = np.nan_to_num(_array(manifest.self_test.inputs))
-    if part is None or rows_ND.shape[1:] != (len(manifest.features),):
+    if rows_ND.shape[1:] != (len(manifest.features),):
         return scoring
     (expected_N,) = scoring.run([SCORE], {INPUT: rows_ND})
     try:
+        if (part := hotpath.complete_graph(model)) is None:
+            return scoring
         complete = _session(part)
         (got_N,) = complete.run([SCORE], {INPUT: rows_ND})
     except Exception:  # onnxruntime's have no base in common; what cannot be run so is run as it is

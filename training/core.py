@@ -36,10 +36,11 @@ class Core(nn.Module):
         encoding = self.member.encoding
         encoded = encoding.encode(features)
         errors_ND, outputs_NE, latent_NK, own_score_N = self.member.assess(encoded)
-        observed_N = encoded.observed_ND.sum(dim=1)
+        width = encoded.observed_ND.shape[1]
+        observed_N = encoded.observed_ND.sum(dim=1) / width  # the share of cells, so that it is exactly 1 without a gap
         # the score by itself, so that whoever wants no more has no contributions computed; of no cell at all it is 0 / 0
         if own_score_N is None:
-            weighed_ND = errors_ND * self.weight_D
+            weighed_ND = errors_ND * (self.weight_D / width)
             score_N, contributions_ND = weighed_ND.sum(dim=1) / observed_N, weighed_ND / observed_N.unsqueeze(1)
         else:
             score_N = own_score_N * self.weight_D[0] * (observed_N / observed_N)

@@ -85,7 +85,7 @@ class Encoding(nn.Module):
 
     @property
     def input_width(self) -> int:
-        """I = E + D: the encoded columns, and beside them the mask of what was observed."""
+        """I = E + D: the encoded columns, and beside them the mask of what is missing."""
         return self.encoded_width + len(self.features)
 
     @property
@@ -110,8 +110,8 @@ class Encoding(nn.Module):
         return x_ND if self.one_column_each else torch.index_select(x_ND, 1, self.source_E)
 
     def inputs(self, encoded: Encoded) -> Tensor:
-        """What the network reads: [N, I], missing cells as zero, and the mask beside them."""
-        return torch.cat([encoded.values_NE.clamp(-INPUT_LIMIT, INPUT_LIMIT), encoded.observed_ND], dim=1)
+        """What the network reads: [N, I], missing cells as zero, and beside them which are missing."""
+        return torch.cat([encoded.values_NE.clamp(-INPUT_LIMIT, INPUT_LIMIT), 1 - encoded.observed_ND], dim=1)
 
     def errors(self, outputs_NE: Tensor, encoded: Encoded) -> Tensor:
         """[N, D]: squared error of a number, minus log-likelihood of a boolean or category; 0 where missing."""

@@ -45,15 +45,86 @@ def test_without_the_mask_rows_that_need_none_score_the_same_to_the_last_bit(fea
     np.testing.assert_array_equal(complete, plain)
 
 
-def test_a_network_that_reads_the_mask_reads_ones_where_there_is_no_gap():
-    """As the denoising member does: values beside their mask into the first layer, and the error over the number of values."""
+def test_a_network_that_reads_what_is_missing_reads_nothing_of_it_where_there_is_no_gap():
+    """As the denoising member does: values, and what is missing of them, into the first layer; the error over what is observed."""
     model = masked_model()
-    part = hotpath.complete_graph(model)
-    nodes = [node.op_type for node in onnx.load_model_from_string(part).graph.node]
-    assert nodes == ["Pad", "MatMul", "Sub", "Abs", "ReduceSum", "Div"]
+    part = onnx.load_model_from_string(hotpath.complete_graph(model))
+    assert [node.op_type for node in part.graph.node] == ["MatMul", "Sub", "Abs", "ReduceSum", "Div"]
+    assert [list(tensor.dims) for tensor in part.graph.initializer if tensor.name == part.graph.node[0].input[1]] == [
+        [5, 5]
+    ]
+    assert_same_to_the_last_bit(model)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_layer_with_a_bias_loses_the_rows_that_would_read_zeros_only(transposed):
+    node, rng = helper.make_node, np.random.default_rng(2)
+    weights = rng.normal(size=(3, 10) if transposed else (10, 3)).astype(np.float32)
+    nodes = [
+        node("IsNaN", [artifact.INPUT], ["missing"]),
+        node("Cast", ["missing"], ["gaps"], to=onnx.TensorProto.FLOAT),
+        node("Concat", ["gaps", artifact.INPUT], ["read"], axis=-1),  # the zeros come first
+        node("Gemm", ["read", "weights", "bias"], ["layer"], transB=int(transposed)),
+        node("ReduceSum", ["layer", "axis"], [artifact.SCORE], keepdims=0),
+    ]
+    constants = {"weights": weights, "bias": rng.normal(size=3).astype(np.float32), "axis": np.array([1])}
+    model = as_model(nodes, constants, width=5)
+    part = onnx.load_model_from_string(hotpath.complete_graph(model))
+    assert [node.op_type for node in part.graph.node] == ["Gemm", "ReduceSum"]
+    assert_same_to_the_last_bit(model)
+
+
+def test_what_is_made_of_the_mask_is_read_as_one_row_and_what_changes_nothing_is_left_out():
+    node = helper.make_node
+    nodes = [
+        node("IsNaN", [artifact.INPUT], ["missing"]),
+        node("Where", ["missing", "one", "zero"], ["gaps"]),
+        node("MatMul", ["gaps", "weights"], ["moved"]),  # 0 without a gap
+        node("Add", [artifact.INPUT, "moved"], ["values"]),
+        node("ReduceSum", ["gaps", "axis"], ["count"], keepdims=1),
+        node("Exp", ["count"], ["stretch"]),  # 1
+        node("Mul", ["values", "stretch"], ["stretched"]),
+        node("Add", ["stretch", "one"], ["two"]),
+        node("Mul", ["two", "shares"], ["weighed"]),  # [N, 5], the same for each row
+        node("Div", ["stretched", "weighed"], ["parts"]),
+        node("ReduceSum", ["parts", "axis"], ["sum"], keepdims=0),
+        node("Squeeze", ["stretch", "axis"], ["unchanged"]),
+        node("Pow", ["sum", "unchanged"], [artifact.SCORE]),
+    ]
+    rng = np.random.default_rng(3)
+    weights, shares = rng.normal(size=(5, 5)).astype(np.float32), rng.uniform(1, 2, size=5).astype(np.float32)
+    constants = {
+        "zero": np.float32(0),
+        "one": np.float32(1),
+        "axis": np.array([1]),
+        "weights": weights,
+        "shares": shares,
+    }
+    model = as_model(nodes, constants, width=5)
+    part = onnx.load_model_from_string(hotpath.complete_graph(model))
+    assert [node.op_type for node in part.graph.node] == ["Div", "ReduceSum"]
+    assert [tensor.dims[:] for tensor in part.graph.initializer if tensor.name in part.graph.node[0].input] == [[1, 5]]
+    assert_same_to_the_last_bit(model)
+
+
+def test_nothing_is_left_out_that_says_how_many_rows_there_are():
+    node = helper.make_node
+    nodes = [
+        node("IsNaN", [artifact.INPUT], ["missing"]),
+        node("Where", ["missing", "zero", "one"], ["observed"]),
+        node("ReduceMax", [artifact.INPUT, "rows"], ["highest"], keepdims=1),  # [1, 5]
+        node("Mul", ["highest", "observed"], ["each"]),  # [N, 5]
+        node("ReduceSum", ["each", "axis"], [artifact.SCORE], keepdims=0),
+    ]
+    constants = {"zero": np.float32(0), "one": np.float32(1), "axis": np.array([1]), "rows": np.array([0])}
+    assert_same_to_the_last_bit(as_model(nodes, constants, width=5))
+
+
+def assert_same_to_the_last_bit(model):
     rows_ND = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32)
     for rows in (rows_ND, rows_ND[:1]):
-        np.testing.assert_array_equal(score_of(part, rows), score_of(hotpath.score_graph(model), rows))
+        score = score_of(hotpath.complete_graph(model), rows)
+        np.testing.assert_array_equal(score, score_of(hotpath.score_graph(model), rows))
 
 
 def test_what_a_missing_cell_is_filled_with_is_not_computed_where_none_is():
@@ -87,7 +158,8 @@ def masked_model():
         node("IsNaN", [artifact.INPUT], ["missing"]),
         node("Where", ["missing", "zero", "one"], ["observed"]),
         node("Where", ["missing", "zero", artifact.INPUT], ["values"]),
-        node("Concat", ["values", "observed"], ["read"], axis=1),
+        node("Sub", ["one", "observed"], ["gaps"]),
+        node("Concat", ["values", "gaps"], ["read"], axis=1),
         node("MatMul", ["read", "weights"], ["guess"]),
         node("Sub", ["values", "guess"], ["left"]),
         node("Abs", ["left"], ["errors"]),

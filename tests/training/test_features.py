@@ -58,7 +58,7 @@ def test_missing_cells_are_zero_and_masked(encoding: Encoding) -> None:
 
 def test_the_network_reads_the_mask_beside_values_held_within_ten_deviations(encoding: Encoding) -> None:
     encoded = encode(encoding, [4.0 + 2.0 * 50, NAN, 1.0, 5.0, NAN])
-    assert encoding.inputs(encoded).tolist() == [[INPUT_LIMIT, 0, 0, 1, 0, 0, 0, 1, 0, 1, 1, 0]]
+    assert encoding.inputs(encoded).tolist() == [[INPUT_LIMIT, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 1]]
     assert encoding.inputs(encoded).shape == (1, encoding.input_width)
 
 

@@ -11,11 +11,11 @@ Each gives heads, numbers that rise with strangeness, and kinds.py puts them tog
 
 Once the tails are read, all but the network takes the held-out rows in, too: averages of more rows are better ones.
 
-Shapes: V views, M members, L noise levels, H heads, W width, C Gaussians; J = V x E columns of all views together, and VW
-hidden units of all networks.
+Shapes: V views, and networks where members are several, L noise levels, H heads, W width, C Gaussians, M mixtures; J = V x E columns
+of all views, one view after the other, and VW hidden units of all networks.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import msgspec
 import torch
@@ -28,7 +28,7 @@ from training.models.hidden import ROWS, Hidden
 from training.models.kinds import Kinds
 from training.models.member import Assessment, FitConfig, Member, concatenate, hide, repeat, split
 from training.models.memory import MEMBERS, Memory, neighbourhoods
-from training.models.mixture import Guess, Mixture, assign_clusters, cluster_means, fit_mixture
+from training.models.mixture import Guess, Mixture, assign_clusters, cluster_means, fit_mixture, surprises
 from training.models.network import Network
 from training.models.ridge import Ridge
 from training.models.tails import HIDDEN
@@ -103,15 +103,9 @@ class AssociativeConfig(
         return Associative(self, encoding)
 
 
-class Head(NamedTuple):
-    """One reading of how strange rows are."""
-
-    level_N: Tensor  # rises with strangeness
-    parts_NE: Tensor  # non-negative: what each column has to do with it
-
-
 class Reading(NamedTuple):
-    heads: list[Head]  # kind by kind
+    levels_NH: Tensor  # of heads, kind by kind; they rise with strangeness
+    parts: list[Tensor]  # [N, E] of each head, non-negative: what each column has to do with it
     expected_NE: Tensor  # encoded
     latent_NK: Tensor
 
@@ -138,10 +132,10 @@ class Associative(Member):
         live_D = encoding.live_D.nonzero().squeeze(1)
         self.bags = Bags(encoding.source_E.repeat(views), live_D, config.bags) if config.bags else None
         self.register_buffer("projection_EK", torch.zeros(columns, min(LATENT, columns)))
-        by_view = len(config.levels) + (config.components > 0)
         has_memory, has_bags = config.memory > 0, config.bags > 0
-        together = config.features > 0, (config.joint_components > 0) + has_hidden, has_memory, has_memory + has_bags
-        self.kinds = Kinds([views] * by_view + [int(size) for size in together if size])
+        sizes = [views] * len(config.levels) + [config.features > 0, has_memory, has_memory + has_bags]
+        sizes += [views * (config.components > 0), (config.joint_components > 0) + has_hidden]
+        self.kinds = Kinds([int(size) for size in sizes if size])
 
     recalled_CE: Tensor  # means of the first view's clusters, encoded
     projection_EK: Tensor
@@ -164,41 +158,47 @@ class Associative(Member):
         rate_N1 = rate_N1 * (torch.rand((rows, 1), generator=generator) < 0.5)  # the other half stays whole
         hidden_ND = (torch.rand(encoded.observed_ND.shape, generator=generator) < rate_N1).to(encoded.values_NE.dtype)
         encoded = hide(encoded, hidden_ND, self.encoding)
-        values_VNE, observed_NE = self.views(encoded)
-        clean_VNE = self._for_each_member(values_VNE.clamp(-LIMIT, LIMIT))
+        values_NJ, observed_NE = self.views(encoded)
+        clean_VNE = self._for_networks(values_NJ.clamp(-LIMIT, LIMIT))
         low, high = self.config.min_noise, self.config.max_noise
         level_VN1 = low + (high - low) * torch.rand((*clean_VNE.shape[:2], 1), generator=generator)
         noise_VNE = torch.randn(clean_VNE.shape, generator=generator) * level_VN1 * observed_NE
-        guess_VNE, _ = self._denoise(clean_VNE + noise_VNE, level_VN1, encoded.observed_ND)
+        guess_VNE, _ = self._denoise(clean_VNE + noise_VNE, level_VN1, 1 - encoded.observed_ND)
         weight_VN1 = ((1 + level_VN1.square()) / level_VN1.square()).clamp_max(WEIGHT_LIMIT)
         errors_VNE = weight_VN1 * (guess_VNE - clean_VNE).square() * observed_NE
         # a mean over cells, but a sum over members: each is to be fitted as it would be alone
-        mean: Tensor = errors_VNE.sum() / (len(values_VNE) * observed_NE.sum()).clamp_min(1.0)
+        mean: Tensor = errors_VNE.sum() / (len(self.config.views) * observed_NE.sum()).clamp_min(1.0)
         return mean
 
-    def _denoise(self, noisy_VNE: Tensor, level_VN1: Tensor, observed_ND: Tensor) -> tuple[Tensor, Tensor]:
+    def _denoise(self, noisy_VNE: Tensor, level_VN1: Tensor, missing_ND: Tensor) -> tuple[Tensor, Tensor]:
         """The clean rows, as far as the networks can tell, and their hidden layers; member by member, each with all views."""
         power_VN1 = level_VN1.square() + 1
-        residual_VNE, hidden_VNW = self.network(noisy_VNE / power_VN1.sqrt(), torch.log(level_VN1) / 4, observed_ND)
+        residual_VNE, hidden_VNW = self.network(noisy_VNE / power_VN1.sqrt(), torch.log(level_VN1) / 4, missing_ND)
         return noisy_VNE / power_VN1 + level_VN1 / power_VN1.sqrt() * residual_VNE, hidden_VNW
 
-    def _look(self, values_VNE: Tensor, observed_ND: Tensor, level: float) -> tuple[Tensor, Tensor]:
+    def _look(self, clipped_NJ: Tensor, observed_ND: Tensor, level: float) -> tuple[Tensor, Tensor]:
         """[V, N, E] what the networks, on average, take away from clean rows, 0 where missing; [N, VW] their hidden layers."""
-        clean_VNE = values_VNE.clamp(-LIMIT, LIMIT)
-        noisy_VNE = self._for_each_member(clean_VNE)
-        denoised_VNE, hidden_VNW = self._denoise(noisy_VNE, torch.full_like(noisy_VNE[:, :, :1], level), observed_ND)
+        clean_VNE, level_111 = self._for_networks(clipped_NJ), torch.full((1, 1, 1), level)
+        denoised_VNE, hidden_VNW = self._denoise(clean_VNE, level_111, 1 - observed_ND)
+        residual_VNE = clean_VNE - denoised_VNE
         if self.config.members > 1:
-            denoised_VNE = denoised_VNE.reshape(self.config.members, *clean_VNE.shape).mean(dim=0)
-        return (clean_VNE - denoised_VNE) * self.encoding.spread(observed_ND), _together(hidden_VNW)
+            residual_VNE = torch.stack(residual_VNE.tensor_split(self.config.members)).mean(dim=0)
+        hidden_NH = hidden_VNW.transpose(0, 1).reshape(-1, len(hidden_VNW) * hidden_VNW.shape[2])
+        return residual_VNE * self.encoding.spread(observed_ND), hidden_NH
 
-    def _for_each_member(self, values_VNE: Tensor) -> Tensor:
+    def _for_networks(self, values_NJ: Tensor) -> Tensor:
+        """[V, N, E] the views, once for each member."""
+        values_VNE = values_NJ.reshape(-1, len(self.config.views), self.encoding.encoded_width).transpose(0, 1)
         return values_VNE if self.config.members == 1 else values_VNE.repeat(self.config.members, 1, 1)
+
+    def _each_view(self, values_NJ: Tensor) -> tuple[Tensor, ...]:
+        return torch.split(values_NJ, self.encoding.encoded_width, dim=1)
 
     @torch.no_grad()
     def settle(self, fit_rows: Encoded, held_out: Encoded, seed: int) -> None:
         """With the network fitted: all that has a closed form, and the tails, which are read off the held-out rows."""
-        values_VNE, _ = self.views(fit_rows)
-        self.projection_EK.copy_(_principal_components(values_VNE[0], self.projection_EK.shape[1]))
+        values_NJ, _ = self.views(fit_rows)
+        self.projection_EK.copy_(_principal_components(self._each_view(values_NJ)[0], self.projection_EK.shape[1]))
         generator = torch.Generator().manual_seed(seed)
         self._remember(fit_rows, generator, first=True)
         self._read_tails(held_out, generator)
@@ -209,26 +209,26 @@ class Associative(Member):
         self._remember(concatenate(fit_rows, held_out), torch.Generator().manual_seed(seed), first=False)
 
     def _remember(self, rows: Encoded, generator: torch.Generator, *, first: bool) -> None:
-        values_VNE, observed_NE = self.views(rows)
+        values_NJ, observed_NE = self.views(rows)
+        observed_NJ = observed_NE.repeat(1, len(self.config.views))
         if self.config.components:
-            clusters = [assign_clusters(x_NE, observed_NE, self.config.components, generator) for x_NE in values_VNE]
+            views = self._each_view(values_NJ)
+            clusters = [assign_clusters(x_NE, observed_NE, self.config.components, generator) for x_NE in views]
             self.mixtures = nn.ModuleList(
                 fit_mixture(values_NE, observed_NE, cluster_N)
-                for values_NE, cluster_N in zip(values_VNE, clusters, strict=True)
+                for values_NE, cluster_N in zip(views, clusters, strict=True)
             )
             count = int(clusters[0].max()) + 1
             self.recalled_CE = cluster_means(rows.values_NE, observed_NE, clusters[0], count, least=MEMBERS)
-        guesses, observed_NJ = self._guess(values_VNE, observed_NE), observed_NE.repeat(1, len(values_VNE))
+        guesses = self._guess(values_NJ, observed_NE)
         if first:
-            off_NJ = _together(values_VNE).clamp(-LIMIT, LIMIT) - _expected(guesses, values_VNE)
-            self.filling.fit(off_NJ, observed_NJ)
-        filled_VNE = self._fill(values_VNE, observed_NE, guesses)
-        values_NJ = _together(filled_VNE)
+            self.filling.fit(values_NJ.clamp(-LIMIT, LIMIT) - _expected(guesses, values_NJ), observed_NJ)
+        values_NJ = self._fill(values_NJ, observed_NJ, guesses)
         clipped_NJ = values_NJ.clamp(-LIMIT, LIMIT)
         if self.ridge is not None:
             self.ridge.fit(clipped_NJ, observed_NJ)
         if self.hidden is not None:
-            components_NP = self._hidden_components(self.hidden, filled_VNE, rows.observed_ND, first=first)
+            components_NP = self._hidden_components(self.hidden, clipped_NJ, rows.observed_ND, first=first)
             self.hidden.fit_mixture(components_NP, clipped_NJ, self.config.hidden_components, generator)
         if self.half_whiten is None:
             return
@@ -247,15 +247,15 @@ class Associative(Member):
         if self.bags is not None:
             self.bags.fit(half_NJ, generator, members=members)
 
-    def _hidden_components(self, hidden: Hidden, filled_VNE: Tensor, observed_ND: Tensor, *, first: bool) -> Tensor:
+    def _hidden_components(self, hidden: Hidden, clipped_NJ: Tensor, observed_ND: Tensor, *, first: bool) -> Tensor:
         """[N, P] principal components of the hidden layers, which are found the first time."""
 
-        def look(values_VNE: Tensor, seen_ND: Tensor) -> Tensor:
-            return self._look(values_VNE, seen_ND, self.config.levels[0])[1]
+        def look(values_NJ: Tensor, seen_ND: Tensor) -> Tensor:
+            return self._look(values_NJ, seen_ND, self.config.levels[0])[1]
 
         if first:
-            hidden.fit_components(look(filled_VNE[:, :ROWS], observed_ND[:ROWS]))
-        parts = zip(torch.split(filled_VNE, PART, dim=1), torch.split(observed_ND, PART), strict=True)
+            hidden.fit_components(look(clipped_NJ[:ROWS], observed_ND[:ROWS]))
+        parts = zip(torch.split(clipped_NJ, PART), torch.split(observed_ND, PART), strict=True)
         return torch.cat([hidden.project(look(*part)) for part in parts])
 
     def _read_tails(self, held_out: Encoded, generator: torch.Generator) -> None:
@@ -265,49 +265,76 @@ class Associative(Member):
             hidden_ND = (torch.rand(rows.observed_ND.shape, generator=generator) < rate).float()
             left_N1 = (rows.observed_ND * (1 - hidden_ND)).sum(dim=1, keepdim=True)
             hidden = hide(rows, torch.where(left_N1 > 0, hidden_ND, 0.0), self.encoding)
-            levels.append(torch.cat([_levels(self.read(part)) for part in split(hidden, PART)]))
+            levels.append(torch.cat([self.read(part).levels_NH for part in split(hidden, PART)]))
             missing.append(self._missing(hidden))
         self.kinds.fit(torch.stack(levels), torch.stack(missing))
 
     def read(self, encoded: Encoded) -> Reading:
         """The heads, kind by kind, and what was expected."""
-        values_VNE, observed_NE = self.views(encoded)
-        rescale_N1 = values_VNE.shape[2] / observed_NE.sum(dim=1, keepdim=True).clamp_min(1.0)
-        guesses = self._guess(values_VNE, observed_NE)
-        filled_VNE = self._fill(values_VNE, observed_NE, guesses)
-        heads: list[Head] = []
-        looks = [self._look(filled_VNE, encoded.observed_ND, level) for level in self.config.levels]
+        values_NJ, observed_NE = self.views(encoded)
+        views = len(self.config.views)
+        observed_NJ, count_N1 = observed_NE.repeat(1, views), observed_NE.sum(dim=1, keepdim=True).clamp_min(1.0)
+        rescale_N1 = 1 / (count_N1 / observed_NE.shape[1])  # exactly 1 where all are observed
+        guesses = self._guess(values_NJ, observed_NE)
+        filled_NJ = self._fill(values_NJ, observed_NJ, guesses)
+        clipped_NJ = filled_NJ.clamp(-LIMIT, LIMIT)
+
+        errors: list[Tensor] = []  # [N, 1] or one a view: mean squares, whose logs are heads
+        parts: list[Tensor] = []
+        looks = [self._look(clipped_NJ, encoded.observed_ND, level) for level in self.config.levels]
         for residual_VNE, _ in looks:
-            heads += [_error(residual_NE, observed_NE, rescale_N1) for residual_NE in residual_VNE]
-        heads += [Head(guess.surprise_N, guess.parts_NE) for guess in guesses]
-        views = len(values_VNE)
-        values_NJ, observed_NJ = _together(filled_VNE), observed_NE.repeat(1, views)
-        clipped_NJ = values_NJ.clamp(-LIMIT, LIMIT)
+            squares_VNE = residual_VNE.square() * observed_NE * rescale_N1
+            errors.append(squares_VNE.mean(dim=2).T)
+            parts += squares_VNE
         if self.ridge is not None:
             left_NJ = (clipped_NJ - self.ridge(clipped_NJ)) * observed_NJ
-            head = _error(self.ridge.whitening(left_NJ), observed_NJ, rescale_N1)
-            heads.append(Head(head.level_N, _folded(head.parts_NE, views)))
-        half_NJ = values_NJ if self.half_whiten is None else self.half_whiten(values_NJ)
-        if self.half_whiten is not None and self.joint_mixture is not None:
-            # of a row that is filled as the rest of it says, the whole is as likely as what is observed
-            guess = self.joint_mixture(self.half_whiten(half_NJ), torch.ones_like(observed_NJ))
-            heads.append(Head(guess.surprise_N, _folded(guess.parts_NE * observed_NJ, views)))
-        if self.hidden is not None:
-            standing = self.hidden(looks[0][1], clipped_NJ, observed_NJ)
-            heads.append(Head(standing.surprise_N, _folded(standing.parts_NJ, views)))
+            squares_NJ = self.ridge.whitening(left_NJ).square() * observed_NJ * rescale_N1
+            errors.append(squares_NJ.mean(dim=1, keepdim=True))
+            parts.append(_folded(squares_NJ, views))
+        half_NJ = filled_NJ if self.half_whiten is None else self.half_whiten(filled_NJ)
         if self.memory is not None:
             recall = self.memory(half_NJ, observed_NJ)
-            parts_NE = _folded(recall.parts_NE, views)
-            for value_N in (recall.error_N, recall.ratio_N):
-                heads.append(Head(torch.log(value_N + RESOLUTION), parts_NE))
+            errors += [recall.error_N1, recall.ratio_N1]
+            parts += [_folded(recall.parts_NE, views)] * 2
+        levels = [torch.log(torch.cat(errors, dim=1) + RESOLUTION)] if errors else []
         if self.bags is not None:
             findings = self.bags(half_NJ, observed_NJ)
-            heads.append(Head(findings.log_ratio_N, _folded(findings.parts_NJ, views)))
+            levels.append(findings.log_ratio_N1)
+            parts.append(_folded(findings.parts_NJ, views))
+
+        found, columns = list(guesses), [count_N1] * len(guesses)
+        parts += [guess.parts_NE for guess in guesses]
+        if self.half_whiten is not None and self.joint_mixture is not None:
+            # of a row that is filled as the rest of it says, the whole is as likely as what is observed
+            guess = self.joint_mixture(self.half_whiten(half_NJ), torch.ones(1, half_NJ.shape[1]), self._gaussians)
+            found.append(guess)
+            columns.append(torch.full_like(count_N1, half_NJ.shape[1]))
+            parts.append(_folded(guess.parts_NE * observed_NJ, views))
+        if self.hidden is not None:
+            standing = self.hidden(looks[0][1], clipped_NJ, observed_NJ, self._gaussians)
+            found.append(standing.guess)
+            columns.append(torch.full_like(count_N1, standing.guess.expected_NE.shape[1]))
+            parts.append(_folded(standing.parts_NJ, views))
+        if found:
+            levels.append(surprises(found, torch.cat(columns, dim=1)))
+
+        levels_NH = torch.cat(levels, dim=1)
         if guesses:
             weights_NC = guesses[0].weights_NC
-            return Reading(heads, weights_NC @ self.recalled_CE, weights_NC)
-        residual_VNE = looks[-1][0] if looks else values_VNE
-        return Reading(heads, self._recalled(values_VNE, residual_VNE), values_VNE[0] @ self.projection_EK)
+            return Reading(levels_NH, parts, weights_NC @ self.recalled_CE, weights_NC)
+        first_NE, latent_NK = self._each_view(values_NJ)[0], self._each_view(values_NJ)[0] @ self.projection_EK
+        if self.ridge is not None:
+            first_NE = self._each_view(self.ridge(values_NJ.clamp(-LIMIT, LIMIT)))[0]
+        elif looks:
+            first_NE = first_NE - looks[-1][0][0]
+        return Reading(levels_NH, parts, self.views.encoded(first_NE), latent_NK)
+
+    @property
+    def _gaussians(self) -> int:
+        """The most that one of the mixtures has: all tell of as many, so that they can be read together."""
+        hidden = None if self.hidden is None else self.hidden.mixture
+        mixtures = [*cast(list[Mixture], list(self.mixtures)), self.joint_mixture, hidden]
+        return max((len(mixture) for mixture in mixtures if mixture is not None), default=0)
 
     def _missing(self, encoded: Encoded) -> Tensor:
         """[N, 1] share of the cells that are missing, of features that were ever seen."""
@@ -315,33 +342,24 @@ class Associative(Member):
 
     def assess(self, encoded: Encoded) -> Assessment:
         reading = self.read(encoded)
-        missing_N1 = self._missing(encoded)
-        score_N1, share_NH = self.kinds(_levels(reading), missing_N1)
+        score_N1, share_NH = self.kinds(reading.levels_NH, self._missing(encoded))
         parts_ND = torch.zeros_like(encoded.observed_ND)
         floor_NE = RESOLUTION * self.encoding.spread(encoded.observed_ND)
-        for h, head in enumerate(reading.heads):
-            part_NE = head.parts_NE + floor_NE
-            part_NE = part_NE / part_NE.sum(dim=1, keepdim=True).clamp_min(1e-20)
-            parts_ND = parts_ND + (part_NE * share_NH[:, h : h + 1]) @ self.encoding.members_ED
+        for h, part_NE in enumerate(reading.parts):
+            floored_NE = part_NE + floor_NE
+            share_NE = floored_NE / floored_NE.sum(dim=1, keepdim=True).clamp_min(1e-20) * share_NH[:, h : h + 1]
+            parts_ND = parts_ND + share_NE @ self.encoding.members_ED
         outputs_NE = self._outputs(reading.expected_NE)
         return Assessment(parts_ND, outputs_NE, reading.latent_NK, score_N1.squeeze(1))
 
-    def _guess(self, values_VNE: Tensor, observed_NE: Tensor) -> list[Guess]:
-        return [mixture(values_NE, observed_NE) for values_NE, mixture in zip(values_VNE, self.mixtures, strict=False)]
+    def _guess(self, values_NJ: Tensor, observed_NE: Tensor) -> list[Guess]:
+        views = zip(self._each_view(values_NJ), self.mixtures, strict=False)
+        return [mixture(values_NE, observed_NE, self._gaussians) for values_NE, mixture in views]
 
-    def _fill(self, values_VNE: Tensor, observed_NE: Tensor, guesses: list[Guess]) -> Tensor:
+    def _fill(self, values_NJ: Tensor, observed_NJ: Tensor, guesses: list[Guess]) -> Tensor:
         """The views, with missing cells as the mixtures and what is observed of the row let expect them."""
-        clipped_NJ, observed_NJ = _together(values_VNE.clamp(-LIMIT, LIMIT)), observed_NE.repeat(1, len(values_VNE))
-        filled_NJ = self.filling(clipped_NJ, _expected(guesses, values_VNE), observed_NJ)
-        filled_VNE = torch.stack(torch.split(filled_NJ, values_VNE.shape[2], dim=1))
-        return torch.where(observed_NE.bool(), values_VNE, filled_VNE)
-
-    def _recalled(self, values_VNE: Tensor, residual_VNE: Tensor) -> Tensor:
-        """[N, E] encoded: what the network, or else the ridge, makes of rows in the first view."""
-        if self.ridge is None:
-            return self.views.encoded(values_VNE[0] - residual_VNE[0])
-        joint_NJ = _together(values_VNE).clamp(-LIMIT, LIMIT)
-        return self.views.encoded(self.ridge(joint_NJ)[:, : values_VNE.shape[2]])
+        filled_NJ = self.filling(values_NJ.clamp(-LIMIT, LIMIT), _expected(guesses, values_NJ), observed_NJ)
+        return torch.where(observed_NJ.bool(), values_NJ, filled_NJ)
 
     def _outputs(self, expected_NE: Tensor) -> Tensor:
         """Expected encoded values -> outputs as the encoding decodes them: logits of what is no number."""
@@ -350,24 +368,9 @@ class Associative(Member):
         return torch.where(self.encoding.gaussian_E > 0, expected_NE, discrete_NE)
 
 
-def _levels(reading: Reading) -> Tensor:
-    return torch.stack([head.level_N for head in reading.heads], dim=1)
-
-
-def _together(values_VNE: Tensor) -> Tensor:
-    """[N, J] all views side by side."""
-    return torch.cat(list(values_VNE), dim=1)
-
-
-def _expected(guesses: list[Guess], values_VNE: Tensor) -> Tensor:
+def _expected(guesses: list[Guess], values_NJ: Tensor) -> Tensor:
     """[N, J] what the mixtures make of the views; without them, the mean."""
-    return _together(torch.stack([g.expected_NE for g in guesses]) if guesses else torch.zeros_like(values_VNE))
-
-
-def _error(residual_NE: Tensor, observed_NE: Tensor, rescale_N1: Tensor) -> Head:
-    """The mean squared residual of the observed columns, as a head."""
-    parts_NE = residual_NE.square() * observed_NE * rescale_N1
-    return Head(torch.log(parts_NE.mean(dim=1) + RESOLUTION), parts_NE)
+    return torch.cat([g.expected_NE for g in guesses], dim=1) if guesses else torch.zeros_like(values_NJ)
 
 
 def _folded(parts_NJ: Tensor, views: int) -> Tensor:

@@ -25,7 +25,7 @@ SMALL = 1e-6
 class Findings(NamedTuple):
     """What bags make of rows."""
 
-    log_ratio_N: Tensor  # mean over the bags of the log of a memory's squared ratio
+    log_ratio_N1: Tensor  # mean over the bags of the log of a memory's squared ratio
     parts_NJ: Tensor  # mean over a column's bags of the squared difference to what they recall; 0 where missing
 
 
@@ -45,9 +45,10 @@ class Bags(nn.Module):
     def forward(self, values_NJ: Tensor, observed_NJ: Tensor) -> Findings:
         log_ratios, shares, parts = zip(*(bag(values_NJ, observed_NJ) for bag in self.bags), strict=True)
         share_NB = torch.cat(shares, dim=1)
-        mean_N = (torch.cat(log_ratios, dim=1) * share_NB).sum(dim=1) / share_NB.sum(dim=1).clamp_min(SMALL)
+        total_N1 = share_NB.sum(dim=1, keepdim=True).clamp_min(SMALL)
+        mean_N1 = (torch.cat(log_ratios, dim=1) * share_NB).sum(dim=1, keepdim=True) / total_N1
         parts_NJ = (torch.stack(parts) * share_NB.T.unsqueeze(2)).sum(dim=0)
-        return Findings(mean_N, parts_NJ / (share_NB @ self.has_BJ).clamp_min(SMALL))
+        return Findings(mean_N1, parts_NJ / (share_NB @ self.has_BJ).clamp_min(SMALL))
 
     @torch.no_grad()
     def fit(self, values_NJ: Tensor, generator: torch.Generator, *, members: int) -> None:
@@ -76,8 +77,8 @@ class _Bag(nn.Module):
         observed_NS = observed_NJ.index_select(1, self.columns_S)
         recall = self.memory(values_NJ.index_select(1, self.columns_S), observed_NS)
         padded = nn.functional.pad(recall.parts_NE, (0, 1))
-        log_ratio_N = torch.log(recall.ratio_N + RESOLUTION)
-        return log_ratio_N.unsqueeze(1), observed_NS.mean(dim=1, keepdim=True), padded.index_select(1, self.place_J)
+        log_ratio_N1 = torch.log(recall.ratio_N1 + RESOLUTION)
+        return log_ratio_N1, observed_NS.mean(dim=1, keepdim=True), padded.index_select(1, self.place_J)
 
     def fit(self, values_NJ: Tensor, generator: torch.Generator, members: int) -> None:
         if len(values_NJ) > ROWS:

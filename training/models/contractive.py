@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from training.features import Encoded, Encoding
-from training.models.member import FitConfig, Member, sizes
+from training.models.member import FirstLayer, FitConfig, Member, sizes
 
 
 class ContractiveConfig(
@@ -39,7 +39,7 @@ class Contractive(Member):
         super().__init__(encoding)
         assert config.latent is not None
         self.weight = config.weight
-        self.encoder = nn.Linear(encoding.input_width, config.latent)
+        self.encoder = FirstLayer(encoding, config.latent)
         self.decoder = nn.Linear(config.latent, encoding.encoded_width)
 
     def forward(self, inputs_NI: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from training.features import Encoded, Encoding
-from training.models.member import FitConfig, Member, hide, mlp, sizes
+from training.models.member import FitConfig, Member, encoder, hide, mlp, sizes
 
 
 class DenoisingConfig(
@@ -46,7 +46,7 @@ class Denoising(Member):
         assert config.hidden is not None
         assert config.latent is not None
         self.noise, self.mask_rate, self.swap_rate = config.noise, config.mask_rate, config.swap_rate
-        self.encoder = mlp((encoding.input_width, *config.hidden, config.latent))
+        self.encoder = encoder(encoding, (*config.hidden, config.latent))
         self.decoder = mlp((config.latent, *reversed(config.hidden), encoding.encoded_width))
 
     def forward(self, inputs_NI: Tensor) -> tuple[Tensor, Tensor]:

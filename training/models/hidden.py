@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from training.models.mixture import Mixture, assign_clusters, cluster_means, fit_mixture
+from training.models.mixture import Guess, Mixture, assign_clusters, cluster_means, fit_mixture
 
 COMPONENTS = 64  # principal ones
 MIN_VARIANCE = 1e-3  # of the first component's: what varies less is not brought to unit variance
@@ -22,7 +22,7 @@ ROWS = 20_000  # that the principal components are found from
 class Standing(NamedTuple):
     """How a mixture of the hidden layer takes rows."""
 
-    surprise_N: Tensor  # minus the log-density, by component
+    guess: Guess
     parts_NJ: Tensor  # squared difference to the mean rows of their Gaussians; 0 where missing
 
 
@@ -44,12 +44,11 @@ class Hidden(nn.Module):
         """[N, P] the principal components."""
         return (hidden_NH - self.center_H) @ self.basis_HP
 
-    def forward(self, hidden_NH: Tensor, values_NJ: Tensor, observed_NJ: Tensor) -> Standing:
+    def forward(self, hidden_NH: Tensor, values_NJ: Tensor, observed_NJ: Tensor, logits: int = 0) -> Standing:
         if self.mixture is None:
             raise ValueError("the mixture is not fitted")
-        components_NP = self.project(hidden_NH)
-        guess = self.mixture(components_NP, torch.ones_like(components_NP))
-        return Standing(guess.surprise_N, (values_NJ - guess.weights_NC @ self.rows_CJ).square() * observed_NJ)
+        guess = self.mixture(self.project(hidden_NH), torch.ones(1, self.basis_HP.shape[1]), logits)
+        return Standing(guess, (values_NJ - guess.weights_NC @ self.rows_CJ).square() * observed_NJ)
 
     @torch.no_grad()
     def fit_components(self, hidden_NH: Tensor) -> None:

@@ -30,7 +30,8 @@ class Kinds(nn.Module):
     def forward(self, levels_NH: Tensor, missing_N1: Tensor) -> tuple[Tensor, Tensor]:
         """Levels, and the share of cells that a row lacks -> the score [N, 1], and each head's part in it [N, H]."""
         joint_N1, share_NH = self._join(levels_NH, missing_N1)
-        return torch.exp(self.gaps(torch.log(joint_N1), missing_N1)), share_NH
+        narrowing_N1, shift_N1 = self.gaps.moves(missing_N1)  # of its logarithm
+        return joint_N1**narrowing_N1 * torch.exp(shift_N1), share_NH
 
     @torch.no_grad()
     def fit(self, levels_RNH: Tensor, missing_RN1: Tensor) -> None:
@@ -53,6 +54,6 @@ class Kinds(nn.Module):
         rarity_NK = self.kind_tails(mean_NK, missing_N1)
         most_N1 = rarity_NK.amax(dim=1, keepdim=True)
         weights_NK = self.kind_tails.gaps.worth(missing_N1)
-        odds_NK = torch.exp(rarity_NK - most_N1) * weights_NK / weights_NK.sum(dim=1, keepdim=True)
+        odds_NK = torch.exp(rarity_NK - most_N1) * (weights_NK / weights_NK.sum(dim=1, keepdim=True))
         total_N1 = odds_NK.sum(dim=1, keepdim=True)
         return most_N1 + torch.log(total_N1), (odds_NK / total_N1 / mean_NK) @ self.kind_HK.T * rarity_NH

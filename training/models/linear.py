@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from training.features import Encoded, Encoding
-from training.models.member import FitConfig, Member, sizes
+from training.models.member import FirstLayer, FitConfig, Member, sizes
 
 
 class LinearConfig(
@@ -40,8 +40,10 @@ class LinearAutoencoder(Member):
         assert config.latent is not None
         self.tied = config.tied
         # tied, the mask has no weights: a missing cell is read as the mean, and W stays square with the decoder's
-        self.encoder = nn.Linear(
-            encoding.encoded_width if config.tied else encoding.input_width, config.latent, bias=not config.tied
+        self.encoder = (
+            nn.Linear(encoding.encoded_width, config.latent, bias=False)
+            if config.tied
+            else FirstLayer(encoding, config.latent)
         )
         self.decoder = None if config.tied else nn.Linear(config.latent, encoding.encoded_width, bias=False)
         self.bias_E = nn.Parameter(torch.zeros(encoding.encoded_width))

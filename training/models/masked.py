@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from training.features import Encoded, Encoding
-from training.models.member import Assessment, FitConfig, Member, hide, mlp, repeat, sizes
+from training.models.member import Assessment, FitConfig, Member, encoder, hide, mlp, repeat, sizes
 
 VISIBLE_WEIGHT = 0.1  # cells in sight count a little, so that the code of a whole row decodes to that row
 
@@ -49,7 +49,7 @@ class Masked(Member):
         super().__init__(encoding)
         hidden, latent = sizes(encoding, config.hidden, config.latent)
         self.config = config
-        self.encoder = mlp((encoding.input_width, *hidden, latent))
+        self.encoder = encoder(encoding, (*hidden, latent))
         self.decoder = mlp((latent, *reversed(hidden), encoding.encoded_width))
         self.register_buffer("masks_MD", fixed_masks(len(encoding.features), config.score_rate, config.score_rounds))
 

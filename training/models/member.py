@@ -150,7 +150,38 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
 
 def mlp(widths: tuple[int, ...], activation: Activation = "silu") -> nn.Sequential:
     """Linear layers of the given widths with the activation between them."""
-    layers: list[nn.Module] = []
-    for before, after in pairwise(widths):
-        layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers[:-1])
+    return _layers([nn.Linear(before, after) for before, after in pairwise(widths)], activation)
+
+
+def encoder(encoding: Encoding, widths: tuple[int, ...], activation: Activation = "silu") -> nn.Sequential:
+    """The same, from network inputs on."""
+    first, *others = pairwise((encoding.input_width, *widths))
+    return _layers(
+        [FirstLayer(encoding, first[1]), *(nn.Linear(before, after) for before, after in others)], activation
+    )
+
+
+def _layers(layers: list[nn.Linear], activation: Activation) -> nn.Sequential:
+    return nn.Sequential(*[part for layer in layers for part in (layer, ACTIVATIONS[activation]())][:-1])
+
+
+class FirstLayer(nn.Linear):
+    """A linear layer of network inputs."""
+
+    def __init__(self, encoding: Encoding, outputs: int) -> None:
+        super().__init__(encoding.input_width, outputs)
+        self.columns = encoding.encoded_width
+
+    def forward(self, inputs_NI: Tensor) -> Tensor:
+        return read_inputs(inputs_NI, self.weight, self.bias, self.columns)
+
+
+def read_inputs(inputs_NI: Tensor, weight_OI: Tensor, bias_O: Tensor, columns: int) -> Tensor:
+    """[N, O] of a layer whose weights, after those of the columns, are of what is observed.
+
+    Such weights are fitted faster, since most of them stand by the bias for most rows; but rows that lack nothing need none of them
+    if what is missing is read instead.
+    """
+    values_OE, observed_OD = weight_OI.tensor_split([columns], dim=1)
+    weight_OI = torch.cat([values_OE, -observed_OD], dim=1)
+    return nn.functional.linear(inputs_NI, weight_OI, bias_O + observed_OD.sum(dim=1))

@@ -26,8 +26,8 @@ class Recall(NamedTuple):
     """What a memory makes of rows."""
 
     parts_NE: Tensor  # squared difference to what is remembered; 0 where missing
-    error_N: Tensor  # their mean
-    ratio_N: Tensor  # squared: how many times farther a row is from its neighbours than they are from theirs
+    error_N1: Tensor  # their mean
+    ratio_N1: Tensor  # squared: how many times farther a row is from its neighbours than they are from theirs
     weights_NK: Tensor  # of the nearest; sum to one
     index_NK: Tensor  # of the nearest among the prototypes
 
@@ -57,8 +57,10 @@ class Memory(nn.Module):
 
     def forward(self, values_NE: Tensor, observed_NE: Tensor) -> Recall:
         width = values_NE.shape[1]
-        rescale_N1 = width / observed_NE.sum(dim=1, keepdim=True).clamp_min(1.0)
-        closeness_NC = values_NE @ self.prototypes_CE.T + (-0.5 * self.prototypes_CE.square().sum(dim=1))
+        rescale_N1 = 1 / (
+            observed_NE.sum(dim=1, keepdim=True).clamp_min(1.0) / width
+        )  # exactly 1 where all are observed
+        closeness_NC = torch.addmm(-0.5 * self.prototypes_CE.square().sum(dim=1), values_NE, self.prototypes_CE.T)
         index_NK = torch.topk(closeness_NC, min(NEAREST, len(self.prototypes_CE)), dim=1).indices
         near_NKE = nn.functional.embedding(index_NK, self.prototypes_CE)
         difference_NKE = (values_NE.unsqueeze(1) - near_NKE) * observed_NE.unsqueeze(1)
@@ -67,20 +69,19 @@ class Memory(nn.Module):
         # the farthest of the nearest has no weight, so that it does not matter which of two equally far ones it is; of a row with gaps
         # the nearest are those of the row as it is filled, and another may be the farthest
         farthest_N1 = squared_NK.amax(dim=1, keepdim=True)
-        weights_NK = torch.softmax(-squared_NK / self.bandwidth, dim=1)
+        weights_NK = torch.softmax(squared_NK / -self.bandwidth, dim=1)
         if len(self.prototypes_CE) > NEAREST:
             weights_NK = weights_NK - (1 - RESOLUTION) * weights_NK.amin(dim=1, keepdim=True)
             weights_NK = weights_NK / weights_NK.sum(dim=1, keepdim=True)
-        recalled_NE = (weights_NK.unsqueeze(1) @ near_NKE).squeeze(1)
-        parts_NE = (values_NE - recalled_NE).square() * observed_NE * rescale_N1
+        parts_N1E = (weights_NK.unsqueeze(1) @ difference_NKE).square() * rescale_N1.unsqueeze(2)
 
         share_NK = farthest_N1 * (1 + RESOLUTION) - squared_NK + RESOLUTION
-        scale_N = (share_NK * self.scale_C.take(index_NK)).sum(dim=1) / share_NK.sum(dim=1)
+        closer_NK = nn.functional.embedding(index_NK, -self.scale_C.unsqueeze(1)).squeeze(2)
+        closer_N1 = (share_NK * closer_NK).sum(dim=1, keepdim=True) / share_NK.sum(dim=1, keepdim=True)
         closest_NK = torch.topk(squared_NK, min(CLOSEST, squared_NK.shape[1]), dim=1, largest=False).values
-        distance_N = torch.sqrt(closest_NK + RESOLUTION * width).mean(dim=1)
-        return Recall(
-            parts_NE, parts_NE.mean(dim=1), distance_N.square() * torch.exp(-2 * scale_N), weights_NK, index_NK
-        )
+        distance_N1 = torch.sqrt(closest_NK + RESOLUTION * width).mean(dim=1, keepdim=True)
+        ratio_N1 = (distance_N1 * torch.exp(closer_N1)).square()
+        return Recall(parts_N1E.squeeze(1), parts_N1E.mean(dim=2), ratio_N1, weights_NK, index_NK)
 
 
 @torch.no_grad()

@@ -5,9 +5,10 @@ drawn towards the pooled one. Missing cells are integrated out, which with indep
 Statistical Analysis with Missing Data). The posterior mean is the best guess of what a row should be (Robbins, 1956; Efron, JASA 106,
 2011).
 
-Shapes: N rows, E columns of one view, C Gaussians.
+Shapes: N rows, E columns, C Gaussians, M mixtures.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 MEMBERS = 4  # rows behind each Gaussian, at least
 ROUNDS = 12
 PRIOR = 8.0  # rows that the pooled variance counts for
+NEVER = -1e9  # log-density of a Gaussian that is not there
 MIN_VARIANCE = 1e-2  # of a column's own: below it float32 cannot subtract the squares any more
 FARTHEST = -60.0  # log-density beside the likeliest Gaussian's, from where on it is all the same
 LIMIT = 15.0  # standard deviations; what is farther is as unlikely as can be
@@ -24,14 +26,14 @@ LIMIT = 15.0  # standard deviations; what is farther is as unlikely as can be
 class Guess(NamedTuple):
     """What a mixture makes of rows."""
 
-    surprise_N: Tensor  # minus the log-density of what is observed, by column
+    logits_NC: Tensor  # log of how likely a row and a Gaussian are together; as many as were asked for
     weights_NC: Tensor  # which Gaussian a row belongs to; sum to one
     expected_NE: Tensor  # the posterior mean
     parts_NE: Tensor  # squared distance to it in its own units; non-negative, 0 where missing
 
 
 class Mixture(nn.Module):
-    """The Gaussians of one view."""
+    """Gaussians of independent columns."""
 
     def __init__(self, mean_CE: Tensor, variance_CE: Tensor, size_C: Tensor) -> None:
         super().__init__()
@@ -43,24 +45,48 @@ class Mixture(nn.Module):
     precision_CE: Tensor
     log_weight_C: Tensor
 
-    def forward(self, values_NE: Tensor, observed_NE: Tensor) -> Guess:
+    def __len__(self) -> int:
+        """C."""
+        return len(self.log_weight_C)
+
+    def forward(self, values_NE: Tensor, observed_NE: Tensor, logits: int = 0) -> Guess:
+        """Values, 0 where missing; with logits of that many Gaussians, those beyond the mixture's own never likely."""
         values_NE = values_NE.clamp(-LIMIT, LIMIT)
-        # squared distances and log-determinants of the observed columns, as products with the values, their squares and the mask: in
-        # float64, since the squares cancel
+        # squared distances and log-determinants of the observed columns, as products with the values and their squares, less what the
+        # missing ones have in it: in float64, since the squares cancel
         mean_CE, precision_CE, wide_NE = self.mean_CE.double(), self.precision_CE.double(), values_NE.double()
         constant_CE = mean_CE.square() * precision_CE - torch.log(precision_CE)
-        weights_IC = -0.5 * torch.cat([precision_CE, -2 * mean_CE * precision_CE, constant_CE], dim=1).T
-        inputs_NI = torch.cat([wide_NE.square(), wide_NE, observed_NE.double()], dim=1)
-        logits_NC = (inputs_NI @ weights_IC + self.log_weight_C.double()).float()
-        most_N1 = logits_NC.amax(dim=1, keepdim=True)
-        weights_NC = torch.softmax(
-            (logits_NC - most_N1).clamp_min(FARTHEST), dim=1
-        )  # no denormal numbers, which are slow
-        density_N = most_N1.squeeze(1) - torch.log(weights_NC.amax(dim=1))  # its log, the logsumexp of the logits
+        weights_CI = -0.5 * torch.cat([precision_CE, -2 * mean_CE * precision_CE], dim=1)
+        always_C = self.log_weight_C.double() - 0.5 * constant_CE.sum(dim=1)
+        weights_IC, missing_EC = _widened(weights_CI, logits).T, _widened(-0.5 * constant_CE, logits).T
+        logits_NC = torch.addmm(
+            _widened(always_C, logits, NEVER), torch.cat([wide_NE.square(), wide_NE], dim=1), weights_IC
+        ) - ((1 - observed_NE).double() @ missing_EC)
+        _, weights_NC = weigh(logits_NC[:, : len(self)])
         expected_NE = weights_NC @ self.mean_CE
         parts_NE = (values_NE - expected_NE).square() * (weights_NC @ self.precision_CE) * observed_NE
-        columns_N = observed_NE.sum(dim=1).clamp_min(1.0)
-        return Guess(-density_N / columns_N, weights_NC, expected_NE, parts_NE)
+        return Guess(logits_NC, weights_NC, expected_NE, parts_NE)
+
+
+def weigh(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """[..., C] -> their logsumexp [..., 1], which is the log-density, and their softmax, the Gaussians' weights, both float32."""
+    logits = logits.float()
+    most = logits.amax(dim=-1, keepdim=True)
+    weights = torch.softmax((logits - most).clamp_min(FARTHEST), dim=-1)  # no denormal numbers, which are slow
+    return most - torch.log(weights.amax(dim=-1, keepdim=True)), weights
+
+
+def surprises(guesses: Sequence[Guess], columns_NM: Tensor) -> Tensor:
+    """[N, M] minus the log-density that each of the guesses, all with as many logits, found: by column."""
+    logits = torch.cat([guess.logits_NC for guess in guesses], dim=1)
+    density_NM1, _ = weigh(logits.reshape(-1, len(guesses), logits.shape[1] // len(guesses)))
+    return density_NM1.squeeze(2) / -columns_NM
+
+
+def _widened(values: Tensor, count: int, filler: float = 0.0) -> Tensor:
+    """As many rows as asked for."""
+    missing = values.new_full((max(0, count - len(values)), *values.shape[1:]), filler)
+    return torch.cat([values, missing])
 
 
 @torch.no_grad()

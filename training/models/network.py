@@ -17,10 +17,15 @@ class Network(nn.Module):
         self.seconds = nn.ModuleList(Layer(networks, width, width, zero=True) for _ in range(blocks))
         self.leave = Layer(networks, width, columns, zero=True)
 
-    def forward(self, values_VNE: Tensor, condition_VN1: Tensor, observed_ND: Tensor) -> tuple[Tensor, Tensor]:
-        """The answers [V, N, E], and the last hidden layers [V, N, W] that they are read off."""
-        mask_VND = observed_ND.expand(len(values_VNE), *observed_ND.shape)
-        hidden_VNW = self.enter(torch.cat([values_VNE, mask_VND, condition_VN1], dim=2))
+    def forward(self, values_VNE: Tensor, condition_VN1: Tensor, missing_ND: Tensor) -> tuple[Tensor, Tensor]:
+        """The answers [V, N, E], and the last hidden layers [V, N, W] that they are read off.
+
+        The condition may be one for all. What is missing has a product of its own, which is 0 for rows that lack nothing.
+        """
+        columns = values_VNE.shape[2]
+        values_VEW, observed_VDW, condition_V1W = self.enter.weight_VIO.tensor_split([columns, -1], dim=1)
+        always_VNW = condition_VN1 * condition_V1W + (self.enter.bias_V1O + observed_VDW.sum(dim=1, keepdim=True))
+        hidden_VNW = torch.bmm(values_VNE, values_VEW) + always_VNW - missing_ND @ observed_VDW
         for first, second in zip(self.firsts, self.seconds, strict=True):
             hidden_VNW = hidden_VNW + second(nn.functional.silu(first(nn.functional.silu(hidden_VNW))))
         last_VNW = nn.functional.silu(hidden_VNW)

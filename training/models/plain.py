@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from training.features import Encoded, Encoding
-from training.models.member import Activation, FitConfig, Member, mlp, sizes
+from training.models.member import Activation, FitConfig, Member, encoder, mlp, sizes
 
 
 class PlainConfig(
@@ -36,7 +36,7 @@ class Plain(Member):
     def __init__(self, config: PlainConfig, encoding: Encoding) -> None:
         super().__init__(encoding)
         hidden, latent = sizes(encoding, config.hidden, config.latent)
-        self.encoder = mlp((encoding.input_width, *hidden, latent), config.activation)
+        self.encoder = encoder(encoding, (*hidden, latent), config.activation)
         self.decoder = mlp((latent, *reversed(hidden), encoding.encoded_width), config.activation)
 
     def forward(self, inputs_NI: Tensor) -> tuple[Tensor, Tensor]:

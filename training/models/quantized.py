@@ -13,7 +13,7 @@ from torch import Tensor
 
 from service.artifact import Sampling
 from training.features import Encoded, Encoding
-from training.models.member import Assessment, FitConfig, Member, mlp, sizes
+from training.models.member import Assessment, FitConfig, Member, encoder, mlp, sizes
 
 DECAY = 0.95
 TINY = 1e-12
@@ -52,7 +52,7 @@ class Quantized(Member):
         hidden, latent = sizes(encoding, config.hidden, config.latent)
         self.config = config
         self.joint_error = config.score == "distance"
-        self.encoder = mlp((encoding.input_width, *hidden, latent))
+        self.encoder = encoder(encoding, (*hidden, latent))
         self.decoder = mlp((latent, *reversed(hidden), encoding.encoded_width))
         self.register_buffer("codebook_CK", torch.zeros(config.codes, latent))
         self.register_buffer("count_C", torch.zeros(config.codes))

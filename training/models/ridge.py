@@ -39,9 +39,9 @@ class Ridge(nn.Module):
     def forward(self, values_NE: Tensor) -> Tensor:
         """[N, E] what the rows should be."""
         # in float64: what is left is small beside what is subtracted
-        hidden_NP = torch.tanh(values_NE.double() @ self.enter_EP.double() + self.offset_P.double())
-        expected_NE: Tensor = ((hidden_NP - self.center_P.double()) @ self.answer_PE.double()).float()
-        return expected_NE
+        hidden_NP = torch.tanh(torch.addmm(self.offset_P.double(), values_NE.double(), self.enter_EP.double()))
+        answer_PE = self.answer_PE.double()
+        return torch.addmm(-(self.center_P.double() @ answer_PE), hidden_NP, answer_PE).float()
 
     @torch.no_grad()
     def fit(self, values_NE: Tensor, observed_NE: Tensor) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from training.features import Encoded, Encoding
-from training.models.member import FitConfig, Member, mlp, sizes
+from training.models.member import FitConfig, Member, encoder, mlp, sizes
 
 
 class SparseConfig(
@@ -46,7 +46,7 @@ class Sparse(Member):
         super().__init__(encoding)
         hidden, latent = sizes(encoding, config.hidden, config.latent)
         self.penalty, self.weight, self.rho = config.penalty, config.weight, config.rho
-        self.encoder = mlp((encoding.input_width, *hidden, latent))
+        self.encoder = encoder(encoding, (*hidden, latent))
         self.decoder = mlp((latent, *reversed(hidden), encoding.encoded_width))
 
     def forward(self, inputs_NI: Tensor) -> tuple[Tensor, Tensor]:

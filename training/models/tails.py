@@ -48,11 +48,15 @@ class Gaps(nn.Module):
 
     def forward(self, levels_NH: Tensor, missing_N1: Tensor) -> Tensor:
         """Levels [N, H] of rows that miss such a share of their cells -> what they would be with as few missing as the first rate."""
+        narrowing_NH, shift_NH = self.moves(missing_N1)
+        return levels_NH * narrowing_NH + shift_NH
+
+    def moves(self, missing_N1: Tensor) -> tuple[Tensor, Tensor]:
+        """What a level is multiplied by, and what is then added to it [N, H]; at the first rate exactly 1 and 0."""
         beyond_NR = self._beyond(missing_N1)
-        moved_NH = beyond_NR @ self.center_RH[1:]
-        return self.center_RH[:1] + (levels_NH - self.center_RH[:1] - moved_NH) * torch.exp(
-            -(beyond_NR @ self.stretch_RH[1:])
-        )
+        narrowing_NH = torch.exp(-(beyond_NR @ self.stretch_RH[1:]))
+        center_NH = self.center_RH[:1] + beyond_NR @ self.center_RH[1:]
+        return narrowing_NH, self.center_RH[:1] - center_NH * narrowing_NH
 
     def _beyond(self, missing_N1: Tensor) -> Tensor:
         """[N, R - 1] how far beyond each rate but the last; not beyond that, where nothing is known."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from training.features import Encoded, Encoding
-from training.models.member import ACTIVATIONS, Activation, FitConfig, Member, sizes
+from training.models.member import ACTIVATIONS, Activation, FitConfig, Member, read_inputs, sizes
 
 
 class TiedConfig(
@@ -53,7 +53,10 @@ class Tied(Member):
         layers = list(zip(self.weights, self.encoder_biases, strict=True))
         hidden = inputs_NI
         for i, (weight, bias) in enumerate(layers):
-            hidden = nn.functional.linear(hidden, weight, bias)
+            if i == 0:
+                hidden = read_inputs(inputs_NI, weight, bias, self.encoding.encoded_width)
+            else:
+                hidden = nn.functional.linear(hidden, weight, bias)
             if i < len(layers) - 1:
                 hidden = self.activation(hidden)
         latent_NK = hidden

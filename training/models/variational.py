@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from service.artifact import Sampling
 from training.features import Encoded, Encoding
-from training.models.member import Assessment, FitConfig, Member, mlp, repeat, sizes
+from training.models.member import Assessment, FitConfig, Member, encoder, mlp, repeat, sizes
 
 LOG_VARIANCE_LIMIT = 12.0
 
@@ -53,7 +53,7 @@ class Variational(Member):
         super().__init__(encoding)
         hidden, latent = sizes(encoding, config.hidden, config.latent)
         self.config = config
-        self.encoder = mlp((encoding.input_width, *hidden, 2 * latent))
+        self.encoder = encoder(encoding, (*hidden, 2 * latent))
         self.decoder = mlp((latent, *reversed(hidden), encoding.encoded_width))
         self.log_variance_D = nn.Parameter(torch.zeros(len(encoding.features)))  # of the noise around each number
         draws = torch.randn((config.score_draws, 1, latent), generator=torch.Generator().manual_seed(0))

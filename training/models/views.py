@@ -3,7 +3,7 @@
 `log` draws far values in (signed logarithm of standardised values, standardised again); `range` measures every column by its range, in
 units of the columns' typical share of theirs.
 
-Shapes: N rows, D features, E encoded columns, V views.
+Shapes: N rows, D features, E encoded columns, V views; J = V x E columns of all views, one view after the other.
 """
 
 from typing import Literal
@@ -32,15 +32,15 @@ class Views(nn.Module):
     scale_VE: Tensor
 
     def forward(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
-        """Encoded rows -> values [V, N, E], 0 where missing, and the mask over columns [N, E]."""
+        """Encoded rows -> values [N, J], 0 where missing, and the mask over the columns of a view [N, E]."""
         observed_NE = self.encoding.spread(encoded.observed_ND)
         values_NE = encoded.values_NE
         if self.encoding.one_hot:  # an unseen category must lie farther from every known one than these from each other
             known_ND = (values_NE * self.encoding.one_hot_E) @ self.encoding.members_ED
             values_NE = torch.where(self.encoding.one_hot_E & (self.encoding.spread(known_ND) == 0), -1.0, values_NE)
-        bent_VNE = torch.stack([self._bend(view, values_NE) for view in self.views])
-        values_VNE = (bent_VNE - self.shift_VE.unsqueeze(1)) / self.scale_VE.unsqueeze(1)
-        return values_VNE * observed_NE, observed_NE
+        bent_NJ = torch.cat([self._bend(view, values_NE) for view in self.views], dim=1)
+        values_NJ = (bent_NJ - self.shift_VE.flatten()) / self.scale_VE.flatten()
+        return values_NJ * observed_NE.repeat(1, len(self.views)), observed_NE
 
     def fit(self, fit_rows: Encoded) -> None:
         """Set shift and scale; a constant column is measured by the typical one."""

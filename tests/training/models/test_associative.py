@@ -10,6 +10,7 @@ from training.features import Encoded, Encoding
 from training.fit import fit
 from training.models.associative import RESOLUTION, Associative, AssociativeConfig
 from training.models.member import FitConfig, Member
+from training.models.mixture import surprises
 
 SHORT = FitConfig(steps=150, batch_size=256, learning_rate=3e-3, schedule="one_cycle", clip_norm=1.0, patience=0)
 FEATURES = tuple(Feature(name=f"x{d}", kind="numeric") for d in range(5))
@@ -69,15 +70,16 @@ def encode(member: Member, rows_ND: torch.Tensor) -> Encoded:
 
 
 def test_heads_that_say_the_same_are_one_kind(member: Associative) -> None:
-    assert len(member.read(encode(member, FRESH[:10])).heads) == len(member.kinds.kind_HK)
-    # two views: network and mixture; together: ridge, mixtures of whitened columns and of hidden layers, the memory's two, and bags
-    assert (member.kinds.kind_HK > 0).sum(dim=0).tolist() == [2, 2, 1, 2, 1, 2]
+    reading = member.read(encode(member, FRESH[:10]))
+    assert len(reading.parts) == reading.levels_NH.shape[1] == len(member.kinds.kind_HK)
+    # two networks; ridge; the memory's two, and bags; the views' mixtures; mixtures of whitened columns and of hidden layers
+    assert (member.kinds.kind_HK > 0).sum(dim=0).tolist() == [2, 1, 1, 2, 2, 2]
     assert torch.allclose(member.kinds.kind_HK.sum(dim=0), torch.ones(6))
 
 
 def rarities(member: Associative, encoded: Encoded) -> tuple[torch.Tensor, torch.Tensor]:
     """[N, H] of the heads and [N, K] of the kinds, of complete rows."""
-    levels = torch.stack([head.level_N for head in member.read(encoded).heads], dim=1)
+    levels = member.read(encoded).levels_NH
     whole = torch.zeros(len(levels), 1)
     rarity = member.kinds.tails(levels, whole)
     return rarity, member.kinds.kind_tails(rarity @ member.kinds.kind_HK, whole)
@@ -107,7 +109,7 @@ def test_a_feature_s_share_of_the_score_is_that_of_its_parts_of_every_head(membe
     share_of_kind = torch.softmax(kinds, dim=1)
     weighted = rarity.unsqueeze(2) * member.kinds.kind_HK
     share_of_head = (weighted / weighted.sum(dim=1, keepdim=True) * share_of_kind.unsqueeze(1)).sum(dim=2)
-    parts_of = [head.parts_NE + RESOLUTION for head in member.read(encoded).heads]
+    parts_of = [part_NE + RESOLUTION for part_NE in member.read(encoded).parts]
     expected = sum(
         part / part.sum(dim=1, keepdim=True) * share_of_head[:, h : h + 1] for h, part in enumerate(parts_of)
     )
@@ -164,9 +166,10 @@ def test_several_networks_answer_with_their_mean(member: Associative) -> None:
     layers = hidden.reshape(20, 6, 32).unbind(dim=1)  # of each network its own
     assert all(not torch.allclose(layers[0], other, atol=1e-3) for other in layers[1:])
     assert several.network.enter.weight_VIO.shape[0] == 6
-    clean = values.clamp(-10, 10).repeat(3, 1, 1)
-    alone, _ = several._denoise(clean, torch.full_like(clean[:, :, :1], 0.5), encoded.observed_ND)
-    assert torch.allclose(values - residual, alone.reshape(3, 2, 20, 5).mean(dim=0), atol=1e-5)
+    views = torch.stack(values.split(5, dim=1))
+    clean = views.repeat(3, 1, 1)
+    alone, _ = several._denoise(clean, torch.full_like(clean[:, :, :1], 0.5), 1 - encoded.observed_ND)
+    assert torch.allclose(views - residual, alone.reshape(3, 2, 20, 5).mean(dim=0), atol=1e-5)
     assert not torch.allclose(alone[:2], alone[2:4], atol=1e-3)
 
 
@@ -195,7 +198,7 @@ def test_no_prototype_of_any_memory_is_a_single_row_unless_rows_are_asked_for() 
         member = fitted(memory_rows=memory_rows, levels=())
         member.complete(encode(member, FIT), encode(member, HELD_OUT), 0)
         values, _ = member.views(encode(member, torch.cat([FIT, HELD_OUT])))
-        known = member.half_whiten(torch.cat(list(values), dim=1))
+        known = member.half_whiten(values)
         memories = [(member.memory, slice(None)), *[(bag.memory, bag.columns_S) for bag in member.bags.bags]]
         for memory, columns in memories:
             there = known[:, columns]
@@ -212,7 +215,7 @@ def test_the_cell_of_a_single_row_is_in_no_mean() -> None:
     )
     fit(member, only, HELD_OUT, SHORT, seed=0)
     values, _ = member.views(encode(member, only))
-    seen, encoded = values[:, :3, 4], encode(member, only).values_NE[:3, 4]
+    seen, encoded = values[:3, [4, 9]].T, encode(member, only).values_NE[:3, 4]
     means = [(mixture.mean_CE[:, 4], seen[v]) for v, mixture in enumerate(member.mixtures)]
     means += [(member.hidden.rows_CJ[:, 4], seen[0]), (member.hidden.rows_CJ[:, 9], seen[1])]
     for mean, cells in [*means, (member.recalled_CE[:, 4], encoded)]:
@@ -226,11 +229,12 @@ def test_the_hidden_layers_are_read_as_they_were_when_their_mixture_was_fitted(m
     components = member.hidden.project(layers)
     assert torch.allclose(components.mean(dim=0), torch.zeros(components.shape[1]), atol=1e-3)
     assert torch.isclose(components[:, 0].var(correction=0), torch.tensor(1.0), rtol=1e-3)
-    head = member.read(encoded).heads[6]  # after four of views, the ridge and the whitened mixture
+    level_N = member.read(encoded).levels_NH[:, -1]
     mixture = member.hidden.mixture(components, torch.ones_like(components))
-    assert torch.allclose(head.level_N, mixture.surprise_N, atol=1e-4)
+    columns = torch.full((len(level_N), 1), components.shape[1])
+    assert torch.allclose(level_N, surprises([mixture], columns).squeeze(1), atol=1e-4)
     # the mean row of a Gaussian is that of the rows that belong to it
-    joint = torch.cat(list(values), dim=1).clamp(-10, 10)
+    joint = values.clamp(-10, 10)
     weights = mixture.weights_NC
     expected = weights.T @ joint / weights.sum(dim=0).unsqueeze(1)
     assert torch.corrcoef(torch.stack([expected.flatten(), member.hidden.rows_CJ.flatten()]))[0, 1] > 0.98

@@ -40,8 +40,8 @@ def test_what_bags_find_is_the_mean_of_what_their_memories_do() -> None:
     bags, asked = fitted(3), rows(7, seed=1)
     found = bags(asked, torch.ones_like(asked))
     alone = [bag.memory(asked[:, bag.columns_S], torch.ones(7, len(bag.columns_S))) for bag in bags.bags]
-    expected = torch.stack([torch.log(recall.ratio_N + RESOLUTION) for recall in alone]).mean(dim=0)
-    assert torch.allclose(found.log_ratio_N, expected, rtol=1e-5)
+    expected = torch.stack([torch.log(recall.ratio_N1 + RESOLUTION) for recall in alone]).mean(dim=0)
+    assert torch.allclose(found.log_ratio_N1, expected, rtol=1e-5)
     parts, having = torch.zeros_like(asked), torch.zeros(len(FEATURE))
     for bag, recall in zip(bags.bags, alone, strict=True):
         parts[:, bag.columns_S] += recall.parts_NE
@@ -58,7 +58,7 @@ def test_a_bag_of_which_a_row_has_nothing_has_no_say() -> None:
     assert only[:, first.columns_S].any()
     found = bags(asked, only)
     recall = first.memory(asked[:, first.columns_S], only[:, first.columns_S])
-    assert torch.allclose(found.log_ratio_N, torch.log(recall.ratio_N + RESOLUTION), rtol=1e-5)
+    assert torch.allclose(found.log_ratio_N1, torch.log(recall.ratio_N1 + RESOLUTION), rtol=1e-5)
     assert (found.parts_NJ[:, other.columns_S] == 0).all()
 
 
@@ -70,10 +70,10 @@ def test_a_bag_that_a_row_has_half_of_has_half_a_say() -> None:
     shares = [half[0, bag.columns_S].mean() for bag in bags.bags]
     assert shares[0] != shares[1]
     recalls = [bag.memory(asked[:, bag.columns_S], half[:, bag.columns_S]) for bag in (first, other)]
-    logs = [torch.log(recall.ratio_N + RESOLUTION) for recall in recalls]
+    logs = [torch.log(recall.ratio_N1 + RESOLUTION) for recall in recalls]
     found = bags(asked, half)
     expected = (shares[0] * logs[0] + shares[1] * logs[1]) / (shares[0] + shares[1])
-    assert torch.allclose(found.log_ratio_N, expected, rtol=1e-5)
+    assert torch.allclose(found.log_ratio_N1, expected, rtol=1e-5)
 
 
 def test_a_bag_s_prototypes_are_averages_unless_single_rows_are_asked_for() -> None:

@@ -58,7 +58,7 @@ def test_the_score_is_the_mean_error_of_each_cell_while_it_was_hidden(member: Ma
     for mask_D in member.masks_MD:
         for row in range(5):
             seen_D = encoded.observed_ND[row] * (1 - mask_D)
-            inputs_I = torch.cat([encoded.values_NE[row] * seen_D, seen_D])
+            inputs_I = torch.cat([encoded.values_NE[row] * seen_D, 1 - seen_D])
             guess_E = member.decoder(member.encoder(inputs_I))
             error_D = (guess_E - encoded.values_NE[row]).square() * mask_D * encoded.observed_ND[row]
             by_hand_ND[row] += error_D / member.config.score_rounds

@@ -20,7 +20,7 @@ def test_a_missing_cell_counts_in_no_distance_and_no_error() -> None:
     memory = Memory(THREE)
     observed = torch.tensor([[1.0, 0.0]])
     one, other = memory(torch.tensor([[1.5, 0.0]]), observed), memory(torch.tensor([[1.5, 0.9]]), observed)
-    assert torch.allclose(one.error_N, other.error_N)
+    assert torch.allclose(one.error_N1, other.error_N1)
     assert one.parts_NE[0, 1] == 0
     # along the first axis the prototypes are at 0, 2 and 0; what is seen counts for both columns
     squared = torch.tensor([2 * 1.5**2, 2 * 0.5**2, 2 * 1.5**2])
@@ -33,7 +33,7 @@ def test_the_density_ratio_of_a_grid_is_one_inside_and_large_outside() -> None:
     axis = torch.arange(20.0)
     grid = torch.cartesian_prod(axis, axis)
     memory = Memory(grid)
-    inside, outside = memory(torch.tensor([[9.5, 9.5], [60.0, 60.0]]), torch.ones(2, 2)).ratio_N
+    inside, outside = memory(torch.tensor([[9.5, 9.5], [60.0, 60.0]]), torch.ones(2, 2)).ratio_N1
     # between four points .71 away, and two at 1.58; a point has four others at 1 and one at 1.41
     expected = ((4 * 0.5**0.5 + 2.5**0.5) / CLOSEST) / ((4 + 2**0.5) / CLOSEST)
     assert torch.isclose(inside, torch.tensor(expected**2), rtol=1e-3)
@@ -44,7 +44,7 @@ def test_nearly_equal_rows_far_from_the_origin_keep_their_distance() -> None:
     memory = Memory(3000 + THREE)
     row = 3000 + torch.tensor([[0.0, 0.25]])
     assert torch.allclose(
-        memory(row, torch.ones(1, 2)).error_N, Memory(THREE)(row - 3000, torch.ones(1, 2)).error_N, rtol=2e-3
+        memory(row, torch.ones(1, 2)).error_N1, Memory(THREE)(row - 3000, torch.ones(1, 2)).error_N1, rtol=2e-3
     )
 
 
@@ -52,8 +52,8 @@ def test_a_row_that_is_remembered_is_as_near_as_the_resolution_and_no_nearer() -
     many = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
     twice = torch.cat([many, many])  # so that every closest other prototype is the row itself
     recall = Memory(twice)(many, torch.ones(100, 4))
-    assert torch.isfinite(recall.ratio_N).all()
-    assert (recall.ratio_N > 0).all()
+    assert torch.isfinite(recall.ratio_N1).all()
+    assert (recall.ratio_N1 > 0).all()
     assert Memory(twice).bandwidth >= RESOLUTION
 
 

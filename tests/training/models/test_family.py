@@ -75,6 +75,24 @@ def test_held_out_rows_leave_no_trace_in_the_weights(variant: str) -> None:
     assert all(torch.equal(tensor, others[name]) for name, tensor in some.items())
 
 
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "quantized"])
+def test_a_batch_stays_on_the_device_of_the_network(name: str) -> None:
+    """The device `meta` stands in for a GPU: it adds nothing to a tensor of another device.
+
+    It computes shapes only, and so cannot do for `quantized`, which looks at its codes' use.
+    """
+    encoding = Encoding(DATA.features, DATA.normal_ND)
+    torch.manual_seed(0)
+    member = msgspec.convert({"variant": name}, ModelConfig).resolve(encoding).build(encoding)
+    member.begin(encoding.encode(ROWS))
+    member.to("meta")
+    with torch.device("meta"):
+        loss = member.loss(encoding.encode(ROWS.to("meta")), None)  # type: ignore[arg-type]  # it has no generator
+        torch.autograd.backward(loss)
+    assert loss.device.type == "meta"
+    assert {parameter.grad.device.type for parameter in member.parameters() if parameter.grad is not None} == {"meta"}
+
+
 def test_fitting_lowers_the_loss(variant: str) -> None:
     encoding = Encoding(DATA.features, DATA.normal_ND)
     config = msgspec.convert({"variant": variant}, ModelConfig)

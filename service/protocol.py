@@ -25,6 +25,7 @@ from service.api.body import accepts_raw
 from service.api.problems import refuse
 from service.api.service import STATE, Service, allow
 from service.artifact import MODEL_NAME
+from service.awake import AWAKE_SECONDS, Awake
 from service.metrics import Tally
 from service.registry import Served
 
@@ -180,6 +181,7 @@ class ScoringProtocol(HttpToolsProtocol):
         request = _Request(self, head, self._started)
         self._pending.append(request)
         self._front.last = self
+        soon = alone and self._started - self._answered < AWAKE_SECONDS
         service = self._front.service
         try:
             request.served = served = service.registry.find(head.name)
@@ -187,6 +189,8 @@ class ScoringProtocol(HttpToolsProtocol):
                 self._busy = True
         except Exception as error:
             request.set_exception(error)
+        if soon:
+            self._front.awake.stay(self._answered + AWAKE_SECONDS)
 
     def _write(self, request: "_Request", begin: bytes, body: bytes, now: float) -> None:
         """Write the answers at the front of the queue, of which this may be one."""
@@ -291,6 +295,7 @@ class _Front:
     def __init__(self, service: Service) -> None:
         self.service, self.guard = service, service.guard
         self.last: ScoringProtocol | None = None  # to ask; who asks again as the next one asks alone
+        self.awake = Awake()
         self.heads: dict[bytes, Head] = {}
         self.headers: list[tuple[bytes, bytes]] = []  # uvicorn's own, of every answer
         self.ok = _begin(200, decoding.JSON, self.headers)

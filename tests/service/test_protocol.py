@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from uvicorn.protocols.http import flow_control, httptools_impl
 
+from service.awake import Awake
 from service.batcher import Batcher
 from service.detector import Detector
 from service.errors import UnknownModel
@@ -473,6 +474,22 @@ class TestOneTurn:
                 for _ in range(count):
                     assert connection.answer()[0] == 200
         assert asked == [False, True, False, False, *(False, False, True), True]
+
+    @pytest.mark.parametrize(("seconds", "awake"), [(60, "..._.._"), (0, ".....")])
+    def test_the_loop_stays_awake_for_who_asks_again_soon(self, models, monkeypatch, seconds, awake):
+        """Soon is whatever a slow machine's tests take, or never; a point is a request, a line that the loop stays awake after it."""
+        ask, seen, left = Batcher.ask, [], []
+        monkeypatch.setattr("service.protocol.AWAKE_SECONDS", seconds)
+        monkeypatch.setattr(Batcher, "ask", lambda *a, **b: (seen.append("."), ask(*a, **b))[1])
+        monkeypatch.setattr(
+            Awake, "stay", lambda _, until: (seen.append("_"), left.append(until - time.perf_counter()))
+        )
+        with serving(models, fast=True) as client, Connection(client) as first, Connection(client) as second:
+            for connection in (first, second, second, first, first):
+                connection.send(request())
+                assert connection.answer()[0] == 200
+        assert "".join(seen) == awake
+        assert all(seconds - 30 < each <= seconds for each in left)
 
     @pytest.mark.parametrize("inline_cells", [8192, 0])
     def test_an_exception_answers_everyone_who_waits(self, models, monkeypatch, caplog, inline_cells):

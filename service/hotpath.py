@@ -1,6 +1,7 @@
 """The parts of a checked graph that are run by themselves: onnxruntime computes every node of a session, whatever is asked for."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ from onnx.utils import Extractor
 
 from service.artifact import INPUT, LATENT, P_VALUE, RECONSTRUCTION, SCORE
 from service.errors import InvalidArtifact
+from service.shapes import Shape, shapes_of
 
 Array = NDArray[Any]
 ROWS = 3  # several, to see what is the same for each
+LARGEST = 2**20  # numbers of what may be known
 ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Where")
 PRODUCTS = ("MatMul", "Gemm")
 
@@ -26,8 +29,9 @@ def score_graph(model: ModelProto) -> bytes:
 def complete_graph(model: ModelProto) -> bytes | None:
     """features -> score of rows without a gap, for which what is made of the mask is known; None where nothing is made of it.
 
-    Every number that is left is computed as before and summed in the same order: a score that differs in its last bit from that of
-    an equal calibration row would be on the wrong side of the threshold.
+    Every number that is left is computed as before and summed in the same order, but that a zero may have another sign: a score that
+    differs in its last bit from that of an equal calibration row would be on the wrong side of the threshold. What onnxruntime makes of
+    the shorter graph may round in another way all the same, which whoever uses it has to look at.
     """
     part = load_model_from_string(score_graph(model))
     if not any(node.op_type == "IsNaN" and node.input[0] == INPUT for node in part.graph.node):
@@ -56,15 +60,13 @@ class _Complete:
     def __init__(self, model: ModelProto) -> None:
         self.graph = model.graph
         self.constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-        one, several = (_all_tensors(model, rows) for rows in (1, ROWS))
-        self.shapes = {name: array.shape for name, array in {**several, **self.constants}.items()}
-        self.known = {  # of what does not depend on the cells: what it is for one row, and so for each
-            name: one[name]
-            for name in _independent_of_cells(model.graph)
-            if one[name].ndim == several[name].ndim and _says_the_same(one[name], several[name])
-        }
+        self.shapes = shapes_of(model, ROWS)
+        one, several = (_beside_cells(model, self.shapes, rows) for rows in (1, ROWS))
+        # of what does not depend on the cells: what it is for one row, and so for each
+        self.known = {name: value for name, value in one.items() if _says_the_same(value, several[name])}
         self.values = {**self.constants, **self.known}
         self.same: dict[str, str] = {}  # as another tensor
+        self.added: dict[str, str] = {}  # names of new constants, by what they are
 
     def shorten(self) -> None:
         """Until nothing that is known is computed."""
@@ -99,7 +101,11 @@ class _Complete:
                 sources = [second]
             case _:
                 sources = []
-        return next((source for source in sources if self.shapes[source] == self.shapes[node.output[0]]), None)
+        return next((source for source in sources if self._has_all_rows(source, node)), None)
+
+    def _has_all_rows(self, name: str, node: NodeProto) -> bool:
+        """Whether an input alone gives a node's output the shape that it has."""
+        return name in self.shapes and self.shapes[name] == self.shapes.get(node.output[0])
 
     def _is_all(self, name: str, value: float) -> bool:
         return name in self.values and bool((self.values[name] == value).all())
@@ -107,29 +113,33 @@ class _Complete:
     def _read_what_is_known(self, node: NodeProto) -> None:
         """Have a node read constants of one row, where another of its inputs says how many rows there are."""
         unknown = [name for name in node.input if name not in self.known]
-        if any(self.shapes[name] == self.shapes[node.output[0]] for name in unknown):
+        if any(self._has_all_rows(name, node) for name in unknown):
             node.input[:] = [
                 self._constant(f"{name} of one row", self.known[name]) if name in self.known else name
                 for name in node.input
             ]
 
     def _read_no_zeros(self, concat: NodeProto) -> None:
-        """Have products with rows beside which there are only zeros read the rows alone."""
-        parts, output = list(concat.input), concat.output[0]
+        """Have products with rows behind which there are only zeros read the rows alone."""
+        (rows, *others), output = concat.input, concat.output[0]
         readers = [node for node in self.graph.node if output in node.input]
-        filled = [name for name in parts if not self._is_all(name, 0)]
-        if len(filled) != 1 or concat.attribute[0].i not in (-1, len(self.shapes[output]) - 1):
+        beside = output in self.shapes and concat.attribute[0].i in (-1, len(self.shapes[output]) - 1)
+        if (
+            not beside
+            or rows not in self.shapes
+            or self._is_all(rows, 0)
+            or not all(self._is_all(name, 0) for name in others)
+        ):
             return
         if not all(node.op_type in PRODUCTS and list(node.input).index(output) == 0 for node in readers):
             return
         if not all(node.input[1] in self.values and not _attribute(node, "transA") for node in readers):
             return
-        start = sum(self.shapes[name][-1] for name in parts[: parts.index(filled[0])])
-        kept = slice(start, start + self.shapes[filled[0]][-1])
+        width = self.shapes[rows][-1]
         for node in readers:
             weights = self.values[node.input[1]]
-            rows = weights[..., kept] if _attribute(node, "transB") else weights[..., kept, :]
-            node.input[0], node.input[1] = filled[0], self._constant(f"{node.input[1]} from {start}", rows)
+            weights = weights[..., :width] if _attribute(node, "transB") else weights[..., :width, :]
+            node.input[0], node.input[1] = rows, self._constant(f"{width} rows of {node.input[1]}", weights)
 
     def _name_score(self, source: str) -> None:
         """Have what is as the score be the score."""
@@ -140,41 +150,52 @@ class _Complete:
             node.input[:] = [SCORE if name == source else name for name in node.input]
             node.output[:] = [SCORE if name == source else name for name in node.output]
 
-    def _constant(self, name: str, value: Array) -> str:
-        if name not in self.constants:
-            self.constants[name] = value
+    def _constant(self, what: str, value: Array) -> str:
+        if what not in self.added:
+            name = what
+            while name in self.shapes:
+                name += "'"
+            self.shapes[name] = value.shape
+            self.added[what] = name
             self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
-        return name
+        return self.added[what]
 
 
-def _independent_of_cells(graph: GraphProto) -> list[str]:
-    """What nodes make of the mask, of the number of rows and of constants, and of nothing else."""
-    names = {tensor.name for tensor in graph.initializer} | {""}
-    made = []
-    for node in graph.node:
+def _beside_cells(model: ModelProto, shapes: Mapping[str, Shape], rows: int) -> dict[str, Array]:
+    """What is made of the mask, of the number of rows and of constants alone, as it is of so many rows without a gap.
+
+    Only what is read together with what is made of the cells, and is no larger than it should be.
+    """
+    independent = {tensor.name for tensor in model.graph.initializer} | {""}
+    nodes, read = [], set()
+    for node in model.graph.node:
         of_cells = node.op_type in ("IsNaN", "Shape") and node.input[0] == INPUT
-        if of_cells or names.issuperset(node.input):
-            names.update(node.output)
-            made += node.output
-    return made
-
-
-def _all_tensors(model: ModelProto, rows: int) -> dict[str, Array]:
-    """All that the graph computes of so many rows of zeros."""
-    whole = ModelProto()
-    whole.CopyFrom(model)
-    names = [name for node in model.graph.node for name in node.output if name]
-    del whole.graph.output[:]
-    whole.graph.output.extend(ValueInfoProto(name=name) for name in names)
+        if of_cells or independent.issuperset(node.input):
+            independent.update(node.output)
+            nodes.append(node)
+        else:
+            read.update(node.input)
+    asked = [name for node in nodes for name in node.output if name in read and name in shapes]
+    asked = [name for name in asked if math.prod(shapes[name]) <= LARGEST]
+    if not asked:
+        return {}
+    wanted = {name for node in nodes for name in node.input}
+    part = GraphProto(name=model.graph.name, node=nodes, input=model.graph.input)
+    part.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in wanted)
+    part.output.extend(ValueInfoProto(name=name) for name in asked)
+    data = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, graph=part).SerializeToString()
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
-    session = ort.InferenceSession(whole.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    cells_ND = np.zeros((rows, model.graph.input[0].type.tensor_type.shape.dim[1].dim_value), np.float32)
-    return {INPUT: cells_ND} | dict(zip(names, session.run(names, {INPUT: cells_ND}), strict=True))
+    options.log_severity_level = 4
+    session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    cells_ND = np.zeros((rows, shapes[INPUT][1]), np.float32)
+    return dict(zip(asked, session.run(asked, {INPUT: cells_ND}), strict=True))
 
 
 def _says_the_same(one: Array, several: Array) -> bool:
+    if one.ndim != several.ndim:
+        return False
     try:
         return np.array_equal(np.broadcast_to(one, several.shape), several)
     except ValueError:

@@ -12,9 +12,9 @@ from onnx import ModelProto, TensorProto
 
 from service import artifact
 from service.errors import InvalidArtifact
+from service.shapes import shapes_of
 
 MAX_TENSOR_ELEMENTS = 1 << 26  # of any one constant, stored or computed while loading
-MAX_SIZES = 256  # elements of a tensor that is looked into for shapes; no shape has that many
 MIN_OPSET, MAX_OPSET = 13, 23
 
 # Pure functions of their inputs, whose output is no larger than their inputs' product; nothing with subgraphs, state or randomness.
@@ -130,44 +130,22 @@ def _check_computed_sizes(model: ModelProto) -> None:
 
     Constant folding computes such tensors while the session is made, and few bytes suffice: two vectors make an outer product.
     """
-    single = _without_weights(model)
-    single.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
-    for output in single.graph.output:
-        output.type.tensor_type.ClearField("shape")
     try:
-        graph = onnx.shape_inference.infer_shapes(single, strict_mode=True, data_prop=True).graph
+        shapes = shapes_of(model, rows=1)
     except onnx.shape_inference.InferenceError as error:
         raise InvalidArtifact(
             f"the shapes in the model file do not fit each other: {str(error).splitlines()[0]}"
         ) from error
-    known = {value.name: value.type.tensor_type.shape.dim for value in (*graph.value_info, *graph.output)}
     for node in model.graph.node:
         for name in node.output:
-            dims = known.get(name, ())
-            if name not in known or not all(dim.HasField("dim_value") for dim in dims):
+            if name not in shapes:
                 raise InvalidArtifact(
                     f"the operator {node.op_type} makes a tensor whose size cannot be told beforehand"
                 )
-            if math.prod(dim.dim_value for dim in dims) > MAX_TENSOR_ELEMENTS:
+            if math.prod(shapes[name]) > MAX_TENSOR_ELEMENTS:
                 raise InvalidArtifact(
                     f"the operator {node.op_type} would make a tensor of over {MAX_TENSOR_ELEMENTS} elements"
                 )
-
-
-def _without_weights(model: ModelProto) -> ModelProto:
-    """The graph with the numbers of its small tensors only, which may be sizes: large ones would be copied several times over.
-
-    Nor does it have what the file says of its own sizes, which is no evidence.
-    """
-    graph = onnx.GraphProto(
-        name=model.graph.name, node=model.graph.node, input=model.graph.input, output=model.graph.output
-    )
-    for tensor in model.graph.initializer:
-        if math.prod(tensor.dims) <= MAX_SIZES:
-            graph.initializer.append(tensor)
-        else:
-            graph.initializer.add(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
-    return ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, graph=graph)
 
 
 def _check_interface(model: ModelProto) -> None:

@@ -63,7 +63,7 @@ def test_a_layer_with_a_bias_loses_the_rows_that_would_read_zeros_only(transpose
     nodes = [
         node("IsNaN", [artifact.INPUT], ["missing"]),
         node("Cast", ["missing"], ["gaps"], to=onnx.TensorProto.FLOAT),
-        node("Concat", ["gaps", artifact.INPUT], ["read"], axis=-1),  # the zeros come first
+        node("Concat", [artifact.INPUT, "gaps"], ["read"], axis=-1),
         node("Gemm", ["read", "weights", "bias"], ["layer"], transB=int(transposed)),
         node("ReduceSum", ["layer", "axis"], [artifact.SCORE], keepdims=0),
     ]
@@ -72,6 +72,47 @@ def test_a_layer_with_a_bias_loses_the_rows_that_would_read_zeros_only(transpose
     part = onnx.load_model_from_string(hotpath.complete_graph(model))
     assert [node.op_type for node in part.graph.node] == ["Gemm", "ReduceSum"]
     assert_same_to_the_last_bit(model)
+
+
+def test_zeros_before_a_row_stay_since_without_them_sums_would_be_in_another_order():
+    node = helper.make_node
+    nodes = [
+        node("IsNaN", [artifact.INPUT], ["missing"]),
+        node("Cast", ["missing"], ["gaps"], to=onnx.TensorProto.FLOAT),
+        node("Concat", ["gaps", artifact.INPUT], ["read"], axis=1),
+        node("MatMul", ["read", "weights"], ["layer"]),
+        node("ReduceSum", ["layer", "axis"], [artifact.SCORE], keepdims=0),
+    ]
+    weights = np.random.default_rng(2).normal(size=(10, 3)).astype(np.float32)
+    model = as_model(nodes, {"weights": weights, "axis": np.array([1])}, width=5)
+    part = onnx.load_model_from_string(hotpath.complete_graph(model))
+    assert len(part.graph.node) == len(nodes)
+    assert_same_to_the_last_bit(model)
+
+
+def test_to_see_what_is_known_nothing_is_computed_of_the_cells(monkeypatch):
+    """Which may be a hundred megabytes of one row."""
+    node, depth = helper.make_node, 40
+    nodes = [
+        node("IsNaN", [artifact.INPUT], ["missing"]),
+        node("Where", ["missing", "zero", artifact.INPUT], ["values"]),
+        node("Unsqueeze", ["values", "last"], ["cells"]),
+        node("Expand", ["cells", "shape"], ["much0"]),  # 8 MB of each cell
+        *(node("Add", [f"much{i}", "one"], [f"much{i + 1}"]) for i in range(depth)),
+        node("ReduceSum", [f"much{depth}", "axes"], [artifact.SCORE], keepdims=0),
+    ]
+    numbers = {"zero": np.float32(0), "one": np.float32(1)}
+    sizes = {"last": np.array([2]), "shape": np.array([1, 1, 2**21]), "axes": np.array([1, 2])}
+    run = []
+
+    class Watched(ort.InferenceSession):
+        def __init__(self, data, *arguments, **named):
+            run.extend(node.op_type for node in onnx.load_model_from_string(data).graph.node)
+            super().__init__(data, *arguments, **named)
+
+    monkeypatch.setattr(ort, "InferenceSession", Watched)
+    assert hotpath.complete_graph(as_model(nodes, {**numbers, **sizes}, width=1)) is not None
+    assert run == ["IsNaN", "IsNaN"]  # of one row and of several
 
 
 def test_what_is_made_of_the_mask_is_read_as_one_row_and_what_changes_nothing_is_left_out():

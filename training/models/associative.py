@@ -325,8 +325,8 @@ class Associative(Member):
         first_NE, latent_NK = self._each_view(values_NJ)[0], self._each_view(values_NJ)[0] @ self.projection_EK
         if self.ridge is not None:
             first_NE = self._each_view(self.ridge(values_NJ.clamp(-LIMIT, LIMIT)))[0]
-        elif looks:
-            first_NE = first_NE - looks[-1][0][0]
+        else:  # by the network, or else the mean
+            first_NE = first_NE - (looks[-1][0][0] if looks else first_NE)
         return Reading(levels_NH, parts, self.views.encoded(first_NE), latent_NK)
 
     @property

@@ -256,6 +256,23 @@ def test_without_a_network_there_is_nothing_to_fit_and_all_the_same_a_score() ->
     assert scores[-1] > torch.quantile(scores, 0.99)
 
 
+@pytest.mark.parametrize("only", ["memory", "joint_components", "bags"])
+def test_of_what_only_knows_distances_the_mean_is_expected(only: str) -> None:
+    nothing = {
+        "levels": (),
+        "components": 0,
+        "joint_components": 0,
+        "hidden_components": 0,
+        "features": 0,
+        "memory": 0,
+        "bags": 0,
+    }
+    member = fitted(**{**nothing, only: 4})
+    expected_NE = member.read(encode(member, FRESH)).expected_NE
+    mean_E = member.views.encoded(torch.zeros(1, expected_NE.shape[1]))
+    assert torch.allclose(expected_NE, mean_E.expand_as(expected_NE), atol=1e-6)
+
+
 def test_without_a_network_one_pass_is_all_that_is_planned() -> None:
     config = AssociativeConfig(levels=())
     assert config.resolve(Encoding(FEATURES, FIT.numpy())).fit.epochs == 1

@@ -28,6 +28,6 @@ print(*usual, *short, *others[0])
 def test_the_turns_of_the_thread_that_asks_are_short_and_nobody_elses():
     told = map(int, subprocess.check_output([sys.executable, "-c", TURNS]).split())
     usual_nice, usual, nice, short, others_nice, others = told
-    assert nice == others_nice == usual_nice == 3
+    assert nice == others_nice == usual_nice > 0
     assert short == 100_000 or short == usual == 0  # an older kernel has no such turns
     assert others == usual

@@ -13,7 +13,7 @@ from litestar.di import Provide
 from litestar.handlers import BaseRouteHandler
 from litestar.types import ControllerRouterHandler
 
-from service import heap
+from service import heap, turns
 from service.api import docs, health, inference, metrics, models, scoring
 from service.api.problems import problem_handlers
 from service.api.service import STATE, Guard, Service, allow
@@ -47,6 +47,7 @@ def create_app(settings: Settings, *, guard: Guard = allow) -> ASGIApp:
     @asynccontextmanager
     async def serving(_: Litestar) -> AsyncIterator[None]:
         heap.keep_freed()
+        turns.shorten()
         await _look(service)
         clocks = [asyncio.create_task(_poll(service))]
         if counted.shared:

@@ -7,8 +7,10 @@ import json
 import math
 import re
 import struct
+import threading
 from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from functools import cache
 from typing import Any, TypeVar
 
@@ -143,6 +145,18 @@ _few_numbers = msgspec.json.Decoder(_Numbers)
 _numbers = msgspec.json.Decoder(list[list[float | None]])
 
 
+class _Tools(threading.local):
+    """What costs more to make than to use: of each thread its own, since no two may use one at a time."""
+
+    def __init__(self) -> None:
+        self.parser = simdjson.Parser()  # for small texts: it keeps the room that a text took, a dozen times its size
+        self.raising = copy_context()
+        self.raising.run(np.seterr, over="raise")
+
+
+_tools = _Tools()
+
+
 @cache
 def _pack(width: int) -> Callable[..., bytes]:
     return struct.Struct(f"<{width}f").pack
@@ -164,15 +178,14 @@ def _decode_some(body: Body, width: int, max_rows: int) -> bytes | None:
     if body.startswith(BOM_UTF8):
         return None
     try:
-        sent: Any = simdjson.Parser().parse(body)
+        sent: Any = _tools.parser.parse(body)
         rows: Any = sent["rows"]
         alone, array, count = len(sent) == 1, isinstance(rows, simdjson.Array), len(rows)
         if not (alone and array and 1 <= count <= max_rows and _has_brackets(body, count + 1)):
             return None
         if len(rows[0]) != width if count == 1 else {*map(len, rows)} != {width}:
             return None
-        with np.errstate(over="raise"):  # a finite number beyond float32
-            return np.frombuffer(rows.as_buffer(of_type="d")).astype(_LITTLE_FLOAT).tobytes()
+        return _as_float32(rows).tobytes()
     except (ValueError, TypeError, KeyError, RuntimeError, FloatingPointError):
         return None
 
@@ -208,13 +221,17 @@ def _parse_rows(parser: simdjson.Parser, text: bytes, width: int) -> Float32 | N
         rows: Any = parser.parse(text)
         if {*map(len, rows)} != {width} or not _has_brackets(text, len(rows) + 1):  # it would flatten rows of any shape
             return None
-        with np.errstate(over="raise"):  # a finite number beyond float32
-            part_ND: Float32 = np.frombuffer(rows.as_buffer(of_type="d")).astype(np.float32).reshape(-1, width)
+        return _as_float32(rows).reshape(-1, width)
     except (ValueError, TypeError, RuntimeError):
         return _parse_rows_with_gaps(text, width)
     except FloatingPointError:
         return None
-    return part_ND
+
+
+def _as_float32(rows: Any) -> Float32:
+    """simdjson's rows of numbers, one after the other; FloatingPointError where a finite number is beyond float32."""
+    cells: Float32 = _tools.raising.run(np.frombuffer(rows.as_buffer(of_type="d")).astype, _LITTLE_FLOAT)
+    return cells
 
 
 def _has_brackets(text: Body, count: int) -> bool:

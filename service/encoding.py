@@ -6,6 +6,7 @@ Shapes: N rows, D features, K latent dimensions.
 import math
 from array import array
 from collections.abc import Sequence
+from itertools import repeat
 from typing import cast
 
 import numpy as np
@@ -24,7 +25,8 @@ Float32 = NDArray[np.float32]
 _LARGEST = float(np.finfo(np.float32).max)
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
-_FEW_ROWS = 16
+_FEW_ROWS = 16  # up to here lists are faster than numpy
+_LARGE_ROWS = 48  # of a request: from here on its text is made by itself faster than cut out of all requests' text
 
 
 def encode_each(
@@ -45,7 +47,7 @@ def encode_each(
         if b"null" in cells[0]:
             return [_encode_part(served, scores, span) for span in spans]
     else:
-        if len(spans) > 1 and count > _FEW_ROWS * len(spans):  # large ones: to cut up their text would take longer
+        if len(spans) > 1 and count > _LARGE_ROWS * len(spans):
             return [_encode_part(served, scores, span) for span in spans]
         columns = _columns_of_many(scores, threshold)
         if b"n" in columns[0]:  # a null among the scores: none can be had for a row so far out
@@ -54,7 +56,7 @@ def encode_each(
             return [_SCORES % (head, *columns)]
         cells = [column.split(b",") for column in columns]
     if len(spans) == count:  # one row each
-        return [_SCORES % (head, *row) for row in zip(*cells, strict=True)]
+        return [_SCORES % row for row in zip(repeat(head, count), *cells, strict=True)]
     return [_SCORES % (head, *[b",".join(column[start:end]) for column in cells]) for start, end in spans]
 
 

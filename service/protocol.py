@@ -13,9 +13,10 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from time import perf_counter
 from types import MappingProxyType
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -41,7 +42,8 @@ _NAMED = re.compile(rf"/v1/models/({MODEL_NAME.pattern})/score")
 _ODD = frozenset((b"expect", b"transfer-encoding", b"content-encoding", b"upgrade", b"trailer", b"te"))
 
 
-class Head(NamedTuple):
+@dataclass(frozen=True, slots=True)  # whose fields are found faster than a NamedTuple's
+class Head:
     """What the head of a plain score request says."""
 
     path: str
@@ -56,6 +58,12 @@ class Head(NamedTuple):
 
 class ScoringProtocol(HttpToolsProtocol):
     """uvicorn's protocol, with plain score requests taken out of the stream between two others."""
+
+    # in the same dict as uvicorn's they would be too many for the interpreter to look them up fast
+    __slots__ = (
+        "_answered", "_beginning", "_body", "_busy", "_closing", "_fast", "_front", "_head", "_held", "_in_message", "_pending",
+        "_started",
+    )  # fmt: skip
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)

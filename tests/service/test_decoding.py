@@ -1,6 +1,7 @@
 """Request bytes -> rows."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
 import numpy as np
@@ -74,6 +75,15 @@ class TestRowsAsJson:
             except (InvalidBody, InvalidRow) as error:
                 found.append((type(error), str(error).partition(" (byte")[0]))
         assert str(found[1:]) == str([found[0]] * 2)
+
+    def test_threads_that_read_at_the_same_time_each_read_their_own_body(self):
+        def read(number):
+            rows = [[number, row, 0.5, -1] for row in range(200)]
+            body = json.dumps({"rows": rows}).encode()
+            return all(np.array_equal(decode(body, max_rows=200), rows) for _ in range(50))
+
+        with ThreadPoolExecutor(4) as threads:
+            assert all(threads.map(read, range(16)))
 
     def test_a_byte_order_mark_is_no_json_whatever_the_size(self):
         for size in (0, 2000, 70_000):

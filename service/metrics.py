@@ -1,5 +1,6 @@
 """What is counted, and how it is scraped. Label values come from configuration and closed sets, never from what a client sends."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from typing import Any, Literal
@@ -199,7 +200,7 @@ class Metrics:
 class Tally:
     """A histogram's counts since the last flush.
 
-    Single values are kept and counted many at once, which costs less, and hardly anything while a client waits.
+    Single values are kept and counted many at once, which costs less, and nothing while their client waits.
     The bounds are compared as float32, since a p-value of 0.05 is one.
     """
 
@@ -213,8 +214,8 @@ class Tally:
 
     def add(self, value: float) -> None:
         self._kept.append(value)
-        if len(self._kept) >= KEPT:
-            self._count_kept()
+        if len(self._kept) == KEPT:
+            _soon(self._count_kept)
 
     def _count_kept(self) -> None:
         kept, self._kept = self._kept, []
@@ -240,6 +241,16 @@ class Tally:
                 histogram._buckets[place].inc(count)
         histogram._sum.inc(total)
         return sum(counts)
+
+
+def _soon(work: Callable[[], None]) -> None:
+    """Once the event loop has done what it is at, such as writing an answer; at once where there is no loop."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        work()
+    else:
+        loop.call_soon(work)
 
 
 class _Bound:
@@ -272,16 +283,16 @@ class _Bound:
             self._threshold = threshold
         self._kept.append(scores)
         self._rows += len(scores.score)
-        if len(self._kept) >= KEPT or self._rows >= KEPT_ROWS:
-            self._count_kept()
+        if len(self._kept) == KEPT or self._rows >= KEPT_ROWS > self._rows - len(scores.score):
+            _soon(self._count_kept)
 
     def observe_one(self, run: tuple[float, float, float], threshold: float) -> None:
         if threshold != self._threshold:
             self._count_kept()
             self._threshold = threshold
         self._runs_of_one.append(run)
-        if len(self._runs_of_one) >= KEPT:
-            self._count_kept()
+        if len(self._runs_of_one) == KEPT:
+            _soon(self._count_kept)
 
     def flush(self) -> None:
         self._count_kept()

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.app import FLUSH_SECONDS
 from service.detector import Scores
-from service.metrics import P_VALUE_BUCKETS, RATIO_BUCKETS, REASONS, Metrics, Tally
+from service.metrics import KEPT, P_VALUE_BUCKETS, RATIO_BUCKETS, REASONS, Metrics, Tally
 from service.registry import Registry
 from tests.artifacts import NUMERIC, make_artifact, publish, sample_rows
 from tests.serving import Process, serving
@@ -186,6 +186,27 @@ def test_a_tally_hands_over_what_the_library_would_have_observed(buckets):
     expected = observed(buckets, lambda histogram: [histogram.observe(value) for value in values_N])
     assert observed(buckets, lambda histogram: [singly.flush(histogram), singly.flush(histogram)]) == expected
     assert observed(buckets, lambda histogram: [together.flush(histogram), together.flush(histogram)]) == expected
+
+
+def test_on_the_event_loop_many_are_counted_once_their_clients_have_been_answered(monkeypatch):
+    counted = []
+    monkeypatch.setattr(Tally, "add_all", lambda _, values_N: counted.append(len(values_N)))
+
+    async def work():
+        tally, seen = Tally(RATIO_BUCKETS), []
+        for _ in range(2):
+            for value in range(KEPT + 10):
+                tally.add(float(value))
+            seen.append(list(counted))
+            await asyncio.sleep(0)
+            seen.append(list(counted))
+        return seen
+
+    assert asyncio.run(work()) == [[], [KEPT + 10], [KEPT + 10], [KEPT + 10] * 2]
+    tally = Tally(RATIO_BUCKETS)
+    for value in range(KEPT):
+        tally.add(float(value))
+    assert counted == [*[KEPT + 10] * 2, KEPT]  # at once where there is no loop
 
 
 @pytest.mark.parametrize("together", [True, False])

@@ -103,6 +103,13 @@ class AssociativeConfig(
         return Associative(self, encoding)
 
 
+class Look(NamedTuple):
+    """What networks make of rows."""
+
+    residual_VNE: Tensor  # what they, on average, take away; 0 where missing
+    hidden_NH: Tensor  # their last hidden layers, [N, VW]
+
+
 class Reading(NamedTuple):
     levels_NH: Tensor  # of heads, kind by kind; they rise with strangeness
     parts: list[Tensor]  # [N, E] of each head, non-negative: what each column has to do with it
@@ -176,15 +183,15 @@ class Associative(Member):
         residual_VNE, hidden_VNW = self.network(noisy_VNE / power_VN1.sqrt(), torch.log(level_VN1) / 4, missing_ND)
         return noisy_VNE / power_VN1 + level_VN1 / power_VN1.sqrt() * residual_VNE, hidden_VNW
 
-    def _look(self, clipped_NJ: Tensor, observed_ND: Tensor, level: float) -> tuple[Tensor, Tensor]:
-        """[V, N, E] what the networks, on average, take away from clean rows, 0 where missing; [N, VW] their hidden layers."""
+    def _look(self, clipped_NJ: Tensor, observed_ND: Tensor, level: float) -> Look:
+        """At clean rows, as if they had noise of this level."""
         clean_VNE, level_111 = self._for_networks(clipped_NJ), torch.full((1, 1, 1), level)
         denoised_VNE, hidden_VNW = self._denoise(clean_VNE, level_111, 1 - observed_ND)
         residual_VNE = clean_VNE - denoised_VNE
         if self.config.members > 1:
             residual_VNE = torch.stack(residual_VNE.tensor_split(self.config.members)).mean(dim=0)
         hidden_NH = hidden_VNW.transpose(0, 1).reshape(-1, len(hidden_VNW) * hidden_VNW.shape[2])
-        return residual_VNE * self.encoding.spread(observed_ND), hidden_NH
+        return Look(residual_VNE * self.encoding.spread(observed_ND), hidden_NH)
 
     def _for_networks(self, values_NJ: Tensor) -> Tensor:
         """[V, N, E] the views, once for each member."""
@@ -251,7 +258,7 @@ class Associative(Member):
         """[N, P] principal components of the hidden layers, which are found the first time."""
 
         def look(values_NJ: Tensor, seen_ND: Tensor) -> Tensor:
-            return self._look(values_NJ, seen_ND, self.config.levels[0])[1]
+            return self._look(values_NJ, seen_ND, self.config.levels[0]).hidden_NH
 
         if first:
             hidden.fit_components(look(clipped_NJ[:ROWS], observed_ND[:ROWS]))
@@ -273,7 +280,8 @@ class Associative(Member):
         """The heads, kind by kind, and what was expected."""
         values_NJ, observed_NE = self.views(encoded)
         views = len(self.config.views)
-        observed_NJ, count_N1 = observed_NE.repeat(1, views), observed_NE.sum(dim=1, keepdim=True).clamp_min(1.0)
+        observed_NJ = observed_NE.repeat(1, views)
+        count_N1 = observed_NE.sum(dim=1, keepdim=True).clamp_min(1.0)
         rescale_N1 = 1 / (count_N1 / observed_NE.shape[1])  # exactly 1 where all are observed
         guesses = self._guess(values_NJ, observed_NE)
         filled_NJ = self._fill(values_NJ, observed_NJ, guesses)
@@ -282,8 +290,8 @@ class Associative(Member):
         errors: list[Tensor] = []  # [N, 1] or one a view: mean squares, whose logs are heads
         parts: list[Tensor] = []
         looks = [self._look(clipped_NJ, encoded.observed_ND, level) for level in self.config.levels]
-        for residual_VNE, _ in looks:
-            squares_VNE = residual_VNE.square() * observed_NE * rescale_N1
+        for look in looks:
+            squares_VNE = look.residual_VNE.square() * observed_NE * rescale_N1
             errors.append(squares_VNE.mean(dim=2).T)
             parts += squares_VNE
         if self.ridge is not None:
@@ -302,8 +310,17 @@ class Associative(Member):
             levels.append(findings.log_ratio_N1)
             parts.append(_folded(findings.parts_NJ, views))
 
-        found, columns = list(guesses), [count_N1] * len(guesses)
-        parts += [guess.parts_NE for guess in guesses]
+        surprises_NM, more = self._read_mixtures(guesses, half_NJ, clipped_NJ, looks, observed_NE)
+        levels_NH = torch.cat([*levels, *surprises_NM], dim=1)
+        return Reading(levels_NH, parts + more, *self._expect(values_NJ, guesses, looks))
+
+    def _read_mixtures(
+        self, guesses: list[Guess], half_NJ: Tensor, clipped_NJ: Tensor, looks: list[Look], observed_NE: Tensor
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The surprise of all mixtures [N, M], if there are any, and their parts; the views' have guessed already."""
+        views, observed_NJ = len(self.config.views), observed_NE.repeat(1, len(self.config.views))
+        count_N1 = observed_NE.sum(dim=1, keepdim=True).clamp_min(1.0)
+        found, columns, parts = list(guesses), [count_N1] * len(guesses), [guess.parts_NE for guess in guesses]
         if self.half_whiten is not None and self.joint_mixture is not None:
             # of a row that is filled as the rest of it says, the whole is as likely as what is observed
             guess = self.joint_mixture(self.half_whiten(half_NJ), torch.ones(1, half_NJ.shape[1]), self._gaussians)
@@ -311,23 +328,23 @@ class Associative(Member):
             columns.append(torch.full_like(count_N1, half_NJ.shape[1]))
             parts.append(_folded(guess.parts_NE * observed_NJ, views))
         if self.hidden is not None:
-            standing = self.hidden(looks[0][1], clipped_NJ, observed_NJ, self._gaussians)
+            standing = self.hidden(looks[0].hidden_NH, clipped_NJ, observed_NJ, self._gaussians)
             found.append(standing.guess)
             columns.append(torch.full_like(count_N1, standing.guess.expected_NE.shape[1]))
             parts.append(_folded(standing.parts_NJ, views))
-        if found:
-            levels.append(surprises(found, torch.cat(columns, dim=1)))
+        return ([surprises(found, torch.cat(columns, dim=1))] if found else []), parts
 
-        levels_NH = torch.cat(levels, dim=1)
+    def _expect(self, values_NJ: Tensor, guesses: list[Guess], looks: list[Look]) -> tuple[Tensor, Tensor]:
+        """[N, E] the row that is expected, encoded, and a code of it [N, K]: by a mixture, the ridge, a network, or else the mean."""
         if guesses:
-            weights_NC = guesses[0].weights_NC
-            return Reading(levels_NH, parts, weights_NC @ self.recalled_CE, weights_NC)
-        first_NE, latent_NK = self._each_view(values_NJ)[0], self._each_view(values_NJ)[0] @ self.projection_EK
+            return guesses[0].weights_NC @ self.recalled_CE, guesses[0].weights_NC
+        first_NE = self._each_view(values_NJ)[0]
+        expected_NE = torch.zeros_like(first_NE)
         if self.ridge is not None:
-            first_NE = self._each_view(self.ridge(values_NJ.clamp(-LIMIT, LIMIT)))[0]
-        else:  # by the network, or else the mean
-            first_NE = first_NE - (looks[-1][0][0] if looks else first_NE)
-        return Reading(levels_NH, parts, self.views.encoded(first_NE), latent_NK)
+            expected_NE = self._each_view(self.ridge(values_NJ.clamp(-LIMIT, LIMIT)))[0]
+        elif looks:
+            expected_NE = first_NE - looks[-1].residual_VNE[0]
+        return self.views.encoded(expected_NE), first_NE @ self.projection_EK
 
     @property
     def _gaussians(self) -> int:

@@ -59,12 +59,12 @@ class _Complete:
 
     def __init__(self, model: ModelProto) -> None:
         self.graph = model.graph
-        self.constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
         self.shapes = shapes_of(model, ROWS)
         one, several = (_beside_cells(model, self.shapes, rows) for rows in (1, ROWS))
         # of what does not depend on the cells: what it is for one row, and so for each
         self.known = {name: value for name, value in one.items() if _says_the_same(value, several[name])}
-        self.values = {**self.constants, **self.known}
+        constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+        self.values = constants | self.known
         self.same: dict[str, str] = {}  # as another tensor
         self.added: dict[str, str] = {}  # names of new constants, by what they are
 
@@ -88,20 +88,20 @@ class _Complete:
         first, second = (*node.input, "", "")[:2]
         match node.op_type:
             case "Where" if self._is_all(first, True):
-                sources = [node.input[1]]
+                source = node.input[1]
             case "Where" if self._is_all(first, False):
-                sources = [node.input[2]]
+                source = node.input[2]
             case "Add" | "Sub" if self._is_all(second, 0):
-                sources = [first]
+                source = first
             case "Mul" | "Div" | "Pow" if self._is_all(second, 1):
-                sources = [first]
+                source = first
             case "Add" if self._is_all(first, 0):
-                sources = [second]
+                source = second
             case "Mul" if self._is_all(first, 1):
-                sources = [second]
+                source = second
             case _:
-                sources = []
-        return next((source for source in sources if self._has_all_rows(source, node)), None)
+                return None
+        return source if self._has_all_rows(source, node) else None
 
     def _has_all_rows(self, name: str, node: NodeProto) -> bool:
         """Whether an input alone gives a node's output the shape that it has."""
@@ -124,12 +124,8 @@ class _Complete:
         (rows, *others), output = concat.input, concat.output[0]
         readers = [node for node in self.graph.node if output in node.input]
         beside = output in self.shapes and concat.attribute[0].i in (-1, len(self.shapes[output]) - 1)
-        if (
-            not beside
-            or rows not in self.shapes
-            or self._is_all(rows, 0)
-            or not all(self._is_all(name, 0) for name in others)
-        ):
+        zeros = not self._is_all(rows, 0) and all(self._is_all(name, 0) for name in others)
+        if not beside or not zeros or rows not in self.shapes:
             return
         if not all(node.op_type in PRODUCTS and list(node.input).index(output) == 0 for node in readers):
             return

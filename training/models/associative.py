@@ -310,16 +310,21 @@ class Associative(Member):
             levels.append(findings.log_ratio_N1)
             parts.append(_folded(findings.parts_NJ, views))
 
-        surprises_NM, more = self._read_mixtures(guesses, half_NJ, clipped_NJ, looks, observed_NE)
+        surprises_NM, more = self._read_mixtures(guesses, half_NJ, clipped_NJ, looks, observed_NJ, count_N1)
         levels_NH = torch.cat([*levels, *surprises_NM], dim=1)
         return Reading(levels_NH, parts + more, *self._expect(values_NJ, guesses, looks))
 
     def _read_mixtures(
-        self, guesses: list[Guess], half_NJ: Tensor, clipped_NJ: Tensor, looks: list[Look], observed_NE: Tensor
+        self,
+        guesses: list[Guess],
+        half_NJ: Tensor,
+        clipped_NJ: Tensor,
+        looks: list[Look],
+        observed_NJ: Tensor,
+        count_N1: Tensor,  # of a row's columns of one view that are observed
     ) -> tuple[list[Tensor], list[Tensor]]:
         """The surprise of all mixtures [N, M], if there are any, and their parts; the views' have guessed already."""
-        views, observed_NJ = len(self.config.views), observed_NE.repeat(1, len(self.config.views))
-        count_N1 = observed_NE.sum(dim=1, keepdim=True).clamp_min(1.0)
+        views = len(self.config.views)
         found, columns, parts = list(guesses), [count_N1] * len(guesses), [guess.parts_NE for guess in guesses]
         if self.half_whiten is not None and self.joint_mixture is not None:
             # of a row that is filled as the rest of it says, the whole is as likely as what is observed

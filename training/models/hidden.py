@@ -44,10 +44,10 @@ class Hidden(nn.Module):
         """[N, P] the principal components."""
         return (hidden_NH - self.center_H) @ self.basis_HP
 
-    def forward(self, hidden_NH: Tensor, values_NJ: Tensor, observed_NJ: Tensor, logits: int = 0) -> Standing:
+    def forward(self, hidden_NH: Tensor, values_NJ: Tensor, observed_NJ: Tensor, gaussians: int = 0) -> Standing:
         if self.mixture is None:
             raise ValueError("the mixture is not fitted")
-        guess = self.mixture(self.project(hidden_NH), torch.ones(1, self.basis_HP.shape[1]), logits)
+        guess = self.mixture(self.project(hidden_NH), torch.ones(1, self.basis_HP.shape[1]), gaussians)
         return Standing(guess, (values_NJ - guess.weights_NC @ self.rows_CJ).square() * observed_NJ)
 
     @torch.no_grad()

@@ -49,8 +49,8 @@ class Mixture(nn.Module):
         """C."""
         return len(self.log_weight_C)
 
-    def forward(self, values_NE: Tensor, observed_NE: Tensor, logits: int = 0) -> Guess:
-        """Values, 0 where missing; with logits of that many Gaussians, those beyond the mixture's own never likely."""
+    def forward(self, values_NE: Tensor, observed_NE: Tensor, gaussians: int = 0) -> Guess:
+        """Values, 0 where missing; with logits of that many Gaussians, of which those beyond the mixture's own are never likely."""
         values_NE = values_NE.clamp(-LIMIT, LIMIT)
         # squared distances and log-determinants of the observed columns, as products with the values and their squares, less what the
         # missing ones have in it: in float64, since the squares cancel
@@ -58,9 +58,9 @@ class Mixture(nn.Module):
         constant_CE = mean_CE.square() * precision_CE - torch.log(precision_CE)
         weights_CI = -0.5 * torch.cat([precision_CE, -2 * mean_CE * precision_CE], dim=1)
         always_C = self.log_weight_C.double() - 0.5 * constant_CE.sum(dim=1)
-        weights_IC, missing_EC = _widened(weights_CI, logits).T, _widened(-0.5 * constant_CE, logits).T
+        weights_IC, missing_EC = _widened(weights_CI, gaussians).T, _widened(-0.5 * constant_CE, gaussians).T
         logits_NC = torch.addmm(
-            _widened(always_C, logits, NEVER), torch.cat([wide_NE.square(), wide_NE], dim=1), weights_IC
+            _widened(always_C, gaussians, NEVER), torch.cat([wide_NE.square(), wide_NE], dim=1), weights_IC
         ) - ((1 - observed_NE).double() @ missing_EC)
         _, weights_NC = weigh(logits_NC[:, : len(self)])
         expected_NE = weights_NC @ self.mean_CE

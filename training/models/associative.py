@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from training.features import Encoded, Encoding
 from training.models.bags import Bags
-from training.models.filling import Filling
+from training.models.filling import Filling, refill
 from training.models.hidden import ROWS, Hidden
 from training.models.kinds import Kinds
 from training.models.member import Assessment, FitConfig, Member, concatenate, hide, repeat, split
@@ -230,7 +230,8 @@ class Associative(Member):
         guesses = self._guess(values_NJ, observed_NE)
         if first:
             self.filling.fit(values_NJ.clamp(-LIMIT, LIMIT) - _expected(guesses, values_NJ), observed_NJ)
-        values_NJ = self._fill(values_NJ, observed_NJ, guesses)
+        if not observed_NE.all():
+            values_NJ = self._fill(values_NJ, observed_NJ, guesses)
         clipped_NJ = values_NJ.clamp(-LIMIT, LIMIT)
         if self.ridge is not None:
             self.ridge.fit(clipped_NJ, observed_NJ)
@@ -310,7 +311,7 @@ class Associative(Member):
             levels.append(findings.log_ratio_N1)
             parts.append(_folded(findings.parts_NJ, views))
 
-        surprises_NM, more = self._read_mixtures(guesses, half_NJ, clipped_NJ, looks, observed_NJ, count_N1)
+        surprises_NM, more = self._read_mixtures(guesses, half_NJ, clipped_NJ, looks, observed_NJ)
         levels_NH = torch.cat([*levels, *surprises_NM], dim=1)
         return Reading(levels_NH, parts + more, *self._expect(values_NJ, guesses, looks))
 
@@ -321,23 +322,20 @@ class Associative(Member):
         clipped_NJ: Tensor,
         looks: list[Look],
         observed_NJ: Tensor,
-        count_N1: Tensor,  # of a row's columns of one view that are observed
     ) -> tuple[list[Tensor], list[Tensor]]:
         """The surprise of all mixtures [N, M], if there are any, and their parts; the views' have guessed already."""
         views = len(self.config.views)
-        found, columns, parts = list(guesses), [count_N1] * len(guesses), [guess.parts_NE for guess in guesses]
+        found, parts = list(guesses), [guess.parts_NE for guess in guesses]
         if self.half_whiten is not None and self.joint_mixture is not None:
             # of a row that is filled as the rest of it says, the whole is as likely as what is observed
             guess = self.joint_mixture(self.half_whiten(half_NJ), torch.ones(1, half_NJ.shape[1]), self._gaussians)
             found.append(guess)
-            columns.append(torch.full_like(count_N1, half_NJ.shape[1]))
             parts.append(_folded(guess.parts_NE * observed_NJ, views))
         if self.hidden is not None:
             standing = self.hidden(looks[0].hidden_NH, clipped_NJ, observed_NJ, self._gaussians)
             found.append(standing.guess)
-            columns.append(torch.full_like(count_N1, standing.guess.expected_NE.shape[1]))
             parts.append(_folded(standing.parts_NJ, views))
-        return ([surprises(found, torch.cat(columns, dim=1))] if found else []), parts
+        return ([surprises(found)] if found else []), parts
 
     def _expect(self, values_NJ: Tensor, guesses: list[Guess], looks: list[Look]) -> tuple[Tensor, Tensor]:
         """[N, E] the row that is expected, encoded, and a code of it [N, K]: by a mixture, the ridge, a network, or else the mean."""
@@ -380,8 +378,12 @@ class Associative(Member):
 
     def _fill(self, values_NJ: Tensor, observed_NJ: Tensor, guesses: list[Guess]) -> Tensor:
         """The views, with missing cells as the mixtures and what is observed of the row let expect them."""
-        filled_NJ = self.filling(values_NJ.clamp(-LIMIT, LIMIT), _expected(guesses, values_NJ), observed_NJ)
-        return torch.where(observed_NJ.bool(), values_NJ, filled_NJ)
+        is_observed_NJ, clipped_NJ = observed_NJ.bool(), values_NJ.clamp(-LIMIT, LIMIT)
+        filled_NJ = self.filling(clipped_NJ, _expected(guesses, values_NJ), observed_NJ)
+        if self.half_whiten is not None and self.joint_mixture is not None:
+            filled_NJ = torch.where(is_observed_NJ, clipped_NJ, filled_NJ)
+            filled_NJ = refill(filled_NJ, 1 - observed_NJ, self.joint_mixture, self.half_whiten)
+        return torch.where(is_observed_NJ, values_NJ, filled_NJ)
 
     def _outputs(self, expected_NE: Tensor) -> Tensor:
         """Expected encoded values -> outputs as the encoding decodes them: logits of what is no number."""

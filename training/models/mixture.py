@@ -1,9 +1,10 @@
 """Mixture: Gaussians around averages of rows. Its log-density is a head, and its exact denoiser fills what is missing.
 
 Each Gaussian has the mean and, by column, the variance of one k-means cluster (Lloyd, 1982) of at least MEMBERS rows, the variances
-drawn towards the pooled one. Missing cells are integrated out, which with independent columns means left out (Little and Rubin,
-Statistical Analysis with Missing Data). The posterior mean is the best guess of what a row should be (Robbins, 1956; Efron, JASA 106,
-2011).
+drawn towards the pooled one. Missing cells do not tell which Gaussian a row belongs to: they are integrated out, which with independent
+columns means left out (Little and Rubin, Statistical Analysis with Missing Data). In the log-density each is what is expected of it, so
+that rows that lack different columns compare. The posterior mean is the best guess of what a row should be (Robbins, 1956; Efron, JASA
+106, 2011).
 
 Shapes: N rows, E columns, C Gaussians, M mixtures.
 """
@@ -26,7 +27,7 @@ LIMIT = 15.0  # standard deviations; what is farther is as unlikely as can be
 class Guess(NamedTuple):
     """What a mixture makes of rows."""
 
-    logits_NC: Tensor  # log of how likely a row and a Gaussian are together; as many as were asked for
+    logits_NC: Tensor  # log of how likely a row and a Gaussian are together, missing cells being as expected; as many as were asked for
     weights_NC: Tensor  # which Gaussian a row belongs to; sum to one
     expected_NE: Tensor  # the posterior mean
     parts_NE: Tensor  # squared distance to it in its own units; non-negative, 0 where missing
@@ -59,10 +60,13 @@ class Mixture(nn.Module):
         weights_CI = -0.5 * torch.cat([precision_CE, -2 * mean_CE * precision_CE], dim=1)
         always_C = self.log_weight_C.double() - 0.5 * constant_CE.sum(dim=1)
         weights_IC, missing_EC = _widened(weights_CI, gaussians).T, _widened(-0.5 * constant_CE, gaussians).T
+        missing_NE = (1 - observed_NE).double()
         logits_NC = torch.addmm(
             _widened(always_C, gaussians, NEVER), torch.cat([wide_NE.square(), wide_NE], dim=1), weights_IC
-        ) - ((1 - observed_NE).double() @ missing_EC)
+        ) - (missing_NE @ missing_EC)
         _, weights_NC = weigh(logits_NC[:, : len(self)])
+        entropy_CE = 0.5 - 0.5 * torch.log(precision_CE)
+        logits_NC = logits_NC - missing_NE @ _widened(entropy_CE, gaussians).T
         expected_NE = weights_NC @ self.mean_CE
         parts_NE = (values_NE - expected_NE).square() * (weights_NC @ self.precision_CE) * observed_NE
         return Guess(logits_NC, weights_NC, expected_NE, parts_NE)
@@ -76,11 +80,12 @@ def weigh(logits: Tensor) -> tuple[Tensor, Tensor]:
     return most - torch.log(weights.amax(dim=-1, keepdim=True)), weights
 
 
-def surprises(guesses: Sequence[Guess], columns_NM: Tensor) -> Tensor:
+def surprises(guesses: Sequence[Guess]) -> Tensor:
     """[N, M] minus the log-density that each of the guesses, all with as many logits, found: by column."""
+    columns_M = torch.tensor([guess.expected_NE.shape[1] for guess in guesses])
     logits = torch.cat([guess.logits_NC for guess in guesses], dim=1)
     density_NM1, _ = weigh(logits.reshape(-1, len(guesses), logits.shape[1] // len(guesses)))
-    return density_NM1.squeeze(2) / -columns_NM
+    return density_NM1.squeeze(2) / -columns_M
 
 
 def _widened(values: Tensor, count: int, filler: float = 0.0) -> Tensor:

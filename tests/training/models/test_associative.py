@@ -231,8 +231,7 @@ def test_the_hidden_layers_are_read_as_they_were_when_their_mixture_was_fitted(m
     assert torch.isclose(components[:, 0].var(correction=0), torch.tensor(1.0), rtol=1e-3)
     level_N = member.read(encoded).levels_NH[:, -1]
     mixture = member.hidden.mixture(components, torch.ones_like(components))
-    columns = torch.full((len(level_N), 1), components.shape[1])
-    assert torch.allclose(level_N, surprises([mixture], columns).squeeze(1), atol=1e-4)
+    assert torch.allclose(level_N, surprises([mixture]).squeeze(1), atol=1e-4)
     # the mean row of a Gaussian is that of the rows that belong to it
     joint = values.clamp(-10, 10)
     weights = mixture.weights_NC

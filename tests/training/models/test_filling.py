@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from training.models.filling import Filling
+from training.models.filling import Filling, refill
+from training.models.mixture import Mixture
+from training.models.whitening import Whitening
 
 DRAW = torch.Generator().manual_seed(0)
 ROWS = torch.randn(4000, 3, generator=DRAW) @ torch.randn(3, 6, generator=DRAW) + 0.5 * torch.randn(
@@ -49,3 +51,35 @@ def test_nothing_observed_and_nothing_missing_both_leave_the_guess(filling: Fill
     guess = torch.randn(10, 6, generator=torch.Generator().manual_seed(1))
     assert torch.equal(filling(ROWS[:10], guess, torch.zeros(10, 6)), guess)
     assert torch.equal(filling(ROWS[:10], guess, torch.ones(10, 6)), guess)
+
+
+@pytest.fixture(scope="module")
+def half_whiten() -> Whitening:
+    whitening = Whitening(6)
+    whitening.fit(ROWS, torch.ones_like(ROWS), power=0.5, shrinkage=0.05, scale=False)
+    return whitening
+
+
+@pytest.mark.parametrize("missing", [[1], [0, 5], [0, 2, 3], [0, 1, 2, 4]])
+def test_refilled_cells_are_the_conditional_mean_under_the_gaussian_that_the_row_belongs_to(
+    half_whiten: Whitening, missing: list[int]
+) -> None:
+    gone = torch.zeros(6, dtype=torch.bool)
+    gone[missing] = True
+    mean = torch.tensor([[0.5, 0.0, -0.5, 1.0, 0.0, 0.0], [300.0] * 6])  # the other one is out of reach
+    variance = torch.tensor([[0.5, 1.0, 0.8, 1.2, 0.6, 1.0], [1.0] * 6])
+    rows = ROWS[:20].clone()
+    rows[:, gone] = 0.3
+    refilled = refill(rows, gone.float().expand(20, 6), Mixture(mean, variance, torch.ones(2)), half_whiten)
+    whiten = half_whiten(half_whiten(torch.eye(6))).double()
+    precision = whiten @ torch.diag(1 / variance[0].double()) @ whiten
+    center = torch.linalg.solve(whiten, mean[0].double())
+    off = (rows[:, ~gone].double() - center[~gone]).T
+    expected = center[gone] - torch.linalg.solve(precision[gone][:, gone], precision[gone][:, ~gone] @ off).T
+    assert torch.allclose(refilled[:, gone].double(), expected, atol=2e-3)
+    assert torch.equal(refilled[:, ~gone], rows[:, ~gone])
+
+
+def test_refilling_leaves_what_lacks_nothing(half_whiten: Whitening) -> None:
+    mixture = Mixture(torch.zeros(1, 6), torch.ones(1, 6), torch.ones(1))
+    assert torch.equal(refill(ROWS[:10], torch.zeros(10, 6), mixture, half_whiten), ROWS[:10])

@@ -53,7 +53,7 @@ def test_of_one_gaussian_the_surprise_is_half_the_mahalanobis_distance_a_compone
     centred = layer - layer.mean(dim=0)
     distance = (centred @ torch.linalg.inv(covariance) * centred).sum(dim=1)
     guess = hidden(layer, layer, torch.ones_like(layer)).guess
-    surprise = surprises([guess], torch.full((len(layer), 1), 6)).squeeze(1)
+    surprise = surprises([guess]).squeeze(1)
     assert torch.allclose(surprise - surprise.mean(), (distance - distance.mean()) / 2 / 6, rtol=2e-2, atol=2e-3)
 
 

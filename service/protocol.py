@@ -1,8 +1,7 @@
 """The fast path: a uvicorn protocol that answers score requests itself and leaves every other one to the app behind it.
 
-Whether it takes a request is decided on its head alone. The plain ones (POST, one Content-Length within limits, a body of a type
-that is read here, nothing that changes what the bytes mean) go straight to the batcher, which the ordinary route asks too, so that
-both give the same answers. Everything else goes through uvicorn's own parser, as if this module were not there.
+Whether it takes a request is decided on its head alone (heads.py). The plain ones go straight to the batcher, which the ordinary
+route asks too, so that both give the same answers. Everything else goes through uvicorn's own parser, as if this module were not there.
 
 A client sends the same head again and again: what a head means is remembered by its bytes, read once by the parser that uvicorn uses.
 
@@ -10,50 +9,26 @@ Order: answers leave a connection in the order of its requests. Bytes that canno
 """
 
 import asyncio
-import re
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from time import perf_counter
 from types import MappingProxyType
 from typing import Any, cast
 
-import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service import decoding, encoding
-from service.api.body import accepts_raw
 from service.api.problems import refuse
 from service.api.service import STATE, Service, allow
-from service.artifact import MODEL_NAME
 from service.awake import AWAKE_SECONDS, Awake
-from service.metrics import Tally
+from service.heads import Head, may_begin, read_head
 from service.registry import Served
 
-_BEGINNING = b"POST /v1/"
 _CLOSE = b"connection: close\r\n"
-MAX_HEAD_BYTES = 4096  # longer ones are not plain
 MAX_HEADS = 1024  # remembered
 RECEIVED_BYTES = 2**16  # of a body: if more are lacking, they are read in another way
 ROOM = 32  # times what has come of such a body, of which a first read often gives no more than 64 KiB
 MAX_PENDING = 256  # unanswered requests of one connection that are looked at
-
-_NAMED = re.compile(rf"/v1/models/({MODEL_NAME.pattern})/score")
-_ODD = frozenset((b"expect", b"transfer-encoding", b"content-encoding", b"upgrade", b"trailer", b"te"))
-
-
-@dataclass(frozen=True, slots=True)  # whose fields are found faster than a NamedTuple's
-class Head:
-    """What the head of a plain score request says."""
-
-    path: str
-    route: str  # as the metrics name it
-    name: str | None  # of the model
-    content_type: str
-    length: int  # of the body, bytes
-    raw: bool  # the answer
-    headers: tuple[tuple[bytes, bytes], ...]
-    answered: Tally  # counts those that are answered with scores
 
 
 class ScoringProtocol(HttpToolsProtocol):
@@ -138,7 +113,7 @@ class ScoringProtocol(HttpToolsProtocol):
                     self._hold(data[at:])
                     return
                 end = data.find(b"\r\n\r\n", at) + 4
-                if end < 4 and _may_begin(rest := data[at:]):
+                if end < 4 and may_begin(rest := data[at:]):
                     self._beginning = rest
                     return
                 head = front.heads.get(data[at:end]) or front.read(data[at:end])
@@ -356,65 +331,3 @@ def _front(state: dict[str, Any]) -> _Front | None:
         front = state["front"] = _Front(service)
         return front
     return None
-
-
-def read_head(data: bytes, service: Service) -> Head | None:
-    """A request's head up to and with its empty line; None unless it is a plain score request's."""
-    if not data or len(data) > MAX_HEAD_BYTES:
-        return None
-    reader = _HeadReader()
-    parser = httptools.HttpRequestParser(reader)
-    try:
-        parser.feed_data(data)
-    except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-        return None
-    plain = reader.complete and parser.get_method() == b"POST" and parser.get_http_version() == "1.1"
-    if not plain or parser.should_upgrade() or not parser.should_keep_alive():
-        return None
-    return _plain_head(reader.url, reader.headers, service)
-
-
-def _plain_head(url: bytes, headers: list[tuple[bytes, bytes]], service: Service) -> Head | None:
-    path = url.decode("latin-1")
-    name = found[1] if (found := _NAMED.fullmatch(path)) else None
-    if name is None and path != "/v1/score":
-        return None
-    values: dict[bytes, bytes] = {}
-    for header, value in headers:
-        if header in _ODD or (header in (b"content-type", b"content-length", b"connection") and header in values):
-            return None
-        values[header] = value
-    if values.get(b"connection", b"keep-alive").lower() != b"keep-alive":
-        return None
-    media_type = decoding.media_type_of(values.get(b"content-type", b"").decode("latin-1"))
-    content_type = next((kind for kind in (decoding.JSON, decoding.RAW) if kind == media_type), None)
-    length = values.get(b"content-length", b"0")
-    if content_type is None or not length.isdigit() or len(length) > 15:
-        return None
-    if not 1 <= int(length) <= service.settings.max_body_bytes:
-        return None
-    route = "/v1/score" if name is None else "/v1/models/{name}/score"
-    answered = service.metrics.answers(route, "POST", 200)
-    return Head(path, route, name, content_type, int(length), accepts_raw(headers), tuple(headers), answered)
-
-
-def _may_begin(data: bytes) -> bool:
-    """Whether a plain request's head may begin with these bytes."""
-    return len(data) <= MAX_HEAD_BYTES and (data.startswith(_BEGINNING) or _BEGINNING.startswith(data))
-
-
-class _HeadReader:
-    """The parser's callbacks."""
-
-    def __init__(self) -> None:
-        self.url, self.complete = b"", False
-        self.headers: list[tuple[bytes, bytes]] = []
-
-    def on_url(self, url: bytes) -> None:
-        self.url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
-
-    def on_headers_complete(self) -> None:
-        self.complete = True

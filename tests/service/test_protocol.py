@@ -22,7 +22,8 @@ from service.awake import Awake
 from service.batcher import Batcher
 from service.detector import Detector
 from service.errors import UnknownModel
-from service.protocol import ScoringProtocol, read_head
+from service.heads import read_head
+from service.protocol import ScoringProtocol
 from tests.artifacts import MIXED, NUMERIC, make_artifact, publish, sample_rows
 from tests.serving import Connection, serving
 

@@ -29,6 +29,7 @@ MAX_HEADS = 1024  # remembered
 RECEIVED_BYTES = 2**16  # of a body: if more are lacking, they are read in another way
 ROOM = 32  # times what has come of such a body, of which a first read often gives no more than 64 KiB
 MAX_PENDING = 256  # unanswered requests of one connection that are looked at
+PARTING_SECONDS = 0.5  # that a connection without a request has left when the server ends: one may be on its way
 
 
 class ScoringProtocol(HttpToolsProtocol):
@@ -75,10 +76,21 @@ class ScoringProtocol(HttpToolsProtocol):
         self._in_message = False
         super().on_message_complete()
 
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if self._closing and self.cycle is not None:
+            self.cycle.keep_alive = False
+
     def shutdown(self) -> None:
-        if self._pending or self._head is not None:
-            self._closing = True  # once they are answered
-        else:
+        """The answers on their way are the connection's last; without any, that of a request which is already on its own."""
+        self._closing = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            super().shutdown()
+        elif not self._pending and self._head is None:
+            self.loop.call_later(PARTING_SECONDS, self._part)
+
+    def _part(self) -> None:
+        if not (self._pending or self._head is not None or self.transport.is_closing()):
             super().shutdown()
 
     def resume_writing(self) -> None:
@@ -107,8 +119,8 @@ class ScoringProtocol(HttpToolsProtocol):
         front, pending, at, size = self._front, self._pending, 0, len(data)
         while at < size:
             if (head := self._head) is None:
-                if self._closing:
-                    return  # the answers on their way are the connection's last
+                if self._closing and pending:
+                    return
                 if self._busy or self.flow.write_paused or len(pending) >= MAX_PENDING:
                     self._hold(data[at:])
                     return

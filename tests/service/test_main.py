@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -18,7 +20,8 @@ from service.__main__ import main
 from service.artifact import Model
 from service.detector import Detector
 from tests.artifacts import MIXED, NUMERIC, make_artifact, publish, sample_rows
-from tests.serving import ROOT, Process
+from tests.posts import request
+from tests.serving import ROOT, Connection, Process
 
 
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -63,6 +66,33 @@ class TestServing:
         assert answer.startswith(b"HTTP/1.1 200 OK")
         assert json.loads(answer.partition(b"\r\n\r\n")[2])["model"] == "plain"
         assert "Traceback" not in "".join(process.log)
+
+    @pytest.mark.parametrize(
+        "asked",
+        [request(), request(b"", method="GET", path="/health/live", kind=None, length=None)],
+        ids=["score", "health"],
+    )
+    def test_clients_that_ask_again_and_again_have_every_answer_and_are_told_which_is_the_last(self, models, asked):
+        def ask(connection):
+            """Until the server has said that it closes: how many answers there were."""
+            count, said = 0, ""
+            while said != "close":
+                connection.send(asked)
+                status, headers, _ = connection.answer()
+                assert status == 200
+                count, said = count + 1, headers.get("connection")
+            assert connection.rest() == b""
+            return count
+
+        with Process(models) as process, ExitStack() as stack, ThreadPoolExecutor(8) as threads:
+            connections = [stack.enter_context(Connection(httpx.Client(base_url=process.url))) for _ in range(8)]
+            idle = stack.enter_context(Connection(httpx.Client(base_url=process.url)))
+            counts = [threads.submit(ask, connection) for connection in connections]
+            time.sleep(0.3)
+            process.popen.send_signal(signal.SIGTERM)
+            assert all(count.result(timeout=20) > 10 for count in counts)
+            assert idle.rest() == b""
+            assert process.wait() == 0
 
     def test_it_says_where_it_serves_and_what(self, models):
         with Process(models) as process:

@@ -52,11 +52,15 @@ def refill(values_NJ: Tensor, missing_NJ: Tensor, mixture: Mixture, half_whiten:
         whitened_NJ: Tensor = half_whiten(half_whiten(values_NJ))
         return whitened_NJ
 
-    whitened_NJ = whiten(values_NJ)
+    # in float64: what is left after a few steps is a small difference, and rounding would decide where the next one goes
+    wide_NJ = values_NJ.double()
+    whitened_NJ = whiten(wide_NJ)
     guess = mixture(whitened_NJ, torch.ones(1, whitened_NJ.shape[1]))
-    precision_NJ = guess.weights_NC @ mixture.precision_CE
+    precision_NJ = (guess.weights_NC @ mixture.precision_CE).double()
     left_NJ = -whiten(precision_NJ * (whitened_NJ - guess.expected_NE)) * missing_NJ
-    return values_NJ + _solve(lambda z_NJ: whiten(precision_NJ * whiten(z_NJ)), precision_NJ, left_NJ, missing_NJ)
+    return (
+        wide_NJ + _solve(lambda z_NJ: whiten(precision_NJ * whiten(z_NJ)), precision_NJ, left_NJ, missing_NJ)
+    ).float()
 
 
 def _solve(product: Callable[[Tensor], Tensor], diagonal_NJ: Tensor, left_NJ: Tensor, missing_NJ: Tensor) -> Tensor:

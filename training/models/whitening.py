@@ -30,10 +30,11 @@ class Whitening(nn.Module):
     gain_R: Tensor  # what is added along them
 
     def forward(self, values_NE: Tensor) -> Tensor:
+        root = self.root.to(values_NE.dtype)
         if not self.wide:
-            return values_NE @ self.root
+            return values_NE @ root
         values_NE = values_NE * self.scale_E
-        whitened_NE: Tensor = values_NE + ((values_NE @ self.root) * self.gain_R) @ self.root.T
+        whitened_NE: Tensor = values_NE + ((values_NE @ root) * self.gain_R) @ root.T
         return whitened_NE
 
     def diagonal(self) -> Tensor:

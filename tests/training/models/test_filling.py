@@ -83,3 +83,22 @@ def test_refilled_cells_are_the_conditional_mean_under_the_gaussian_that_the_row
 def test_refilling_leaves_what_lacks_nothing(half_whiten: Whitening) -> None:
     mixture = Mixture(torch.zeros(1, 6), torch.ones(1, 6), torch.ones(1))
     assert torch.equal(refill(ROWS[:10], torch.zeros(10, 6), mixture, half_whiten), ROWS[:10])
+
+
+def test_rounding_does_not_decide_what_is_refilled() -> None:
+    """Two views say nearly the same; after as many steps as there are missing cells only rounding is left to solve for."""
+    draw = torch.Generator().manual_seed(0)
+    rows = torch.randn(4000, 3, generator=draw) @ torch.randn(3, 20, generator=draw)
+    rows += 0.1 * torch.randn(rows.shape, generator=draw)
+    rows = torch.cat([rows, rows + 0.05 * torch.randn(rows.shape, generator=draw)], dim=1)
+    half_whiten = Whitening(40)
+    half_whiten.fit(rows, torch.ones_like(rows), power=0.5, shrinkage=0.05, scale=False)
+    mixture = Mixture(
+        torch.randn(32, 40, generator=draw), torch.rand(32, 40, generator=draw).square() + 0.01, torch.ones(32)
+    )
+    missing = torch.zeros(200, 40)
+    missing[:, [1, 21]] = 1.0
+    rows = rows[:200] * (1 - missing)
+    together = refill(rows, missing, mixture, half_whiten)
+    alone = torch.cat([refill(row, missing[:1], mixture, half_whiten) for row in rows.split(1)])
+    assert torch.allclose(together, alone, rtol=1e-6, atol=1e-6)

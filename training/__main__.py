@@ -108,6 +108,7 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--uncertified", action="store_true", default=None, help=uncertified)
     parser.add_argument("--epochs", type=int, help="at most; fitting stops early when held-out rows stop improving")
     parser.add_argument("--seed", type=int, help="same data, configuration and seed give the same bytes (0)")
+    parser.add_argument("--device", help="where the network is fitted: auto (a GPU where there is one), cpu or cuda")
     force = "publish even if the features differ from those in service"
     parser.add_argument("--force", action="store_true", default=None, help=force)
     parser.add_argument("--quiet", action="store_true", help="no progress and no table")

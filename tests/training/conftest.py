@@ -16,6 +16,7 @@ from training.report import Report
 from training.run import run
 
 EPOCHS = 150
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]  # that there are
 
 
 class Published(NamedTuple):

@@ -16,7 +16,7 @@ from service.detector import Detector
 from service.tables import encode_table
 from tests.artifacts import make_artifact
 from tests.training import tables
-from tests.training.conftest import EPOCHS, Outcome, Published
+from tests.training.conftest import DEVICES, EPOCHS, Outcome, Published
 from training.artifact import make_artifact as artifact_of
 from training.config import RunConfig, load_config
 from training.errors import RunError
@@ -338,19 +338,20 @@ class TestDevice:
         assert device_of(self.config("auto")) == device_of(self.config("cuda")) == "cuda"
         assert device_of(self.config("cpu")) == "cpu"
 
-    @pytest.mark.usefixtures("without_gpu")
-    def test_the_one_that_was_used_stands_in_the_run_beside_the_model(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("device", DEVICES)
+    def test_the_one_that_was_used_stands_in_the_run_beside_the_model(self, tmp_path: Path, device: str) -> None:
         data = tables.write(tables.correlated(80), tmp_path / "table.csv")
-        report = quick(data, tmp_path / "models")
-        assert tomllib.loads(Path(report.path).with_name("run.toml").read_text())["device"] == "cpu"
+        report = quick(data, tmp_path / "models", device=device)
+        assert tomllib.loads(Path(report.path).with_name("run.toml").read_text())["device"] == device
 
     @pytest.mark.usefixtures("without_gpu")
     def test_a_gpu_that_is_asked_for_and_not_there_is_said_in_one_sentence(
         self, tmp_path: Path, command: Command
     ) -> None:
         data, models = tables.write(tables.correlated(80), tmp_path / "table.csv"), tmp_path / "models"
-        (tmp_path / "run.toml").write_text('device = "cuda"\n')
-        outcome = command("fit", data, "--name", "pump", "--models", models, "--config", tmp_path / "run.toml")
+        (tmp_path / "run.toml").write_text('device = "cpu"\n')
+        flags = "--config", tmp_path / "run.toml", "--device", "cuda"
+        outcome = command("fit", data, "--name", "pump", "--models", models, *flags)
         sentence = "hourglass-train: device is cuda, and torch sees no GPU; leave it at auto, or take cpu\n"
         assert outcome == (2, "", sentence)
         assert not models.exists()

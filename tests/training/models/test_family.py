@@ -9,6 +9,7 @@ import torch
 
 from service.artifact import Feature
 from tests.training import tables
+from tests.training.conftest import DEVICES
 from training.core import Core
 from training.data import describe, prepare
 from training.features import Encoding
@@ -93,15 +94,17 @@ def test_a_batch_stays_on_the_device_of_the_network(name: str) -> None:
     assert {parameter.grad.device.type for parameter in member.parameters() if parameter.grad is not None} == {"meta"}
 
 
-def test_fitting_lowers_the_loss(variant: str) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_fitting_lowers_the_loss(variant: str, device: str) -> None:
     encoding = Encoding(DATA.features, DATA.normal_ND)
     config = msgspec.convert({"variant": variant}, ModelConfig)
     torch.manual_seed(0)
     member = config.resolve(encoding).build(encoding)
     losses: list[float] = []
     short = msgspec.structs.replace(config.fit, epochs=15)
-    fit(member, ROWS, ROWS, short, seed=0, on_epoch=lambda epoch: losses.append(epoch.loss))
+    fit(member, ROWS, ROWS, short, seed=0, device=device, on_epoch=lambda epoch: losses.append(epoch.loss))
     assert losses[-1] < losses[0]
+    assert {tensor.device.type for tensor in member.state_dict().values()} == {"cpu"}
 
 
 def test_numbers_taken_as_probabilities_are_made_up_without_gaussian_noise(variant: str) -> None:

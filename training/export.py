@@ -103,9 +103,23 @@ def _tidy(model: onnx.ModelProto) -> None:
     for value in (*graph.input, *graph.output, *graph.initializer):
         value.doc_string = ""
         del value.metadata_props[:]
-    initializers = sorted(graph.initializer, key=lambda tensor: tensor.name)
+    _keep_once(graph)
+
+
+def _keep_once(graph: onnx.GraphProto) -> None:
+    """Constants by name, and one for all that are alike, of which torch makes one for each use."""
+    kept: dict[bytes, onnx.TensorProto] = {}
+    same: dict[str, str] = {}
+    for tensor in sorted(graph.initializer, key=lambda tensor: tensor.name):
+        value = onnx.TensorProto()
+        value.CopyFrom(tensor)
+        value.ClearField("name")
+        same[tensor.name] = kept.setdefault(value.SerializeToString(deterministic=True), tensor).name
+    constants = list(kept.values())
     del graph.initializer[:]
-    graph.initializer.extend(initializers)
+    graph.initializer.extend(constants)
+    for node in graph.node:
+        node.input[:] = [same.get(name, name) for name in node.input]
 
 
 def _made_up(feature: Feature, rng: np.random.Generator) -> Float32:

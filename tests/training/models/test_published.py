@@ -103,6 +103,12 @@ def test_the_artifact_names_its_member_and_loads_from_bytes_alone(made: Publishe
     assert detector.manifest.model.hyper_parameters["variant"] == detector.manifest.model.variant
 
 
+def test_a_file_holds_no_table_of_numbers_twice(made: Published) -> None:
+    arrays = [numpy_helper.to_array(tensor) for tensor in onnx.load_from_string(made.data).graph.initializer]
+    large = [(array.dtype, array.shape, array.tobytes()) for array in arrays if array.nbytes > 256]
+    assert len(set(large)) == len(large) > 0
+
+
 def test_an_artifact_with_a_changed_weight_is_refused(made: Published) -> None:
     model = onnx.load_from_string(made.data)
     learned = [

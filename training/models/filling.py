@@ -47,13 +47,8 @@ class Filling(nn.Module):
 
 def refill(values_NJ: Tensor, missing_NJ: Tensor, mixture: Mixture, half_whiten: Whitening) -> Tensor:
     """Filled rows -> [N, J] the same with missing cells where a mixture of rows, whitened twice by half, finds them likelier."""
-
-    def whiten(values_NJ: Tensor) -> Tensor:
-        whitened_NJ: Tensor = half_whiten(half_whiten(values_NJ))
-        return whitened_NJ
-
     # in float64: what is left after a few steps is a small difference, and rounding would decide where the next one goes
-    wide_NJ = values_NJ.double()
+    wide_NJ, whiten = values_NJ.double(), half_whiten.twice()
     whitened_NJ = whiten(wide_NJ)
     guess = mixture(whitened_NJ, torch.ones(1, whitened_NJ.shape[1]))
     precision_NJ = (guess.weights_NC @ mixture.precision_CE).double()

@@ -6,6 +6,8 @@ Statistician 72, 2018), so that a squared one still belongs to a feature.
 Shapes: N rows, E columns, R leading directions.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -36,6 +38,13 @@ class Whitening(nn.Module):
         values_NE = values_NE * self.scale_E
         whitened_NE: Tensor = values_NE + ((values_NE @ root) * self.gain_R) @ root.T
         return whitened_NE
+
+    def twice(self) -> Callable[[Tensor], Tensor]:
+        """What whitens as the whitening of its answers would, in float64."""
+        if self.wide:
+            return lambda values_NE: self(self(values_NE))
+        whole_EE = self.root.double() @ self.root.double()
+        return lambda values_NE: values_NE @ whole_EE
 
     def diagonal(self) -> Tensor:
         """[E] of the matrix that rows are multiplied by."""

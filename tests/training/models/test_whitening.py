@@ -53,3 +53,14 @@ def test_wide_rows_are_whitened_along_their_leading_directions(monkeypatch: pyte
     wide.fit(data, SEEN, power=1.0, shrinkage=0.0, scale=False)
     assert torch.allclose(covariance(wide(data)), torch.eye(6), atol=0.1)
     assert wide.root.shape == (6, 2)
+
+
+@pytest.mark.parametrize("most", [5, 6])
+def test_twice_by_half_is_wholly(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr(whitening, "MAX_COLUMNS", most)
+    monkeypatch.setattr(whitening, "RANK", 5)
+    half = Whitening(6)
+    half.fit(DATA, SEEN, power=0.5, shrinkage=0.0, scale=False)
+    twice = half.twice()(DATA.double())
+    assert torch.allclose(covariance(twice), torch.eye(6, dtype=torch.float64), atol=0.02)
+    assert torch.allclose(twice.float(), half(half(DATA)), rtol=1e-4, atol=1e-4)

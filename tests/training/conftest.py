@@ -16,7 +16,9 @@ from training.report import Report
 from training.run import run
 
 EPOCHS = 150
-DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]  # that there are
+DEVICES = (
+    ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+)  # that there are; the last is taken if none is asked for
 
 
 class Published(NamedTuple):

@@ -82,7 +82,7 @@ class ScoringProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def shutdown(self) -> None:
-        """The answers on their way are the connection's last; without any, that of a request which is already on its own."""
+        """The answers on their way are the connection's last; where there are none, the next one is, if its request comes soon."""
         self._closing = True
         if self.cycle is not None and not self.cycle.response_complete:
             super().shutdown()
@@ -120,7 +120,7 @@ class ScoringProtocol(HttpToolsProtocol):
         while at < size:
             if (head := self._head) is None:
                 if self._closing and pending:
-                    return
+                    return  # the answers on their way are the connection's last
                 if self._busy or self.flow.write_paused or len(pending) >= MAX_PENDING:
                     self._hold(data[at:])
                     return

@@ -541,9 +541,9 @@ def test_uvicorn_has_the_inside_that_the_fast_path_is_built_on():
     }  # fmt: skip
     code = httptools_impl.HttpToolsProtocol.__init__.__code__
     assert names <= {*code.co_names}
-    for method in ("data_received", "on_message_begin", "on_message_complete", "shutdown", "resume_writing",
+    for method in ("data_received", "on_headers_complete", "on_message_begin", "on_message_complete", "shutdown", "resume_writing",
                    "connection_lost", "timeout_keep_alive_handler", "_unset_keepalive_if_required"):  # fmt: skip
         assert callable(getattr(httptools_impl.HttpToolsProtocol, method))
-    assert "response_complete" in httptools_impl.RequestResponseCycle.__init__.__code__.co_names
+    assert {"response_complete", "keep_alive"} <= {*httptools_impl.RequestResponseCycle.__init__.__code__.co_names}
     assert {"read_paused", "write_paused"} <= {*flow_control.FlowControl.__init__.__code__.co_names}
     assert httptools_impl.STATUS_LINE[200] == b"HTTP/1.1 200 OK\r\n"

@@ -11,8 +11,11 @@ ENV PYTHONDONTWRITEBYTECODE=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_ROOT_USER_ACTION=ignore
 
-# The project's own wheel, built by the pinned setuptools.
+# The project's own wheel, built by the pinned setuptools and by Debian's C compiler, neither of which gets into an image.
 FROM base AS wheel
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends gcc libc6-dev \
+ && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY deploy/requirements/dev.txt ./
 RUN pip install --constraint dev.txt setuptools

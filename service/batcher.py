@@ -44,7 +44,6 @@ class Batcher:
         self._inline_cells, self._scored_cells = inline_cells, 16 * inline_cells
         self._json_bytes, self._raw_bytes = 4 * inline_cells, 4 * self._scored_cells  # a number's JSON has to be parsed
         self._waiting: dict[_Kind, _Batch] = {}
-        self._one_row = encoding.OneRow()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scoring")
 
     async def score(self, served: Served, rows_ND: Float32) -> Scores:
@@ -148,7 +147,7 @@ class Batcher:
             started = time.perf_counter()
             score, p_value = served.detector.score_one(cells)
             self._metrics.observe_one(served, score, p_value, time.perf_counter() - started)
-            answer: bytes | Exception = self._one_row.encode(served, score, p_value)
+            answer: bytes | Exception = encoding.encode_one(served, score, p_value)
         except Exception as error:
             answer = error
         _tell(waiter, answer)

@@ -5,24 +5,18 @@ Shapes: N rows, D features, K latent dimensions. A row is an array in feature or
 
 import json
 import math
-import re
-import struct
-import threading
-from codecs import BOM_UTF8
-from collections.abc import Callable, Sequence
-from contextvars import copy_context
-from functools import cache
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
-import simdjson
 from numpy.typing import NDArray
 
 from service.artifact import UNSEEN, Feature
 from service.cells import A_NUMBER, OVERFLOW, NoNumber, bad_number, misfit, parse_float, require_cells, shown
 from service.detector import has_gap
 from service.errors import InvalidBody, InvalidJSON, InvalidRow, TooManyRows, UnsupportedMediaType
+from service.floats import read_rows
 from service.schema import Schema
 
 Float32 = NDArray[np.float32]
@@ -34,9 +28,7 @@ JSON = "application/json"
 # Little-endian float32, row after row. Of a request its features: NaN is missing, a category its code, -1 an unseen one. Of an answer
 # to a score request [N, 2], a row's score and its p-value.
 RAW = "application/octet-stream"
-_FEW_BYTES = 1024  # of JSON: up to here msgspec is faster than simdjson
 _FEW_ARRAYS = 2**17  # of JSON: whatever they are, they are parsed in 0.1 s
-_PART_BYTES = 2**16  # of JSON, parsed at once: it fits a core's cache, and holds the interpreter's lock for 0.1 ms
 
 
 def decode_rows(body: Body, content_type: str, schema: Schema, *, max_rows: int) -> Float32:
@@ -54,14 +46,11 @@ def decode_cells(body: Body, content_type: str, schema: Schema, *, max_rows: int
     """decode_rows, whose rows are mere bytes where that is the cheapest to have, and whether any value is missing."""
     media_type = content_type if content_type in (JSON, RAW) else media_type_of(content_type)
     if media_type == JSON:
-        if schema.all_numeric:
-            decode = _decode_few if len(body) <= _FEW_BYTES else _decode_some if len(body) <= _PART_BYTES else None
-            if decode and (cells := decode(body, schema.width, max_rows)) is not None:
-                return cells, False
-            rows_ND = _decode_numbers(body, schema.width, max_rows)
+        if schema.all_numeric and (read := read_rows(body, schema.width, max_rows)) is not None:
+            if not read[1]:
+                return read
+            rows_ND = as_rows(read[0], schema.width)
         else:
-            rows_ND = None
-        if rows_ND is None:
             rows_ND = _decode_objects(body, schema, max_rows)
     elif media_type == RAW:
         rows_ND = _raw_rows(body, schema, max_rows)
@@ -131,132 +120,6 @@ def sent_categories(body: bytes, content_type: str, schema: Schema, rows_ND: Flo
 
 
 _LITTLE_FLOAT = np.dtype("<f4")
-_WHITE = rb"[ \t\r\n]*"
-_OPENING = re.compile(_WHITE + rb"\{" + _WHITE + rb'"rows"' + _WHITE + rb":" + _WHITE + rb"\[")
-_CLOSING = re.compile(rb"\]" + _WHITE + rb"\}" + _WHITE + rb"\Z")
-_BETWEEN = re.compile(_WHITE + rb"," + _WHITE + rb"(?=\[)")
-
-
-class _Numbers(msgspec.Struct, forbid_unknown_fields=True):
-    rows: list[list[float]]
-
-
-_few_numbers = msgspec.json.Decoder(_Numbers)
-_numbers = msgspec.json.Decoder(list[list[float | None]])
-
-
-class _Tools(threading.local):
-    """What costs more to make than to use: of each thread its own, since no two may use one at a time."""
-
-    def __init__(self) -> None:
-        self.parser = simdjson.Parser()  # for small texts: it keeps the room that a text took, a dozen times its size
-        self.raising = copy_context()
-        self.raising.run(np.seterr, over="raise")
-
-
-_tools = _Tools()
-
-
-@cache
-def _pack(width: int) -> Callable[..., bytes]:
-    return struct.Struct(f"<{width}f").pack
-
-
-def _decode_few(body: Body, width: int, max_rows: int) -> bytes | None:
-    """Rows of numbers without a gap; None when they are not that, or anything is wrong with them."""
-    try:
-        rows, pack = _few_numbers.decode(body).rows, _pack(width)
-        if 1 <= len(rows) <= max_rows:
-            return pack(*rows[0]) if len(rows) == 1 else b"".join([pack(*row) for row in rows])
-    except (msgspec.DecodeError, ValueError, RecursionError, struct.error, OverflowError):
-        pass  # of which OverflowError is a number too large for float32
-    return None
-
-
-def _decode_some(body: Body, width: int, max_rows: int) -> bytes | None:
-    """The same by simdjson, which would flatten rows of any shape, and skip a byte order mark."""
-    if body.startswith(BOM_UTF8):
-        return None
-    try:
-        sent: Any = _tools.parser.parse(body)
-        rows: Any = sent["rows"]
-        alone, array, count = len(sent) == 1, isinstance(rows, simdjson.Array), len(rows)
-        if not (alone and array and 1 <= count <= max_rows and _has_brackets(body, count + 1)):
-            return None
-        if len(rows[0]) != width if count == 1 else {*map(len, rows)} != {width}:
-            return None
-        return _as_float32(rows).tobytes()
-    except (ValueError, TypeError, KeyError, RuntimeError, FloatingPointError):
-        return None
-
-
-def _decode_numbers(body: Body, width: int, max_rows: int) -> Float32 | None:
-    """Rows of an all-numeric model, sent as arrays; None when they are not that, or anything is wrong with them.
-
-    Parsed in parts, each of whole rows: what lies between two rows' ends is a list of rows, since rows of numbers hold no bracket.
-    """
-    opening, closing = _OPENING.match(body), _CLOSING.search(body, max(0, len(body) - 64))
-    if opening is None or closing is None:
-        return None
-    at, stop = opening.end(), closing.start()
-    parser, parts, count, view = simdjson.Parser(), [], 0, memoryview(body)
-    while at < stop:
-        end = body.find(b"]", at + _PART_BYTES, stop) + 1 or stop
-        part_ND = _parse_rows(parser, b"".join((b"[", view[at:end], b"]")), width)
-        if part_ND is None or (count := count + len(part_ND)) > max_rows:
-            return None
-        parts.append(part_ND)
-        between = _BETWEEN.match(body, end, stop)
-        if between is None and not _only_white(body, end, stop):
-            return None
-        at = between.end() if between else stop
-    if not parts:
-        return None
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _parse_rows(parser: simdjson.Parser, text: bytes, width: int) -> Float32 | None:
-    """[[...], ...] -> rows [N, D] of finite numbers and gaps; None when it is anything else."""
-    try:
-        rows: Any = parser.parse(text)
-        if {*map(len, rows)} != {width} or not _has_brackets(text, len(rows) + 1):  # it would flatten rows of any shape
-            return None
-        return _as_float32(rows).reshape(-1, width)
-    except (ValueError, TypeError, RuntimeError):
-        return _parse_rows_with_gaps(text, width)
-    except FloatingPointError:
-        return None
-
-
-def _as_float32(rows: Any) -> Float32:
-    """simdjson's rows of numbers, one after the other; FloatingPointError where a finite number is beyond float32."""
-    cells: Float32 = _tools.raising.run(np.frombuffer(rows.as_buffer(of_type="d")).astype, _LITTLE_FLOAT)
-    return cells
-
-
-def _has_brackets(text: Body, count: int) -> bool:
-    """Whether it has so many opening brackets; of two, which one long row has, searching is faster than counting.
-
-    bytes.count takes four times as long as numpy.
-    """
-    if count == 2:
-        second = text.find(b"[", text.find(b"[") + 1)
-        return second > 0 and text.find(b"[", second + 1) < 0
-    return bool(np.count_nonzero(np.frombuffer(text, np.uint8) == ord("[")) == count)
-
-
-def _parse_rows_with_gaps(text: bytes, width: int) -> Float32 | None:
-    try:
-        with np.errstate(over="ignore"):
-            part_ND = np.array(_numbers.decode(text), dtype=np.float32)  # None becomes NaN
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        return None
-    fits = part_ND.ndim == 2 and part_ND.shape[1] == width and not np.isinf(part_ND).any()
-    return part_ND if fits else None
-
-
-def _only_white(body: Body, start: int, stop: int) -> bool:
-    return not body[start:stop].strip(b" \t\r\n")
 
 
 def _decode_objects(body: Body, schema: Schema, max_rows: int) -> Float32:

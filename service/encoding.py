@@ -3,12 +3,6 @@
 Shapes: N rows, D features, K latent dimensions.
 """
 
-import math
-from array import array
-from collections.abc import Sequence
-from itertools import repeat
-from typing import cast
-
 import numpy as np
 import orjson
 from numpy.typing import NDArray
@@ -18,6 +12,7 @@ from service.calibration import Threshold
 from service.decoding import JSON
 from service.detector import Explanation, Scores
 from service.errors import InvalidRow
+from service.floats import write_one, write_scores
 from service.registry import Served
 
 Float32 = NDArray[np.float32]
@@ -25,57 +20,30 @@ Float32 = NDArray[np.float32]
 _LARGEST = float(np.finfo(np.float32).max)
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
-_FEW_ROWS = 16  # up to here lists are faster than numpy
-_LARGE_ROWS = 48  # of a request: from here on its text is made by itself faster than cut out of all requests' text
-
 
 def encode_each(
-    served: Served, scores: Scores, spans: Sequence[tuple[int, int]], *, raw: bool = False
+    served: Served, scores: Scores, spans: list[tuple[int, int]], *, raw: bool = False
 ) -> list[bytes | InvalidRow]:
-    """The answers to score requests that were scored together, by their first row and the one after their last.
+    """The answers to score requests that were scored together, by their first row and the one after its last.
 
     InvalidRow in place of the answer where a score is not finite.
     """
-    if not spans:
-        return []
     if raw:
-        return [_encode_part(served, scores, span, raw=True) for span in spans]
-    threshold, count = served.threshold, len(scores.score)
-    head = _score_head(served)
-    if count <= _FEW_ROWS:
-        cells = _cells_of_few(scores, threshold)
-        if b"null" in cells[0]:
-            return [_encode_part(served, scores, span) for span in spans]
+        answers = [_encode_raw(scores, span) for span in spans]
     else:
-        if len(spans) > 1 and count > _LARGE_ROWS * len(spans):
-            return [_encode_part(served, scores, span) for span in spans]
-        columns = _columns_of_many(scores, threshold)
-        if b"n" in columns[0]:  # a null among the scores: none can be had for a row so far out
-            return [_encode_part(served, scores, span) for span in spans]
-        if spans[0] == (0, count):
-            return [_SCORES % (head, *columns)]
-        cells = [column.split(b",") for column in columns]
-    if len(spans) == count:  # one row each
-        return [_SCORES % row for row in zip(repeat(head, count), *cells, strict=True)]
-    return [_SCORES % (head, *[b",".join(column[start:end]) for column in cells]) for start, end in spans]
+        answers = write_scores(_score_head(served), served.threshold.score, *scores, spans)
+    return [
+        _too_far(served, scores.score[start:end]) if answer is None else answer
+        for (start, end), answer in zip(spans, answers, strict=True)
+    ]
 
 
-class OneRow:
-    """Encodes answers to requests of one row. For one thread: it keeps the array of an answer's three numbers, which costs to make."""
-
-    def __init__(self) -> None:
-        self._array = np.zeros(3, np.float32)
-        self._numbers = cast("memoryview[float]", self._array.data)
-
-    def encode(self, served: Served, score: float, p_value: float) -> bytes:
-        """The answer; InvalidRow where the score is not finite."""
-        if not math.isfinite(score):
-            require_finite(served, np.array([score], np.float32))
-        threshold, numbers = served.threshold, self._numbers
-        numbers[0], numbers[1], numbers[2] = score, min(score / max(threshold.score, _SMALLEST), _LARGEST), p_value
-        text = orjson.dumps(self._array, option=orjson.OPT_SERIALIZE_NUMPY)
-        head = served.begun.get(JSON) or _score_head(served)
-        return _SCORES % (head, *text[1:-1].split(b","), b"true" if score > threshold.score else b"false")
+def encode_one(served: Served, score: float, p_value: float) -> bytes:
+    """The answer to a request of one row; InvalidRow where the score is not finite."""
+    answer = write_one(_score_head(served), served.threshold.score, score, p_value)
+    if answer is None:
+        raise _too_far(served, np.array([score], np.float32))
+    return answer
 
 
 def raw_headers(served: Served) -> dict[str, str]:
@@ -143,12 +111,13 @@ def require_finite(served: Served, *answers: Float32, what: str = "score") -> No
     """Refuse rows so far out that the model's float32 arithmetic overflows: neither NaN nor infinity is an answer."""
     for answer in answers:
         if not np.isfinite(answer).all():
-            row = int(np.argwhere(~np.isfinite(answer))[0, 0])
-            message = f"row {row} is so far from what {served.name} knows that its {what} is beyond float32"
-            raise InvalidRow(message, row=row, expected=f"values whose {what} fits float32")
+            raise _too_far(served, answer, what)
 
 
-_SCORES = b'%b,"score":[%b],"ratio":[%b],"p_value":[%b],"is_anomaly":[%b]}'
+def _too_far(served: Served, answer: Float32, what: str = "score") -> InvalidRow:
+    row = int(np.argwhere(~np.isfinite(answer))[0, 0])
+    message = f"row {row} is so far from what {served.name} knows that its {what} is beyond float32"
+    return InvalidRow(message, row=row, expected=f"values whose {what} fits float32")
 
 
 def _score_head(served: Served) -> bytes:
@@ -170,41 +139,17 @@ def _score_head_fields(served: Served) -> dict[str, object]:
     }
 
 
-def _cells_of_few(scores: Scores, threshold: Threshold) -> list[list[bytes]]:
-    """The text of every number, by column. For so few a call of numpy's costs more than to do without."""
-    limit = max(threshold.score, _SMALLEST)
-    score_N, p_value_N = scores.score.tolist(), scores.p_value.tolist()
-    count = len(score_N)
-    numbers = array("f", score_N)
-    numbers.extend([min(score / limit, _LARGEST) for score in score_N])
-    numbers.extend(p_value_N)
-    texts = orjson.dumps(np.frombuffer(numbers, np.float32), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
-    is_anomaly_N = [b"true" if score > threshold.score else b"false" for score in score_N]
-    return [texts[:count], texts[count : 2 * count], texts[2 * count :], is_anomaly_N]
-
-
-def _columns_of_many(scores: Scores, threshold: Threshold) -> list[bytes]:
-    """The same as _cells_of_few, each column as one text with commas between."""
-    columns = scores.score, _ratio(scores.score, threshold), scores.p_value, scores.score > threshold.score
-    return [orjson.dumps(values_N, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1] for values_N in columns]
-
-
 def _ratio(score_N: Float32, threshold: Threshold) -> Float32:
     """Each score over the threshold, at most the largest float32; of two float32 the quotient loses nothing on the way by float64."""
     ratio_N = np.minimum(score_N / np.float64(max(threshold.score, _SMALLEST)), _LARGEST)
     return ratio_N.astype(np.float32)
 
 
-def _encode_part(served: Served, scores: Scores, span: tuple[int, int], *, raw: bool = False) -> bytes | InvalidRow:
+def _encode_raw(scores: Scores, span: tuple[int, int]) -> bytes | None:
     start, end = span
-    part = Scores(scores.score[start:end], scores.p_value[start:end])
-    try:
-        require_finite(served, part.score)
-    except InvalidRow as error:
-        return error
-    if raw:
-        return np.stack(part, axis=1).astype("<f4", copy=False).tobytes()
-    return encode_each(served, part, [(0, end - start)])[0]
+    if not np.isfinite(scores.score[start:end]).all():
+        return None
+    return np.stack((scores.score[start:end], scores.p_value[start:end]), axis=1).astype("<f4", copy=False).tobytes()
 
 
 def _score_fields(served: Served, scores: Scores) -> dict[str, object]:

@@ -48,13 +48,13 @@ class TestAnswers:
         }  # fmt: skip
 
     def test_the_answer_to_one_row_is_that_of_any_number_of_them(self):
-        scores, one_row = PLAIN_MODEL.detector.score(sample_rows(NUMERIC, 30, seed=9) * 3), encoding.OneRow()
+        scores = PLAIN_MODEL.detector.score(sample_rows(NUMERIC, 30, seed=9) * 3)
         for score, p_value in zip(*scores, strict=True):
             alone = Scores(np.array([score]), np.array([p_value]))
-            assert one_row.encode(PLAIN_MODEL, float(score), float(p_value)) == encode_scores(PLAIN_MODEL, alone)
+            assert encoding.encode_one(PLAIN_MODEL, float(score), float(p_value)) == encode_scores(PLAIN_MODEL, alone)
         for score in (math.inf, math.nan):
             with pytest.raises(InvalidRow, match="row 0 is so far from what tiny knows"):
-                one_row.encode(PLAIN_MODEL, score, 0.5)
+                encoding.encode_one(PLAIN_MODEL, score, 0.5)
 
     def test_another_threshold_is_said_from_the_next_answer_on(self):
         scores = PLAIN_MODEL.detector.score(sample_rows(NUMERIC, 1))

@@ -1,0 +1,25 @@
+"""JSON text <-> float32 (floats.c). What is read is rounded as Python and numpy would; what is written is as short as can be."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+def read_rows(body: bytes | bytearray, width: int, max_rows: int, /) -> tuple[bytes, bool] | None:
+    """{"rows": [[...], ...]} -> rows of so many numbers, as little-endian float32 one after the other, and whether any is null, which
+    is NaN. None where it is anything else: other JSON or none at all, another width, no row or more than max_rows, a number that is
+    beyond float32. Others run while a large body is read.
+    """
+
+def write_one(head: bytes, threshold: float, score: float, p_value: float, /) -> bytes | None:
+    """The answer to a request of one row, as write_scores has it."""
+
+def write_scores(
+    head: bytes,
+    threshold: float,
+    score_N: NDArray[np.float32],
+    p_value_N: NDArray[np.float32],
+    spans: list[tuple[int, int]],
+    /,
+) -> list[bytes | None]:
+    """The answers to requests whose rows were scored together, by each one's first row and the one after its last. An answer is the
+    head, a JSON object but for its end, and then by column score, ratio, p_value and is_anomaly. None where a score is not finite.
+    """

@@ -1,0 +1,236 @@
+"""JSON text <-> float32."""
+
+import json
+import math
+import re
+import threading
+import tracemalloc
+from decimal import Decimal
+from time import perf_counter
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service import floats
+
+LARGE = 70_000  # characters: others run while so many are read
+HEAD = b'{"model":"m"'
+
+
+def read(texts, *, after=""):
+    """One row of these numbers, as it is read."""
+    body = f'{{"rows":[[{",".join(texts)}]]}}{after}'.encode()
+    answer = floats.read_rows(body, len(texts), 1)
+    return None if answer is None else np.frombuffer(answer[0], np.float32)
+
+
+def is_read_as_python_does(texts):
+    with np.errstate(over="ignore", under="ignore"):
+        expected = np.array([float(text) for text in texts]).astype(np.float32)
+    for after in ("", " " * LARGE):
+        got = read(texts, after=after)
+        if np.isfinite(expected).all():
+            assert got.tobytes() == expected.tobytes()
+        else:
+            assert got is None
+
+
+def write(values):
+    """The numbers of an answer, each as its text."""
+    score_N = np.array(values, np.float32)
+    (answer,) = floats.write_scores(HEAD, 1.0, score_N, score_N, [(0, len(score_N))])
+    return re.fullmatch(rb'.*"score":\[(.*)\],"ratio".*', answer)[1].split(b",")
+
+
+def as_orjson_does(values):
+    return orjson.dumps(np.array(values, np.float32), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
+
+
+class TestReading:
+    @settings(deadline=None, max_examples=500)
+    @given(
+        st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.floats(-1e9, 1e9), min_size=1, max_size=5),
+        st.integers(0, 25),
+    )
+    def test_a_number_is_the_double_nearest_to_its_text_rounded_to_float32(self, values, digits):
+        is_read_as_python_does([repr(value) for value in values])
+        is_read_as_python_does([f"{value:.{digits}e}" for value in values])
+        is_read_as_python_does([f"{value:.{digits}f}" for value in values if abs(value) < 1e60] or ["0"])
+
+    @settings(deadline=None, max_examples=500)
+    @given(st.integers(0, 10**22), st.integers(-75, 45), st.sampled_from(["", "-"]), st.sampled_from(["e", "E"]))
+    def test_every_size_of_mantissa_and_exponent_is_read(self, mantissa, exponent, sign, e):
+        is_read_as_python_does(
+            [f"{sign}{mantissa}{e}{exponent}", f"{sign}{mantissa}", f"{sign}{mantissa}{e}+{abs(exponent)}"[:30]]
+        )
+
+    def test_halfway_between_two_float32_numbers_and_beside_it(self):
+        lower = np.random.default_rng(0).lognormal(0, 20, 2000).astype(np.float32)
+        lower = lower[(lower > 1e-30) & (lower < 1e30)]
+        upper = np.nextafter(lower, np.float32(np.inf))
+        assert len(lower) > 1000
+        texts = []
+        for low, high in zip(lower.tolist(), upper.tolist(), strict=True):
+            half = (Decimal(low) + Decimal(high)) / 2
+            for moved in (
+                half,
+                half * (1 + Decimal(10) ** -17),
+                half * (1 - Decimal(10) ** -17),
+                half * (1 + Decimal(10) ** -13),
+            ):
+                texts += [f"{moved:.17e}", f"{moved:.18e}", f"{moved:.30e}"]
+        is_read_as_python_does(texts)
+
+    def test_many_numbers_as_python_and_c_write_them(self):
+        rng = np.random.default_rng(1)
+        values = np.concatenate(
+            [rng.normal(size=20_000), rng.lognormal(0, 8, 20_000), rng.integers(-(10**9), 10**9, 20_000)]
+        )
+        is_read_as_python_does([repr(value) for value in values.tolist()])
+        is_read_as_python_does([f"{value:.6f}" for value in values.tolist()])
+        is_read_as_python_does(
+            [f"{value:.{digits}g}" for value, digits in zip(values, rng.integers(1, 20, len(values)), strict=True)]
+        )
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "", "-", "+1", "01", "-01", "00", ".5", "1.", "-.5", "1e", "1e+", "1.e5", "1.5.5", "--1", "1-", "0x1", "1_0", "Infinity",
+            "NaN", "nul", "nullnull", "-null", "true", '"1"', "[1]", "{}", "1 2", "1e39", "-1e39", "3.4028235677973366e38", "1e400",
+            "1e99999999",
+        ],
+    )  # fmt: skip
+    def test_what_is_no_float32_number_is_left_alone(self, text):
+        for before in ([], ["1"]):
+            assert read([*before, text]) is None
+            assert read([*before, text], after=" " * LARGE) is None
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"", b"{", b"[[1,2]]", b'{"rows"', b'{"rows":', b'{"rows":[', b'{"rows":[]}', b'{"rows":[[]]}', b'{"rows":[[1,2]',
+            b'{"rows":[[1,2]]', b'{"rows":[[1,2],]}', b'{"rows":[[1,2,]]}', b'{"rows":[[1]]}', b'{"rows":[[1,2,3]]}', b'{"rows":[1,2]}',
+            b'{"rows":[[1,2],[3]]}', b'{"rows":[[1,2]]}x', b'{"rows":[[1,2]]]}', b'{"rows":[[1,2]],"x":1}', b'{"x":1,"rows":[[1,2]]}',
+            b'{"ROWS":[[1,2]]}', b'{"rows":[[1,2]],"rows":[[1,2]]}', b'\xef\xbb\xbf{"rows":[[1,2]]}', b'{"rows":[[1,2]]}\x00',
+            b'{"rows":[[1,\xff]]}', b'{"rows":[[1,2] [3,4]]}',
+        ],
+    )  # fmt: skip
+    def test_what_is_not_rows_of_numbers_is_left_alone(self, body):
+        assert floats.read_rows(body, 2, 10) is None
+        assert floats.read_rows(b" " * LARGE + body, 2, 10) is None
+
+    def test_no_byte_beyond_the_body_is_looked_at(self):
+        """Every beginning of a body, each with what would complete it behind its end."""
+        body = b'{"rows":[[1.5,-2.25e1,null,12345678.87654321],[0,0,1e-5,20000000]]}'
+        for end in range(len(body)):
+            assert floats.read_rows(memoryview(body)[:end], 4, 10) is None
+        assert floats.read_rows(memoryview(body + b"0")[:-1], 4, 10) is not None
+
+    def test_no_more_rows_than_allowed_are_read(self):
+        body = json.dumps({"rows": [[1, 2]] * 5}).encode()
+        assert floats.read_rows(body, 2, 4) is None
+        cells, has_gap = floats.read_rows(bytearray(body), 2, 5)
+        assert (len(cells), has_gap) == (40, False)
+
+    def test_a_body_gets_no_more_memory_than_it_has_bytes_to_fill(self):
+        body = b'{"rows":[' + b"[" * 1_000_000
+        tracemalloc.start()
+        try:
+            assert floats.read_rows(body, 1000, 2_000_000) is None
+            assert floats.read_rows(body, 2**62, 2_000_000) is None
+            assert floats.read_rows(body, 0, 2_000_000) is None
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 100_000
+
+    def test_others_run_while_a_large_body_is_read(self):
+        body = json.dumps({"rows": [[0.123456789] * 100] * 20_000}).encode()
+        spans, seen = [], []
+
+        def work():
+            started = perf_counter()
+            floats.read_rows(body, 100, 20_000)
+            spans.append((started, perf_counter()))
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        while not spans:
+            seen.append(perf_counter())
+        thread.join()
+        ((start, end),) = spans
+        assert any(start + 0.4 * (end - start) < moment < start + 0.6 * (end - start) for moment in seen)
+
+    def test_arguments_of_another_kind_are_refused(self):
+        for arguments in ((), (b"{}",), ("{}", 1, 1), (b"{}", "1", 1), (b"{}", 1, None)):
+            with pytest.raises(TypeError):
+                floats.read_rows(*arguments)
+
+
+class TestWriting:
+    @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1))
+    def test_a_number_is_as_short_as_orjson_has_it(self, values):
+        assert write(values) == as_orjson_does(values)
+
+    def test_numbers_of_every_size(self):
+        rng = np.random.default_rng(0)
+        any_bits = rng.integers(0, 2**32, 300_000, dtype=np.uint32).view(np.float32)
+        powers = [*np.exp2(np.arange(-149.0, 128)), *10.0 ** np.arange(-45, 39), *np.arange(3000)]
+        values = np.concatenate([any_bits[np.isfinite(any_bits)], rng.random(100_000), powers]).astype(np.float32)
+        beside = np.concatenate([np.nextafter(values, np.float32(side)) for side in (-1e38, 1e38)])
+        for each in (values, beside):
+            assert write(each) == as_orjson_does(each)
+
+    def test_an_answer_is_json_by_column(self):
+        score_N, p_value_N = np.array([0.5, 2, 3e38, 1], np.float32), np.array([1, 0.25, 1e-7, 0.5], np.float32)
+        first, second = floats.write_scores(HEAD, 1.0, score_N, p_value_N, [(0, 1), (1, 4)])
+        assert first == HEAD + b',"score":[0.5],"ratio":[0.5],"p_value":[1.0],"is_anomaly":[false]}'
+        assert (
+            second
+            == HEAD
+            + b',"score":[2.0,3e+38,1.0],"ratio":[2.0,3e+38,1.0],"p_value":[0.25,1e-7,0.5],"is_anomaly":[true,true,false]}'
+        )
+        assert floats.write_one(HEAD, 1.0, 0.5, 1.0) == first
+
+    def test_a_ratio_is_never_beyond_float32(self):
+        answer = json.loads(floats.write_one(HEAD, 0.0, 3e38, 0.5))
+        assert answer["ratio"] == [pytest.approx(np.finfo(np.float32).max)]
+
+    @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
+    def test_of_a_score_that_is_not_finite_there_is_no_answer(self, score):
+        assert floats.write_one(HEAD, 1.0, score, 0.5) is None
+        score_N, p_value_N = np.array([1, score, 1], np.float32), np.full(3, 0.5, np.float32)
+        answers = floats.write_scores(HEAD, 1.0, score_N, p_value_N, [(0, 1), (1, 3), (2, 3)])
+        assert [answer is None for answer in answers] == [False, True, False]
+
+    def test_a_head_of_any_length_is_kept(self):
+        head = b'{"model":"' + b"m" * 5000 + b'"'
+        assert floats.write_one(head, 1.0, 0.5, 0.5).startswith(head + b',"score":[0.5]')
+
+    @pytest.mark.parametrize("span", [(-1, 1), (0, 0), (2, 1), (0, 4), (3, 4)])
+    def test_a_span_of_other_rows_is_refused(self, span):
+        values_N = np.ones(3, np.float32)
+        with pytest.raises(ValueError, match="3 rows have no span"):
+            floats.write_scores(HEAD, 1.0, values_N, values_N, [(0, 1), span])
+
+    @pytest.mark.parametrize(
+        ("score_N", "p_value_N", "spans"),
+        [
+            (np.ones(2), np.ones(2, np.float32), [(0, 1)]),
+            (np.ones((1, 2), np.float32), np.ones(2, np.float32), [(0, 1)]),
+            (np.ones(2, np.float32), np.ones(2, np.int32), [(0, 1)]),
+            (np.ones(2, np.float32), b"12345678", [(0, 1)]),
+            (np.ones(2, np.float32), np.ones(2, np.float32), ((0, 1),)),
+            (np.ones(2, np.float32), np.ones(2, np.float32), [[0, 1]]),
+            (np.ones(2, np.float32), np.ones(2, np.float32), [(0, "1")]),
+            (np.ones(2, np.float32), np.ones(2, np.float32), [()]),
+            (np.ones(4, np.float32)[::2], np.ones(2, np.float32), [(0, 1)]),
+            (np.ones(2, np.float32), np.ones(3, np.float32), [(0, 1)]),
+        ],
+    )
+    def test_arguments_of_another_kind_are_refused(self, score_N, p_value_N, spans):
+        with pytest.raises((TypeError, ValueError, BufferError)):
+            floats.write_scores(HEAD, 1.0, score_N, p_value_N, spans)

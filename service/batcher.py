@@ -142,15 +142,20 @@ class Batcher:
             run.add_done_callback(partial(self._finish_done, batch))
 
     def _answer_one(self, served: Served, cells: bytes, waiter: Waiter) -> None:
-        """What _finish(batch.run) comes to for one row of numbers; half of what that takes are numpy's calls."""
+        """What _finish(batch.run) comes to for one row of numbers; half of what that takes are numpy's calls.
+
+        A client that asks again at once does so while its last row is being counted.
+        """
         try:
             started = time.perf_counter()
             score, p_value = served.detector.score_one(cells)
-            self._metrics.observe_one(served, score, p_value, time.perf_counter() - started)
-            answer: bytes | Exception = encoding.encode_one(served, score, p_value)
+            seconds = time.perf_counter() - started
+            answer = encoding.encode_one(served, score, p_value)
         except Exception as error:
-            answer = error
+            _tell(waiter, error)
+            return
         _tell(waiter, answer)
+        self._metrics.observe_one(served, score, p_value, seconds)
 
     def _finish_done(self, batch: "_Batch", run: "asyncio.Future[_Run]") -> None:
         self._finish(batch.served, run.result, batch.waiters, batch.parts)

@@ -38,12 +38,10 @@ def encode_each(
     ]
 
 
-def encode_one(served: Served, score: float, p_value: float) -> bytes:
-    """The answer to a request of one row; InvalidRow where the score is not finite."""
+def encode_one(served: Served, score: float, p_value: float) -> bytes | InvalidRow:
+    """The same for a request of one row, scored alone."""
     answer = write_one(_score_head(served), served.threshold.score, score, p_value)
-    if answer is None:
-        raise _too_far(served, np.array([score], np.float32))
-    return answer
+    return _too_far(served, np.array([score], np.float32)) if answer is None else answer
 
 
 def raw_headers(served: Served) -> dict[str, str]:

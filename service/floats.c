@@ -22,9 +22,10 @@ typedef unsigned __int128 uint128_t;
 enum { LEAST = -54, MOST = 45 };
 static uint64_t POWERS[MOST - LEAST + 1];
 
-static const double EXACT[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
-                               1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
-static const double SIGNS[] = {1, -1};
+#define EXACT_POWERS(sign)                                                                                                \
+    {sign 1e0,  sign 1e1,  sign 1e2,  sign 1e3,  sign 1e4,  sign 1e5,  sign 1e6,  sign 1e7,  sign 1e8,  sign 1e9,  sign 1e10, sign 1e11, \
+     sign 1e12, sign 1e13, sign 1e14, sign 1e15, sign 1e16, sign 1e17, sign 1e18, sign 1e19, sign 1e20, sign 1e21, sign 1e22}
+static const double EXACT[2][23] = {EXACT_POWERS(+), EXACT_POWERS(-)};
 static const double BEYOND = 0x1.ffffffp127; /* halfway to the next power of two: from here on a number rounds to infinity */
 
 /* floor(log2(10^k)) */
@@ -62,17 +63,18 @@ typedef enum { DONE, REFUSED, ODD } Outcome;
 
 typedef struct {
     const char *at, *end;
-    Py_ssize_t width, room;    /* cells of a row; rows that fit */
-    Py_ssize_t count, column;  /* whole rows that there are; cells of the next one */
-    float *cells;
+    Py_ssize_t width;
+    float *cell, *row_end, *last; /* the next cell, the end of its row, the end of all rows */
     int gap;
-    int given;                 /* the value of the next cell is */
+    int given; /* the value of the next cell is */
     double value;
 } Reader;
 
-static inline const char *skip(const char *at, const char *end)
+/* Behind the text is a zero, as in every bytes object, so that what looks for one character needs not look for the end. */
+
+static inline const char *skip(const char *at)
 {
-    while (at < end && (*at == ' ' || *at == '\n' || *at == '\r' || *at == '\t')) at++;
+    while ((unsigned char)*at <= ' ' && (*at == ' ' || *at == '\n' || *at == '\r' || *at == '\t')) at++;
     return at;
 }
 
@@ -114,7 +116,7 @@ static inline const char *read_digits(const char *at, const char *end, uint64_t 
         *number = *number * 100000000 + eight(x);
         at += 8;
     }
-    while (at < end && is_digit(*at)) *number = *number * 10 + (uint64_t)(*at++ - '0');
+    while (is_digit(*at)) *number = *number * 10 + (uint64_t)(*at++ - '0');
     return at;
 }
 
@@ -130,7 +132,7 @@ static inline double double_of(uint64_t bits)
 static inline int scale(uint64_t mantissa, long exponent, double *value)
 {
     if (mantissa < (uint64_t)1 << 53 && exponent >= -22 && exponent <= 22) {
-        *value = exponent < 0 ? (double)mantissa / EXACT[-exponent] : (double)mantissa * EXACT[exponent];
+        *value = exponent < 0 ? (double)mantissa / EXACT[0][-exponent] : (double)mantissa * EXACT[0][exponent];
         return 1;
     }
     if (exponent < LEAST || exponent > 18 || mantissa == 0) return 0;
@@ -144,44 +146,48 @@ static inline int scale(uint64_t mantissa, long exponent, double *value)
     return 1;
 }
 
-/* Read a number at `at` and return where it ends; NULL where none is, or with `odd` set where it takes more than this to read it. */
-static inline const char *read_number(const char *at, const char *end, double *value, int *odd)
+/* Read the rest of a number of more than a few digits, or with an exponent: what there is of `count` digits is in the mantissa. */
+static const char *read_rest(const char *at, const char *end, const char *first, Py_ssize_t count, uint64_t mantissa, long exponent, double *value)
+{
+    if (count > 19)
+        for (; *first == '0' || *first == '.'; first++) count -= *first == '0';
+    if ((*at | 0x20) == 'e') {
+        int minus = *++at == '-';
+        at += minus || *at == '+';
+        const char *begin = at;
+        uint64_t power = 0;
+        at = read_digits(at, end, &power);
+        if (at == begin) return NULL;
+        if (at - begin > 4) count = 20;
+        exponent += minus ? -(long)power : (long)power;
+    }
+    if (count > 19 || !scale(mantissa, exponent, value)) *value = NAN;
+    return at;
+}
+
+/* Read a number and return where it ends, NULL where none is. It is NAN where it takes more than this to read it. */
+static inline const char *read_number(const char *at, const char *end, double *value)
 {
     uint64_t mantissa = 0;
     long exponent = 0;
-    int minus = at < end && *at == '-';
-    at += minus;
-    const char *first = at;
-    while (at < end && is_digit(*at)) mantissa = mantissa * 10 + (uint64_t)(*at++ - '0'); /* a few, mostly */
+    int minus = *at == '-';
+    const char *first = at += minus;
+    while (is_digit(*at)) mantissa = mantissa * 10 + (uint64_t)(*at++ - '0'); /* a few, mostly */
     Py_ssize_t count = at - first;
     if (count == 0 || (count > 1 && *first == '0')) return NULL;
-    if (at < end && *at == '.') {
-        const char *point = at++;
+    if (*at == '.') {
+        const char *begin = ++at;
         at = read_digits(at, end, &mantissa);
-        if (at == point + 1) return NULL;
-        exponent = point + 1 - at;
+        if (at == begin) return NULL;
+        exponent = begin - at;
         count -= exponent;
-        if (count > 19) {
-            const char *zero = first;
-            while (zero < at && (*zero == '0' || *zero == '.')) count -= *zero++ == '0';
-        }
     }
-    if (at < end && (*at | 0x20) == 'e') {
-        at++;
-        int small = at < end && *at == '-';
-        at += small || (at < end && *at == '+');
-        uint64_t power = 0;
-        first = at;
-        at = read_digits(at, end, &power);
-        if (at == first) return NULL;
-        if (at - first > 4) count = 20;
-        exponent += small ? -(long)power : (long)power;
+    if (count > 15 || (*at | 0x20) == 'e') {
+        at = read_rest(at, end, first, count, mantissa, exponent, value);
+        *value *= EXACT[minus][0];
+    } else {
+        *value = (double)(int64_t)mantissa / EXACT[minus][-exponent];
     }
-    if (count > 19 || !scale(mantissa, exponent, value)) {
-        *odd = 1;
-        return NULL;
-    }
-    *value = copysign(*value, SIGNS[minus]);
     return at;
 }
 
@@ -189,51 +195,53 @@ static inline const char *read_number(const char *at, const char *end, double *v
 static Outcome read_cells(Reader *r)
 {
     const char *at = r->at, *const end = r->end;
+    float *cell = r->cell, *row_end = r->row_end;
     double value = r->value;
-    int odd = 0;
-    if (r->given) goto given;
+    if (r->given) {
+        r->given = 0;
+        goto given;
+    }
     for (;;) {
-        if (r->column == 0) {
-            at = skip(at, end);
-            if (at == end || *at++ != '[' || r->count == r->room) return REFUSED;
+        if (cell == row_end) {
+            at = skip(at);
+            if (*at++ != '[' || cell == r->last) return REFUSED;
+            row_end += r->width;
         }
-        at = skip(at, end);
-        if (r->column == r->width) return REFUSED;
-        if (end - at >= 4 && memcmp(at, "null", 4) == 0) {
+        at = skip(at);
+        if (*at == 'n') {
+            if (strncmp(at, "null", 4) != 0) return REFUSED;
             at += 4;
             r->gap = 1;
-            value = NAN;
+            *cell++ = NAN;
         } else {
-            const char *after = read_number(at, end, &value, &odd);
-            if (after == NULL) {
+            const char *after = read_number(at, end, &value);
+            if (after == NULL) return REFUSED;
+            if (value != value) {
                 r->at = at;
-                return odd ? ODD : REFUSED;
+                r->cell = cell;
+                r->row_end = row_end;
+                return ODD;
             }
             at = after;
         given:
-            r->given = 0;
             if (fabs(value) >= BEYOND) return REFUSED;
+            *cell++ = (float)value;
         }
-        r->cells[r->count * r->width + r->column++] = (float)value;
-        at = skip(at, end);
-        if (at == end) return REFUSED;
-        if (*at == ',') {
-            at++;
+        at = skip(at);
+        if (cell < row_end) {
+            if (*at++ != ',') return REFUSED;
             continue;
         }
-        if (*at++ != ']' || r->column != r->width) return REFUSED;
-        r->column = 0;
-        r->count++;
-        at = skip(at, end);
-        if (at == end) return REFUSED;
+        if (*at++ != ']') return REFUSED;
+        at = skip(at);
         if (*at == ',') {
             at++;
             continue;
         }
         if (*at++ != ']') return REFUSED;
-        at = skip(at, end);
-        if (at == end || *at++ != '}') return REFUSED;
-        return skip(at, end) == end && r->count == r->room ? DONE : REFUSED;
+        at = skip(at);
+        if (*at++ != '}') return REFUSED;
+        return skip(at) == end && cell == r->last ? DONE : REFUSED;
     }
 }
 
@@ -242,9 +250,9 @@ static int read_odd(Reader *r)
 {
     char text[128];
     size_t length = 0;
-    while (r->at + length < r->end && strchr("+-.0123456789eE", r->at[length])) {
+    while (r->at[length] && strchr("+-.0123456789eE", r->at[length])) {
         text[length] = r->at[length];
-        if (r->at[length] == 0 || ++length == sizeof text) return 0;
+        if (++length == sizeof text) return 0;
     }
     text[length] = 0;
     r->value = PyOS_string_to_double(text, NULL, NULL);
@@ -253,7 +261,8 @@ static int read_odd(Reader *r)
         return 0;
     }
     r->at += length;
-    return r->given = 1;
+    r->given = 1;
+    return 1;
 }
 
 /* What begins a body of rows. */
@@ -262,8 +271,8 @@ static int read_beginning(Reader *r)
     static const char *const parts[] = {"{", "\"rows\"", ":", "["};
     for (int i = 0; i < 4; i++) {
         size_t length = strlen(parts[i]);
-        r->at = skip(r->at, r->end);
-        if ((size_t)(r->end - r->at) < length || memcmp(r->at, parts[i], length) != 0) return 0;
+        r->at = skip(r->at);
+        if (strncmp(r->at, parts[i], length) != 0) return 0;
         r->at += length;
     }
     return 1;
@@ -272,7 +281,10 @@ static int read_beginning(Reader *r)
 static Py_ssize_t count_rows(const char *at, const char *end)
 {
     Py_ssize_t count = 0;
-    while (at < end) count += *at++ == '[';
+    while ((at = memchr(at, '[', (size_t)(end - at)))) {
+        count++;
+        at++;
+    }
     return count;
 }
 
@@ -432,12 +444,13 @@ static PyObject *read_text(Reader *r, Py_ssize_t max_rows)
 {
     int locked = r->end - r->at < UNLOCKED_BYTES;
     if (r->width < 1 || !read_beginning(r)) return none();
-    r->room = count_rows(r->at, r->end);
+    Py_ssize_t rows = count_rows(r->at, r->end);
     Py_ssize_t most = (r->end - r->at) / 2 / r->width; /* a cell and what follows it are two characters or more */
-    if (r->room < 1 || r->room > max_rows || r->room > most) return none();
-    PyObject *cells = PyBytes_FromStringAndSize(NULL, r->room * r->width * (Py_ssize_t)sizeof(float));
+    if (rows < 1 || rows > max_rows || rows > most) return none();
+    PyObject *cells = PyBytes_FromStringAndSize(NULL, rows * r->width * (Py_ssize_t)sizeof(float));
     if (cells == NULL) return NULL;
-    r->cells = (float *)PyBytes_AsString(cells);
+    r->cell = r->row_end = (float *)PyBytes_AsString(cells);
+    r->last = r->cell + rows * r->width;
     Outcome outcome;
     do {
         if (locked) {
@@ -459,8 +472,11 @@ static PyObject *read_rows(PyObject *module, PyObject *const *arguments, Py_ssiz
     if (!takes("read_rows", 3, count)) return NULL;
     Reader r = {.width = PyLong_AsSsize_t(arguments[1])};
     Py_ssize_t max_rows = PyLong_AsSsize_t(arguments[2]);
+    if (PyErr_Occurred()) return NULL;
+    if (!PyBytes_Check(arguments[0]) && !PyByteArray_Check(arguments[0]))
+        return PyErr_Format(PyExc_TypeError, "expected a body of bytes"); /* no others have a zero behind them */
     Py_buffer body;
-    if (PyErr_Occurred() || PyObject_GetBuffer(arguments[0], &body, PyBUF_SIMPLE) < 0) return NULL;
+    if (PyObject_GetBuffer(arguments[0], &body, PyBUF_SIMPLE) < 0) return NULL;
     r.at = body.buf;
     r.end = r.at + body.len;
     PyObject *answer = read_text(&r, max_rows);

@@ -267,12 +267,12 @@ class _Request:
 
     def set_result(self, body: bytes) -> None:
         connection, now = self.connection, perf_counter()
-        self.head.answered.add(now - self.started)
         front, headers = connection._front, connection.server_state.default_headers
         begin = front.ok if headers is front.headers else front.renew(headers)
         if self.head.raw:
             begin = front.begin_raw(self.served)
         connection._write(self, begin, body, now)
+        self.head.answered.add(now - self.started)
 
     def set_exception(self, error: Exception) -> None:
         connection, now = self.connection, perf_counter()

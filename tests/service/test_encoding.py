@@ -53,8 +53,9 @@ class TestAnswers:
             alone = Scores(np.array([score]), np.array([p_value]))
             assert encoding.encode_one(PLAIN_MODEL, float(score), float(p_value)) == encode_scores(PLAIN_MODEL, alone)
         for score in (math.inf, math.nan):
-            with pytest.raises(InvalidRow, match="row 0 is so far from what tiny knows"):
-                encoding.encode_one(PLAIN_MODEL, score, 0.5)
+            error = encoding.encode_one(PLAIN_MODEL, score, 0.5)
+            assert isinstance(error, InvalidRow)
+            assert str(error).startswith("row 0 is so far from what tiny knows")
 
     def test_another_threshold_is_said_from_the_next_answer_on(self):
         scores = PLAIN_MODEL.detector.score(sample_rows(NUMERIC, 1))

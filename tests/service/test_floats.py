@@ -122,12 +122,13 @@ class TestReading:
         assert floats.read_rows(body, 2, 10) is None
         assert floats.read_rows(b" " * LARGE + body, 2, 10) is None
 
-    def test_no_byte_beyond_the_body_is_looked_at(self):
-        """Every beginning of a body, each with what would complete it behind its end."""
+    def test_a_body_that_was_cut_off_is_left_alone(self):
         body = b'{"rows":[[1.5,-2.25e1,null,12345678.87654321],[0,0,1e-5,20000000]]}'
+        assert floats.read_rows(body, 4, 10) is not None
         for end in range(len(body)):
-            assert floats.read_rows(memoryview(body)[:end], 4, 10) is None
-        assert floats.read_rows(memoryview(body + b"0")[:-1], 4, 10) is not None
+            for kind in (bytes, bytearray):
+                assert floats.read_rows(kind(body[:end]), 4, 10) is None
+                assert floats.read_rows(kind(b" " * LARGE + body[:end]), 4, 10) is None
 
     def test_no_more_rows_than_allowed_are_read(self):
         body = json.dumps({"rows": [[1, 2]] * 5}).encode()
@@ -165,7 +166,7 @@ class TestReading:
         assert any(start + 0.4 * (end - start) < moment < start + 0.6 * (end - start) for moment in seen)
 
     def test_arguments_of_another_kind_are_refused(self):
-        for arguments in ((), (b"{}",), ("{}", 1, 1), (b"{}", "1", 1), (b"{}", 1, None)):
+        for arguments in ((), (b"{}",), ("{}", 1, 1), (memoryview(b"{}"), 1, 1), (b"{}", "1", 1), (b"{}", 1, None)):
             with pytest.raises(TypeError):
                 floats.read_rows(*arguments)
 

@@ -1,4 +1,4 @@
-"""JSON text <-> float32 (floats.c). What is read is rounded as Python and numpy would; what is written is as short as can be."""
+"""JSON text <-> float32; in C, in csrc. What is read is rounded as Python and numpy would; what is written is as short as can be."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,0 +1,198 @@
+/* The module service.floats: JSON text <-> float32. floats.pyi says what its functions do. */
+
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000
+#include <Python.h>
+
+#include "powers.h"
+#include "reading.h"
+#include "writing.h"
+
+enum { UNLOCKED_BYTES = 16384, UNLOCKED_ROWS = 256 }; /* of text, and of an answer: from here on others run meanwhile */
+
+static PyObject *none(void)
+{
+    return Py_NewRef(Py_None);
+}
+
+static int takes(const char *function, Py_ssize_t expected, Py_ssize_t count)
+{
+    if (count != expected) PyErr_Format(PyExc_TypeError, "%s takes %zd arguments, got %zd", function, expected, count);
+    return count == expected;
+}
+
+/* Read the number that read_cells could not; 0 where it is no number after all. */
+static int read_odd(Reader *r)
+{
+    char text[128];
+    size_t length = 0;
+    while (r->at[length] && strchr("+-.0123456789eE", r->at[length])) {
+        text[length] = r->at[length];
+        if (++length == sizeof text) return 0;
+    }
+    text[length] = 0;
+    r->value = PyOS_string_to_double(text, NULL, NULL);
+    if (PyErr_Occurred()) {
+        PyErr_Clear();
+        return 0;
+    }
+    r->at += length;
+    r->given = 1;
+    return 1;
+}
+
+/* Of a text of rows: None where it is not that. */
+static PyObject *read_text(Reader *r, Py_ssize_t max_rows)
+{
+    int locked = r->end - r->at < UNLOCKED_BYTES;
+    if (r->width < 1 || !read_beginning(r)) return none();
+    Py_ssize_t rows = count_rows(r->at, r->end);
+    Py_ssize_t most = (r->end - r->at) / 2 / r->width; /* a cell and what follows it are two characters or more */
+    if (rows < 1 || rows > max_rows || rows > most) return none();
+    PyObject *cells = PyBytes_FromStringAndSize(NULL, rows * r->width * (Py_ssize_t)sizeof(float));
+    if (cells == NULL) return NULL;
+    r->cell = r->row_end = (float *)PyBytes_AsString(cells);
+    r->last = r->cell + rows * r->width;
+    Outcome outcome;
+    do {
+        if (locked) {
+            outcome = read_cells(r);
+        } else {
+            Py_BEGIN_ALLOW_THREADS
+            outcome = read_cells(r);
+            Py_END_ALLOW_THREADS
+        }
+    } while (outcome == ODD && read_odd(r));
+    PyObject *answer = outcome == DONE ? PyTuple_Pack(2, cells, r->gap ? Py_True : Py_False) : none();
+    Py_DECREF(cells);
+    return answer;
+}
+
+static PyObject *read_rows(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    (void)module;
+    if (!takes("read_rows", 3, count)) return NULL;
+    Reader r = {.width = PyLong_AsSsize_t(arguments[1])};
+    Py_ssize_t max_rows = PyLong_AsSsize_t(arguments[2]);
+    if (PyErr_Occurred()) return NULL;
+    if (!PyBytes_Check(arguments[0]) && !PyByteArray_Check(arguments[0]))
+        return PyErr_Format(PyExc_TypeError, "expected a body of bytes"); /* no others have a zero behind them */
+    Py_buffer body;
+    if (PyObject_GetBuffer(arguments[0], &body, PyBUF_SIMPLE) < 0) return NULL;
+    r.at = body.buf;
+    r.end = r.at + body.len;
+    PyObject *answer = read_text(&r, max_rows);
+    PyBuffer_Release(&body);
+    return answer;
+}
+
+static int get_answer(Answer *answer, PyObject *head, PyObject *threshold)
+{
+    char *text;
+    if (PyBytes_AsStringAndSize(head, &text, &answer->head_bytes) < 0) return 0;
+    answer->head = text;
+    answer->threshold = PyFloat_AsDouble(threshold);
+    return !PyErr_Occurred();
+}
+
+static PyObject *write_one(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    (void)module;
+    Answer answer;
+    if (!takes("write_one", 4, count) || !get_answer(&answer, arguments[0], arguments[1])) return NULL;
+    float score = (float)PyFloat_AsDouble(arguments[2]), p_value = (float)PyFloat_AsDouble(arguments[3]);
+    if (PyErr_Occurred()) return NULL;
+    char few[1024], *text = few;
+    if (most_bytes(&answer, 1) > sizeof few && (text = PyMem_Malloc(most_bytes(&answer, 1))) == NULL) return PyErr_NoMemory();
+    char *end = write_answer(text, &answer, &score, &p_value, 1);
+    PyObject *written = end ? PyBytes_FromStringAndSize(text, end - text) : none();
+    if (text != few) PyMem_Free(text);
+    return written;
+}
+
+/* Of the rows from `start` to `end`, in a text that has room for them. */
+static PyObject *write_some(char *text, const Answer *answer, const float *score, const float *p_value, Py_ssize_t count)
+{
+    char *end;
+    if (count < UNLOCKED_ROWS) {
+        end = write_answer(text, answer, score, p_value, count);
+    } else {
+        Py_BEGIN_ALLOW_THREADS
+        end = write_answer(text, answer, score, p_value, count);
+        Py_END_ALLOW_THREADS
+    }
+    return end ? PyBytes_FromStringAndSize(text, end - text) : none();
+}
+
+static int get_span(PyObject *span, Py_ssize_t rows, Py_ssize_t *start, Py_ssize_t *end)
+{
+    if (!PyTuple_Check(span) || PyTuple_Size(span) != 2) {
+        PyErr_SetString(PyExc_TypeError, "a span is a tuple of two");
+        return 0;
+    }
+    *start = PyLong_AsSsize_t(PyTuple_GetItem(span, 0));
+    *end = PyLong_AsSsize_t(PyTuple_GetItem(span, 1));
+    if (PyErr_Occurred()) return 0;
+    if (*start < 0 || *start >= *end || *end > rows) PyErr_Format(PyExc_ValueError, "%zd rows have no span %zd to %zd", rows, *start, *end);
+    return !PyErr_Occurred();
+}
+
+static PyObject *write_spans(const Answer *answer, const float *score, const float *p_value, Py_ssize_t rows, PyObject *spans)
+{
+    if (!PyList_Check(spans)) return PyErr_Format(PyExc_TypeError, "the spans are a list");
+    Py_ssize_t count = PyList_Size(spans), start, end, most = 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (!get_span(PyList_GetItem(spans, i), rows, &start, &end)) return NULL;
+        if (end - start > most) most = end - start;
+    }
+    char *text = PyMem_Malloc(most_bytes(answer, most));
+    PyObject *written = text ? PyList_New(count) : PyErr_NoMemory();
+    for (Py_ssize_t i = 0; written && i < count; i++) {
+        PyObject *one = NULL;
+        if (get_span(PyList_GetItem(spans, i), rows, &start, &end) && end - start <= most)
+            one = write_some(text, answer, score + start, p_value + start, end - start);
+        if (one == NULL || PyList_SetItem(written, i, one) < 0) Py_CLEAR(written);
+    }
+    PyMem_Free(text);
+    return written;
+}
+
+/* A view of an array of float32 numbers. */
+static int get_floats(PyObject *array, Py_buffer *view)
+{
+    if (PyObject_GetBuffer(array, view, PyBUF_ND | PyBUF_FORMAT) < 0) return 0;
+    if (view->ndim == 1 && view->itemsize == sizeof(float) && view->format && strcmp(view->format, "f") == 0) return 1;
+    PyErr_Format(PyExc_TypeError, "expected an array [N] of float32, got %d dimensions of %s", view->ndim, view->format);
+    PyBuffer_Release(view);
+    return 0;
+}
+
+static PyObject *write_scores(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    (void)module;
+    Answer answer;
+    if (!takes("write_scores", 5, count) || !get_answer(&answer, arguments[0], arguments[1])) return NULL;
+    Py_buffer score, p_value;
+    if (!get_floats(arguments[2], &score)) return NULL;
+    PyObject *written = NULL;
+    if (get_floats(arguments[3], &p_value)) {
+        if (score.len == p_value.len)
+            written = write_spans(&answer, score.buf, p_value.buf, score.len / (Py_ssize_t)sizeof(float), arguments[4]);
+        else
+            PyErr_SetString(PyExc_ValueError, "expected a p-value for each score");
+        PyBuffer_Release(&p_value);
+    }
+    PyBuffer_Release(&score);
+    return written;
+}
+
+#define FUNCTION(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, NULL}
+static PyMethodDef FUNCTIONS[] = {FUNCTION(read_rows), FUNCTION(write_one), FUNCTION(write_scores), {NULL, NULL, 0, NULL}};
+
+static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "floats", NULL, 0, FUNCTIONS, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit_floats(void)
+{
+    make_powers();
+    return PyModule_Create(&MODULE);
+}

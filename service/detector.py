@@ -307,7 +307,7 @@ def _read_table(model: onnx.ModelProto, n: int) -> Table:
     scores = scores[np.isfinite(scores)]
     p_values = p_values[: len(scores) + 1]
     ordered = len(scores) > 0 and (np.diff(scores) > 0).all() and (np.diff(p_values) < 0).all()
-    if not ordered or len(p_values) != len(scores) + 1 or p_values[0] != 1.0:
+    if not ordered or len(p_values) != len(scores) + 1 or p_values[0] != 1.0 or p_values[-1] <= 0:
         raise InvalidArtifact("the calibration table is not a table of ascending scores and falling p-values")
     return Table(n, scores, p_values)
 

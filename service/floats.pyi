@@ -21,5 +21,5 @@ def write_scores(
     /,
 ) -> list[bytes | None]:
     """The answers to requests whose rows were scored together, by each one's first row and the one after its last. An answer is the
-    head, a JSON object but for its end, and then by column score, ratio, p_value and is_anomaly. None where a score is not finite.
+    head, a JSON object but for its end, and then by column score, ratio, p_value and is_anomaly. None where a number is not finite.
     """

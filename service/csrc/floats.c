@@ -41,27 +41,36 @@ static int read_odd(Reader *r)
     return 1;
 }
 
+/* Let others run, if it takes long. */
+static PyThreadState *unlock(int takes_long)
+{
+    return takes_long ? PyEval_SaveThread() : NULL;
+}
+
+static void lock(PyThreadState *state)
+{
+    if (state) PyEval_RestoreThread(state);
+}
+
 /* Of a text of rows: None where it is not that. */
 static PyObject *read_text(Reader *r, Py_ssize_t max_rows)
 {
-    int locked = r->end - r->at < UNLOCKED_BYTES;
-    if (r->width < 1 || !read_beginning(r)) return none();
-    Py_ssize_t rows = count_rows(r->at, r->end);
-    Py_ssize_t most = (r->end - r->at) / 2 / r->width; /* a cell and what follows it are two characters or more */
-    if (rows < 1 || rows > max_rows || rows > most) return none();
+    Py_ssize_t bytes = r->end - r->at;
+    if (r->width < 1) return none();
+    Py_ssize_t most = bytes / 2 / r->width; /* a cell and what follows it are two characters or more */
+    PyThreadState *state = unlock(bytes >= UNLOCKED_BYTES);
+    Py_ssize_t rows = read_beginning(r, max_rows < most ? max_rows : most);
+    lock(state);
+    if (rows == 0) return none();
     PyObject *cells = PyBytes_FromStringAndSize(NULL, rows * r->width * (Py_ssize_t)sizeof(float));
     if (cells == NULL) return NULL;
     r->cell = r->row_end = (float *)PyBytes_AsString(cells);
     r->last = r->cell + rows * r->width;
     Outcome outcome;
     do {
-        if (locked) {
-            outcome = read_cells(r);
-        } else {
-            Py_BEGIN_ALLOW_THREADS
-            outcome = read_cells(r);
-            Py_END_ALLOW_THREADS
-        }
+        state = unlock(bytes >= UNLOCKED_BYTES);
+        outcome = read_cells(r);
+        lock(state);
     } while (outcome == ODD && read_odd(r));
     PyObject *answer = outcome == DONE ? PyTuple_Pack(2, cells, r->gap ? Py_True : Py_False) : none();
     Py_DECREF(cells);
@@ -73,9 +82,10 @@ static PyObject *read_rows(PyObject *module, PyObject *const *arguments, Py_ssiz
     (void)module;
     if (!takes("read_rows", 3, count)) return NULL;
     Reader r = {.width = PyLong_AsSsize_t(arguments[1])};
+    if (PyErr_Occurred()) return NULL;
     Py_ssize_t max_rows = PyLong_AsSsize_t(arguments[2]);
     if (PyErr_Occurred()) return NULL;
-    if (!PyBytes_Check(arguments[0]) && !PyByteArray_Check(arguments[0]))
+    if (!PyBytes_CheckExact(arguments[0]) && !PyByteArray_CheckExact(arguments[0]))
         return PyErr_Format(PyExc_TypeError, "expected a body of bytes"); /* no others have a zero behind them */
     Py_buffer body;
     if (PyObject_GetBuffer(arguments[0], &body, PyBUF_SIMPLE) < 0) return NULL;
@@ -100,7 +110,9 @@ static PyObject *write_one(PyObject *module, PyObject *const *arguments, Py_ssiz
     (void)module;
     Answer answer;
     if (!takes("write_one", 4, count) || !get_answer(&answer, arguments[0], arguments[1])) return NULL;
-    float score = (float)PyFloat_AsDouble(arguments[2]), p_value = (float)PyFloat_AsDouble(arguments[3]);
+    float score = (float)PyFloat_AsDouble(arguments[2]);
+    if (PyErr_Occurred()) return NULL;
+    float p_value = (float)PyFloat_AsDouble(arguments[3]);
     if (PyErr_Occurred()) return NULL;
     char few[1024], *text = few;
     if (most_bytes(&answer, 1) > sizeof few && (text = PyMem_Malloc(most_bytes(&answer, 1))) == NULL) return PyErr_NoMemory();
@@ -110,20 +122,6 @@ static PyObject *write_one(PyObject *module, PyObject *const *arguments, Py_ssiz
     return written;
 }
 
-/* Of the rows from `start` to `end`, in a text that has room for them. */
-static PyObject *write_some(char *text, const Answer *answer, const float *score, const float *p_value, Py_ssize_t count)
-{
-    char *end;
-    if (count < UNLOCKED_ROWS) {
-        end = write_answer(text, answer, score, p_value, count);
-    } else {
-        Py_BEGIN_ALLOW_THREADS
-        end = write_answer(text, answer, score, p_value, count);
-        Py_END_ALLOW_THREADS
-    }
-    return end ? PyBytes_FromStringAndSize(text, end - text) : none();
-}
-
 static int get_span(PyObject *span, Py_ssize_t rows, Py_ssize_t *start, Py_ssize_t *end)
 {
     if (!PyTuple_Check(span) || PyTuple_Size(span) != 2) {
@@ -131,29 +129,37 @@ static int get_span(PyObject *span, Py_ssize_t rows, Py_ssize_t *start, Py_ssize
         return 0;
     }
     *start = PyLong_AsSsize_t(PyTuple_GetItem(span, 0));
+    if (PyErr_Occurred()) return 0;
     *end = PyLong_AsSsize_t(PyTuple_GetItem(span, 1));
     if (PyErr_Occurred()) return 0;
     if (*start < 0 || *start >= *end || *end > rows) PyErr_Format(PyExc_ValueError, "%zd rows have no span %zd to %zd", rows, *start, *end);
     return !PyErr_Occurred();
 }
 
+/* The answer to the rows of a span; None where one of their numbers is not finite. */
+static PyObject *write_span(const Answer *answer, const float *score, const float *p_value, Py_ssize_t rows, PyObject *span)
+{
+    Py_ssize_t start, end;
+    if (!get_span(span, rows, &start, &end)) return NULL;
+    Py_ssize_t count = end - start;
+    char few[4096], *text = few;
+    if (most_bytes(answer, count) > sizeof few && (text = PyMem_Malloc(most_bytes(answer, count))) == NULL) return PyErr_NoMemory();
+    PyThreadState *state = unlock(count >= UNLOCKED_ROWS);
+    char *stop = write_answer(text, answer, score + start, p_value + start, count);
+    lock(state);
+    PyObject *written = stop ? PyBytes_FromStringAndSize(text, stop - text) : none();
+    if (text != few) PyMem_Free(text);
+    return written;
+}
+
 static PyObject *write_spans(const Answer *answer, const float *score, const float *p_value, Py_ssize_t rows, PyObject *spans)
 {
-    if (!PyList_Check(spans)) return PyErr_Format(PyExc_TypeError, "the spans are a list");
-    Py_ssize_t count = PyList_Size(spans), start, end, most = 0;
-    for (Py_ssize_t i = 0; i < count; i++) {
-        if (!get_span(PyList_GetItem(spans, i), rows, &start, &end)) return NULL;
-        if (end - start > most) most = end - start;
-    }
-    char *text = PyMem_Malloc(most_bytes(answer, most));
-    PyObject *written = text ? PyList_New(count) : PyErr_NoMemory();
+    Py_ssize_t count = PyTuple_Size(spans);
+    PyObject *written = PyList_New(count);
     for (Py_ssize_t i = 0; written && i < count; i++) {
-        PyObject *one = NULL;
-        if (get_span(PyList_GetItem(spans, i), rows, &start, &end) && end - start <= most)
-            one = write_some(text, answer, score + start, p_value + start, end - start);
+        PyObject *one = write_span(answer, score, p_value, rows, PyTuple_GetItem(spans, i));
         if (one == NULL || PyList_SetItem(written, i, one) < 0) Py_CLEAR(written);
     }
-    PyMem_Free(text);
     return written;
 }
 
@@ -161,7 +167,8 @@ static PyObject *write_spans(const Answer *answer, const float *score, const flo
 static int get_floats(PyObject *array, Py_buffer *view)
 {
     if (PyObject_GetBuffer(array, view, PyBUF_ND | PyBUF_FORMAT) < 0) return 0;
-    if (view->ndim == 1 && view->itemsize == sizeof(float) && view->format && strcmp(view->format, "f") == 0) return 1;
+    int fits = view->ndim == 1 && view->itemsize == sizeof(float) && view->format && strcmp(view->format, "f") == 0;
+    if (fits && (uintptr_t)view->buf % sizeof(float) == 0) return 1;
     PyErr_Format(PyExc_TypeError, "expected an array [N] of float32, got %d dimensions of %s", view->ndim, view->format);
     PyBuffer_Release(view);
     return 0;
@@ -172,17 +179,20 @@ static PyObject *write_scores(PyObject *module, PyObject *const *arguments, Py_s
     (void)module;
     Answer answer;
     if (!takes("write_scores", 5, count) || !get_answer(&answer, arguments[0], arguments[1])) return NULL;
+    if (!PyList_Check(arguments[4])) return PyErr_Format(PyExc_TypeError, "the spans are a list");
+    PyObject *spans = PyList_AsTuple(arguments[4]), *written = NULL; /* which nobody changes meanwhile */
     Py_buffer score, p_value;
-    if (!get_floats(arguments[2], &score)) return NULL;
-    PyObject *written = NULL;
-    if (get_floats(arguments[3], &p_value)) {
-        if (score.len == p_value.len)
-            written = write_spans(&answer, score.buf, p_value.buf, score.len / (Py_ssize_t)sizeof(float), arguments[4]);
-        else
-            PyErr_SetString(PyExc_ValueError, "expected a p-value for each score");
-        PyBuffer_Release(&p_value);
+    if (spans && get_floats(arguments[2], &score)) {
+        if (get_floats(arguments[3], &p_value)) {
+            if (score.len == p_value.len)
+                written = write_spans(&answer, score.buf, p_value.buf, score.len / (Py_ssize_t)sizeof(float), spans);
+            else
+                PyErr_SetString(PyExc_ValueError, "expected a p-value for each score");
+            PyBuffer_Release(&p_value);
+        }
+        PyBuffer_Release(&score);
     }
-    PyBuffer_Release(&score);
+    Py_XDECREF(spans);
     return written;
 }
 

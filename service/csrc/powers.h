@@ -7,12 +7,13 @@
 
 typedef unsigned __int128 uint128_t;
 
-/* 10^k for k from LEAST to MOST is just below POWERS[k - LEAST] * 2^(binary(k) - 63). */
+/* 10^k for k from LEAST to MOST is just below POWERS[k - LEAST] * 2^(log2_of_ten(k) - 63). Writing the least float32 takes 10^45; of what
+   reading would take, 10^-54 is the last that 128 bits give. */
 enum { LEAST = -54, MOST = 45 };
 static uint64_t POWERS[MOST - LEAST + 1];
 
-/* floor(log2(10^k)) */
-static inline int binary(int k)
+/* floor(log2(10^k)), of such k */
+static inline int log2_of_ten(int k)
 {
     return (k * 1741647) >> 19;
 }

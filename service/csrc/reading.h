@@ -29,7 +29,7 @@ typedef struct {
     ptrdiff_t width;
     float *cell, *row_end, *last; /* the next cell, the end of its row, the end of all rows */
     int gap;
-    int given; /* the value of the next cell is */
+    int given; /* the next cell's value is: an odd number, which was read otherwise */
     double value;
 } Reader;
 
@@ -53,9 +53,10 @@ static inline uint64_t eight(uint64_t x)
     return ((x & 0x000000FF000000FF) * 0x000F424000000064 + ((x >> 16) & 0x000000FF000000FF) * 0x0000271000000001) >> 32;
 }
 
-#define TAKE(count, power)                                                \
-    case count:                                                           \
-        *number = *number * power + eight(x << (64 - 8 * count));         \
+/* Of read_digits: take so many of the digits x and return. */
+#define TAKE(count, power)                                        \
+    case count:                                                   \
+        *number = *number * power + eight(x << (64 - 8 * count)); \
         return at + count
 
 /* Add a run of digits to a number, which may overflow. Eight are looked at together; where they end is branched on, and so guessed. */
@@ -90,29 +91,35 @@ static inline double double_of(uint64_t bits)
     return value;
 }
 
-/* mantissa * 10^exponent; 0 where it takes more than 64 bits of the power to tell which float32 that is. Where a double is exact, one
-   product or quotient is rounded right: Clinger, How to read floating point numbers accurately (1990). */
-static inline int scale(uint64_t mantissa, long exponent, double *value)
+/* A number that is not zero has at most so many digits in a mantissa of 64 bits. */
+enum { MOST_DIGITS = 19 };
+
+/* mantissa * 10^exponent as a double that rounds to the right float32; NAN where it takes more than 64 bits of the power to tell which.
+   Where a double is exact, one product or quotient is rounded right: Clinger, How to read floating point numbers accurately (1990). */
+static double to_double(uint64_t mantissa, long exponent)
 {
     if (mantissa < (uint64_t)1 << 53 && exponent >= -22 && exponent <= 22) {
-        *value = exponent < 0 ? (double)mantissa / EXACT[0][-exponent] : (double)mantissa * EXACT[0][exponent];
-        return 1;
+        double exact = (double)mantissa;
+        return exponent < 0 ? exact / EXACT[0][-exponent] : exact * EXACT[0][exponent];
     }
-    if (exponent < LEAST || exponent > 18 || mantissa == 0) return 0;
+    if (mantissa == 0 || exponent < -45 - 1 - MOST_DIGITS) return 0; /* less than half of the least float32 */
+    if (exponent > MOST) return INFINITY;
+    if (exponent < LEAST) return NAN;
     int shift = __builtin_clzll(mantissa);
-    uint128_t product = (uint128_t)(mantissa << shift) * POWERS[exponent - LEAST]; /* too large by less than 2^64 */
+    uint128_t product = (uint128_t)(mantissa << shift) * POWERS[exponent - LEAST];
     int full = (int)(product >> 127);
-    uint64_t bits = (uint64_t)(product >> (63 + full)), rest = bits & 0x7FF;
-    bits = ((uint64_t)(binary((int)exponent) - shift + full + 1085) << 52) + (bits >> 11); /* its highest bit counts as one more */
-    if (rest - 0x3FE <= 4 && (float)double_of(bits) != (float)double_of(bits + 1)) return 0; /* halfway, or nearly */
-    *value = double_of(bits + (rest >> 10));
-    return 1;
+    uint64_t bits = (uint64_t)(product >> (63 + full)), rest = bits & 0x7FF; /* of 64 bits a double takes 53 */
+    bits = ((uint64_t)(log2_of_ten((int)exponent) - shift + full + 1085) << 52) + (bits >> 11); /* the first counts for the exponent */
+    /* The power, and so the product, is too large by less than 2^64, the rest by less than 2: whether it is more than half is not sure. */
+    if (rest - 0x3FE <= 4 && (float)double_of(bits) != (float)double_of(bits + 1)) return NAN;
+    return double_of(bits + (rest >> 10));
 }
 
-/* Read the rest of a number of more than a few digits, or with an exponent: what there is of `count` digits is in the mantissa. */
-static const char *read_rest(const char *at, const char *end, const char *first, ptrdiff_t count, uint64_t mantissa, long exponent, double *value)
+/* Read the rest of a number with more than a few digits, which are in the mantissa and are `count`, or with an exponent. */
+static const char *read_rest(
+    const char *at, const char *end, const char *first, ptrdiff_t count, uint64_t mantissa, long exponent, double *value)
 {
-    if (count > 19)
+    if (count > MOST_DIGITS)
         for (; *first == '0' || *first == '.'; first++) count -= *first == '0';
     if ((*at | 0x20) == 'e') {
         int minus = *++at == '-';
@@ -121,10 +128,10 @@ static const char *read_rest(const char *at, const char *end, const char *first,
         uint64_t power = 0;
         at = read_digits(at, end, &power);
         if (at == begin) return NULL;
-        if (at - begin > 4) count = 20;
-        exponent += minus ? -(long)power : (long)power;
+        if (at - begin > 4) count = MOST_DIGITS + 1; /* as good as too many */
+        else exponent += minus ? -(long)power : (long)power;
     }
-    if (count > 19 || !scale(mantissa, exponent, value)) *value = NAN;
+    *value = count > MOST_DIGITS ? NAN : to_double(mantissa, exponent);
     return at;
 }
 
@@ -148,7 +155,7 @@ static inline const char *read_number(const char *at, const char *end, double *v
     if (count > 15 || (*at | 0x20) == 'e') {
         at = read_rest(at, end, first, count, mantissa, exponent, value);
         *value *= EXACT[minus][0];
-    } else {
+    } else { /* exact, as in to_double */
         *value = (double)(int64_t)mantissa / EXACT[minus][-exponent];
     }
     return at;
@@ -179,7 +186,7 @@ static Outcome read_cells(Reader *r)
         } else {
             const char *after = read_number(at, end, &value);
             if (after == NULL) return REFUSED;
-            if (value != value) {
+            if (isnan(value)) {
                 r->at = at;
                 r->cell = cell;
                 r->row_end = row_end;
@@ -208,8 +215,8 @@ static Outcome read_cells(Reader *r)
     }
 }
 
-/* What begins a body of rows. */
-static int read_beginning(Reader *r)
+/* Read what is before the first row; how many rows there are, by their brackets: 0 where it is no body of rows, or has more than most. */
+static ptrdiff_t read_beginning(Reader *r, ptrdiff_t most)
 {
     static const char *const parts[] = {"{", "\"rows\"", ":", "["};
     for (int i = 0; i < 4; i++) {
@@ -218,15 +225,8 @@ static int read_beginning(Reader *r)
         if (strncmp(r->at, parts[i], length) != 0) return 0;
         r->at += length;
     }
-    return 1;
-}
-
-static ptrdiff_t count_rows(const char *at, const char *end)
-{
-    ptrdiff_t count = 0;
-    while ((at = memchr(at, '[', (size_t)(end - at)))) {
-        count++;
-        at++;
-    }
-    return count;
+    ptrdiff_t rows = 0;
+    for (const char *at = r->at; (at = memchr(at, '[', (size_t)(r->end - at))); at++)
+        if (++rows > most) return 0;
+    return rows;
 }

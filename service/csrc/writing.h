@@ -32,7 +32,7 @@ static Decimal shortest(uint32_t bits)
     uint32_t closer = fraction == 0 && biased > 1, is_odd = c & 1;
     int q = biased ? (int)biased - 150 : -149;
     int k = (q * 1262611 - (closer ? 524031 : 0)) >> 22; /* floor(log10(2^q)), or of 3/4 of it */
-    int h = q + binary(-k) + 1;
+    int h = q + log2_of_ten(-k) + 1;
     uint64_t g = POWERS[-k - LEAST];
     uint32_t lower = round_to_odd(g, (4 * c - 2 + closer) << h) + is_odd;
     uint32_t middle = round_to_odd(g, (4 * c) << h);
@@ -48,7 +48,7 @@ static Decimal shortest(uint32_t bits)
     return (Decimal){s + (middle > 4 * s + 2 || (middle == 4 * s + 2 && (s & 1))), k};
 }
 
-enum { NUMBER_BYTES = 20 }; /* of one number, at most */
+enum { NUMBER_BYTES = 17 }; /* of one number, at most: -0.00000123456789 */
 
 static inline char *write_text(char *to, const char *text, size_t length)
 {
@@ -110,10 +110,10 @@ typedef struct {
 
 static inline size_t most_bytes(const Answer *answer, ptrdiff_t count)
 {
-    return (size_t)answer->head_bytes + 64 + (size_t)count * (3 * (NUMBER_BYTES + 1) + sizeof "false,");
+    return (size_t)answer->head_bytes + sizeof ",\"score\":[],\"ratio\":[],\"p_value\":[],\"is_anomaly\":[]}" + (size_t)count * (3 * (NUMBER_BYTES + 1) + sizeof "false,");
 }
 
-/* Write the answer to some rows and return where it ends; NULL where one of the scores is not finite. */
+/* Write the answer to some rows and return where it ends; NULL where one of the numbers is not finite. */
 static char *write_answer(char *to, const Answer *answer, const float *score, const float *p_value, ptrdiff_t count)
 {
     double limit = answer->threshold > FLT_MIN ? answer->threshold : FLT_MIN;

@@ -67,6 +67,12 @@ class TestReading:
             [f"{sign}{mantissa}{e}{exponent}", f"{sign}{mantissa}", f"{sign}{mantissa}{e}+{abs(exponent)}"[:30]]
         )
 
+    def test_exponents_beyond_any_integer(self):
+        is_read_as_python_does(
+            ["1e-9223372036854775808", "1.55e-9223372036854775807", "-1e-99999", "0e99999999999999999999", "0e-1"]
+        )
+        is_read_as_python_does(["0.5e9223372036854775808"])
+
     def test_halfway_between_two_float32_numbers_and_beside_it(self):
         lower = np.random.default_rng(0).lognormal(0, 20, 2000).astype(np.float32)
         lower = lower[(lower > 1e-30) & (lower < 1e30)]
@@ -216,6 +222,22 @@ class TestWriting:
         values_N = np.ones(3, np.float32)
         with pytest.raises(ValueError, match="3 rows have no span"):
             floats.write_scores(HEAD, 1.0, values_N, values_N, [(0, 1), span])
+
+    def test_spans_that_change_meanwhile_are_those_that_were_given(self):
+        values_N, spans = np.ones(1_000_000, np.float32), [(0, 1_000_000), (0, 1)]
+        answers = []
+        thread = threading.Thread(
+            target=lambda: answers.extend(floats.write_scores(HEAD, 1.0, values_N, values_N, spans))
+        )
+        thread.start()
+        spans.clear()
+        thread.join()
+        assert len(answers) in (0, 2)
+
+    @pytest.mark.parametrize(("score", "p_value"), [("1", 0.5), (1.0, "1"), (None, None)])
+    def test_what_is_no_number_is_refused(self, score, p_value):
+        with pytest.raises(TypeError):
+            floats.write_one(HEAD, 1.0, score, p_value)
 
     @pytest.mark.parametrize(
         ("score_N", "p_value_N", "spans"),

@@ -166,6 +166,14 @@ def a_table_in_disorder(model):
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor)[::-1].copy(), tensor.name))
 
 
+def a_p_value_of_minus_infinity(model):
+    for tensor in model.graph.initializer:
+        if tensor.name == artifact.TABLE_P_VALUES:
+            p_values = numpy_helper.to_array(tensor).copy()
+            p_values.ravel()[-1] = -np.inf
+            tensor.CopyFrom(numpy_helper.from_array(p_values, tensor.name))
+
+
 def shapes_that_do_not_fit(model):
     constant(model, "three", np.zeros((3, 3), np.float32))
     model.graph.node.append(node("MatMul", [artifact.INPUT, "three"], ["unused"]))
@@ -202,6 +210,7 @@ def shapes_that_do_not_fit(model):
         (an_unreadable_manifest, "the manifest cannot be read"),
         (no_table, "lacks the calibration table"),
         (a_table_in_disorder, "not a table of ascending scores"),
+        (a_p_value_of_minus_infinity, "not a table of ascending scores"),
         (shapes_that_do_not_fit, "the shapes in the model file do not fit each other"),
     ],
 )  # fmt: skip

@@ -182,6 +182,8 @@ class ScoringProtocol(HttpToolsProtocol):
             request.served = served = service.registry.find(head.name)
             if service.batcher.ask(served, body, head.content_type, request, raw=head.raw, alone=alone):
                 self._busy = True
+            elif soon and not self._pending:
+                served.detector.stay_warm()
         except Exception as error:
             request.set_exception(error)
         if soon:

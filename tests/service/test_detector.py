@@ -81,6 +81,22 @@ def test_a_row_without_any_value_has_no_score_and_is_thus_not_normal(detector):
     assert np.isnan(scores.p_value).all()
 
 
+@pytest.mark.parametrize(("warm_seconds", "again"), [(60, 1), (0, 0)])
+def test_a_model_is_kept_warm_by_its_last_row_if_that_is_quick(monkeypatch, warm_seconds, again):
+    monkeypatch.setattr("service.detector.WARM_SECONDS", warm_seconds)
+    detector, runs = Detector.from_bytes(make_artifact()), []
+    run = detector._one._run
+    monkeypatch.setattr(detector._one, "_run", lambda: (runs.append(1), run())[1])
+    cells = sample_rows(NUMERIC, 1).tobytes()
+    expected = detector.score_one(cells)
+    detector.stay_warm()
+    assert len(runs) == 1 + again
+    assert detector.score_one(cells) == expected
+    with detector._one._free:
+        detector.stay_warm()  # another thread is at it
+    assert len(runs) == 2 + again
+
+
 def test_one_row_scores_the_same_alone_and_among_others(detector, rows_ND):
     together = detector.score(rows_ND).score
     alone = np.concatenate([detector.score(rows_ND[n : n + 1]).score for n in range(50)])

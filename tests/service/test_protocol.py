@@ -351,19 +351,25 @@ class TestOneTurn:
                     assert connection.answer()[0] == 200
         assert asked == [False, True, False, False, *(False, False, True), True]
 
-    @pytest.mark.parametrize(("seconds", "awake"), [(60, "..._.._"), (0, ".....")])
+    @pytest.mark.parametrize(("seconds", "awake"), [(60, "...w_..w_._"), (0, "......")])
     def test_the_loop_stays_awake_for_who_asks_again_soon(self, models, monkeypatch, seconds, awake):
-        """Soon is whatever a slow machine's tests take, or never; a point is a request, a line that the loop stays awake after it."""
+        """Soon is whatever a slow machine's tests take, or never; a point is a request, a line that the loop stays awake after it.
+
+        A w says that the model is kept warm: once the answer has left, so not after several rows, which wait for others.
+        """
         ask, seen, left = Batcher.ask, [], []
         monkeypatch.setattr("service.protocol.AWAKE_SECONDS", seconds)
         monkeypatch.setattr(Batcher, "ask", lambda *a, **b: (seen.append("."), ask(*a, **b))[1])
         monkeypatch.setattr(
             Awake, "stay", lambda _, until: (seen.append("_"), left.append(until - time.perf_counter()))
         )
+        monkeypatch.setattr(Detector, "stay_warm", lambda _: seen.append("w"))
         with serving(models, fast=True) as client, Connection(client) as first, Connection(client) as second:
             for connection in (first, second, second, first, first):
                 connection.send(request())
                 assert connection.answer()[0] == 200
+            first.send(request(rows([1, 2, 3, 4], [1, 2, 3, 4])))
+            assert first.answer()[0] == 200
         assert "".join(seen) == awake
         assert all(seconds - 30 < each <= seconds for each in left)
 

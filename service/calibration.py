@@ -17,11 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import UncertifiableAlpha
+from service.floats import look_up
 
 Float32 = NDArray[np.float32]
-
-_MANY = 512  # scores, for which the search by buckets pays
-_BUCKETS_BITS = 14  # at most 2^14 of them, 128 KiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +43,18 @@ class Table:
     p_values: Float32
     _ends: Float32 = field(init=False, repr=False, compare=False)
     _steps: Float32 = field(init=False, repr=False, compare=False)
-    _buckets: "_Buckets | None" = field(init=False, repr=False, compare=False)
     _of_one: tuple["array[float]", "array[float]"] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # closed by infinity, behind which a binary search puts NaN, so that one search answers for every number
+        # closed by infinity, so that there is a step for every number, and a last one for NaN
         object.__setattr__(self, "_ends", np.append(self.scores, np.float32(np.inf)))
         object.__setattr__(self, "_steps", np.append(self.p_values, np.float32(np.nan)))
         object.__setattr__(self, "_of_one", (array("f", self._ends), array("f", self._steps)))
-        object.__setattr__(self, "_buckets", _Buckets(self.scores) if len(self.scores) and self.scores[0] > 0 else None)
 
     def p_value(self, scores_N: Float32) -> Float32:
         """[N] scores -> [N] p-values; NaN only where the score is NaN."""
-        if self._buckets and len(scores_N) >= _MANY and math.isfinite(np.vdot(scores_N, scores_N)):
-            return self._steps[self._buckets.search(scores_N)]
-        p_N: Float32 = self._steps[self._ends.searchsorted(scores_N)]
+        p_N = np.empty(len(scores_N), np.float32)
+        look_up(self._ends, self._steps, np.ascontiguousarray(scores_N), p_N)
         return p_N
 
     def p_value_of_one(self, score: float) -> float:
@@ -76,33 +71,6 @@ class Table:
         # p_values fall, so the alarm begins after the last score whose interval still has p > limit
         first_alarm = int(np.searchsorted(-self.p_values, -np.float32(limit * (1 + 1e-6)), side="left"))
         return Threshold(alpha, delta, certified, rank, float(self.scores[first_alarm - 1]), limit)
-
-
-class _Buckets:
-    """What searchsorted finds in ascending positive numbers, in a quarter of the time: every other turn of its is mispredicted.
-
-    Positive floats are ordered as the integers that their bits are. A bucket is what has the first bits in common: of its numbers few
-    are left to compare.
-    """
-
-    def __init__(self, ends: Float32) -> None:
-        bits = ends.view(np.int32)
-        # at least one bit, so that a negative number's key less the first one is still an int32, and comes before all others
-        self._shift = max(1, int(bits[-1] - bits[0]).bit_length() - _BUCKETS_BITS)
-        keys = bits >> self._shift
-        self._first = keys[0]
-        self._starts = keys.searchsorted(np.arange(keys[0], keys[-1] + 2)).astype(np.intp)
-        self._jumps = [2**bit for bit in reversed(range(int(np.bincount(keys - keys[0]).max()).bit_length()))]
-        self._ends = np.append(ends, np.full(self._jumps[0] * 2, np.inf, np.float32))
-
-    def search(self, score_N: Float32) -> NDArray[np.intp]:
-        """[N] finite scores -> [N] how many of the numbers are smaller."""
-        keys_N = (score_N.view(np.int32) >> self._shift) - self._first
-        place_N: NDArray[np.intp] = self._starts.take(keys_N, mode="clip")
-        for jump in self._jumps:
-            smaller_N = self._ends.take(place_N + (jump - 1)) < score_N
-            place_N += smaller_N if jump == 1 else jump * smaller_N
-        return place_N
 
 
 def build_table(scores_N: Float32, *, exact_tail: int = 512, body: int = 512) -> Table:

@@ -1,4 +1,7 @@
-"""JSON text <-> float32; in C, in csrc. What is read is rounded as Python and numpy would; what is written is as short as can be."""
+"""What of the hot path is in C (csrc): rows read from JSON, scores looked up, answers written to JSON.
+
+What is read is rounded as Python and numpy would; what is written is as short as can be.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +11,15 @@ def read_rows(body: bytes | bytearray, width: int, max_rows: int, /) -> tuple[by
     is NaN. None where it is anything else: other JSON or none at all, another width, no row or more than max_rows, a number that is
     beyond float32. Others run while a large body is read.
     """
+
+def look_up(
+    ends_E: NDArray[np.float32],
+    values: NDArray[np.float32],
+    numbers_N: NDArray[np.float32],
+    found_N: NDArray[np.float32],
+    /,
+) -> None:
+    """found[n] = values[e] by the first of the ascending ends that is not below numbers[n]; values[E] for NaN and beyond all ends."""
 
 def write_one(head: bytes, threshold: float, score: float, p_value: float, /) -> bytes | None:
     """The answer to a request of one row, as write_scores has it."""

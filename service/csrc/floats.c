@@ -1,4 +1,4 @@
-/* The module service.floats: JSON text <-> float32. floats.pyi says what its functions do. */
+/* The module service.floats. floats.pyi says what its functions do. */
 
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
@@ -6,6 +6,7 @@
 
 #include "powers.h"
 #include "reading.h"
+#include "searching.h"
 #include "writing.h"
 
 enum { UNLOCKED_BYTES = 16384, UNLOCKED_ROWS = 256 }; /* of text, and of an answer: from here on others run meanwhile */
@@ -164,9 +165,9 @@ static PyObject *write_spans(const Answer *answer, const float *score, const flo
 }
 
 /* A view of an array of float32 numbers. */
-static int get_floats(PyObject *array, Py_buffer *view)
+static int get_floats(PyObject *array, Py_buffer *view, int flags)
 {
-    if (PyObject_GetBuffer(array, view, PyBUF_ND | PyBUF_FORMAT) < 0) return 0;
+    if (PyObject_GetBuffer(array, view, PyBUF_ND | PyBUF_FORMAT | flags) < 0) return 0;
     int fits = view->ndim == 1 && view->itemsize == sizeof(float) && view->format && strcmp(view->format, "f") == 0;
     if (fits && (uintptr_t)view->buf % sizeof(float) == 0) return 1;
     PyErr_Format(PyExc_TypeError, "expected an array [N] of float32, got %d dimensions of %s", view->ndim, view->format);
@@ -182,8 +183,8 @@ static PyObject *write_scores(PyObject *module, PyObject *const *arguments, Py_s
     if (!PyList_Check(arguments[4])) return PyErr_Format(PyExc_TypeError, "the spans are a list");
     PyObject *spans = PyList_AsTuple(arguments[4]), *written = NULL; /* which nobody changes meanwhile */
     Py_buffer score, p_value;
-    if (spans && get_floats(arguments[2], &score)) {
-        if (get_floats(arguments[3], &p_value)) {
+    if (spans && get_floats(arguments[2], &score, 0)) {
+        if (get_floats(arguments[3], &p_value, 0)) {
             if (score.len == p_value.len)
                 written = write_spans(&answer, score.buf, p_value.buf, score.len / (Py_ssize_t)sizeof(float), spans);
             else
@@ -196,8 +197,29 @@ static PyObject *write_scores(PyObject *module, PyObject *const *arguments, Py_s
     return written;
 }
 
+static PyObject *look_up(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    (void)module;
+    enum { ENDS, VALUES, NUMBERS, FOUND, VIEWS };
+    Py_buffer views[VIEWS];
+    int taken = 0;
+    if (!takes("look_up", VIEWS, count)) return NULL;
+    while (taken < VIEWS && get_floats(arguments[taken], &views[taken], taken == FOUND ? PyBUF_WRITABLE : 0)) taken++;
+    if (taken == VIEWS) {
+        Py_ssize_t steps = views[ENDS].shape[0], numbers = views[NUMBERS].shape[0];
+        const float *ends = views[ENDS].buf, *values = views[VALUES].buf, *number = views[NUMBERS].buf;
+        float *found = views[FOUND].buf;
+        if (steps == 0 || views[VALUES].shape[0] <= steps || views[FOUND].shape[0] != numbers)
+            PyErr_SetString(PyExc_ValueError, "expected a value for each step and one more, and room for each number");
+        else
+            for (Py_ssize_t n = 0; n < numbers; n++) found[n] = values[step_of(number[n], ends, steps)];
+    }
+    while (taken > 0) PyBuffer_Release(&views[--taken]);
+    return PyErr_Occurred() ? NULL : none();
+}
+
 #define FUNCTION(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, NULL}
-static PyMethodDef FUNCTIONS[] = {FUNCTION(read_rows), FUNCTION(write_one), FUNCTION(write_scores), {NULL, NULL, 0, NULL}};
+static PyMethodDef FUNCTIONS[] = {FUNCTION(read_rows), FUNCTION(look_up), FUNCTION(write_one), FUNCTION(write_scores), {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "floats", NULL, 0, FUNCTIONS, NULL, NULL, NULL, NULL};
 

@@ -56,6 +56,9 @@ static inline char *write_text(char *to, const char *text, size_t length)
     return to + length;
 }
 
+static const char PAIRS[] = "0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849"
+                            "5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
+
 /* Write a finite number and return where it ends. From 1e-6 to 1e13 it has no exponent, as orjson has it. */
 static char *write_number(char *to, float value)
 {
@@ -70,7 +73,9 @@ static char *write_number(char *to, float value)
         decimal.exponent++;
     }
     char room[10], *end = room + sizeof room, *digits = end;
-    for (uint32_t left = decimal.digits; left; left /= 10) *--digits = (char)('0' + left % 10);
+    uint32_t left = decimal.digits;
+    for (; left >= 100; left /= 100) digits = memcpy(digits - 2, PAIRS + 2 * (left % 100), 2);
+    for (; left; left /= 10) *--digits = (char)('0' + left % 10);
     int count = (int)(end - digits), point = count + decimal.exponent; /* digits before it */
     if (point < -5 || point > 13) {
         *to++ = digits[0];

@@ -49,6 +49,10 @@ written = floats.write_scores(b"{", 1.0, numbers, numbers, spans)
 assert None not in written
 for value in values[:20_000]:
     assert floats.write_one(b"{" + b"m" * rng.randrange(4000), abs(value), value, value)
+found = array.array("f", numbers)
+for count in (1, 2, 3, 1000):
+    ends = array.array("f", sorted(values[:count]))
+    floats.look_up(ends, array.array("f", range(count + 1)), numbers, found)
 print("attacked")
 """
 

@@ -1,4 +1,4 @@
-"""JSON text <-> float32."""
+"""What is in C: JSON text <-> float32, and a step function."""
 
 import json
 import math
@@ -175,6 +175,39 @@ class TestReading:
         for arguments in ((), (b"{}",), ("{}", 1, 1), (memoryview(b"{}"), 1, 1), (b"{}", "1", 1), (b"{}", 1, None)):
             with pytest.raises(TypeError):
                 floats.read_rows(*arguments)
+
+
+class TestLookingUp:
+    @given(
+        st.sets(st.floats(width=32, allow_nan=False), min_size=1, max_size=40),
+        st.lists(st.floats(width=32) | st.integers(-5, 5).map(float), max_size=40),
+    )
+    def test_a_number_is_in_the_first_step_whose_end_is_not_below_it(self, ends, numbers):
+        ends_E = np.array(sorted(ends), np.float32)
+        with np.errstate(over="ignore", under="ignore"):
+            beside_E = np.nextafter(ends_E, np.float32(np.inf))
+        numbers_N = np.concatenate([np.array(numbers, np.float32), ends_E, beside_E])
+        values, found_N = np.arange(len(ends_E) + 1, dtype=np.float32), np.full(len(numbers_N), -1, np.float32)
+        floats.look_up(ends_E, values, numbers_N, found_N)
+        np.testing.assert_array_equal(found_N, np.searchsorted(ends_E, numbers_N))  # which puts NaN behind all
+
+    @pytest.mark.parametrize(
+        ("ends", "values", "numbers", "found"), [(0, 1, 1, 1), (3, 3, 1, 1), (3, 4, 2, 1), (3, 4, 1, 2)]
+    )
+    def test_lengths_that_do_not_fit_are_refused(self, ends, values, numbers, found):
+        with pytest.raises(ValueError, match="expected a value for each step and one more"):
+            floats.look_up(*(np.zeros(length, np.float32) for length in (ends, values, numbers, found)))
+
+    def test_arrays_of_another_kind_are_refused(self):
+        some, fixed = np.zeros(2, np.float32), np.zeros(2, np.float32)
+        fixed.flags.writeable = False
+        for arrays in (
+            (np.zeros(1), some, some, some),
+            (some[:1], some, some, fixed),
+            (some[:1], some, [0.0, 1.0], some),
+        ):
+            with pytest.raises((TypeError, ValueError, BufferError)):
+                floats.look_up(*arrays)
 
 
 class TestWriting:

@@ -218,8 +218,16 @@ static PyObject *look_up(PyObject *module, PyObject *const *arguments, Py_ssize_
     return PyErr_Occurred() ? NULL : none();
 }
 
-#define FUNCTION(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, NULL}
-static PyMethodDef FUNCTIONS[] = {FUNCTION(read_rows), FUNCTION(look_up), FUNCTION(write_one), FUNCTION(write_scores), {NULL, NULL, 0, NULL}};
+#define FUNCTION(name, arguments) \
+    {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, #name "(" arguments ", /)\n--\n\nfloats.pyi says what it does."}
+
+static PyMethodDef FUNCTIONS[] = {
+    FUNCTION(read_rows, "body, width, max_rows"),
+    FUNCTION(look_up, "ends_E, values, numbers_N, found_N"),
+    FUNCTION(write_one, "head, threshold, score, p_value"),
+    FUNCTION(write_scores, "head, threshold, score_N, p_value_N, spans"),
+    {NULL, NULL, 0, NULL},
+};
 
 static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "floats", NULL, 0, FUNCTIONS, NULL, NULL, NULL, NULL};
 

@@ -9,7 +9,9 @@
 #include "searching.h"
 #include "writing.h"
 
-enum { UNLOCKED_BYTES = 16384, UNLOCKED_ROWS = 256 }; /* of text, and of an answer: from here on others run meanwhile */
+/* Of a text, and of an answer: from here on others run meanwhile. What takes less may be done by the event loop, which should not have to wait
+   until it may go on. */
+enum { UNLOCKED_BYTES = 65536, UNLOCKED_ROWS = 4096 };
 
 static PyObject *none(void)
 {

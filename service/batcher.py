@@ -8,6 +8,7 @@ encoding. What little requests need is done on the event loop, since handing it 
 """
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from service.metrics import Metrics
 from service.registry import Served
 
 T = TypeVar("T")
+_logger = logging.getLogger(__name__)
 INLINE_SECONDS = 0.001  # that scoring may hold up the event loop
 LOOKS = 3  # at most, for what else has arrived
 
@@ -155,7 +157,10 @@ class Batcher:
             _tell(waiter, error)
             return
         _tell(waiter, answer)
-        self._metrics.observe_one(served, score, p_value, seconds)
+        try:
+            self._metrics.observe_one(served, score, p_value, seconds)
+        except Exception:
+            _logger.exception("a row that was answered is not in the metrics")  # others still wait for their answers
 
     def _finish_done(self, batch: "_Batch", run: "asyncio.Future[_Run]") -> None:
         self._finish(batch.served, run.result, batch.waiters, batch.parts)

@@ -213,8 +213,11 @@ static PyObject *look_up(PyObject *module, PyObject *const *arguments, Py_ssize_
         float *found = views[FOUND].buf;
         if (steps == 0 || views[VALUES].shape[0] <= steps || views[FOUND].shape[0] != numbers)
             PyErr_SetString(PyExc_ValueError, "expected a value for each step and one more, and room for each number");
-        else
+        else {
+            PyThreadState *state = unlock(numbers >= UNLOCKED_ROWS);
             for (Py_ssize_t n = 0; n < numbers; n++) found[n] = values[step_of(number[n], ends, steps)];
+            lock(state);
+        }
     }
     while (taken > 0) PyBuffer_Release(&views[--taken]);
     return PyErr_Occurred() ? NULL : none();

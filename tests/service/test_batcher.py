@@ -274,6 +274,24 @@ def test_what_is_wrong_with_one_body_concerns_nobody_else(inline_cells):
     assert too_far.row == 0
 
 
+def test_a_row_that_cannot_be_counted_is_answered_as_are_those_behind_it(monkeypatch, caplog):
+    batching = batcher()
+
+    def full(*_: object) -> None:
+        raise OSError("no space left for metrics")
+
+    monkeypatch.setattr(Metrics, "observe_one", full)
+
+    async def all_at_once():
+        body = body_of(REQUESTS[0][:1])
+        return await asyncio.gather(*(batching.answer(served(shift), body, JSON) for shift in (0.0, 1.0)))
+
+    answers = asyncio.run(asyncio.wait_for(all_at_once(), 10))
+    batching.close()
+    assert [type(answer) for answer in answers] == [bytes, bytes]
+    assert [record.name for record in caplog.records] == ["service.batcher"] * 2
+
+
 def test_a_large_body_is_parsed_beside_the_loop(monkeypatch):
     model, batching, threads = served(), batcher(inline_cells=10), set()
     decode = decoding.decode_cells

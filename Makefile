@@ -69,14 +69,14 @@ swagger-ui: ## renew the assets of /docs: make swagger-ui VERSION=5.35.0 (needs 
 	cp "$$folder/README.md" $$assets/README.md
 
 clean: ## remove the environment, caches and builds; models stay
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist *.egg-info service/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find service training tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment for everything, from the lock; the file in it marks that it is complete.
 $(INSTALLED): $(LOCKS)/dev.txt pyproject.toml $(wildcard service/csrc/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Hourglass needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 2; }
-	@command -v "$${CC:-cc}" >/dev/null || \
+	@command -v $${CC:-cc} >/dev/null || \
 		{ echo "Hourglass needs a C compiler, for service/csrc: on Debian apt install gcc libc6-dev python3-dev" >&2; exit 2; }
 	test -x .venv/bin/pip || $(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --disable-pip-version-check --requirement $(LOCKS)/dev.txt

@@ -39,7 +39,7 @@ def encode_each(
 
 
 def encode_one(served: Served, score: float, p_value: float) -> bytes | InvalidRow:
-    """The same for a request of one row, scored alone."""
+    """The answer to a request of one row, scored alone, or InvalidRow in its place."""
     answer = write_one(_score_head(served), served.threshold.score, score, p_value)
     return _too_far(served, np.array([score], np.float32)) if answer is None else answer
 

@@ -182,11 +182,12 @@ class ScoringProtocol(HttpToolsProtocol):
             request.served = served = service.registry.find(head.name)
             if service.batcher.ask(served, body, head.content_type, request, raw=head.raw, alone=alone):
                 self._busy = True
-            elif soon and not self._pending:
-                served.detector.stay_warm()
         except Exception as error:
             request.set_exception(error)
+            return
         if soon:
+            if not self._pending:
+                served.detector.stay_warm()
             self._front.awake.stay(self._answered + AWAKE_SECONDS)
 
     def _write(self, request: "_Request", begin: bytes, body: bytes, now: float) -> None:

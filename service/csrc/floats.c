@@ -55,7 +55,7 @@ static void lock(PyThreadState *state)
     if (state) PyEval_RestoreThread(state);
 }
 
-/* Of a text of rows: None where it is not that. */
+/* What read_rows answers to a text. */
 static PyObject *read_text(Reader *r, Py_ssize_t max_rows)
 {
     Py_ssize_t bytes = r->end - r->at;
@@ -135,7 +135,8 @@ static int get_span(PyObject *span, Py_ssize_t rows, Py_ssize_t *start, Py_ssize
     if (PyErr_Occurred()) return 0;
     *end = PyLong_AsSsize_t(PyTuple_GetItem(span, 1));
     if (PyErr_Occurred()) return 0;
-    if (*start < 0 || *start >= *end || *end > rows) PyErr_Format(PyExc_ValueError, "%zd rows have no span %zd to %zd", rows, *start, *end);
+    if (*start < 0 || *start >= *end || *end > rows)
+        PyErr_Format(PyExc_ValueError, "%zd rows have no span %zd to %zd", rows, *start, *end);
     return !PyErr_Occurred();
 }
 
@@ -172,7 +173,7 @@ static int get_floats(PyObject *array, Py_buffer *view, int flags)
     if (PyObject_GetBuffer(array, view, PyBUF_ND | PyBUF_FORMAT | flags) < 0) return 0;
     int fits = view->ndim == 1 && view->itemsize == sizeof(float) && view->format && strcmp(view->format, "f") == 0;
     if (fits && (uintptr_t)view->buf % sizeof(float) == 0) return 1;
-    PyErr_Format(PyExc_TypeError, "expected an array [N] of float32, got %d dimensions of %s", view->ndim, view->format);
+    PyErr_Format(PyExc_TypeError, "expected an array [N] of float32, got %d dimensions of %s", view->ndim, view->format ? view->format : "bytes");
     PyBuffer_Release(view);
     return 0;
 }

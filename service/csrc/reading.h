@@ -115,6 +115,20 @@ static double to_double(uint64_t mantissa, long exponent)
     return double_of(bits + (rest >> 10));
 }
 
+/* A number of too many digits, which begin at `first`: by as many as there may be, if the others make no difference. */
+static double of_many_digits(const char *first, ptrdiff_t count, long exponent)
+{
+    uint64_t mantissa = 0;
+    for (int taken = 0; taken < MOST_DIGITS; first++) {
+        if (*first == '.') continue;
+        mantissa = mantissa * 10 + (uint64_t)(*first - '0');
+        taken++;
+    }
+    exponent += (long)(count - MOST_DIGITS);
+    double least = to_double(mantissa, exponent), most = to_double(mantissa + 1, exponent);
+    return (float)least == (float)most ? least : NAN;
+}
+
 /* Read the rest of a number with more than a few digits, which are in the mantissa and are `count`, or with an exponent. */
 static const char *read_rest(
     const char *at, const char *end, const char *first, ptrdiff_t count, uint64_t mantissa, long exponent, double *value)
@@ -128,10 +142,13 @@ static const char *read_rest(
         uint64_t power = 0;
         at = read_digits(at, end, &power);
         if (at == begin) return NULL;
-        if (at - begin > 4) count = MOST_DIGITS + 1; /* as good as too many */
-        else exponent += minus ? -(long)power : (long)power;
+        if (at - begin > 4) {
+            *value = NAN;
+            return at;
+        }
+        exponent += minus ? -(long)power : (long)power;
     }
-    *value = count > MOST_DIGITS ? NAN : to_double(mantissa, exponent);
+    *value = count > MOST_DIGITS ? of_many_digits(first, count, exponent) : to_double(mantissa, exponent);
     return at;
 }
 

@@ -13,7 +13,7 @@ static inline ptrdiff_t step_of(float number, const float *ends, ptrdiff_t count
     const float *first = ends;
     while (count > 1) {
         ptrdiff_t half = count / 2;
-        first += first[half - 1] < number ? half : 0;
+        first += half * (first[half - 1] < number);
         count -= half;
     }
     return first - ends + (*first < number);

@@ -115,7 +115,8 @@ typedef struct {
 
 static inline size_t most_bytes(const Answer *answer, ptrdiff_t count)
 {
-    return (size_t)answer->head_bytes + sizeof ",\"score\":[],\"ratio\":[],\"p_value\":[],\"is_anomaly\":[]}" + (size_t)count * (3 * (NUMBER_BYTES + 1) + sizeof "false,");
+    const char between[] = ",\"score\":[],\"ratio\":[],\"p_value\":[],\"is_anomaly\":[]}";
+    return (size_t)answer->head_bytes + sizeof between + (size_t)count * (3 * (NUMBER_BYTES + 1) + sizeof "false,");
 }
 
 /* Write the answer to some rows and return where it ends; NULL where one of the numbers is not finite. */

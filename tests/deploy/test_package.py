@@ -71,7 +71,8 @@ def test_sdist_and_wheel_hold_all_of_both_packages(root: Path, distributions: Pa
         in_wheel = set(archive.namelist())
     with tarfile.open(sdist) as archive:
         in_sdist = {str(PurePosixPath(*PurePosixPath(name).parts[1:])) for name in archive.getnames()}
-    assert wanted - in_wheel == set()
-    assert wanted - in_sdist == {"service/floats.abi3.so"}  # compiled into the wheel
+    csrc = {name for name in wanted if name.startswith("service/csrc/")}
+    assert wanted - in_wheel == csrc  # of which the wheel holds what is compiled
+    assert wanted - in_sdist == {"service/floats.abi3.so"}
     assert {name.split("/")[0] for name in in_wheel if ".dist-info/" not in name} == {"service", "training"}
     assert any(name.endswith("licenses/LICENSE") for name in in_wheel)

@@ -152,7 +152,7 @@ def test_the_table_is_looked_up_as_its_definition_says_and_only_nan_has_no_p_val
 
 def tables() -> list[Table]:
     draw = np.random.default_rng(3)
-    close = np.float32(2) + np.arange(700, dtype=np.float32) * np.spacing(np.float32(2))  # all in one bucket
+    close = np.float32(2) + np.arange(700, dtype=np.float32) * np.spacing(np.float32(2))
     far = np.geomspace(1e-44, 3e38, 900).astype(np.float32)  # from the smallest to the largest
     return [
         build_table(scores_N.astype(np.float32))

@@ -1,6 +1,7 @@
-"""The C under the sanitizers of gcc and clang: no byte beside a buffer is looked at, and nothing is done that C leaves undefined."""
+"""The C under the sanitizers of gcc: no byte beside a buffer is looked at, and nothing is done that C leaves undefined."""
 
 import os
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -60,12 +61,12 @@ print("attacked")
 def test_nothing_is_read_or_written_beside_a_buffer_and_nothing_undefined_is_done(tmp_path):
     if sys.platform != "linux":
         pytest.skip("the sanitizers are preloaded in the way of Linux")
-    compiler = os.environ.get("CC", "cc")
+    compiler = shlex.split(os.environ.get("CC", "cc"))
     sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     source, built = str(Path(service.__file__).with_name("csrc") / "floats.c"), str(tmp_path / "floats.abi3.so")
     include = f"-I{sysconfig.get_path('include')}"
-    subprocess.run([compiler, "-O1", "-g", *sanitizers, "-shared", "-fPIC", include, source, "-o", built], check=True)
-    runtime = subprocess.run([compiler, "-print-file-name=libasan.so"], check=True, capture_output=True, text=True)
+    subprocess.run([*compiler, "-O1", "-g", *sanitizers, "-shared", "-fPIC", include, source, "-o", built], check=True)
+    runtime = subprocess.run([*compiler, "-print-file-name=libasan.so"], check=True, capture_output=True, text=True)
     environment = os.environ | {
         "LD_PRELOAD": runtime.stdout.strip(),
         "ASAN_OPTIONS": "detect_leaks=0",  # the interpreter's own

@@ -108,6 +108,19 @@ static int get_answer(Answer *answer, PyObject *head, PyObject *threshold)
     return !PyErr_Occurred();
 }
 
+/* The answer to so many rows; None where one of their numbers is not finite. */
+static PyObject *write_rows(const Answer *answer, const float *score, const float *p_value, Py_ssize_t count)
+{
+    char few[4096], *text = few;
+    if (most_bytes(answer, count) > sizeof few && (text = PyMem_Malloc(most_bytes(answer, count))) == NULL) return PyErr_NoMemory();
+    PyThreadState *state = unlock(count >= UNLOCKED_ROWS);
+    char *end = write_answer(text, answer, score, p_value, count);
+    lock(state);
+    PyObject *written = end ? PyBytes_FromStringAndSize(text, end - text) : none();
+    if (text != few) PyMem_Free(text);
+    return written;
+}
+
 static PyObject *write_one(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
 {
     (void)module;
@@ -117,12 +130,7 @@ static PyObject *write_one(PyObject *module, PyObject *const *arguments, Py_ssiz
     if (PyErr_Occurred()) return NULL;
     float p_value = (float)PyFloat_AsDouble(arguments[3]);
     if (PyErr_Occurred()) return NULL;
-    char few[1024], *text = few;
-    if (most_bytes(&answer, 1) > sizeof few && (text = PyMem_Malloc(most_bytes(&answer, 1))) == NULL) return PyErr_NoMemory();
-    char *end = write_answer(text, &answer, &score, &p_value, 1);
-    PyObject *written = end ? PyBytes_FromStringAndSize(text, end - text) : none();
-    if (text != few) PyMem_Free(text);
-    return written;
+    return write_rows(&answer, &score, &p_value, 1);
 }
 
 static int get_span(PyObject *span, Py_ssize_t rows, Py_ssize_t *start, Py_ssize_t *end)
@@ -140,28 +148,14 @@ static int get_span(PyObject *span, Py_ssize_t rows, Py_ssize_t *start, Py_ssize
     return !PyErr_Occurred();
 }
 
-/* The answer to the rows of a span; None where one of their numbers is not finite. */
-static PyObject *write_span(const Answer *answer, const float *score, const float *p_value, Py_ssize_t rows, PyObject *span)
-{
-    Py_ssize_t start, end;
-    if (!get_span(span, rows, &start, &end)) return NULL;
-    Py_ssize_t count = end - start;
-    char few[4096], *text = few;
-    if (most_bytes(answer, count) > sizeof few && (text = PyMem_Malloc(most_bytes(answer, count))) == NULL) return PyErr_NoMemory();
-    PyThreadState *state = unlock(count >= UNLOCKED_ROWS);
-    char *stop = write_answer(text, answer, score + start, p_value + start, count);
-    lock(state);
-    PyObject *written = stop ? PyBytes_FromStringAndSize(text, stop - text) : none();
-    if (text != few) PyMem_Free(text);
-    return written;
-}
-
 static PyObject *write_spans(const Answer *answer, const float *score, const float *p_value, Py_ssize_t rows, PyObject *spans)
 {
     Py_ssize_t count = PyTuple_Size(spans);
     PyObject *written = PyList_New(count);
     for (Py_ssize_t i = 0; written && i < count; i++) {
-        PyObject *one = write_span(answer, score, p_value, rows, PyTuple_GetItem(spans, i));
+        Py_ssize_t start, end;
+        int found = get_span(PyTuple_GetItem(spans, i), rows, &start, &end);
+        PyObject *one = found ? write_rows(answer, score + start, p_value + start, end - start) : NULL;
         if (one == NULL || PyList_SetItem(written, i, one) < 0) Py_CLEAR(written);
     }
     return written;

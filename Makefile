@@ -40,6 +40,7 @@ bench-peers: $(INSTALLED) ## the same beside other servers, each in an environme
 check: $(INSTALLED) ## lint, format, types and import contracts
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	@mkdir -p build/names/hourglass && ln -sfn ../../../service build/names/hourglass/service && ln -sfn ../../../training build/names/hourglass/training
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 

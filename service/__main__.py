@@ -1,4 +1,7 @@
-"""`hourglass serve | score | inspect`, also `python -m service`. Logging and signals are set up here and nowhere else."""
+"""`hourglass serve | score | inspect`, also `python -m hourglass.service`.
+
+Logging and signals are set up here and nowhere else.
+"""
 
 import argparse
 import os
@@ -8,18 +11,23 @@ import sys
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
-from service.errors import HourglassError, InvalidSettings
-from service.settings import Settings, read_settings, variables
+from hourglass.service.errors import HourglassError, InvalidSettings
+from hourglass.service.settings import Settings, read_settings, variables
+
+if TYPE_CHECKING:
+    from hourglass.service.machine.collector import ASGIApp
 
 GRACEFUL_SECONDS = 30  # for what is in flight when the service is told to stop
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; 0 when it went well, 2 and one sentence on stderr when what it was given is wrong."""
+    """Run a command; 0 when it went well, 2 and one sentence on stderr when what it was given is
+    wrong.
+    """
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
@@ -32,18 +40,25 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  or Python complains once more at exit
         return 0
     except OSError as error:  # a folder that may not be entered, a disk that fails
-        print(f"hourglass: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
+        print(
+            "hourglass:"
+            f" {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}",
+            file=sys.stderr,
+        )
         return 2
 
 
 def serve(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C; what is in flight is finished."""
-    # read when numpy is imported, which is later: its linear algebra, of which nothing here is used, starts a thread for each core
+    # read when numpy is imported, which is later: its linear algebra, of which nothing here is
+    # used, starts a thread for each core
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     flags = {name: getattr(options, name) for name in ("models", "host", "port", "workers")}
     settings = read_settings(os.environ, **flags)
     if not settings.models.is_dir():
-        raise InvalidSettings(f"there is no folder {settings.models} to take models from; --models names another")
+        raise InvalidSettings(
+            f"there is no folder {settings.models} to take models from; --models names another"
+        )
     listening = _bind(settings)
     signals = (signal.SIGTERM, signal.SIGINT)
     for each in signals:
@@ -57,28 +72,30 @@ def serve(options: argparse.Namespace) -> int:
 
 def score(options: argparse.Namespace) -> int:
     """Score a file."""
-    from service import offline
+    from hourglass.service.adapters import files
 
-    served, problem = offline.open_model(options.model, alpha=options.alpha)
+    served, problem = files.open_model(options.model, alpha=options.alpha)
     _warn(problem)
-    scored = offline.score_file(served, options.data, progress=_show_progress)
+    scored = files.score_file(served, options.data, progress=_show_progress)
     if options.output:
-        offline.write_table(scored, options.output)
-    print(offline.summarise(served, scored))
-    print(f"written to {options.output}" if options.output else "\n" + offline.top_rows(served, scored))
+        files.write_table(scored, options.output)
+    print(files.summarise(served, scored))
+    print(
+        f"written to {options.output}" if options.output else "\n" + files.top_rows(served, scored)
+    )
     return 0
 
 
 def inspect(options: argparse.Namespace) -> int:
     """Print what a model says of itself."""
-    from service import offline
+    from hourglass.service.adapters import files
 
-    served, problem = offline.open_model(options.model)
+    served, problem = files.open_model(options.model)
     _warn(problem)
     if options.json:
         print(msgspec.json.format(msgspec.json.encode(served.detector.manifest), indent=2).decode())
     else:
-        print(offline.describe(served))
+        print(files.describe(served))
     return 0
 
 
@@ -88,30 +105,54 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="hourglass", description="Scores vectors by how surprising they are.", allow_abbrev=False)
+    parser = _Parser(
+        prog="hourglass",
+        description="Scores vectors by how surprising they are.",
+        allow_abbrev=False,
+    )
     commands = parser.add_subparsers(required=True, metavar="serve | score | inspect")
 
-    command = commands.add_parser("serve", help="serve a folder of models over HTTP", allow_abbrev=False)
+    command = commands.add_parser(
+        "serve", help="serve a folder of models over HTTP", allow_abbrev=False
+    )
     defaults = Settings()
-    command.add_argument("--models", type=Path, help=f"folder of models (default: {defaults.models})")
+    command.add_argument(
+        "--models", type=Path, help=f"folder of models (default: {defaults.models})"
+    )
     command.add_argument("--host", help=f"address to listen on (default: {defaults.host})")
-    command.add_argument("--port", type=int, help=f"port to listen on, 0 for any free one (default: {defaults.port})")
+    command.add_argument(
+        "--port", type=int, help=f"port to listen on, 0 for any free one (default: {defaults.port})"
+    )
     command.add_argument("--workers", type=int, help=f"processes (default: {defaults.workers})")
     command.epilog = f"Every setting can also come from the environment: {', '.join(variables())}."
     command.set_defaults(run=serve)
 
-    command = commands.add_parser("score", help="score the rows of a CSV or Parquet file", allow_abbrev=False)
+    command = commands.add_parser(
+        "score", help="score the rows of a CSV or Parquet file", allow_abbrev=False
+    )
     command.add_argument(
-        "model", type=Path, metavar="MODEL", help="a model.onnx, or a folder: MODELS/<name>, or a version's in it"
+        "model",
+        type=Path,
+        metavar="MODEL",
+        help="a model.onnx, or a folder: MODELS/<name>, or a version's in it",
     )
     command.add_argument("data", type=Path, metavar="DATA", help="a .csv or .parquet file")
-    command.add_argument("--output", type=Path, help="write the rows with their scores here, as .csv or .parquet")
-    command.add_argument("--alpha", type=_rate, help="false-alarm rate, in place of the model's own")
+    command.add_argument(
+        "--output", type=Path, help="write the rows with their scores here, as .csv or .parquet"
+    )
+    command.add_argument(
+        "--alpha", type=_rate, help="false-alarm rate, in place of the model's own"
+    )
     command.set_defaults(run=score)
 
-    command = commands.add_parser("inspect", help="print what a model says of itself", allow_abbrev=False)
+    command = commands.add_parser(
+        "inspect", help="print what a model says of itself", allow_abbrev=False
+    )
     command.add_argument(
-        "model", type=Path, metavar="MODEL", help="a model.onnx, or a folder: MODELS/<name>, or a version's in it"
+        "model",
+        type=Path,
+        metavar="MODEL",
+        help="a model.onnx, or a folder: MODELS/<name>, or a version's in it",
     )
     command.add_argument("--json", action="store_true", help="print the manifest as JSON")
     command.set_defaults(run=inspect)
@@ -131,16 +172,19 @@ def _rate(text: str) -> float:
 def _bind(settings: Settings) -> socket.socket:
     """The socket to listen on, taken before anything slow."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # with its protocol named, else asyncio does not see that it is TCP and leaves Nagle on: 40 ms for each answer
+    # with its protocol named, else asyncio does not see that it is TCP and leaves Nagle on: 40 ms
+    # for each answer
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((settings.host, settings.port))
-        listening.listen(2048)  # now: a socket that is bound only can be bound by another process too
+        # now: a socket that is bound only can be bound by another process too
+        listening.listen(2048)
     except OSError as error:
         listening.close()
         raise InvalidSettings(
-            f"cannot listen on {settings.host} port {settings.port} ({error.strerror}); --port names another"
+            f"cannot listen on {settings.host} port {settings.port} ({error.strerror}); --port"
+            " names another"
         ) from error
     listening.set_inheritable(True)
     return listening
@@ -151,11 +195,10 @@ def _serve(settings: Settings, listening: socket.socket) -> int:
     from uvicorn.config import STARTUP_FAILURE
     from uvicorn.supervisors import Multiprocess
 
-    from service.app import create_app
-    from service.protocol import ScoringProtocol
+    from hourglass.service.front.protocol import ScoringProtocol
 
     config = uvicorn.Config(
-        partial(create_app, settings),
+        partial(_app, settings),
         factory=True,
         http=ScoringProtocol,
         workers=settings.workers,
@@ -168,7 +211,8 @@ def _serve(settings: Settings, listening: socket.socket) -> int:
     )
     host, port = listening.getsockname()[:2]
     print(
-        f"hourglass: serving {settings.models} on http://{f'[{host}]' if ':' in host else host}:{port}",
+        f"hourglass: serving {settings.models} on"
+        f" http://{f'[{host}]' if ':' in host else host}:{port}",
         file=sys.stderr,
         flush=True,
     )
@@ -178,11 +222,29 @@ def _serve(settings: Settings, listening: socket.socket) -> int:
         return 0
     supervisor = Multiprocess(config, sockets=[listening])
     supervisor.run()
-    return STARTUP_FAILURE if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes) else 0
+    return (
+        STARTUP_FAILURE
+        if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes)
+        else 0
+    )
+
+
+def _app(settings: Settings) -> "ASGIApp":
+    """The app of one worker process, made on its event loop's thread, and what is asked of the
+    process for it.
+    """
+    from hourglass.service.app import create_app
+    from hourglass.service.machine import collector, heap, turns
+
+    heap.keep_freed()
+    turns.shorten()
+    return collector.freeze_when_started(create_app(settings, after_load=heap.give_back_freed))
 
 
 def _stop(*_: object) -> NoReturn:
-    """End well: before uvicorn has its own handlers, and after, when it raises again the signal that made it stop."""
+    """End well: before uvicorn has its own handlers, and after, when it raises again the signal
+    that made it stop.
+    """
     raise SystemExit(0)
 
 
@@ -193,7 +255,7 @@ def _logging(settings: Settings) -> dict[str, Any]:
         "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
         "root": {"handlers": ["stderr"], "level": "WARNING"},
-        "loggers": {"service": {"level": settings.log_level.upper()}},
+        "loggers": {"hourglass.service": {"level": settings.log_level.upper()}},
     }
 
 

@@ -1,8 +1,13 @@
-"""What can go wrong in the domain. Nothing here knows of HTTP; api/problems.py maps these to statuses."""
+"""What can go wrong in the domain.
+
+Nothing here knows of HTTP; api/problems.py maps these to statuses.
+"""
 
 
 class HourglassError(Exception):
-    """Base of every error that is meant to be read by a person; the message is one whole sentence."""
+    """Base of every error that is meant to be read by a person; the message is one whole
+    sentence.
+    """
 
 
 class InvalidRow(HourglassError):
@@ -24,7 +29,9 @@ class InvalidRow(HourglassError):
 
 
 class InvalidNumber(InvalidRow):
-    """A cell of a JSON row holds what is no float32: NaN, Infinity, or a number beyond its range."""
+    """A cell of a JSON row holds what is no float32: NaN, Infinity, or a number beyond its
+    range.
+    """
 
 
 class InvalidBody(HourglassError):
@@ -64,11 +71,15 @@ class NotSampleable(HourglassError):
 
 
 class UncertifiableAlpha(HourglassError):
-    """The false-alarm rate asked for cannot be certified, or not reached at all, by the calibration rows there are."""
+    """The false-alarm rate asked for cannot be certified, or not reached at all, by the calibration
+    rows there are.
+    """
 
 
 class ThresholdNotStored(HourglassError):
-    """A new threshold could not be written beside the model, where other workers and restarts would find it."""
+    """A new threshold could not be written beside the model, where other workers and restarts would
+    find it.
+    """
 
 
 class InvalidArtifact(HourglassError):

@@ -1,4 +1,5 @@
-"""What of the hot path is in C (csrc): rows read from JSON, scores looked up, answers written to JSON.
+"""What of the hot path is in C (csrc): rows read from JSON, scores looked up, answers written to
+JSON.
 
 What is read is rounded as Python and numpy would; what is written is as short as can be.
 """
@@ -7,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 def read_rows(body: bytes | bytearray, width: int, max_rows: int, /) -> tuple[bytes, bool] | None:
-    """{"rows": [[...], ...]} -> rows of so many numbers, as little-endian float32 one after the other, and whether any is null, which
-    is NaN. None where it is anything else: other JSON or none at all, another width, no row or more than max_rows, a number that is
-    beyond float32. Others run while a large body is read.
+    """{"rows": [[...], ...]} -> rows of so many numbers, as little-endian float32 one after the
+    other, and whether any is null, which is NaN. None where it is anything else: other JSON or none
+    at all, another width, no row or more than max_rows, a number that is beyond float32. Others run
+    while a large body is read.
     """
 
 def look_up(
@@ -19,7 +21,9 @@ def look_up(
     found_N: NDArray[np.float32],
     /,
 ) -> None:
-    """found[n] = values[e] by the first of the ascending ends that is not below numbers[n]; values[E] for NaN and beyond all ends."""
+    """found[n] = values[e] by the first of the ascending ends that is not below numbers[n];
+    values[E] for NaN and beyond all ends.
+    """
 
 def write_one(head: bytes, threshold: float, score: float, p_value: float, /) -> bytes | None:
     """The answer to a request of one row, as write_scores has it."""
@@ -32,6 +36,7 @@ def write_scores(
     spans: list[tuple[int, int]],
     /,
 ) -> list[bytes | None]:
-    """The answers to requests whose rows were scored together, by each one's first row and the one after its last. An answer is the
-    head, a JSON object but for its end, and then by column score, ratio, p_value and is_anomaly. None where a number is not finite.
+    """The answers to requests whose rows were scored together, by each one's first row and the one
+    after its last. An answer is the head, a JSON object but for its end, and then by column score,
+    ratio, p_value and is_anomaly. None where a number is not finite.
     """

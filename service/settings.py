@@ -1,4 +1,6 @@
-"""Settings: read once, from the environment (HOURGLASS_<NAME>) and the command line's flags, and passed on as a value."""
+"""Settings: read once, from the environment (HOURGLASS_<NAME>) and the command line's flags, and
+passed on as a value.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from service.errors import InvalidSettings
+from hourglass.service.errors import InvalidSettings
 
 PREFIX = "HOURGLASS_"
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -20,24 +22,32 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000  # 0: any free one
     workers: Annotated[int, Meta(ge=1, le=256)] = 1
-    poll_seconds: Annotated[float, Meta(gt=0, le=3600)] = 1.0  # how often the models folder is looked at
+    poll_seconds: Annotated[float, Meta(gt=0, le=3600)] = (
+        1.0  # how often the models folder is looked at
+    )
     max_body_bytes: Annotated[int, Meta(ge=1)] = 32 * 2**20
     max_rows: Annotated[int, Meta(ge=1)] = 65536  # in one request
     max_model_bytes: Annotated[int, Meta(ge=1)] = 256 * 2**20
     threads: Annotated[int, Meta(ge=1, le=1024)] | None = (
         None  # for one bulk of rows; None: the CPUs that each worker has
     )
-    # work on up to this many cells is done on the event loop; scoring on sixteen times as many, by models that do it in 1 ms
+    # work on up to this many cells is done on the event loop; scoring on sixteen times as many, by
+    # models that do it in 1 ms
     inline_cells: Annotated[int, Meta(ge=0)] = 8192
     log_level: LogLevel = "info"
 
 
 def read_settings(environ: Mapping[str, str], **flags: object) -> Settings:
-    """The settings; flags that are not None win. InvalidSettings names the variable or flag that is wrong."""
+    """The settings; flags that are not None win.
+
+    InvalidSettings names the variable or flag that is wrong.
+    """
     known = variables()
     given = {variable: value for variable, value in environ.items() if variable.startswith(PREFIX)}
     if unknown := sorted(given.keys() - known.keys()):
-        raise InvalidSettings(f"{unknown[0]} is not a setting; the settings are {', '.join(sorted(known))}")
+        raise InvalidSettings(
+            f"{unknown[0]} is not a setting; the settings are {', '.join(sorted(known))}"
+        )
     values: dict[str, object] = {}
     sources: dict[str, str] = {}
     for variable, text in given.items():
@@ -50,7 +60,9 @@ def read_settings(environ: Mapping[str, str], **flags: object) -> Settings:
             msgspec.convert({name: value}, Settings, strict=False, dec_hook=_decode_path)
         except msgspec.ValidationError as error:
             what = str(error).partition(" - at")[0].replace("`", "")
-            raise InvalidSettings(f"{sources[name]} is {value!r}: {what[0].lower()}{what[1:]}") from error
+            raise InvalidSettings(
+                f"{sources[name]} is {value!r}: {what[0].lower()}{what[1:]}"
+            ) from error
     return msgspec.convert(values, Settings, strict=False, dec_hook=_decode_path)
 
 

@@ -1,1 +1,4 @@
-"""Tests: they mirror the packages. A package itself, so that tests.service does not shadow service."""
+"""Tests: they mirror the packages.
+
+A package itself, so that tests.service does not shadow service.
+"""

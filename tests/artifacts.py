@@ -1,7 +1,8 @@
 """A factory of tiny, valid artifacts, made in milliseconds with onnx.helper alone: no torch.
 
-The model is a fixed linear projection of the standardised, one-hot encoded cells onto a few directions and back. What it answers is
-meaningless; that it answers through the contract is the point.
+The model is a fixed linear projection of the standardised, one-hot encoded cells onto a few
+directions and back. What it answers is meaningless; that it answers through the contract is the
+point.
 """
 
 from collections.abc import Sequence
@@ -15,16 +16,27 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from service import artifact
-from service.artifact import CalibrationRecord, DriftReference, Feature, Manifest, Model, Producer, RowCounts, SelfTest
-from service.calibration import Table, build_table
-from service.detector import Detector
-from service.registry import Served
-from service.schema import Schema
+from hourglass.service.model import artifact
+from hourglass.service.model.artifact import (
+    CalibrationRecord,
+    DriftReference,
+    Feature,
+    Manifest,
+    Model,
+    Producer,
+    RowCounts,
+    SelfTest,
+)
+from hourglass.service.model.calibration import Table, build_table
+from hourglass.service.model.detector import Detector
+from hourglass.service.model.schema import Schema
+from hourglass.service.model.served import Served
 
 Float32 = NDArray[np.float32]
 
-NUMERIC = tuple(Feature(name=name, kind="numeric", minimum=-3.0, maximum=3.0) for name in ("a", "b", "c", "d"))
+NUMERIC = tuple(
+    Feature(name=name, kind="numeric", minimum=-3.0, maximum=3.0) for name in ("a", "b", "c", "d")
+)
 MIXED = (
     Feature(name="load", kind="numeric", unit="kW", minimum=-3.0, maximum=3.0),
     Feature(name="open", kind="boolean"),
@@ -61,8 +73,12 @@ def make_artifact(
     answers[artifact.SCORE] = answers[artifact.SCORE] * np.float32(self_test_scale)
     manifest = Manifest(
         format=f"{artifact.FORMAT_MAJOR}.{artifact.FORMAT_MINOR}",
-        model=Model(variant="handmade", hyper_parameters={"shift": shift}, seed=seed, parameter_count=0),
-        producer=Producer(hourglass="0", torch="0", onnx=onnx.__version__, onnxruntime=ort.__version__, threads=1),
+        model=Model(
+            variant="handmade", hyper_parameters={"shift": shift}, seed=seed, parameter_count=0
+        ),
+        producer=Producer(
+            hourglass="0", torch="0", onnx=onnx.__version__, onnxruntime=ort.__version__, threads=1
+        ),
         rows=RowCounts(fit=1000, validation=100, calibration=calibration_rows),
         features=tuple(features),
         calibration=CalibrationRecord(
@@ -74,9 +90,13 @@ def make_artifact(
         ),
         drift=tuple(DriftReference() for _ in features),
         min_observed_fraction=min_observed_fraction,
-        self_test=SelfTest(inputs=_plain(test_ND), **{name: _plain(answers[name]) for name in artifact.OUTPUTS}),
+        self_test=SelfTest(
+            inputs=_plain(test_ND), **{name: _plain(answers[name]) for name in artifact.OUTPUTS}
+        ),
     )
-    return with_manifest(model, artifact.encode_manifest(msgspec.structs.replace(manifest, **changes)))
+    return with_manifest(
+        model, artifact.encode_manifest(msgspec.structs.replace(manifest, **changes))
+    )
 
 
 def make_served(features: Sequence[Feature], **options: Any) -> Served:
@@ -93,7 +113,9 @@ def with_manifest(model: onnx.ModelProto, text: str) -> bytes:
 
 
 def publish(models: Path, name: str, data: bytes) -> str:
-    """Put an artifact into a models folder as training does: the version first, then the pointer; returns the version."""
+    """Put an artifact into a models folder as training does: the version first, then the pointer;
+    returns the version.
+    """
     version = artifact.version_of(data)
     folder = models / name / version
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,7 +131,9 @@ def point(models: Path, name: str, version: str) -> None:
     new.replace(models / name / "current")
 
 
-def sample_rows(features: Sequence[Feature], n: int, *, seed: int = 0, shift: float = 0.0) -> Float32:
+def sample_rows(
+    features: Sequence[Feature], n: int, *, seed: int = 0, shift: float = 0.0
+) -> Float32:
     """Normal rows [n, D]: what the model was made for."""
     draw = np.random.default_rng(seed)
     columns = {
@@ -117,7 +141,9 @@ def sample_rows(features: Sequence[Feature], n: int, *, seed: int = 0, shift: fl
         "boolean": lambda _: draw.integers(0, 2, n),
         "categorical": lambda feature: draw.integers(0, len(feature.categories), n),
     }
-    return np.stack([columns[feature.kind](feature) for feature in features], axis=1).astype(np.float32)
+    return np.stack([columns[feature.kind](feature) for feature in features], axis=1).astype(
+        np.float32
+    )
 
 
 def as_json_rows(features: Sequence[Feature], rows_ND: Float32) -> list[list[object]]:
@@ -130,16 +156,27 @@ def as_json_rows(features: Sequence[Feature], rows_ND: Float32) -> list[list[obj
             return float(value)
         return bool(value) if feature.kind == "boolean" else feature.categories[int(value)]
 
-    return [[cell(value, feature) for value, feature in zip(row, features, strict=True)] for row in rows_ND]
+    return [
+        [cell(value, feature) for value, feature in zip(row, features, strict=True)]
+        for row in rows_ND
+    ]
 
 
-def _model(features: Sequence[Feature], *, seed: int, shift: float, latent: int, decodable: bool) -> onnx.ModelProto:
-    """score = mean over observed cells of the squared error of the projection; a wide row is its one-hot encoding."""
+def _model(
+    features: Sequence[Feature], *, seed: int, shift: float, latent: int, decodable: bool
+) -> onnx.ModelProto:
+    """score = mean over observed cells of the squared error of the projection; a wide row is its
+    one-hot encoding.
+    """
     draw = np.random.default_rng(seed)
-    widths = [max(len(feature.categories), 1) if feature.kind == "categorical" else 1 for feature in features]
+    widths = [
+        max(len(feature.categories), 1) if feature.kind == "categorical" else 1
+        for feature in features
+    ]
     wide, count = sum(widths), len(features)
     spread = np.zeros((count, wide), np.float32)  # feature -> its wide columns
-    code = np.full(wide, np.nan, np.float32)  # the category of a wide column; NaN where it is a number
+    # the category of a wide column; NaN where it is a number
+    code = np.full(wide, np.nan, np.float32)
     start = 0
     for index, (feature, width) in enumerate(zip(features, widths, strict=True)):
         spread[index, start : start + width] = 1.0
@@ -184,10 +221,14 @@ def _model(features: Sequence[Feature], *, seed: int, shift: float, latent: int,
         node("Add", ["projected", "mean"], ["expected_wide"]),
         *_readout(features, widths, arrays),
     ]
-    if not decodable:  # a residual connection: the reconstruction then depends on the row by another way than the code
+    # a residual connection: the reconstruction then depends on the row by another way than the code
+    if not decodable:
         arrays["little"] = np.float32(1e-3)
         nodes[-1].output[0] = "read"
-        nodes += [node("Mul", ["known", "little"], ["leak"]), node("Add", ["read", "leak"], [artifact.RECONSTRUCTION])]
+        nodes += [
+            node("Mul", ["known", "little"], ["leak"]),
+            node("Add", ["read", "leak"], [artifact.RECONSTRUCTION]),
+        ]
     shapes = {
         artifact.SCORE: ["batch"],
         artifact.CONTRIBUTIONS: ["batch", count],
@@ -198,7 +239,10 @@ def _model(features: Sequence[Feature], *, seed: int, shift: float, latent: int,
         nodes,
         "handmade",
         [helper.make_tensor_value_info(artifact.INPUT, TensorProto.FLOAT, ["batch", count])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+            for name, shape in shapes.items()
+        ],
         [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
@@ -207,7 +251,9 @@ def _model(features: Sequence[Feature], *, seed: int, shift: float, latent: int,
 def _readout(
     features: Sequence[Feature], widths: list[int], arrays: dict[str, NDArray[np.generic]]
 ) -> list[onnx.NodeProto]:
-    """The expected value of each feature from the wide columns: of a category the most likely code."""
+    """The expected value of each feature from the wide columns: of a category the most likely
+    code.
+    """
     nodes, columns, start = [], [], 0
     for index, (feature, width) in enumerate(zip(features, widths, strict=True)):
         arrays[f"from_{index}"] = np.array([start], np.int64)
@@ -215,10 +261,16 @@ def _readout(
         column = f"column_{index}"
         columns.append(column)
         part = f"part_{index}"
-        nodes.append(helper.make_node("Slice", ["expected_wide", f"from_{index}", f"to_{index}", "axis"], [part]))
+        nodes.append(
+            helper.make_node(
+                "Slice", ["expected_wide", f"from_{index}", f"to_{index}", "axis"], [part]
+            )
+        )
         if feature.kind == "categorical":
             nodes.append(helper.make_node("ArgMax", [part], [f"most_{index}"], axis=1, keepdims=1))
-            nodes.append(helper.make_node("Cast", [f"most_{index}"], [column], to=TensorProto.FLOAT))
+            nodes.append(
+                helper.make_node("Cast", [f"most_{index}"], [column], to=TensorProto.FLOAT)
+            )
         elif feature.kind == "boolean":
             nodes.append(helper.make_node("Sigmoid", [part], [column]))
         else:
@@ -228,7 +280,9 @@ def _readout(
 
 
 def _attach_table(model: onnx.ModelProto, table: Table) -> None:
-    """p_value as a one-level look-up: count the scores below, take that interval's p-value; NaN stays NaN."""
+    """p_value as a one-level look-up: count the scores below, take that interval's p-value; NaN
+    stays NaN.
+    """
     graph, node = model.graph, helper.make_node
     graph.initializer.append(numpy_helper.from_array(np.array(np.nan, np.float32), "nan"))
     graph.initializer.append(numpy_helper.from_array(table.scores, artifact.TABLE_SCORES))
@@ -244,7 +298,9 @@ def _attach_table(model: onnx.ModelProto, table: Table) -> None:
             node("Where", ["no_score", "nan", "p_found"], [artifact.P_VALUE]),
         ]
     )
-    graph.output.insert(1, helper.make_tensor_value_info(artifact.P_VALUE, TensorProto.FLOAT, ["batch"]))
+    graph.output.insert(
+        1, helper.make_tensor_value_info(artifact.P_VALUE, TensorProto.FLOAT, ["batch"])
+    )
 
 
 def _run(model: onnx.ModelProto, rows_ND: Float32) -> dict[str, Float32]:

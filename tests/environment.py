@@ -1,4 +1,6 @@
-"""Environments beside ours, made at first use from pinned requirements: what others need disagrees with what the service needs."""
+"""Environments beside ours, made at first use from pinned requirements: what others need disagrees
+with what the service needs.
+"""
 
 import hashlib
 import shutil
@@ -12,7 +14,9 @@ class EnvironmentFailed(Exception):
 
 
 def ensure(folder: Path, requirements: Path, whose: str) -> Path:
-    """Its interpreter; made anew when the requirements, which name everything, or this interpreter's version have changed."""
+    """Its interpreter; made anew when the requirements, which name everything, or this
+    interpreter's version have changed.
+    """
     interpreter, complete = folder / "bin" / "python", folder / "complete.sha256"
     wanted = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()
     if complete.exists() and complete.read_text() == wanted and interpreter.exists():

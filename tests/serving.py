@@ -1,4 +1,6 @@
-"""Running the service for a test: in a thread of this process, or as a process of its own; on a free port either way."""
+"""Running the service for a test: in a thread of this process, or as a process of its own; on a
+free port either way.
+"""
 
 import os
 import re
@@ -16,10 +18,10 @@ from types import MappingProxyType
 import httpx
 import uvicorn
 
-from service.api.service import Guard, allow
-from service.app import create_app
-from service.protocol import ScoringProtocol
-from service.settings import Settings
+from hourglass.service.api.parts import Guard, allow
+from hourglass.service.app import create_app
+from hourglass.service.front.protocol import ScoringProtocol
+from hourglass.service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,9 +35,15 @@ def serving(
     server_options: Mapping[str, object] = MappingProxyType({}),
     **settings: object,
 ) -> Iterator[httpx.Client]:
-    """A client of the real app behind a real server, in a thread; behind uvicorn's own protocol, or the fast one."""
+    """A client of the real app behind a real server, in a thread; behind uvicorn's own protocol, or
+    the fast one.
+    """
     app = create_app(Settings(models=models, **settings), guard=guard)
-    options = {"http": ScoringProtocol if fast else "httptools", "access_log": False, **server_options}
+    options = {
+        "http": ScoringProtocol if fast else "httptools",
+        "access_log": False,
+        **server_options,
+    }
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="on", **options))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -56,7 +64,9 @@ class Connection:
     """A socket to the server, for bytes as they are."""
 
     def __init__(self, client: httpx.Client) -> None:
-        self.socket = socket.create_connection((client.base_url.host, client.base_url.port), timeout=20)
+        self.socket = socket.create_connection(
+            (client.base_url.host, client.base_url.port), timeout=20
+        )
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._reader = self.socket.makefile("rb")
 
@@ -73,7 +83,11 @@ class Connection:
         while (header := self._reader.readline().strip()) != b"":
             name, _, value = header.decode().partition(": ")
             headers[name] = value
-        return int(line.split()[1]), headers, self._reader.read(int(headers.get("content-length", 0))) if body else b""
+        return (
+            int(line.split()[1]),
+            headers,
+            self._reader.read(int(headers.get("content-length", 0))) if body else b"",
+        )
 
     def rest(self) -> bytes:
         """Everything until the server closes."""
@@ -88,11 +102,21 @@ class Connection:
 
 
 class Process:
-    """`python -m service serve` on a free port."""
+    """`python -m hourglass.service serve` on a free port."""
 
     def __init__(self, models: Path, *flags: str, **environment: str) -> None:
         self.popen = subprocess.Popen(
-            [sys.executable, "-m", "service", "serve", "--models", str(models), "--port", "0", *flags],
+            [
+                sys.executable,
+                "-m",
+                "hourglass.service",
+                "serve",
+                "--models",
+                str(models),
+                "--port",
+                "0",
+                *flags,
+            ],
             cwd=ROOT,
             env=os.environ | environment,
             stderr=subprocess.PIPE,

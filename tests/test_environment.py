@@ -1,4 +1,6 @@
-"""Environments of others: made once, again when what they are made from changes, and a reason when they cannot be."""
+"""Environments of others: made once, again when what they are made from changes, and a reason when
+they cannot be.
+"""
 
 from pathlib import Path
 
@@ -9,7 +11,9 @@ from tests.environment import EnvironmentFailed, ensure
 
 def test_what_cannot_be_had_fails_with_the_reason(tmp_path: Path) -> None:
     (requirements := tmp_path / "nobody.txt").write_text("./is-not-there.whl\n")
-    with pytest.raises(EnvironmentFailed, match=r"^nobody's environment cannot be made: ERROR: .*not-there"):
+    with pytest.raises(
+        EnvironmentFailed, match=r"^nobody's environment cannot be made: ERROR: .*not-there"
+    ):
         ensure(tmp_path / "env", requirements, "nobody's")
 
 

@@ -1,3 +1,5 @@
 """Hourglass, the training: fits on normal rows, calibrates on held-out ones, publishes one file."""
 
-import service as service  # first of all: it keeps onnxruntime from reporting its use
+from hourglass import (
+    service as service,  # first of all: it keeps onnxruntime from reporting its use
+)

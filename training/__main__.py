@@ -1,4 +1,6 @@
-"""`hourglass-train fit | compare | evaluate | promote | demo`, also `python -m training`."""
+"""`hourglass-train fit | compare | evaluate | promote | demo`, also `python -m
+hourglass.training`.
+"""
 
 import argparse
 import socket
@@ -13,9 +15,9 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from service import artifact
-from service.errors import HourglassError, InvalidTable
-from training.errors import RunError
+from hourglass.service.errors import HourglassError, InvalidTable
+from hourglass.service.model import artifact
+from hourglass.training.errors import RunError
 
 NOT_OF_THE_RUN = ("run", "config", "quiet", "variants", "publish", "output")
 
@@ -46,43 +48,74 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="hourglass-train", description="Fit an anomaly detector on normal rows and publish it.", allow_abbrev=False
+        prog="hourglass-train",
+        description="Fit an anomaly detector on normal rows and publish it.",
+        allow_abbrev=False,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
 
-    fit = commands.add_parser("fit", help="fit, calibrate, export, verify and publish", allow_abbrev=False)
-    _add_run_arguments(fit)
-    fit.add_argument("--preset", help="fast, balanced or accurate: a complete configuration of the model")
-    fit.add_argument(
-        "--variant", help="instead of a preset: a member of the family, or auto to fit all and publish the best"
+    fit = commands.add_parser(
+        "fit", help="fit, calibrate, export, verify and publish", allow_abbrev=False
     )
-    memory = "how many averages of training rows the model remembers; 0: no average of rows, of no kind, is in the file"
+    _add_run_arguments(fit)
+    fit.add_argument(
+        "--preset", help="fast, balanced or accurate: a complete configuration of the model"
+    )
+    fit.add_argument(
+        "--variant",
+        help="instead of a preset: a member of the family, or auto to fit all and publish the best",
+    )
+    memory = (
+        "how many averages of training rows the model remembers; 0: no average of rows, of no kind,"
+        " is in the file"
+    )
     fit.add_argument("--memory", type=int, metavar="N", help=memory)
     fit.set_defaults(run=_fit)
 
-    compare = commands.add_parser("compare", help="fit several members and say which to publish", allow_abbrev=False)
+    compare = commands.add_parser(
+        "compare", help="fit several members and say which to publish", allow_abbrev=False
+    )
     _add_run_arguments(compare)
     compare.add_argument(
-        "--variants", nargs="+", default=["all"], metavar="NAME", help="variants and presets (all variants)"
+        "--variants",
+        nargs="+",
+        default=["all"],
+        metavar="NAME",
+        help="variants and presets (all variants)",
     )
     compare.add_argument("--publish", action="store_true", help="publish the one that is chosen")
-    compare.add_argument("--output", type=Path, metavar="FILE.json", help="where the table goes (NAME-comparison.json)")
+    compare.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE.json",
+        help="where the table goes (NAME-comparison.json)",
+    )
     compare.set_defaults(run=_compare)
 
-    evaluate = commands.add_parser("evaluate", help="measure a model on labelled rows", allow_abbrev=False)
-    evaluate.add_argument("model", type=Path, metavar="MODEL", help="model.onnx, or a folder such as models/NAME")
+    evaluate = commands.add_parser(
+        "evaluate", help="measure a model on labelled rows", allow_abbrev=False
+    )
+    evaluate.add_argument(
+        "model", type=Path, metavar="MODEL", help="model.onnx, or a folder such as models/NAME"
+    )
     evaluate.add_argument("data", type=Path, metavar="DATA", help="CSV or Parquet")
-    evaluate.add_argument("--label", required=True, metavar="COLUMN", help="rows where it is not 0 are anomalies")
+    evaluate.add_argument(
+        "--label", required=True, metavar="COLUMN", help="rows where it is not 0 are anomalies"
+    )
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.set_defaults(run=_evaluate)
 
-    promote = commands.add_parser("promote", help="point a model at another of its versions", allow_abbrev=False)
+    promote = commands.add_parser(
+        "promote", help="point a model at another of its versions", allow_abbrev=False
+    )
     promote.add_argument("name", metavar="NAME")
     promote.add_argument("version", metavar="VERSION", help="or its unambiguous beginning")
     promote.add_argument("--models", type=Path, default=Path("models"))
     promote.set_defaults(run=_promote)
 
-    demo = commands.add_parser("demo", help="real data, a fitted model, and lines to paste", allow_abbrev=False)
+    demo = commands.add_parser(
+        "demo", help="real data, a fitted model, and lines to paste", allow_abbrev=False
+    )
     demo.add_argument("--models", type=Path, default=Path("models"))
     demo.add_argument("--folder", type=Path, default=Path("demo"), help="where the data goes")
     demo.add_argument("--port", type=int, default=8000, help="of the service that will be started")
@@ -94,21 +127,41 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", nargs="?", metavar="DATA", help="CSV or Parquet")
     parser.add_argument("--name", help="of the model; lower-case letters, digits, - and _")
     parser.add_argument("--models", help="folder of published models (models)")
-    parser.add_argument("--config", type=Path, metavar="RUN.TOML", help="a run's configuration; flags override it")
-    parser.add_argument("--loss", help="auto (by the kind of each column), mse, or bce for numbers between 0 and 1")
     parser.add_argument(
-        "--label", metavar="COLUMN", help="rows where it is not 0 are anomalies: evaluated on, never fitted"
+        "--config", type=Path, metavar="RUN.TOML", help="a run's configuration; flags override it"
     )
-    parser.add_argument("--ignore", nargs="+", action="extend", metavar="COLUMN", help="columns that are not features")
     parser.add_argument(
-        "--alpha", type=float, help="false-alarm budget (the first of .01 .02 .05 .1 .2 that can be certified)"
+        "--loss", help="auto (by the kind of each column), mse, or bce for numbers between 0 and 1"
+    )
+    parser.add_argument(
+        "--label",
+        metavar="COLUMN",
+        help="rows where it is not 0 are anomalies: evaluated on, never fitted",
+    )
+    parser.add_argument(
+        "--ignore",
+        nargs="+",
+        action="extend",
+        metavar="COLUMN",
+        help="columns that are not features",
+    )
+    parser.add_argument(
+        "--alpha",
+        type=float,
+        help="false-alarm budget (the first of .01 .02 .05 .1 .2 that can be certified)",
     )
     parser.add_argument("--delta", type=float, help="chance that the budget does not hold (.05)")
     uncertified = "hold the budget on average only, without the guarantee"
     parser.add_argument("--uncertified", action="store_true", default=None, help=uncertified)
-    parser.add_argument("--epochs", type=int, help="at most; fitting stops early when held-out rows stop improving")
-    parser.add_argument("--seed", type=int, help="same data, configuration and seed give the same bytes (0)")
-    parser.add_argument("--device", help="where the network is fitted: auto (a GPU where there is one), cpu or cuda")
+    parser.add_argument(
+        "--epochs", type=int, help="at most; fitting stops early when held-out rows stop improving"
+    )
+    parser.add_argument(
+        "--seed", type=int, help="same data, configuration and seed give the same bytes (0)"
+    )
+    parser.add_argument(
+        "--device", help="where the network is fitted: auto (a GPU where there is one), cpu or cuda"
+    )
     force = "publish even if the features differ from those in service"
     parser.add_argument("--force", action="store_true", default=None, help=force)
     parser.add_argument("--quiet", action="store_true", help="no progress and no table")
@@ -116,20 +169,24 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _fit(options: argparse.Namespace) -> None:
     # imported late: torch takes seconds to load, and `promote` and wrong flags need not wait for it
-    from training.config import load_config
+    from hourglass.training.config import load_config
 
     _run(load_config(options.config, _flags(options)), quiet=options.quiet)
 
 
 def _flags(options: argparse.Namespace) -> dict[str, Any]:
     """The flags that were given, as fields of a run."""
-    return {field: value for field, value in vars(options).items() if value is not None and field not in NOT_OF_THE_RUN}
+    return {
+        field: value
+        for field, value in vars(options).items()
+        if value is not None and field not in NOT_OF_THE_RUN
+    }
 
 
 def _run(config: Any, *, quiet: bool) -> None:
-    from training.presets import title
-    from training.report import print_report
-    from training.run import Progress, run
+    from hourglass.training.presets import title
+    from hourglass.training.report import print_report
+    from hourglass.training.run import Progress, run
 
     with _progress(quiet, title(config.model)) as (on_stage, on_epoch):
         report = run(config, Progress(on_stage, on_epoch))
@@ -137,12 +194,12 @@ def _run(config: Any, *, quiet: bool) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from training.compare import compare
-    from training.config import AutoConfig, check_candidates, load_config
-    from training.models import VARIANTS
-    from training.presets import PRESETS
-    from training.publish import check_writable, write_atomically
-    from training.report import print_comparison
+    from hourglass.training.compare import compare
+    from hourglass.training.config import AutoConfig, check_candidates, load_config
+    from hourglass.training.models import VARIANTS
+    from hourglass.training.presets import PRESETS
+    from hourglass.training.publish import check_writable, write_atomically
+    from hourglass.training.report import print_comparison
 
     variants = tuple(VARIANTS) if options.variants == ["all"] else tuple(options.variants)
     try:
@@ -153,16 +210,23 @@ def _compare(options: argparse.Namespace) -> None:
     output = options.output or Path(f"{config.name}-comparison.json")
     check_writable(output.parent)
     with _progress(options.quiet, "") as (on_stage, on_epoch):
-        comparison = compare(config, AutoConfig(variants=variants, epochs=options.epochs), on_stage, on_epoch)
+        comparison = compare(
+            config, AutoConfig(variants=variants, epochs=options.epochs), on_stage, on_epoch
+        )
     write_atomically(output, msgspec.json.format(msgspec.json.encode(comparison), indent=2) + b"\n")
     print_comparison(comparison, Console(quiet=options.quiet))
     if options.publish:
         kind = "preset" if comparison.chosen in PRESETS else "variant"
-        _run(load_config(options.config, {**_flags(options), kind: comparison.chosen}), quiet=options.quiet)
+        _run(
+            load_config(options.config, {**_flags(options), kind: comparison.chosen}),
+            quiet=options.quiet,
+        )
 
 
 @contextmanager
-def _progress(quiet: bool, title: str) -> Iterator[tuple[Callable[[str], None], Callable[[Any, int], None]]]:
+def _progress(
+    quiet: bool, title: str
+) -> Iterator[tuple[Callable[[str], None], Callable[[Any, int], None]]]:
     """A bar on standard error, moved by a run's stages and epochs."""
     console = Console(stderr=True, quiet=quiet)
     columns = (
@@ -176,7 +240,10 @@ def _progress(quiet: bool, title: str) -> Iterator[tuple[Callable[[str], None], 
         task = bars.add_task("starting", total=None, detail="")
 
         def on_epoch(epoch: Any, of: int) -> None:
-            detail = f"epoch {epoch.number}/{of}  loss {epoch.loss:.4f}  held out {epoch.held_out_loss:.4f} (best {epoch.best:.4f})"
+            detail = (
+                f"epoch {epoch.number}/{of}  loss {epoch.loss:.4f}  held out"
+                f" {epoch.held_out_loss:.4f} (best {epoch.best:.4f})"
+            )
             bars.update(task, total=of, completed=epoch.number, detail=detail)
 
         def on_stage(stage: str) -> None:
@@ -187,11 +254,11 @@ def _progress(quiet: bool, title: str) -> Iterator[tuple[Callable[[str], None], 
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from service.detector import Detector
-    from service.tables import encode_table, read_table
-    from training.data import is_anomalous
-    from training.evaluate import evaluate
-    from training.report import print_evaluation
+    from hourglass.service.model.detector import Detector
+    from hourglass.service.rows.tables import encode_table, read_table
+    from hourglass.training.data import is_anomalous
+    from hourglass.training.evaluate import evaluate
+    from hourglass.training.report import print_evaluation
 
     detector = Detector.from_bytes(artifact.locate(options.model).read_bytes())
     frame = read_table(options.data)
@@ -208,7 +275,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _promote(options: argparse.Namespace) -> None:
-    from training.publish import promote
+    from hourglass.training.publish import promote
 
     version = promote(options.models, options.name, options.version)
     print(f"{options.name} now points at {version}")
@@ -216,15 +283,24 @@ def _promote(options: argparse.Namespace) -> None:
 
 def _demo(options: argparse.Namespace) -> None:
     _check_port(options.port)
-    from training import demo
-    from training.config import load_config
-    from training.publish import current_version
+    from hourglass.training import demo
+    from hourglass.training.config import load_config
+    from hourglass.training.publish import current_version
 
-    if current_version(options.models, demo.NAME) is None or not (options.folder / f"{demo.NAME}.csv").exists():
+    if (
+        current_version(options.models, demo.NAME) is None
+        or not (options.folder / f"{demo.NAME}.csv").exists()
+    ):
         data = demo.write_data(options.folder)
         _run(
             load_config(
-                None, {"data": str(data), "name": demo.NAME, "models": str(options.models), "label": demo.LABEL}
+                None,
+                {
+                    "data": str(data),
+                    "name": demo.NAME,
+                    "models": str(options.models),
+                    "label": demo.LABEL,
+                },
             ),
             quiet=False,
         )
@@ -243,7 +319,9 @@ def _check_port(port: int) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise RunError(f"port {port} on 127.0.0.1 is taken; choose another: make demo PORT={port + 1}") from error
+            raise RunError(
+                f"port {port} on 127.0.0.1 is taken; choose another: make demo PORT={port + 1}"
+            ) from error
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""From a trial to the bytes that are published: exported, calibrated through onnxruntime, described, checked."""
+"""From a trial to the bytes that are published: exported, calibrated through onnxruntime,
+described, checked.
+"""
 
 from typing import NamedTuple
 
@@ -9,19 +11,29 @@ import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
-from service import VERSION, artifact
-from service.artifact import CalibrationRecord, DriftReference, Feature, Manifest, Model, Producer, RowCounts
-from service.calibration import Threshold, build_table
-from training.calibrate import attach_table, choose_threshold
-from training.config import RunConfig
-from training.core import Core
-from training.errors import RunError
-from training.export import export_core, make_self_test, to_bytes
-from training.export import run as run_graph
-from training.trial import Prepared, Trial, complete
+from hourglass.service import VERSION
+from hourglass.service.model import artifact
+from hourglass.service.model.artifact import (
+    CalibrationRecord,
+    DriftReference,
+    Feature,
+    Manifest,
+    Model,
+    Producer,
+    RowCounts,
+)
+from hourglass.service.model.calibration import Threshold, build_table
+from hourglass.training.calibrate import attach_table, choose_threshold
+from hourglass.training.config import RunConfig
+from hourglass.training.core import Core
+from hourglass.training.errors import RunError
+from hourglass.training.export import export_core, make_self_test, to_bytes
+from hourglass.training.export import run as run_graph
+from hourglass.training.trial import Prepared, Trial, complete
 
 PARITY_TOLERANCE = 1e-4
-SCORE_RESOLUTION = 1e-6  # of a row that is reproduced exactly only rounding is left, and that differs between machines
+# of a row that is reproduced exactly only rounding is left, and that differs between machines
+SCORE_RESOLUTION = 1e-6
 DRIFT_BINS = 10
 
 Float32 = NDArray[np.float32]
@@ -33,7 +45,9 @@ class Artifact(NamedTuple):
 
 
 def make_artifact(prepared: Prepared, trial: Trial, config: RunConfig) -> Artifact:
-    """The artifact of a fitted member; RunError when the budget asked for cannot be had, or export changed the answers."""
+    """The artifact of a fitted member; RunError when the budget asked for cannot be had, or export
+    changed the answers.
+    """
     split = prepared.split
     complete(prepared, trial, config.seed)
     graph = export_core(trial.core)
@@ -65,7 +79,9 @@ def make_artifact(prepared: Prepared, trial: Trial, config: RunConfig) -> Artifa
             threads=config.threads,
         ),
         rows=RowCounts(
-            fit=len(split.fit_ND), validation=len(split.validation_ND), calibration=len(split.calibration_ND)
+            fit=len(split.fit_ND),
+            validation=len(split.validation_ND),
+            calibration=len(split.calibration_ND),
         ),
         features=features,
         calibration=CalibrationRecord(
@@ -76,7 +92,8 @@ def make_artifact(prepared: Prepared, trial: Trial, config: RunConfig) -> Artifa
             delta=threshold.delta,
         ),
         drift=tuple(
-            _drift_reference(feature, column) for feature, column in zip(features, split.fit_ND.T, strict=True)
+            _drift_reference(feature, column)
+            for feature, column in zip(features, split.fit_ND.T, strict=True)
         ),
         self_test=make_self_test(graph, features, config.seed),
         sampling=member.sampling(member.encoding.encode(torch.from_numpy(split.fit_ND))),
@@ -95,9 +112,16 @@ def _check_parity(core: Core, graph: onnx.ModelProto, rows_ND: Float32) -> None:
     ):
         scale = float(np.nanmax(np.abs(theirs), initial=1.0))  # one is what a normal score is about
         if not np.allclose(
-            ours.numpy(), theirs, rtol=PARITY_TOLERANCE, atol=0.1 * PARITY_TOLERANCE * scale, equal_nan=True
+            ours.numpy(),
+            theirs,
+            rtol=PARITY_TOLERANCE,
+            atol=0.1 * PARITY_TOLERANCE * scale,
+            equal_nan=True,
         ):
-            raise RunError(f"the exported graph computes another {name} than the fitted network; nothing was published")
+            raise RunError(
+                f"the exported graph computes another {name} than the fitted network; nothing was"
+                " published"
+            )
 
 
 def _drift_reference(feature: Feature, column: Float32) -> DriftReference:
@@ -105,9 +129,17 @@ def _drift_reference(feature: Feature, column: Float32) -> DriftReference:
     missing = len(column) - len(seen)
     if feature.kind != "numeric":
         width = len(feature.categories) or 2
-        return DriftReference(counts=tuple(int((seen == code).sum()) for code in range(width)), missing=missing)
+        return DriftReference(
+            counts=tuple(int((seen == code).sum()) for code in range(width)), missing=missing
+        )
     if not len(seen):
         return DriftReference(missing=missing)
-    edges = np.unique(np.quantile(seen.astype(np.float64), np.linspace(0, 1, DRIFT_BINS + 1)[1:-1]).astype(np.float32))
+    edges = np.unique(
+        np.quantile(seen.astype(np.float64), np.linspace(0, 1, DRIFT_BINS + 1)[1:-1]).astype(
+            np.float32
+        )
+    )
     counts = np.bincount(np.searchsorted(edges, seen, side="right"), minlength=len(edges) + 1)
-    return DriftReference(edges=tuple(map(float, edges)), counts=tuple(map(int, counts)), missing=missing)
+    return DriftReference(
+        edges=tuple(map(float, edges)), counts=tuple(map(int, counts)), missing=missing
+    )

@@ -1,7 +1,8 @@
 """The calibration table, and how it is looked up inside the graph.
 
-ONNX has no binary search that both exporters and runtimes support, so the table is two-level: the scores lie in about sqrt(Q) blocks of
-sqrt(Q); the first comparison finds the block, the second the place in it.
+ONNX has no binary search that both exporters and runtimes support, so the table is two-level: the
+scores lie in about sqrt(Q) blocks of sqrt(Q); the first comparison finds the block, the second the
+place in it.
 """
 
 import math
@@ -12,15 +13,25 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from service.artifact import P_VALUE, SCORE, TABLE_P_VALUES, TABLE_SCORES
-from service.calibration import Table, Threshold, certified_rank, marginal_rank, refusal
-from training.errors import RunError
+from hourglass.service.model.artifact import P_VALUE, SCORE, TABLE_P_VALUES, TABLE_SCORES
+from hourglass.service.model.calibration import (
+    Table,
+    Threshold,
+    certified_rank,
+    marginal_rank,
+    refusal,
+)
+from hourglass.training.errors import RunError
 
 DEFAULT_ALPHAS = (0.01, 0.02, 0.05, 0.10, 0.20)
 
 
-def choose_threshold(table: Table, alpha: float | None, delta: float, *, uncertified: bool) -> Threshold:
-    """The threshold for the budget asked for, or for the first default one that can be certified; RunError as `check_alpha`."""
+def choose_threshold(
+    table: Table, alpha: float | None, delta: float, *, uncertified: bool
+) -> Threshold:
+    """The threshold for the budget asked for, or for the first default one that can be certified;
+    RunError as `check_alpha`.
+    """
     if alpha is not None:
         check_alpha(table.n, alpha, delta, uncertified=uncertified)
         return table.threshold(alpha, delta, certified=not uncertified)
@@ -31,14 +42,18 @@ def choose_threshold(table: Table, alpha: float | None, delta: float, *, uncerti
 
 
 def check_alpha(n: int, alpha: float, delta: float, *, uncertified: bool) -> None:
-    """RunError when n calibration rows cannot give alpha, with the rows it would need and the nearest one that works."""
+    """RunError when n calibration rows cannot give alpha, with the rows it would need and the
+    nearest one that works.
+    """
     if not _rank(n, alpha, delta, uncertified=uncertified):
         hint = "" if uncertified else "; --uncertified takes the rule without the guarantee"
         raise RunError(refusal(n, alpha, delta, certified=not uncertified) + hint)
 
 
 def attach_table(model: onnx.ModelProto, table: Table) -> None:
-    """Add the output p_value to a graph that has the output score; NaN scores keep NaN, whatever the table says."""
+    """Add the output p_value to a graph that has the output score; NaN scores keep NaN, whatever
+    the table says.
+    """
     size = math.ceil(math.sqrt(len(table.scores)))
     blocks = math.ceil(len(table.scores) / size)
     scores = np.full(blocks * size, np.inf, dtype=np.float32)
@@ -58,7 +73,8 @@ def attach_table(model: onnx.ModelProto, table: Table) -> None:
     block_ends = constant("calibration_block_ends", np.ascontiguousarray(scores_BS[:, -1]))
     last_axis = constant("calibration_axis", np.array([-1], dtype=np.int64))
     score_N1 = node("Unsqueeze", [SCORE, last_axis], "calibration_score")
-    # strict Less: with LessOrEqual a padding of +inf would be counted by an infinite score and read past the end
+    # strict Less: with LessOrEqual a padding of +inf would be counted by an infinite score and read
+    # past the end
     before = node(
         "Cast",
         [node("Less", [block_ends, score_N1], "calibration_block_less")],
@@ -69,22 +85,36 @@ def attach_table(model: onnx.ModelProto, table: Table) -> None:
     last_block = constant("calibration_last_block", np.array(blocks - 1, dtype=np.float32))
     block = node("Min", [count, last_block], "calibration_block")
     index = node("Cast", [block], "calibration_block_index", to=onnx.TensorProto.INT64)
-    row = node("Gather", [constant(TABLE_SCORES, scores_BS), index], "calibration_block_scores", axis=0)
+    row = node(
+        "Gather", [constant(TABLE_SCORES, scores_BS), index], "calibration_block_scores", axis=0
+    )
     inside = node(
-        "Cast", [node("Less", [row, score_N1], "calibration_less")], "calibration_float", to=onnx.TensorProto.FLOAT
+        "Cast",
+        [node("Less", [row, score_N1], "calibration_less")],
+        "calibration_float",
+        to=onnx.TensorProto.FLOAT,
     )
     place = node("ReduceSum", [inside, last_axis], "calibration_place", keepdims=0)
     offset = node(
-        "Mul", [block, constant("calibration_block_size", np.array(size, dtype=np.float32))], "calibration_offset"
+        "Mul",
+        [block, constant("calibration_block_size", np.array(size, dtype=np.float32))],
+        "calibration_offset",
     )
     rank = node(
-        "Cast", [node("Add", [offset, place], "calibration_rank")], "calibration_rank_index", to=onnx.TensorProto.INT64
+        "Cast",
+        [node("Add", [offset, place], "calibration_rank")],
+        "calibration_rank_index",
+        to=onnx.TensorProto.INT64,
     )
-    looked_up = node("Gather", [constant(TABLE_P_VALUES, p_values), rank], "calibration_looked_up", axis=0)
+    looked_up = node(
+        "Gather", [constant(TABLE_P_VALUES, p_values), rank], "calibration_looked_up", axis=0
+    )
     nan = constant("calibration_nan", np.array(np.nan, dtype=np.float32))
     node("Where", [node("IsNaN", [SCORE], "calibration_is_nan"), nan, looked_up], P_VALUE)
     batch = model.graph.output[0].type.tensor_type.shape.dim[0].dim_param
-    model.graph.output.insert(1, helper.make_tensor_value_info(P_VALUE, onnx.TensorProto.FLOAT, [batch]))
+    model.graph.output.insert(
+        1, helper.make_tensor_value_info(P_VALUE, onnx.TensorProto.FLOAT, [batch])
+    )
 
 
 def _rank(n: int, alpha: float, delta: float, *, uncertified: bool) -> int:

@@ -1,4 +1,7 @@
-"""Several members on the same split: what each reaches, and which one to publish. Labels are shown and never used to choose."""
+"""Several members on the same split: what each reaches, and which one to publish.
+
+Labels are shown and never used to choose.
+"""
 
 from collections.abc import Callable
 from time import perf_counter
@@ -8,14 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from service.detector import Detector
-from training.artifact import make_artifact
-from training.config import AutoConfig, RunConfig, named
-from training.evaluate import evaluate
-from training.fit import Epoch
-from training.inject import inject
-from training.models import ModelConfig
-from training.trial import Prepared, Trial, fit_trial, prepare_rows
+from hourglass.service.model.detector import Detector
+from hourglass.training.artifact import make_artifact
+from hourglass.training.config import AutoConfig, RunConfig, named
+from hourglass.training.evaluate import evaluate
+from hourglass.training.fit import Epoch
+from hourglass.training.inject import inject
+from hourglass.training.models import ModelConfig
+from hourglass.training.trial import Prepared, Trial, fit_trial, prepare_rows
 
 POWER_ALPHA = 0.05  # false-alarm rate at which power is read
 
@@ -28,7 +31,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """One member's figures."""
 
     variant: str  # or preset
-    held_out_error: float  # mean error of an observed cell of clean held-out rows, the same measure for every member
+    # mean error of an observed cell of clean held-out rows, the same measure for every member
+    held_out_error: float
     power: float  # share of injected anomalies found at a false-alarm rate of 5 %
     auroc: float | None  # of labelled anomalies against calibration rows
     average_precision: float | None
@@ -47,7 +51,9 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     candidates: tuple[Candidate, ...]
 
 
-def compare(config: RunConfig, auto: AutoConfig, on_stage: OnStage, on_epoch: OnEpoch) -> Comparison:
+def compare(
+    config: RunConfig, auto: AutoConfig, on_stage: OnStage, on_epoch: OnEpoch
+) -> Comparison:
     """Fit, export and measure each variant; `linear`, the yardstick, is always among them."""
     prepared = prepare_rows(config)
     candidates = []
@@ -56,26 +62,35 @@ def compare(config: RunConfig, auto: AutoConfig, on_stage: OnStage, on_epoch: On
         trial = fit_trial(prepared, config, _candidate(variant, auto), on_epoch)
         on_stage(f"{variant}: export")
         candidates.append(_measure(variant, prepared, trial, config))
-    standings = {candidate.variant: (candidate.power, candidate.held_out_error) for candidate in candidates}
+    standings = {
+        candidate.variant: (candidate.power, candidate.held_out_error) for candidate in candidates
+    }
     chosen, reason = pick(standings, injected=4 * len(prepared.split.validation_ND))
     return Comparison(name=config.name, chosen=chosen, reason=reason, candidates=tuple(candidates))
 
 
-def choose(prepared: Prepared, config: RunConfig, auto: AutoConfig, on_stage: OnStage, on_epoch: OnEpoch) -> Trial:
-    """The trial `--variant auto` publishes: the best of the candidates by power and held-out error."""
+def choose(
+    prepared: Prepared, config: RunConfig, auto: AutoConfig, on_stage: OnStage, on_epoch: OnEpoch
+) -> Trial:
+    """The trial `--variant auto` publishes: the best of the candidates by power and held-out
+    error.
+    """
     trials = {}
     for variant in auto.variants:
         on_stage(variant)
         trials[variant] = fit_trial(prepared, config, _candidate(variant, auto), on_epoch)
     standings = {
-        variant: (power(trial, prepared, config.seed), held_out_error(trial)) for variant, trial in trials.items()
+        variant: (power(trial, prepared, config.seed), held_out_error(trial))
+        for variant, trial in trials.items()
     }
     chosen, _ = pick(standings, injected=4 * len(prepared.split.validation_ND))
     return trials[chosen]
 
 
 def pick(standings: dict[str, tuple[float, float]], *, injected: int) -> tuple[str, str]:
-    """The variant of highest power, or of those within one standard error of it the one of least held-out error; and why."""
+    """The variant of highest power, or of those within one standard error of it the one of least
+    held-out error; and why.
+    """
     best = max(standings, key=lambda variant: standings[variant][0])
     top = standings[best][0]
     error = float(np.sqrt(max(top * (1 - top), 1e-4) / injected))
@@ -84,9 +99,12 @@ def pick(standings: dict[str, tuple[float, float]], *, injected: int) -> tuple[s
     if len(close) == 1:
         return chosen, f"{chosen} finds the most injected anomalies, {top:.1%}"
     others = ", ".join(variant for variant in close if variant != chosen)
-    return chosen, (
-        f"{chosen} has the least held-out error among those that find {top:.1%} of the injected anomalies, give or take {error:.1%} "
-        f"(the others: {others})"
+    return (
+        chosen,
+        (
+            f"{chosen} has the least held-out error among those that find {top:.1%} of the injected"
+            f" anomalies, give or take {error:.1%} (the others: {others})"
+        ),
     )
 
 
@@ -107,7 +125,9 @@ def _candidate(name: str, auto: AutoConfig) -> ModelConfig:
     config = named(name)
     if auto.epochs is None:
         return config
-    return msgspec.structs.replace(config, fit=msgspec.structs.replace(config.fit, epochs=auto.epochs))
+    return msgspec.structs.replace(
+        config, fit=msgspec.structs.replace(config.fit, epochs=auto.epochs)
+    )
 
 
 @torch.no_grad()
@@ -118,11 +138,16 @@ def _scores(trial: Trial, rows_ND: Float32) -> Float32:
 
 
 def _measure(variant: str, prepared: Prepared, trial: Trial, config: RunConfig) -> Candidate:
-    found = power(trial, prepared, config.seed)  # before the held-out rows are learnt from, as `choose` has it
+    # before the held-out rows are learnt from, as `choose` has it
+    found = power(trial, prepared, config.seed)
     data = make_artifact(prepared, trial, config).data
     detector = Detector.from_bytes(data)
     anomalies_AD = prepared.data.anomalies_AD
-    quality = evaluate(detector, prepared.split.calibration_ND, anomalies_AD) if len(anomalies_AD) else None
+    quality = (
+        evaluate(detector, prepared.split.calibration_ND, anomalies_AD)
+        if len(anomalies_AD)
+        else None
+    )
     rows_ND = np.resize(prepared.split.validation_ND, (1024, detector.width)).astype(np.float32)
     return Candidate(
         variant=variant,

@@ -8,17 +8,20 @@ from typing import Any, Literal
 import msgspec
 import tomli_w
 
-from service.artifact import MODEL_NAME
-from training.errors import RunError
-from training.features import Loss
-from training.models import VARIANTS, ModelConfig
-from training.presets import DEFAULT, PRESETS
+from hourglass.service.model.artifact import MODEL_NAME
+from hourglass.training.errors import RunError
+from hourglass.training.features import Loss
+from hourglass.training.models import VARIANTS, ModelConfig
+from hourglass.training.presets import DEFAULT, PRESETS
 
 AUTO = "auto"  # in the place of a variant: fit several
 
 
 class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Shares of the normal rows; what is left fits the network. The caps keep large data from being wasted on a threshold."""
+    """Shares of the normal rows; what is left fits the network.
+
+    The caps keep large data from being wasted on a threshold.
+    """
 
     validation: float = 0.12
     calibration: float = 0.10
@@ -26,14 +29,29 @@ class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     calibration_cap: int = 20_000
 
     def __post_init__(self) -> None:
-        if not (0 < self.validation < 1 and 0 < self.calibration < 1 and self.validation + self.calibration < 1):
-            raise ValueError("split.validation and split.calibration must be above 0 and below 1 together")
+        if not (
+            0 < self.validation < 1
+            and 0 < self.calibration < 1
+            and self.validation + self.calibration < 1
+        ):
+            raise ValueError(
+                "split.validation and split.calibration must be above 0 and below 1 together"
+            )
         if self.validation_cap < 1 or self.calibration_cap < 1:
             raise ValueError("split.validation_cap and split.calibration_cap must be at least 1")
 
 
-class AutoConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="variant", tag=AUTO):
-    """Fit several members and publish the one that finds most injected anomalies; labels play no part in it."""
+class AutoConfig(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="variant",
+    tag=AUTO,
+):
+    """Fit several members and publish the one that finds most injected anomalies; labels play no
+    part in it.
+    """
 
     variants: tuple[str, ...] = tuple(VARIANTS)  # or presets
     epochs: int | None = None  # of every candidate
@@ -43,21 +61,29 @@ class AutoConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything a run depends on. Written beside the model with every choice filled in, it gives the same bytes again."""
+    """Everything a run depends on.
+
+    Written beside the model with every choice filled in, it gives the same bytes again.
+    """
 
     data: str
     name: str
     models: str = "models"
-    label: str | None = None  # rows where it is not zero are anomalies, kept out of fitting and calibration
+    label: str | None = (
+        None  # rows where it is not zero are anomalies, kept out of fitting and calibration
+    )
     ignore: tuple[str, ...] = ()
     units: dict[str, str] = {}  # feature -> unit, shown to whoever reads an explanation
-    alpha: float | None = None  # None: the first of 1, 2, 5, 10, 20 % that the calibration rows can certify
+    alpha: float | None = (
+        None  # None: the first of 1, 2, 5, 10, 20 % that the calibration rows can certify
+    )
     delta: float = 0.05
     uncertified: bool = False  # the marginal rule instead of the guaranteed one
     seed: int = 0
     threads: int = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
-    loss: Loss = "auto"  # squared error for numbers, cross-entropy for the rest; bce takes numbers as probabilities
+    # squared error for numbers, cross-entropy for the rest; bce takes numbers as probabilities
+    loss: Loss = "auto"
     max_categories: int = 100  # a text column with more distinct values is refused
     force: bool = False  # publish although the features differ from those of the model in service
     split: SplitConfig = SplitConfig()
@@ -65,7 +91,9 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     def __post_init__(self) -> None:
         if not MODEL_NAME.fullmatch(self.name):
-            raise ValueError(f"name must be lower-case letters, digits, - and _, at most 63, got {self.name!r}")
+            raise ValueError(
+                f"name must be lower-case letters, digits, - and _, at most 63, got {self.name!r}"
+            )
         for field, value in (("alpha", self.alpha), ("delta", self.delta)):
             if value is not None and not 0 < value <= 0.5:
                 raise ValueError(f"{field} must be above 0 and at most 0.5, got {value:g}")
@@ -76,16 +104,22 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 def load_config(path: Path | None, flags: dict[str, Any]) -> RunConfig:
     """A TOML file, if any, overridden by flags; RunError names the field that is wrong.
 
-    `preset`, in the file or as a flag, stands for the model it names, and fields under [model] override its own. The flags `variant`,
-    `epochs` and `memory` stand for model.variant, model.fit.epochs and model.memory; a memory of 0 is no mixture either.
+    `preset`, in the file or as a flag, stands for the model it names, and fields under [model]
+    override its own. The flags `variant`, `epochs` and `memory` stand for model.variant,
+    model.fit.epochs and model.memory; a memory of 0 is no mixture either.
     """
     values = _read(path) if path else {}
     flags = dict(flags)
-    preset, variant, epochs, memory = (flags.pop(flag, None) for flag in ("preset", "variant", "epochs", "memory"))
+    preset, variant, epochs, memory = (
+        flags.pop(flag, None) for flag in ("preset", "variant", "epochs", "memory")
+    )
     model = _table(values, "model")
     source = f"{path}: " if path else ""
     try:
-        written, asked = _choice(values.pop("preset", None), model.pop("variant", None)), _choice(preset, variant)
+        written, asked = (
+            _choice(values.pop("preset", None), model.pop("variant", None)),
+            _choice(preset, variant),
+        )
         if asked and not _means(written, asked):
             model = {}  # another model's settings
         model = _complete(asked or written or DEFAULT, model, epochs, memory)
@@ -118,7 +152,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise RunError(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from error
     except tomllib.TOMLDecodeError as error:
         raise RunError(f"{path} is not TOML: {error}") from error
 
@@ -134,7 +170,8 @@ def _choice(preset: Any, variant: Any) -> str | None:
     """The one that is given; presets and variants have no name in common."""
     if preset is not None and variant is not None:
         raise ValueError(
-            f"expected a preset or a variant, got both (preset {preset!r}, variant {variant!r}): a preset has a variant already"
+            f"expected a preset or a variant, got both (preset {preset!r}, variant {variant!r}): a"
+            " preset has a variant already"
         )
     if preset is not None:
         return _check("preset", preset, PRESETS)
@@ -149,7 +186,9 @@ def _check(kind: str, name: Any, known: Collection[str]) -> str:
 
 
 def _means(written: str | None, asked: str) -> bool:
-    """Whether the settings written for one model are settings of the one that is asked for instead."""
+    """Whether the settings written for one model are settings of the one that is asked for
+    instead.
+    """
     if asked in PRESETS:
         return written in (None, asked)
     return _variant(written or DEFAULT) == asked
@@ -159,19 +198,32 @@ def _variant(name: str) -> str:
     return str(PRESETS[name].__struct_config__.tag) if name in PRESETS else name
 
 
-def _complete(name: str, model: dict[str, Any], epochs: int | None, memory: int | None) -> dict[str, Any]:
-    """The table [model] with everything said that it leaves to the preset or variant, and with what is given by flags."""
+def _complete(
+    name: str, model: dict[str, Any], epochs: int | None, memory: int | None
+) -> dict[str, Any]:
+    """The table [model] with everything said that it leaves to the preset or variant, and with what
+    is given by flags.
+    """
     given: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
     base: dict[str, Any] = {"variant": AUTO} if name == AUTO else msgspec.to_builtins(named(name))
     if name != AUTO:
         given = {"fit": {**base["fit"], **_table(model, "fit"), **given}}
     if memory is not None:
         if "memory" not in base:
-            having = [variant for variant, config in VARIANTS.items() if "memory" in config.__struct_fields__]
-            raise ValueError(f"memory is for {', '.join(having)}, which remembers rows; {_variant(name)} does not")
+            having = [
+                variant
+                for variant, config in VARIANTS.items()
+                if "memory" in config.__struct_fields__
+            ]
+            raise ValueError(
+                f"memory is for {', '.join(having)}, which remembers rows; {_variant(name)}"
+                " does not"
+            )
         given["memory"] = memory
         if not memory:  # bags and mixtures are made of averages of rows as well
-            given |= dict.fromkeys(("bags", "components", "joint_components", "hidden_components"), 0)
+            given |= dict.fromkeys(
+                ("bags", "components", "joint_components", "hidden_components"), 0
+            )
     return {**base, **model, **given}
 
 

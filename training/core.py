@@ -1,8 +1,10 @@
-"""Core: the exported graph as one torch module, raw rows in, score, contributions, expected values and code out.
+"""Core: the exported graph as one torch module, raw rows in, score, contributions, expected values
+and code out.
 
-score = mean over the observed cells of error / residual variance; each feature's share of that mean is its contribution, so the
-contributions are non-negative and sum to the score, and a normal cell contributes one, on average, before the division by the number
-of cells. A member with a score of its own has it divided by what is usual, and its contributions are shares of it. A row without any
+score = mean over the observed cells of error / residual variance; each feature's share of that mean
+is its contribution, so the contributions are non-negative and sum to the score, and a normal cell
+contributes one, on average, before the division by the number of cells. A member with a score of
+its own has it divided by what is usual, and its contributions are shares of it. A row without any
 observed cell scores NaN.
 """
 
@@ -11,9 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from training.models.member import Member, split
+from hourglass.training.models.member import Member, split
 
-RESIDUAL_FLOOR = 1e-3  # of a standardised feature's variance: below it, a network's own inexactness would be the unit
+# of a standardised feature's variance: below it, a network's own inexactness would be the unit
+RESIDUAL_FLOOR = 1e-3
 PART = 512  # rows assessed at a time
 
 
@@ -37,34 +40,46 @@ class Core(nn.Module):
         encoded = encoding.encode(features)
         errors_ND, outputs_NE, latent_NK, own_score_N = self.member.assess(encoded)
         width = encoded.observed_ND.shape[1]
-        observed_N = encoded.observed_ND.sum(dim=1) / width  # the share of cells, so that it is exactly 1 without a gap
-        # the score by itself, so that whoever wants no more has no contributions computed; of no cell at all it is 0 / 0
+        # the share of cells, so that it is exactly 1 without a gap
+        observed_N = encoded.observed_ND.sum(dim=1) / width
+        # the score by itself, so that whoever wants no more has no contributions computed; of no
+        # cell at all it is 0 / 0
         if own_score_N is None:
             weighed_ND = errors_ND * (self.weight_D / width)
-            score_N, contributions_ND = weighed_ND.sum(dim=1) / observed_N, weighed_ND / observed_N.unsqueeze(1)
+            score_N, contributions_ND = (
+                weighed_ND.sum(dim=1) / observed_N,
+                weighed_ND / observed_N.unsqueeze(1),
+            )
         else:
             score_N = own_score_N * self.weight_D[0] * (observed_N / observed_N)
-            parts_ND = (
-                errors_ND + encoded.observed_ND * 1e-20
-            )  # where nothing is wrong nothing more is to blame than the rest
+            # where nothing is wrong nothing more is to blame than the rest
+            parts_ND = errors_ND + encoded.observed_ND * 1e-20
             contributions_ND = score_N.unsqueeze(1) * (parts_ND / parts_ND.sum(dim=1, keepdim=True))
         return CoreOutput(score_N, contributions_ND, encoding.decode(outputs_NE), latent_NK)
 
     @torch.no_grad()
     def weigh(self, rows_ND: Tensor) -> Tensor:
-        """Set the weights from held-out rows; returns the residual variances [D], the mean held-out error of each feature."""
+        """Set the weights from held-out rows; returns the residual variances [D], the mean held-out
+        error of each feature.
+        """
         encoding = self.member.encoding
         encoded = encoding.encode(rows_ND)
         parts = [self.member.assess(part) for part in split(encoded, PART)]
         errors_ND = torch.cat([assessed.errors_ND for assessed in parts])
         own_scores = [assessed.score_N for assessed in parts if assessed.score_N is not None]
         if own_scores:
-            errors_ND = encoding.errors(torch.cat([assessed.outputs_NE for assessed in parts]), encoded)
+            errors_ND = encoding.errors(
+                torch.cat([assessed.outputs_NE for assessed in parts]), encoded
+            )
         seen_D = encoded.observed_ND.sum(dim=0)
         residual_D = torch.where(seen_D > 0, errors_ND.sum(dim=0) / seen_D.clamp_min(1.0), 1.0)
         unit_D = residual_D
         if own_scores:
-            unit_D = torch.cat(own_scores)[encoded.observed_ND.sum(dim=1) > 0].mean().expand_as(residual_D)
+            unit_D = (
+                torch.cat(own_scores)[encoded.observed_ND.sum(dim=1) > 0]
+                .mean()
+                .expand_as(residual_D)
+            )
         elif self.member.joint_error:
             unit_D = (errors_ND.sum() / seen_D.sum().clamp_min(1.0)).expand_as(residual_D)
         self.weight_D.copy_(1 / unit_D.clamp_min(RESIDUAL_FLOOR))

@@ -6,13 +6,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from service.artifact import Feature
-from service.tables import encode_table, first_value
-from training.errors import RunError
+from hourglass.service.model.artifact import Feature
+from hourglass.service.rows.tables import encode_table, first_value
+from hourglass.training.errors import RunError
 
 TEXT = (pl.String, pl.Categorical, pl.Enum)
 EXPECTED = "expected numbers, true/false or text"
-DATE = r"^(\d{1,4}[-/]\d{1,2}[-/]\d{1,4}|\d{1,2}\.\d{1,2}\.\d{4}|\d{1,2}:\d{2}:\d{2})(\b|T)"  # in a file of text
+# in a file of text
+DATE = r"^(\d{1,4}[-/]\d{1,2}[-/]\d{1,4}|\d{1,2}\.\d{1,2}\.\d{4}|\d{1,2}:\d{2}:\d{2})(\b|T)"
 
 
 class Data(NamedTuple):
@@ -31,7 +32,10 @@ def prepare(
     units: dict[str, str] | None = None,
     max_categories: int = 100,
 ) -> Data:
-    """A table -> features with their kinds, and float32 rows. RunError or InvalidTable names the column and row (from 1)."""
+    """A table -> features with their kinds, and float32 rows.
+
+    RunError or InvalidTable names the column and row (from 1).
+    """
     for column in (*([label] if label else []), *ignore, *(units or {})):
         if column not in frame.columns:
             raise RunError(f"there is no column {column!r}; the columns are {_names(frame)}")
@@ -41,10 +45,14 @@ def prepare(
         raise RunError("no feature columns are left")
     if "" in columns:
         number = frame.columns.index("") + 1
-        raise RunError(f"column {number} has no name (an index that was written along?); name it, or --ignore ''")
+        raise RunError(
+            f"column {number} has no name (an index that was written along?); name it, or"
+            " --ignore ''"
+        )
     normal = frame.filter(~pl.Series(anomalous))
     features = tuple(
-        _infer(frame[column], normal[column], (units or {}).get(column), max_categories) for column in columns
+        _infer(frame[column], normal[column], (units or {}).get(column), max_categories)
+        for column in columns
     )
     rows_ND = encode_table(frame, features)
     return Data(features, rows_ND[~anomalous], rows_ND[anomalous])
@@ -53,16 +61,22 @@ def prepare(
 def is_anomalous(frame: pl.DataFrame, label: str) -> NDArray[np.bool_]:
     """[N] true where the label is not zero."""
     if label not in frame.columns:
-        raise RunError(f"there is no column {label!r} to be the label; the columns are {_names(frame)}")
+        raise RunError(
+            f"there is no column {label!r} to be the label; the columns are {_names(frame)}"
+        )
     column = frame[label]
     if not (column.dtype.is_numeric() or column.dtype == pl.Boolean):
         row, value = first_value(column)
         raise RunError(
-            f"label column {label!r}, row {row}: expected 0 for normal or a number for an anomaly, got {value!r}"
+            f"label column {label!r}, row {row}: expected 0 for normal or a number for an anomaly,"
+            f" got {value!r}"
         )
     values = column.cast(pl.Float64).to_numpy()  # null becomes NaN
     if np.isnan(values).any():
-        raise RunError(f"label column {label!r}, row {np.isnan(values).argmax() + 1}: expected a number, got nothing")
+        raise RunError(
+            f"label column {label!r}, row {np.isnan(values).argmax() + 1}: expected a number, got"
+            " nothing"
+        )
     return np.asarray(values != 0)
 
 
@@ -91,7 +105,10 @@ def _names(frame: pl.DataFrame, most: int = 20) -> str:
 
 
 def _infer(column: pl.Series, normal: pl.Series, unit: str | None, max_categories: int) -> Feature:
-    """The kind by the column's type. A category known only from anomalies is not known: it is unseen."""
+    """The kind by the column's type.
+
+    A category known only from anomalies is not known: it is unseen.
+    """
     name = column.name
     if column.null_count() == len(column):
         return Feature(name=name, kind="numeric", unit=unit)
@@ -102,35 +119,46 @@ def _infer(column: pl.Series, normal: pl.Series, unit: str | None, max_categorie
     row, value = first_value(column)
     if column.dtype.is_temporal():
         raise RunError(
-            f"column {name!r}, row {row}: {EXPECTED}, got the date or time {value}; --ignore it, or make it a number"
+            f"column {name!r}, row {row}: {EXPECTED}, got the date or time {value}; --ignore it, or"
+            " make it a number"
         )
     if column.dtype not in TEXT:
         raise RunError(f"column {name!r}, row {row}: {EXPECTED}, got {column.dtype}")
-    return Feature(name=name, kind="categorical", unit=unit, categories=_categories(column, normal, max_categories))
+    return Feature(
+        name=name,
+        kind="categorical",
+        unit=unit,
+        categories=_categories(column, normal, max_categories),
+    )
 
 
 def _categories(column: pl.Series, normal: pl.Series, max_categories: int) -> tuple[str, ...]:
     text = column.cast(pl.String)
     numbers = text.cast(pl.Float64, strict=False)
     filled = len(text) - text.null_count()
-    if numbers.is_not_null().sum() > filled / 2:  # a column of numbers with something else among them
+    if (
+        numbers.is_not_null().sum() > filled / 2
+    ):  # a column of numbers with something else among them
         row = (text.is_not_null() & numbers.is_null()).arg_max() or 0
         raise RunError(
-            f"column {column.name!r}, row {row + 1}: expected a number like the rows around it, got {text[row]!r}; "
-            "leave a cell empty where the value is missing"
+            f"column {column.name!r}, row {row + 1}: expected a number like the rows around it, got"
+            f" {text[row]!r}; leave a cell empty where the value is missing"
         )
     row, value = first_value(text)
     if text.str.contains(DATE).sum() > filled / 2:
         raise RunError(
-            f"column {column.name!r}, row {row}: {EXPECTED}, got the date or time {value}; --ignore it, or make it a number"
+            f"column {column.name!r}, row {row}: {EXPECTED}, got the date or time {value}; --ignore"
+            " it, or make it a number"
         )
     known = normal.cast(pl.String).drop_nulls()
     if known.is_empty():  # what anomalies hold must not shape the model
-        raise RunError(f"column {column.name!r}, row {row}: only anomalous rows have text here; --ignore it")
+        raise RunError(
+            f"column {column.name!r}, row {row}: only anomalous rows have text here; --ignore it"
+        )
     distinct = known.n_unique()
     if distinct > max_categories or (distinct > 20 and distinct > len(known) / 2):
         raise RunError(
-            f"column {column.name!r}, row {row}: expected at most {max_categories} categories, got text with {distinct} values "
-            f"(the first is {str(value)[:40]!r}); --ignore it"
+            f"column {column.name!r}, row {row}: expected at most {max_categories} categories, got"
+            f" text with {distinct} values (the first is {str(value)[:40]!r}); --ignore it"
         )
     return tuple(sorted(known.unique().to_list()))

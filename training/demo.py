@@ -1,4 +1,6 @@
-"""The demo's data: Breast Cancer Wisconsin (Street, Wolberg and Mangasarian, 1993), as scikit-learn carries it; benign is normal."""
+"""The demo's data: Breast Cancer Wisconsin (Street, Wolberg and Mangasarian, 1993), as scikit-learn
+carries it; benign is normal.
+"""
 
 import csv
 import io
@@ -8,14 +10,16 @@ from typing import Any
 
 from sklearn.datasets import load_breast_cancer
 
-from training.publish import write_atomically
+from hourglass.training.publish import write_atomically
 
 NAME = "tumour"
 LABEL = "malignant"
 
 
 def write_data(folder: Path) -> Path:
-    """Write FOLDER/tumour.csv and a request body of one benign and one malignant row; returns the CSV's path."""
+    """Write FOLDER/tumour.csv and a request body of one benign and one malignant row; returns the
+    CSV's path.
+    """
     bunch: Any = load_breast_cancer()
     folder.mkdir(parents=True, exist_ok=True)
     names = [str(name).replace(" ", "_") for name in bunch.feature_names]
@@ -23,7 +27,9 @@ def write_data(folder: Path) -> Path:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow([*names, LABEL])
-    table.writerows([*map(float, row), int(label)] for row, label in zip(bunch.data, malignant, strict=True))
+    table.writerows(
+        [*map(float, row), int(label)] for row, label in zip(bunch.data, malignant, strict=True)
+    )
     path = folder / f"{NAME}.csv"
     write_atomically(path, text.getvalue().encode())
     for kind, wanted in (("benign", 0), ("malignant", 1)):

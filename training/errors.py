@@ -2,4 +2,6 @@
 
 
 class RunError(Exception):
-    """The data or the configuration cannot be used; the message is one whole sentence that names what and where."""
+    """The data or the configuration cannot be used; the message is one whole sentence that names
+    what and where.
+    """

@@ -1,17 +1,22 @@
-"""How well a detector separates labelled rows, and how it behaves at its threshold. Uses the service's detector and nothing else."""
+"""How well a detector separates labelled rows, and how it behaves at its threshold.
+
+Uses the service's detector and nothing else.
+"""
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from service.detector import Detector
+from hourglass.service.model.detector import Detector
 
 Float32 = NDArray[np.float32]
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
-    """Rates are shares of the scored rows; rows with too few observed cells are not scored, as the service would refuse them."""
+    """Rates are shares of the scored rows; rows with too few observed cells are not scored, as the
+    service would refuse them.
+    """
 
     auroc: float  # area under the ROC curve
     average_precision: float
@@ -30,7 +35,9 @@ def evaluate(detector: Detector, normal_ND: Float32, anomalies_AD: Float32) -> E
     normal_N, refused_normal = _scores(detector, normal_ND)
     anomalies_A, refused_anomalies = _scores(detector, anomalies_AD)
     if not len(normal_N) or not len(anomalies_A):
-        raise ValueError("evaluation needs at least one normal and one anomalous row that can be scored")
+        raise ValueError(
+            "evaluation needs at least one normal and one anomalous row that can be scored"
+        )
     scores = np.concatenate([normal_N, anomalies_A])
     labels = np.concatenate([np.zeros(len(normal_N)), np.ones(len(anomalies_A))])
     threshold = detector.threshold
@@ -52,7 +59,10 @@ def _scores(detector: Detector, rows_ND: Float32, batch: int = 4096) -> tuple[Fl
     """Scores of the rows the service would score, and how many it would refuse."""
     observed_N = (~np.isnan(rows_ND)).mean(axis=1)
     scored_ND = rows_ND[(observed_N >= detector.manifest.min_observed_fraction) & (observed_N > 0)]
-    parts = [detector.score(scored_ND[i : i + batch]).score for i in range(0, len(scored_ND), batch)]
+    parts = [
+        detector.score(scored_ND[i : i + batch]).score for i in range(0, len(scored_ND), batch)
+    ]
     score_N = np.concatenate([np.empty(0, dtype=np.float32), *parts])
-    score_N = score_N[~np.isnan(score_N)]  # what a row shows may all be features that no fit row showed
+    # what a row shows may all be features that no fit row showed
+    score_N = score_N[~np.isnan(score_N)]
     return score_N, len(rows_ND) - len(score_N)

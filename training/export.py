@@ -1,4 +1,6 @@
-"""From a fitted core to the bytes of an artifact: export, tidy, calibrate through onnxruntime, describe, self-test."""
+"""From a fitted core to the bytes of an artifact: export, tidy, calibrate through onnxruntime,
+describe, self-test.
+"""
 
 import logging
 import warnings
@@ -12,9 +14,19 @@ import torch
 from numpy.typing import NDArray
 from onnx import checker
 
-from service import artifact
-from service.artifact import CONTRIBUTIONS, INPUT, LATENT, OUTPUTS, RECONSTRUCTION, SCORE, Feature, Manifest, SelfTest
-from training.core import Core
+from hourglass.service.model import artifact
+from hourglass.service.model.artifact import (
+    CONTRIBUTIONS,
+    INPUT,
+    LATENT,
+    OUTPUTS,
+    RECONSTRUCTION,
+    SCORE,
+    Feature,
+    Manifest,
+    SelfTest,
+)
+from hourglass.training.core import Core
 
 OPSET = 20
 SELF_TEST_ROWS = 4
@@ -31,7 +43,8 @@ def export_core(core: Core) -> onnx.ModelProto:
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
-        # the exporter warns of its own insides (a missing torchvision, its pytree classes), which nobody here can act on
+        # the exporter warns of its own insides (a missing torchvision, its pytree classes), which
+        # nobody here can act on
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\..*|onnxscript\..*")
@@ -58,24 +71,36 @@ def export_core(core: Core) -> onnx.ModelProto:
     return model
 
 
-def run(model: onnx.ModelProto, outputs: list[str], rows_ND: Float32, *, batch: int = 1024) -> list[Float32]:
-    """The named outputs of [N, D] rows, as onnxruntime computes them; single-threaded, so that digits repeat."""
+def run(
+    model: onnx.ModelProto, outputs: list[str], rows_ND: Float32, *, batch: int = 1024
+) -> list[Float32]:
+    """The named outputs of [N, D] rows, as onnxruntime computes them; single-threaded, so that
+    digits repeat.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    parts = [session.run(outputs, {INPUT: rows_ND[i : i + batch]}) for i in range(0, len(rows_ND), batch)]
+    session = ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    parts = [
+        session.run(outputs, {INPUT: rows_ND[i : i + batch]}) for i in range(0, len(rows_ND), batch)
+    ]
     return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
 
 def make_self_test(model: onnx.ModelProto, features: tuple[Feature, ...], seed: int) -> SelfTest:
-    """Rows made up from the features' ranges, never training rows, and the graph's answers; the last row has missing cells."""
+    """Rows made up from the features' ranges, never training rows, and the graph's answers; the
+    last row has missing cells.
+    """
     rng = np.random.default_rng(seed)
     rows_ND = np.stack([_made_up(feature, rng) for feature in features], axis=1)
     rows_ND[-1, 1::3] = np.nan
     names = list(OUTPUTS)
     answers = dict(zip(names, run(model, names, rows_ND), strict=True))
-    return SelfTest(inputs=_plain(rows_ND), **{name: _plain(values) for name, values in answers.items()})
+    return SelfTest(
+        inputs=_plain(rows_ND), **{name: _plain(values) for name, values in answers.items()}
+    )
 
 
 def to_bytes(model: onnx.ModelProto, manifest: Manifest) -> bytes:
@@ -89,7 +114,9 @@ def to_bytes(model: onnx.ModelProto, manifest: Manifest) -> bytes:
 
 
 def _tidy(model: onnx.ModelProto) -> None:
-    """Drop what differs between processes or nobody reads: doc strings, node metadata, inner shapes, torch's own functions."""
+    """Drop what differs between processes or nobody reads: doc strings, node metadata, inner
+    shapes, torch's own functions.
+    """
     graph = model.graph
     del model.functions[:]
     del graph.value_info[:]
@@ -114,7 +141,9 @@ def _keep_once(graph: onnx.GraphProto) -> None:
         value = onnx.TensorProto()
         value.CopyFrom(tensor)
         value.ClearField("name")
-        same[tensor.name] = kept.setdefault(value.SerializeToString(deterministic=True), tensor).name
+        same[tensor.name] = kept.setdefault(
+            value.SerializeToString(deterministic=True), tensor
+        ).name
     constants = list(kept.values())
     del graph.initializer[:]
     graph.initializer.extend(constants)
@@ -132,7 +161,10 @@ def _made_up(feature: Feature, rng: np.random.Generator) -> Float32:
 
 
 def _plain(values: Float32) -> Any:
-    """Nested tuples; NaN becomes None. Python's floats of float32 print long: nine digits say the same number."""
+    """Nested tuples; NaN becomes None.
+
+    Python's floats of float32 print long: nine digits say the same number.
+    """
 
     def plain(value: Any) -> Any:
         if isinstance(value, list):

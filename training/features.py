@@ -1,11 +1,14 @@
-"""Per-feature encoding, inside the graph: raw rows -> what a network reads, and its outputs -> errors and expected values.
+"""Per-feature encoding, inside the graph: raw rows -> what a network reads, and its outputs ->
+errors and expected values.
 
-Shapes: N rows, D features, E encoded columns (one per number or boolean, one per category), I network inputs (E + D).
+Shapes: N rows, D features, E encoded columns (one per number or boolean, one per category), I
+network inputs (E + D).
 
-A number is standardised, a boolean is 0 or 1, a category is one-hot. Errors follow the likelihood of each kind: Gaussian (squared
-error), Bernoulli and categorical (cross-entropy; for a number between 0 and 1 the relative entropy, which is 0 when it is met). A
-discrete value's probability is floored at 1 / (rows + 1), the chance the rule of succession gives to something never seen, so that an
-unseen category is the most surprising value there is, and finite.
+A number is standardised, a boolean is 0 or 1, a category is one-hot. Errors follow the likelihood
+of each kind: Gaussian (squared error), Bernoulli and categorical (cross-entropy; for a number
+between 0 and 1 the relative entropy, which is 0 when it is met). A discrete value's probability is
+floored at 1 / (rows + 1), the chance the rule of succession gives to something never seen, so that
+an unseen category is the most surprising value there is, and finite.
 """
 
 from collections.abc import Sequence
@@ -16,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from service.artifact import Feature
+from hourglass.service.model.artifact import Feature
 
 INPUT_LIMIT = 10.0  # standard deviations; a network has no business extrapolating further
 VALUE_LIMIT = 1e6  # keeps squared errors within float32
@@ -36,43 +39,75 @@ class Encoded(NamedTuple):
 class Encoding(nn.Module):
     """The encoding of a fixed list of features, with centre and scale taken from the fit rows.
 
-    The loss `bce` takes every number as a probability, unscaled; ValueError when one does not lie between 0 and 1. The loss `mse`
-    insists that there are only numbers. `auto` is squared error for numbers and cross-entropy for the rest.
+    The loss `bce` takes every number as a probability, unscaled; ValueError when one does not lie
+    between 0 and 1. The loss `mse` insists that there are only numbers. `auto` is squared error for
+    numbers and cross-entropy for the rest.
     """
 
-    def __init__(self, features: Sequence[Feature], rows_ND: NDArray[np.float32], loss: Loss = "auto") -> None:
+    def __init__(
+        self, features: Sequence[Feature], rows_ND: NDArray[np.float32], loss: Loss = "auto"
+    ) -> None:
         super().__init__()
         _check_loss(loss, features, rows_ND)
         self.features = tuple(features)
-        widths = [len(feature.categories) if feature.kind == "categorical" else 1 for feature in features]
+        widths = [
+            len(feature.categories) if feature.kind == "categorical" else 1 for feature in features
+        ]
         starts = np.cumsum([0, *widths])
-        self.slices = [slice(int(start), int(start) + width) for start, width in zip(starts, widths, strict=False)]
-        center_E, scale_E, numeric_E = np.zeros(starts[-1]), np.ones(starts[-1]), np.zeros(starts[-1])
-        for column, feature, part in zip(rows_ND.T.astype(np.float64), features, self.slices, strict=True):
+        self.slices = [
+            slice(int(start), int(start) + width)
+            for start, width in zip(starts, widths, strict=False)
+        ]
+        center_E, scale_E, numeric_E = (
+            np.zeros(starts[-1]),
+            np.ones(starts[-1]),
+            np.zeros(starts[-1]),
+        )
+        for column, feature, part in zip(
+            rows_ND.T.astype(np.float64), features, self.slices, strict=True
+        ):
             if feature.kind == "numeric" and loss != "bce" and not np.isnan(column).all():
                 center_E[part], scale_E[part] = _center_and_scale(column[~np.isnan(column)])
             numeric_E[part] = feature.kind == "numeric"
         source_E = np.repeat(np.arange(len(features)), widths)
-        live_D = np.asarray(~np.isnan(rows_ND).all(axis=0))  # a feature that was always missing tells nothing
+        # a feature that was always missing tells nothing
+        live_D = np.asarray(~np.isnan(rows_ND).all(axis=0))
         self._buffer("source_E", source_E, torch.int64)
-        self._buffer("code_E", np.concatenate([np.arange(width) for width in widths]), torch.float32)
-        self._buffer("one_hot_E", [f.kind == "categorical" for f in features for _ in range(_width(f))], torch.bool)
+        self._buffer(
+            "code_E", np.concatenate([np.arange(width) for width in widths]), torch.float32
+        )
+        self._buffer(
+            "one_hot_E",
+            [f.kind == "categorical" for f in features for _ in range(_width(f))],
+            torch.bool,
+        )
         self._buffer("center_E", center_E, torch.float32)
         self._buffer("scale_E", scale_E, torch.float32)
         self._buffer("numeric_E", numeric_E, torch.float32)
         bernoulli_D = [
-            feature.kind == "boolean" or (feature.kind == "numeric" and loss == "bce") for feature in features
+            feature.kind == "boolean" or (feature.kind == "numeric" and loss == "bce")
+            for feature in features
         ]
         self._buffer("bernoulli_E", np.repeat(bernoulli_D, widths), torch.bool)
-        self._buffer("gaussian_E", numeric_E if loss != "bce" else np.zeros_like(numeric_E), torch.float32)
-        self._buffer("gaussian_D", [feature.kind == "numeric" and loss != "bce" for feature in features], torch.bool)
-        self._buffer("categorical_D", [feature.kind == "categorical" for feature in features], torch.bool)
+        self._buffer(
+            "gaussian_E", numeric_E if loss != "bce" else np.zeros_like(numeric_E), torch.float32
+        )
+        self._buffer(
+            "gaussian_D",
+            [feature.kind == "numeric" and loss != "bce" for feature in features],
+            torch.bool,
+        )
+        self._buffer(
+            "categorical_D", [feature.kind == "categorical" for feature in features], torch.bool
+        )
         self._buffer("members_ED", np.eye(len(features))[source_E], torch.float32)
         self._buffer("live_D", live_D, torch.float32)
         self._buffer("live_E", live_D[source_E], torch.float32)
         self._buffer("floor", 1.0 / (len(rows_ND) + 1), torch.float32)
         # known before any row is, so that the exported graph holds only what these features need
-        self.gaussian_only = loss != "bce" and all(feature.kind == "numeric" for feature in features)
+        self.gaussian_only = loss != "bce" and all(
+            feature.kind == "numeric" for feature in features
+        )
         self.bernoulli = any(bernoulli_D)
         self.one_hot = any(feature.kind == "categorical" for feature in features)
         self.all_live = bool(live_D.all())
@@ -90,16 +125,20 @@ class Encoding(nn.Module):
 
     @property
     def scale_D(self) -> Tensor:
-        """[D] raw units of one encoded unit of each number with Gaussian errors; 0 for the rest, whose noise is in their likelihood."""
+        """[D] raw units of one encoded unit of each number with Gaussian errors; 0 for the rest,
+        whose noise is in their likelihood.
+        """
         return (self.scale_E * self.gaussian_E) @ self.members_ED
 
     def encode(self, x_ND: Tensor) -> Encoded:
         """Raw rows, NaN = missing -> encoded values and the mask."""
         missing_ND, x_NE = torch.isnan(x_ND), self.spread(x_ND)
         missing_NE = missing_ND if self.one_column_each else torch.isnan(x_NE)
-        # written so that the graph selects between scalars where it can: onnxruntime takes several times as long over vectors
+        # written so that the graph selects between scalars where it can: onnxruntime takes several
+        # times as long over vectors
         observed_ND = torch.where(missing_ND, 0.0, 1.0 if self.all_live else self.live_D)
-        values_NE = ((x_NE - self.center_E) / self.scale_E).clamp(-VALUE_LIMIT, VALUE_LIMIT)  # infinities end here, too
+        # infinities end here, too
+        values_NE = ((x_NE - self.center_E) / self.scale_E).clamp(-VALUE_LIMIT, VALUE_LIMIT)
         if self.one_hot:
             values_NE = torch.where(self.one_hot_E, (x_NE == self.code_E).to(x_NE.dtype), values_NE)
         values_NE = torch.where(missing_NE, 0.0, values_NE)
@@ -110,43 +149,60 @@ class Encoding(nn.Module):
         return x_ND if self.one_column_each else torch.index_select(x_ND, 1, self.source_E)
 
     def inputs(self, encoded: Encoded) -> Tensor:
-        """What the network reads: [N, I], missing cells as zero, and beside them which are missing."""
-        return torch.cat([encoded.values_NE.clamp(-INPUT_LIMIT, INPUT_LIMIT), 1 - encoded.observed_ND], dim=1)
+        """What the network reads: [N, I], missing cells as zero, and beside them which are
+        missing.
+        """
+        return torch.cat(
+            [encoded.values_NE.clamp(-INPUT_LIMIT, INPUT_LIMIT), 1 - encoded.observed_ND], dim=1
+        )
 
     def errors(self, outputs_NE: Tensor, encoded: Encoded) -> Tensor:
-        """[N, D]: squared error of a number, minus log-likelihood of a boolean or category; 0 where missing."""
+        """[N, D]: squared error of a number, minus log-likelihood of a boolean or category; 0 where
+        missing.
+        """
         squared_NE = (encoded.values_NE - outputs_NE).square()
         if self.gaussian_only:
             return squared_NE * encoded.observed_ND
-        entropy_NE = torch.where(self.bernoulli_E, self._relative_entropy(outputs_NE, encoded.values_NE), 0.0)
+        entropy_NE = torch.where(
+            self.bernoulli_E, self._relative_entropy(outputs_NE, encoded.values_NE), 0.0
+        )
         errors_ND = (squared_NE * self.gaussian_E + entropy_NE) @ self.members_ED
         if self.one_hot:
-            errors_ND = torch.where(self.categorical_D, self._surprise(outputs_NE, encoded.values_NE), errors_ND)
+            errors_ND = torch.where(
+                self.categorical_D, self._surprise(outputs_NE, encoded.values_NE), errors_ND
+            )
         return errors_ND * encoded.observed_ND
 
     def decode(self, outputs_NE: Tensor) -> Tensor:
-        """[N, D] in raw units: the mean of a number, the probability of true, the likeliest category's index."""
+        """[N, D] in raw units: the mean of a number, the probability of true, the likeliest
+        category's index.
+        """
         raw_NE = (self.center_E + self.scale_E * outputs_NE).clamp(-FLOAT32_LIMIT, FLOAT32_LIMIT)
         if self.bernoulli:
             raw_NE = torch.where(self.bernoulli_E, torch.sigmoid(outputs_NE), raw_NE)
         if not self.one_hot:
             return raw_NE
         columns = [
-            outputs_NE[:, part].argmax(dim=1, keepdim=True).to(raw_NE.dtype)
-            if feature.kind == "categorical"
-            else raw_NE[:, part]
+            (
+                outputs_NE[:, part].argmax(dim=1, keepdim=True).to(raw_NE.dtype)
+                if feature.kind == "categorical"
+                else raw_NE[:, part]
+            )
             for feature, part in zip(self.features, self.slices, strict=True)
         ]
         return torch.cat(columns, dim=1)
 
     def _relative_entropy(self, outputs_NE: Tensor, values_NE: Tensor) -> Tensor:
-        """[N, E] KL from the predicted Bernoulli to the value as one; what lies outside [0, 1] adds its squared distance."""
-        inside_NE = values_NE.clamp(
-            0.0, 1.0
-        )  # floats: whole numbers export as Min and Max, of which constants get lost
+        """[N, E] KL from the predicted Bernoulli to the value as one; what lies outside [0, 1] adds
+        its squared distance.
+        """
+        # floats: whole numbers export as Min and Max, of which constants get lost
+        inside_NE = values_NE.clamp(0.0, 1.0)
         p_NE = torch.sigmoid(outputs_NE).clamp(self.floor, 1 - self.floor)
         on_NE = inside_NE * (torch.log(inside_NE.clamp_min(1e-12)) - torch.log(p_NE))
-        off_NE = (1 - inside_NE) * (torch.log((1 - inside_NE).clamp_min(1e-12)) - torch.log1p(-p_NE))
+        off_NE = (1 - inside_NE) * (
+            torch.log((1 - inside_NE).clamp_min(1e-12)) - torch.log1p(-p_NE)
+        )
         return (on_NE + off_NE).clamp_min(0.0) + (values_NE - inside_NE).square()
 
     def _surprise(self, outputs_NE: Tensor, values_NE: Tensor) -> Tensor:
@@ -179,14 +235,15 @@ def _check_loss(loss: Loss, features: Sequence[Feature], rows_ND: NDArray[np.flo
     for feature, column_N in zip(features, rows_ND.T, strict=True):
         if loss == "mse" and feature.kind != "numeric":
             raise ValueError(
-                f"the loss mse is for numbers, and column {feature.name!r} is {feature.kind}; auto knows each kind"
+                f"the loss mse is for numbers, and column {feature.name!r} is {feature.kind}; auto"
+                " knows each kind"
             )
         if loss == "bce" and feature.kind == "numeric":
             outside = np.flatnonzero((column_N < 0) | (column_N > 1))
             if len(outside):
                 raise ValueError(
-                    f"the loss bce needs every number between 0 and 1, and column {feature.name!r} holds {column_N[outside[0]]:g}; "
-                    "scale the column, or leave the loss at auto"
+                    f"the loss bce needs every number between 0 and 1, and column {feature.name!r}"
+                    f" holds {column_N[outside[0]]:g}; scale the column, or leave the loss at auto"
                 )
 
 
@@ -195,7 +252,9 @@ def _width(feature: Feature) -> int:
 
 
 def _center_and_scale(column: NDArray[np.float64]) -> tuple[float, float]:
-    """Mean and standard deviation, no finer than float32 is there; a constant keeps its unit, so that any other value stands out."""
+    """Mean and standard deviation, no finer than float32 is there; a constant keeps its unit, so
+    that any other value stands out.
+    """
     center = float(column.mean())
     if column.min() == column.max():
         return center, 1.0

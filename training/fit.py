@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from training.features import Encoded
-from training.models.member import FitConfig, Member
+from hourglass.training.features import Encoded
+from hourglass.training.models.member import FitConfig, Member
 
 SELDOM = 10  # epochs between looks at the held-out rows where they decide nothing
 VALIDATION_DRAWS = 4  # corruptions of the held-out rows, the same ones every epoch
@@ -39,7 +39,8 @@ def fit(
     device: str = "cpu",
     on_epoch: Callable[[Epoch], None] = lambda _: None,
 ) -> Fitted:
-    """Minimise the member's loss; keep the weights of the epoch with the best loss on the held-out rows (without patience, the last).
+    """Minimise the member's loss; keep the weights of the epoch with the best loss on the held-out
+    rows (without patience, the last).
 
     A member without weights is only settled. ValueError when the loss stops being a number.
     """
@@ -47,9 +48,13 @@ def fit(
     fitted = Fitted(0, 0, 0.0)
     if any(True for _ in member.parameters()):
         with torch.device(device):  # what a loss draws is drawn there
-            fitted = _descend(member.to(device), fit_rows_ND, validation_rows_ND, config, seed, on_epoch)
+            fitted = _descend(
+                member.to(device), fit_rows_ND, validation_rows_ND, config, seed, on_epoch
+            )
     member.to("cpu", torch.float32).eval()
-    member.settle(member.encoding.encode(fit_rows_ND), member.encoding.encode(validation_rows_ND), seed)
+    member.settle(
+        member.encoding.encode(fit_rows_ND), member.encoding.encode(validation_rows_ND), seed
+    )
     return fitted
 
 
@@ -78,7 +83,9 @@ def _descend(
             line_search_fn="strong_wolfe",
         )
     else:
-        optimizer = torch.optim.AdamW(member.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        optimizer = torch.optim.AdamW(
+            member.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
 
     best, best_epoch, best_weights = float("inf"), 0, _copy(member)
     epochs = config.epochs_for(len(fit_rows_ND))
@@ -102,9 +109,13 @@ def _descend(
         if config.patience or epoch == epochs or epoch % SELDOM == 1:
             member.eval()
             with torch.no_grad():
-                held_out_loss = float(member.loss(held_out, torch.Generator(like.device).manual_seed(seed)))
+                held_out_loss = float(
+                    member.loss(held_out, torch.Generator(like.device).manual_seed(seed))
+                )
         if not (loss < float("inf") and held_out_loss < float("inf")):
-            raise ValueError(f"the loss is no longer a number in epoch {epoch}: lower the learning rate")
+            raise ValueError(
+                f"the loss is no longer a number in epoch {epoch}: lower the learning rate"
+            )
         if not config.patience:
             best, best_epoch = held_out_loss, epoch
         elif held_out_loss < best - 1e-7:
@@ -117,9 +128,13 @@ def _descend(
     return Fitted(epoch, best_epoch, best)
 
 
-def _schedule(optimizer: torch.optim.Optimizer, config: FitConfig, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+def _schedule(
+    optimizer: torch.optim.Optimizer, config: FitConfig, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
     if config.schedule == "one_cycle":
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=config.learning_rate, total_steps=steps + 1)
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, max_lr=config.learning_rate, total_steps=steps + 1
+        )
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 

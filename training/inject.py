@@ -1,13 +1,14 @@
 """Made-up anomalies, to measure a detector's power where nobody has labels.
 
-Two kinds, of which real ones are mostly made (Han et al., ADBench, NeurIPS 2022, section 3.2): cells taken from other rows, which keep
-every feature's own distribution and break its dependence on the others; and cells far from where they were.
+Two kinds, of which real ones are mostly made (Han et al., ADBench, NeurIPS 2022, section 3.2):
+cells taken from other rows, which keep every feature's own distribution and break its dependence on
+the others; and cells far from where they were.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.artifact import Feature
+from hourglass.service.model.artifact import Feature
 
 Float32 = NDArray[np.float32]
 
@@ -15,8 +16,12 @@ CELL_SHARE = 0.2  # of a row's cells
 SHIFT = (2.0, 5.0)  # standard deviations
 
 
-def inject(rows_ND: Float32, features: tuple[Feature, ...], seed: int, *, copies: int = 2) -> Float32:
-    """[2 * copies * N, D]: for each row, copies with swapped cells and copies with shifted ones; missing cells stay missing."""
+def inject(
+    rows_ND: Float32, features: tuple[Feature, ...], seed: int, *, copies: int = 2
+) -> Float32:
+    """[2 * copies * N, D]: for each row, copies with swapped cells and copies with shifted ones;
+    missing cells stay missing.
+    """
     rng = np.random.default_rng(seed)
     repeated = np.tile(rows_ND, (copies, 1))
     return np.concatenate([_swap(repeated, rng), _shift(repeated, features, rng)])
@@ -40,7 +45,9 @@ def _shift(rows_ND: Float32, features: tuple[Feature, ...], rng: np.random.Gener
     for column, feature, chosen in zip(shifted_ND.T, features, cells.T, strict=True):
         if feature.kind == "numeric":
             spread = float(np.nanstd(column)) if not np.isnan(column).all() else 0.0
-            distance = rng.uniform(*SHIFT, len(column)) * rng.choice([-1.0, 1.0], len(column)) * spread
+            distance = (
+                rng.uniform(*SHIFT, len(column)) * rng.choice([-1.0, 1.0], len(column)) * spread
+            )
             column[chosen] += distance[chosen].astype(np.float32)
         else:
             width = len(feature.categories) or 2

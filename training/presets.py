@@ -1,14 +1,16 @@
-"""The named configurations: points on the measured front of quality against speed. A run gives any of their fields another value."""
+"""The named configurations: points on the measured front of quality against speed.
+
+A run gives any of their fields another value.
+"""
 
 import msgspec
 
-from training.models import ModelConfig
-from training.models.associative import AssociativeConfig
+from hourglass.training.models import ModelConfig
+from hourglass.training.models.associative import AssociativeConfig
 
 PRESETS: dict[str, ModelConfig] = {
-    "fast": AssociativeConfig(
-        levels=(), components=64, joint_components=64, features=64, memory=0
-    ),  # closed forms only
+    # closed forms only
+    "fast": AssociativeConfig(levels=(), components=64, joint_components=64, features=64, memory=0),
     "balanced": AssociativeConfig(),
     "accurate": AssociativeConfig(
         width=256,

@@ -1,16 +1,20 @@
-"""MODELS/<name>/<version>/ is written whole beside its place and moved in; then the pointer `current` is replaced. No half states."""
+"""MODELS/<name>/<version>/ is written whole beside its place and moved in; then the pointer
+`current` is replaced. No half states.
+"""
 
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
-from service.artifact import MODEL_FILE, POINTER, version_of
-from training.errors import RunError
+from hourglass.service.model.artifact import MODEL_FILE, POINTER, version_of
+from hourglass.training.errors import RunError
 
 
 def publish(models: Path, name: str, data: bytes, beside: dict[str, str]) -> str:
-    """Write an artifact and the texts beside it (file name -> text), then point `current` at it; returns the version."""
+    """Write an artifact and the texts beside it (file name -> text), then point `current` at it;
+    returns the version.
+    """
     version = version_of(data)
     folder = models / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -31,7 +35,9 @@ def publish(models: Path, name: str, data: bytes, beside: dict[str, str]) -> str
 
 
 def check_writable(folder: Path) -> None:
-    """RunError when nothing can be written into a folder, or it cannot be made: better said before a fit than after."""
+    """RunError when nothing can be written into a folder, or it cannot be made: better said before
+    a fit than after.
+    """
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not there.is_dir():
         raise RunError(f"{folder} cannot be written: {there} is not a folder")
@@ -40,12 +46,16 @@ def check_writable(folder: Path) -> None:
 
 
 def promote(models: Path, name: str, version: str) -> str:
-    """Point `current` at a version that is there, given in full or by an unambiguous beginning; returns the full version."""
+    """Point `current` at a version that is there, given in full or by an unambiguous beginning;
+    returns the full version.
+    """
     folder = models / name
     if not folder.is_dir():
         raise RunError(f"there is no model {name!r} in {models}")
     versions = sorted(
-        path.parent.name for path in folder.glob(f"*/{MODEL_FILE}") if not path.parent.name.startswith(".")
+        path.parent.name
+        for path in folder.glob(f"*/{MODEL_FILE}")
+        if not path.parent.name.startswith(".")
     )
     matches = [full for full in versions if full.startswith(version)]
     if len(matches) != 1:
@@ -53,7 +63,9 @@ def promote(models: Path, name: str, version: str) -> str:
         problem = "is ambiguous" if matches else "is not there"
         raise RunError(f"version {version!r} of {name!r} {problem}; the versions are {known}")
     if not _intact(folder / matches[0]):
-        raise RunError(f"the file of version {matches[0][:12]} of {name!r} is damaged: its SHA-256 is another")
+        raise RunError(
+            f"the file of version {matches[0][:12]} of {name!r} is damaged: its SHA-256 is another"
+        )
     point(folder, matches[0])
     return matches[0]
 

@@ -6,8 +6,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from training.compare import Comparison
-from training.evaluate import Evaluation
+from hourglass.training.compare import Comparison
+from hourglass.training.evaluate import Evaluation
 
 STORED = {
     "none": "none",
@@ -24,7 +24,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     preset: str | None = None  # whose configuration the model has, unchanged
     variant: str
-    stores_rows: Literal["none", "averages", "rows"] = "none"  # what of the training rows the file contains
+    stores_rows: Literal["none", "averages", "rows"] = (
+        "none"  # what of the training rows the file contains
+    )
     parameter_count: int
     features: int
     fit_rows: int
@@ -53,7 +55,9 @@ def write_report(report: Report) -> str:
 
 def print_report(report: Report, console: Console) -> None:
     """The table, and in plain lines what was chosen or could not be certified."""
-    table = Table(title=f"{report.name} {report.version[:12]}", show_header=False, title_justify="left")
+    table = Table(
+        title=f"{report.name} {report.version[:12]}", show_header=False, title_justify="left"
+    )
     table.add_column(style="bold")
     table.add_column()
     for label, value in _lines(report):
@@ -65,8 +69,8 @@ def print_report(report: Report, console: Console) -> None:
         console.print(_disclosure(report), soft_wrap=True)
     if not report.certified:
         console.print(
-            f"Warning: uncertified. The false-alarm rate is {report.expected_false_alarm_rate:.2%} on average over calibration draws; "
-            "of this draw nothing is guaranteed.",
+            f"Warning: uncertified. The false-alarm rate is {report.expected_false_alarm_rate:.2%}"
+            " on average over calibration draws; of this draw nothing is guaranteed.",
             style="yellow",
             soft_wrap=True,
         )
@@ -81,7 +85,8 @@ def print_evaluation(evaluation: Evaluation, title: str, console: Console) -> No
         table.add_row(label, value)
     table.add_row(
         "rows",
-        f"{evaluation.normal_rows} normal, {evaluation.anomalous_rows} anomalous, {evaluation.refused_rows} refused",
+        f"{evaluation.normal_rows} normal, {evaluation.anomalous_rows} anomalous,"
+        f" {evaluation.refused_rows} refused",
     )
     console.print(table)
 
@@ -89,11 +94,27 @@ def print_evaluation(evaluation: Evaluation, title: str, console: Console) -> No
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """One row per member, and which one would be published and why."""
     table = Table(title=f"{comparison.name}: members compared", title_justify="left")
-    headings = ("variant", "held-out error", "power", "AUROC", "AP", "KiB", "fit s", "µs, 1 row", "µs/row, 1,024")
+    headings = (
+        "variant",
+        "held-out error",
+        "power",
+        "AUROC",
+        "AP",
+        "KiB",
+        "fit s",
+        "µs, 1 row",
+        "µs/row, 1,024",
+    )
     for heading in headings:
-        table.add_column(heading, justify="left" if heading == "variant" else "right", no_wrap=heading == "variant")
+        table.add_column(
+            heading,
+            justify="left" if heading == "variant" else "right",
+            no_wrap=heading == "variant",
+        )
     for it in comparison.candidates:
-        labelled = ["-" if value is None else f"{value:.4f}" for value in (it.auroc, it.average_precision)]
+        labelled = [
+            "-" if value is None else f"{value:.4f}" for value in (it.auroc, it.average_precision)
+        ]
         cost = [
             f"{it.size_bytes / 1024:.0f}",
             f"{it.fit_seconds:.1f}",
@@ -101,7 +122,9 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
             f"{it.bulk_row_microseconds:.2f}",
         ]
         style = "bold" if it.variant == comparison.chosen else ""
-        table.add_row(it.variant, f"{it.held_out_error:.4f}", f"{it.power:.1%}", *labelled, *cost, style=style)
+        table.add_row(
+            it.variant, f"{it.held_out_error:.4f}", f"{it.power:.1%}", *labelled, *cost, style=style
+        )
     console.print(table)
     console.print(f"To publish: {comparison.reason}.", soft_wrap=True)
 
@@ -113,18 +136,27 @@ def quality_lines(quality: Evaluation) -> list[tuple[str, str]]:
         ("average precision", f"{quality.average_precision:.4f}"),
         (
             "detection rate",
-            f"{quality.detection_rate:.2%} of the anomalies at alpha = {quality.alpha:.3g}, {certified}",
+            (
+                f"{quality.detection_rate:.2%} of the anomalies at alpha = {quality.alpha:.3g},"
+                f" {certified}"
+            ),
         ),
         ("false-alarm rate", f"{quality.false_alarm_rate:.2%} of the normal rows"),
     ]
 
 
 def _lines(report: Report) -> list[tuple[str, str]]:
-    rows = f"{report.fit_rows} fit, {report.validation_rows} held out, {report.calibration_rows} calibration"
+    rows = (
+        f"{report.fit_rows} fit, {report.validation_rows} held out, {report.calibration_rows}"
+        " calibration"
+    )
     left_out = f"{report.anomalous_rows} anomalous, {report.dropped_rows} with too few values"
     lines = [
         *([("preset", report.preset)] if report.preset else []),
-        ("variant", f"{report.variant}, {report.parameter_count:,} parameters, {report.features} features"),
+        (
+            "variant",
+            f"{report.variant}, {report.parameter_count:,} parameters, {report.features} features",
+        ),
         ("rows used", rows),
         ("rows not used", left_out),
         ("rows in the file", STORED[report.stores_rows]),
@@ -142,16 +174,25 @@ def _lines(report: Report) -> list[tuple[str, str]]:
 
 
 def _disclosure(report: Report) -> str:
-    stored = "averages of training rows" if report.stores_rows == "averages" else "training rows as they are"
-    return f"The model file contains {stored}, and whoever has it can read them. --memory 0 fits a model that contains none."
+    stored = (
+        "averages of training rows"
+        if report.stores_rows == "averages"
+        else "training rows as they are"
+    )
+    return (
+        f"The model file contains {stored}, and whoever has it can read them. --memory 0 fits a"
+        " model that contains none."
+    )
 
 
 def _choice(report: Report) -> str:
     if report.certified:
         return (
-            f"Alpha is {report.alpha:.0%}: the smallest of 1, 2, 5, 10 and 20 % that {report.calibration_rows} calibration rows "
-            f"certify with confidence {1 - report.delta:.0%}."
+            f"Alpha is {report.alpha:.0%}: the smallest of 1, 2, 5, 10 and 20 % that"
+            f" {report.calibration_rows} calibration rows certify with confidence"
+            f" {1 - report.delta:.0%}."
         )
     return (
-        f"Alpha is {report.alpha:.0%}: {report.calibration_rows} calibration rows certify none of 1, 2, 5, 10 and 20 %."
+        f"Alpha is {report.alpha:.0%}: {report.calibration_rows} calibration rows certify none of"
+        " 1, 2, 5, 10 and 20 %."
     )

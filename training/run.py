@@ -7,21 +7,21 @@ from typing import NamedTuple
 
 import msgspec
 
-from service import artifact
-from service.artifact import Feature
-from service.calibration import Threshold
-from service.detector import Detector
-from service.errors import HourglassError
-from training.artifact import make_artifact
-from training.compare import choose
-from training.config import AutoConfig, RunConfig, write_config
-from training.errors import RunError
-from training.evaluate import Evaluation, evaluate
-from training.fit import Epoch, Fitted
-from training.presets import preset_of
-from training.publish import check_writable, current_version, publish
-from training.report import Report, write_report
-from training.trial import Prepared, device_of, fit_trial, prepare_rows
+from hourglass.service.errors import HourglassError
+from hourglass.service.model import artifact
+from hourglass.service.model.artifact import Feature
+from hourglass.service.model.calibration import Threshold
+from hourglass.service.model.detector import Detector
+from hourglass.training.artifact import make_artifact
+from hourglass.training.compare import choose
+from hourglass.training.config import AutoConfig, RunConfig, write_config
+from hourglass.training.errors import RunError
+from hourglass.training.evaluate import Evaluation, evaluate
+from hourglass.training.fit import Epoch, Fitted
+from hourglass.training.presets import preset_of
+from hourglass.training.publish import check_writable, current_version, publish
+from hourglass.training.report import Report, write_report
+from hourglass.training.trial import Prepared, device_of, fit_trial, prepare_rows
 
 
 class Progress(NamedTuple):
@@ -35,7 +35,9 @@ SILENT = Progress()
 
 
 def run(config: RunConfig, progress: Progress = SILENT) -> Report:
-    """Fit, calibrate, export, verify and publish; RunError or HourglassError in one sentence when that cannot be done."""
+    """Fit, calibrate, export, verify and publish; RunError or HourglassError in one sentence when
+    that cannot be done.
+    """
     started = perf_counter()
     progress.stage("reading")
     check_writable(Path(config.models) / config.name)
@@ -56,7 +58,9 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     quality = _evaluate(detector, prepared)
 
     progress.stage("publishing")
-    report = _report(config, prepared, trial.fitted, threshold, detector, quality, perf_counter() - started)
+    report = _report(
+        config, prepared, trial.fitted, threshold, detector, quality, perf_counter() - started
+    )
     resolved = msgspec.structs.replace(
         config,
         alpha=threshold.alpha,
@@ -68,12 +72,16 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     try:
         publish(Path(config.models), config.name, data, beside)
     except OSError as error:
-        raise RunError(f"{Path(config.models) / config.name} cannot be written: {error.strerror or error}") from error
+        raise RunError(
+            f"{Path(config.models) / config.name} cannot be written: {error.strerror or error}"
+        ) from error
     return report
 
 
 def _check_replaceable(config: RunConfig, features: tuple[Feature, ...]) -> None:
-    """A model whose features differ from those in service would fail every request its clients send."""
+    """A model whose features differ from those in service would fail every request its clients
+    send.
+    """
     folder = Path(config.models) / config.name
     if config.force or current_version(Path(config.models), config.name) is None:
         return
@@ -81,18 +89,22 @@ def _check_replaceable(config: RunConfig, features: tuple[Feature, ...]) -> None
         serving = Detector.from_bytes(artifact.locate(folder).read_bytes()).manifest.features
     except HourglassError:
         return  # what is there cannot be served anyway
-    before, now = ([(feature.name, feature.kind) for feature in each] for each in (serving, features))
+    before, now = (
+        [(feature.name, feature.kind) for feature in each] for each in (serving, features)
+    )
     if before == now:
         return
     changed = sorted({name for name, _ in set(before) ^ set(now)}) or ["their order"]
     raise RunError(
-        f"{folder} serves a model with other features (differing: {', '.join(changed[:5])}), and its clients would fail; "
-        "--force publishes all the same, another --name keeps both"
+        f"{folder} serves a model with other features (differing: {', '.join(changed[:5])}), and"
+        " its clients would fail; --force publishes all the same, another --name keeps both"
     )
 
 
 def _evaluate(detector: Detector, prepared: Prepared) -> Evaluation | None:
-    """Anomalies against the calibration rows, which no weight has seen; None without labelled anomalies."""
+    """Anomalies against the calibration rows, which no weight has seen; None without labelled
+    anomalies.
+    """
     try:
         return evaluate(detector, prepared.split.calibration_ND, prepared.data.anomalies_AD)
     except ValueError:

@@ -5,12 +5,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from training.config import SplitConfig
-from training.errors import RunError
+from hourglass.training.config import SplitConfig
+from hourglass.training.errors import RunError
 
 MIN_NORMAL_ROWS = 20
 MIN_OBSERVED_FRACTION = 0.5
-CERTIFYING_ROWS = 59  # calibrate no fewer, since they can certify 5 % of false alarms with a confidence of 95 %,
+CERTIFYING_ROWS = (
+    59  # calibrate no fewer, since they can certify 5 % of false alarms with a confidence of 95 %,
+)
 MAX_CALIBRATION = 0.25  # unless that were more than this share of the rows
 
 Float32 = NDArray[np.float32]
@@ -25,13 +27,17 @@ class Split(NamedTuple):
 
 
 def admissible_rows(normal_ND: Float32) -> tuple[Float32, float]:
-    """Normal rows with enough observed cells, and what share is enough: half, or less where the data itself has less."""
+    """Normal rows with enough observed cells, and what share is enough: half, or less where the
+    data itself has less.
+    """
     if not len(normal_ND):
         raise RunError(f"there are 0 normal rows, expected at least {MIN_NORMAL_ROWS}")
     if np.isnan(normal_ND).all():
         raise RunError("every cell of the normal rows is missing")
     observed_N = (~np.isnan(normal_ND)).mean(axis=1)
-    enough = min(MIN_OBSERVED_FRACTION, float(np.quantile(observed_N[observed_N > 0], 0.01, method="lower")))
+    enough = min(
+        MIN_OBSERVED_FRACTION, float(np.quantile(observed_N[observed_N > 0], 0.01, method="lower"))
+    )
     kept_ND = normal_ND[observed_N >= enough]
     if len(kept_ND) < MIN_NORMAL_ROWS:
         raise RunError(f"there are {len(kept_ND)} normal rows, expected at least {MIN_NORMAL_ROWS}")
@@ -43,12 +49,21 @@ def split_rows(rows_ND: Float32, config: SplitConfig, seed: int) -> Split:
     order = np.random.default_rng(seed).permutation(len(rows_ND))
     validation = min(max(1, round(len(rows_ND) * config.validation)), config.validation_cap)
     certifying = min(CERTIFYING_ROWS, round(len(rows_ND) * MAX_CALIBRATION))
-    calibration = min(max(1, certifying, round(len(rows_ND) * config.calibration)), config.calibration_cap)
+    calibration = min(
+        max(1, certifying, round(len(rows_ND) * config.calibration)), config.calibration_cap
+    )
     held_out_ND, calibration_ND, fit_ND = (
         rows_ND[part] for part in np.split(order, [validation, validation + calibration])
     )
-    known_D = ~np.isnan(fit_ND).all(axis=0)  # a row that shows only what no fit row shows has no score
-    split = Split(fit_ND, *(part[~np.isnan(part[:, known_D]).all(axis=1)] for part in (held_out_ND, calibration_ND)))
+    # a row that shows only what no fit row shows has no score
+    known_D = ~np.isnan(fit_ND).all(axis=0)
+    split = Split(
+        fit_ND,
+        *(part[~np.isnan(part[:, known_D]).all(axis=1)] for part in (held_out_ND, calibration_ND)),
+    )
     if not all(map(len, split)):
-        raise RunError(f"of {len(rows_ND)} normal rows, split.validation and split.calibration leave a set without any")
+        raise RunError(
+            f"of {len(rows_ND)} normal rows, split.validation and split.calibration leave a set"
+            " without any"
+        )
     return split

@@ -9,17 +9,17 @@ import msgspec
 import torch
 from torch import Tensor
 
-from service.artifact import Feature
-from service.tables import read_table
-from training.calibrate import check_alpha
-from training.config import RunConfig
-from training.core import Core
-from training.data import Data, describe, prepare
-from training.errors import RunError
-from training.features import Encoding
-from training.fit import Epoch, Fitted, fit
-from training.models import ModelConfig
-from training.split import Split, admissible_rows, split_rows
+from hourglass.service.model.artifact import Feature
+from hourglass.service.rows.tables import read_table
+from hourglass.training.calibrate import check_alpha
+from hourglass.training.config import RunConfig
+from hourglass.training.core import Core
+from hourglass.training.data import Data, describe, prepare
+from hourglass.training.errors import RunError
+from hourglass.training.features import Encoding
+from hourglass.training.fit import Epoch, Fitted, fit
+from hourglass.training.models import ModelConfig
+from hourglass.training.split import Split, admissible_rows, split_rows
 
 
 class Prepared(NamedTuple):
@@ -42,7 +42,9 @@ class Trial(NamedTuple):
 
 
 def prepare_rows(config: RunConfig) -> Prepared:
-    """Read, check and split; RunError or InvalidTable in one sentence when the data cannot be used."""
+    """Read, check and split; RunError or InvalidTable in one sentence when the data cannot be
+    used.
+    """
     data = prepare(
         read_table(Path(config.data)),
         label=config.label,
@@ -53,12 +55,16 @@ def prepare_rows(config: RunConfig) -> Prepared:
     rows_ND, min_observed_fraction = admissible_rows(data.normal_ND)
     split = split_rows(rows_ND, config.split, config.seed)
     if config.alpha is not None:  # known before the fit, so said before it
-        check_alpha(len(split.calibration_ND), config.alpha, config.delta, uncertified=config.uncertified)
+        check_alpha(
+            len(split.calibration_ND), config.alpha, config.delta, uncertified=config.uncertified
+        )
     return Prepared(data, split, describe(data.features, split.fit_ND), min_observed_fraction)
 
 
 def device_of(run: RunConfig) -> str:
-    """Where the loop runs: the GPU where there is one, unless told otherwise; RunError when there is none and one is asked for."""
+    """Where the loop runs: the GPU where there is one, unless told otherwise; RunError when there
+    is none and one is asked for.
+    """
     if run.device == "cuda" and not torch.cuda.is_available():
         raise RunError("device is cuda, and torch sees no GPU; leave it at auto, or take cpu")
     if run.device == "auto":
@@ -81,7 +87,9 @@ def fit_trial(
         encoding = Encoding(prepared.features, split.fit_ND, run.loss)
         config = model.resolve(encoding)
         epochs = config.fit.epochs_for(len(split.fit_ND))
-        config = msgspec.structs.replace(config, fit=msgspec.structs.replace(config.fit, epochs=epochs))
+        config = msgspec.structs.replace(
+            config, fit=msgspec.structs.replace(config.fit, epochs=epochs)
+        )
         member = config.build(encoding)
         fitted = fit(
             member,
@@ -100,7 +108,9 @@ def fit_trial(
 
 
 def complete(prepared: Prepared, trial: Trial, seed: int) -> None:
-    """Let the member learn from the held-out rows as well, once they have decided what they had to."""
+    """Let the member learn from the held-out rows as well, once they have decided what they had
+    to.
+    """
     encode = trial.core.member.encoding.encode
     fit_rows, held_out = (encode(torch.from_numpy(rows_ND)) for rows_ND in prepared.split[:2])
     trial.core.member.complete(fit_rows, held_out, seed)

@@ -1,4 +1,6 @@
-"""Reading a request's body, and its type; the form that an answer is asked for in, and packing it."""
+"""Reading a request's body, and its type; the form that an answer is asked for in, and packing
+it.
+"""
 
 import asyncio
 import zlib
@@ -10,10 +12,11 @@ from litestar.connection import ASGIConnection
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.handlers import BaseRouteHandler
 
-from service.decoding import JSON, RAW
-from service.errors import InvalidBody, NotAcceptable, UnsupportedMediaType
+from hourglass.service.errors import InvalidBody, NotAcceptable, UnsupportedMediaType
+from hourglass.service.rows.decoding import JSON, RAW
 
-# Content-Encoding -> zlib's window bits, which also choose the format; HTTP's deflate is zlib's (RFC 9110, 8.4.1.2).
+# Content-Encoding -> zlib's window bits, which also choose the format; HTTP's deflate is zlib's
+# (RFC 9110, 8.4.1.2).
 ENCODINGS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _LITTLE = 16384  # bytes, which take 0.2 ms
 _FAST = 1  # zlib's level: numbers shrink little more at a higher one
@@ -28,16 +31,26 @@ async def read_body(request: Request[Any, Any, Any]) -> tuple[bytes, str]:
 
 
 async def read_unpacked_body(request: Request[Any, Any, Any], *, max_bytes: int) -> bytes:
-    """The body's bytes, decompressed in a thread where they came compressed: few bytes can be much work."""
+    """The body's bytes, decompressed in a thread where they came compressed: few bytes can be much
+    work.
+    """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity" and encoding not in ENCODINGS:
-        raise UnsupportedMediaType(f"expected a Content-Encoding among {', '.join(ENCODINGS)}, got {encoding[:40]}")
+        raise UnsupportedMediaType(
+            f"expected a Content-Encoding among {', '.join(ENCODINGS)}, got {encoding[:40]}"
+        )
     body = await request.body()
-    return body if encoding == "identity" else await asyncio.to_thread(unpack, body, encoding, max_bytes=max_bytes)
+    return (
+        body
+        if encoding == "identity"
+        else await asyncio.to_thread(unpack, body, encoding, max_bytes=max_bytes)
+    )
 
 
 def unpack(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
-    """Decompressed, but never more than a byte beyond `max_bytes`: then it is a 413, whatever else would have come."""
+    """Decompressed, but never more than a byte beyond `max_bytes`: then it is a 413, whatever else
+    would have come.
+    """
     stream = zlib.decompressobj(ENCODINGS[encoding])
     try:
         unpacked = stream.decompress(body, max_bytes + 1)
@@ -48,39 +61,58 @@ def unpack(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
     if not stream.eof:
         raise InvalidBody(f"the body is cut short, as {encoding} it goes on")
     if stream.unused_data:
-        raise InvalidBody(f"expected nothing after the {encoding} data, got {len(stream.unused_data)} bytes")
+        raise InvalidBody(
+            f"expected nothing after the {encoding} data, got {len(stream.unused_data)} bytes"
+        )
     return unpacked
 
 
 async def pack(body: bytes, encoding: str) -> bytes:
     """Compressed, in a thread where that takes a while."""
-    return _compress(body, encoding) if len(body) <= _LITTLE else await asyncio.to_thread(_compress, body, encoding)
+    return (
+        _compress(body, encoding)
+        if len(body) <= _LITTLE
+        else await asyncio.to_thread(_compress, body, encoding)
+    )
 
 
 def accepted_encoding(accept_encoding: str) -> str | None:
-    """The encoding that the Accept-Encoding header likes best of those offered; None is none of them."""
-    liked = {name: quality for name, quality in _qualities(accept_encoding).items() if name in ENCODINGS}
+    """The encoding that the Accept-Encoding header likes best of those offered; None is none of
+    them.
+    """
+    liked = {
+        name: quality for name, quality in _qualities(accept_encoding).items() if name in ENCODINGS
+    }
     best = max(liked, key=lambda name: liked[name], default=None)
     return best if best is not None and liked[best] > 0 else None
 
 
 def accepts_raw(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether raw numbers are asked for by name, and JSON is not liked better; of whatever else is accepted, JSON is given."""
+    """Whether raw numbers are asked for by name, and JSON is not liked better; of whatever else is
+    accepted, JSON is given.
+    """
     liked = _accepted(headers)
     return liked.get(RAW, 0.0) > 0 and liked[RAW] >= _json_quality(liked)
 
 
-def require_json_accepted(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """A guard of routes that answer in JSON alone: NotAcceptable where raw numbers are asked for, and no JSON."""
+def require_json_accepted(
+    connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler
+) -> None:
+    """A guard of routes that answer in JSON alone: NotAcceptable where raw numbers are asked for,
+    and no JSON.
+    """
     liked = _accepted(connection.scope["headers"])
     if liked.get(RAW, 0.0) > 0 and _json_quality(liked) == 0:
         raise NotAcceptable(
-            f"{connection.scope['path']} answers in {JSON} alone, {RAW} is for scores; Accept asks for {RAW}"
+            f"{connection.scope['path']} answers in {JSON} alone, {RAW} is for scores; Accept asks"
+            f" for {RAW}"
         )
 
 
 def _accepted(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, float]:
-    return _qualities(",".join(value.decode("latin-1") for name, value in headers if name == b"accept"))
+    return _qualities(
+        ",".join(value.decode("latin-1") for name, value in headers if name == b"accept")
+    )
 
 
 def _json_quality(liked: dict[str, float]) -> float:

@@ -17,12 +17,13 @@ from litestar.params import FromPath
 from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
 
-from service import VERSION, decoding, encoding, tensors
-from service.api.models import ThresholdChange
-from service.api.problems import BUG, HTTP_KINDS, KINDS
-from service.api.scoring import SampleRequest, ScoreAnswer
-from service.artifact import INPUT, MODEL_NAME, OUTPUTS, P_VALUE, SCORE
-from service.settings import Settings
+from hourglass.service import VERSION
+from hourglass.service.api.models import ThresholdChange
+from hourglass.service.api.problems import BUG, HTTP_KINDS, KINDS
+from hourglass.service.api.scoring import SampleRequest, ScoreAnswer
+from hourglass.service.model.artifact import INPUT, MODEL_NAME, OUTPUTS, P_VALUE, SCORE
+from hourglass.service.rows import decoding, encoding, tensors
+from hourglass.service.settings import Settings
 
 Json = dict[str, Any]
 
@@ -32,21 +33,25 @@ _MEDIA_TYPES = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/java
 _SMALL_FILES = {
     "icon.svg": (
         "image/svg+xml",
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="#b50" d="M3 1h10v2L9 8l4 5v2H3v-2l4-5-4-5z"/></svg>',
+        (
+            '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="#b50" d="M3'
+            ' 1h10v2L9 8l4 5v2H3v-2l4-5-4-5z"/></svg>'
+        ),
     ),
     "start.js": (
         "text/javascript",
         f'SwaggerUIBundle({{url: "{PATH}/openapi.json", dom_id: "#ui", validatorUrl: null}});\n',
     ),
 }
-_POLICY = (
-    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"  # Swagger UI styles elements inline
-)
+# Swagger UI styles elements inline
+_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
 _KEEP = {"Cache-Control": "public, max-age=86400"}
 
 
 def docs_router(
-    routes: Sequence[ControllerRouterHandler], dependencies: Mapping[str, Provide], settings: Settings
+    routes: Sequence[ControllerRouterHandler],
+    dependencies: Mapping[str, Provide],
+    settings: Settings,
 ) -> Router:
     """The routes that document these routes."""
 
@@ -56,7 +61,9 @@ def docs_router(
 
     @get("/", sync_to_thread=False)
     def page() -> Response[str]:
-        return Response(_page(), media_type="text/html", headers={"Content-Security-Policy": _POLICY})
+        return Response(
+            _page(), media_type="text/html", headers={"Content-Security-Policy": _POLICY}
+        )
 
     @get("/openapi.json", sync_to_thread=False)
     def openapi() -> Response[bytes]:
@@ -75,16 +82,23 @@ def root() -> Redirect:
 
 
 def write_document(
-    routes: Sequence[ControllerRouterHandler], dependencies: Mapping[str, Provide], settings: Settings
+    routes: Sequence[ControllerRouterHandler],
+    dependencies: Mapping[str, Provide],
+    settings: Settings,
 ) -> Json:
-    """The OpenAPI document: Litestar's, with what it cannot know (bodies read as bytes) and what it drops (limits).
+    """The OpenAPI document: Litestar's, with what it cannot know (bodies read as bytes) and what it
+    drops (limits).
 
-    It comes from an app made for this alone, since Litestar's own documentation routes answer 404 in HTML.
+    It comes from an app made for this alone, since Litestar's own documentation routes answer 404
+    in HTML.
     """
     config = OpenAPIConfig(
         title="Hourglass",
         version=VERSION,
-        description="How surprising is a vector, why, and how sure is that? Answers are learnt from normal vectors alone.",
+        description=(
+            "How surprising is a vector, why, and how sure is that? Answers are learnt from normal"
+            " vectors alone."
+        ),
     )
     app = Litestar(routes, dependencies=dependencies, openapi_config=config, logging_config=None)
     document: Json = app.openapi_schema.to_schema()
@@ -100,10 +114,15 @@ def write_document(
                 operation["responses"]["200"] |= {"description": _SCORES, "headers": _SCORE_HEADERS}
             for parameter in operation.get("parameters", ()):
                 if parameter["in"] == "path":
-                    parameter["schema"] = {"type": "string", "pattern": _PATTERNS[parameter["name"]]}
-                elif parameter["in"] == "header":  # one that is not sent is None to us, to a client it is no null
+                    parameter["schema"] = {
+                        "type": "string",
+                        "pattern": _PATTERNS[parameter["name"]],
+                    }
+                elif (
+                    parameter["in"] == "header"
+                ):  # one that is not sent is None to us, to a client it is no null
                     parameter["schema"] |= parameter["schema"].pop("oneOf")[0]
-    (_, components) = msgspec.json.schema_components(
+    _, components = msgspec.json.schema_components(
         [ThresholdChange, SampleRequest], ref_template="#/components/schemas/{name}"
     )
     document["components"]["schemas"] |= components
@@ -111,9 +130,9 @@ def write_document(
 
 
 _SCORES = (
-    f"As {decoding.JSON} one array per quantity; entry i belongs to row i. As {decoding.RAW}, for who accepts that by name, "
-    "little-endian float32, for each row its score and its p-value, and the rest as headers: a row is an anomaly if its score is "
-    "above the threshold."
+    f"As {decoding.JSON} one array per quantity; entry i belongs to row i. As {decoding.RAW}, for"
+    " who accepts that by name, little-endian float32, for each row its score and its p-value, and"
+    " the rest as headers: a row is an anomaly if its score is above the threshold."
 )
 _SCORE_HEADERS = {
     header: {"description": f"Of a raw answer: {field} as in JSON.", "schema": {"type": kind}}
@@ -123,32 +142,52 @@ _SCORE_HEADERS = {
         if kind in (str, bool, float)
     )
 }
-_PATTERNS = {"name": f"^{MODEL_NAME.pattern}$", "version": "^[0-9a-f]{64}$"}  # of what stands in a path
+# of what stands in a path
+_PATTERNS = {
+    "name": f"^{MODEL_NAME.pattern}$",
+    "version": "^[0-9a-f]{64}$",
+}
 
 
 def _body(path: str, method: str, settings: Settings) -> Json | None:
     """The content that a route's body may have; None of a route that takes none."""
     if method == "patch":
-        return {decoding.JSON: {"schema": {"$ref": "#/components/schemas/ThresholdChange"}, "example": {"alpha": 0.05}}}
+        return {
+            decoding.JSON: {
+                "schema": {"$ref": "#/components/schemas/ThresholdChange"},
+                "example": {"alpha": 0.05},
+            }
+        }
     size = f"At most {settings.max_body_bytes} bytes."
     number = {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST}
     match path.rpartition("/")[2]:
         case "score" | "explain" | "reconstruct" | "encode":
             cell = {"anyOf": [number, {"type": "boolean"}, {"type": "string"}, {"type": "null"}]}
             row = {
-                "description": "An array in feature order, or an object by feature name; null is missing.",
+                "description": (
+                    "An array in feature order, or an object by feature name; null is missing."
+                ),
                 "anyOf": [
                     {"type": "array", "items": cell, "minItems": 1},
                     {"type": "object", "additionalProperties": cell, "minProperties": 1},
                 ],
             }
-            raw = f"Little-endian float32, row after row; NaN is missing, a category its code. {size}"
+            raw = (
+                f"Little-endian float32, row after row; NaN is missing, a category its code. {size}"
+            )
             return {
                 decoding.JSON: {
                     "schema": _object("rows", row, settings.max_rows, size),
                     "example": {"rows": [[0.5, None, -1.25]]},
                 },
-                decoding.RAW: {"schema": {"type": "string", "format": "binary", "description": raw, "minLength": 4}},
+                decoding.RAW: {
+                    "schema": {
+                        "type": "string",
+                        "format": "binary",
+                        "description": raw,
+                        "minLength": 4,
+                    }
+                },
             }
         case "decode":
             code = {"type": "array", "items": number, "minItems": 1}
@@ -156,14 +195,29 @@ def _body(path: str, method: str, settings: Settings) -> Json | None:
             return {decoding.JSON: {"schema": schema, "example": {"codes": [[0.5, -1.25]]}}}
         case "infer":
             packed = f"gzip or deflate if a Content-Encoding says so. {size}"
-            raw = f"The JSON, without data but with a binary_data_size, and then the tensor's little-endian bytes; {packed}"
+            raw = (
+                "The JSON, without data but with a binary_data_size, and then the tensor's"
+                f" little-endian bytes; {packed}"
+            )
             return {
                 decoding.JSON: {"schema": _inference(number, packed), "example": _INFERENCE},
-                decoding.RAW: {"schema": {"type": "string", "format": "binary", "description": raw, "minLength": 4}},
+                decoding.RAW: {
+                    "schema": {
+                        "type": "string",
+                        "format": "binary",
+                        "description": raw,
+                        "minLength": 4,
+                    }
+                },
             }
         case "sample":
             example = {"count": 2, "seed": 0}
-            return {decoding.JSON: {"schema": {"$ref": "#/components/schemas/SampleRequest"}, "example": example}}
+            return {
+                decoding.JSON: {
+                    "schema": {"$ref": "#/components/schemas/SampleRequest"},
+                    "example": example,
+                }
+            }
         case _:
             return None
 
@@ -186,13 +240,25 @@ def _inference(number: Json, description: str) -> Json:
         "required": ["name", "shape", "datatype", "data"],
         "properties": {
             "name": {"const": INPUT},
-            "shape": {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 2, "maxItems": 2},
+            "shape": {
+                "type": "array",
+                "items": {"type": "integer", "minimum": 1},
+                "minItems": 2,
+                "maxItems": 2,
+            },
             "datatype": {"enum": list(tensors.DATATYPES)},
             "data": {
-                "description": "Row after row, flat or an array for each; null is missing, a category its code.",
+                "description": (
+                    "Row after row, flat or an array for each; null is missing, a category its"
+                    " code."
+                ),
                 "anyOf": [
                     {"type": "array", "items": cell, "minItems": 1},
-                    {"type": "array", "items": {"type": "array", "items": cell, "minItems": 1}, "minItems": 1},
+                    {
+                        "type": "array",
+                        "items": {"type": "array", "items": cell, "minItems": 1},
+                        "minItems": 1,
+                    },
                 ],
             },
         },
@@ -213,13 +279,18 @@ def _inference(number: Json, description: str) -> Json:
             "id": {"type": "string"},
             "inputs": {"type": "array", "items": tensor, "minItems": 1, "maxItems": 1},
             "outputs": {"type": "array", "items": output},
-            "parameters": {"type": "object", "properties": {"binary_data_output": {"type": "boolean"}}},
+            "parameters": {
+                "type": "object",
+                "properties": {"binary_data_output": {"type": "boolean"}},
+            },
         },
     }
 
 
 _INFERENCE = {
-    "inputs": [{"name": INPUT, "shape": [1, 3], "datatype": tensors.DATATYPE, "data": [0.5, None, -1.25]}],
+    "inputs": [
+        {"name": INPUT, "shape": [1, 3], "datatype": tensors.DATATYPE, "data": [0.5, None, -1.25]}
+    ],
     "outputs": [{"name": SCORE}, {"name": P_VALUE}],
 }
 _LARGEST = float(np.finfo(np.float32).max)
@@ -233,7 +304,9 @@ def _asset(file: str, accept_encoding: str) -> Response[bytes]:
         raise NotFoundException
     packed, headers = (_FOLDER / f"{file}.gz").read_bytes(), {**_KEEP, "Vary": "Accept-Encoding"}
     if "gzip" in accept_encoding:
-        return Response(packed, media_type=_MEDIA_TYPES[file], headers={**headers, "Content-Encoding": "gzip"})
+        return Response(
+            packed, media_type=_MEDIA_TYPES[file], headers={**headers, "Content-Encoding": "gzip"}
+        )
     return Response(gzip.decompress(packed), media_type=_MEDIA_TYPES[file], headers=headers)
 
 
@@ -241,7 +314,8 @@ def _page() -> str:
     """The page; below the routes, what the `type` of each problem points to."""
     kinds = dict.fromkeys((*KINDS.values(), *HTTP_KINDS.values(), BUG))
     problems = "\n".join(
-        f'<dt id="{kind.slug}">{kind.slug}</dt><dd>{kind.status}: {escape(kind.title)}.</dd>' for kind in kinds
+        f'<dt id="{kind.slug}">{kind.slug}</dt><dd>{kind.status}: {escape(kind.title)}.</dd>'
+        for kind in kinds
     )
     return f"""<!doctype html>
 <html lang="en">
@@ -251,7 +325,9 @@ def _page() -> str:
 <title>Hourglass</title>
 <link rel="icon" href="{PATH}/icon.svg">
 <link rel="stylesheet" href="{PATH}/swagger-ui.css">
-<style>#problems {{ max-width: 1460px; margin: 0 auto 4rem; padding: 0 20px; font-family: sans-serif }}</style>
+<style>
+#problems {{ max-width: 1460px; margin: 0 auto 4rem; padding: 0 20px; font-family: sans-serif }}
+</style>
 </head>
 <body>
 <div id="ui"></div>

@@ -4,9 +4,9 @@ import msgspec
 from litestar import Router, get
 from litestar.di import NamedDependency
 
-from service.api.problems import problems
-from service.api.service import Service
-from service.errors import NotReady
+from hourglass.service.api.parts import Parts
+from hourglass.service.api.problems import problems
+from hourglass.service.errors import NotReady
 
 
 class Live(msgspec.Struct, frozen=True):
@@ -28,12 +28,13 @@ def live() -> Live:
 
 
 @get("/ready", summary="Can it score?", responses=problems(503), sync_to_thread=False)
-def ready(service: NamedDependency[Service]) -> Ready:
-    if not service.registry.served:
+def ready(parts: NamedDependency[Parts]) -> Ready:
+    if not parts.registry.served:
         raise NotReady(
-            "no model is in service" + "".join(f"; {name}: {why}" for name, why in service.registry.errors.items())
+            "no model is in service"
+            + "".join(f"; {name}: {why}" for name, why in parts.registry.errors.items())
         )
-    return Ready("ready", list(service.registry.served))
+    return Ready("ready", list(parts.registry.served))
 
 
 router = Router("/health", route_handlers=[live, ready], tags=["health"])

@@ -1,9 +1,11 @@
-"""The Open Inference Protocol v2 over REST, with Triton's binary tensor data extension, for the clients that speak it.
+"""The Open Inference Protocol v2 over REST, with Triton's binary tensor data extension, for the
+clients that speak it.
 
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
 """
 
 from functools import partial
+from time import perf_counter
 from typing import Annotated, Any
 
 import msgspec
@@ -12,16 +14,18 @@ from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, HeaderParameter
 
-from service import VERSION, artifact, decoding, tensors
-from service.api.body import accepted_encoding, pack, read_unpacked_body
-from service.api.problems import inference_errors
-from service.api.scoring import MAX_VALUES, require_small
-from service.api.service import Service
-from service.artifact import LATENT, P_VALUE, SCORE
-from service.detector import Detector
-from service.errors import NotReady, UnknownModel
-from service.registry import Served
-from service.tensors import Float32
+from hourglass.service import VERSION
+from hourglass.service.api.body import accepted_encoding, pack, read_unpacked_body
+from hourglass.service.api.parts import Parts
+from hourglass.service.api.problems import inference_errors
+from hourglass.service.api.scoring import MAX_VALUES, require_small
+from hourglass.service.errors import NotReady, UnknownModel
+from hourglass.service.model import artifact
+from hourglass.service.model.artifact import LATENT, P_VALUE, SCORE
+from hourglass.service.model.detector import Detector, Scores
+from hourglass.service.model.served import Served
+from hourglass.service.rows import decoding, tensors
+from hourglass.service.rows.tensors import Float32
 
 EXTENSIONS = ["binary_tensor_data"]
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -63,7 +67,9 @@ class TensorMetadata(msgspec.Struct, frozen=True):
 
 
 class ModelMetadata(msgspec.Struct, frozen=True):
-    """What a model takes and gives, and the version of it that is in service, which is the only one that can be asked for."""
+    """What a model takes and gives, and the version of it that is in service, which is the only one
+    that can be asked for.
+    """
 
     name: str
     versions: list[str]
@@ -73,7 +79,9 @@ class ModelMetadata(msgspec.Struct, frozen=True):
 
 
 class OutputTensor(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One output: data row after row, or in the parameters the number of its bytes after the JSON."""
+    """One output: data row after row, or in the parameters the number of its bytes after the
+    JSON.
+    """
 
     name: str
     datatype: str
@@ -83,7 +91,9 @@ class OutputTensor(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class InferenceAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The outputs in the order asked for; the parameters are the threshold in force, above which a score is an anomaly."""
+    """The outputs in the order asked for; the parameters are the threshold in force, above which a
+    score is an anomaly.
+    """
 
     model_name: str
     model_version: str
@@ -97,39 +107,55 @@ def server_metadata() -> ServerMetadata:
     return ServerMetadata("hourglass", VERSION, EXTENSIONS)
 
 
-@get("/health/live", summary="Is the server alive?", responses=inference_errors(), sync_to_thread=False)
+@get(
+    "/health/live",
+    summary="Is the server alive?",
+    responses=inference_errors(),
+    sync_to_thread=False,
+)
 def server_live() -> ServerLive:
     return ServerLive(live=True)
 
 
-@get("/health/ready", summary="Is the server ready?", responses=inference_errors(503), sync_to_thread=False)
-def server_ready(service: NamedDependency[Service]) -> ServerReady:
-    if not service.registry.served:
+@get(
+    "/health/ready",
+    summary="Is the server ready?",
+    responses=inference_errors(503),
+    sync_to_thread=False,
+)
+def server_ready(parts: NamedDependency[Parts]) -> ServerReady:
+    if not parts.registry.served:
         raise NotReady("no model is in service")
     return ServerReady(ready=True)
 
 
 @get("/ready", summary="Is the model ready?", responses=inference_errors(404), sync_to_thread=False)
 def model_ready(
-    service: NamedDependency[Service], name: FromPath[str], version: FromPath[str | None] = None
+    parts: NamedDependency[Parts], name: FromPath[str], version: FromPath[str | None] = None
 ) -> ModelReady:
-    return ModelReady(_find(service, name, version).name, ready=True)
+    return ModelReady(_find(parts, name, version).name, ready=True)
 
 
 @get("/", summary="Describe a model", responses=inference_errors(404), sync_to_thread=False)
 def model_metadata(
-    service: NamedDependency[Service], name: FromPath[str], version: FromPath[str | None] = None
+    parts: NamedDependency[Parts], name: FromPath[str], version: FromPath[str | None] = None
 ) -> ModelMetadata:
-    served = _find(service, name, version)
+    served = _find(parts, name, version)
     width, latent_width = served.schema.width, served.detector.latent_width
-    shapes = {SCORE: [-1], P_VALUE: [-1], LATENT: [-1, latent_width]}  # of the others one value for each feature
+    # of the others one value for each feature
+    shapes = {
+        SCORE: [-1],
+        P_VALUE: [-1],
+        LATENT: [-1, latent_width],
+    }
     return ModelMetadata(
         name=served.name,
         versions=[served.detector.version],
         platform="onnx",
         inputs=[TensorMetadata(artifact.INPUT, tensors.DATATYPE, [-1, width])],
         outputs=[
-            TensorMetadata(output, tensors.DATATYPE, shapes.get(output, [-1, width])) for output in artifact.OUTPUTS
+            TensorMetadata(output, tensors.DATATYPE, shapes.get(output, [-1, width]))
+            for output in artifact.OUTPUTS
         ],
     )
 
@@ -137,28 +163,39 @@ def model_metadata(
 @post(
     "/infer",
     summary="Score rows, and more",
-    description="The input is `features`; the outputs are `score` and `p_value` unless others are asked for.",
+    description=(
+        "The input is `features`; the outputs are `score` and `p_value` unless others are asked"
+        " for."
+    ),
     responses={
-        200: ResponseSpec(InferenceAnswer, description=InferenceAnswer.__doc__ or "", generate_examples=False),
+        200: ResponseSpec(
+            InferenceAnswer, description=InferenceAnswer.__doc__ or "", generate_examples=False
+        ),
         **inference_errors(404, 413, 415, 422),
     },
     status_code=200,
 )
 async def infer(
     request: Request[Any, Any, Any],
-    service: NamedDependency[Service],
+    parts: NamedDependency[Parts],
     name: FromPath[str],
     version: FromPath[str | None] = None,
     inference_header_content_length: Annotated[
         int | None,
-        HeaderParameter(name=HEADER_LENGTH, ge=1, description="Bytes of JSON, where raw tensors follow it."),
+        HeaderParameter(
+            name=HEADER_LENGTH, ge=1, description="Bytes of JSON, where raw tensors follow it."
+        ),
     ] = None,
 ) -> Response[bytes]:
-    served = _find(service, name, version)
-    settings, batcher = service.settings, service.batcher
+    served = _find(parts, name, version)
+    settings, batcher = parts.settings, parts.batcher
     body = await read_unpacked_body(request, max_bytes=settings.max_body_bytes)
     read = partial(
-        tensors.decode_request, body, inference_header_content_length, served.schema, max_rows=settings.max_rows
+        tensors.decode_request,
+        body,
+        inference_header_content_length,
+        served.schema,
+        max_rows=settings.max_rows,
     )
     asked = await batcher.run(len(body) // 4, read)
     rows_ND, wanted = asked.rows_ND, {output.name for output in asked.outputs}
@@ -167,7 +204,11 @@ async def infer(
     if wanted <= {SCORE, P_VALUE}:
         found = (await batcher.score(served, rows_ND))._asdict()
     else:
-        found = await batcher.run(rows_ND.size, partial(_compute, served.detector, rows_ND, wanted))
+        compute = partial(_compute, served.detector, rows_ND, wanted)
+        found, seconds = await batcher.run(rows_ND.size, compute)
+        if SCORE in found:
+            scores = Scores(found[SCORE], found[P_VALUE])
+            parts.observers.scored(served, rows_ND, scores, seconds)
     write = partial(tensors.encode_answer, served, asked, found)
     answer, json_length = await batcher.run(len(rows_ND) * width, write)
     headers = {}
@@ -175,14 +216,17 @@ async def infer(
         headers[HEADER_LENGTH] = str(json_length)  # before compression
     if encoding := accepted_encoding(request.headers.get("accept-encoding", "")):
         headers["Content-Encoding"], answer = encoding, await pack(answer, encoding)
-    return Response(answer, media_type=decoding.JSON if json_length is None else decoding.RAW, headers=headers)
+    return Response(
+        answer, media_type=decoding.JSON if json_length is None else decoding.RAW, headers=headers
+    )
 
 
-def _find(service: Service, name: str, version: str | None) -> Served:
-    served = service.registry.find(name)
+def _find(parts: Parts, name: str, version: str | None) -> Served:
+    served = parts.registry.find(name)
     if version is not None and version != served.detector.version:
         raise UnknownModel(
-            f"model {name!r} has no version {version[:80]!r} in service, the one served is {served.detector.version}"
+            f"model {name!r} has no version {version[:80]!r} in service, the one served is"
+            f" {served.detector.version}"
         )
     return served
 
@@ -194,14 +238,17 @@ def _width(detector: Detector, output: str) -> int:
     return detector.latent_width if output == LATENT else detector.width
 
 
-def _compute(detector: Detector, rows_ND: Float32, wanted: set[str]) -> dict[str, Float32]:
-    """Outputs that need the whole graph, and the scores with them, so that contributions sum to the score."""
+def _compute(
+    detector: Detector, rows_ND: Float32, wanted: set[str]
+) -> tuple[dict[str, Float32], float]:
+    """Outputs that need the whole graph, with the scores of the same run, and its seconds."""
     found: dict[str, Float32] = {}
+    started = perf_counter()
     if wanted != {LATENT}:
         found |= detector.explain(rows_ND)._asdict()
     if LATENT in wanted:
         found[LATENT] = detector.encode(rows_ND)
-    return found
+    return found, perf_counter() - started
 
 
 _model = [model_ready, model_metadata, infer]

@@ -5,8 +5,8 @@ from typing import Any
 from litestar import Request, Response, get
 from litestar.di import NamedDependency
 
-from service.api.problems import problems
-from service.api.service import Service
+from hourglass.service.api.parts import Parts
+from hourglass.service.api.problems import problems
 
 
 @get(
@@ -17,6 +17,6 @@ from service.api.service import Service
     tags=["metrics"],
     sync_to_thread=False,
 )
-def metrics(request: Request[Any, Any, Any], service: NamedDependency[Service]) -> Response[bytes]:
-    body, content_type = service.metrics.expose(request.headers.get("accept", ""))
+def metrics(request: Request[Any, Any, Any], parts: NamedDependency[Parts]) -> Response[bytes]:
+    body, content_type = parts.metrics.expose(request.headers.get("accept", ""))
     return Response(body, media_type=content_type)

@@ -9,14 +9,15 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from msgspec import UNSET, UnsetType
 
-from service.api.body import read_body
-from service.api.problems import problems
-from service.api.service import Service
-from service.artifact import Feature, Model, Producer, RowCounts
-from service.calibration import nearest_alpha
-from service.decoding import decode_request
-from service.errors import InvalidArtifact
-from service.registry import Rate, Served, StoredThreshold
+from hourglass.service.api.body import read_body
+from hourglass.service.api.parts import Parts
+from hourglass.service.api.problems import problems
+from hourglass.service.errors import InvalidArtifact
+from hourglass.service.model.artifact import Feature, Model, Producer, RowCounts
+from hourglass.service.model.calibration import nearest_alpha
+from hourglass.service.model.served import Served
+from hourglass.service.rows.decoding import decode_request
+from hourglass.service.serving.registry import Rate, StoredThreshold
 
 
 class ModelSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +81,9 @@ class ThresholdChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     alpha: Rate | UnsetType = UNSET
     delta: Rate | UnsetType = UNSET
-    uncertified: bool | UnsetType = UNSET  # true: the marginal rule, alpha on average without the confidence 1 - delta
+    uncertified: bool | UnsetType = (
+        UNSET  # true: the marginal rule, alpha on average without the confidence 1 - delta
+    )
 
 
 class Reloaded(msgspec.Struct, frozen=True):
@@ -92,62 +95,80 @@ class Reloaded(msgspec.Struct, frozen=True):
 
 
 @get("/", summary="List the models", responses=problems(), sync_to_thread=False)
-def list_models(service: NamedDependency[Service]) -> Models:
-    served, errors = service.registry.served, service.registry.errors
+def list_models(parts: NamedDependency[Parts]) -> Models:
+    served, errors = parts.registry.served, parts.registry.errors
     broken = [BrokenModel(name, error) for name, error in errors.items() if name not in served]
-    return Models([ModelSummary(**_summary(each, service)) for each in served.values()], broken)
+    return Models([ModelSummary(**_summary(each, parts)) for each in served.values()], broken)
 
 
-@route("/{name:str}", http_method="OPTIONS", status_code=204, include_in_schema=False, sync_to_thread=False)
+@route(
+    "/{name:str}",
+    http_method="OPTIONS",
+    status_code=204,
+    include_in_schema=False,
+    sync_to_thread=False,
+)
 def model_options() -> Response[None]:
     """In place of Litestar's own, which would tell of the first handler at a path only."""
     return Response(None, headers={"Allow": "GET, OPTIONS, PATCH"})
 
 
 @get("/{name:str}", summary="Show a model", responses=problems(404), sync_to_thread=False)
-def show_model(service: NamedDependency[Service], name: FromPath[str]) -> ModelDetail:
-    return _detail(service.registry.find(name), service)
+def show_model(parts: NamedDependency[Parts], name: FromPath[str]) -> ModelDetail:
+    return _detail(parts.registry.find(name), parts)
 
 
 @patch("/{name:str}", summary="Change alpha and delta", responses=problems(400, 404, 409, 413, 415))
 async def change_threshold(
-    request: Request[Any, Any, Any], service: NamedDependency[Service], name: FromPath[str]
+    request: Request[Any, Any, Any], parts: NamedDependency[Parts], name: FromPath[str]
 ) -> ModelSummary:
-    served = service.registry.find(name)
+    served = parts.registry.find(name)
     change = decode_request(*await read_body(request), ThresholdChange)
     if change != ThresholdChange():
         current = served.threshold
         alpha = current.alpha if change.alpha is UNSET else change.alpha
         delta = current.delta if change.delta is UNSET else change.delta
         uncertified = not current.certified if change.uncertified is UNSET else change.uncertified
-        served = await service.registry.set_threshold(name, StoredThreshold(alpha, delta, uncertified))
-    return ModelSummary(**_summary(served, service))
+        served = await parts.registry.set_threshold(
+            name, StoredThreshold(alpha, delta, uncertified)
+        )
+    return ModelSummary(**_summary(served, parts))
 
 
-@post("/{name:str}/reload", summary="Look at the folder now", responses=problems(404, 409), status_code=200)
-async def reload_model(service: NamedDependency[Service], name: FromPath[str]) -> Reloaded:
-    (load,) = await service.registry.look(name)
-    service.metrics.observe_load(load)
+@post(
+    "/{name:str}/reload",
+    summary="Look at the folder now",
+    responses=problems(404, 409),
+    status_code=200,
+)
+async def reload_model(parts: NamedDependency[Parts], name: FromPath[str]) -> Reloaded:
+    (load,) = await parts.registry.look(name)
+    parts.metrics.observe_load(load)
     if load.outcome == "failed" or load.version is None:
-        stays = f"version {load.version} stays in service" if load.version else "nothing of it is in service"
+        stays = (
+            f"version {load.version} stays in service"
+            if load.version
+            else "nothing of it is in service"
+        )
         raise InvalidArtifact(f"{load.reason}; {stays}")
     return Reloaded(name, load.version, load.outcome)
 
 
 router = Router(
     "/v1/models",
+    # options before the others
     route_handlers=[
         list_models,
         model_options,
         show_model,
         change_threshold,
         reload_model,
-    ],  # options before the others
+    ],
     tags=["models"],
 )
 
 
-def _summary(served: Served, service: Service) -> dict[str, Any]:
+def _summary(served: Served, parts: Parts) -> dict[str, Any]:
     threshold, manifest = served.threshold, served.detector.manifest
     return {
         "name": served.name,
@@ -160,14 +181,14 @@ def _summary(served: Served, service: Service) -> dict[str, Any]:
         "expected_false_alarm_rate": threshold.expected_false_alarm_rate,
         "calibration_rows": served.detector.table.n,
         "feature_count": served.schema.width,
-        "last_error": service.registry.errors.get(served.name),
+        "last_error": parts.registry.errors.get(served.name),
     }
 
 
-def _detail(served: Served, service: Service) -> ModelDetail:
+def _detail(served: Served, parts: Parts) -> ModelDetail:
     manifest = served.detector.manifest
     return ModelDetail(
-        **_summary(served, service),
+        **_summary(served, parts),
         fitted_at=datetime.fromtimestamp(served.fitted_at, UTC),
         model=manifest.model,
         producer=manifest.producer,

@@ -15,8 +15,8 @@ from litestar.exceptions import HTTPException, InternalServerException
 from litestar.openapi import ResponseSpec
 from litestar.types import ExceptionHandlersMap
 
-from service import errors
-from service.metrics import Metrics, Reason
+from hourglass.service import errors
+from hourglass.service.watch.metrics import Metrics, Reason
 
 MEDIA_TYPE = "application/problem+json"
 JSON = "application/json"
@@ -24,7 +24,9 @@ _logger = logging.getLogger(__name__)
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is wrong with a request, for a program (type, status, row, feature) and for a person (title, detail)."""
+    """What is wrong with a request, for a program (type, status, row, feature) and for a person
+    (title, detail).
+    """
 
     type: str  # /docs#<kind>
     title: str
@@ -54,20 +56,32 @@ class Kind(NamedTuple):
 
 KINDS: Mapping[type[Exception], Kind] = {
     errors.InvalidRow: Kind(422, "invalid-row", "A row does not fit the model", "value"),
-    errors.InvalidNumber: Kind(400, "invalid-number", "A row holds what is not a float32 number", "value"),
+    errors.InvalidNumber: Kind(
+        400, "invalid-number", "A row holds what is not a float32 number", "value"
+    ),
     errors.InvalidBody: Kind(400, "invalid-body", "The request body cannot be read", "body"),
-    errors.InvalidJSON: Kind(400, "invalid-json", "The request body is not the JSON expected", "json"),
+    errors.InvalidJSON: Kind(
+        400, "invalid-json", "The request body is not the JSON expected", "json"
+    ),
     errors.UnsupportedMediaType: Kind(
         415, "unsupported-media-type", "The body is of a kind not read here", "content_type"
     ),
-    errors.NotAcceptable: Kind(406, "not-acceptable", "The answer is not given in the form asked for", "content_type"),
-    errors.TooManyRows: Kind(413, "too-many-rows", "More rows than one request may hold", "too_many_rows"),
+    errors.NotAcceptable: Kind(
+        406, "not-acceptable", "The answer is not given in the form asked for", "content_type"
+    ),
+    errors.TooManyRows: Kind(
+        413, "too-many-rows", "More rows than one request may hold", "too_many_rows"
+    ),
     errors.UnknownModel: Kind(404, "unknown-model", "No such model is served", "model"),
     errors.NotDecodable: Kind(409, "not-decodable", "This model cannot decode", "model"),
     errors.NotSampleable: Kind(409, "not-sampleable", "This model cannot make up rows", "model"),
     errors.NotReady: Kind(503, "not-ready", "No model is in service", "model"),
-    errors.UncertifiableAlpha: Kind(409, "uncertifiable-alpha", "This false-alarm rate cannot be had", "alpha"),
-    errors.ThresholdNotStored: Kind(409, "threshold-not-stored", "The threshold cannot be changed here", "alpha"),
+    errors.UncertifiableAlpha: Kind(
+        409, "uncertifiable-alpha", "This false-alarm rate cannot be had", "alpha"
+    ),
+    errors.ThresholdNotStored: Kind(
+        409, "threshold-not-stored", "The threshold cannot be changed here", "alpha"
+    ),
     errors.InvalidArtifact: Kind(409, "invalid-artifact", "The model file was refused", "model"),
 }
 HTTP_KINDS: Mapping[int, Kind] = {
@@ -89,19 +103,28 @@ class Refusal(NamedTuple):
 
 
 def refuse(error: Exception, method: str, path: str) -> Refusal:
-    """The answer to a request that ran into an error of the domain, or into a bug, which is logged."""
+    """The answer to a request that ran into an error of the domain, or into a bug, which is
+    logged.
+    """
     kind = next((KINDS[cls] for cls in type(error).__mro__ if cls in KINDS), None)
     if kind is None:
         _logger.error("%s %s failed", method, path, exc_info=error)
         return _refusal(BUG, "the service's log says what it was", path)
     if isinstance(error, errors.InvalidRow):
-        place = {"row": error.row, "feature": error.feature, "expected": error.expected, "got": error.got}
+        place = {
+            "row": error.row,
+            "feature": error.feature,
+            "expected": error.expected,
+            "got": error.got,
+        }
         return _refusal(kind, str(error), path, **place, reason=error.reason)
     return _refusal(kind, str(error), path)
 
 
 def problem_handlers(metrics: Metrics, *, max_body_bytes: int) -> ExceptionHandlersMap:
-    """The app's exception handlers: whatever is raised becomes a problem, and is counted by its reason."""
+    """The app's exception handlers: whatever is raised becomes a problem, and is counted by its
+    reason.
+    """
 
     def answer(refusal: Refusal) -> Response[bytes]:
         metrics.observe_rejection(refusal.reason)
@@ -112,13 +135,17 @@ def problem_handlers(metrics: Metrics, *, max_body_bytes: int) -> ExceptionHandl
 
     def of_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
         path = request.scope["path"]
-        if isinstance(error, InternalServerException):  # Litestar's word for a client that goes while it is sending
+        if isinstance(
+            error, InternalServerException
+        ):  # Litestar's word for a client that goes while it is sending
             return answer(_refusal(HTTP_KINDS[400], error.detail, path, reason="body"))
         kind = HTTP_KINDS.get(error.status_code)
         if kind is None:
             return of_any(request, error)
         response = answer(_refusal(kind, _detail(request, error, max_body_bytes), path))
-        response.headers.update({name.title(): value for name, value in (error.headers or {}).items()})
+        response.headers.update(
+            {name.title(): value for name, value in (error.headers or {}).items()}
+        )
         return response
 
     return {HTTPException: of_http, Exception: of_any}
@@ -141,9 +168,16 @@ def _refusal(kind: Kind, detail: str, path: str, **place: Any) -> Refusal:
 
 
 def problems(*statuses: int) -> dict[int, ResponseSpec]:
-    """What a route's OpenAPI entry says of its problems; every route can also answer 400, 405 and 500."""
+    """What a route's OpenAPI entry says of its problems; every route can also answer 400, 405 and
+    500.
+    """
     return {
-        status: ResponseSpec(Problem, description=_description(status), media_type=MEDIA_TYPE, generate_examples=False)
+        status: ResponseSpec(
+            Problem,
+            description=_description(status),
+            media_type=MEDIA_TYPE,
+            generate_examples=False,
+        )
         for status in sorted({*statuses, 400, 405, 500})
     }
 
@@ -151,7 +185,9 @@ def problems(*statuses: int) -> dict[int, ResponseSpec]:
 def inference_errors(*statuses: int) -> dict[int, ResponseSpec]:
     """The same of a route under /v2."""
     return {
-        status: ResponseSpec(InferenceError, description=spec.description, media_type=JSON, generate_examples=False)
+        status: ResponseSpec(
+            InferenceError, description=spec.description, media_type=JSON, generate_examples=False
+        )
         for status, spec in problems(*statuses).items()
     }
 
@@ -170,7 +206,10 @@ def _detail(request: Request[Any, Any, Any], error: HTTPException, max_body_byte
     if error.status_code == 404:
         return f"there is nothing at {path}; /docs lists what there is"
     if error.status_code == 405:
-        return f"{path} takes {(error.headers or {}).get('allow', 'other methods')}, got {request.method}"
+        return (
+            f"{path} takes {(error.headers or {}).get('allow', 'other methods')}, got"
+            f" {request.method}"
+        )
     if error.status_code == 413:
         unpacked = " once decompressed" if request.headers.get("content-encoding") else ""
         return f"expected a body of at most {max_body_bytes} bytes{unpacked}, got more"

@@ -1,5 +1,9 @@
-"""Rows in, scores, explanations, reconstructions and codes out. Every answer comes from one model taken at the start."""
+"""Rows in, scores, explanations, reconstructions and codes out.
 
+Every answer comes from one model taken at the start.
+"""
+
+from time import perf_counter
 from typing import Annotated, Any
 
 import msgspec
@@ -8,14 +12,16 @@ from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 
-from service import decoding, encoding
-from service.api.body import accepts_raw, read_body, require_json_accepted
-from service.api.problems import problems
-from service.api.service import Service
-from service.errors import NotDecodable, NotSampleable, TooManyRows
+from hourglass.service.api.body import accepts_raw, read_body, require_json_accepted
+from hourglass.service.api.parts import Parts
+from hourglass.service.api.problems import problems
+from hourglass.service.errors import NotDecodable, NotSampleable, TooManyRows
+from hourglass.service.model.detector import Explanation
+from hourglass.service.rows import decoding, encoding
 
 MAX_TOP = 1_000_000
-# What one answer may hold, since few bytes can ask for much: a gigabyte was had by `top` or by `count` on a model of 2,000 features.
+# What one answer may hold, since few bytes can ask for much: a gigabyte was had by `top` or by
+# `count` on a model of 2,000 features.
 MAX_CONTRIBUTIONS = 2**20
 MAX_VALUES = 2**23
 
@@ -81,22 +87,30 @@ def _answers(answer: type[msgspec.Struct], *statuses: int) -> dict[int, Response
 
 def _in_json(answer: type[msgspec.Struct], *statuses: int) -> dict[str, Any]:
     """What the routes that answer in JSON alone have in common."""
-    return {"responses": _answers(answer, 406, *statuses), "guards": [require_json_accepted], "status_code": 200}
+    return {
+        "responses": _answers(answer, 406, *statuses),
+        "guards": [require_json_accepted],
+        "status_code": 200,
+    }
 
 
 @post(
     "/score",
     summary="Score rows",
-    description="An `Accept` header that names `application/octet-stream` is answered with mere numbers.",
+    description=(
+        "An `Accept` header that names `application/octet-stream` is answered with mere numbers."
+    ),
     responses=_answers(ScoreAnswer),
     status_code=200,
 )
 async def score(
-    request: Request[Any, Any, Any], service: NamedDependency[Service], name: FromPath[str | None] = None
+    request: Request[Any, Any, Any],
+    parts: NamedDependency[Parts],
+    name: FromPath[str | None] = None,
 ) -> Response[bytes]:
-    served = service.registry.find(name)
+    served = parts.registry.find(name)
     raw = accepts_raw(request.scope["headers"])
-    answer = await service.batcher.answer(served, *await read_body(request), raw=raw)
+    answer = await parts.batcher.answer(served, *await read_body(request), raw=raw)
     if raw:
         return Response(answer, media_type=decoding.RAW, headers=encoding.raw_headers(served))
     return Response(answer, media_type=decoding.JSON)
@@ -105,65 +119,91 @@ async def score(
 @post("/explain", summary="Explain rows", **_in_json(ExplainAnswer))
 async def explain(
     request: Request[Any, Any, Any],
-    service: NamedDependency[Service],
+    parts: NamedDependency[Parts],
     name: FromPath[str | None] = None,
-    top: Annotated[int, QueryParameter(ge=1, le=MAX_TOP, description="How many features to list for each row.")] = 10,
+    top: Annotated[
+        int, QueryParameter(ge=1, le=MAX_TOP, description="How many features to list for each row.")
+    ] = 10,
 ) -> Response[bytes]:
-    served = service.registry.find(name)
+    served = parts.registry.find(name)
     body, content_type = await read_body(request)
-    rows_ND = decoding.decode_rows(body, content_type, served.schema, max_rows=service.settings.max_rows)
+    rows_ND = decoding.decode_rows(
+        body, content_type, served.schema, max_rows=parts.settings.max_rows
+    )
     require_small(len(rows_ND), min(top, served.schema.width), MAX_CONTRIBUTIONS, "contributions")
 
-    def answer() -> bytes:
+    def answer() -> tuple[bytes, Explanation, float]:
         sent = decoding.sent_categories(body, content_type, served.schema, rows_ND)
-        return encoding.encode_explanations(served, rows_ND, served.detector.explain(rows_ND), sent, top=top)
+        started = perf_counter()
+        explanation = served.detector.explain(rows_ND)
+        seconds = perf_counter() - started
+        encoded = encoding.encode_explanations(served, rows_ND, explanation, sent, top=top)
+        return encoded, explanation, seconds
 
-    return Response(await service.batcher.run(rows_ND.size, answer), media_type=decoding.JSON)
+    encoded, explanation, seconds = await parts.batcher.run(rows_ND.size, answer)
+    parts.observers.explained(served, rows_ND, explanation, seconds)
+    return Response(encoded, media_type=decoding.JSON)
 
 
 @post("/reconstruct", summary="Fill gaps and remove noise", **_in_json(ReconstructAnswer))
 async def reconstruct(
-    request: Request[Any, Any, Any], service: NamedDependency[Service], name: FromPath[str | None] = None
+    request: Request[Any, Any, Any],
+    parts: NamedDependency[Parts],
+    name: FromPath[str | None] = None,
 ) -> Response[bytes]:
-    served = service.registry.find(name)
-    rows_ND = decoding.decode_rows(*await read_body(request), served.schema, max_rows=service.settings.max_rows)
+    served = parts.registry.find(name)
+    rows_ND = decoding.decode_rows(
+        *await read_body(request), served.schema, max_rows=parts.settings.max_rows
+    )
 
     def answer() -> bytes:
-        return encoding.encode_rows(served, served.detector.reconstruct(rows_ND), filled_from=rows_ND)
+        return encoding.encode_rows(
+            served, served.detector.reconstruct(rows_ND), filled_from=rows_ND
+        )
 
-    return Response(await service.batcher.run(rows_ND.size, answer), media_type=decoding.JSON)
+    return Response(await parts.batcher.run(rows_ND.size, answer), media_type=decoding.JSON)
 
 
 @post("/encode", summary="Rows to codes", **_in_json(EncodeAnswer))
 async def encode(
-    request: Request[Any, Any, Any], service: NamedDependency[Service], name: FromPath[str | None] = None
+    request: Request[Any, Any, Any],
+    parts: NamedDependency[Parts],
+    name: FromPath[str | None] = None,
 ) -> Response[bytes]:
-    served = service.registry.find(name)
-    rows_ND = decoding.decode_rows(*await read_body(request), served.schema, max_rows=service.settings.max_rows)
+    served = parts.registry.find(name)
+    rows_ND = decoding.decode_rows(
+        *await read_body(request), served.schema, max_rows=parts.settings.max_rows
+    )
 
     def answer() -> bytes:
         return encoding.encode_codes(served, served.detector.encode(rows_ND))
 
-    return Response(await service.batcher.run(rows_ND.size, answer), media_type=decoding.JSON)
+    return Response(await parts.batcher.run(rows_ND.size, answer), media_type=decoding.JSON)
 
 
 @post("/decode", summary="Codes to rows", **_in_json(RowsAnswer, 409))
 async def decode(
-    request: Request[Any, Any, Any], service: NamedDependency[Service], name: FromPath[str | None] = None
+    request: Request[Any, Any, Any],
+    parts: NamedDependency[Parts],
+    name: FromPath[str | None] = None,
 ) -> Response[bytes]:
-    served = service.registry.find(name)
+    served = parts.registry.find(name)
     detector = served.detector
     if not detector.can_decode:
-        raise NotDecodable(f"model {served.name} needs the row as well as the code to reconstruct it")
+        raise NotDecodable(
+            f"model {served.name} needs the row as well as the code to reconstruct it"
+        )
     codes_NK = decoding.decode_codes(
-        *await read_body(request), detector.latent_width, max_rows=service.settings.max_rows
+        *await read_body(request), detector.latent_width, max_rows=parts.settings.max_rows
     )
     require_small(len(codes_NK), detector.width, MAX_VALUES, "values")
 
     def answer() -> bytes:
         return encoding.encode_rows(served, detector.decode(codes_NK))
 
-    return Response(await service.batcher.run(len(codes_NK) * detector.width, answer), media_type=decoding.JSON)
+    return Response(
+        await parts.batcher.run(len(codes_NK) * detector.width, answer), media_type=decoding.JSON
+    )
 
 
 class SampleRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -175,32 +215,39 @@ class SampleRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @post("/sample", summary="Make up rows", **_in_json(RowsAnswer, 409))
 async def sample(
-    request: Request[Any, Any, Any], service: NamedDependency[Service], name: FromPath[str | None] = None
+    request: Request[Any, Any, Any],
+    parts: NamedDependency[Parts],
+    name: FromPath[str | None] = None,
 ) -> Response[bytes]:
-    served = service.registry.find(name)
+    served = parts.registry.find(name)
     wanted = decoding.decode_request(*await read_body(request), SampleRequest)
-    if wanted.count > service.settings.max_rows:
-        raise TooManyRows(f"expected a count of at most {service.settings.max_rows}, got {wanted.count}")
+    if wanted.count > parts.settings.max_rows:
+        raise TooManyRows(
+            f"expected a count of at most {parts.settings.max_rows}, got {wanted.count}"
+        )
     detector = served.detector
     if detector.manifest.sampling is None:
         variant = detector.manifest.model.variant
         raise NotSampleable(
-            f"model {served.name} cannot make up rows: the code space of the variant {variant} has holes, and what lies in "
-            "them decodes to nothing real"
+            f"model {served.name} cannot make up rows: the code space of the variant {variant} has"
+            " holes, and what lies in them decodes to nothing real"
         )
     require_small(wanted.count, detector.width, MAX_VALUES, "values")
 
     def answer() -> bytes:
         return encoding.encode_rows(served, detector.sample(wanted.count, wanted.seed))
 
-    return Response(await service.batcher.run(wanted.count * detector.width, answer), media_type=decoding.JSON)
+    return Response(
+        await parts.batcher.run(wanted.count * detector.width, answer), media_type=decoding.JSON
+    )
 
 
 def require_small(rows: int, width: int, most: int, what: str) -> None:
     """TooManyRows where an answer of so many rows would hold more than it may."""
     if rows * width > most:
         raise TooManyRows(
-            f"expected at most {most} {what} in one answer, got {rows} rows of {width}; ask for fewer rows"
+            f"expected at most {most} {what} in one answer, got {rows} rows of {width}; ask for"
+            " fewer rows"
         )
 
 

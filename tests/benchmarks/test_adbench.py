@@ -12,7 +12,15 @@ from tests.benchmarks.adbench.__main__ import main
 from tests.benchmarks.adbench.detectors import OURS, choose
 from tests.benchmarks.adbench.dte import DteNp
 from tests.benchmarks.adbench.missing_table import make_missing_table, missing_grids
-from tests.benchmarks.adbench.outcome import Baseline, Fitted, Hourglass, Job, Measured, Missing, Outcome
+from tests.benchmarks.adbench.outcome import (
+    Baseline,
+    Fitted,
+    Hourglass,
+    Job,
+    Measured,
+    Missing,
+    Outcome,
+)
 from tests.benchmarks.adbench.protocol import Rows, read_set, split
 from tests.benchmarks.adbench.quality import judge
 from tests.benchmarks.adbench.report import as_markdown, table_grids, table_notes
@@ -42,7 +50,13 @@ def markdown(table: Table) -> str:
 
 
 def outcome(
-    name: str, detector: str, auroc: float, seed: int = 0, *, ap: float = 0.5, baseline: bool = False
+    name: str,
+    detector: str,
+    auroc: float,
+    seed: int = 0,
+    *,
+    ap: float = 0.5,
+    baseline: bool = False,
 ) -> Outcome:
     measured = Measured(auroc=auroc, average_precision=ap, fit_seconds=2.0 + seed, cpu_seconds=1.0)
     return Outcome(set=name, seed=seed, detector=detector, baseline=baseline, measured=measured)
@@ -57,7 +71,9 @@ def test_half_of_the_normal_rows_are_fitted_and_the_others_tested_with_all_anoma
     assert (y_N[rows.test_ND.ravel().astype(int)] == rows.anomalous_N).all()
 
 
-def test_of_many_rows_ten_thousand_are_fitted_and_about_twenty_thousand_tested_anomalies_as_rare_as_before() -> None:
+def test_of_many_rows_ten_thousand_are_fitted_and_about_twenty_thousand_tested_anomalies_as_rare_as_before() -> (
+    None
+):
     rows = split(*numbered(60_000, 600), seed=0)
     assert len(rows.fit_ND) == 10_000
     assert (len(rows.test_ND), rows.anomalous_N.sum()) == (20_000, round(600 * 20_000 / 30_600))
@@ -104,7 +120,12 @@ def test_figures_of_a_known_detector_are_exact() -> None:
     assert measured.auroc == pytest.approx(((pairs > 0) + 0.5 * (pairs == 0)).mean())
     assert measured.false_alarm_rate == pytest.approx((score_N[~anomalous_N] > threshold).mean())
     assert measured.detection_rate == pytest.approx((score_N[anomalous_N] > threshold).mean())
-    assert (measured.fit_rows, measured.test_rows, measured.anomalies, measured.features) == (20, 28, 8, 1)
+    assert (measured.fit_rows, measured.test_rows, measured.anomalies, measured.features) == (
+        20,
+        28,
+        8,
+        1,
+    )
 
 
 def test_an_infinite_score_is_the_strangest_and_a_missing_one_a_failure() -> None:
@@ -113,7 +134,15 @@ def test_an_infinite_score_is_the_strangest_and_a_missing_one_a_failure() -> Non
     def measure(score: float) -> Measured:
         anomalies = rows.test_ND[rows.anomalous_N]
         fitted = Fitted(
-            lambda x_ND: np.where(np.isin(x_ND, anomalies), score, 0.0)[:, 0], None, None, False, 1, None, 1, 9, {}
+            lambda x_ND: np.where(np.isin(x_ND, anomalies), score, 0.0)[:, 0],
+            None,
+            None,
+            False,
+            1,
+            None,
+            1,
+            9,
+            {},
         )
         return job.measure(fitted, rows)
 
@@ -126,7 +155,9 @@ def test_an_infinite_score_is_the_strangest_and_a_missing_one_a_failure() -> Non
 def test_diffusion_time_is_the_mean_squared_distance_to_the_nearest_rows_over_the_width() -> None:
     detector = DteNp(n_neighbors=2)
     detector.fit(np.array([[0.0, 0.0], [0.0, 1.0], [9.0, 9.0]]))
-    assert detector.decision_function(np.array([[0.0, 3.0]])).tolist() == [pytest.approx((9 + 4) / 2 / 2)]
+    assert detector.decision_function(np.array([[0.0, 3.0]])).tolist() == [
+        pytest.approx((9 + 4) / 2 / 2)
+    ]
 
 
 def test_a_linear_model_goes_through_the_published_artifact_and_is_not_fitted_again(
@@ -166,14 +197,18 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     def perform(_: schedule.Workplace, job: Job) -> Outcome:
         done.append(job)
         if job.seed == 1:
-            return Outcome(set=job.set, seed=1, detector=job.name, baseline=False, failure="no luck")
+            return Outcome(
+                set=job.set, seed=1, detector=job.name, baseline=False, failure="no luck"
+            )
         return outcome(job.set, job.name, 0.9, job.seed)
 
     monkeypatch.setattr(schedule.Workplace, "perform", perform)
     return done
 
 
-def test_only_what_has_no_outcome_is_done_unless_asked_again(tmp_path: Path, quick: list[Job]) -> None:
+def test_only_what_has_no_outcome_is_done_unless_asked_again(
+    tmp_path: Path, quick: list[Job]
+) -> None:
     big, small = write_set(tmp_path / "a.npz", rows=400), write_set(tmp_path / "b.npz")
     jobs = schedule.plan([big, small], choose("linear,plain"), [0, 1])
     assert [(each.set, each.seed, each.name) for each in jobs[:3]] == [
@@ -184,7 +219,9 @@ def test_only_what_has_no_outcome_is_done_unless_asked_again(tmp_path: Path, qui
 
     def run(jobs: list[Job], again: str | None = None) -> int:
         quick.clear()
-        schedule.run(jobs, tmp_path / "out", parallel=2, time_limit=9, again=again, tell=lambda _: None)
+        schedule.run(
+            jobs, tmp_path / "out", parallel=2, time_limit=9, again=again, tell=lambda _: None
+        )
         return len(quick)
 
     assert run(jobs[:3]) == 3
@@ -232,13 +269,16 @@ def test_wins_ties_and_losses_are_counted_over_sets_after_the_mean_over_seeds() 
     assert found is not None
     assert (found.wins, found.ties, found.losses) == (3, 1, 1)
     assert found.difference == pytest.approx((0.1 + 0.2 + 0 - 0.4 + 0.5) / 5)
-    # of the 16 ways to sign the ranks 1 to 4, ten are at least as far from balance as W = min(1 + 2 + 4, 3) = 3
+    # of the 16 ways to sign the ranks 1 to 4, ten are at least as far from balance as W = min(1 + 2
+    # + 4, 3) = 3
     assert found.p == pytest.approx(10 / 16)
 
 
 def test_five_wins_of_five_have_the_least_p_that_five_sets_can_have() -> None:
     runs = [outcome(name, "ours", 0.9 - step / 100) for step, name in enumerate("abcde")]
-    runs += [outcome(name, "knn", 0.8 - step / 50, baseline=True) for step, name in enumerate("abcde")]
+    runs += [
+        outcome(name, "knn", 0.8 - step / 50, baseline=True) for step, name in enumerate("abcde")
+    ]
     found = duel(runs, "ours", "knn", "auroc")
     assert found is not None
     assert (found.wins, found.p) == (5, pytest.approx(2 / 32))
@@ -254,7 +294,9 @@ def test_equal_detectors_tie_everywhere() -> None:
     assert (found.wins, found.ties, found.losses, found.p) == (0, 3, 0, 1.0)
 
 
-def test_means_are_over_sets_whatever_the_number_of_seeds_and_ranks_count_a_failure_as_last() -> None:
+def test_means_are_over_sets_whatever_the_number_of_seeds_and_ranks_count_a_failure_as_last() -> (
+    None
+):
     runs = [
         outcome("1_a", "ours", 0.9),
         outcome("1_a", "ours", 0.7, seed=1),
@@ -269,15 +311,22 @@ def test_means_are_over_sets_whatever_the_number_of_seeds_and_ranks_count_a_fail
     ours, knn = sorted(table.rows, key=lambda row: row.baseline)
     assert ours.auroc == pytest.approx((0.8 + 0.5 + 0.6) / 3)
     assert (knn.auroc, knn.sets) == (pytest.approx((0.85 + 0.4) / 2), 2)
-    assert (ours.auroc_rank, knn.auroc_rank) == (pytest.approx((2 + 1 + 1) / 3), pytest.approx((1 + 2 + 2) / 3))
+    assert (ours.auroc_rank, knn.auroc_rank) == (
+        pytest.approx((2 + 1 + 1) / 3),
+        pytest.approx((1 + 2 + 2) / 3),
+    )
     assert (ours.fit_seconds, ours.cpu_seconds) == (2.0, 1.0)
-    assert [(each.detector, each.against) for each in table.duels if each.metric == "auroc"] == [("ours", "knn")]
+    assert [(each.detector, each.against) for each in table.duels if each.metric == "auroc"] == [
+        ("ours", "knn")
+    ]
     assert "Means over fewer sets than others have: knn (2)." in markdown(table)
 
 
 def test_cells_go_missing_at_random_those_of_a_smaller_share_among_those_of_a_larger() -> None:
     rows_ND = np.ones((2000, 10), np.float32)
-    few, many = (np.isnan(missing.hide(rows_ND, share, (3, missing.OF_TEST_ROWS))) for share in (0.1, 0.3))
+    few, many = (
+        np.isnan(missing.hide(rows_ND, share, (3, missing.OF_TEST_ROWS))) for share in (0.1, 0.3)
+    )
     assert few.mean() == pytest.approx(0.1, abs=0.01)
     assert many.mean() == pytest.approx(0.3, abs=0.01)
     assert (many | ~few).all()
@@ -285,7 +334,9 @@ def test_cells_go_missing_at_random_those_of_a_smaller_share_among_those_of_a_la
     assert (few != np.isnan(missing.hide(rows_ND, 0.1, (3, missing.OF_FIT_ROWS)))).any()
 
 
-def test_missing_cells_are_scored_as_they_are_and_with_means_in_the_gaps_on_the_rows_that_have_a_score() -> None:
+def test_missing_cells_are_scored_as_they_are_and_with_means_in_the_gaps_on_the_rows_that_have_a_score() -> (
+    None
+):
     def score(rows_ND: np.ndarray) -> np.ndarray:
         seen_N = (~np.isnan(rows_ND)).sum(axis=1)
         return np.where(seen_N < 1, np.nan, np.nanmax(np.nan_to_num(rows_ND, nan=-9), axis=1))
@@ -295,7 +346,9 @@ def test_missing_cells_are_scored_as_they_are_and_with_means_in_the_gaps_on_the_
     anomalous_N = np.arange(400) < 80
     test_ND[anomalous_N] += 3
     rows = Rows(fit_ND, test_ND, anomalous_N)
-    fitted = Fitted(score, None, None, False, 1, None, 1, 9, {}, lambda alpha: (2 + alpha, True), 0.5)
+    fitted = Fitted(
+        score, None, None, False, 1, None, 1, 9, {}, lambda alpha: (2 + alpha, True), 0.5
+    )
     asked = Job(path="a.npz", seed=0, name="plain", detector=OURS["plain"], question="missing")
     ten, thirty = missing.measure(fitted, rows, asked)
 
@@ -307,7 +360,9 @@ def test_missing_cells_are_scored_as_they_are_and_with_means_in_the_gaps_on_the_
     assert thirty.false_alarm_rate == pytest.approx((np.nanmax(normal_ND, axis=1) > 2.05).mean())
     filled_ND = np.where(np.isnan(normal_ND), fit_ND.mean(axis=0), normal_ND)
     assert thirty.imputed_false_alarm_rate == pytest.approx((filled_ND.max(axis=1) > 2.05).mean())
-    assert thirty.complete_auroc == pytest.approx(judge(score(test_ND[kept_N]), anomalous_N[kept_N]).auroc)
+    assert thirty.complete_auroc == pytest.approx(
+        judge(score(test_ND[kept_N]), anomalous_N[kept_N]).auroc
+    )
     assert thirty.complete_auroc > ten.auroc > thirty.auroc > 0.8
     seen = msgspec.structs.replace(asked, hidden_in_training=0.3)
     assert [each.share for each in missing.measure(fitted, rows, seen)] == [0.3]
@@ -320,10 +375,21 @@ def test_the_eight_sets_are_chosen_by_their_shape_alone(tmp_path: Path) -> None:
         normal = 100 if number > 5 else 200
         np.savez(path, X=np.zeros((normal + 1, features)), y=np.arange(normal + 1) == 0)
         paths.append(path)
-    assert [path.stem for path in missing.choose_sets(paths)] == ["02", "03", "04", "05", "06", "07", "08", "09"]
+    assert [path.stem for path in missing.choose_sets(paths)] == [
+        "02",
+        "03",
+        "04",
+        "05",
+        "06",
+        "07",
+        "08",
+        "09",
+    ]
 
 
-def lacking(seed: int, hidden: float, *shares: float, auroc: float, false_alarms: float = 0.05) -> Outcome:
+def lacking(
+    seed: int, hidden: float, *shares: float, auroc: float, false_alarms: float = 0.05
+) -> Outcome:
     """An outcome whose AUROC falls by a tenth of the share."""
     found = tuple(
         Missing(
@@ -344,7 +410,14 @@ def lacking(seed: int, hidden: float, *shares: float, auroc: float, false_alarms
         for share in shares
     )
     measured = Measured(auroc=auroc, average_precision=0.5, missing=found)
-    return Outcome(set="a", seed=seed, detector="ours", baseline=False, hidden_in_training=hidden, measured=measured)
+    return Outcome(
+        set="a",
+        seed=seed,
+        detector="ours",
+        baseline=False,
+        hidden_in_training=hidden,
+        measured=measured,
+    )
 
 
 def test_what_missing_cells_cost_is_held_against_the_targets() -> None:
@@ -356,16 +429,20 @@ def test_what_missing_cells_cost_is_held_against_the_targets() -> None:
             lacking(2, 0.1, 0.1, auroc=0.7),  # without a fit of complete rows to compare with
         ]
     )
-    assert [(row.hidden_in_training, row.share, row.sets) for row in rows] == [(0, 0.1, 1), (0, 0.3, 1), (0.3, 0.3, 1)]
+    assert [(row.hidden_in_training, row.share, row.sets) for row in rows] == [
+        (0, 0.1, 1),
+        (0, 0.3, 1),
+        (0.3, 0.3, 1),
+    ]
     assert [row.fall for row in rows] == pytest.approx([0.01, 0.03, 0.9 - 0.82])
     assert [row.false_alarm_rate for row in rows] == pytest.approx([0.09, 0.09, 0.05])
     assert [row.met for row in rows] == [False, False, False]
-    (one, _) = make_missing_table([lacking(0, 0.0, 0.1, 0.3, auroc=0.9)])
+    one, _ = make_missing_table([lacking(0, 0.0, 0.1, 0.3, auroc=0.9)])
     assert one.met
     text = as_markdown(missing_grids(rows), [])
     assert (
-        "| ours | 30% missing | 30% | 1 | 0.900 | 0.820 | 0.0800 | 0.035 | 5.0% | < 8% | missed | 0.600 | 30.0% |"
-        in text
+        "| ours | 30% missing | 30% | 1 | 0.900 | 0.820 | 0.0800 | 0.035 | 5.0% | < 8% | missed |"
+        " 0.600 | 30.0% |" in text
     )
     assert "| a | 0.010, 9.0% | 0.030, 9.0% | 0.080, 5.0% |" in text
 
@@ -374,17 +451,33 @@ def test_missing_cells_are_measured_through_the_published_artifact_with_and_with
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_set(tmp_path / "sets" / "1_line.npz", rows=1000)
-    command = [str(tmp_path / "sets"), "--sets", "1_line", "--detectors", "linear", "--output", str(tmp_path / "out")]
+    command = [
+        str(tmp_path / "sets"),
+        "--sets",
+        "1_line",
+        "--detectors",
+        "linear",
+        "--output",
+        str(tmp_path / "out"),
+    ]
     assert main([*command, "--missing", "training"]) == 0
-    found = {each.hidden_in_training: each.measured for each in read_outcomes(tmp_path / "out" / "missing")}
-    assert [[each.share for each in found[hidden].missing] for hidden in (0.0, 0.1, 0.3)] == [[0.1, 0.3], [0.1], [0.3]]
+    found = {
+        each.hidden_in_training: each.measured
+        for each in read_outcomes(tmp_path / "out" / "missing")
+    }
+    assert [[each.share for each in found[hidden].missing] for hidden in (0.0, 0.1, 0.3)] == [
+        [0.1, 0.3],
+        [0.1],
+        [0.3],
+    ]
     for measured in found.values():
         for each in measured.missing:
             assert each.certified
             assert 0.5 < each.auroc <= 1
             assert each.complete_false_alarm_rate < 0.12
     assert found[0.0].missing[1].refused > 0.1  # one cell of three is under half of them
-    assert found[0.3].missing[0].refused < 0.1  # where rows in training are as sparse, so may others be
+    # where rows in training are as sparse, so may others be
+    assert found[0.3].missing[0].refused < 0.1
     assert "30% of the fit cells missing" in capsys.readouterr().err
     assert read_outcomes(tmp_path / "out") == []
 
@@ -392,7 +485,9 @@ def test_missing_cells_are_measured_through_the_published_artifact_with_and_with
 def test_costs_are_measured_on_made_up_rows_and_held_against_the_targets(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--speed", "--sets", "d32", "--detectors", "linear", "--output", str(tmp_path)]) == 0
+    assert (
+        main(["--speed", "--sets", "d32", "--detectors", "linear", "--output", str(tmp_path)]) == 0
+    )
     (found,) = read_outcomes(tmp_path / "speed")
     measured = found.measured
     assert measured is not None
@@ -400,14 +495,20 @@ def test_costs_are_measured_on_made_up_rows_and_held_against_the_targets(
     assert measured.bulk_rows_per_second is not None
     assert measured.bulk_rows_per_second > 0
     assert "rows/s in bulk" in capsys.readouterr().out
-    fast = Measured(auroc=0.9, average_precision=0.5, features=32, fit_rows=9, bulk_rows_per_second=299_999.0)
-    grids = speed_grids([Outcome(set="d32", seed=0, detector="fast", baseline=False, measured=fast)])
+    fast = Measured(
+        auroc=0.9, average_precision=0.5, features=32, fit_rows=9, bulk_rows_per_second=299_999.0
+    )
+    grids = speed_grids(
+        [Outcome(set="d32", seed=0, detector="fast", baseline=False, measured=fast)]
+    )
     assert grids[1].lines == [["fast", "32", "at least 300,000 rows/s", "299,999.0", "missed"]]
 
 
 def test_a_reference_file_stands_beside_what_was_measured(tmp_path: Path) -> None:
     (tmp_path / "reference.csv").write_text("set,model,auroc,auprc\n1_a,KNN,0.8,0.25\n")
-    table = make_table([outcome("1_a", "ours", 0.9, ap=0.2), *read_reference(tmp_path / "reference.csv")])
+    table = make_table(
+        [outcome("1_a", "ours", 0.9, ap=0.2), *read_reference(tmp_path / "reference.csv")]
+    )
     assert table.per_set["average_precision"] == {"1_a": {"ours": 0.2, "ref:KNN": 0.25}}
     assert [(each.metric, each.against, each.wins, each.losses) for each in table.duels] == [
         ("auroc", "ref:KNN", 1, 0),

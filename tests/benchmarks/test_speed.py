@@ -27,7 +27,15 @@ from tests.benchmarks.speed.models import Model, make_rows
 from tests.benchmarks.speed.openloop import Stream, at_rate, run
 from tests.benchmarks.speed.raw import Raw, RawLeg
 from tests.benchmarks.speed.report import Report, as_markdown, make_report
-from tests.benchmarks.speed.requests import RAW, Query, answer_bytes, json_rows, make_query, raw_rows, scores_in
+from tests.benchmarks.speed.requests import (
+    RAW,
+    Query,
+    answer_bytes,
+    json_rows,
+    make_query,
+    raw_rows,
+    scores_in,
+)
 from tests.benchmarks.speed.server import Cores, Server, ServerFailed
 
 CORE = min(os.sched_getaffinity(0))
@@ -48,12 +56,16 @@ def tiny(folder: Path) -> Model:
 def numbered(count: int) -> Query:
     """Requests whose expected scores are their own numbers."""
     bodies = tuple(str(index).encode() for index in range(count))
-    return Query("/score", "text/plain", bodies, tuple(np.array([float(index)]) for index in range(count)))
+    return Query(
+        "/score", "text/plain", bodies, tuple(np.array([float(index)]) for index in range(count))
+    )
 
 
 @contextmanager
 def numbering(*, stall_seconds: float = 0.0, add: int = 0) -> Iterator[int]:
-    """A server that answers a body's number (plus `add`) as its score, the first one after a while; its port."""
+    """A server that answers a body's number (plus `add`) as its score, the first one after a while;
+    its port.
+    """
     listening = socket.create_server(("127.0.0.1", 0))
     stalled: list[bool] = []
 
@@ -111,14 +123,19 @@ def test_wrk_without_figures_fails_with_what_it_said() -> None:
 
 
 def test_scores_are_found_in_whatever_way_an_answer_nests_and_writes_them() -> None:
-    assert scores_in(b'{"model":"d32","score":[1.5,2e-3],"p":[9]}', '"score":', 2).tolist() == [1.5, 0.002]
+    assert scores_in(b'{"model":"d32","score":[1.5,2e-3],"p":[9]}', '"score":', 2).tolist() == [
+        1.5,
+        0.002,
+    ]
     assert scores_in(b'{"data": [[0.25], [-1]]}', '"data":', 2).tolist() == [0.25, -1.0]
     assert scores_in(b'{"score":[1.5]}', '"score":', 2) is None
     assert scores_in(b'{"detail":"no such model, 404"}', '"score":', 1) is None
 
 
 def test_a_raw_answer_is_right_only_as_such_and_as_a_whole(tmp_path: Path) -> None:
-    query = make_query(tiny(tmp_path), 3, count=2, encode=raw_rows, content_type=RAW, raw_answer=True)
+    query = make_query(
+        tiny(tmp_path), 3, count=2, encode=raw_rows, content_type=RAW, raw_answer=True
+    )
     assert b"\r\nAccept: application/octet-stream\r\n" in query.request(0)
     head = b"HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\n\r\n"
     body = np.stack([query.expected[0], np.ones(3)], axis=1).astype("<f4").tobytes()
@@ -135,7 +152,9 @@ def test_an_answer_is_right_within_float32_and_for_its_own_request_only() -> Non
     assert not query.is_right(2, b'{"score":[1.0]}')
 
 
-def test_requests_hold_their_rows_exactly_and_expect_what_onnxruntime_says_of_them(tmp_path: Path) -> None:
+def test_requests_hold_their_rows_exactly_and_expect_what_onnxruntime_says_of_them(
+    tmp_path: Path,
+) -> None:
     model = tiny(tmp_path)
     query = make_query(model, 3, count=2)
     raw = make_query(model, 3, count=2, encode=raw_rows, content_type=RAW)
@@ -164,7 +183,9 @@ def test_an_http_answer_is_complete_at_its_content_length() -> None:
 
 def test_every_answer_of_the_client_is_that_of_its_own_request() -> None:
     with numbering() as port:
-        one, other = run(port, [at_rate(numbered(7), 200, 0.2), Stream(numbered(3), 50, 5, connections=1)])
+        one, other = run(
+            port, [at_rate(numbered(7), 200, 0.2), Stream(numbered(3), 50, 5, connections=1)]
+        )
     assert (one.checked, one.wrong, len(one.seconds)) == (40, 0, 40)
     assert (other.checked, other.wrong) == (5, 0)
     with numbering(add=1) as port:
@@ -172,10 +193,13 @@ def test_every_answer_of_the_client_is_that_of_its_own_request() -> None:
     assert (shifted.checked, shifted.wrong) == (20, 20)
 
 
-def test_latency_counts_from_the_planned_moment_so_that_a_stall_is_paid_by_all_who_came_in_it() -> None:
+def test_latency_counts_from_the_planned_moment_so_that_a_stall_is_paid_by_all_who_came_in_it() -> (
+    None
+):
     with numbering(stall_seconds=0.3) as port:
         (latency,) = run(port, [Stream(numbered(2), 100, 20, connections=1)])
-    # the twenty planned at 0, 10, ... 190 ms are all answered after the 300 ms for which the first one holds the connection
+    # the twenty planned at 0, 10, ... 190 ms are all answered after the 300 ms for which the first
+    # one holds the connection
     assert sorted(latency.seconds)[0] >= 0.3 - 0.19
     assert (latency.seconds >= 0.2).sum() >= 11
 
@@ -195,22 +219,31 @@ def test_the_checker_beside_the_load_sees_an_answer_that_belongs_to_another_requ
 
 
 def test_cpu_time_and_memory_are_of_the_process_and_its_children(tmp_path: Path) -> None:
-    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; print(1, flush=True); time.sleep(60)'])"
+    code = (
+        "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; print(1,"
+        " flush=True); time.sleep(60)'])"
+    )
     with Server("parent", [sys.executable, "-c", code], CORE, log=tmp_path / "log") as parent:
         while not (tmp_path / "log").read_text():
             time.sleep(0.01)
         pid, child = server.family(parent.popen.pid)
-        assert parent.cpu_seconds() == pytest.approx(server.cpu_seconds(pid) + server.cpu_seconds(child), rel=0.1)
+        assert parent.cpu_seconds() == pytest.approx(
+            server.cpu_seconds(pid) + server.cpu_seconds(child), rel=0.1
+        )
         assert server.cpu_seconds(child) > 0
         assert parent.resident_bytes() > server.resident_bytes(pid) > 2**20
         assert os.sched_getaffinity(child) == {CORE}
-    assert server.cpu_seconds(pid) == 0  # it is gone, and so is its child as soon as the kernel has come to it
+    # it is gone, and so is its child as soon as the kernel has come to it
+    assert server.cpu_seconds(pid) == 0
     while server.resident_bytes(child):
         time.sleep(0.01)
 
 
 def test_a_status_field_in_kilobytes_is_read_as_bytes() -> None:
-    assert server.status_bytes("Name:\tpython\nVmPeak:\t  900 kB\nVmRSS:\t  128 kB\n", "VmRSS") == 131072
+    assert (
+        server.status_bytes("Name:\tpython\nVmPeak:\t  900 kB\nVmRSS:\t  128 kB\n", "VmRSS")
+        == 131072
+    )
     assert server.status_bytes("Name:\tpython\nState:\tZ (zombie)\n", "VmRSS") == 0
 
 
@@ -223,10 +256,21 @@ def test_a_server_that_ends_at_its_start_fails_with_its_last_line(tmp_path: Path
         broken.wait_until_listening()
 
 
-def test_a_bulk_is_counted_and_checked_against_the_service_and_onnxruntime_alone(tmp_path: Path) -> None:
+def test_a_bulk_is_counted_and_checked_against_the_service_and_onnxruntime_alone(
+    tmp_path: Path,
+) -> None:
     model = tiny(tmp_path)
     query = make_query(model, 32, count=3)
-    command = [sys.executable, "-m", "service", "serve", "--models", str(model.folder), "--port", "{port}"]
+    command = [
+        sys.executable,
+        "-m",
+        "hourglass.service",
+        "serve",
+        "--models",
+        str(model.folder),
+        "--port",
+        "{port}",
+    ]
     with (
         Server("hourglass", command, CORE, log=tmp_path / "log") as ours,
         Raw(model, CORE, tmp_path) as raw,
@@ -264,7 +308,9 @@ def test_a_pair_is_the_ratio_of_the_costs_round_by_round_by_row_where_the_limit_
 )
 def test_a_target_is_missed_met_or_reached(target: Target, value: float, verdict: str) -> None:
     assert target.verdict(value) == verdict
-    doubtful = Figure(part="latency", name="p99", unit="× echo", values=(value,), target=target, in_doubt=True)
+    doubtful = Figure(
+        part="latency", name="p99", unit="× echo", values=(value,), target=target, in_doubt=True
+    )
     assert doubtful.verdict == "in doubt"
 
 
@@ -287,11 +333,25 @@ def test_the_table_names_targets_misses_wrong_answers_and_what_was_not_measured(
             ours=(9, 8, 7),
             checked=4,
         ),
-        Figure(part="one row", name="b", unit="× echo", values=(0.5,), target=Target(1.6, 2.5), checked=10, wrong=2),
+        Figure(
+            part="one row",
+            name="b",
+            unit="× echo",
+            values=(0.5,),
+            target=Target(1.6, 2.5),
+            checked=10,
+            wrong=2,
+        ),
         Figure(part="peers", name="c", unit="", failure="no wheel for this Python"),
     ]
     report = make_report(
-        figures, model="model", rounds=3, leg_seconds=1, began=datetime.now(UTC), load_average=0.1, wrk="4.1"
+        figures,
+        model="model",
+        rounds=3,
+        leg_seconds=1,
+        began=datetime.now(UTC),
+        load_average=0.1,
+        wrk="4.1",
     )
     text = as_markdown(report)
     assert "| a | 2 × echo | 1 – 3 | ≥ 1.6 | ≥ 2.5 | met | 8 µs |" in text
@@ -312,14 +372,25 @@ def test_a_peer_that_cannot_be_installed_is_in_the_table_with_the_reason() -> No
         "one JSON row, d = 32, 64 connections, against MLServer",
         "64 JSON rows, d = 32, 16 connections, against MLServer",
     ]
-    assert {figure.failure for figure in figures} == {"MLServer's environment cannot be made: no network"}
+    assert {figure.failure for figure in figures} == {
+        "MLServer's environment cannot be made: no network"
+    }
 
 
 def test_every_peer_has_pinned_requirements_that_hold_on_any_machine() -> None:
-    assert [each.name for each in peer.PEERS] == ["FastAPI", "MLServer", "BentoML", "LitServe", "Robyn", "PyOD"]
+    assert [each.name for each in peer.PEERS] == [
+        "FastAPI",
+        "MLServer",
+        "BentoML",
+        "LitServe",
+        "Robyn",
+        "PyOD",
+    ]
     for each in peer.PEERS:
         _, *lines = each.requirements.read_text().splitlines()
-        assert all(line.count("==") == 1 and "+" not in line and "@" not in line for line in lines), each.name
+        assert all(
+            line.count("==") == 1 and "+" not in line and "@" not in line for line in lines
+        ), each.name
 
 
 def test_a_part_that_fails_is_a_failure_of_ours_and_takes_no_other_with_it(tmp_path: Path) -> None:
@@ -329,7 +400,10 @@ def test_a_part_that_fails_is_a_failure_of_ours_and_takes_no_other_with_it(tmp_p
         raise ServerFailed("hourglass ended at its start: it said nothing")
 
     (figure,) = perform("one-row", fail, bench)
-    assert (figure.part, figure.failure) == ("one-row", "hourglass ended at its start: it said nothing")
+    assert (figure.part, figure.failure) == (
+        "one-row",
+        "hourglass ended at its start: it said nothing",
+    )
     assert figure.ours_failed
 
 

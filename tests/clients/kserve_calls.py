@@ -1,4 +1,7 @@
-"""Every call of kserve's InferenceRESTClient that the protocol names. Runs in the client's own environment: JSON in, JSON out."""
+"""Every call of kserve's InferenceRESTClient that the protocol names.
+
+Runs in the client's own environment: JSON in, JSON out.
+"""
 
 import asyncio
 import json
@@ -15,7 +18,9 @@ OUTPUTS = ("latent", "score", "contributions", "reconstruction", "p_value")
 def request(rows_ND, datatype="FP32", *, binary, outputs=None, request_id=None, **parameters):
     tensor = InferInput("features", list(rows_ND.shape), datatype)
     tensor.set_data_from_numpy(rows_ND, binary_data=binary)
-    return InferRequest("pump", [tensor], request_id=request_id, parameters=parameters, request_outputs=outputs)
+    return InferRequest(
+        "pump", [tensor], request_id=request_id, parameters=parameters, request_outputs=outputs
+    )
 
 
 def read(response, names=("score", "p_value")):
@@ -38,17 +43,27 @@ async def main():
         "is_server_live": await client.is_server_live(url),
         "is_server_ready": await client.is_server_ready(url),
         "is_model_ready": await client.is_model_ready(url, name),
-        "is_model_ready of the version": await client.is_model_ready(url, f"{name}/versions/{version}"),
+        "is_model_ready of the version": await client.is_model_ready(
+            url, f"{name}/versions/{version}"
+        ),
         "is_model_ready of another version": await client.is_model_ready(url, f"{name}/versions/1"),
         "is_model_ready of another model": await client.is_model_ready(url, "nobody"),
         "infer another shape": await infer(rows_ND[:, :2], binary=True),
         "infer another model": await infer(rows_ND, binary=True, to="nobody"),
-        "infer of the version": read(await infer(rows_ND, binary=True, to=f"{name}/versions/{version}")),
+        "infer of the version": read(
+            await infer(rows_ND, binary=True, to=f"{name}/versions/{version}")
+        ),
     }
     response = await infer(rows_ND, binary=True, request_id="first")
-    said |= {"id": response.id, "model_name": response.model_name, "parameters": response.parameters}
+    said |= {
+        "id": response.id,
+        "model_name": response.model_name,
+        "parameters": response.parameters,
+    }
     said["infer"] = [
-        read(await infer(rows_ND, binary=b, binary_data_output=out)) for b in (True, False) for out in (True, False)
+        read(await infer(rows_ND, binary=b, binary_data_output=out))
+        for b in (True, False)
+        for out in (True, False)
     ]
     said["infer every output"] = []
     for binary_in in (True, False):
@@ -56,7 +71,10 @@ async def main():
             outputs = [RequestedOutput(output, {"binary_data": binary_out}) for output in OUTPUTS]
             response = await infer(rows_ND, binary=binary_in, outputs=outputs)
             said["infer every output"].append(
-                {"names": [output.name for output in response.outputs], "outputs": read(response, OUTPUTS)}
+                {
+                    "names": [output.name for output in response.outputs],
+                    "outputs": read(response, OUTPUTS),
+                }
             )
     ones_ND = np.array([[1, 0, 1, 1], [0, 1, 1, 0]])
     datatypes = {

@@ -1,4 +1,6 @@
-"""Clients that exist speak to the service unchanged: every call they offer that the protocol names, with /v1's values."""
+"""Clients that exist speak to the service unchanged: every call they offer that the protocol names,
+with /v1's values.
+"""
 
 import json
 import subprocess
@@ -10,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service import VERSION
+from hourglass.service import VERSION
 from tests.artifacts import NUMERIC, make_artifact, publish, sample_rows
 from tests.environment import ensure
 from tests.serving import serving
@@ -33,7 +35,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def request_to_client(service: httpx.Client) -> dict[str, Any]:
-    """What a client's script is told: where, which model, and six rows, one of them with a missing value."""
+    """What a client's script is told: where, which model, and six rows, one of them with a missing
+    value.
+    """
     rows = sample_rows(NUMERIC, 6, seed=3).tolist()
     rows[4][1] = None
     version = service.get(f"/v1/models/{NAME}").json()["version"]
@@ -44,7 +48,10 @@ def request_to_client(service: httpx.Client) -> dict[str, Any]:
 def expected(service: httpx.Client, request_to_client: dict[str, Any]) -> dict[str, Any]:
     """By output, /v1's answers for those rows."""
     rows = {"rows": request_to_client["rows"]}
-    answer = {what: service.post(f"/v1/{what}", json=rows).json() for what in ("explain", "reconstruct", "encode")}
+    answer = {
+        what: service.post(f"/v1/{what}", json=rows).json()
+        for what in ("explain", "reconstruct", "encode")
+    }
     contributions = [
         [each["contribution"] for each in sorted(row, key=lambda each: each["feature"])]
         for row in answer["explain"]["explanations"]
@@ -95,13 +102,19 @@ class TestTritonclient:
         said = tritonclient[variant]
         assert said["is_server_live"] is said["is_server_ready"] is True
         assert said["is_model_ready"] is said["is_model_ready of the version"] is True
-        assert said["is_model_ready of another version"] is said["is_model_ready of another model"] is False
+        assert (
+            said["is_model_ready of another version"]
+            is said["is_model_ready of another model"]
+            is False
+        )
 
     def test_it_reads_what_the_server_is(self, tritonclient, variant):
         expected = {"name": "hourglass", "version": VERSION, "extensions": ["binary_tensor_data"]}
         assert tritonclient[variant]["get_server_metadata"] == expected
 
-    def test_it_reads_what_the_model_takes_and_gives(self, tritonclient, variant, request_to_client):
+    def test_it_reads_what_the_model_takes_and_gives(
+        self, tritonclient, variant, request_to_client
+    ):
         said, version = tritonclient[variant], request_to_client["version"]
         shapes = {
             "score": [-1],
@@ -116,7 +129,9 @@ class TestTritonclient:
             "versions": [version],
             "platform": "onnx",
             "inputs": [{"name": "features", "datatype": "FP32", "shape": [-1, 4]}],
-            "outputs": [{"name": name, "datatype": "FP32", "shape": shape} for name, shape in shapes.items()],
+            "outputs": [
+                {"name": name, "datatype": "FP32", "shape": shape} for name, shape in shapes.items()
+            ],
         }
 
     def test_it_shows_the_sentence_of_an_error(self, tritonclient, variant, request_to_client):
@@ -131,7 +146,10 @@ class TestTritonclient:
         }
         assert said["infer another shape"] == {
             "status": "422",
-            "message": "expected the shape [rows, 4] of 'features', one column for each feature, got [6, 2]",
+            "message": (
+                "expected the shape [rows, 4] of 'features', one column for each feature, got"
+                " [6, 2]"
+            ),
         }
         assert said["infer too much once decompressed"] == {
             "status": "413",
@@ -164,7 +182,9 @@ class TestTritonclient:
         for datatype, ways in said.items():
             assert len(ways) == (1 if datatype == "float16" else 2)
             for outputs in ways:
-                np.testing.assert_allclose(outputs["score"], score_of_ones, rtol=1e-6, err_msg=datatype)
+                np.testing.assert_allclose(
+                    outputs["score"], score_of_ones, rtol=1e-6, err_msg=datatype
+                )
 
 
 def test_tritonclient_infers_asynchronously_and_by_a_body_of_its_making(tritonclient, expected):
@@ -183,16 +203,29 @@ class TestKserve:
     def test_it_sees_server_and_model_live_and_ready(self, kserve):
         assert kserve["is_server_live"] is kserve["is_server_ready"] is True
         assert kserve["is_model_ready"] is kserve["is_model_ready of the version"] is True
-        assert kserve["is_model_ready of another version"] is kserve["is_model_ready of another model"] is False
+        assert (
+            kserve["is_model_ready of another version"]
+            is kserve["is_model_ready of another model"]
+            is False
+        )
 
     def test_it_shows_the_sentence_of_an_error(self, kserve):
         assert kserve["infer another shape"]["status"] == 422
-        assert "expected the shape [rows, 4] of 'features'" in kserve["infer another shape"]["message"]
+        assert (
+            "expected the shape [rows, 4] of 'features'" in kserve["infer another shape"]["message"]
+        )
         assert kserve["infer another model"]["status"] == 404
-        assert "no model 'nobody' is served; served are: pump" in kserve["infer another model"]["message"]
+        assert (
+            "no model 'nobody' is served; served are: pump"
+            in kserve["infer another model"]["message"]
+        )
 
     def test_it_infers_scores_in_json_and_binary_and_gets_its_id_back(self, kserve, expected):
-        assert (kserve["id"], kserve["model_name"], kserve["parameters"].keys()) == ("first", NAME, THRESHOLD)
+        assert (kserve["id"], kserve["model_name"], kserve["parameters"].keys()) == (
+            "first",
+            NAME,
+            THRESHOLD,
+        )
         assert len(kserve["infer"]) == 4
         for outputs in (*kserve["infer"], kserve["infer of the version"]):
             assert_same(outputs, expected)
@@ -207,4 +240,6 @@ class TestKserve:
         assert len(kserve["infer datatypes"]) == 6
         for datatype, ways in kserve["infer datatypes"].items():
             for outputs in ways:
-                np.testing.assert_allclose(outputs["score"], score_of_ones, rtol=1e-6, err_msg=datatype)
+                np.testing.assert_allclose(
+                    outputs["score"], score_of_ones, rtol=1e-6, err_msg=datatype
+                )

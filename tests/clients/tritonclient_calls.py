@@ -1,4 +1,7 @@
-"""Every call of tritonclient's HTTP clients that the protocol names. Runs in the client's own environment: JSON in, JSON out."""
+"""Every call of tritonclient's HTTP clients that the protocol names.
+
+Runs in the client's own environment: JSON in, JSON out.
+"""
 
 import asyncio
 import inspect
@@ -52,7 +55,13 @@ async def converse(client, name, version, rows_ND):
             client.infer, name, features(np.zeros((3000, 4), np.float32), binary=True), request_compression_algorithm="gzip"
         ),
     }  # fmt: skip
-    result = await call(client.infer, name, features(rows_ND, binary=True), model_version=version, request_id="first")
+    result = await call(
+        client.infer,
+        name,
+        features(rows_ND, binary=True),
+        model_version=version,
+        request_id="first",
+    )
     said["infer"], said["response"] = read(result), result.get_response()
     said["infer every way"] = []
     for binary_in, binary_out, packed_in, packed_out in product(
@@ -90,10 +99,14 @@ async def converse(client, name, version, rows_ND):
 
 
 def only_synchronous(client, url, name, rows_ND):
-    waiting = [client.async_infer(name, features(rows_ND[i : i + 2], binary=True)) for i in range(0, 6, 2)]
+    waiting = [
+        client.async_infer(name, features(rows_ND[i : i + 2], binary=True)) for i in range(0, 6, 2)
+    ]
     body, json_size = client.generate_request_body(features(rows_ND, binary=True))
     request = urllib.request.Request(
-        f"http://{url}/v2/models/{name}/infer", data=body, headers={"Inference-Header-Content-Length": str(json_size)}
+        f"http://{url}/v2/models/{name}/infer",
+        data=body,
+        headers={"Inference-Header-Content-Length": str(json_size)},
     )
     with urllib.request.urlopen(request) as answer:
         length = int(answer.headers["Inference-Header-Content-Length"])
@@ -107,7 +120,10 @@ async def main():
     common = asked["name"], asked["version"], rows_ND
     with triton.InferenceServerClient(asked["url"]) as client:
         said = {
-            "http": await converse(client, *common) | only_synchronous(client, asked["url"], asked["name"], rows_ND)
+            "http": (
+                await converse(client, *common)
+                | only_synchronous(client, asked["url"], asked["name"], rows_ND)
+            )
         }
     async with triton_aio.InferenceServerClient(asked["url"]) as client:
         said["http.aio"] = await converse(client, *common)

@@ -1,1 +1,3 @@
-"""Tests of the contract: what training writes, the service reads, now and in every later version."""
+"""Tests of the contract: what training writes, the service reads, now and in every later
+version.
+"""

@@ -8,19 +8,19 @@ import msgspec
 import pytest
 import torch
 
-from service.detector import Detector
+from hourglass.service.model.detector import Detector
+from hourglass.training.artifact import make_artifact
+from hourglass.training.config import RunConfig, load_config
+from hourglass.training.core import Core
+from hourglass.training.models import ModelConfig
+from hourglass.training.models.associative import AssociativeConfig
+from hourglass.training.models.denoising import DenoisingConfig
+from hourglass.training.models.linear import LinearConfig
+from hourglass.training.models.masked import MaskedConfig
+from hourglass.training.models.quantized import QuantizedConfig
+from hourglass.training.models.variational import VariationalConfig
+from hourglass.training.trial import Prepared, fit_trial, prepare_rows
 from tests.training import tables
-from training.artifact import make_artifact
-from training.config import RunConfig, load_config
-from training.core import Core
-from training.models import ModelConfig
-from training.models.associative import AssociativeConfig
-from training.models.denoising import DenoisingConfig
-from training.models.linear import LinearConfig
-from training.models.masked import MaskedConfig
-from training.models.quantized import QuantizedConfig
-from training.models.variational import VariationalConfig
-from training.trial import Prepared, fit_trial, prepare_rows
 
 # graphs of every kind; tests/training/models takes each member through a whole run
 MEMBERS: dict[str, ModelConfig] = {
@@ -30,7 +30,14 @@ MEMBERS: dict[str, ModelConfig] = {
     "variational by probability": VariationalConfig(score="probability", score_draws=2),
     "masked": MaskedConfig(score_rounds=1),
     "associative": AssociativeConfig(
-        width=16, blocks=1, components=16, joint_components=16, hidden_components=16, features=32, memory=32, bags=2
+        width=16,
+        blocks=1,
+        components=16,
+        joint_components=16,
+        hidden_components=16,
+        features=32,
+        memory=32,
+        bags=2,
     ),
 }
 

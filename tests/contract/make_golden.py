@@ -1,4 +1,7 @@
-"""Write a golden artifact of the present format: `python -m tests.contract.make_golden VARIANT`. See golden/README.md."""
+"""Write a golden artifact of the present format: `python -m tests.contract.make_golden VARIANT`.
+
+See golden/README.md.
+"""
 
 import sys
 import tempfile
@@ -8,20 +11,28 @@ import msgspec
 import numpy as np
 import torch
 
-from service.artifact import FORMAT_MAJOR, FORMAT_MINOR, UNSEEN, Feature
-from service.calibration import Threshold
-from service.detector import Detector
-from service.tables import encode_table
+from hourglass.service.model.artifact import FORMAT_MAJOR, FORMAT_MINOR, UNSEEN, Feature
+from hourglass.service.model.calibration import Threshold
+from hourglass.service.model.detector import Detector
+from hourglass.service.rows.tables import encode_table
+from hourglass.training.artifact import make_artifact
+from hourglass.training.config import RunConfig
+from hourglass.training.models import VARIANTS
+from hourglass.training.trial import fit_trial, prepare_rows
 from tests.training import tables
 from tests.training.tables import Float32
-from training.artifact import make_artifact
-from training.config import RunConfig
-from training.models import VARIANTS
-from training.trial import fit_trial, prepare_rows
 
 FOLDER = Path(__file__).parent / "golden"
 ROWS = 24
-SMALL = {"hidden": (16,), "latent": 3, "width": 8, "blocks": 1, "components": 8, "features": 8, "memory": 16}
+SMALL = {
+    "hidden": (16,),
+    "latent": 3,
+    "width": 8,
+    "blocks": 1,
+    "components": 8,
+    "features": 8,
+    "memory": 16,
+}
 
 Cells = tuple[tuple[float | None, ...], ...]
 
@@ -49,7 +60,9 @@ def write(variant: str) -> Path:
         raise FileExistsError(f"{path} is there, and stays as it is")
     torch.set_num_threads(1)
     data = make(variant)
-    path.with_suffix(".json").write_bytes(msgspec.json.format(msgspec.json.encode(answers(data)), indent=0) + b"\n")
+    path.with_suffix(".json").write_bytes(
+        msgspec.json.format(msgspec.json.encode(answers(data)), indent=0) + b"\n"
+    )
     path.write_bytes(data)
     return path
 
@@ -58,12 +71,16 @@ def make(variant: str) -> bytes:
     """The artifact's bytes, small enough to be kept for ever."""
     with tempfile.TemporaryDirectory() as folder:
         run = RunConfig(
-            data=str(tables.write(tables.mixed(), Path(folder) / "mixed.parquet")), name="golden", label="fault"
+            data=str(tables.write(tables.mixed(), Path(folder) / "mixed.parquet")),
+            name="golden",
+            label="fault",
         )
         prepared = prepare_rows(run)
     model = VARIANTS[variant]()
     fields = {field: value for field, value in SMALL.items() if field in model.__struct_fields__}
-    model = msgspec.structs.replace(model, **fields, fit=msgspec.structs.replace(model.fit, epochs=100))
+    model = msgspec.structs.replace(
+        model, **fields, fit=msgspec.structs.replace(model.fit, epochs=100)
+    )
     return make_artifact(prepared, fit_trial(prepared, run, model), run).data
 
 
@@ -88,7 +105,9 @@ def answers(data: bytes) -> Golden:
 
 
 def odd_rows(detector: Detector) -> Float32:
-    """Normal and anomalous rows, rows with holes, a category that was not met, values far out, and a row with nothing."""
+    """Normal and anomalous rows, rows with holes, a category that was not met, values far out, and
+    a row with nothing.
+    """
     table = tables.mixed(ROWS - 8, anomalies=8, seed=1)
     rows_ND = encode_table(table, detector.manifest.features)
     rows_ND[0, 4] = UNSEEN

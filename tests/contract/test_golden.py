@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from service.artifact import FORMAT_MAJOR, version_of
-from service.detector import Detector
+from hourglass.service.model.artifact import FORMAT_MAJOR, version_of
+from hourglass.service.model.detector import Detector
 from tests.contract.make_golden import FOLDER, Golden, write
 
 PATHS = sorted(FOLDER.glob("*.onnx"))
@@ -54,14 +54,19 @@ def test_it_answers_what_it_answered(golden: Golden, detector: Detector) -> None
     rows_ND = array(golden.rows)
     explanation = detector.explain(rows_ND)
     np.testing.assert_allclose(explanation.score, array(golden.score), rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(explanation.contributions, array(golden.contributions), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        explanation.contributions, array(golden.contributions), rtol=1e-4, atol=1e-6
+    )
     np.testing.assert_allclose(detector.encode(rows_ND), array(golden.latent), rtol=1e-4, atol=1e-5)
     usual_D = np.nanmax(np.abs(array(golden.reconstruction)), axis=0)
     difference_ND = np.abs(explanation.reconstruction - array(golden.reconstruction))
     assert (difference_ND <= 1e-4 * usual_D + 1e-9).all()
-    one_rank = 1.01 / (golden.calibration_rows + 1)  # a score at the edge may fall on its other side
+    # a score at the edge may fall on its other side
+    one_rank = 1.01 / (golden.calibration_rows + 1)
     np.testing.assert_allclose(explanation.p_value, array(golden.p_value), atol=one_rank)
-    np.testing.assert_allclose(detector.score(rows_ND).score, array(golden.score), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        detector.score(rows_ND).score, array(golden.score), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_its_rows_try_everything(golden: Golden) -> None:
@@ -85,9 +90,11 @@ def test_it_is_never_written_over(golden: Golden) -> None:
 
 def test_neither_torch_nor_training_is_needed_to_load_it(path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from service.detector import Detector\n"
-        "Detector.from_bytes(Path(sys.argv[1]).read_bytes())\n"
-        "print([name for name in ('torch', 'training', 'polars', 'sklearn') if name in sys.modules])"
+        "import sys; from pathlib import Path; from hourglass.service.model.detector import"
+        " Detector\nDetector.from_bytes(Path(sys.argv[1]).read_bytes())\nprint([name for name in"
+        " ('torch', 'training', 'polars', 'sklearn') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, path], capture_output=True, text=True, check=True
+    )
     assert done.stdout == "[]\n"

@@ -1,4 +1,6 @@
-"""What the p-values and the false-alarm budget promise, measured on fresh rows of the distribution that was fitted."""
+"""What the p-values and the false-alarm budget promise, measured on fresh rows of the distribution
+that was fitted.
+"""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -6,14 +8,14 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from service.calibration import build_table
-from service.detector import Detector
-from service.tables import encode_table
+from hourglass.service.model.calibration import build_table
+from hourglass.service.model.detector import Detector
+from hourglass.service.rows.tables import encode_table
+from hourglass.training.artifact import make_artifact
+from hourglass.training.config import load_config
+from hourglass.training.trial import fit_trial, prepare_rows
 from tests.training import tables
 from tests.training.tables import Float32
-from training.artifact import make_artifact
-from training.config import load_config
-from training.trial import fit_trial, prepare_rows
 
 FRESH = 50_000
 COMPRESSION = 0.016  # a compressed table overstates a p-value by at most this share
@@ -39,7 +41,8 @@ def fresh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     detector = fit(tables.write(table, tmp_path_factory.mktemp("kinds") / "table.parquet"))
     normal_ND = encode_table(tables.mixed(FRESH, anomalies=0, seed=1), detector.manifest.features)
     strange_ND = normal_ND.copy()
-    strange_ND[: FRESH // 5, 1] = np.roll(normal_ND[: FRESH // 5, 1], 1)  # in every fifth row the flow of another one
+    # in every fifth row the flow of another one
+    strange_ND[: FRESH // 5, 1] = np.roll(normal_ND[: FRESH // 5, 1], 1)
     return Fresh(detector, normal_ND, strange_ND)
 
 
@@ -47,7 +50,9 @@ def fit(data: Path) -> Detector:
     values = {"data": str(data), "name": "pump", "variant": "linear", "epochs": 2}
     config = load_config(None, values)
     prepared = prepare_rows(config)
-    return Detector.from_bytes(make_artifact(prepared, fit_trial(prepared, config, config.model), config).data)  # type: ignore[arg-type]
+    return Detector.from_bytes(
+        make_artifact(prepared, fit_trial(prepared, config, config.model), config).data
+    )  # type: ignore[arg-type]
 
 
 def gaps(rows_ND: Float32, seed: int) -> Float32:
@@ -56,7 +61,9 @@ def gaps(rows_ND: Float32, seed: int) -> Float32:
 
 
 def excess(detector: Detector, rows_ND: Float32) -> tuple[float, float]:
-    """How far the share of p-values up to p lies above p, and below it, at worst; all-missing rows aside."""
+    """How far the share of p-values up to p lies above p, and below it, at worst; all-missing rows
+    aside.
+    """
     p_N = detector.score(rows_ND).p_value
     p_N = np.sort(p_N[~np.isnan(p_N)]).astype(np.float64)
     share_N = np.arange(1, len(p_N) + 1) / len(p_N)

@@ -7,10 +7,10 @@ import onnx
 import pytest
 import torch
 
-from service import artifact
-from service.artifact import UNSEEN, version_of
-from service.detector import Detector
-from service.errors import InvalidArtifact
+from hourglass.service.errors import InvalidArtifact
+from hourglass.service.model import artifact
+from hourglass.service.model.artifact import UNSEEN, version_of
+from hourglass.service.model.detector import Detector
 from tests.contract.conftest import Pair
 from tests.training.tables import Float32
 
@@ -36,7 +36,9 @@ def test_torch_and_the_service_agree_on_every_answer(pair: Pair) -> None:
     np.testing.assert_allclose(explanation.score, score_N, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(explanation.contributions, contributions_ND, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(pair.detector.encode(rows_ND), latent_NK, rtol=1e-4, atol=1e-5)
-    near_D = 1e-4 * np.abs(reconstruction_ND) + 1e-5 * np.maximum(deviation_D, 1.0 * (deviation_D < 1e-29))
+    near_D = 1e-4 * np.abs(reconstruction_ND) + 1e-5 * np.maximum(
+        deviation_D, 1.0 * (deviation_D < 1e-29)
+    )
     assert (np.abs(explanation.reconstruction - reconstruction_ND) <= near_D).all()
 
 
@@ -77,7 +79,9 @@ def test_a_code_decodes_to_the_reconstruction_where_it_can(pair: Pair) -> None:
     if pair.detector.can_decode:
         rows_ND = odd_rows(pair)
         decoded_ND = pair.detector.decode(pair.detector.encode(rows_ND))
-        np.testing.assert_allclose(decoded_ND, pair.detector.reconstruct(rows_ND), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            decoded_ND, pair.detector.reconstruct(rows_ND), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_expected_values_are_values_of_their_feature(pair: Pair) -> None:
@@ -96,7 +100,9 @@ def test_an_unseen_category_is_more_surprising_than_any_known_one(pair: Pair) ->
         rows_ND[:, 4] = code
         return pair.detector.explain(rows_ND).contributions[:, 4]
 
-    if pair.detector.manifest.model.hyper_parameters.get("score") != "distance":  # that of a code is no feature's own
+    if (
+        pair.detector.manifest.model.hyper_parameters.get("score") != "distance"
+    ):  # that of a code is no feature's own
         known = np.stack([contribution(code) for code in range(3)])
         assert (contribution(UNSEEN) >= known.max(axis=0) * (1 - 1e-5)).all()
 
@@ -135,11 +141,15 @@ def test_a_row_of_the_data_is_nowhere_in_the_file(one_pair: Pair) -> None:
 
 def test_every_tensor_is_named_and_shaped_as_the_contract_says(one_pair: Pair) -> None:
     model = onnx.load_model_from_string(one_pair.data)
-    values = {value.name: value.type.tensor_type for value in (*model.graph.input, *model.graph.output)}
+    values = {
+        value.name: value.type.tensor_type for value in (*model.graph.input, *model.graph.output)
+    }
     assert list(values) == [artifact.INPUT, *artifact.OUTPUTS]
     assert {tensor.elem_type for tensor in values.values()} == {onnx.TensorProto.FLOAT}
     width, latent = one_pair.detector.width, one_pair.detector.latent_width
-    widths = {name: [dim.dim_value for dim in tensor.shape.dim[1:]] for name, tensor in values.items()}
+    widths = {
+        name: [dim.dim_value for dim in tensor.shape.dim[1:]] for name, tensor in values.items()
+    }
     assert widths == {
         artifact.INPUT: [width],
         artifact.SCORE: [],
@@ -169,15 +179,24 @@ class TestOtherVersions:
             features=[{**feature, "colour": "red"} for feature in features],
         )
         rows_ND = one_pair.prepared.data.normal_ND[:20]
-        assert np.array_equal(Detector.from_bytes(newer).score(rows_ND).score, one_pair.detector.score(rows_ND).score)
+        assert np.array_equal(
+            Detector.from_bytes(newer).score(rows_ND).score, one_pair.detector.score(rows_ND).score
+        )
 
     def test_a_newer_major_is_refused_with_what_to_do(self, one_pair: Pair) -> None:
-        newer = self.changed(one_pair, format=f"{artifact.FORMAT_MAJOR + 1}.0", model="of another shape")
-        with pytest.raises(InvalidArtifact, match=r"format 2\.0, this service reads format 1\.x; fit the model again"):
+        newer = self.changed(
+            one_pair, format=f"{artifact.FORMAT_MAJOR + 1}.0", model="of another shape"
+        )
+        with pytest.raises(
+            InvalidArtifact,
+            match=r"format 2\.0, this service reads format 1\.x; fit the model again",
+        ):
             Detector.from_bytes(newer)
 
     def test_what_it_requires_and_the_service_does_not_know_is_named(self, one_pair: Pair) -> None:
-        with pytest.raises(InvalidArtifact, match="requires telepathy, which this service does not know"):
+        with pytest.raises(
+            InvalidArtifact, match="requires telepathy, which this service does not know"
+        ):
             Detector.from_bytes(self.changed(one_pair, requires=["telepathy"]))
 
     def test_an_absent_optional_field_has_its_default(self, one_pair: Pair) -> None:

@@ -21,11 +21,16 @@ def root() -> Path:
 def promtool() -> Promtool:
     """promtool(*arguments) -> what it printed; fails the test when promtool is not content."""
     if shutil.which("promtool") is None:
-        missing = "promtool is not installed: it is in Debian's package `prometheus`, which .ci/run installs"
+        missing = (
+            "promtool is not installed: it is in Debian's package `prometheus`, which .ci/run"
+            " installs"
+        )
         pytest.fail(missing) if "CI" in os.environ else pytest.skip(missing)
 
     def run(*arguments: str | Path) -> str:
-        done = subprocess.run(["promtool", *map(str, arguments)], text=True, stdout=-1, stderr=subprocess.STDOUT)
+        done = subprocess.run(
+            ["promtool", *map(str, arguments)], text=True, stdout=-1, stderr=subprocess.STDOUT
+        )
         assert done.returncode == 0, done.stdout
         return done.stdout
 

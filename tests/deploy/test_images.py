@@ -1,4 +1,6 @@
-"""Dockerfile and compose.yaml: what they name exists, and nothing runs with more rights than it needs."""
+"""Dockerfile and compose.yaml: what they name exists, and nothing runs with more rights than it
+needs.
+"""
 
 import http.server
 import json
@@ -15,8 +17,8 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from service.settings import read_settings
-from training.__main__ import main as train
+from hourglass.service.settings import read_settings
+from hourglass.training.__main__ import main as train
 
 
 class Stage(NamedTuple):
@@ -30,7 +32,9 @@ class Stage(NamedTuple):
 @pytest.fixture(scope="module")
 def stages(root: Path) -> dict[str, Stage]:
     """The Dockerfile's stages by name, in order."""
-    text = re.sub(r"^#.*\n", "", (root / "Dockerfile").read_text(), flags=re.MULTILINE).replace("\\\n", " ")
+    text = re.sub(r"^#.*\n", "", (root / "Dockerfile").read_text(), flags=re.MULTILINE).replace(
+        "\\\n", " "
+    )
     found: dict[str, Stage] = {}
     for line in filter(None, map(str.strip, text.splitlines())):
         keyword, value = line.split(None, 1)
@@ -62,7 +66,10 @@ def test_an_image_runs_a_console_script_as_a_numeric_user_that_is_not_root(
 ) -> None:
     (user,), (entrypoint,) = stages[target].values("USER"), stages[target].values("ENTRYPOINT")
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
-    assert json.loads(entrypoint)[0] in tomllib.loads((root / "pyproject.toml").read_text())["project"]["scripts"]
+    assert (
+        json.loads(entrypoint)[0]
+        in tomllib.loads((root / "pyproject.toml").read_text())["project"]["scripts"]
+    )
 
 
 @pytest.mark.parametrize("target", ["service", "training"])
@@ -74,14 +81,27 @@ def test_an_image_is_installed_from_its_own_lock(stages: dict[str, Stage], targe
     assert f"/opt/hourglass/bin/pip install --requirement /tmp/{target}.txt" in built.values("RUN")
 
 
-def test_every_image_comes_from_one_pinned_python_that_the_project_supports(stages: dict[str, Stage]) -> None:
+def test_every_image_comes_from_one_pinned_python_that_the_project_supports(
+    stages: dict[str, Stage],
+) -> None:
     (base,) = {stage.base for stage in stages.values() if stage.base not in stages}
     assert re.fullmatch(r"python:3\.1[1-9]-slim-[a-z]+", base)
 
 
-def test_what_is_copied_into_an_image_exists_and_reaches_the_build(stages: dict[str, Stage], root: Path) -> None:
-    let_in = [line[1:] for line in (root / ".dockerignore").read_text().splitlines() if line.startswith("!")]
-    copied = [value for stage in stages.values() for value in stage.values("COPY") if "--from" not in value]
+def test_what_is_copied_into_an_image_exists_and_reaches_the_build(
+    stages: dict[str, Stage], root: Path
+) -> None:
+    let_in = [
+        line[1:]
+        for line in (root / ".dockerignore").read_text().splitlines()
+        if line.startswith("!")
+    ]
+    copied = [
+        value
+        for stage in stages.values()
+        for value in stage.values("COPY")
+        if "--from" not in value
+    ]
     for source in (source for value in copied for source in value.split()[:-1]):
         assert (root / source).exists()
         assert any(source == path or source.startswith(path + "/") for path in let_in), source
@@ -95,7 +115,9 @@ def test_onnxruntime_may_not_report_to_its_maker(stages: dict[str, Stage]) -> No
 def test_the_settings_of_image_and_compose_are_real_ones(
     stages: dict[str, Stage], services: dict[str, dict[str, Any]]
 ) -> None:
-    settings = read_settings({**environment(stages["service"]), **services["service"]["environment"]})
+    settings = read_settings(
+        {**environment(stages["service"]), **services["service"]["environment"]}
+    )
     assert settings.models == Path("/models")
     assert settings.host == "0.0.0.0"
     assert stages["service"].values("EXPOSE") == [str(settings.port)]
@@ -104,7 +126,9 @@ def test_the_settings_of_image_and_compose_are_real_ones(
 
 
 @pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False)])
-def test_the_health_check_asks_the_service(stages: dict[str, Stage], status: int, healthy: bool) -> None:
+def test_the_health_check_asks_the_service(
+    stages: dict[str, Stage], status: int, healthy: bool
+) -> None:
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status if self.path == "/health/live" else 404)
@@ -118,14 +142,18 @@ def test_the_health_check_asks_the_service(stages: dict[str, Stage], status: int
     with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
         port = {"HOURGLASS_PORT": str(server.server_port), "NO_PROXY": "127.0.0.1"}
-        done = subprocess.run([sys.executable, *command], env=os.environ | port, capture_output=True, check=False)
+        done = subprocess.run(
+            [sys.executable, *command], env=os.environ | port, capture_output=True, check=False
+        )
     assert (done.returncode == 0) is healthy
 
 
 def test_compose_builds_targets_of_the_dockerfile(
     services: dict[str, dict[str, Any]], stages: dict[str, Stage]
 ) -> None:
-    targets = {name: service["build"]["target"] for name, service in services.items() if "build" in service}
+    targets = {
+        name: service["build"]["target"] for name, service in services.items() if "build" in service
+    }
     assert targets == {"service": "service", "fit": "training"}
     assert set(targets.values()) <= set(stages)
 
@@ -161,10 +189,15 @@ def test_every_image_is_pinned_to_a_version_that_is_the_projects_own_where_it_is
     version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
     assert services["service"]["image"] == f"hourglass-service:{version}"
     assert services["fit"]["image"] == f"hourglass-training:{version}"
-    assert any(f'org.opencontainers.image.version="{version}"' in label for label in stages["runtime"].values("LABEL"))
+    assert any(
+        f'org.opencontainers.image.version="{version}"' in label
+        for label in stages["runtime"].values("LABEL")
+    )
 
 
-def test_every_file_that_compose_mounts_is_in_the_repository(services: dict[str, dict[str, Any]], root: Path) -> None:
+def test_every_file_that_compose_mounts_is_in_the_repository(
+    services: dict[str, dict[str, Any]], root: Path
+) -> None:
     mounts = [volume.split(":") for service in services.values() for volume in service["volumes"]]
     for source, _, *mode in mounts:
         if source.startswith("./") and source != "./data":  # the user's own rows

@@ -11,8 +11,8 @@ import yaml
 from litestar.testing import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.app import create_app
-from service.settings import Settings
+from hourglass.service.app import create_app
+from hourglass.service.settings import Settings
 from tests.artifacts import NUMERIC, as_json_rows, make_artifact, publish, sample_rows
 
 NAME = re.compile(r"\bhourglass[_:][a-z0-9_:]+")
@@ -50,12 +50,19 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
 
 def expressions(dashboard: dict[str, Any]) -> list[str]:
     """All PromQL of the dashboard, with the values Grafana would put in."""
-    targets = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+    targets = [
+        target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())
+    ]
     annotations = [annotation["expr"] for annotation in dashboard["annotations"]["list"]]
-    return [text.replace("$__rate_interval", "1m").replace("$model", ".*") for text in (*targets, *annotations)]
+    return [
+        text.replace("$__rate_interval", "1m").replace("$model", ".*")
+        for text in (*targets, *annotations)
+    ]
 
 
-def test_every_metric_an_alert_names_is_exposed(rules: list[dict[str, Any]], exposed: Series) -> None:
+def test_every_metric_an_alert_names_is_exposed(
+    rules: list[dict[str, Any]], exposed: Series
+) -> None:
     recorded = {rule["record"] for rule in rules if "record" in rule}
     named = {name for rule in rules for name in NAME.findall(rule["expr"])}
     assert named
@@ -77,16 +84,27 @@ def test_what_a_query_selects_by_are_labels_and_values_that_series_have(
     asked = " ".join([*expressions(dashboard), *(rule["expr"] for rule in rules)])
     for name, matchers in re.findall(r"(hourglass_\w+)\{(.*?)\}", asked):
         for label, operator, value in re.findall(r'(\w+)(=~|!=|=)"(.*?)"', matchers):
-            values = {labels[label] for labels in exposed[name]}  # a KeyError here is a label that the metric lacks
+            # a KeyError here is a label that the metric lacks
+            values = {labels[label] for labels in exposed[name]}
             assert operator == "=~" or value in values, (name, label, value)
-    grouped = {label for labels in re.findall(r"\bby \((.*?)\)", asked) for label in labels.split(", ")}
+    grouped = {
+        label for labels in re.findall(r"\bby \((.*?)\)", asked) for label in labels.split(", ")
+    }
     of_prometheus = {"job", "instance"}
-    assert grouped - of_prometheus <= {label for series in exposed.values() for labels in series for label in labels}
+    assert grouped - of_prometheus <= {
+        label for series in exposed.values() for labels in series for label in labels
+    }
 
 
-def test_the_dashboard_shows_every_metric_of_the_service(dashboard: dict[str, Any], exposed: Series) -> None:
+def test_the_dashboard_shows_every_metric_of_the_service(
+    dashboard: dict[str, Any], exposed: Series
+) -> None:
     shown = " ".join(expressions(dashboard))
-    families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in exposed if name.startswith("hourglass_")}
+    families = {
+        re.sub(r"_(bucket|sum|count)$", "", name)
+        for name in exposed
+        if name.startswith("hourglass_")
+    }
     through_rules = {"hourglass_anomalies_total"}
     assert {family for family in families - through_rules if family not in shown} == set()
 
@@ -96,22 +114,33 @@ def test_prometheus_accepts_its_configuration_and_rules(promtool, root: Path) ->
     promtool("check", "rules", root / "deploy/prometheus/alerts.yml")
 
 
-def test_each_alert_fires_when_it_should_and_only_then(promtool, root: Path, rules: list[dict[str, Any]]) -> None:
+def test_each_alert_fires_when_it_should_and_only_then(
+    promtool, root: Path, rules: list[dict[str, Any]]
+) -> None:
     tests = root / "deploy/prometheus/alerts_test.yml"
     promtool("test", "rules", tests)
     assert all(rule["alert"] in tests.read_text() for rule in rules if "alert" in rule)
 
 
-def test_the_dashboards_expressions_parse(promtool, dashboard: dict[str, Any], tmp_path: Path) -> None:
-    rules = [{"record": f"panel:{number}", "expr": text} for number, text in enumerate(expressions(dashboard))]
-    (tmp_path / "panels.yml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+def test_the_dashboards_expressions_parse(
+    promtool, dashboard: dict[str, Any], tmp_path: Path
+) -> None:
+    rules = [
+        {"record": f"panel:{number}", "expr": text}
+        for number, text in enumerate(expressions(dashboard))
+    ]
+    (tmp_path / "panels.yml").write_text(
+        yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]})
+    )
     promtool("check", "rules", tmp_path / "panels.yml")
 
 
 def test_each_panel_says_what_it_shows_and_lies_in_its_own_place(dashboard: dict[str, Any]) -> None:
     panels = dashboard["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
-    assert all(panel["description"] and panel["targets"] for panel in panels if panel["type"] != "row")
+    assert all(
+        panel["description"] and panel["targets"] for panel in panels if panel["type"] != "row"
+    )
     for one, other in itertools.combinations([panel["gridPos"] for panel in panels], 2):
         beside = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
         above = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
@@ -119,11 +148,17 @@ def test_each_panel_says_what_it_shows_and_lies_in_its_own_place(dashboard: dict
     assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in panels)
 
 
-def test_the_dashboard_finds_prometheus_and_prometheus_the_service(root: Path, dashboard: dict[str, Any]) -> None:
+def test_the_dashboard_finds_prometheus_and_prometheus_the_service(
+    root: Path, dashboard: dict[str, Any]
+) -> None:
     deploy = root / "deploy"
     services = yaml.safe_load((deploy / "compose.yaml").read_text())["services"]
-    (source,) = yaml.safe_load((deploy / "grafana/provisioning/datasources/prometheus.yaml").read_text())["datasources"]
-    assert {panel["datasource"]["uid"] for panel in dashboard["panels"] if "datasource" in panel} == {source["uid"]}
+    (source,) = yaml.safe_load(
+        (deploy / "grafana/provisioning/datasources/prometheus.yaml").read_text()
+    )["datasources"]
+    assert {
+        panel["datasource"]["uid"] for panel in dashboard["panels"] if "datasource" in panel
+    } == {source["uid"]}
     assert source["url"] == "http://prometheus:9090"
     assert "127.0.0.1:9090:9090" in services["prometheus"]["ports"]
 
@@ -132,7 +167,9 @@ def test_the_dashboard_finds_prometheus_and_prometheus_the_service(root: Path, d
     assert scrape["static_configs"] == [{"targets": ["service:8000"]}]
     assert "127.0.0.1:8000:8000" in services["service"]["ports"]
 
-    (provider,) = yaml.safe_load((deploy / "grafana/provisioning/dashboards/hourglass.yaml").read_text())["providers"]
+    (provider,) = yaml.safe_load(
+        (deploy / "grafana/provisioning/dashboards/hourglass.yaml").read_text()
+    )["providers"]
     folder = provider["options"]["path"]
     assert f"./grafana/dashboards:{folder}:ro" in services["grafana"]["volumes"]
     home = services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]

@@ -8,24 +8,32 @@ from tests.serving import ROOT, serving
 
 def in_a_fresh_process(code: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], cwd=ROOT, text=True, capture_output=True, check=False
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
 def test_importing_the_service_loads_no_torch_and_no_training():
-    code = "import sys, service.app, service.__main__; print(*sys.modules)"
-    modules = {name.partition(".")[0] for name in in_a_fresh_process(code).split()}
-    assert not modules & {"torch", "training", "onnxscript", "sklearn", "rich", "pytest"}
+    code = "import sys, hourglass.service.app, hourglass.service.__main__; print(*sys.modules)"
+    names = in_a_fresh_process(code).split()
+    assert not [name for name in names if name.startswith("hourglass.training")]
+    modules = {name.partition(".")[0] for name in names}
+    assert not modules & {"torch", "onnxscript", "sklearn", "rich", "pytest"}
     assert {"litestar", "onnxruntime"} <= modules
 
 
 def test_importing_the_service_sets_up_no_logging_and_touches_no_default_metrics():
     code = (
-        "import logging, prometheus_client as p; before = set(p.REGISTRY._names_to_collectors)\n"
-        "import service.app; from service.settings import Settings; service.app.create_app(Settings())\n"
-        "print(logging.root.handlers, set(p.REGISTRY._names_to_collectors) - before)"
+        "import logging, prometheus_client as p; before ="
+        " set(p.REGISTRY._names_to_collectors)\nimport hourglass.service.app; from"
+        " hourglass.service.settings import Settings;"
+        " hourglass.service.app.create_app(Settings())\nprint(logging.root.handlers,"
+        " set(p.REGISTRY._names_to_collectors) - before)"
     )
     assert in_a_fresh_process(code) == "[] set()"
 
@@ -38,7 +46,7 @@ def test_two_apps_live_side_by_side_in_one_process(models, tmp_path_factory):
 
 
 def test_the_poll_goes_on_after_an_error_that_nobody_foresaw(models, monkeypatch, caplog):
-    from service.registry import Registry
+    from hourglass.service.serving.registry import Registry
 
     looks = []
     look = Registry.look

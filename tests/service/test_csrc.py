@@ -1,4 +1,6 @@
-"""The C under the sanitizers of gcc: no byte beside a buffer is looked at, and nothing is done that C leaves undefined."""
+"""The C under the sanitizers of gcc: no byte beside a buffer is looked at, and nothing is done that
+C leaves undefined.
+"""
 
 import os
 import shlex
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import service
+from hourglass import service
 
 ATTACK = """
 import sys
@@ -63,17 +65,29 @@ def test_nothing_is_read_or_written_beside_a_buffer_and_nothing_undefined_is_don
         pytest.skip("the sanitizers are preloaded in the way of Linux")
     compiler = shlex.split(os.environ.get("CC", "cc"))
     sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    source, built = str(Path(service.__file__).with_name("csrc") / "floats.c"), str(tmp_path / "floats.abi3.so")
+    source, built = (
+        str(Path(service.__file__).with_name("csrc") / "floats.c"),
+        str(tmp_path / "floats.abi3.so"),
+    )
     include = f"-I{sysconfig.get_path('include')}"
-    subprocess.run([*compiler, "-O1", "-g", *sanitizers, "-shared", "-fPIC", include, source, "-o", built], check=True)
-    runtime = subprocess.run([*compiler, "-print-file-name=libasan.so"], check=True, capture_output=True, text=True)
+    subprocess.run(
+        [*compiler, "-O1", "-g", *sanitizers, "-shared", "-fPIC", include, source, "-o", built],
+        check=True,
+    )
+    runtime = subprocess.run(
+        [*compiler, "-print-file-name=libasan.so"], check=True, capture_output=True, text=True
+    )
     environment = os.environ | {
         "LD_PRELOAD": runtime.stdout.strip(),
         "ASAN_OPTIONS": "detect_leaks=0",  # the interpreter's own
         "PYTHONMALLOC": "malloc",  # so that every object has a surrounding that is watched
     }
     done = subprocess.run(
-        [sys.executable, "-c", ATTACK, str(tmp_path)], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", ATTACK, str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert (done.stdout, done.stderr) == ("attacked\n", "")

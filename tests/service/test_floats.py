@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service import floats
+from hourglass.service import floats
 
 LARGE = 70_000  # characters: others run while so many are read
 HEAD = b'{"model":"m"'
@@ -31,9 +31,13 @@ def is_read_as_python_does(texts):
     with np.errstate(over="ignore", under="ignore"):
         expected = np.array([float(text) for text in texts]).astype(np.float32)
     beyond = [text for text, value in zip(texts, expected, strict=True) if np.isinf(value)]
-    within = [text for text, value in zip(texts, expected, strict=True) if not np.isinf(value)] or ["0"]
+    within = [text for text, value in zip(texts, expected, strict=True) if not np.isinf(value)] or [
+        "0"
+    ]
     for after in ("", " " * LARGE):
-        assert read(within, after=after).tobytes() == (expected[np.isfinite(expected)].tobytes() or bytes(4))
+        assert read(within, after=after).tobytes() == (
+            expected[np.isfinite(expected)].tobytes() or bytes(4)
+        )
         assert all(read([text], after=after) is None for text in beyond)
 
 
@@ -45,25 +49,42 @@ def write(values):
 
 
 def as_orjson_does(values):
-    return orjson.dumps(np.array(values, np.float32), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
+    return orjson.dumps(np.array(values, np.float32), option=orjson.OPT_SERIALIZE_NUMPY)[
+        1:-1
+    ].split(b",")
 
 
 class TestReading:
     @settings(deadline=None, max_examples=500)
     @given(
-        st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.floats(-1e9, 1e9), min_size=1, max_size=5),
+        st.lists(
+            st.floats(allow_nan=False, allow_infinity=False) | st.floats(-1e9, 1e9),
+            min_size=1,
+            max_size=5,
+        ),
         st.integers(0, 25),
     )
     def test_a_number_is_the_double_nearest_to_its_text_rounded_to_float32(self, values, digits):
         is_read_as_python_does([repr(value) for value in values])
         is_read_as_python_does([f"{value:.{digits}e}" for value in values])
-        is_read_as_python_does([f"{value:.{digits}f}" for value in values if abs(value) < 1e60] or ["0"])
+        is_read_as_python_does(
+            [f"{value:.{digits}f}" for value in values if abs(value) < 1e60] or ["0"]
+        )
 
     @settings(deadline=None, max_examples=500)
-    @given(st.integers(0, 10**22), st.integers(-75, 45), st.sampled_from(["", "-"]), st.sampled_from(["e", "E"]))
+    @given(
+        st.integers(0, 10**22),
+        st.integers(-75, 45),
+        st.sampled_from(["", "-"]),
+        st.sampled_from(["e", "E"]),
+    )
     def test_every_size_of_mantissa_and_exponent_is_read(self, mantissa, exponent, sign, e):
         is_read_as_python_does(
-            [f"{sign}{mantissa}{e}{exponent}", f"{sign}{mantissa}", f"{sign}{mantissa}{e}+{abs(exponent)}"[:30]]
+            [
+                f"{sign}{mantissa}{e}{exponent}",
+                f"{sign}{mantissa}",
+                f"{sign}{mantissa}{e}+{abs(exponent)}"[:30],
+            ]
         )
 
     def test_more_digits_than_any_double_has(self):
@@ -83,7 +104,13 @@ class TestReading:
 
     def test_exponents_beyond_any_integer(self):
         is_read_as_python_does(
-            ["1e-9223372036854775808", "1.55e-9223372036854775807", "-1e-99999", "0e99999999999999999999", "0e-1"]
+            [
+                "1e-9223372036854775808",
+                "1.55e-9223372036854775807",
+                "-1e-99999",
+                "0e99999999999999999999",
+                "0e-1",
+            ]
         )
         is_read_as_python_does(["0.5e9223372036854775808"])
 
@@ -107,12 +134,19 @@ class TestReading:
     def test_many_numbers_as_python_and_c_write_them(self):
         rng = np.random.default_rng(1)
         values = np.concatenate(
-            [rng.normal(size=20_000), rng.lognormal(0, 8, 20_000), rng.integers(-(10**9), 10**9, 20_000)]
+            [
+                rng.normal(size=20_000),
+                rng.lognormal(0, 8, 20_000),
+                rng.integers(-(10**9), 10**9, 20_000),
+            ]
         )
         is_read_as_python_does([repr(value) for value in values.tolist()])
         is_read_as_python_does([f"{value:.6f}" for value in values.tolist()])
         is_read_as_python_does(
-            [f"{value:.{digits}g}" for value, digits in zip(values, rng.integers(1, 20, len(values)), strict=True)]
+            [
+                f"{value:.{digits}g}"
+                for value, digits in zip(values, rng.integers(1, 20, len(values)), strict=True)
+            ]
         )
 
     @pytest.mark.parametrize(
@@ -183,10 +217,19 @@ class TestReading:
             seen.append(perf_counter())
         thread.join()
         ((start, end),) = spans
-        assert any(start + 0.1 * (end - start) < moment < start + 0.9 * (end - start) for moment in seen)
+        assert any(
+            start + 0.1 * (end - start) < moment < start + 0.9 * (end - start) for moment in seen
+        )
 
     def test_arguments_of_another_kind_are_refused(self):
-        for arguments in ((), (b"{}",), ("{}", 1, 1), (memoryview(b"{}"), 1, 1), (b"{}", "1", 1), (b"{}", 1, None)):
+        for arguments in (
+            (),
+            (b"{}",),
+            ("{}", 1, 1),
+            (memoryview(b"{}"), 1, 1),
+            (b"{}", "1", 1),
+            (b"{}", 1, None),
+        ):
             with pytest.raises(TypeError):
                 floats.read_rows(*arguments)
 
@@ -201,16 +244,23 @@ class TestLookingUp:
         with np.errstate(over="ignore", under="ignore"):
             beside_E = np.nextafter(ends_E, np.float32(np.inf))
         numbers_N = np.concatenate([np.array(numbers, np.float32), ends_E, beside_E])
-        values, found_N = np.arange(len(ends_E) + 1, dtype=np.float32), np.full(len(numbers_N), -1, np.float32)
+        values, found_N = (
+            np.arange(len(ends_E) + 1, dtype=np.float32),
+            np.full(len(numbers_N), -1, np.float32),
+        )
         floats.look_up(ends_E, values, numbers_N, found_N)
-        np.testing.assert_array_equal(found_N, np.searchsorted(ends_E, numbers_N))  # which puts NaN behind all
+        # which puts NaN behind all
+        np.testing.assert_array_equal(found_N, np.searchsorted(ends_E, numbers_N))
 
     @pytest.mark.parametrize(
-        ("ends", "values", "numbers", "found"), [(0, 1, 1, 1), (3, 3, 1, 1), (3, 4, 2, 1), (3, 4, 1, 2)]
+        ("ends", "values", "numbers", "found"),
+        [(0, 1, 1, 1), (3, 3, 1, 1), (3, 4, 2, 1), (3, 4, 1, 2)],
     )
     def test_lengths_that_do_not_fit_are_refused(self, ends, values, numbers, found):
         with pytest.raises(ValueError, match="expected a value for each step and one more"):
-            floats.look_up(*(np.zeros(length, np.float32) for length in (ends, values, numbers, found)))
+            floats.look_up(
+                *(np.zeros(length, np.float32) for length in (ends, values, numbers, found))
+            )
 
     def test_arrays_of_another_kind_are_refused(self):
         some, fixed = np.zeros(2, np.float32), np.zeros(2, np.float32)
@@ -233,13 +283,18 @@ class TestWriting:
         rng = np.random.default_rng(0)
         any_bits = rng.integers(0, 2**32, 300_000, dtype=np.uint32).view(np.float32)
         powers = [*np.exp2(np.arange(-149.0, 128)), *10.0 ** np.arange(-45, 39), *np.arange(3000)]
-        values = np.concatenate([any_bits[np.isfinite(any_bits)], rng.random(100_000), powers]).astype(np.float32)
+        values = np.concatenate(
+            [any_bits[np.isfinite(any_bits)], rng.random(100_000), powers]
+        ).astype(np.float32)
         beside = np.concatenate([np.nextafter(values, np.float32(side)) for side in (-1e38, 1e38)])
         for each in (values, beside):
             assert write(each) == as_orjson_does(each)
 
     def test_an_answer_is_json_by_column(self):
-        score_N, p_value_N = np.array([0.5, 2, 3e38, 1], np.float32), np.array([1, 0.25, 1e-7, 0.5], np.float32)
+        score_N, p_value_N = (
+            np.array([0.5, 2, 3e38, 1], np.float32),
+            np.array([1, 0.25, 1e-7, 0.5], np.float32),
+        )
         first, second = floats.write_scores(HEAD, 1.0, score_N, p_value_N, [(0, 1), (1, 4)])
         assert first == HEAD + b',"score":[0.5],"ratio":[0.5],"p_value":[1.0],"is_anomaly":[false]}'
         assert (
@@ -279,7 +334,9 @@ class TestWriting:
         thread.start()
         spans.clear()
         thread.join()
-        assert len(answers) == 0 or [len(json.loads(answer[:-1] + b"}")["score"]) for answer in answers] == [
+        assert len(answers) == 0 or [
+            len(json.loads(answer[:-1] + b"}")["score"]) for answer in answers
+        ] == [
             1_000_000,
             1,
         ]

@@ -1,4 +1,4 @@
-"""`python -m service`: starting, stopping, and what is said when it cannot be."""
+"""`python -m hourglass.service`: starting, stopping, and what is said when it cannot be."""
 
 import json
 import re
@@ -16,9 +16,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from service.__main__ import main
-from service.artifact import Model
-from service.detector import Detector
+from hourglass.service.__main__ import main
+from hourglass.service.model.artifact import Model
+from hourglass.service.model.detector import Detector
 from tests.artifacts import MIXED, NUMERIC, make_artifact, publish, sample_rows
 from tests.posts import request
 from tests.serving import ROOT, Connection, Process
@@ -26,24 +26,28 @@ from tests.serving import ROOT, Connection, Process
 
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "service", *map(str, arguments)],
+        [sys.executable, "-m", "hourglass.service", *map(str, arguments)],
         cwd=ROOT, env=environment or None, text=True, capture_output=True, check=False, timeout=60,
     )  # fmt: skip
 
 
 def test_linear_algebra_gets_no_thread_for_each_core_of_the_host(models):
     code = (
-        "import os, sys, service.__main__ as command\n"
-        "command._serve = lambda *_: print(os.environ['OPENBLAS_NUM_THREADS'], 'numpy' in sys.modules) or 0\n"
-        "command.main(['serve', '--models', sys.argv[1], '--port', '0'])"
+        "import os, sys, hourglass.service.__main__ as command\ncommand._serve = lambda *_:"
+        " print(os.environ['OPENBLAS_NUM_THREADS'], 'numpy' in sys.modules) or"
+        " 0\ncommand.main(['serve', '--models', sys.argv[1], '--port', '0'])"
     )
-    done = subprocess.run([sys.executable, "-c", code, models], cwd=ROOT, text=True, capture_output=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, models], cwd=ROOT, text=True, capture_output=True, check=True
+    )
     assert done.stdout == "1 False\n"
 
 
 class TestServing:
     @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-    def test_a_signal_lets_what_is_in_flight_finish_takes_nothing_new_and_exits_0(self, models, sent):
+    def test_a_signal_lets_what_is_in_flight_finish_takes_nothing_new_and_exits_0(
+        self, models, sent
+    ):
         body = b'{"rows":[[1,2,3,4]]}'
         lines = (
             "POST /v1/models/plain/score HTTP/1.1",
@@ -72,7 +76,9 @@ class TestServing:
         [request(), request(b"", method="GET", path="/health/live", kind=None, length=None)],
         ids=["score", "health"],
     )
-    def test_clients_that_ask_again_and_again_have_every_answer_and_are_told_which_is_the_last(self, models, asked):
+    def test_clients_that_ask_again_and_again_have_every_answer_and_are_told_which_is_the_last(
+        self, models, asked
+    ):
         def ask(connection):
             """Until the server has said that it closes: how many answers there were."""
             count, said = 0, ""
@@ -85,7 +91,10 @@ class TestServing:
             return count
 
         with Process(models) as process, ExitStack() as stack, ThreadPoolExecutor(8) as threads:
-            connections = [stack.enter_context(Connection(httpx.Client(base_url=process.url))) for _ in range(8)]
+            connections = [
+                stack.enter_context(Connection(httpx.Client(base_url=process.url)))
+                for _ in range(8)
+            ]
             idle = stack.enter_context(Connection(httpx.Client(base_url=process.url)))
             counts = [threads.submit(ask, connection) for connection in connections]
             time.sleep(0.3)
@@ -100,7 +109,9 @@ class TestServing:
         assert re.search(r"^hourglass: serving .* on http://127\.0\.0\.1:\d+$", process.log[0])
         assert sum("is in service" in line for line in process.log) == 2
 
-    def test_several_workers_end_with_ctrl_c_and_leave_nothing_behind(self, models, tmp_path_factory):
+    def test_several_workers_end_with_ctrl_c_and_leave_nothing_behind(
+        self, models, tmp_path_factory
+    ):
         folder = tmp_path_factory.mktemp("tmp")
         with Process(models, "--workers", "2", TMPDIR=str(folder)) as process:
             assert list(folder.iterdir())
@@ -112,7 +123,10 @@ class TestServing:
     def test_scores_are_answered_before_uvicorn_parses_anything(self, models, workers):
         """uvicorn itself would answer garbage before the request that came with it, and close."""
         body = b'{"rows":[[1,2,3,4]]}'
-        head = "POST /v1/models/plain/score HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n"
+        head = (
+            "POST /v1/models/plain/score HTTP/1.1\r\nContent-Type:"
+            " application/json\r\nContent-Length: 20\r\n\r\n"
+        )
         with Process(models, "--workers", workers) as process:
             host, port = process.url.removeprefix("http://").split(":")
             with socket.create_connection((host, int(port))) as client:
@@ -125,12 +139,16 @@ class TestServing:
         with Process(models, "--workers", "2", HOURGLASS_POLL_SECONDS="0.05") as process:
             httpx.patch(f"{process.url}/v1/models/plain", json={"alpha": 0.2}).raise_for_status()
             time.sleep(0.5)
-            alphas = {httpx.get(f"{process.url}/v1/models/plain").json()["alpha"] for _ in range(20)}
+            alphas = {
+                httpx.get(f"{process.url}/v1/models/plain").json()["alpha"] for _ in range(20)
+            }
             assert process.stop() == 0
         assert alphas == {0.2}
 
     def test_settings_come_from_the_environment_and_flags_win(self, models, tmp_path_factory):
-        with Process(models, HOURGLASS_MODELS=str(tmp_path_factory.mktemp("none")), HOURGLASS_MAX_ROWS="2") as process:
+        with Process(
+            models, HOURGLASS_MODELS=str(tmp_path_factory.mktemp("none")), HOURGLASS_MAX_ROWS="2"
+        ) as process:
             url = f"{process.url}/v1/models/plain/score"
             assert httpx.post(url, json={"rows": [[1, 2, 3, 4]] * 3}).status_code == 413
             assert process.stop() == 0
@@ -142,13 +160,16 @@ class TestServing:
         assert (done.returncode, done.stdout) == (2, "")
         assert (
             done.stderr
-            == f"hourglass: cannot listen on 127.0.0.1 port {port} (Address already in use); --port names another\n"
+            == f"hourglass: cannot listen on 127.0.0.1 port {port} (Address already in use); --port"
+            " names another\n"
         )
 
     def test_an_unknown_variable_is_one_sentence_and_exit_code_2(self, models):
         done = run("serve", "--models", models, HOURGLASS_PROT="80")
         assert done.returncode == 2
-        assert done.stderr.startswith("hourglass: HOURGLASS_PROT is not a setting; the settings are ")
+        assert done.stderr.startswith(
+            "hourglass: HOURGLASS_PROT is not a setting; the settings are "
+        )
         assert "HOURGLASS_MAX_BODY_BYTES" in run("serve", "--help").stdout
         assert done.stderr.count("\n") == 1
 
@@ -198,32 +219,61 @@ def table(tmp_path):
 
 class TestScoring:
     @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
-    def test_every_row_is_written_with_its_result_beside_it(self, models, table, tmp_path, suffix, capsys):
+    def test_every_row_is_written_with_its_result_beside_it(
+        self, models, table, tmp_path, suffix, capsys
+    ):
         output = tmp_path / f"scored{suffix}"
         assert main(["score", str(models / "mixed"), str(table), "--output", str(output)]) == 0
         scored = pl.read_csv(output) if suffix == ".csv" else pl.read_parquet(output)
-        assert scored.columns == ["note", "heat", "site", "open", "load", "score", "ratio", "p_value", "is_anomaly"]
+        assert scored.columns == [
+            "note",
+            "heat",
+            "site",
+            "open",
+            "load",
+            "score",
+            "ratio",
+            "p_value",
+            "is_anomaly",
+        ]
         rows_ND = sample_rows(MIXED, 30, seed=2)
         rows_ND[0, 0] = np.nan
         detector = Detector.from_bytes(make_artifact(MIXED))
         expected = detector.score(rows_ND)
         np.testing.assert_allclose(scored["score"], expected.score, rtol=1e-6)
         np.testing.assert_allclose(scored["p_value"], expected.p_value, rtol=1e-6)
-        np.testing.assert_allclose(scored["ratio"], expected.score / detector.threshold.score, rtol=1e-6)
-        assert scored["is_anomaly"].to_list() == (expected.score > detector.threshold.score).tolist()
+        np.testing.assert_allclose(
+            scored["ratio"], expected.score / detector.threshold.score, rtol=1e-6
+        )
+        assert (
+            scored["is_anomaly"].to_list() == (expected.score > detector.threshold.score).tolist()
+        )
         said = capsys.readouterr().out
         assert "30 rows scored by mixed, version" in said
         assert f"written to {output}" in said
 
-    def test_without_output_the_strangest_rows_are_shown_with_their_reasons(self, models, table, capsys):
+    def test_without_output_the_strangest_rows_are_shown_with_their_reasons(
+        self, models, table, capsys
+    ):
         path = next(models.glob("mixed/*/model.onnx"))
         assert main(["score", str(path), str(table)]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert lines[0].startswith("30 rows scored by mixed, version")
         assert re.match(
-            r"\d+ anomalies \(\d+\.\d%\); alpha = 0.05 holds with confidence 0.95; 3.24% of normal rows", lines[1]
+            r"\d+ anomalies \(\d+\.\d%\); alpha = 0.05 holds with confidence 0.95; 3.24% of normal"
+            r" rows",
+            lines[1],
         )
-        assert lines[3].split() == ["row", "score", "ratio", "p-value", "anomaly", "mostly", "because", "of"]
+        assert lines[3].split() == [
+            "row",
+            "score",
+            "ratio",
+            "p-value",
+            "anomaly",
+            "mostly",
+            "because",
+            "of",
+        ]
         scores = [float(line.split()[1]) for line in lines[4:]]
         assert len(scores) == 10
         assert scores == sorted(scores, reverse=True)
@@ -234,7 +284,10 @@ class TestScoring:
         few, many = re.findall(r"(\d+) anomalies", capsys.readouterr().out)
         assert int(few) < int(many)
         assert main(["score", str(models / "mixed"), str(table), "--alpha", "0.001"]) == 2
-        assert "cannot be certified at delta = 0.05 with 400 calibration rows" in capsys.readouterr().err
+        assert (
+            "cannot be certified at delta = 0.05 with 400 calibration rows"
+            in capsys.readouterr().err
+        )
 
     def test_rows_with_too_few_values_are_written_without_a_result(self, models, tmp_path, capsys):
         path, output = tmp_path / "rows.csv", tmp_path / "scored.csv"
@@ -243,10 +296,15 @@ class TestScoring:
         scored = pl.read_csv(output)
         assert scored["score"].is_null().to_list() == [False, True, True, True]
         assert scored["is_anomaly"].is_null().to_list() == [False, True, True, True]
-        assert "3 rows hold too few values, or values too far out, and were not scored" in capsys.readouterr().out
+        assert (
+            "3 rows hold too few values, or values too far out, and were not scored"
+            in capsys.readouterr().out
+        )
 
-    def test_large_files_are_scored_in_parts_and_the_way_is_shown(self, models, tmp_path, monkeypatch, capsys):
-        monkeypatch.setattr("service.offline.CHUNK_ROWS", 7)
+    def test_large_files_are_scored_in_parts_and_the_way_is_shown(
+        self, models, tmp_path, monkeypatch, capsys
+    ):
+        monkeypatch.setattr("hourglass.service.adapters.files.CHUNK_ROWS", 7)
         rows_ND = sample_rows(NUMERIC, 20, seed=6)
         path, output = tmp_path / "rows.csv", tmp_path / "scored.parquet"
         pl.DataFrame(rows_ND.astype(float), schema=list("abcd")).write_csv(path)
@@ -258,14 +316,22 @@ class TestScoring:
     @pytest.mark.parametrize(
         ("content", "output", "sentence"),
         [
-            ("a,b,c\n1,2,3\n", "out.csv", "the table has no column 'd', which the model expects (1 absent in all)"),
+            (
+                "a,b,c\n1,2,3\n",
+                "out.csv",
+                "the table has no column 'd', which the model expects (1 absent in all)",
+            ),
             (
                 "a,b,c,d,score\n1,2,3,4,5\n",
                 "out.csv",
                 "{data} has a column 'score' already, which is where a result would go",
             ),
             ("a,b,c,d\n1,2,3,4\n", "out.txt", "{output} is neither .csv nor .parquet"),
-            ("a,b,c,d\n1,2,3,4\n", "no/out.csv", "{output} cannot be written: No such file or directory"),
+            (
+                "a,b,c,d\n1,2,3,4\n",
+                "no/out.csv",
+                "{output} cannot be written: No such file or directory",
+            ),
         ],
     )
     def test_what_cannot_be_done_is_one_sentence_and_leaves_no_file(
@@ -276,7 +342,9 @@ class TestScoring:
         data, output = folder / "rows.csv", folder / output
         data.write_text(content)
         assert main(["score", str(models / "plain"), str(data), "--output", str(output)]) == 2
-        assert capsys.readouterr().err == f"hourglass: {sentence.format(data=data, output=output)}\n"
+        assert (
+            capsys.readouterr().err == f"hourglass: {sentence.format(data=data, output=output)}\n"
+        )
         assert [path.name for path in folder.iterdir()] == ["rows.csv"]
 
     def test_the_threshold_in_force_in_the_folder_holds_here_too(self, models, table, capsys):
@@ -295,7 +363,10 @@ class TestInspecting:
             f"version           {version}",
             "rows              1000 to fit, 100 to validate, 400 to calibrate",
             "contains          no training rows, nor averages of them",
-            "false alarms      alpha = 0.05 holds with confidence 0.95; 3.24% of normal rows are expected to be flagged",
+            (
+                "false alarms      alpha = 0.05 holds with confidence 0.95; 3.24% of normal rows"
+                " are expected to be flagged"
+            ),
             "site     categorical        north, south, west  0.0%",
             "load     numeric      kW    -3 to 3             0.0%",
         ):
@@ -309,12 +380,16 @@ class TestInspecting:
         ],
     )
     def test_training_rows_in_the_file_are_told_plainly(self, tmp_path, capsys, stores, words):
-        model = Model(variant="handmade", hyper_parameters={}, seed=0, parameter_count=0, stores_rows=stores)
+        model = Model(
+            variant="handmade", hyper_parameters={}, seed=0, parameter_count=0, stores_rows=stores
+        )
         publish(tmp_path, "pump", make_artifact(model=model))
         main(["inspect", str(tmp_path / "pump")])
         assert f"contains          {words}" in capsys.readouterr().out.splitlines()
 
-    def test_the_folder_of_a_version_and_the_folder_one_is_in_will_do(self, tmp_path, monkeypatch, capsys):
+    def test_the_folder_of_a_version_and_the_folder_one_is_in_will_do(
+        self, tmp_path, monkeypatch, capsys
+    ):
         version = publish(tmp_path, "pump", make_artifact())
         publish(tmp_path, "pump", make_artifact(shift=1))
         assert main(["inspect", str(tmp_path / "pump" / version)]) == 0
@@ -327,12 +402,17 @@ class TestInspecting:
     def test_as_json_it_is_the_manifest(self, models, capsys):
         assert main(["inspect", str(models / "mixed"), "--json"]) == 0
         manifest = json.loads(capsys.readouterr().out)
-        assert [feature["name"] for feature in manifest["features"]] == ["load", "open", "site", "heat"]
+        assert [feature["name"] for feature in manifest["features"]] == [
+            "load",
+            "open",
+            "site",
+            "heat",
+        ]
         assert manifest["calibration"]["n"] == 400
 
     def test_a_reader_that_stops_reading_is_no_error(self, models):
         done = subprocess.run(
-            f"{sys.executable} -m service inspect {models / 'mixed'} --json | head -1",
+            f"{sys.executable} -m hourglass.service inspect {models / 'mixed'} --json | head -1",
             shell=True, cwd=ROOT, text=True, capture_output=True, check=False,
         )  # fmt: skip
         assert (done.returncode, done.stdout, done.stderr) == (0, "{\n", "")

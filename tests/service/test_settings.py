@@ -1,11 +1,13 @@
-"""Settings come from HOURGLASS_ variables and flags; whatever is wrong is one sentence that names its source."""
+"""Settings come from HOURGLASS_ variables and flags; whatever is wrong is one sentence that names
+its source.
+"""
 
 from pathlib import Path
 
 import pytest
 
-from service.errors import InvalidSettings
-from service.settings import Settings, read_settings
+from hourglass.service.errors import InvalidSettings
+from hourglass.service.settings import Settings, read_settings
 
 
 def test_without_variables_and_flags_the_defaults_hold():
@@ -14,17 +16,24 @@ def test_without_variables_and_flags_the_defaults_hold():
 
 
 def test_variables_are_read_and_converted():
-    settings = read_settings({"HOURGLASS_MODELS": "/m", "HOURGLASS_PORT": "80", "HOURGLASS_POLL_SECONDS": "0.5"})
+    settings = read_settings(
+        {"HOURGLASS_MODELS": "/m", "HOURGLASS_PORT": "80", "HOURGLASS_POLL_SECONDS": "0.5"}
+    )
     assert (settings.models, settings.port, settings.poll_seconds) == (Path("/m"), 80, 0.5)
 
 
 def test_a_flag_wins_over_its_variable_and_an_absent_flag_does_not():
-    settings = read_settings({"HOURGLASS_PORT": "80", "HOURGLASS_WORKERS": "2"}, port=81, workers=None)
+    settings = read_settings(
+        {"HOURGLASS_PORT": "80", "HOURGLASS_WORKERS": "2"}, port=81, workers=None
+    )
     assert (settings.port, settings.workers) == (81, 2)
 
 
 def test_an_unknown_variable_is_an_error_that_lists_the_known_ones():
-    with pytest.raises(InvalidSettings, match=r"^HOURGLASS_PROT is not a setting; the settings are .*HOURGLASS_PORT"):
+    with pytest.raises(
+        InvalidSettings,
+        match=r"^HOURGLASS_PROT is not a setting; the settings are .*HOURGLASS_PORT",
+    ):
         read_settings({"HOURGLASS_PROT": "80"})
 
 

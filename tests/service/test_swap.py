@@ -1,4 +1,6 @@
-"""Swapping models under load: a real server process, several clients, a hundred swaps; nothing fails and no answer mixes two."""
+"""Swapping models under load: a real server process, several clients, a hundred swaps; nothing
+fails and no answer mixes two.
+"""
 
 import itertools
 import threading
@@ -7,7 +9,7 @@ import time
 import httpx
 import numpy as np
 
-from service.detector import Detector
+from hourglass.service.model.detector import Detector
 from tests.artifacts import NUMERIC, make_artifact, point, publish, sample_rows
 from tests.serving import Process
 
@@ -26,12 +28,15 @@ def test_a_hundred_swaps_fail_no_request_and_mix_no_answer(tmp_path):
     stop = threading.Event()
 
     def client(number: int) -> None:
-        sent = rows_ND[: 1 + 2 * number % 8]  # of different sizes, so that batches of several requests are cut up again
+        # of different sizes, so that batches of several requests are cut up again
+        sent = rows_ND[: 1 + 2 * number % 8]
         with httpx.Client(base_url=process.url) as connection:
             while not stop.is_set():
                 try:
                     answer = (
-                        connection.post("/v1/models/pump/score", json={"rows": sent.tolist()}).raise_for_status().json()
+                        connection.post("/v1/models/pump/score", json={"rows": sent.tolist()})
+                        .raise_for_status()
+                        .json()
                     )
                 except httpx.HTTPError as error:
                     failures.append(error)
@@ -61,6 +66,8 @@ def test_a_hundred_swaps_fail_no_request_and_mix_no_answer(tmp_path):
     assert mixed == []
     assert set(seen) == set(versions)
     assert sum(one != other for one, other in itertools.pairwise(seen)) >= 20
-    swaps = float(next(line for line in metrics.splitlines() if 'outcome="swapped"' in line).split()[-1])
+    swaps = float(
+        next(line for line in metrics.splitlines() if 'outcome="swapped"' in line).split()[-1]
+    )
     assert swaps >= 100
     assert 'hourglass_model_reloads_total{model="pump",outcome="failed"} 0.0' in metrics

@@ -1,4 +1,6 @@
-"""What the tests of training share: one run on a table of every kind, and the command line called in-process."""
+"""What the tests of training share: one run on a table of every kind, and the command line called
+in-process.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,17 +10,16 @@ import polars as pl
 import pytest
 import torch
 
-from service.detector import Detector
+from hourglass.service.model.detector import Detector
+from hourglass.training.__main__ import main
+from hourglass.training.config import RunConfig, load_config
+from hourglass.training.report import Report
+from hourglass.training.run import run
 from tests.training import tables
-from training.__main__ import main
-from training.config import RunConfig, load_config
-from training.report import Report
-from training.run import run
 
 EPOCHS = 150
-DEVICES = (
-    ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-)  # that there are; the last is taken if none is asked for
+# that there are; the last is taken if none is asked for
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
 class Published(NamedTuple):
@@ -44,7 +45,9 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
-    """The mixed table, fitted for a moment by a member that is quick to fit; all else as it is when nothing is said."""
+    """The mixed table, fitted for a moment by a member that is quick to fit; all else as it is when
+    nothing is said.
+    """
     folder = tmp_path_factory.mktemp("published")
     table = tables.mixed()
     path = tables.write(table, folder / "mixed.csv")
@@ -52,7 +55,9 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     config = load_config(None, {**given, "variant": "denoising", "epochs": EPOCHS})
     report = run(config)
     data = Path(report.path).read_bytes()
-    return Published(table, config, report, Path(report.path).parent, data, Detector.from_bytes(data))
+    return Published(
+        table, config, report, Path(report.path).parent, data, Detector.from_bytes(data)
+    )
 
 
 @pytest.fixture

@@ -15,11 +15,17 @@ def correlated(
     """Gaussian rows around a plane; `of` names the distribution, `seed` the draw from it."""
     plane_KD = np.random.default_rng(of).normal(size=(latent, width))
     rng = np.random.default_rng((seed, of, 1))
-    return (rng.normal(size=(rows, latent)) @ plane_KD + noise * rng.normal(size=(rows, width))).astype(np.float32)
+    return (
+        rng.normal(size=(rows, latent)) @ plane_KD + noise * rng.normal(size=(rows, width))
+    ).astype(np.float32)
 
 
-def mixed(rows: int = 300, *, anomalies: int = 20, seed: int = 0, anomalous_site: str = "south") -> pl.DataFrame:
-    """Numbers, true/false and categories that hang together, with missing cells, a constant and an empty column; `fault` labels."""
+def mixed(
+    rows: int = 300, *, anomalies: int = 20, seed: int = 0, anomalous_site: str = "south"
+) -> pl.DataFrame:
+    """Numbers, true/false and categories that hang together, with missing cells, a constant and an
+    empty column; `fault` labels.
+    """
     rng = np.random.default_rng(seed)
     total = rows + anomalies
     state = rng.normal(size=total)
@@ -43,7 +49,9 @@ def mixed(rows: int = 300, *, anomalies: int = 20, seed: int = 0, anomalous_site
     )
     for column, share in (("flow", 0.1), ("site", 0.05)):
         hidden = pl.Series(rng.random(total) < share)
-        table = table.with_columns(pl.when(hidden).then(None).otherwise(pl.col(column)).alias(column))
+        table = table.with_columns(
+            pl.when(hidden).then(None).otherwise(pl.col(column)).alias(column)
+        )
     return table.sample(fraction=1.0, shuffle=True, seed=seed)
 
 

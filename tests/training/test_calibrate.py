@@ -4,11 +4,11 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper
 
-from service import artifact
-from service.calibration import Table, build_table
-from training.calibrate import attach_table, choose_threshold
-from training.errors import RunError
-from training.export import run
+from hourglass.service.model import artifact
+from hourglass.service.model.calibration import Table, build_table
+from hourglass.training.calibrate import attach_table, choose_threshold
+from hourglass.training.errors import RunError
+from hourglass.training.export import run
 
 Float32 = NDArray[np.float32]
 
@@ -97,14 +97,18 @@ def test_a_compressed_table_never_understates_a_p_value_and_is_exact_in_the_tail
         (14, 0.2),
     ],
 )
-def test_the_default_alpha_is_the_first_of_1_2_5_10_20_percent_that_the_rows_certify(n: int, alpha: float) -> None:
+def test_the_default_alpha_is_the_first_of_1_2_5_10_20_percent_that_the_rows_certify(
+    n: int, alpha: float
+) -> None:
     threshold = choose_threshold(build_table(scores(n, "distinct")), None, 0.05, uncertified=False)
     assert threshold.alpha == alpha
     assert threshold.certified
 
 
 @pytest.mark.parametrize("n", [4, 5, 13])
-def test_with_fewer_rows_than_any_of_these_needs_the_rule_without_guarantee_is_taken(n: int) -> None:
+def test_with_fewer_rows_than_any_of_these_needs_the_rule_without_guarantee_is_taken(
+    n: int,
+) -> None:
     threshold = choose_threshold(build_table(scores(n, "distinct")), None, 0.05, uncertified=False)
     assert (threshold.alpha, threshold.certified) == (0.2, False)
     assert threshold.expected_false_alarm_rate <= 0.2
@@ -130,7 +134,9 @@ def test_without_the_guarantee_the_same_alpha_is_had_and_marked() -> None:
 
 
 def test_an_alpha_that_no_score_could_reach_is_refused_even_without_the_guarantee() -> None:
-    with pytest.raises(RunError, match=r"at least 99;.*smallest alpha that can be reached is 0\.0197"):
+    with pytest.raises(
+        RunError, match=r"at least 99;.*smallest alpha that can be reached is 0\.0197"
+    ):
         choose_threshold(build_table(scores(50, "distinct")), 0.01, 0.05, uncertified=True)
 
 

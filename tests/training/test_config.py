@@ -3,13 +3,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from training.config import AutoConfig, RunConfig, load_config, write_config
-from training.errors import RunError
-from training.models import VARIANTS
-from training.models.associative import AssociativeConfig
-from training.models.denoising import DenoisingConfig
-from training.models.linear import LinearConfig
-from training.presets import DEFAULT, PRESETS, preset_of, title
+from hourglass.training.config import AutoConfig, RunConfig, load_config, write_config
+from hourglass.training.errors import RunError
+from hourglass.training.models import VARIANTS
+from hourglass.training.models.associative import AssociativeConfig
+from hourglass.training.models.denoising import DenoisingConfig
+from hourglass.training.models.linear import LinearConfig
+from hourglass.training.presets import DEFAULT, PRESETS, preset_of, title
 
 NEEDED = {"data": "table.csv", "name": "pump"}
 
@@ -22,13 +22,21 @@ def toml(tmp_path: Path, text: str) -> Path:
 
 def test_what_is_not_said_has_the_documented_default() -> None:
     config = load_config(None, NEEDED)
-    assert (config.models, config.label, config.ignore, config.alpha, config.delta) == ("models", None, (), None, 0.05)
+    assert (config.models, config.label, config.ignore, config.alpha, config.delta) == (
+        "models",
+        None,
+        (),
+        None,
+        0.05,
+    )
     assert (config.uncertified, config.seed, config.threads, config.force) == (False, 0, 1, False)
     assert config.model == PRESETS[DEFAULT]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_preset_is_a_complete_model_as_a_flag_and_in_the_file(tmp_path: Path, preset: str) -> None:
+def test_a_preset_is_a_complete_model_as_a_flag_and_in_the_file(
+    tmp_path: Path, preset: str
+) -> None:
     assert load_config(None, {**NEEDED, "preset": preset}).model == PRESETS[preset]
     path = toml(tmp_path, f'preset = "{preset}"\n')
     assert load_config(path, NEEDED).model == PRESETS[preset]
@@ -40,7 +48,9 @@ def test_a_preset_is_a_complete_model_as_a_flag_and_in_the_file(tmp_path: Path, 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_fields_of_the_model_override_those_of_the_preset(tmp_path: Path, preset: str) -> None:
     expected = PRESETS[preset]
-    expected = msgspec.structs.replace(expected, fit=msgspec.structs.replace(expected.fit, learning_rate=0.5))
+    expected = msgspec.structs.replace(
+        expected, fit=msgspec.structs.replace(expected.fit, learning_rate=0.5)
+    )
     fields = "[model.fit]\nlearning_rate = 0.5\n"
     assert load_config(toml(tmp_path, f'preset = "{preset}"\n{fields}'), NEEDED).model == expected
     assert load_config(toml(tmp_path, fields), {**NEEDED, "preset": preset}).model == expected
@@ -69,11 +79,15 @@ def test_a_model_is_called_by_its_preset_as_long_as_it_is_that_one_unchanged() -
 def test_the_size_of_the_memory_can_be_said_where_there_is_one() -> None:
     config = load_config(None, {**NEEDED, "variant": "associative", "memory": 0})
     # mixtures, too, are made of averages of rows
-    nothing = AssociativeConfig(memory=0, components=0, joint_components=0, hidden_components=0, bags=0)
+    nothing = AssociativeConfig(
+        memory=0, components=0, joint_components=0, hidden_components=0, bags=0
+    )
     assert config.model == nothing
     assert load_config(None, {**NEEDED, "memory": 5}).model == AssociativeConfig(memory=5)
     for variant in ("linear", "auto"):
-        with pytest.raises(RunError, match=f"memory is for associative, which remembers rows; {variant} does not"):
+        with pytest.raises(
+            RunError, match=f"memory is for associative, which remembers rows; {variant} does not"
+        ):
             load_config(None, {**NEEDED, "variant": variant, "memory": 0})
 
 
@@ -87,17 +101,43 @@ def test_a_preset_can_be_among_the_candidates(tmp_path: Path) -> None:
 def test_every_flag_can_stand_in_the_file_and_a_flag_overrides_it(tmp_path: Path) -> None:
     path = toml(
         tmp_path,
-        'data = "a.csv"\nname = "one"\nmodels = "m"\nlabel = "y"\nignore = ["id"]\nalpha = 0.1\ndelta = 0.2\nuncertified = true\n'
-        'seed = 3\nforce = true\n[model]\nvariant = "linear"\n[model.fit]\nepochs = 4\n',
+        'data = "a.csv"\nname = "one"\nmodels = "m"\nlabel = "y"\nignore = ["id"]\nalpha ='
+        " 0.1\ndelta = 0.2\nuncertified = true\nseed = 3\nforce = true\n[model]\nvariant ="
+        ' "linear"\n[model.fit]\nepochs = 4\n',
     )
     config = load_config(path, {})
-    assert (config.data, config.name, config.models, config.label, config.ignore) == ("a.csv", "one", "m", "y", ("id",))
-    assert (config.alpha, config.delta, config.uncertified, config.seed, config.force) == (0.1, 0.2, True, 3, True)
+    assert (config.data, config.name, config.models, config.label, config.ignore) == (
+        "a.csv",
+        "one",
+        "m",
+        "y",
+        ("id",),
+    )
+    assert (config.alpha, config.delta, config.uncertified, config.seed, config.force) == (
+        0.1,
+        0.2,
+        True,
+        3,
+        True,
+    )
     assert isinstance(config.model, LinearConfig)
     assert config.model.fit.epochs == 4
-    flags = {"data": "b.csv", "name": "two", "alpha": 0.05, "seed": 9, "ignore": ["when"], "epochs": 7}
+    flags = {
+        "data": "b.csv",
+        "name": "two",
+        "alpha": 0.05,
+        "seed": 9,
+        "ignore": ["when"],
+        "epochs": 7,
+    }
     config = load_config(path, flags)
-    assert (config.data, config.name, config.alpha, config.seed, config.ignore) == ("b.csv", "two", 0.05, 9, ("when",))
+    assert (config.data, config.name, config.alpha, config.seed, config.ignore) == (
+        "b.csv",
+        "two",
+        0.05,
+        9,
+        ("when",),
+    )
     assert (config.models, config.label) == ("m", "y")
     assert isinstance(config.model, LinearConfig)
     assert config.model.fit.epochs == 7
@@ -114,13 +154,23 @@ def test_one_setting_of_the_loop_leaves_the_member_its_others(tmp_path: Path, va
     path = toml(tmp_path, f'[model]\nvariant = "{variant}"\n[model.fit]\nlearning_rate = 0.5\n')
     config = load_config(path, NEEDED).model
     expected = VARIANTS[variant]()
-    assert config == msgspec.structs.replace(expected, fit=msgspec.structs.replace(expected.fit, learning_rate=0.5))
+    assert config == msgspec.structs.replace(
+        expected, fit=msgspec.structs.replace(expected.fit, learning_rate=0.5)
+    )
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_config_reads_back_as_it_was_written(tmp_path: Path, variant: str) -> None:
     config = load_config(
-        None, {**NEEDED, "variant": variant, "label": "y", "ignore": ["a", "b"], "alpha": 0.02, "epochs": 3}
+        None,
+        {
+            **NEEDED,
+            "variant": variant,
+            "label": "y",
+            "ignore": ["a", "b"],
+            "alpha": 0.02,
+            "epochs": 3,
+        },
     )
     config = msgspec.structs.replace(config, units={"heat": "°C"})
     assert load_config(toml(tmp_path, write_config(config)), {}) == config
@@ -132,7 +182,10 @@ def test_a_config_reads_back_as_it_was_written(tmp_path: Path, variant: str) -> 
         ('colour = "red"', "unknown field 'colour'"),
         ('[model]\nvariant = "denoising"\ncolour = 1', "unknown field 'colour' - at 'model'"),
         ("[model.fit]\ncolour = 1", "unknown field 'colour' - at 'model.fit'"),
-        ('[model]\nvariant = "crystal ball"', "there is no variant 'crystal ball'; the variants are plain, linear, "),
+        (
+            '[model]\nvariant = "crystal ball"',
+            "there is no variant 'crystal ball'; the variants are plain, linear, ",
+        ),
         ("[model]\nvariant = 3", "there is no variant 3; the variants are plain, linear, "),
         ('[model]\nvariant = "auto"\nvariants = ["magic"]', "there is no variant 'magic'"),
         ('preset = "best"', "there is no preset 'best'; the presets are fast, balanced, accurate"),
@@ -157,15 +210,22 @@ def test_a_config_reads_back_as_it_was_written(tmp_path: Path, variant: str) -> 
         ("[model.fit]\nepochs = 0", "epochs and steps must be at least 1"),
         ("[model.fit]\nlearning_rate = 0.0", "learning_rate must be above 0"),
         ('[model]\nvariant = "denoising"\nnoise = -0.1', "noise must not be negative"),
-        ('[model]\nvariant = "denoising"\nmask_rate = 1.5', "mask_rate and swap_rate must lie between 0 and 1"),
+        (
+            '[model]\nvariant = "denoising"\nmask_rate = 1.5',
+            "mask_rate and swap_rate must lie between 0 and 1",
+        ),
         ("[split]\nvalidation = 0.6\ncalibration = 0.4", "must be above 0 and below 1 together"),
         ("[split]\ncalibration_cap = 0", "must be at least 1"),
         ("this is no TOML", "is not TOML"),
     ],
 )
-def test_what_is_wrong_in_the_file_is_named_in_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+def test_what_is_wrong_in_the_file_is_named_in_one_sentence(
+    tmp_path: Path, text: str, sentence: str
+) -> None:
     with pytest.raises(RunError, match=sentence) as refused:
-        load_config(toml(tmp_path, text), {key: value for key, value in NEEDED.items() if key not in text})
+        load_config(
+            toml(tmp_path, text), {key: value for key, value in NEEDED.items() if key not in text}
+        )
     assert "\n" not in str(refused.value)
 
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from service.artifact import Feature
+from hourglass.service.model.artifact import Feature
+from hourglass.training.core import RESIDUAL_FLOOR, Core
+from hourglass.training.features import Encoding
+from hourglass.training.fit import fit
+from hourglass.training.models.linear import LinearConfig
+from hourglass.training.models.member import Assessment, Member
 from tests.training import tables
-from training.core import RESIDUAL_FLOOR, Core
-from training.features import Encoding
-from training.fit import fit
-from training.models.linear import LinearConfig
-from training.models.member import Assessment, Member
 
 FEATURES = tuple(Feature(name=f"x{i}", kind="numeric") for i in range(4))
 
@@ -37,11 +37,15 @@ class Stub(Member):
 
 
 class Scored(Stub):
-    """Has a score of its own, 5 for every cell that is observed, and blames features by the cube of their error."""
+    """Has a score of its own, 5 for every cell that is observed, and blames features by the cube of
+    their error.
+    """
 
     def assess(self, encoded):  # type: ignore[no-untyped-def]
         seen = super().assess(encoded)
-        return seen._replace(errors_ND=seen.errors_ND**3, score_N=5 * encoded.observed_ND.sum(dim=1))
+        return seen._replace(
+            errors_ND=seen.errors_ND**3, score_N=5 * encoded.observed_ND.sum(dim=1)
+        )
 
 
 def standard(width: int) -> Encoding:
@@ -77,14 +81,18 @@ def test_a_member_with_its_own_score_reports_the_mean_error_of_its_expected_valu
 
 
 @torch.no_grad()
-def test_a_score_of_its_own_is_one_on_average_over_held_out_rows_and_shared_in_proportion_to_the_errors() -> None:
+def test_a_score_of_its_own_is_one_on_average_over_held_out_rows_and_shared_in_proportion_to_the_errors() -> (
+    None
+):
     core = Core(Scored(standard(2)))
     rows_ND = torch.tensor([[2.0, 1.0], [4.0, math.nan], [math.nan, 3.0], [math.nan, math.nan]])
     core.weigh(rows_ND)
     score_N, contributions_ND, _, _ = core(rows_ND)
     assert score_N[:3].tolist() == pytest.approx([1.5, 0.75, 0.75])  # 10, 5 and 5 over their mean
     assert score_N[3].isnan()  # and without a part in that mean
-    assert contributions_ND[:3].flatten().tolist() == pytest.approx([1.5 * 64 / 65, 1.5 / 65, 0.75, 0.0, 0.0, 0.75])
+    assert contributions_ND[:3].flatten().tolist() == pytest.approx(
+        [1.5 * 64 / 65, 1.5 / 65, 0.75, 0.0, 0.0, 0.75]
+    )
 
 
 @torch.no_grad()

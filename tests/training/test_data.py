@@ -6,13 +6,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from service.calibration import certified_rank
-from service.errors import InvalidTable
-from service.tables import read_table
+from hourglass.service.errors import InvalidTable
+from hourglass.service.model.calibration import certified_rank
+from hourglass.service.rows.tables import read_table
+from hourglass.training.data import describe, is_anomalous, prepare
+from hourglass.training.errors import RunError
+from hourglass.training.split import CERTIFYING_ROWS, admissible_rows, split_rows
 from tests.training import tables
-from training.data import describe, is_anomalous, prepare
-from training.errors import RunError
-from training.split import CERTIFYING_ROWS, admissible_rows, split_rows
 
 
 def frame(**columns: list[object]) -> pl.DataFrame:
@@ -21,8 +21,14 @@ def frame(**columns: list[object]) -> pl.DataFrame:
 
 @pytest.mark.parametrize("file", ["mixed.csv", "mixed.parquet"])
 def test_kinds_come_from_the_columns(tmp_path: Path, file: str) -> None:
-    data = prepare(read_table(tables.write(tables.mixed(), tmp_path / file)), label="fault", units={"heat": "°C"})
-    assert [(feature.name, feature.kind, feature.categories, feature.unit) for feature in data.features] == [
+    data = prepare(
+        read_table(tables.write(tables.mixed(), tmp_path / file)),
+        label="fault",
+        units={"heat": "°C"},
+    )
+    assert [
+        (feature.name, feature.kind, feature.categories, feature.unit) for feature in data.features
+    ] == [
         ("load", "numeric", (), None),
         ("flow", "numeric", (), None),
         ("heat", "numeric", (), "°C"),
@@ -46,9 +52,20 @@ def test_a_csv_and_a_parquet_file_of_the_same_table_give_the_same_rows(tmp_path:
 
 
 def test_cells_become_numbers_codes_and_nan() -> None:
-    data = prepare(frame(load=[1.5, None, 3.0], open=[True, False, None], site=["b", None, "a"], broken=[None] * 3))
+    data = prepare(
+        frame(
+            load=[1.5, None, 3.0],
+            open=[True, False, None],
+            site=["b", None, "a"],
+            broken=[None] * 3,
+        )
+    )
     assert data.features[2].categories == ("a", "b")
-    expected = [[1.5, 1, 1, math.nan], [math.nan, 0, math.nan, math.nan], [3, math.nan, 0, math.nan]]
+    expected = [
+        [1.5, 1, 1, math.nan],
+        [math.nan, 0, math.nan, math.nan],
+        [3, math.nan, 0, math.nan],
+    ]
     assert np.array_equal(data.normal_ND, np.array(expected, dtype=np.float32), equal_nan=True)
     assert data.anomalies_AD.shape == (0, 4)
 
@@ -73,7 +90,9 @@ def test_every_width_of_number_is_a_number(dtype: pl.DataType, kind: str) -> Non
 def test_every_kind_of_text_is_a_category(dtype: pl.DataType) -> None:
     data = prepare(pl.DataFrame({"a": pl.Series(["y", "x", None]).cast(dtype)}))
     assert data.features[0].categories == ("x", "y")
-    assert np.array_equal(data.normal_ND, np.array([[1], [0], [np.nan]], dtype=np.float32), equal_nan=True)
+    assert np.array_equal(
+        data.normal_ND, np.array([[1], [0], [np.nan]], dtype=np.float32), equal_nan=True
+    )
 
 
 def test_a_category_known_only_from_anomalies_is_unseen() -> None:
@@ -93,7 +112,9 @@ def test_how_many_values_text_has_is_judged_by_normal_rows_alone() -> None:
 
 
 def test_ignored_columns_and_the_label_are_no_features() -> None:
-    data = prepare(frame(a=[1, 2], when=[date(2026, 1, 1)] * 2, fault=[0, 1]), label="fault", ignore=("when",))
+    data = prepare(
+        frame(a=[1, 2], when=[date(2026, 1, 1)] * 2, fault=[0, 1]), label="fault", ignore=("when",)
+    )
     assert [feature.name for feature in data.features] == ["a"]
 
 
@@ -107,10 +128,19 @@ def test_what_is_not_zero_in_the_label_is_an_anomaly(values: list[object]) -> No
     [
         (
             frame(a=[1], label=["bad"]),
-            "label column 'label', row 1: expected 0 for normal or a number for an anomaly, got 'bad'",
+            (
+                "label column 'label', row 1: expected 0 for normal or a number for an anomaly, got"
+                " 'bad'"
+            ),
         ),
-        (frame(a=[1, 2], label=[0, None]), "label column 'label', row 2: expected a number, got nothing"),
-        (frame(a=[1, 2], label=[0.0, math.nan]), "label column 'label', row 2: expected a number, got nothing"),
+        (
+            frame(a=[1, 2], label=[0, None]),
+            "label column 'label', row 2: expected a number, got nothing",
+        ),
+        (
+            frame(a=[1, 2], label=[0.0, math.nan]),
+            "label column 'label', row 2: expected a number, got nothing",
+        ),
         (frame(a=[1]), "there is no column 'label'"),
     ],
 )
@@ -137,14 +167,18 @@ def test_a_label_that_cannot_be_read_is_refused_by_row(table: pl.DataFrame, sent
         (["1", "2.5", "x", "4"], r"row 3: expected a number like the rows around it, got 'x'"),
     ],
 )  # fmt: skip
-def test_a_column_that_is_no_feature_is_refused_with_its_first_row(values: list[object], sentence: str) -> None:
+def test_a_column_that_is_no_feature_is_refused_with_its_first_row(
+    values: list[object], sentence: str
+) -> None:
     with pytest.raises(RunError, match=sentence):
         prepare(pl.DataFrame({"a": values}))
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, 1e39, -1e300])
 def test_what_float32_cannot_hold_is_refused_by_column_and_row(value: float) -> None:
-    with pytest.raises(InvalidTable, match="column 'a', row 3: expected a finite number within float32"):
+    with pytest.raises(
+        InvalidTable, match="column 'a', row 3: expected a finite number within float32"
+    ):
         prepare(frame(a=[1.0, None, value]))
 
 
@@ -180,7 +214,11 @@ class TestFilesAsPeopleWriteThem:
     PLAIN = "a,b,c\n1.5,x,2\n,y,3\n-4,x,5\n"
 
     def test_an_empty_line_is_no_row_and_a_line_of_empty_cells_is_one(self, tmp_path: Path) -> None:
-        assert self.read(tmp_path, "a,b\n1,2\n\n,\n\n3,\n\n").rows() == [(1, 2), (None, None), (3, None)]
+        assert self.read(tmp_path, "a,b\n1,2\n\n,\n\n3,\n\n").rows() == [
+            (1, 2),
+            (None, None),
+            (3, None),
+        ]
         assert self.read(tmp_path, "a\r\n1\r\n\r\n3\r\n").rows() == [(1,), (3,)]
 
     def read(self, tmp_path: Path, text: str | bytes) -> pl.DataFrame:
@@ -221,7 +259,9 @@ class TestFilesAsPeopleWriteThem:
 
     def test_whole_numbers_beyond_64_bits_are_read(self, tmp_path: Path) -> None:
         table = self.read(tmp_path, "a\n9007199254740993\n99999999999999999999\n")
-        assert prepare(table).normal_ND.ravel().tolist() == pytest.approx([9007199254740993, 1e20], rel=1e-7)
+        assert prepare(table).normal_ND.ravel().tolist() == pytest.approx(
+            [9007199254740993, 1e20], rel=1e-7
+        )
 
     @pytest.mark.parametrize(
         ("text", "sentence"),
@@ -257,7 +297,9 @@ class TestFilesAsPeopleWriteThem:
         assert "\n" not in str(refused.value)
 
     @pytest.mark.parametrize("name", ["absent.csv", "table.xlsx", "."])
-    def test_a_file_that_is_absent_or_of_another_kind_is_refused(self, tmp_path: Path, name: str) -> None:
+    def test_a_file_that_is_absent_or_of_another_kind_is_refused(
+        self, tmp_path: Path, name: str
+    ) -> None:
         (tmp_path / "table.xlsx").touch()
         with pytest.raises(InvalidTable, match=r"is not a file|is neither \.csv nor \.parquet"):
             read_table(tmp_path / name)
@@ -267,21 +309,22 @@ class TestSplit:
     ROWS = np.arange(100, dtype=np.float32).reshape(100, 1)
 
     def split(self, rows_ND: tables.Float32, **shares: float) -> tuple[tables.Float32, ...]:
-        from training.config import SplitConfig
+        from hourglass.training.config import SplitConfig
 
         return split_rows(rows_ND, SplitConfig(**shares), 0)  # type: ignore[arg-type]
 
     def test_the_three_sets_are_disjoint_and_together_all_rows(self) -> None:
         parts = self.split(self.ROWS)
+        # 12 % held out; a quarter calibrates, as it is less than 59
         assert [len(part) for part in parts] == [
             63,
             12,
             25,
-        ]  # 12 % held out; a quarter calibrates, as it is less than 59
+        ]
         assert sorted(np.concatenate(parts).ravel().tolist()) == list(range(100))
 
     def test_the_seed_determines_the_split(self) -> None:
-        from training.config import SplitConfig
+        from hourglass.training.config import SplitConfig
 
         first, again, other = (split_rows(self.ROWS, SplitConfig(), seed) for seed in (0, 0, 1))
         assert all(map(np.array_equal, first, again))
@@ -304,7 +347,11 @@ class TestSplit:
         self, rows: int, validation: int, calibration: int
     ) -> None:
         parts = self.split(np.arange(rows, dtype=np.float32)[:, None])
-        assert [len(part) for part in parts] == [rows - validation - calibration, validation, calibration]
+        assert [len(part) for part in parts] == [
+            rows - validation - calibration,
+            validation,
+            calibration,
+        ]
 
     def test_a_larger_share_than_a_tenth_is_taken_as_it_is_given(self) -> None:
         parts = self.split(self.ROWS, calibration=0.3)

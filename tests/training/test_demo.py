@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from sklearn.datasets import load_breast_cancer
 
-from service.artifact import POINTER
+from hourglass.service.model.artifact import POINTER
+from hourglass.training import demo
 from tests.training.conftest import Outcome
-from training import demo
 
 Command = Callable[..., Outcome]
 
@@ -33,19 +33,36 @@ def test_the_data_are_569_real_rows_of_which_benign_is_normal(folder: Path) -> N
 def test_the_request_bodies_hold_one_row_of_the_data_each(folder: Path, kind: str) -> None:
     body = json.loads((folder / f"{kind}.json").read_text())
     with (folder / "tumour.csv").open() as lines:
-        wanted = [row for row in csv.DictReader(lines) if row.pop("malignant") == str(int(kind == "malignant"))]
+        wanted = [
+            row
+            for row in csv.DictReader(lines)
+            if row.pop("malignant") == str(int(kind == "malignant"))
+        ]
     assert body == {"rows": [{name: float(value) for name, value in wanted[0].items()}]}
 
 
 def test_the_demo_model_tells_malignant_from_benign_and_a_second_run_reuses_it(
     tmp_path: Path, command: Command
 ) -> None:
-    arguments = ("demo", "--models", tmp_path / "models", "--folder", tmp_path / "demo", "--port", free_port())
+    arguments = (
+        "demo",
+        "--models",
+        tmp_path / "models",
+        "--folder",
+        tmp_path / "demo",
+        "--port",
+        free_port(),
+    )
     first = command(*arguments)
     assert first.code == 0
     assert "Alpha is 5%" in first.out  # what its few rows certify
     figures = command(
-        "evaluate", tmp_path / "models" / "tumour", tmp_path / "demo" / "tumour.csv", "--label", "malignant", "--json"
+        "evaluate",
+        tmp_path / "models" / "tumour",
+        tmp_path / "demo" / "tumour.csv",
+        "--label",
+        "malignant",
+        "--json",
     )
     assert json.loads(figures.out)["auroc"] >= 0.95
     pointer = (tmp_path / "models" / "tumour" / POINTER).stat().st_mtime_ns
@@ -57,16 +74,21 @@ def test_the_demo_model_tells_malignant_from_benign_and_a_second_run_reuses_it(
         assert words in second.out
 
 
-def test_a_taken_port_is_one_sentence_before_anything_slow(tmp_path: Path, command: Command) -> None:
+def test_a_taken_port_is_one_sentence_before_anything_slow(
+    tmp_path: Path, command: Command
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        outcome = command("demo", "--models", tmp_path / "models", "--folder", tmp_path / "demo", "--port", port)
+        outcome = command(
+            "demo", "--models", tmp_path / "models", "--folder", tmp_path / "demo", "--port", port
+        )
     assert outcome.code == 2
     assert (
         outcome.err
-        == f"hourglass-train: port {port} on 127.0.0.1 is taken; choose another: make demo PORT={port + 1}\n"
+        == f"hourglass-train: port {port} on 127.0.0.1 is taken; choose another: make demo"
+        f" PORT={port + 1}\n"
     )
     assert not (tmp_path / "demo").exists()
 

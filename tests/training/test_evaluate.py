@@ -6,10 +6,10 @@ import polars as pl
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from service.tables import encode_table
+from hourglass.service.rows.tables import encode_table
+from hourglass.training.evaluate import Evaluation, evaluate
 from tests.training import tables
 from tests.training.conftest import Outcome, Published
-from training.evaluate import Evaluation, evaluate
 
 Command = Callable[..., Outcome]
 
@@ -19,7 +19,9 @@ def rows(published: Published) -> tuple[tables.Float32, tables.Float32]:
     """Fresh normal and anomalous rows."""
     table = tables.mixed(200, anomalies=50, seed=3)
     features = published.detector.manifest.features
-    normal_ND, anomalies_AD = (encode_table(table.filter(pl.col("fault") == label), features) for label in (0, 1))
+    normal_ND, anomalies_AD = (
+        encode_table(table.filter(pl.col("fault") == label), features) for label in (0, 1)
+    )
     return normal_ND, anomalies_AD
 
 
@@ -30,16 +32,25 @@ def test_the_figures_are_those_of_the_detector_s_own_scores(
     evaluation = evaluate(published.detector, normal_ND, anomalies_AD)
     normal_N, anomalies_A = (published.detector.score(each).score for each in rows)
     # the chance that an anomaly scores above a normal row
-    wins = (anomalies_A[:, None] > normal_N[None, :]).mean() + 0.5 * (anomalies_A[:, None] == normal_N[None, :]).mean()
+    wins = (anomalies_A[:, None] > normal_N[None, :]).mean() + 0.5 * (
+        anomalies_A[:, None] == normal_N[None, :]
+    ).mean()
     assert evaluation.auroc == pytest.approx(wins)
-    labels, scores = np.repeat([0, 1], [len(normal_N), len(anomalies_A)]), np.concatenate([normal_N, anomalies_A])
+    labels, scores = (
+        np.repeat([0, 1], [len(normal_N), len(anomalies_A)]),
+        np.concatenate([normal_N, anomalies_A]),
+    )
     assert evaluation.auroc == pytest.approx(roc_auc_score(labels, scores))
     assert evaluation.average_precision == pytest.approx(average_precision_score(labels, scores))
     threshold = published.detector.threshold
     assert evaluation.detection_rate == (anomalies_A > threshold.score).mean()
     assert evaluation.false_alarm_rate == (normal_N > threshold.score).mean()
     assert (evaluation.alpha, evaluation.certified) == (threshold.alpha, threshold.certified)
-    assert (evaluation.normal_rows, evaluation.anomalous_rows, evaluation.refused_rows) == (200, 50, 0)
+    assert (evaluation.normal_rows, evaluation.anomalous_rows, evaluation.refused_rows) == (
+        200,
+        50,
+        0,
+    )
 
 
 def test_rows_the_service_would_refuse_are_counted_and_not_scored(
@@ -49,7 +60,11 @@ def test_rows_the_service_would_refuse_are_counted_and_not_scored(
     normal_ND[:3, :5] = np.nan  # too few observed cells
     anomalies_AD[0] = np.nan
     evaluation = evaluate(published.detector, normal_ND, anomalies_AD)
-    assert (evaluation.normal_rows, evaluation.anomalous_rows, evaluation.refused_rows) == (197, 49, 4)
+    assert (evaluation.normal_rows, evaluation.anomalous_rows, evaluation.refused_rows) == (
+        197,
+        49,
+        4,
+    )
 
 
 @pytest.mark.parametrize("empty", [0, 1])
@@ -61,7 +76,9 @@ def test_both_kinds_of_rows_are_needed(
         evaluate(published.detector, *given)
 
 
-def test_the_command_prints_the_figures_as_json(tmp_path, published: Published, command: Command) -> None:  # type: ignore[no-untyped-def]
+def test_the_command_prints_the_figures_as_json(
+    tmp_path, published: Published, command: Command
+) -> None:  # type: ignore[no-untyped-def]
     data = tables.write(tables.mixed(200, anomalies=50, seed=3), tmp_path / "fresh.parquet")
     for model in (published.folder.parent, published.folder, published.folder / "model.onnx"):
         outcome = command("evaluate", model, data, "--label", "fault", "--json")
@@ -69,7 +86,9 @@ def test_the_command_prints_the_figures_as_json(tmp_path, published: Published, 
         printed = msgspec.json.decode(outcome.out, type=Evaluation)
         features = published.detector.manifest.features
         table = tables.mixed(200, anomalies=50, seed=3)
-        normal_ND, anomalies_AD = (encode_table(table.filter(pl.col("fault") == label), features) for label in (0, 1))
+        normal_ND, anomalies_AD = (
+            encode_table(table.filter(pl.col("fault") == label), features) for label in (0, 1)
+        )
         assert printed == evaluate(published.detector, normal_ND, anomalies_AD)
 
 
@@ -86,8 +105,12 @@ def test_the_command_prints_a_table_for_a_person(published: Published, command: 
         assert words in outcome.out
 
 
-def test_data_without_anomalies_cannot_be_evaluated_on(tmp_path, published: Published, command: Command) -> None:  # type: ignore[no-untyped-def]
+def test_data_without_anomalies_cannot_be_evaluated_on(
+    tmp_path, published: Published, command: Command
+) -> None:  # type: ignore[no-untyped-def]
     data = tables.write(tables.mixed(50, anomalies=0), tmp_path / "normal.csv")
     outcome = command("evaluate", published.folder, data, "--label", "fault")
     assert outcome.code == 2
-    assert outcome.err.endswith("evaluation needs at least one normal and one anomalous row that can be scored\n")
+    assert outcome.err.endswith(
+        "evaluation needs at least one normal and one anomalous row that can be scored\n"
+    )

@@ -7,15 +7,15 @@ import onnx
 import pytest
 import torch
 
-from service import artifact
-from service.artifact import Feature
+from hourglass.service.model import artifact
+from hourglass.service.model.artifact import Feature
+from hourglass.training.core import Core
+from hourglass.training.data import prepare
+from hourglass.training.export import export_core, make_self_test, run
+from hourglass.training.features import Encoding
+from hourglass.training.models.denoising import DenoisingConfig
 from tests.training import tables
 from tests.training.conftest import Published
-from training.core import Core
-from training.data import prepare
-from training.export import export_core, make_self_test, run
-from training.features import Encoding
-from training.models.denoising import DenoisingConfig
 
 NAMES = [artifact.SCORE, artifact.CONTRIBUTIONS, artifact.RECONSTRUCTION, artifact.LATENT]
 DATA = prepare(tables.mixed(200), label="fault")
@@ -48,15 +48,22 @@ def odd_rows() -> tables.Float32:
 
 @torch.no_grad()
 @pytest.mark.parametrize("batch", [1, 7, 1024])
-def test_torch_and_onnxruntime_agree_on_any_row(core: Core, graph: onnx.ModelProto, batch: int) -> None:
+def test_torch_and_onnxruntime_agree_on_any_row(
+    core: Core, graph: onnx.ModelProto, batch: int
+) -> None:
     rows_ND = odd_rows()
-    # near zero what counts is a small part of what is usual: one for scores, a feature's own deviation for its expected value
-    usual = {name: np.float32(1) for name in NAMES} | {artifact.RECONSTRUCTION: core.member.encoding.scale_D.numpy()}
-    answers = zip(NAMES, core(torch.from_numpy(rows_ND)), run(graph, NAMES, rows_ND, batch=batch), strict=True)
+    # near zero what counts is a small part of what is usual: one for scores, a feature's own
+    # deviation for its expected value
+    usual = {name: np.float32(1) for name in NAMES} | {
+        artifact.RECONSTRUCTION: core.member.encoding.scale_D.numpy()
+    }
+    answers = zip(
+        NAMES, core(torch.from_numpy(rows_ND)), run(graph, NAMES, rows_ND, batch=batch), strict=True
+    )
     for name, ours, theirs in answers:
-        assert (np.abs(ours.numpy() - theirs) <= 1e-4 * np.abs(theirs) + 1e-5 * usual[name])[~np.isnan(theirs)].all(), (
-            name
-        )
+        assert (np.abs(ours.numpy() - theirs) <= 1e-4 * np.abs(theirs) + 1e-5 * usual[name])[
+            ~np.isnan(theirs)
+        ].all(), name
         assert np.array_equal(np.isnan(ours.numpy()), np.isnan(theirs))
 
 
@@ -97,9 +104,13 @@ def test_a_published_file_holds_no_path_and_nothing_of_the_exporter_s(published:
         assert trace not in published.data
 
 
-def test_another_process_writes_the_same_bytes_from_the_run_that_was_kept(published: Published, tmp_path: Path) -> None:
+def test_another_process_writes_the_same_bytes_from_the_run_that_was_kept(
+    published: Published, tmp_path: Path
+) -> None:
     flags = ["--config", str(published.folder / "run.toml"), "--models", str(tmp_path), "--quiet"]
-    done = subprocess.run([sys.executable, "-m", "training", "fit", *flags], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "hourglass.training", "fit", *flags], capture_output=True, text=True
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     written = (tmp_path / "mixed" / published.report.version / artifact.MODEL_FILE).read_bytes()
     assert written == published.data
@@ -108,17 +119,22 @@ def test_another_process_writes_the_same_bytes_from_the_run_that_was_kept(publis
 def test_the_self_test_is_made_up_and_has_missing_cells(published: Published) -> None:
     test = published.detector.manifest.self_test
     assert None in test.inputs[-1]
-    rows = {tuple(None if cell != cell else cell for cell in row) for row in DATA.normal_ND.tolist()}
+    rows = {
+        tuple(None if cell != cell else cell for cell in row) for row in DATA.normal_ND.tolist()
+    }
     assert not rows & set(test.inputs)
     assert all(score is not None for score in test.score)
 
 
-def test_a_self_test_of_a_feature_that_was_always_missing_is_made_up_too(graph: onnx.ModelProto) -> None:
+def test_a_self_test_of_a_feature_that_was_always_missing_is_made_up_too(
+    graph: onnx.ModelProto,
+) -> None:
     features = tuple(
-        Feature(name=feature.name, kind=feature.kind, categories=feature.categories) for feature in DATA.features
+        Feature(name=feature.name, kind=feature.kind, categories=feature.categories)
+        for feature in DATA.features
     )
-    from service.calibration import build_table
-    from training.calibrate import attach_table
+    from hourglass.service.model.calibration import build_table
+    from hourglass.training.calibrate import attach_table
 
     whole = onnx.ModelProto.FromString(graph.SerializeToString())
     attach_table(whole, build_table(np.ones(30, dtype=np.float32)))

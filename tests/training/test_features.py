@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from service.artifact import UNSEEN, Feature
-from training.features import INPUT_LIMIT, LOGIT_LIMIT, Encoded, Encoding
-from training.models.member import hide
+from hourglass.service.model.artifact import UNSEEN, Feature
+from hourglass.training.features import INPUT_LIMIT, LOGIT_LIMIT, Encoded, Encoding
+from hourglass.training.models.member import hide
 
 NAN = math.nan
 FEATURES = (
@@ -44,7 +44,9 @@ def encode(encoding: Encoding, *rows: list[float]) -> Encoded:
     return encoding.encode(torch.tensor(rows))
 
 
-def test_a_number_is_standardised_a_boolean_kept_and_a_category_becomes_one_hot(encoding: Encoding) -> None:
+def test_a_number_is_standardised_a_boolean_kept_and_a_category_becomes_one_hot(
+    encoding: Encoding,
+) -> None:
     values_NE, observed_ND = encode(encoding, [8.0, 1.0, 2.0, 5.0, NAN])
     assert values_NE.tolist() == [[2.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0]]
     assert observed_ND.tolist() == [[1.0, 1.0, 1.0, 1.0, 0.0]]
@@ -56,7 +58,9 @@ def test_missing_cells_are_zero_and_masked(encoding: Encoding) -> None:
     assert not observed_ND.any()
 
 
-def test_the_network_reads_the_mask_beside_values_held_within_ten_deviations(encoding: Encoding) -> None:
+def test_the_network_reads_the_mask_beside_values_held_within_ten_deviations(
+    encoding: Encoding,
+) -> None:
     encoded = encode(encoding, [4.0 + 2.0 * 50, NAN, 1.0, 5.0, NAN])
     assert encoding.inputs(encoded).tolist() == [[INPUT_LIMIT, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 1]]
     assert encoding.inputs(encoded).shape == (1, encoding.input_width)
@@ -91,7 +95,9 @@ def test_the_error_of_a_number_is_its_squared_distance_in_deviations(encoding: E
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 @pytest.mark.parametrize("logit", [-1.5, 0.0, 0.7])
-def test_the_error_of_a_boolean_is_minus_its_log_likelihood(encoding: Encoding, value: float, logit: float) -> None:
+def test_the_error_of_a_boolean_is_minus_its_log_likelihood(
+    encoding: Encoding, value: float, logit: float
+) -> None:
     outputs_NE = torch.tensor([[0.0, logit, 0.0, 0.0, 0.0, 0.0, 0.0]])
     error = encoding.errors(outputs_NE, encode(encoding, [4.0, value, 0.0, 5.0, NAN]))[0, OPEN]
     p_true = 1 / (1 + math.exp(-logit))
@@ -102,14 +108,20 @@ def test_the_error_of_a_boolean_is_minus_its_log_likelihood(encoding: Encoding, 
 def test_the_error_of_a_category_is_its_cross_entropy(encoding: Encoding, code: int) -> None:
     logits = [0.3, -0.4, 0.9]
     outputs_NE = torch.tensor([[0.0, 0.0, *logits, 0.0, 0.0]])
-    error = encoding.errors(outputs_NE, encode(encoding, [4.0, 0.0, float(code), 5.0, NAN]))[0, SITE]
+    error = encoding.errors(outputs_NE, encode(encoding, [4.0, 0.0, float(code), 5.0, NAN]))[
+        0, SITE
+    ]
     total = sum(math.exp(logit) for logit in logits)
     assert error == pytest.approx(-math.log(math.exp(logits[code]) / total), rel=1e-5)
 
 
 @pytest.mark.parametrize("code", [UNSEEN, 3.0, 1.5])
-def test_a_category_not_met_is_as_likely_as_the_rule_of_succession_says(encoding: Encoding, code: float) -> None:
-    error = encoding.errors(torch.zeros(1, 7), encode(encoding, [4.0, 0.0, code, 5.0, NAN]))[0, SITE]
+def test_a_category_not_met_is_as_likely_as_the_rule_of_succession_says(
+    encoding: Encoding, code: float
+) -> None:
+    error = encoding.errors(torch.zeros(1, 7), encode(encoding, [4.0, 0.0, code, 5.0, NAN]))[
+        0, SITE
+    ]
     assert error == pytest.approx(-math.log(FLOOR), rel=1e-6)
 
 
@@ -132,7 +144,9 @@ def test_decoding_what_was_encoded_gives_the_row_back(encoding: Encoding) -> Non
     assert torch.allclose(decoded_ND[:, :BROKEN], rows_ND[:, :BROKEN], rtol=1e-6, atol=1e-6)
 
 
-def test_a_boolean_is_decoded_to_its_probability_and_a_category_to_the_likeliest(encoding: Encoding) -> None:
+def test_a_boolean_is_decoded_to_its_probability_and_a_category_to_the_likeliest(
+    encoding: Encoding,
+) -> None:
     decoded_ND = encoding.decode(torch.tensor([[0.0, math.log(3), 0.1, 0.9, 0.2, 0.0, 0.0]]))
     assert decoded_ND[0].tolist() == pytest.approx([4.0, 0.75, 1.0, 5.0, 0.0])
 
@@ -163,7 +177,11 @@ def test_what_stood_in_a_hidden_cell_has_no_influence(encoding: Encoding) -> Non
         return encoding.inputs(hide(encode(encoding, row), hidden_ND, encoding))
 
     missing = encoding.inputs(encode(encoding, [NAN, NAN, NAN, 5.0, NAN]))
-    for row in ([2.0, 0.0, 0.0, 5.0, NAN], [1e38, 1.0, 2.0, 5.0, NAN], [-7.0, 0.0, UNSEEN, 5.0, NAN]):
+    for row in (
+        [2.0, 0.0, 0.0, 5.0, NAN],
+        [1e38, 1.0, 2.0, 5.0, NAN],
+        [-7.0, 0.0, UNSEEN, 5.0, NAN],
+    ):
         assert torch.equal(hidden(row), missing)
 
 
@@ -172,7 +190,9 @@ class TestLossBce:
 
     @pytest.fixture
     def encoding(self) -> Encoding:
-        return Encoding(self.FEATURES, np.array([[0.0, 0.0], [1.0, 1.0], [0.25, 1.0]], dtype=np.float32), "bce")
+        return Encoding(
+            self.FEATURES, np.array([[0.0, 0.0], [1.0, 1.0], [0.25, 1.0]], dtype=np.float32), "bce"
+        )
 
     def test_a_number_is_a_probability_and_is_not_scaled(self, encoding: Encoding) -> None:
         assert encode(encoding, [0.25, 1.0]).values_NE.tolist() == [[0.25, 1.0]]
@@ -181,7 +201,9 @@ class TestLossBce:
         x, logit = 0.3, 0.8
         p = 1 / (1 + math.exp(-logit))
         error = encoding.errors(torch.tensor([[logit, 0.0]]), encode(encoding, [x, 1.0]))[0, 0]
-        assert error == pytest.approx(x * math.log(x / p) + (1 - x) * math.log((1 - x) / (1 - p)), rel=1e-4)
+        assert error == pytest.approx(
+            x * math.log(x / p) + (1 - x) * math.log((1 - x) / (1 - p)), rel=1e-4
+        )
 
     def test_a_value_that_is_met_has_no_error(self, encoding: Encoding) -> None:
         logit = math.log(0.3 / 0.7)
@@ -189,7 +211,9 @@ class TestLossBce:
         assert error == pytest.approx(0.0, abs=1e-6)
 
     def test_a_value_outside_stands_out_by_its_squared_distance(self, encoding: Encoding) -> None:
-        inside, outside = (encoding.errors(torch.zeros(1, 2), encode(encoding, [x, 1.0]))[0, 0] for x in (1.0, 4.0))
+        inside, outside = (
+            encoding.errors(torch.zeros(1, 2), encode(encoding, [x, 1.0]))[0, 0] for x in (1.0, 4.0)
+        )
         assert outside - inside == pytest.approx(9.0)
 
     def test_a_fit_row_outside_is_refused_by_name(self) -> None:
@@ -198,7 +222,9 @@ class TestLossBce:
             Encoding(self.FEATURES, rows_ND, "bce")
 
     def test_a_number_is_decoded_to_its_probability(self, encoding: Encoding) -> None:
-        assert encoding.decode(torch.tensor([[math.log(3), 0.0]]))[0].tolist() == pytest.approx([0.75, 0.5])
+        assert encoding.decode(torch.tensor([[math.log(3), 0.0]]))[0].tolist() == pytest.approx(
+            [0.75, 0.5]
+        )
 
 
 def test_the_loss_mse_is_for_numbers_alone() -> None:

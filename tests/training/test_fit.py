@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from service.artifact import Feature
+from hourglass.service.model.artifact import Feature
+from hourglass.training.features import Encoded, Encoding
+from hourglass.training.fit import Epoch, fit
+from hourglass.training.models.member import FitConfig, Member
 from tests.training import tables
-from training.features import Encoded, Encoding
-from training.fit import Epoch, fit
-from training.models.member import FitConfig, Member
 
 FEATURES = (Feature(name="x", kind="numeric"),)
 ROWS = torch.tensor([[1.0], [-1.0]]).repeat(8, 1)
@@ -30,20 +30,23 @@ class Scripted(Member):
 
 
 def steps(*, epochs: int, patience: int, batch_size: int = 0) -> FitConfig:
-    return FitConfig(epochs=epochs, patience=patience, batch_size=batch_size, learning_rate=1.0, weight_decay=0.0)
+    return FitConfig(
+        epochs=epochs, patience=patience, batch_size=batch_size, learning_rate=1.0, weight_decay=0.0
+    )
 
 
 def test_the_weights_of_the_best_epoch_are_kept() -> None:
     member = Scripted(iter([5.0, 3.0, 4.0, 4.0]))
     fitted = fit(member, ROWS, ROWS, steps(epochs=4, patience=10), seed=0)
     assert (fitted.epochs, fitted.best_epoch, fitted.held_out_loss) == (4, 2, 3.0)
-    assert float(member.weight.detach()) == pytest.approx(
-        2.0, rel=1e-3
-    )  # AdamW at a constant gradient moves by the learning rate
+    # AdamW at a constant gradient moves by the learning rate
+    assert float(member.weight.detach()) == pytest.approx(2.0, rel=1e-3)
 
 
 def test_fitting_stops_when_held_out_rows_stopped_improving_for_as_long_as_patience_lasts() -> None:
-    fitted = fit(Scripted(iter([5.0, 3.0, *[4.0] * 50])), ROWS, ROWS, steps(epochs=50, patience=3), seed=0)
+    fitted = fit(
+        Scripted(iter([5.0, 3.0, *[4.0] * 50])), ROWS, ROWS, steps(epochs=50, patience=3), seed=0
+    )
     assert (fitted.epochs, fitted.best_epoch) == (5, 2)
 
 
@@ -68,7 +71,9 @@ def test_a_member_without_weights_is_only_settled() -> None:
             told.append(("begin", len(fit_rows.values_NE)))
 
         def settle(self, fit_rows: Encoded, held_out: Encoded, seed: int) -> None:
-            told.append(("settle", len(fit_rows.values_NE), len(held_out.values_NE), seed, self.training))
+            told.append(
+                ("settle", len(fit_rows.values_NE), len(held_out.values_NE), seed, self.training)
+            )
 
     member = Settled(Encoding(FEATURES, ROWS.numpy()))  # without a loss: the first step would fail
     fitted = fit(member, ROWS, ROWS[:5], steps(epochs=3, patience=0), seed=7, on_epoch=told.append)
@@ -78,7 +83,14 @@ def test_a_member_without_weights_is_only_settled() -> None:
 
 def test_every_epoch_is_told() -> None:
     told: list[Epoch] = []
-    fit(Scripted(iter([5.0, 3.0, 4.0])), ROWS, ROWS, steps(epochs=3, patience=9), seed=0, on_epoch=told.append)
+    fit(
+        Scripted(iter([5.0, 3.0, 4.0])),
+        ROWS,
+        ROWS,
+        steps(epochs=3, patience=9),
+        seed=0,
+        on_epoch=told.append,
+    )
     assert [(epoch.number, epoch.held_out_loss, epoch.best) for epoch in told] == [
         (1, 5.0, 5.0),
         (2, 3.0, 3.0),

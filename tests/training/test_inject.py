@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from service.artifact import Feature
-from training.inject import CELL_SHARE, inject
+from hourglass.service.model.artifact import Feature
+from hourglass.training.inject import CELL_SHARE, inject
 
 NUMBERS = tuple(Feature(name=f"x{i}", kind="numeric") for i in range(10))
 ROWS = np.random.default_rng(0).normal(size=(400, 10)).astype(np.float32)
@@ -32,7 +32,10 @@ def test_a_shifted_cell_is_two_to_five_standard_deviations_away() -> None:
 
 
 def test_missing_cells_stay_missing_and_categories_become_other_categories() -> None:
-    features = (Feature(name="a", kind="numeric"), Feature(name="b", kind="categorical", categories=("x", "y", "z")))
+    features = (
+        Feature(name="a", kind="numeric"),
+        Feature(name="b", kind="categorical", categories=("x", "y", "z")),
+    )
     rows = np.array([[np.nan, 0.0], [1.0, 1.0], [2.0, np.nan], [3.0, 2.0]] * 50, dtype=np.float32)
     injected = inject(rows, features, seed=0)
     assert (np.isnan(injected) == np.isnan(np.tile(rows, (4, 1)))).all()

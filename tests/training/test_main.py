@@ -1,4 +1,6 @@
-"""The command line as a user meets it: what it refuses, in one sentence and without a trace, and how it ends when interrupted."""
+"""The command line as a user meets it: what it refuses, in one sentence and without a trace, and
+how it ends when interrupted.
+"""
 
 import errno
 import os
@@ -13,17 +15,17 @@ import msgspec
 import polars as pl
 import pytest
 
-from service.artifact import locate
-from service.detector import Detector
-from service.offline import describe, open_model
+from hourglass.service.adapters.files import describe, open_model
+from hourglass.service.model.artifact import locate
+from hourglass.service.model.detector import Detector
+from hourglass.training.compare import Comparison
+from hourglass.training.models.linear import LinearConfig
+from hourglass.training.models.member import FitConfig
+from hourglass.training.models.plain import PlainConfig
+from hourglass.training.presets import PRESETS
+from hourglass.training.report import Report
 from tests.training import tables
 from tests.training.conftest import Outcome, Published
-from training.compare import Comparison
-from training.models.linear import LinearConfig
-from training.models.member import FitConfig
-from training.models.plain import PlainConfig
-from training.presets import PRESETS
-from training.report import Report
 
 Command = Callable[..., Outcome]
 
@@ -38,20 +40,36 @@ def with_cell(row: int, value: object) -> str:
     """The good table with one cell of column x1 replaced."""
     column = [str(cell) for cell in GOOD[:, 1].tolist()]
     column[row - 1] = str(value)
-    return csv(pl.DataFrame(GOOD, schema=["x0", "x1", "x2", "x3"]).with_columns(x1=pl.Series(column)))
+    return csv(
+        pl.DataFrame(GOOD, schema=["x0", "x1", "x2", "x3"]).with_columns(x1=pl.Series(column))
+    )
 
 
 def with_column(values: list[object], name: str = "extra") -> pl.DataFrame:
-    return pl.DataFrame(GOOD, schema=["x0", "x1", "x2", "x3"]).with_columns(pl.Series(name, values, strict=False))
+    return pl.DataFrame(GOOD, schema=["x0", "x1", "x2", "x3"]).with_columns(
+        pl.Series(name, values, strict=False)
+    )
 
 
 DATES = [f"2026-01-{1 + i % 28:02d}" for i in range(60)]
 
 REFUSED_TABLES = {
-    "unbounded text": (csv(with_column([f"user {i}" for i in range(60)])), "column 'extra', row 1: expected at most"),
-    "dates": (csv(with_column(DATES)), "column 'extra', row 1: expected numbers, true/false or text, got the date"),
-    "times": (csv(with_column([f"{day} 12:00:00" for day in DATES])), "column 'extra', row 1: expected numbers"),
-    "an infinity": (with_cell(4, "inf"), "column 'x1', row 4: expected a finite number within float32, got inf"),
+    "unbounded text": (
+        csv(with_column([f"user {i}" for i in range(60)])),
+        "column 'extra', row 1: expected at most",
+    ),
+    "dates": (
+        csv(with_column(DATES)),
+        "column 'extra', row 1: expected numbers, true/false or text, got the date",
+    ),
+    "times": (
+        csv(with_column([f"{day} 12:00:00" for day in DATES])),
+        "column 'extra', row 1: expected numbers",
+    ),
+    "an infinity": (
+        with_cell(4, "inf"),
+        "column 'x1', row 4: expected a finite number within float32, got inf",
+    ),
     "a minus infinity": (
         with_cell(4, "-Infinity"),
         "column 'x1', row 4: expected a finite number within float32, got -inf",
@@ -64,10 +82,16 @@ REFUSED_TABLES = {
         with_cell(7, "1e400"),
         "column 'x1', row 7: expected a finite number within float32, got inf",
     ),
-    "a stray word": (with_cell(9, "oops"), "column 'x1', row 9: expected a number like the rows around it, got 'oops'"),
+    "a stray word": (
+        with_cell(9, "oops"),
+        "column 'x1', row 9: expected a number like the rows around it, got 'oops'",
+    ),
     "no rows": ("a,b\n", "holds no rows"),
     "an empty file": ("", "holds no rows"),
-    "too few rows": (csv(pl.DataFrame(GOOD[:19])), "there are 19 normal rows, expected at least 20"),
+    "too few rows": (
+        csv(pl.DataFrame(GOOD[:19])),
+        "there are 19 normal rows, expected at least 20",
+    ),
     "a column twice": ("a,b,a\n" + "1,2,3\n" * 30, "has the column 'a' more than once"),
     "a column without a name": (csv(with_column(list(range(60)), name="")), "column 5 has no name"),
     "a line too long": ("a,b\n" + "1,2\n" * 30 + "1,2,3\n", "row 31: expected 2 cells, got 3"),
@@ -89,7 +113,9 @@ def refused(outcome: Outcome, sentence: str, models: Path) -> None:
 
 
 @pytest.mark.parametrize("case", REFUSED_TABLES)
-def test_data_that_cannot_be_used_ends_in_one_sentence(tmp_path: Path, command: Command, case: str) -> None:
+def test_data_that_cannot_be_used_ends_in_one_sentence(
+    tmp_path: Path, command: Command, case: str
+) -> None:
     content, sentence = REFUSED_TABLES[case]
     data, models = tmp_path / "table.csv", tmp_path / "models"
     data.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -119,8 +145,17 @@ def test_parquet_columns_that_are_no_features_are_refused(
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        (["ok"] * 60, "label column 'extra', row 1: expected 0 for normal or a number for an anomaly, got 'ok'"),
-        ([0] * 20 + [None] + [1] * 39, "label column 'extra', row 21: expected a number, got nothing"),
+        (
+            ["ok"] * 60,
+            (
+                "label column 'extra', row 1: expected 0 for normal or a number for an anomaly, got"
+                " 'ok'"
+            ),
+        ),
+        (
+            [0] * 20 + [None] + [1] * 39,
+            "label column 'extra', row 21: expected a number, got nothing",
+        ),
         ([1] * 60, "there are 0 normal rows, expected at least 20"),
     ],
 )
@@ -128,7 +163,11 @@ def test_a_label_that_cannot_be_used_is_refused(
     tmp_path: Path, command: Command, values: list[object], sentence: str
 ) -> None:
     data, models = tables.write(with_column(values), tmp_path / "table.csv"), tmp_path / "models"
-    refused(command("fit", data, "--name", "pump", "--models", models, "--label", "extra"), sentence, models)
+    refused(
+        command("fit", data, "--name", "pump", "--models", models, "--label", "extra"),
+        sentence,
+        models,
+    )
 
 
 @pytest.mark.parametrize(
@@ -146,10 +185,19 @@ def test_a_label_that_cannot_be_used_is_refused(
         (["--delta", "0.9"], "delta must be above 0 and at most 0.5, got 0.9"),
         (["--epochs", "0"], "epochs and steps must be at least 1"),
         (["--seed", "-1"], "seed from 0"),
-        (["--variant", "crystal-ball"], "there is no variant 'crystal-ball'; the variants are plain, "),
-        (["--preset", "best"], "there is no preset 'best'; the presets are fast, balanced, accurate"),
+        (
+            ["--variant", "crystal-ball"],
+            "there is no variant 'crystal-ball'; the variants are plain, ",
+        ),
+        (
+            ["--preset", "best"],
+            "there is no preset 'best'; the presets are fast, balanced, accurate",
+        ),
         (["--preset", "fast", "--variant", "linear"], "expected a preset or a variant, got both"),
-        (["--variant", "linear", "--memory", "0"], "memory is for associative, which remembers rows; linear does not"),
+        (
+            ["--variant", "linear", "--memory", "0"],
+            "memory is for associative, which remembers rows; linear does not",
+        ),
         (["--variant", "associative", "--memory", "-1"], "memory must not be negative"),
         (["--memory", "some"], "argument --memory: invalid int value: 'some'"),
         (["--loss", "guess"], "'guess'"),
@@ -167,10 +215,14 @@ def test_flags_that_cannot_be_followed_end_in_one_sentence(
     refused(command("fit", data, "--name", "pump", "--models", models, *flags), sentence, models)
 
 
-def test_an_unknown_field_of_the_file_is_refused_with_the_file(tmp_path: Path, command: Command) -> None:
+def test_an_unknown_field_of_the_file_is_refused_with_the_file(
+    tmp_path: Path, command: Command
+) -> None:
     data, models = tables.write(GOOD, tmp_path / "table.csv"), tmp_path / "models"
     (tmp_path / "run.toml").write_text('colour = "red"\n')
-    outcome = command("fit", data, "--name", "pump", "--models", models, "--config", tmp_path / "run.toml")
+    outcome = command(
+        "fit", data, "--name", "pump", "--models", models, "--config", tmp_path / "run.toml"
+    )
     refused(outcome, f"{tmp_path / 'run.toml'}: Object contains unknown field 'colour'", models)
 
 
@@ -187,7 +239,9 @@ def test_an_alpha_that_cannot_be_certified_is_refused_before_anything_is_publish
     data, models = tables.write(GOOD, tmp_path / "table.csv"), tmp_path / "models"
     flags = ("--variant", "linear", "--epochs", "1", "--alpha", "0.01")
     outcome = command("fit", data, "--name", "pump", "--models", models, *flags)
-    refused(outcome, "it needs at least 299; the nearest alpha that can be certified is 0.181", models)
+    refused(
+        outcome, "it needs at least 299; the nearest alpha that can be certified is 0.181", models
+    )
     assert "--uncertified" in outcome.err
 
 
@@ -200,10 +254,15 @@ def test_an_alpha_that_cannot_be_certified_is_refused_before_anything_is_publish
         (["promote", "pump"], "the following arguments are required: VERSION"),
         (["promote", "pump", "abc", "--models", "absent"], "there is no model 'pump' in absent"),
         (["demo", "--port", "99999"], "expected a port from 1 to 65535, got 99999"),
-        (["evaluate", "absent", "d.csv", "--label", "y"], "absent is neither a model file nor a folder with one"),
+        (
+            ["evaluate", "absent", "d.csv", "--label", "y"],
+            "absent is neither a model file nor a folder with one",
+        ),
     ],
 )
-def test_other_commands_refuse_in_one_sentence_too(command: Command, arguments: list[str], sentence: str) -> None:
+def test_other_commands_refuse_in_one_sentence_too(
+    command: Command, arguments: list[str], sentence: str
+) -> None:
     outcome = command(*arguments)
     assert outcome.code == 2
     assert outcome.err.count("\n") == 1
@@ -214,13 +273,19 @@ def test_other_commands_refuse_in_one_sentence_too(command: Command, arguments: 
 def test_a_folder_that_cannot_be_written_is_said_before_the_fit(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != tmp_path)  # as for a user without permission
-    monkeypatch.setattr("training.trial.fit", None)
+    # as for a user without permission
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != tmp_path)
+    monkeypatch.setattr("hourglass.training.trial.fit", None)
     data = tables.write(GOOD, tmp_path / "table.csv")
-    places = {"fit": ["--models", tmp_path / "models"], "compare": ["--output", tmp_path / "new" / "table.json"]}
+    places = {
+        "fit": ["--models", tmp_path / "models"],
+        "compare": ["--output", tmp_path / "new" / "table.json"],
+    }
     outcome = command(what, data, "--name", "pump", *places[what])
     assert outcome.code == 2
-    assert outcome.err.endswith(f"cannot be written: there is no permission to write into {tmp_path}\n")
+    assert outcome.err.endswith(
+        f"cannot be written: there is no permission to write into {tmp_path}\n"
+    )
 
 
 def test_what_the_disk_refuses_is_one_sentence_too(
@@ -231,7 +296,9 @@ def test_what_the_disk_refuses_is_one_sentence_too(
 
     monkeypatch.setattr(os, "fsync", full)
     data, models = tables.write(GOOD, tmp_path / "table.csv"), tmp_path / "models"
-    outcome = command("fit", data, "--name", "pump", "--models", models, "--variant", "linear", "--epochs", "1")
+    outcome = command(
+        "fit", data, "--name", "pump", "--models", models, "--variant", "linear", "--epochs", "1"
+    )
     assert (outcome.code, outcome.err) == (
         2,
         f"hourglass-train: {models / 'pump'} cannot be written: No space left on device\n",
@@ -247,7 +314,10 @@ def test_a_preset_is_fitted_and_the_report_says_what_of_the_rows_the_file_contai
     outcome = command("fit", data, *flags, "--memory", "2")
     assert (outcome.code, outcome.err) == (0, "")
     assert "averages of them" in outcome.out
-    assert "The model file contains averages of training rows, and whoever has it can read them." in outcome.out
+    assert (
+        "The model file contains averages of training rows, and whoever has it can read them."
+        in outcome.out
+    )
     assert "averages of training rows, which" in inspected(models / "pump")
     outcome = command("fit", data, *flags, "--memory", "0")
     assert "The model file contains" not in outcome.out
@@ -263,11 +333,17 @@ def test_a_run_of_a_preset_has_its_name_and_gives_the_same_bytes_again_from_the_
 ) -> None:
     monkeypatch.setitem(PRESETS, "accurate", LinearConfig(fit=FitConfig(epochs=2)))
     data, models = tables.write(GOOD, tmp_path / "table.csv"), tmp_path / "models"
-    assert "accurate" in command("fit", data, "--name", "pump", "--models", models, "--preset", "accurate").out
+    assert (
+        "accurate"
+        in command("fit", data, "--name", "pump", "--models", models, "--preset", "accurate").out
+    )
     first = locate(models / "pump")
     report = msgspec.json.decode((first.parent / "report.json").read_bytes(), type=Report)
     assert (report.preset, report.variant, report.stores_rows) == ("accurate", "linear", "none")
-    assert command("fit", "--config", first.parent / "run.toml", "--models", tmp_path / "again").code == 0
+    assert (
+        command("fit", "--config", first.parent / "run.toml", "--models", tmp_path / "again").code
+        == 0
+    )
     assert locate(tmp_path / "again" / "pump").read_bytes() == first.read_bytes()
 
 
@@ -276,7 +352,16 @@ def test_a_preset_can_be_compared_and_published(
 ) -> None:
     monkeypatch.setitem(PRESETS, "accurate", PlainConfig(fit=FitConfig(epochs=40)))
     data, models = tables.write(tables.mixed(), tmp_path / "table.csv"), tmp_path / "models"
-    where = ("--name", "pump", "--models", models, "--ignore", "fault", "--output", tmp_path / "table.json")
+    where = (
+        "--name",
+        "pump",
+        "--models",
+        models,
+        "--ignore",
+        "fault",
+        "--output",
+        tmp_path / "table.json",
+    )
     outcome = command("compare", data, *where, "--variants", "accurate", "--publish")
     assert outcome.code == 0
     assert "accurate" in outcome.out
@@ -292,22 +377,36 @@ def test_evaluating_data_without_the_model_s_columns_names_one(
     data = tables.write(published.table.drop("heat"), tmp_path / "table.csv")
     outcome = command("evaluate", published.folder, data, "--label", "fault")
     assert outcome.code == 2
-    assert outcome.err == "hourglass-train: the table has no column 'heat', which the model expects (1 absent in all)\n"
+    assert (
+        outcome.err
+        == "hourglass-train: the table has no column 'heat', which the model expects (1 absent in"
+        " all)\n"
+    )
 
 
 def test_an_interrupted_fit_says_so_and_leaves_nothing(tmp_path: Path) -> None:
     tables.write(GOOD, tmp_path / "table.csv")
     (tmp_path / "run.toml").write_text("[model.fit]\nepochs = 1000000\npatience = 0\n")
-    ours, theirs = pty.openpty()  # progress shows on a terminal, and tells when the fit is under way
+    # progress shows on a terminal, and tells when the fit is under way
+    ours, theirs = pty.openpty()
     fit = subprocess.Popen(
-        [sys.executable, "-m", "training", "fit", "table.csv", "--name", "pump", "--config", "run.toml"],
+        [
+            sys.executable,
+            "-m",
+            "hourglass.training",
+            "fit",
+            "table.csv",
+            "--name",
+            "pump",
+            "--config",
+            "run.toml",
+        ],
         cwd=tmp_path,
         stderr=theirs,
         stdout=subprocess.PIPE,
         env={**os.environ, "TERM": "xterm", "COLUMNS": "200"},
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.default_int_handler
-        ),  # a job in the background ignores it
+        # a job in the background ignores it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     os.close(theirs)
     shown = b""

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from service.artifact import MODEL_FILE, POINTER, version_of
+from hourglass.service.model.artifact import MODEL_FILE, POINTER, version_of
+from hourglass.training.errors import RunError
+from hourglass.training.publish import current_version, promote, publish
 from tests.training.conftest import Outcome
-from training.errors import RunError
-from training.publish import current_version, promote, publish
 
 OLD, NEW = b"the old model", b"the new model"
 
@@ -19,15 +19,25 @@ def models(tmp_path: Path) -> Path:
 
 
 def contents(models: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(models)): path.read_bytes() for path in models.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(models)): path.read_bytes()
+        for path in models.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_a_version_is_the_hash_of_its_file_and_lies_in_a_folder_of_that_name(models: Path) -> None:
     version = publish(models, "pump", NEW, {"run.toml": "new = 1\n", "report.json": "{}"})
     assert version == version_of(NEW)
-    assert contents(models / "pump" / version) == {MODEL_FILE: NEW, "run.toml": b"new = 1\n", "report.json": b"{}"}
+    assert contents(models / "pump" / version) == {
+        MODEL_FILE: NEW,
+        "run.toml": b"new = 1\n",
+        "report.json": b"{}",
+    }
     assert (models / "pump" / POINTER).read_text() == f"{version}\n"
-    assert (models / "pump" / version).stat().st_mode & 0o055 == 0o055  # another user's service may read it
+    assert (
+        models / "pump" / version
+    ).stat().st_mode & 0o055 == 0o055  # another user's service may read it
 
 
 def test_the_old_version_stays(models: Path) -> None:
@@ -50,7 +60,9 @@ def test_a_damaged_version_is_written_anew(models: Path) -> None:
     assert (models / "pump" / version_of(OLD) / MODEL_FILE).read_bytes() == OLD
 
 
-@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=["full disk", "interrupt"])
+@pytest.mark.parametrize(
+    "error", [OSError("disk full"), KeyboardInterrupt()], ids=["full disk", "interrupt"]
+)
 @pytest.mark.parametrize(
     ("owner", "call", "times"),
     [
@@ -64,7 +76,12 @@ def test_a_damaged_version_is_written_anew(models: Path) -> None:
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_a_crash_at_any_step_leaves_the_old_model_in_service_and_nothing_half_written(
-    models: Path, monkeypatch: pytest.MonkeyPatch, owner: object, call: str, times: int, error: BaseException
+    models: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: object,
+    call: str,
+    times: int,
+    error: BaseException,
 ) -> None:
     before = contents(models)
     real, calls = getattr(owner, call), iter(range(1, 100))
@@ -87,7 +104,9 @@ def test_a_crash_at_any_step_leaves_the_old_model_in_service_and_nothing_half_wr
     assert not list(models.rglob(".*"))
 
 
-def test_the_version_is_whole_before_the_pointer_names_it(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_version_is_whole_before_the_pointer_names_it(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = []
     real = Path.replace
 
@@ -109,7 +128,9 @@ def test_promoting_goes_back_and_forth_by_the_beginning_of_a_version(models: Pat
 
 
 def test_a_version_that_is_not_there_is_refused_and_those_that_are_named(models: Path) -> None:
-    with pytest.raises(RunError, match=rf"'ffff' of 'pump' is not there; the versions are {version_of(OLD)[:12]}"):
+    with pytest.raises(
+        RunError, match=rf"'ffff' of 'pump' is not there; the versions are {version_of(OLD)[:12]}"
+    ):
         promote(models, "pump", "ffff")
 
 
@@ -127,7 +148,9 @@ def test_a_model_that_is_not_there_is_refused(models: Path) -> None:
 def test_a_damaged_file_is_not_promoted(models: Path) -> None:
     publish(models, "pump", NEW, {})
     (models / "pump" / version_of(OLD) / MODEL_FILE).write_bytes(OLD + b"!")
-    with pytest.raises(RunError, match=rf"the file of version {version_of(OLD)[:12]} of 'pump' is damaged"):
+    with pytest.raises(
+        RunError, match=rf"the file of version {version_of(OLD)[:12]} of 'pump' is damaged"
+    ):
         promote(models, "pump", version_of(OLD)[:8])
     assert current_version(models, "pump") == version_of(NEW)
 

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from training.evaluate import Evaluation
-from training.report import Report, print_report, write_report
+from hourglass.training.evaluate import Evaluation
+from hourglass.training.report import Report, print_report, write_report
 
 QUALITY = Evaluation(
     auroc=0.9876,
@@ -77,13 +77,18 @@ def test_every_figure_is_in_the_table(words: str) -> None:
 
 
 def test_an_alpha_that_was_chosen_is_said_in_one_plain_line() -> None:
-    line = "Alpha is 10%: the smallest of 1, 2, 5, 10 and 20 % that 40 calibration rows certify with confidence 95%."
+    line = (
+        "Alpha is 10%: the smallest of 1, 2, 5, 10 and 20 % that 40 calibration rows certify with"
+        " confidence 95%."
+    )
     assert line in printed().splitlines()
     assert "Alpha is" not in printed(alpha_chosen=False)
 
 
 def test_what_is_not_certified_is_warned_of() -> None:
-    assert "Warning: uncertified. The false-alarm rate is 4.88% on average" in printed(certified=False)
+    assert "Warning: uncertified. The false-alarm rate is 4.88% on average" in printed(
+        certified=False
+    )
     assert "40 calibration rows certify none of 1, 2, 5, 10 and 20 %." in printed(certified=False)
     assert "Warning" not in printed()
 
@@ -95,7 +100,10 @@ def test_the_preset_is_named_where_the_model_is_that_of_one() -> None:
 
 def test_what_of_the_training_rows_the_file_contains_is_said_plainly() -> None:
     assert "contains" not in printed()
-    line = "The model file contains {}, and whoever has it can read them. --memory 0 fits a model that contains none."
+    line = (
+        "The model file contains {}, and whoever has it can read them. --memory 0 fits a model that"
+        " contains none."
+    )
     assert line.format("averages of training rows") in printed(stores_rows="averages").splitlines()
     assert line.format("training rows as they are") in printed(stores_rows="rows").splitlines()
 

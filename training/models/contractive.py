@@ -1,19 +1,26 @@
-"""Contractive autoencoder: the code is asked to move little when the row moves, except where the data needs it.
+"""Contractive autoencoder: the code is asked to move little when the row moves, except where the
+data needs it.
 
-Rifai, Vincent, Muller, Glorot and Bengio, ICML 2011, equations 6 and 7: the penalty is the squared Frobenius norm of the encoder's
-Jacobian, which for one sigmoid layer is sum_j (h_j (1 - h_j))^2 ||W_j||^2, so no second backward pass is needed.
+Rifai, Vincent, Muller, Glorot and Bengio, ICML 2011, equations 6 and 7: the penalty is the squared
+Frobenius norm of the encoder's Jacobian, which for one sigmoid layer is sum_j (h_j (1 - h_j))^2
+||W_j||^2, so no second backward pass is needed.
 """
 
 import msgspec
 import torch
 from torch import Tensor, nn
 
-from training.features import Encoded, Encoding
-from training.models.member import FirstLayer, FitConfig, Member, sizes
+from hourglass.training.features import Encoded, Encoding
+from hourglass.training.models.member import FirstLayer, FitConfig, Member, sizes
 
 
 class ContractiveConfig(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="variant", tag="contractive"
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="variant",
+    tag="contractive",
 ):
     """One sigmoid layer; the code is as wide as the data when not given."""
 
@@ -27,7 +34,9 @@ class ContractiveConfig(
 
     def resolve(self, encoding: Encoding) -> "ContractiveConfig":
         """The same with every size filled in."""
-        return msgspec.structs.replace(self, latent=sizes(encoding, (), self.latent or encoding.encoded_width).latent)
+        return msgspec.structs.replace(
+            self, latent=sizes(encoding, (), self.latent or encoding.encoded_width).latent
+        )
 
     def build(self, encoding: Encoding) -> "Contractive":
         """The network of a resolved config."""
@@ -52,7 +61,9 @@ class Contractive(Member):
         return self.reconstruction_loss(outputs_NE, encoded) + self.weight * penalty
 
     def jacobian_norm(self, latent_NK: Tensor) -> Tensor:
-        """[N] squared Frobenius norm of the code's derivative by the row's values; the mask is no value."""
+        """[N] squared Frobenius norm of the code's derivative by the row's values; the mask is no
+        value.
+        """
         slope_NK = latent_NK * (1 - latent_NK)
         size_K = self.encoder.weight[:, : self.encoding.encoded_width].square().sum(dim=1)
         return slope_NK.square() @ size_K

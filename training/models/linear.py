@@ -1,27 +1,38 @@
 """Linear autoencoder: with squared error it spans the principal subspace.
 
-Bourlard and Kamp, Biological Cybernetics 59 (1988); Baldi and Hornik, Neural Networks 2 (1989): every minimum of the squared error is
-the projection on the leading principal components, up to an invertible map of the code; with tied weights that map is a rotation
-(W W^T = I). The yardstick for the rest of the family.
+Bourlard and Kamp, Biological Cybernetics 59 (1988); Baldi and Hornik, Neural Networks 2 (1989):
+every minimum of the squared error is the projection on the leading principal components, up to an
+invertible map of the code; with tied weights that map is a rotation (W W^T = I). The yardstick for
+the rest of the family.
 """
 
 import msgspec
 import torch
 from torch import Tensor, nn
 
-from training.features import Encoded, Encoding
-from training.models.member import FirstLayer, FitConfig, Member, sizes
+from hourglass.training.features import Encoded, Encoding
+from hourglass.training.models.member import FirstLayer, FitConfig, Member, sizes
 
 
 class LinearConfig(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="variant", tag="linear"
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="variant",
+    tag="linear",
 ):
     """The number of components is chosen by the width of the data when absent."""
 
     latent: int | None = None
     tied: bool = False
     fit: FitConfig = FitConfig(
-        epochs=30, batch_size=0, patience=0, optimizer="lbfgs", precision="float64", weight_decay=0.0
+        epochs=30,
+        batch_size=0,
+        patience=0,
+        optimizer="lbfgs",
+        precision="float64",
+        weight_decay=0.0,
     )
 
     def resolve(self, encoding: Encoding) -> "LinearConfig":
@@ -39,13 +50,16 @@ class LinearAutoencoder(Member):
         super().__init__(encoding)
         assert config.latent is not None
         self.tied = config.tied
-        # tied, the mask has no weights: a missing cell is read as the mean, and W stays square with the decoder's
+        # tied, the mask has no weights: a missing cell is read as the mean, and W stays square with
+        # the decoder's
         self.encoder = (
             nn.Linear(encoding.encoded_width, config.latent, bias=False)
             if config.tied
             else FirstLayer(encoding, config.latent)
         )
-        self.decoder = None if config.tied else nn.Linear(config.latent, encoding.encoded_width, bias=False)
+        self.decoder = (
+            None if config.tied else nn.Linear(config.latent, encoding.encoded_width, bias=False)
+        )
         self.bias_E = nn.Parameter(torch.zeros(encoding.encoded_width))
 
     def forward(self, inputs_NI: Tensor) -> tuple[Tensor, Tensor]:

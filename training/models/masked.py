@@ -1,24 +1,44 @@
-"""Masked autoencoder: large parts of a row are hidden, and what is hidden is predicted from the rest.
+"""Masked autoencoder: large parts of a row are hidden, and what is hidden is predicted from the
+rest.
 
-He et al., CVPR 2022; for vectors, Yin et al., MCM, ICLR 2024. A value that the others do not support is the anomaly. The score is the
-mean error over hidden cells under fixed masks, which are part of the graph: every feature is hidden equally often, and the same row
-always has the same score.
+He et al., CVPR 2022; for vectors, Yin et al., MCM, ICLR 2024. A value that the others do not
+support is the anomaly. The score is the mean error over hidden cells under fixed masks, which are
+part of the graph: every feature is hidden equally often, and the same row always has the same
+score.
 """
 
 import msgspec
 import torch
 from torch import Tensor
 
-from training.features import Encoded, Encoding
-from training.models.member import Assessment, FitConfig, Member, encoder, hide, mlp, repeat, sizes
+from hourglass.training.features import Encoded, Encoding
+from hourglass.training.models.member import (
+    Assessment,
+    FitConfig,
+    Member,
+    encoder,
+    hide,
+    mlp,
+    repeat,
+    sizes,
+)
 
-VISIBLE_WEIGHT = 0.1  # cells in sight count a little, so that the code of a whole row decodes to that row
+VISIBLE_WEIGHT = (
+    0.1  # cells in sight count a little, so that the code of a whole row decodes to that row
+)
 
 
 class MaskedConfig(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="variant", tag="masked"
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="variant",
+    tag="masked",
 ):
-    """Training hides a share drawn for each row between the bounds; scoring hides each feature once in every round."""
+    """Training hides a share drawn for each row between the bounds; scoring hides each feature once
+    in every round.
+    """
 
     hidden: tuple[int, ...] | None = None
     latent: int | None = None
@@ -29,14 +49,21 @@ class MaskedConfig(
     fit: FitConfig = FitConfig()
 
     def __post_init__(self) -> None:
-        if not 0 < self.min_rate <= self.max_rate < 1 or not 0 < self.score_rate <= 0.5 or self.score_rounds < 1:
+        if (
+            not 0 < self.min_rate <= self.max_rate < 1
+            or not 0 < self.score_rate <= 0.5
+            or self.score_rounds < 1
+        ):
             raise ValueError(
-                "expected 0 < min_rate <= max_rate < 1, 0 < score_rate <= 0.5 and score_rounds of at least 1"
+                "expected 0 < min_rate <= max_rate < 1, 0 < score_rate <= 0.5 and score_rounds of"
+                " at least 1"
             )
 
     def resolve(self, encoding: Encoding) -> "MaskedConfig":
         """The same with every size filled in."""
-        hidden, latent = sizes(encoding, self.hidden, self.latent or min(64, max(4, encoding.encoded_width)))
+        hidden, latent = sizes(
+            encoding, self.hidden, self.latent or min(64, max(4, encoding.encoded_width))
+        )
         return msgspec.structs.replace(self, hidden=hidden, latent=latent)
 
     def build(self, encoding: Encoding) -> "Masked":
@@ -51,7 +78,9 @@ class Masked(Member):
         self.config = config
         self.encoder = encoder(encoding, (*hidden, latent))
         self.decoder = mlp((latent, *reversed(hidden), encoding.encoded_width))
-        self.register_buffer("masks_MD", fixed_masks(len(encoding.features), config.score_rate, config.score_rounds))
+        self.register_buffer(
+            "masks_MD", fixed_masks(len(encoding.features), config.score_rate, config.score_rounds)
+        )
 
     masks_MD: Tensor
 
@@ -62,10 +91,14 @@ class Masked(Member):
     def loss(self, encoded: Encoded, generator: torch.Generator) -> Tensor:
         low, high = self.config.min_rate, self.config.max_rate
         rate_N1 = low + (high - low) * torch.rand((len(encoded.values_NE), 1), generator=generator)
-        hidden_ND = (torch.rand(encoded.observed_ND.shape, generator=generator) < rate_N1).to(encoded.values_NE.dtype)
+        hidden_ND = (torch.rand(encoded.observed_ND.shape, generator=generator) < rate_N1).to(
+            encoded.values_NE.dtype
+        )
         outputs_NE, _ = self(self.encoding.inputs(hide(encoded, hidden_ND, self.encoding)))
         weight_ND = encoded.observed_ND * (hidden_ND + VISIBLE_WEIGHT * (1 - hidden_ND))
-        return (self.encoding.errors(outputs_NE, encoded) * weight_ND).sum() / weight_ND.sum().clamp_min(1.0)
+        return (
+            self.encoding.errors(outputs_NE, encoded) * weight_ND
+        ).sum() / weight_ND.sum().clamp_min(1.0)
 
     def assess(self, encoded: Encoded) -> Assessment:
         outputs_NE, latent_NK = self(self.encoding.inputs(encoded))
@@ -85,5 +118,7 @@ def fixed_masks(width: int, rate: float, rounds: int) -> Tensor:
     masks = []
     for _ in range(rounds):
         order_D = torch.randperm(width, generator=generator)
-        masks += [torch.zeros(width).index_fill(0, part, 1.0) for part in order_D.tensor_split(groups)]
+        masks += [
+            torch.zeros(width).index_fill(0, part, 1.0) for part in order_D.tensor_split(groups)
+        ]
     return torch.stack(masks)

@@ -12,30 +12,42 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from service.artifact import Sampling
-from training.features import Encoded, Encoding
+from hourglass.service.model.artifact import Sampling
+from hourglass.training.features import Encoded, Encoding
 
 
 class FitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a member is fitted; each member gives its own defaults."""
 
-    epochs: int | None = None  # at most; None: as many as make about `steps` steps, from 20 to 1,000
+    epochs: int | None = (
+        None  # at most; None: as many as make about `steps` steps, from 20 to 1,000
+    )
     steps: int = 6000
     batch_size: int = 128  # 0: all rows at once
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
-    schedule: Literal["constant", "one_cycle"] = "constant"  # one cycle: up and down again (Smith and Topin, 2018)
+    schedule: Literal["constant", "one_cycle"] = (
+        "constant"  # one cycle: up and down again (Smith and Topin, 2018)
+    )
     clip_norm: float = 0.0  # of the gradient; 0: not clipped
-    patience: int = 50  # epochs without a better held-out loss; 0: no early stopping, the last weights are kept
+    patience: int = (
+        50  # epochs without a better held-out loss; 0: no early stopping, the last weights are kept
+    )
     optimizer: Literal["adamw", "lbfgs"] = "adamw"
     precision: Literal["float32", "float64"] = "float32"
 
     def __post_init__(self) -> None:
         if (self.epochs is not None and self.epochs < 1) or self.steps < 1:
             raise ValueError("epochs and steps must be at least 1")
-        if self.patience < 0 or self.batch_size < 0 or self.learning_rate <= 0 or self.weight_decay < 0:
+        if (
+            self.patience < 0
+            or self.batch_size < 0
+            or self.learning_rate <= 0
+            or self.weight_decay < 0
+        ):
             raise ValueError(
-                "patience, batch_size and weight_decay must not be negative, learning_rate must be above 0"
+                "patience, batch_size and weight_decay must not be negative, learning_rate must be"
+                " above 0"
             )
 
     def epochs_for(self, rows: int) -> int:
@@ -50,9 +62,13 @@ class Sizes(NamedTuple):
 
 
 def sizes(encoding: Encoding, hidden: tuple[int, ...] | None, latent: int | None) -> Sizes:
-    """Hidden widths and code width as given, else by the width of the data; () is no hidden layer."""
+    """Hidden widths and code width as given, else by the width of the data; () is no hidden
+    layer.
+    """
     if min(hidden or (1,)) < 1 or (latent is not None and latent < 1):
-        raise ValueError(f"hidden and latent must be at least 1, got hidden = {hidden}, latent = {latent}")
+        raise ValueError(
+            f"hidden and latent must be at least 1, got hidden = {hidden}, latent = {latent}"
+        )
     width = encoding.encoded_width
     default = (min(256, max(64, 2 * width)),)
     return Sizes(default if hidden is None else hidden, latent or min(64, max(2, width // 2)))
@@ -65,14 +81,16 @@ class Assessment(NamedTuple):
     outputs_NE: Tensor  # expected values, encoded
     latent_NK: Tensor
     score_N: Tensor | None = (
-        None  # of a member that has a score of its own: then only the proportions of the errors count
+        # of a member that has a score of its own: then only the proportions of the errors count
+        None
     )
 
 
 class Member(nn.Module):
     """A network with an objective and a deterministic way to assess rows."""
 
-    # whether the errors are one quantity of the row laid on its features, so that one weight for all must keep their proportions
+    # whether the errors are one quantity of the row laid on its features, so that one weight for
+    # all must keep their proportions
     joint_error: bool = False
 
     def __init__(self, encoding: Encoding) -> None:
@@ -84,17 +102,24 @@ class Member(nn.Module):
         raise NotImplementedError
 
     def loss(self, encoded: Encoded, generator: torch.Generator) -> Tensor:
-        """The training objective of one batch, a scalar; all randomness comes from the generator."""
+        """The training objective of one batch, a scalar; all randomness comes from the
+        generator.
+        """
         raise NotImplementedError
 
     def assess(self, encoded: Encoded) -> Assessment:
-        """Errors, expected values and code of clean rows; no randomness. A member with a score of its own overrides this."""
+        """Errors, expected values and code of clean rows; no randomness.
+
+        A member with a score of its own overrides this.
+        """
         outputs_NE, latent_NK = self(self.encoding.inputs(encoded))
         return Assessment(self.encoding.errors(outputs_NE, encoded), outputs_NE, latent_NK)
 
     @property
     def stores_rows(self) -> Literal["none", "averages", "rows"]:
-        """What of the training rows the artifact will contain, beyond what a network's weights hold."""
+        """What of the training rows the artifact will contain, beyond what a network's weights
+        hold.
+        """
         return "none"
 
     def begin(self, fit_rows: Encoded) -> None:
@@ -104,15 +129,21 @@ class Member(nn.Module):
         """After the loop: what follows from the fitted network in closed form."""
 
     def complete(self, fit_rows: Encoded, held_out: Encoded, seed: int) -> None:
-        """Last, before export: the held-out rows have decided what they had to, and may be learnt from like the fit rows."""
+        """Last, before export: the held-out rows have decided what they had to, and may be learnt
+        from like the fit rows.
+        """
 
     def sampling(self, encoded: Encoded) -> Sampling | None:  # noqa: ARG002 - most members cannot
-        """How codes of new rows are drawn, from the fit rows; None where most of the code space decodes to nothing real."""
+        """How codes of new rows are drawn, from the fit rows; None where most of the code space
+        decodes to nothing real.
+        """
         return None
 
     def reconstruction_loss(self, outputs_NE: Tensor, clean: Encoded) -> Tensor:
         """Mean error over the observed cells."""
-        return self.encoding.errors(outputs_NE, clean).sum() / clean.observed_ND.sum().clamp_min(1.0)
+        return self.encoding.errors(outputs_NE, clean).sum() / clean.observed_ND.sum().clamp_min(
+            1.0
+        )
 
 
 def hide(encoded: Encoded, hidden_ND: Tensor, encoding: Encoding) -> Encoded:
@@ -153,16 +184,21 @@ def mlp(widths: tuple[int, ...], activation: Activation = "silu") -> nn.Sequenti
     return _layers([nn.Linear(before, after) for before, after in pairwise(widths)], activation)
 
 
-def encoder(encoding: Encoding, widths: tuple[int, ...], activation: Activation = "silu") -> nn.Sequential:
+def encoder(
+    encoding: Encoding, widths: tuple[int, ...], activation: Activation = "silu"
+) -> nn.Sequential:
     """The same, from network inputs on."""
     first, *others = pairwise((encoding.input_width, *widths))
     return _layers(
-        [FirstLayer(encoding, first[1]), *(nn.Linear(before, after) for before, after in others)], activation
+        [FirstLayer(encoding, first[1]), *(nn.Linear(before, after) for before, after in others)],
+        activation,
     )
 
 
 def _layers(layers: list[nn.Linear], activation: Activation) -> nn.Sequential:
-    return nn.Sequential(*[part for layer in layers for part in (layer, ACTIVATIONS[activation]())][:-1])
+    return nn.Sequential(
+        *[part for layer in layers for part in (layer, ACTIVATIONS[activation]())][:-1]
+    )
 
 
 class FirstLayer(nn.Linear):
@@ -179,8 +215,8 @@ class FirstLayer(nn.Linear):
 def read_inputs(inputs_NI: Tensor, weight_OI: Tensor, bias_O: Tensor, columns: int) -> Tensor:
     """[N, O] of a layer whose weights, after those of the columns, are of what is observed.
 
-    Such weights are fitted faster, since most of them stand by the bias for most rows; but rows that lack nothing need none of them
-    if what is missing is read instead.
+    Such weights are fitted faster, since most of them stand by the bias for most rows; but rows
+    that lack nothing need none of them if what is missing is read instead.
     """
     values_OE, observed_OD = weight_OI.tensor_split([columns], dim=1)
     weight_OI = torch.cat([values_OE, -observed_OD], dim=1)

@@ -1,21 +1,30 @@
-"""Plain autoencoder: a code, narrower or wider than the row, and the squared error of what comes back.
+"""Plain autoencoder: a code, narrower or wider than the row, and the squared error of what comes
+back.
 
-Rumelhart, Hinton and Williams, Nature 323 (1986); Hinton and Salakhutdinov, Science 313 (2006). Its only constraint is the width of the
-code: one as wide as the row can copy whatever it is given, anomalies included.
+Rumelhart, Hinton and Williams, Nature 323 (1986); Hinton and Salakhutdinov, Science 313 (2006). Its
+only constraint is the width of the code: one as wide as the row can copy whatever it is given,
+anomalies included.
 """
 
 import msgspec
 import torch
 from torch import Tensor
 
-from training.features import Encoded, Encoding
-from training.models.member import Activation, FitConfig, Member, encoder, mlp, sizes
+from hourglass.training.features import Encoded, Encoding
+from hourglass.training.models.member import Activation, FitConfig, Member, encoder, mlp, sizes
 
 
 class PlainConfig(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="variant", tag="plain"
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="variant",
+    tag="plain",
 ):
-    """Sizes are chosen by the width of the data when absent; a latent of at least that width is overcomplete."""
+    """Sizes are chosen by the width of the data when absent; a latent of at least that width is
+    overcomplete.
+    """
 
     hidden: tuple[int, ...] | None = None
     latent: int | None = None

@@ -1,8 +1,8 @@
 """Quantized autoencoder (VQ-VAE): every row is one of a book of codes.
 
-van den Oord, Vinyals and Kavukcuoglu, NIPS 2017, equations 2 and 3 (nearest code, straight-through gradient, commitment) and appendix
-A.1 (the codebook as a moving average of the rows it stands for). A code that stands for nothing is restarted at a row, as in Dhariwal
-et al., Jukebox, 2020.
+van den Oord, Vinyals and Kavukcuoglu, NIPS 2017, equations 2 and 3 (nearest code, straight-through
+gradient, commitment) and appendix A.1 (the codebook as a moving average of the rows it stands for).
+A code that stands for nothing is restarted at a row, as in Dhariwal et al., Jukebox, 2020.
 """
 
 from typing import Literal
@@ -11,9 +11,9 @@ import msgspec
 import torch
 from torch import Tensor
 
-from service.artifact import Sampling
-from training.features import Encoded, Encoding
-from training.models.member import Assessment, FitConfig, Member, encoder, mlp, sizes
+from hourglass.service.model.artifact import Sampling
+from hourglass.training.features import Encoded, Encoding
+from hourglass.training.models.member import Assessment, FitConfig, Member, encoder, mlp, sizes
 
 DECAY = 0.95
 TINY = 1e-12
@@ -21,9 +21,16 @@ DEAD_SHARE = 0.05  # of the rows a code would stand for if all stood for as many
 
 
 class QuantizedConfig(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="variant", tag="quantized"
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="variant",
+    tag="quantized",
 ):
-    """Score `distance` is that of the row's code to its codebook entry, laid on the features by their share of the error."""
+    """Score `distance` is that of the row's code to its codebook entry, laid on the features by
+    their share of the error.
+    """
 
     hidden: tuple[int, ...] | None = None
     latent: int | None = None
@@ -69,7 +76,9 @@ class Quantized(Member):
     def nearest(self, code_NK: Tensor) -> Tensor:
         """[N] the index of the codebook entry at the smallest squared distance."""
         # |c|^2 - 2 z.c: the row's own |z|^2 does not change which entry is nearest
-        return torch.argmin(self.codebook_CK.square().sum(dim=1) - 2 * code_NK @ self.codebook_CK.T, dim=1)
+        return torch.argmin(
+            self.codebook_CK.square().sum(dim=1) - 2 * code_NK @ self.codebook_CK.T, dim=1
+        )
 
     def loss(self, encoded: Encoded, generator: torch.Generator) -> Tensor:
         code_NK: Tensor = self.encoder(self.encoding.inputs(encoded))
@@ -84,17 +93,25 @@ class Quantized(Member):
         plain = super().assess(encoded)
         if self.config.score == "reconstruction":
             return plain
-        distance_N1 = (self.encoder(self.encoding.inputs(encoded)) - plain.latent_NK).square().mean(dim=1, keepdim=True)
-        blame_ND = plain.errors_ND + TINY * encoded.observed_ND  # a row without error shares its distance equally
+        distance_N1 = (
+            (self.encoder(self.encoding.inputs(encoded)) - plain.latent_NK)
+            .square()
+            .mean(dim=1, keepdim=True)
+        )
+        # a row without error shares its distance equally
+        blame_ND = plain.errors_ND + TINY * encoded.observed_ND
         share_ND = blame_ND / blame_ND.sum(dim=1, keepdim=True).clamp_min(TINY)
-        # the mean over the observed cells is taken of what is returned: times their number, it is the distance again
+        # the mean over the observed cells is taken of what is returned: times their number, it is
+        # the distance again
         observed_N1 = encoded.observed_ND.sum(dim=1, keepdim=True)
         return Assessment(distance_N1 * observed_N1 * share_ND, plain.outputs_NE, plain.latent_NK)
 
     @torch.no_grad()
     def sampling(self, encoded: Encoded) -> Sampling:
         count_C = self.usage(encoded)
-        variance_D = super().assess(encoded).errors_ND.sum(dim=0) / encoded.observed_ND.sum(dim=0).clamp_min(1.0)
+        variance_D = super().assess(encoded).errors_ND.sum(dim=0) / encoded.observed_ND.sum(
+            dim=0
+        ).clamp_min(1.0)
         used_C = count_C > 0
         shares = (count_C[used_C] / count_C.sum()).double()
         return Sampling(

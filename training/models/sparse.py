@@ -1,8 +1,9 @@
 """Sparse autoencoder: a wide code of which few units speak for any one row.
 
-L1: minus the log of a Laplace prior on rectified activations (Ranzato et al., NIPS 2007). KL: the mean activation of each sigmoid
-unit is held near rho (Ng, CS294A lecture notes, 2011, section 3; Lee, Ekanadham and Ng, NIPS 2007). Penalties are
-summed over units: their mean would leave the activations alone, whatever the weight.
+L1: minus the log of a Laplace prior on rectified activations (Ranzato et al., NIPS 2007). KL: the
+mean activation of each sigmoid unit is held near rho (Ng, CS294A lecture notes, 2011, section 3;
+Lee, Ekanadham and Ng, NIPS 2007). Penalties are summed over units: their mean would leave the
+activations alone, whatever the weight.
 """
 
 from typing import Literal
@@ -11,12 +12,17 @@ import msgspec
 import torch
 from torch import Tensor
 
-from training.features import Encoded, Encoding
-from training.models.member import FitConfig, Member, encoder, mlp, sizes
+from hourglass.training.features import Encoded, Encoding
+from hourglass.training.models.member import FitConfig, Member, encoder, mlp, sizes
 
 
 class SparseConfig(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="variant", tag="sparse"
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="variant",
+    tag="sparse",
 ):
     """The code is twice as wide as the data when not given."""
 
@@ -56,7 +62,9 @@ class Sparse(Member):
 
     def loss(self, encoded: Encoded, generator: torch.Generator) -> Tensor:  # noqa: ARG002 - nothing random here
         outputs_NE, latent_NK = self(self.encoding.inputs(encoded))
-        return self.reconstruction_loss(outputs_NE, encoded) + self.weight * self.sparsity(latent_NK)
+        return self.reconstruction_loss(outputs_NE, encoded) + self.weight * self.sparsity(
+            latent_NK
+        )
 
     def sparsity(self, latent_NK: Tensor) -> Tensor:
         """The penalty of a batch of codes, a scalar."""

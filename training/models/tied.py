@@ -1,8 +1,10 @@
-"""Tied autoencoder: the decoder is the transposed encoder, layer by layer, so half the weights say as much.
+"""Tied autoencoder: the decoder is the transposed encoder, layer by layer, so half the weights say
+as much.
 
-Vincent et al., JMLR 11 (2010), section 2.1: tying keeps a sigmoid layer out of its linear regime and acts as a regulariser. The mask
-columns have encoder weights only in use: of the transposed first layer, the encoded columns are the reconstruction. Each matrix is
-written as W x on the way in and x^T W on the way out, which an ONNX graph says without a transposed copy.
+Vincent et al., JMLR 11 (2010), section 2.1: tying keeps a sigmoid layer out of its linear regime
+and acts as a regulariser. The mask columns have encoder weights only in use: of the transposed
+first layer, the encoded columns are the reconstruction. Each matrix is written as W x on the way in
+and x^T W on the way out, which an ONNX graph says without a transposed copy.
 """
 
 from itertools import pairwise
@@ -11,12 +13,24 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from training.features import Encoded, Encoding
-from training.models.member import ACTIVATIONS, Activation, FitConfig, Member, read_inputs, sizes
+from hourglass.training.features import Encoded, Encoding
+from hourglass.training.models.member import (
+    ACTIVATIONS,
+    Activation,
+    FitConfig,
+    Member,
+    read_inputs,
+    sizes,
+)
 
 
 class TiedConfig(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="variant", tag="tied"
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="variant",
+    tag="tied",
 ):
     """Sizes are chosen by the width of the data when absent; hidden may be of any depth."""
 
@@ -41,7 +55,9 @@ class Tied(Member):
         hidden, latent = sizes(encoding, config.hidden, config.latent)
         widths = (encoding.input_width, *hidden, latent)
         self.activation = ACTIVATIONS[config.activation]()
-        self.weights = nn.ParameterList(torch.empty(after, before) for before, after in pairwise(widths))
+        self.weights = nn.ParameterList(
+            torch.empty(after, before) for before, after in pairwise(widths)
+        )
         self.encoder_biases = nn.ParameterList(torch.zeros(width) for width in widths[1:])
         self.decoder_biases = nn.ParameterList(
             torch.zeros(width) for width in reversed((encoding.encoded_width, *widths[1:-1]))
@@ -60,7 +76,9 @@ class Tied(Member):
             if i < len(layers) - 1:
                 hidden = self.activation(hidden)
         latent_NK = hidden
-        for i, (weight, bias) in enumerate(zip(reversed(list(self.weights)), self.decoder_biases, strict=True)):
+        for i, (weight, bias) in enumerate(
+            zip(reversed(list(self.weights)), self.decoder_biases, strict=True)
+        ):
             hidden = (hidden @ weight)[:, : len(bias)] + bias
             if i < len(layers) - 1:
                 hidden = self.activation(hidden)

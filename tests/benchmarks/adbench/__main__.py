@@ -1,4 +1,6 @@
-"""`python -m tests.benchmarks.adbench FOLDER --detectors ... --seeds ... --output ...`: measure, then report."""
+"""`python -m tests.benchmarks.adbench FOLDER --detectors ... --seeds ... --output ...`: measure,
+then report.
+"""
 
 import argparse
 import signal
@@ -8,6 +10,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
+from hourglass.training.publish import write_atomically
 from tests.benchmarks.adbench import missing, schedule, speed
 from tests.benchmarks.adbench.detectors import GROUPS, OURS, choose
 from tests.benchmarks.adbench.missing_table import make_missing_table, missing_grids
@@ -23,8 +26,13 @@ from tests.benchmarks.adbench.report import (
     table_notes,
 )
 from tests.benchmarks.adbench.speed_table import speed_grids
-from tests.benchmarks.adbench.table import REFERENCE, failed, make_table, read_outcomes, read_reference
-from training.publish import write_atomically
+from tests.benchmarks.adbench.table import (
+    REFERENCE,
+    failed,
+    make_table,
+    read_outcomes,
+    read_reference,
+)
 
 WIDTH = 400  # where there is no terminal, lines are as long as they need to be
 
@@ -36,8 +44,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         detectors = choose(options.detectors or "ours")
         seeds = _seeds(options.seeds)
-        if question == "missing" and (others := [name for name, it in detectors.items() if isinstance(it, Baseline)]):
-            raise ValueError(f"--missing is for detectors of ours, which take missing cells; {others[0]} does not")
+        if question == "missing" and (
+            others := [name for name, it in detectors.items() if isinstance(it, Baseline)]
+        ):
+            raise ValueError(
+                f"--missing is for detectors of ours, which take missing cells; {others[0]}"
+                " does not"
+            )
     except ValueError as error:
         parser.error(str(error))
     output = options.output if question == "quality" else options.output / question
@@ -45,13 +58,21 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.report:
         if not sets:
             parser.error(
-                "expected a folder with npz files" if options.folder is None else f"no set in {options.folder}"
+                "expected a folder with npz files"
+                if options.folder is None
+                else f"no set in {options.folder}"
             )
         hidden = (0.0, *missing.SHARES) if options.missing == "training" else (0.0,)
         jobs = schedule.plan(sets, detectors, seeds, question, hidden)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no job outlives the run
         try:
-            schedule.run(jobs, output, parallel=options.jobs, time_limit=options.time_limit, again=options.again)
+            schedule.run(
+                jobs,
+                output,
+                parallel=options.jobs,
+                time_limit=options.time_limit,
+                again=options.again,
+            )
         except KeyboardInterrupt:
             print("interrupted; what is done is kept, the same command goes on", file=sys.stderr)
             return 130
@@ -90,7 +111,9 @@ def _report_quality(outcomes: list[Outcome], options: argparse.Namespace) -> Non
         outcomes += _of_the_same_sets(read_reference(options.reference), outcomes)
     against = options.against.split(",") if options.against else None
     if against is not None and options.reference:
-        against += [outcome.detector for outcome in outcomes if outcome.detector.startswith(REFERENCE)]
+        against += [
+            outcome.detector for outcome in outcomes if outcome.detector.startswith(REFERENCE)
+        ]
     table = make_table(outcomes, against)
     if against is None and not table.duels:
         table = make_table(outcomes, list(OURS))  # ours alone: against each other
@@ -99,7 +122,9 @@ def _report_quality(outcomes: list[Outcome], options: argparse.Namespace) -> Non
 
 def _write(output: Path, table: object, grids: list[Grid], notes: list[str]) -> None:
     """As JSON and Markdown into the folder, and for whoever looks on."""
-    write_atomically(output / "table.json", msgspec.json.format(msgspec.json.encode(table), indent=1) + b"\n")
+    write_atomically(
+        output / "table.json", msgspec.json.format(msgspec.json.encode(table), indent=1) + b"\n"
+    )
     write_atomically(output / "table.md", as_markdown(grids, notes).encode())
     console = Console()
     print_grids(grids, notes, console if console.is_terminal else Console(width=WIDTH))
@@ -127,14 +152,32 @@ def _seeds(text: str | None) -> list[int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.adbench", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.adbench", description=__doc__, allow_abbrev=False
+    )
     add = parser.add_argument
-    add("folder", nargs="?", type=Path, metavar="FOLDER", help="npz files with X [rows, features] and y [rows]")
-    add("--detectors", metavar="NAMES", help=f"by comma: names, {', '.join(GROUPS)}, files of type .toml (ours)")
+    add(
+        "folder",
+        nargs="?",
+        type=Path,
+        metavar="FOLDER",
+        help="npz files with X [rows, features] and y [rows]",
+    )
+    add(
+        "--detectors",
+        metavar="NAMES",
+        help=f"by comma: names, {', '.join(GROUPS)}, files of type .toml (ours)",
+    )
     add("--sets", metavar="NAMES", help="by comma, without .npz (all)")
     add("--seeds", metavar="SEEDS", help="0-4 or 0,2,7 (0; in a report all that are there)")
     add("--jobs", type=int, default=1, metavar="N", help="processes at a time, one thread each (1)")
-    add("--time-limit", type=float, default=600.0, metavar="SECONDS", help="of one job: fit, publish, test (600)")
+    add(
+        "--time-limit",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="of one job: fit, publish, test (600)",
+    )
     add(
         "--output",
         type=Path,
@@ -144,14 +187,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     again = "do again what has an outcome: the failed, or all"
     add("--again", nargs="?", const="all", choices=("failed", "all"), help=again)
-    hidden = "what missing cells do to ours, on eight sets; `training`: also after fitting rows that lack as many"
+    hidden = (
+        "what missing cells do to ours, on eight sets; `training`: also after fitting rows that"
+        " lack as many"
+    )
     other = parser.add_mutually_exclusive_group()
-    other.add_argument("--missing", nargs="?", const="test", choices=("test", "training"), help=hidden)
+    other.add_argument(
+        "--missing", nargs="?", const="test", choices=("test", "training"), help=hidden
+    )
     speeds = "costs on made-up rows of 32 and 50 features; needs no folder"
     other.add_argument("--speed", action="store_true", help=speeds)
     add("--report", action="store_true", help="measure nothing, report what the output folder has")
-    add("--against", metavar="NAMES", help="whom to compare with (every baseline; without one, ours with each other)")
-    add("--reference", type=Path, metavar="FILE.csv", help="known figures of seed 0: columns set, model, auroc, auprc")
+    add(
+        "--against",
+        metavar="NAMES",
+        help="whom to compare with (every baseline; without one, ours with each other)",
+    )
+    add(
+        "--reference",
+        type=Path,
+        metavar="FILE.csv",
+        help="known figures of seed 0: columns set, model, auroc, auprc",
+    )
     return parser
 
 

@@ -1,6 +1,8 @@
-"""What the field uses otherwise: PyOD's detectors at the library's defaults, and DTE-NP, on standardised rows.
+"""What the field uses otherwise: PyOD's detectors at the library's defaults, and DTE-NP, on
+standardised rows.
 
-Runs in an environment of its own (requirements.txt); the libraries are imported when a detector is fitted.
+Runs in an environment of its own (requirements.txt); the libraries are imported when a detector is
+fitted.
 """
 
 import importlib
@@ -54,7 +56,9 @@ def fit(baseline: Baseline, rows_ND: Float32, seed: int) -> Fitted:
     _seed(seed)
     given = {"random_state": seed, "n_features": rows_ND.shape[1]}
     accepted = inspect.signature(kind).parameters
-    detector = kind(**{name: value for name, value in given.items() if name in accepted}, **source.arguments)
+    detector = kind(
+        **{name: value for name, value in given.items() if name in accepted}, **source.arguments
+    )
 
     wall, cpu = perf_counter(), process_time()
     wide_ND = rows_ND.astype(np.float64)
@@ -64,7 +68,9 @@ def fit(baseline: Baseline, rows_ND: Float32, seed: int) -> Fitted:
     seconds, cpu_seconds = perf_counter() - wall, process_time() - cpu
 
     def score(rows_ND: Float32) -> NDArray[np.floating]:
-        return np.asarray(detector.decision_function((rows_ND.astype(np.float64) - center_D) / scale_D)).ravel()
+        return np.asarray(
+            detector.decision_function((rows_ND.astype(np.float64) - center_D) / scale_D)
+        ).ravel()
 
     threshold = getattr(detector, "threshold_", None)  # DTE-NP has none
     return Fitted(

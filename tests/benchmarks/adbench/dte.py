@@ -1,9 +1,11 @@
-"""DTE-NP, non-parametric diffusion time estimation (Livernoche et al., On Diffusion Modeling for Anomaly Detection, ICLR 2024).
+"""DTE-NP, non-parametric diffusion time estimation (Livernoche et al., On Diffusion Modeling for
+Anomaly Detection, ICLR 2024).
 
-Had a row x been a training row m under Gaussian noise of unknown variance, x ~ N(m, v I) in D dimensions and a flat prior on v, the
-posterior of v would be inverse-gamma with shape D/2 - 1 and scale |x - m|²/2. What m was is unknown: the scale is averaged over the K
-training rows nearest to x. The score is the mode of that posterior, scale / (shape + 1) = mean |x - m|² / D; the mean, where there is
-one (D > 4), ranks the same.
+Had a row x been a training row m under Gaussian noise of unknown variance, x ~ N(m, v I) in D
+dimensions and a flat prior on v, the posterior of v would be inverse-gamma with shape D/2 - 1 and
+scale |x - m|²/2. What m was is unknown: the scale is averaged over the K training rows nearest to
+x. The score is the mode of that posterior, scale / (shape + 1) = mean |x - m|² / D; the mean, where
+there is one (D > 4), ranks the same.
 """
 
 import numpy as np

@@ -1,4 +1,6 @@
-"""One job in a process of its own: a Job comes in on standard input, an Outcome goes out on standard output."""
+"""One job in a process of its own: a Job comes in on standard input, an Outcome goes out on
+standard output.
+"""
 
 import os
 import sys
@@ -35,15 +37,21 @@ def perform(job: Job) -> Outcome:
         rows = split(*read_set(Path(job.path)), job.seed)
         if job.hidden_in_training:
             rows = rows._replace(
-                fit_ND=missing.hide(rows.fit_ND, job.hidden_in_training, (job.seed, missing.OF_FIT_ROWS))
+                fit_ND=missing.hide(
+                    rows.fit_ND, job.hidden_in_training, (job.seed, missing.OF_FIT_ROWS)
+                )
             )
         fitted = _fit(job, rows.fit_ND)
         measured = measure(fitted, rows)
         if job.question == "missing":
             measured = msgspec.structs.replace(measured, missing=missing.measure(fitted, rows, job))
         elif job.question == "speed":
-            measured = msgspec.structs.replace(measured, bulk_rows_per_second=speed.rows_per_second(fitted, rows))
-    except Exception as error:  # whatever a library raises is this detector's result, and it is told
+            measured = msgspec.structs.replace(
+                measured, bulk_rows_per_second=speed.rows_per_second(fitted, rows)
+            )
+    except (
+        Exception
+    ) as error:  # whatever a library raises is this detector's result, and it is told
         failure = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return Outcome(
         set=job.set,
@@ -66,8 +74,12 @@ def measure(fitted: Fitted, rows: Rows) -> Measured:
     return Measured(
         auroc=quality.auroc,
         average_precision=quality.average_precision,
-        detection_rate=None if threshold is None else share_above(threshold, score_N[rows.anomalous_N]),
-        false_alarm_rate=None if threshold is None else share_above(threshold, score_N[~rows.anomalous_N]),
+        detection_rate=None
+        if threshold is None
+        else share_above(threshold, score_N[rows.anomalous_N]),
+        false_alarm_rate=None
+        if threshold is None
+        else share_above(threshold, score_N[~rows.anomalous_N]),
         alpha=fitted.alpha,
         certified=fitted.certified,
         fit_seconds=fitted.fit_seconds,

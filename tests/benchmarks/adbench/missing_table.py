@@ -1,4 +1,6 @@
-"""From outcomes with missing cells to a table: by detector, by what the fit rows lacked, by what the test rows lack."""
+"""From outcomes with missing cells to a table: by detector, by what the fit rows lacked, by what
+the test rows lack.
+"""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -14,7 +16,10 @@ FALSE_ALARMS = 0.08  # below
 
 
 class MissingRow(msgspec.Struct, frozen=True, kw_only=True):
-    """Means over sets of means over seeds. What falls, falls from complete test rows after fitting complete rows."""
+    """Means over sets of means over seeds.
+
+    What falls, falls from complete test rows after fitting complete rows.
+    """
 
     detector: str
     hidden_in_training: float
@@ -73,16 +78,38 @@ def make_missing_table(outcomes: Sequence[Outcome]) -> list[MissingRow]:
         means = {figure: fmean(each[figure] for each in per_set.values()) for figure in FIGURES}
         rows.append(
             MissingRow(
-                detector=detector, hidden_in_training=hidden, share=share, sets=len(per_set), per_set=per_set, **means
+                detector=detector,
+                hidden_in_training=hidden,
+                share=share,
+                sets=len(per_set),
+                per_set=per_set,
+                **means,
             )
         )
     order = list(dict.fromkeys(each.detector for each in outcomes))
-    return sorted(rows, key=lambda row: (order.index(row.detector), row.hidden_in_training > 0, row.share))
+    return sorted(
+        rows, key=lambda row: (order.index(row.detector), row.hidden_in_training > 0, row.share)
+    )
 
 
 def missing_grids(rows: Sequence[MissingRow]) -> list[Grid]:
-    header = ["detector", "fit rows", "test cells missing", "sets", "AUROC complete", "AUROC", "falls by", "target"]
-    header += ["false alarms", f"target at {ALPHA:.0%}", "both", "means: AUROC", "means: false alarms"]
+    header = [
+        "detector",
+        "fit rows",
+        "test cells missing",
+        "sets",
+        "AUROC complete",
+        "AUROC",
+        "falls by",
+        "target",
+    ]
+    header += [
+        "false alarms",
+        f"target at {ALPHA:.0%}",
+        "both",
+        "means: AUROC",
+        "means: false alarms",
+    ]
     header += ["AP complete", "AP", "means: AP", "false alarms complete", "refused", "certified"]
     lines = [
         [
@@ -111,10 +138,14 @@ def missing_grids(rows: Sequence[MissingRow]) -> list[Grid]:
     grids = [Grid("Missing cells: means over sets", header, lines)]
     names = list(dict.fromkeys(name for row in rows for name in row.per_set))
     columns = [
-        f"{row.detector}, {'as tested' if row.hidden_in_training else 'complete'}, {row.share:.0%}" for row in rows
+        f"{row.detector}, {'as tested' if row.hidden_in_training else 'complete'}, {row.share:.0%}"
+        for row in rows
     ]
     per_set = [[name, *(_cell(row.per_set.get(name)) for row in rows)] for name in names]
-    return [*grids, Grid("Per set: the fall of AUROC, and false alarms", ["set", *columns], per_set)]
+    return [
+        *grids,
+        Grid("Per set: the fall of AUROC, and false alarms", ["set", *columns], per_set),
+    ]
 
 
 def _cell(figures: dict[str, float] | None) -> str:

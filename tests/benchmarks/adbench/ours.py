@@ -1,4 +1,6 @@
-"""Ours, the way a user has them: `hourglass-train fit` on a file, and the service's detector on the artifact it published."""
+"""Ours, the way a user has them: `hourglass-train fit` on a file, and the service's detector on the
+artifact it published.
+"""
 
 import tempfile
 from pathlib import Path
@@ -6,16 +8,19 @@ from time import perf_counter, process_time
 
 import polars as pl
 
-from service.calibration import certified_rank
-from service.detector import Detector
+from hourglass.service.model.calibration import certified_rank
+from hourglass.service.model.detector import Detector
+from hourglass.training.config import load_config
+from hourglass.training.run import Progress, run
 from tests.benchmarks.adbench.outcome import Fitted, Hourglass
 from tests.benchmarks.adbench.protocol import Float32
-from training.config import load_config
-from training.run import Progress, run
 
 
 def fit(detector: Hourglass, rows_ND: Float32, seed: int) -> Fitted:
-    """Publish into a folder that is gone afterwards. The budget is left at its default, whatever a run.toml says."""
+    """Publish into a folder that is gone afterwards.
+
+    The budget is left at its default, whatever a run.toml says.
+    """
     wall, cpu = {}, {}
 
     def on_stage(stage: str) -> None:
@@ -26,9 +31,17 @@ def fit(detector: Hourglass, rows_ND: Float32, seed: int) -> Fitted:
         data = Path(folder) / "rows.parquet"
         pl.DataFrame(rows_ND, schema=[f"x{i}" for i in range(rows_ND.shape[1])]).write_parquet(data)
         asked = {"data": str(data), "name": "bench", "models": folder, "seed": seed, "threads": 1}
-        left_alone = {"label": None, "ignore": [], "units": {}, "alpha": None, "uncertified": False, "force": False}
+        left_alone = {
+            "label": None,
+            "ignore": [],
+            "units": {},
+            "alpha": None,
+            "uncertified": False,
+            "force": False,
+        }
         config = load_config(
-            Path(detector.config) if detector.config else None, {**detector.flags, **asked, **left_alone}
+            Path(detector.config) if detector.config else None,
+            {**detector.flags, **asked, **left_alone},
         )
         report = run(config, Progress(stage=on_stage))
         on_stage("done")
@@ -38,7 +51,9 @@ def fit(detector: Hourglass, rows_ND: Float32, seed: int) -> Fitted:
 
     def threshold_at(alpha: float) -> tuple[float, bool]:
         certified = bool(certified_rank(served.table.n, alpha, served.threshold.delta))
-        return served.table.threshold(alpha, served.threshold.delta, certified=certified).score, certified
+        return served.table.threshold(
+            alpha, served.threshold.delta, certified=certified
+        ).score, certified
 
     return Fitted(
         score=lambda rows_ND: served.score(rows_ND).score,

@@ -46,7 +46,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Missing(msgspec.Struct, frozen=True, kw_only=True):
-    """The test rows with a share of cells missing, beside themselves complete, and with the fit rows' means in the gaps.
+    """The test rows with a share of cells missing, beside themselves complete, and with the fit
+    rows' means in the gaps.
 
     All three over the rows that keep enough cells to be scored. False alarms are at `alpha`.
     """
@@ -63,7 +64,9 @@ class Missing(msgspec.Struct, frozen=True, kw_only=True):
     imputed_average_precision: float
     imputed_false_alarm_rate: float
     alpha: float
-    certified: bool  # the threshold's rule; the marginal one where there are too few calibration rows
+    certified: (
+        bool  # the threshold's rule; the marginal one where there are too few calibration rows
+    )
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,8 +79,12 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     alpha: float | None = None  # the budget the threshold is meant to keep
     certified: bool | None = None
     fit_seconds: float | None = None  # from rows in memory to a fitted network, without export
-    publish_seconds: float | None = None  # ours: from the file of rows to the published, verified artifact
-    cpu_seconds: float | None = None  # of the process during fit_seconds; the steadier figure on a busy machine
+    publish_seconds: float | None = (
+        None  # ours: from the file of rows to the published, verified artifact
+    )
+    cpu_seconds: float | None = (
+        None  # of the process during fit_seconds; the steadier figure on a busy machine
+    )
     size_bytes: int | None = None  # ours: the artifact; others: the pickled detector
     one_row_microseconds: float | None = None
     bulk_row_microseconds: float | None = None  # a row of 1,024
@@ -107,7 +114,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 class Fitted(NamedTuple):
     """A detector after fitting, whoever made it."""
 
-    score: Callable[[NDArray[np.float32]], NDArray[np.floating]]  # rows [N, D] -> [N], higher is stranger
+    # rows [N, D] -> [N], higher is stranger
+    score: Callable[[NDArray[np.float32]], NDArray[np.floating]]
     threshold: float | None
     alpha: float | None
     certified: bool
@@ -116,5 +124,7 @@ class Fitted(NamedTuple):
     cpu_seconds: float
     size_bytes: int
     notes: dict[str, Any]
-    threshold_at: Callable[[float], tuple[float, bool]] | None = None  # alpha -> score, and whether certified; ours
+    threshold_at: Callable[[float], tuple[float, bool]] | None = (
+        None  # alpha -> score, and whether certified; ours
+    )
     min_observed: float = 0.0  # share of a row's cells, below which the service refuses it

@@ -26,8 +26,9 @@ class Rows(NamedTuple):
 def split(x_ND: Float32, y_N: NDArray[np.integer], seed: int) -> Rows:
     """One generator, numpy's RandomState(seed), shuffles first the normal rows, then the anomalies.
 
-    The first half of the normal rows, at most FIT_ROWS of them, is for fitting. The test is the other half and all anomalies; if these
-    are more than TEST_ROWS, the same share of each, the first of the shuffled, so that anomalies stay as rare as they were.
+    The first half of the normal rows, at most FIT_ROWS of them, is for fitting. The test is the
+    other half and all anomalies; if these are more than TEST_ROWS, the same share of each, the
+    first of the shuffled, so that anomalies stay as rare as they were.
     """
     random = np.random.RandomState(seed)
     normal = random.permutation(np.flatnonzero(y_N == 0))
@@ -41,12 +42,15 @@ def split(x_ND: Float32, y_N: NDArray[np.integer], seed: int) -> Rows:
 
 
 def read_set(path: Path) -> tuple[Float32, NDArray[np.integer]]:
-    """X [N, D] and y [N] (0 normal, else anomalous) of an npz file; ValueError when it has neither kind of row."""
+    """X [N, D] and y [N] (0 normal, else anomalous) of an npz file; ValueError when it has neither
+    kind of row.
+    """
     with np.load(path) as arrays:
         x_ND, y_N = arrays["X"].astype(np.float32), arrays["y"].ravel()
     if x_ND.ndim != 2 or len(x_ND) != len(y_N) or (y_N == 0).sum() < 2 or not (y_N != 0).any():
         raise ValueError(
-            f"{path} holds no X [rows, features] with y [rows] of both kinds: got {x_ND.shape} and {y_N.shape}"
+            f"{path} holds no X [rows, features] with y [rows] of both kinds: got {x_ND.shape} and"
+            f" {y_N.shape}"
         )
     return x_ND, y_N
 

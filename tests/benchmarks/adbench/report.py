@@ -35,21 +35,36 @@ def as_markdown(grids: Sequence[Grid], notes: Sequence[str]) -> str:
     parts = []
     for title, header, lines in grids:
         ruler = [":--", *["--:"] * (len(header) - 1)]
-        parts.append("\n".join([f"### {title}", "", *(f"| {' | '.join(line)} |" for line in (header, ruler, *lines))]))
+        parts.append(
+            "\n".join(
+                [
+                    f"### {title}",
+                    "",
+                    *(f"| {' | '.join(line)} |" for line in (header, ruler, *lines)),
+                ]
+            )
+        )
     return "\n\n".join([*parts, "\n".join(f"- {line}" for line in notes)]) + "\n"
 
 
 def table_grids(table: Table) -> list[Grid]:
     names = [row.detector for row in table.rows]
     grids = [
-        Grid("Detectors: means over sets, median costs", ["detector", *SUMMARY], [_summary(row) for row in table.rows])
+        Grid(
+            "Detectors: means over sets, median costs",
+            ["detector", *SUMMARY],
+            [_summary(row) for row in table.rows],
+        )
     ]
     for metric in METRICS:
         lines = [
-            [name, *(_figure(scores.get(each)) for each in names)] for name, scores in table.per_set[metric].items()
+            [name, *(_figure(scores.get(each)) for each in names)]
+            for name, scores in table.per_set[metric].items()
         ]
         mean = ["mean", *(_figure(getattr(row, metric)) for row in table.rows)]
-        grids.append(Grid(f"{TITLES[metric]} per set, mean over seeds", ["set", *names], [*lines, mean]))
+        grids.append(
+            Grid(f"{TITLES[metric]} per set, mean over seeds", ["set", *names], [*lines, mean])
+        )
     grids += [grid for metric in METRICS if (grid := _duels(table, metric)).lines]
     return grids
 
@@ -83,7 +98,9 @@ def _duels(table: Table, metric: Metric) -> Grid:
         if each.metric == metric:
             found.setdefault(each.detector, {})[each.against] = each
     opponents = list(dict.fromkeys(each.against for each in table.duels))
-    lines = [[name, *(_duel(duels.get(other)) for other in opponents)] for name, duels in found.items()]
+    lines = [
+        [name, *(_duel(duels.get(other)) for other in opponents)] for name, duels in found.items()
+    ]
     title = f"Wins/ties/losses in {TITLES[metric]} over sets, and Wilcoxon p, against"
     return Grid(title, ["detector", *opponents], lines)
 
@@ -100,13 +117,17 @@ def table_notes(table: Table) -> list[str]:
 
 def origin_note(table: Table) -> str:
     return (
-        f"Sets: {len(table.sets)}; seeds {', '.join(map(str, table.seeds))}; "
-        f"revision {', '.join(table.revisions) or 'unknown'}; {', '.join(table.machines) or 'unknown machine'}, one thread."
+        f"Sets: {len(table.sets)}; seeds {', '.join(map(str, table.seeds))}; revision"
+        f" {', '.join(table.revisions) or 'unknown'};"
+        f" {', '.join(table.machines) or 'unknown machine'}, one thread."
     )
 
 
 def failure_notes(failures: Sequence[Failure]) -> list[str]:
-    return [f"Failed: {each.detector} on {each.set}, seed {each.seed}: {each.reason}" for each in failures]
+    return [
+        f"Failed: {each.detector} on {each.set}, seed {each.seed}: {each.reason}"
+        for each in failures
+    ]
 
 
 def _duel(duel: Duel | None) -> str:

@@ -1,4 +1,6 @@
-"""Many jobs: in parallel processes of one thread each, under a time limit, and not again what was done before."""
+"""Many jobs: in parallel processes of one thread each, under a time limit, and not again what was
+done before.
+"""
 
 import functools
 import os
@@ -12,11 +14,11 @@ from time import perf_counter
 
 import msgspec
 
+from hourglass.training.publish import write_atomically
 from tests import environment
 from tests.benchmarks.adbench.outcome import Baseline, Hourglass, Job, Outcome, Question
 from tests.benchmarks.adbench.protocol import read_set, split
 from tests.benchmarks.machine import ROOT, machine, revision
-from training.publish import write_atomically
 
 ONE_THREAD = dict.fromkeys(
     (
@@ -31,7 +33,9 @@ ONE_THREAD = dict.fromkeys(
 )
 BASELINES = ROOT / "build" / "adbench-env"
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
-OVERHEAD_ROWS = 1000  # of a fit, what does not grow with the rows, in rows; for the estimate of the time left
+OVERHEAD_ROWS = (
+    1000  # of a fit, what does not grow with the rows, in rows; for the estimate of the time left
+)
 
 
 def plan(
@@ -72,14 +76,18 @@ def run(
     again: str | None = None,
     tell: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> None:
-    """Do what has no outcome in the output folder yet; `again` is "failed" or "all" to do it once more."""
+    """Do what has no outcome in the output folder yet; `again` is "failed" or "all" to do it once
+    more.
+    """
     waiting = [job for job in jobs if not _done(outcome_path(output, job), again)]
     if len(waiting) < len(jobs):
         tell(f"{len(jobs) - len(waiting)} of {len(jobs)} are there already")
     workplace, progress = Workplace(waiting, time_limit), _Progress(waiting, parallel)
     with ThreadPoolExecutor(parallel) as pool:
         try:
-            for done in as_completed([pool.submit(_finish, workplace, job, output) for job in waiting]):
+            for done in as_completed(
+                [pool.submit(_finish, workplace, job, output) for job in waiting]
+            ):
                 tell(progress.line(*done.result()))
         except BaseException:  # Ctrl-C, mostly
             pool.shutdown(wait=False, cancel_futures=True)
@@ -88,7 +96,9 @@ def run(
 
 
 class Workplace:
-    """Where jobs run: knows the interpreter of each kind of detector, and ends what is still running when it closes."""
+    """Where jobs run: knows the interpreter of each kind of detector, and ends what is still
+    running when it closes.
+    """
 
     def __init__(self, jobs: Iterable[Job], time_limit: float) -> None:
         self._time_limit = time_limit
@@ -149,7 +159,9 @@ class Workplace:
         if process.returncode:
             last = said.decode(errors="replace").strip().rpartition("\n")[2]
             return _failed(
-                job, f"the process ended with status {process.returncode}: {last[:300] or 'it said nothing'}"
+                job,
+                f"the process ended with status {process.returncode}:"
+                f" {last[:300] or 'it said nothing'}",
             )
         return msgspec.json.decode(answer, type=Outcome)
 
@@ -206,12 +218,21 @@ class _Progress:
         self._seconds += seconds
         minutes = self._left * self._seconds / self._spent / self._parallel / 60
         if outcome.measured:
-            said = f"AUROC {outcome.measured.auroc:.3f}  AP {outcome.measured.average_precision:.3f}"
+            said = (
+                f"AUROC {outcome.measured.auroc:.3f}  AP {outcome.measured.average_precision:.3f}"
+            )
         else:
             said = f"FAILED, {outcome.failure}"
         count = f"[{self._done:>{len(str(self._total))}}/{self._total}]"
-        hidden = f", {job.hidden_in_training:.0%} of the fit cells missing" if job.hidden_in_training else ""
-        return f"{count} {job.set} seed {job.seed} {job.name}{hidden}: {said}  {seconds:.1f} s; {minutes:.0f} min left"
+        hidden = (
+            f", {job.hidden_in_training:.0%} of the fit cells missing"
+            if job.hidden_in_training
+            else ""
+        )
+        return (
+            f"{count} {job.set} seed {job.seed} {job.name}{hidden}: {said}  {seconds:.1f} s;"
+            f" {minutes:.0f} min left"
+        )
 
     def _weight(self, job: Job) -> int:
         return OVERHEAD_ROWS + _fit_rows(job.path)

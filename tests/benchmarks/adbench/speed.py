@@ -1,4 +1,6 @@
-"""Speed on made-up rows of a given width, so that detectors can be held to a figure whatever sets there are."""
+"""Speed on made-up rows of a given width, so that detectors can be held to a figure whatever sets
+there are.
+"""
 
 from pathlib import Path
 from time import perf_counter
@@ -14,13 +16,17 @@ CALLS = 7
 
 
 def write_sets(folder: Path) -> list[Path]:
-    """A set of each width, in which FIT_ROWS are fitted: correlated normal rows, and anomalies without the correlation."""
+    """A set of each width, in which FIT_ROWS are fitted: correlated normal rows, and anomalies
+    without the correlation.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for width in WIDTHS:
         rng = np.random.default_rng(width)
         code_NK = rng.normal(size=(2 * FIT_ROWS, 8))
-        normal_ND = np.tanh(code_NK @ rng.normal(size=(8, width))) + 0.1 * rng.normal(size=(2 * FIT_ROWS, width))
+        normal_ND = np.tanh(code_NK @ rng.normal(size=(8, width))) + 0.1 * rng.normal(
+            size=(2 * FIT_ROWS, width)
+        )
         anomalies_AD = rng.permuted(normal_ND[:400], axis=0)
         path = folder / f"d{width}.npz"
         y_N = np.repeat([0, 1], [len(normal_ND), len(anomalies_AD)])

@@ -19,9 +19,23 @@ class Target(NamedTuple):
 
 
 TARGETS = (
-    Target("fast", 32, "bulk_rows_per_second", lambda rate: rate >= 300_000, "at least 300,000 rows/s"),
-    Target("balanced", 32, "bulk_rows_per_second", lambda rate: rate >= 40_000, "at least 40,000 rows/s"),
-    Target("balanced", 32, "one_row_microseconds", lambda micro: micro <= 300, "at most 300 µs for one row"),
+    Target(
+        "fast", 32, "bulk_rows_per_second", lambda rate: rate >= 300_000, "at least 300,000 rows/s"
+    ),
+    Target(
+        "balanced",
+        32,
+        "bulk_rows_per_second",
+        lambda rate: rate >= 40_000,
+        "at least 40,000 rows/s",
+    ),
+    Target(
+        "balanced",
+        32,
+        "one_row_microseconds",
+        lambda micro: micro <= 300,
+        "at most 300 µs for one row",
+    ),
     Target("accurate", 50, "fit_seconds", lambda seconds: seconds <= 60, "at most 60 s of fitting"),
 )
 
@@ -44,11 +58,20 @@ def speed_grids(outcomes: Sequence[Outcome]) -> list[Grid]:
         if each.measured:
             found.setdefault((each.detector, each.set), []).append(each.measured)
     lines = [
-        [detector, str(runs[0].features), str(runs[0].fit_rows), *(_cell(runs, *column) for column in COLUMNS.values())]
+        [
+            detector,
+            str(runs[0].features),
+            str(runs[0].fit_rows),
+            *(_cell(runs, *column) for column in COLUMNS.values()),
+        ]
         for (detector, _), runs in found.items()
     ]
     return [
-        Grid("Costs on made-up rows, one thread", ["detector", "features", "fit rows", *COLUMNS], lines),
+        Grid(
+            "Costs on made-up rows, one thread",
+            ["detector", "features", "fit rows", *COLUMNS],
+            lines,
+        ),
         *_targets(found),
     ]
 
@@ -59,8 +82,12 @@ def _targets(found: dict[tuple[str, str], list[Measured]]) -> list[Grid]:
         value = _middle(found.get((target.detector, f"d{target.width}"), []), target.figure)
         if value is not None:
             verdict = "met" if target.reached(value) else "missed"
-            lines.append([target.detector, str(target.width), target.said, f"{value:,.1f}", verdict])
-    return [Grid("Targets", ["preset", "features", "target", "measured", ""], lines)] if lines else []
+            lines.append(
+                [target.detector, str(target.width), target.said, f"{value:,.1f}", verdict]
+            )
+    return (
+        [Grid("Targets", ["preset", "features", "target", "measured", ""], lines)] if lines else []
+    )
 
 
 def _cell(runs: Sequence[Measured], figure: str, form: str) -> str:

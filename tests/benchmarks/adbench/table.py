@@ -20,14 +20,18 @@ METRICS: tuple[Metric, Metric] = ("auroc", "average_precision")
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A detector. Means are over its sets, each a mean over its seeds; costs are medians over fits."""
+    """A detector.
+
+    Means are over its sets, each a mean over its seeds; costs are medians over fits.
+    """
 
     detector: str
     baseline: bool
     sets: int
     auroc: float
     average_precision: float
-    auroc_rank: float | None  # mean, among the detectors of this table; 1 is best, a failed fit is last
+    # mean, among the detectors of this table; 1 is best, a failed fit is last
+    auroc_rank: float | None
     average_precision_rank: float | None
     detection_rate: float | None
     false_alarm_rate: float | None
@@ -84,9 +88,14 @@ def make_table(outcomes: Sequence[Outcome], against: Sequence[str] | None = None
     per_set = {metric: _per_set(runs, sets, metric) for metric in METRICS}
     ranks = {metric: _mean_ranks(per_set[metric], detectors, failures) for metric in METRICS}
     rows = sorted(
-        (_row(name, name in baselines, runs, per_set, ranks) for name in detectors), key=lambda row: -row.auroc
+        (_row(name, name in baselines, runs, per_set, ranks) for name in detectors),
+        key=lambda row: -row.auroc,
     )
-    opponents = [row.detector for row in rows if (row.detector in (baselines if against is None else against))]
+    opponents = [
+        row.detector
+        for row in rows
+        if (row.detector in (baselines if against is None else against))
+    ]
     duels = (
         duel(runs, row.detector, opponent, metric)
         for metric in METRICS
@@ -142,7 +151,10 @@ def duel(runs: Iterable[Outcome], detector: str, against: str, metric: Metric) -
 
 def read_outcomes(output: Path) -> list[Outcome]:
     """Every outcome in a folder."""
-    return [msgspec.json.decode(path.read_bytes(), type=Outcome) for path in sorted(output.glob("*/*-*.json"))]
+    return [
+        msgspec.json.decode(path.read_bytes(), type=Outcome)
+        for path in sorted(output.glob("*/*-*.json"))
+    ]
 
 
 def read_reference(path: Path, seed: int = 0) -> list[Outcome]:
@@ -154,17 +166,24 @@ def read_reference(path: Path, seed: int = 0) -> list[Outcome]:
                 seed=seed,
                 detector=REFERENCE + line["model"],
                 baseline=True,
-                measured=Measured(auroc=float(line["auroc"]), average_precision=float(line["auprc"])),
+                measured=Measured(
+                    auroc=float(line["auroc"]), average_precision=float(line["auprc"])
+                ),
             )
             for line in csv.DictReader(lines)
         ]
 
 
-def _per_set(runs: Iterable[Outcome], sets: Iterable[str], metric: Metric) -> dict[str, dict[str, float]]:
+def _per_set(
+    runs: Iterable[Outcome], sets: Iterable[str], metric: Metric
+) -> dict[str, dict[str, float]]:
     values: dict[str, dict[str, list[float]]] = {name: {} for name in sets}
     for run in runs:
         values[run.set].setdefault(run.detector, []).append(getattr(run.measured, metric))
-    return {name: {detector: fmean(seeds) for detector, seeds in row.items()} for name, row in values.items()}
+    return {
+        name: {detector: fmean(seeds) for detector, seeds in row.items()}
+        for name, row in values.items()
+    }
 
 
 def _mean_ranks(
@@ -187,7 +206,10 @@ def _row(
     per_set: dict[Metric, dict[str, dict[str, float]]],
     ranks: dict[Metric, dict[str, float]],
 ) -> Row:
-    means = {metric: [row[detector] for row in per_set[metric].values() if detector in row] for metric in METRICS}
+    means = {
+        metric: [row[detector] for row in per_set[metric].values() if detector in row]
+        for metric in METRICS
+    }
     measured = [run.measured for run in runs if run.detector == detector and run.measured]
     kept = [
         each.false_alarm_rate <= each.alpha

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
+from hourglass.training.publish import write_atomically
 from tests.benchmarks.machine import ROOT
 from tests.benchmarks.speed import parts, wrk
 from tests.benchmarks.speed.bench import Bench
@@ -21,7 +22,6 @@ from tests.benchmarks.speed.memory import memory
 from tests.benchmarks.speed.peer import peers
 from tests.benchmarks.speed.report import as_markdown, make_report, print_report
 from tests.benchmarks.speed.server import Cores, ServerFailed
-from training.publish import write_atomically
 
 WIDTH = 240  # where there is no terminal
 PARTS = {
@@ -45,12 +45,17 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"there is no part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
     if missing := [command for command in ("wrk", "taskset") if shutil.which(command) is None]:
         package = {"wrk": "wrk", "taskset": "util-linux"}[missing[0]]
-        print(f"the load comes from {missing[0]}, which is not installed: apt-get install {package}", file=sys.stderr)
+        print(
+            f"the load comes from {missing[0]}, which is not installed: apt-get install {package}",
+            file=sys.stderr,
+        )
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server outlives the run
     began, busy = datetime.now(UTC), os.getloadavg()[0]
     try:
-        bench = Bench(Cores(), options.rounds, options.seconds, options.model, options.work.absolute())
+        bench = Bench(
+            Cores(), options.rounds, options.seconds, options.model, options.work.absolute()
+        )
         os.sched_setaffinity(0, {bench.cores.load})
         figures = [figure for name in chosen for figure in perform(name, PARTS[name], bench)]
     except ServerFailed as error:
@@ -67,11 +72,17 @@ def perform(name: str, part: Callable[[Bench], list[Figure]], bench: Bench) -> l
         return part(bench)
     except (ServerFailed, wrk.WrkFailed, subprocess.CalledProcessError, OSError) as error:
         print(f"{name} failed: {error}", file=sys.stderr)
-        return [Figure(part=name, name=f"all of {name}", unit="", failure=str(error), ours_failed=True)]
+        return [
+            Figure(part=name, name=f"all of {name}", unit="", failure=str(error), ours_failed=True)
+        ]
 
 
-def _report(figures: list[Figure], options: argparse.Namespace, began: datetime, busy: float) -> int:
-    """1 where an answer was wrong or a part failed; a missed target and a peer that is missing are results."""
+def _report(
+    figures: list[Figure], options: argparse.Namespace, began: datetime, busy: float
+) -> int:
+    """1 where an answer was wrong or a part failed; a missed target and a peer that is missing are
+    results.
+    """
     report = make_report(
         figures,
         model=options.model.stem,
@@ -82,7 +93,10 @@ def _report(figures: list[Figure], options: argparse.Namespace, began: datetime,
         wrk=wrk.version(),
     )
     options.output.mkdir(parents=True, exist_ok=True)
-    write_atomically(options.output / "speed.json", msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    write_atomically(
+        options.output / "speed.json",
+        msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n",
+    )
     write_atomically(options.output / "speed.md", as_markdown(report).encode())
     console = Console()
     print_report(report, console if console.is_terminal else Console(width=WIDTH))
@@ -90,7 +104,9 @@ def _report(figures: list[Figure], options: argparse.Namespace, began: datetime,
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.speed", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.speed", description=__doc__, allow_abbrev=False
+    )
     add = parser.add_argument
     work = ROOT / "build" / "speed"
     add("--only", metavar="PARTS", help=f"by comma: {', '.join(PARTS)} ({', '.join(SHORT)})")
@@ -98,10 +114,26 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, default=5, metavar="N", help="of every leg, interleaved (5)")
     add("--seconds", type=int, default=1, metavar="N", help="of a leg (1)")
     add(
-        "--model", type=Path, default=Path(__file__).with_name("model.toml"), metavar="FILE.toml", help="what is served"
+        "--model",
+        type=Path,
+        default=Path(__file__).with_name("model.toml"),
+        metavar="FILE.toml",
+        help="what is served",
     )
-    add("--work", type=Path, default=work, metavar="FOLDER", help="models, logs, environments (build/speed)")
-    add("--output", type=Path, default=work, metavar="FOLDER", help="where speed.json and speed.md go (build/speed)")
+    add(
+        "--work",
+        type=Path,
+        default=work,
+        metavar="FOLDER",
+        help="models, logs, environments (build/speed)",
+    )
+    add(
+        "--output",
+        type=Path,
+        default=work,
+        metavar="FOLDER",
+        help="where speed.json and speed.md go (build/speed)",
+    )
     return parser
 
 

@@ -31,21 +31,50 @@ class Bench:
 
     def server(self, name: str, *command: str, environ: Mapping[str, str] | None = None) -> Server:
         """Started on the server's core, not yet listening."""
-        return Server(name, command, self.cores.server, log=self.work / "logs" / f"{name}.log", environ=environ)
+        return Server(
+            name,
+            command,
+            self.cores.server,
+            log=self.work / "logs" / f"{name}.log",
+            environ=environ,
+        )
 
     def ours(self, folder: Path) -> Server:
         """`hourglass serve`."""
         return self.server(
-            "hourglass", sys.executable, "-m", "service", "serve", "--models", str(folder), "--port", "{port}"
+            "hourglass",
+            sys.executable,
+            "-m",
+            "hourglass.service",
+            "serve",
+            "--models",
+            str(folder),
+            "--port",
+            "{port}",
         )
 
     def ordinary(self, folder: Path) -> Server:
         """The same app under uvicorn's own protocol, as any other ASGI server would run it."""
-        return self.server("ordinary", sys.executable, "-m", "tests.benchmarks.speed.ordinary", str(folder), "{port}")
+        return self.server(
+            "ordinary",
+            sys.executable,
+            "-m",
+            "tests.benchmarks.speed.ordinary",
+            str(folder),
+            "{port}",
+        )
 
     def echo(self) -> Server:
         """Uvicorn with nothing to do."""
-        app = ["tests.benchmarks.speed.echo:app", "--port", "{port}", "--lifespan", "off", "--log-level", "warning"]
+        app = [
+            "tests.benchmarks.speed.echo:app",
+            "--port",
+            "{port}",
+            "--lifespan",
+            "off",
+            "--log-level",
+            "warning",
+        ]
         fast = ["--http", "httptools", "--loop", "uvloop", "--no-access-log", "--no-server-header"]
         return self.server("echo", sys.executable, "-m", "uvicorn", *app, *fast)
 
@@ -55,8 +84,12 @@ class Bench:
             return Counted(server, query, connections)
         return Loaded(server, query, connections, core=self.cores.load)
 
-    def compare(self, part: str, pairs: "Sequence[Pair]", *, also: Sequence[Leg] = ()) -> list[Figure]:
-        """All legs in rounds, and each pair's ratio round by round; of what is measured also, rows a second."""
+    def compare(
+        self, part: str, pairs: "Sequence[Pair]", *, also: Sequence[Leg] = ()
+    ) -> list[Figure]:
+        """All legs in rounds, and each pair's ratio round by round; of what is measured also, rows
+        a second.
+        """
         legs = [*also, *(leg for pair in pairs for leg in (pair.theirs, pair.ours))]
         measured = in_rounds(legs, self.rounds, self.seconds, tell)
         return [
@@ -83,7 +116,9 @@ class Pair(NamedTuple):
             part=part,
             name=self.name,
             unit=self.unit,
-            values=tuple(their.cpu_seconds / cost for their, cost in zip(theirs, our_costs, strict=True)),
+            values=tuple(
+                their.cpu_seconds / cost for their, cost in zip(theirs, our_costs, strict=True)
+            ),
             target=self.target,
             ours=tuple(cost * 1e6 for cost in our_costs),
             against=self.against,

@@ -35,7 +35,9 @@ class Leg(Protocol):
 
 
 class Loaded:
-    """A server with so many connections that each send the next request when the last is answered."""
+    """A server with so many connections that each send the next request when the last is
+    answered.
+    """
 
     def __init__(self, server: Server, query: Query, connections: int, *, core: int) -> None:
         self.name = _name(server, query, connections)
@@ -54,7 +56,8 @@ class Loaded:
             )
             self.server.wait_until_idle()
             spent = self.server.cpu_seconds() - before
-        requests = load.sent + checker.checked  # what wrk left unanswered at its end was worked on as well
+        # what wrk left unanswered at its end was worked on as well
+        requests = load.sent + checker.checked
         if not load.requests:
             raise wrk.WrkFailed(f"{self.server.name} answered nothing in {seconds} s")
         return Measured(
@@ -70,11 +73,16 @@ class Loaded:
 def _name(server: Server, query: Query, connections: int) -> str:
     rows = f"{query.rows} row{'s' * (query.rows > 1)}"
     answer = ", answers raw" if query.raw_answer else ""
-    return f"{server.name}, {query.path}, {rows} as {query.content_type}{answer}, {connections} connections"
+    return (
+        f"{server.name}, {query.path}, {rows} as {query.content_type}{answer}, {connections}"
+        " connections"
+    )
 
 
 class Counted:
-    """A server that gets a fixed number of large requests: of a second's few, those cut off at wrk's end would be too many."""
+    """A server that gets a fixed number of large requests: of a second's few, those cut off at
+    wrk's end would be too many.
+    """
 
     def __init__(self, server: Server, query: Query, connections: int) -> None:
         self.name = _name(server, query, connections)
@@ -90,14 +98,18 @@ class Counted:
 
     def _send(self, requests: int) -> Measured:
         before = self.server.cpu_seconds()
-        (found,) = openloop.run(self.server.port, [openloop.Stream(self.query, math.inf, requests, self.connections)])
+        (found,) = openloop.run(
+            self.server.port, [openloop.Stream(self.query, math.inf, requests, self.connections)]
+        )
         self.server.wait_until_idle()
         spent = self.server.cpu_seconds() - before
         return Measured(spent / requests, requests / found.wall_seconds, found.checked, found.wrong)
 
 
 class Checker:
-    """A client beside the load whose every answer must be that of its own request: no two may be mixed up."""
+    """A client beside the load whose every answer must be that of its own request: no two may be
+    mixed up.
+    """
 
     def __init__(self, port: int, query: Query) -> None:
         self.checked = self.wrong = 0
@@ -121,7 +133,10 @@ class Checker:
             index = (index + 1) % len(self._query.bodies)
             try:
                 connection.request(
-                    "POST", self._query.path, self._query.bodies[index], {"Content-Type": self._query.content_type}
+                    "POST",
+                    self._query.path,
+                    self._query.bodies[index],
+                    {"Content-Type": self._query.content_type},
                 )
                 response = connection.getresponse()
                 answer = response.read()
@@ -136,14 +151,23 @@ class Checker:
         connection.close()
 
 
-def in_rounds(legs: Sequence[Leg], rounds: int, seconds: int, tell: Callable[[str], None]) -> dict[str, list[Measured]]:
-    """Every leg once in each round, in turn, so that what disturbs the machine disturbs all of them."""
+def in_rounds(
+    legs: Sequence[Leg], rounds: int, seconds: int, tell: Callable[[str], None]
+) -> dict[str, list[Measured]]:
+    """Every leg once in each round, in turn, so that what disturbs the machine disturbs all of
+    them.
+    """
     measured: dict[str, list[Measured]] = {leg.name: [] for leg in legs}
     for number in range(rounds):
         for leg in {leg.name: leg for leg in legs}.values():
             found = leg.measure(seconds)
             measured[leg.name].append(found)
-            tell(f"round {number + 1}: {leg.name}: {found.cpu_seconds * 1e6:.1f} µs, {found.per_second:.0f}/s")
+            tell(
+                f"round {number + 1}: {leg.name}: {found.cpu_seconds * 1e6:.1f} µs,"
+                f" {found.per_second:.0f}/s"
+            )
             if found.wrong:
-                tell(f"  {found.wrong} of {found.checked} answers are wrong, such as {found.example}")
+                tell(
+                    f"  {found.wrong} of {found.checked} answers are wrong, such as {found.example}"
+                )
     return measured

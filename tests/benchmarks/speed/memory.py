@@ -9,14 +9,14 @@ from typing import NamedTuple
 import msgspec
 import onnx
 
-from service.artifact import version_of
+from hourglass.service.model.artifact import version_of
+from hourglass.training.publish import point, publish
 from tests.benchmarks.speed.bench import Bench, tell
 from tests.benchmarks.speed.figure import Figure, Target
 from tests.benchmarks.speed.models import Model
 from tests.benchmarks.speed.parts import BULK_CONNECTIONS, MEBIBYTE, alone, running
 from tests.benchmarks.speed.requests import RAW, make_query, raw_rows
 from tests.benchmarks.speed.server import Server, ServerFailed
-from training.publish import point, publish
 
 RELOADS, REQUESTS = 200, 200_000
 WARM_UP = 0.1  # share of both that comes before memory is first looked at
@@ -36,7 +36,9 @@ class Sample(NamedTuple):
 
 
 def memory(bench: Bench) -> list[Figure]:
-    """Two versions of one model take turns while single rows are answered; bodies of many rows between them."""
+    """Two versions of one model take turns while single rows are answered; bodies of many rows
+    between them.
+    """
     model = alone(bench.model(32), bench.work / "memory")
     versions = (version_of(model.path.read_bytes()), _publish_again(model))
     single, many = make_query(model, 1, count=16), make_query(model, 1024, count=4)
@@ -48,7 +50,10 @@ def memory(bench: Bench) -> list[Figure]:
         reloads = requests = 0
         while reloads < RELOADS or requests < REQUESTS:
             if perf_counter() - began > LIMIT_SECONDS:
-                raise ServerFailed(f"there were only {reloads} reloads and {requests} requests in {LIMIT_SECONDS} s")
+                raise ServerFailed(
+                    f"there were only {reloads} reloads and {requests} requests in"
+                    f" {LIMIT_SECONDS} s"
+                )
             with _Reloading(server, model, versions) as reloading:
                 found = [load.measure(LEG_SECONDS)]
             found += [each.measure(1) for each in loads]
@@ -56,15 +61,24 @@ def memory(bench: Bench) -> list[Figure]:
             requests += sum(each.checked for each in found)
             wrong += sum(each.wrong for each in found) + reloading.failed
             samples.append(Sample(reloads, requests, server.resident_bytes() / MEBIBYTE))
-            tell(f"memory: {reloads} reloads, {requests} requests, {samples[-1].mebibytes:.1f} MiB; {wrong} wrong")
+            tell(
+                f"memory: {reloads} reloads, {requests} requests, {samples[-1].mebibytes:.1f} MiB;"
+                f" {wrong} wrong"
+            )
     return [memory_figure(samples, wrong, perf_counter() - began)]
 
 
 def memory_figure(samples: list[Sample], wrong: int, seconds: float) -> Figure:
     """The median of the last looks against that of the first ones after the warm-up."""
-    warm = [each for each in samples if each.reloads >= WARM_UP * RELOADS and each.requests >= WARM_UP * REQUESTS]
+    warm = [
+        each
+        for each in samples
+        if each.reloads >= WARM_UP * RELOADS and each.requests >= WARM_UP * REQUESTS
+    ]
     first, last = warm[0], warm[-1]
-    early, late = (median(each.mebibytes for each in some) for some in (warm[:LOOKS], warm[-LOOKS:]))
+    early, late = (
+        median(each.mebibytes for each in some) for some in (warm[:LOOKS], warm[-LOOKS:])
+    )
     looks = ", ".join(f"{each.mebibytes:.0f}" for each in samples)
     return Figure(
         part="memory",

@@ -1,9 +1,11 @@
-"""A client that knows each answer by its request: at a fixed rate for latency, or a fixed number of requests for their cost.
+"""A client that knows each answer by its request: at a fixed rate for latency, or a fixed number of
+requests for their cost.
 
-At a rate, requests leave when they are planned, whether or not the server has kept up. A client that waits for an answer before
-it sends the next request measures a slow server at the server's own convenience (coordinated omission). Here latency counts from
-the planned moment, so a request that had to wait for a free connection has waited. One thread sends and reads without ever
-sleeping or blocking: a sleep would be late by more than a small answer takes.
+At a rate, requests leave when they are planned, whether or not the server has kept up. A client
+that waits for an answer before it sends the next request measures a slow server at the server's own
+convenience (coordinated omission). Here latency counts from the planned moment, so a request that
+had to wait for a free connection has waited. One thread sends and reads without ever sleeping or
+blocking: a sleep would be late by more than a small answer takes.
 """
 
 import gc
@@ -19,12 +21,15 @@ import numpy as np
 
 from tests.benchmarks.speed.requests import Query, answer_bytes
 
-PIECE = 2**16  # bytes of a body sent at a time, so that a large one does not keep the others waiting
+# bytes of a body sent at a time, so that a large one does not keep the others waiting
+PIECE = 2**16
 PATIENCE_SECONDS = 30  # for the last answers
 
 
 class Stream(NamedTuple):
-    """So many requests at a rate; math.inf is all of them at once, as fast as the connections take them."""
+    """So many requests at a rate; math.inf is all of them at once, as fast as the connections take
+    them.
+    """
 
     query: Query
     per_second: float
@@ -84,7 +89,10 @@ def at_rate(query: Query, per_second: float, seconds: float) -> Stream:
 
 def run(port: int, streams: Sequence[Stream]) -> list[Latency]:
     """All streams at once, until everything is answered; answers are looked at after that."""
-    requests = [[stream.query.request(index) for index in range(len(stream.query.bodies))] for stream in streams]
+    requests = [
+        [stream.query.request(index) for index in range(len(stream.query.bodies))]
+        for stream in streams
+    ]
     plan = sorted(
         (number / stream.per_second, which, number % len(stream.query.bodies))
         for which, stream in enumerate(streams)
@@ -107,7 +115,9 @@ def run(port: int, streams: Sequence[Stream]) -> list[Latency]:
         while unanswered:
             now = perf_counter()
             if now > give_up:
-                raise TimeoutError(f"{unanswered} requests were not answered {PATIENCE_SECONDS} s after the last")
+                raise TimeoutError(
+                    f"{unanswered} requests were not answered {PATIENCE_SECONDS} s after the last"
+                )
             while following < len(plan) and start + plan[following][0] <= now:
                 planned, which, index = plan[following]
                 waiting[which].append((start + planned, index))
@@ -129,7 +139,11 @@ def run(port: int, streams: Sequence[Stream]) -> list[Latency]:
                 connection = connections[number]
                 if connection.receive():
                     answers[connection.stream].append(
-                        (perf_counter() - connection.planned, connection.index, bytes(connection.answer))
+                        (
+                            perf_counter() - connection.planned,
+                            connection.index,
+                            bytes(connection.answer),
+                        )
                     )
                     idle[connection.stream].append(connection)
                     unanswered -= 1
@@ -139,11 +153,19 @@ def run(port: int, streams: Sequence[Stream]) -> list[Latency]:
         poll.close()
         for connection in connections.values():
             connection.socket.close()
-    return [_latency(stream.query, *found, took) for stream, *found in zip(streams, answers, late, strict=True)]
+    return [
+        _latency(stream.query, *found, took)
+        for stream, *found in zip(streams, answers, late, strict=True)
+    ]
 
 
-def _latency(query: Query, answers: list[tuple[float, int, bytes]], late: list[float], took: float) -> Latency:
+def _latency(
+    query: Query, answers: list[tuple[float, int, bytes]], late: list[float], took: float
+) -> Latency:
     wrong = sum(
-        not (answer.startswith(b"HTTP/1.1 200") and query.is_right(index, answer)) for _, index, answer in answers
+        not (answer.startswith(b"HTTP/1.1 200") and query.is_right(index, answer))
+        for _, index, answer in answers
     )
-    return Latency(np.array([seconds for seconds, *_ in answers]), np.array(late), len(answers), wrong, took)
+    return Latency(
+        np.array([seconds for seconds, *_ in answers]), np.array(late), len(answers), wrong, took
+    )

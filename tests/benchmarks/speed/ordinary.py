@@ -1,4 +1,6 @@
-"""`python -m tests.benchmarks.speed.ordinary MODELS PORT`: the app alone, on uvicorn's own HTTP protocol."""
+"""`python -m tests.benchmarks.speed.ordinary MODELS PORT`: the app alone, on uvicorn's own HTTP
+protocol.
+"""
 
 import sys
 from functools import partial
@@ -6,8 +8,8 @@ from pathlib import Path
 
 import uvicorn
 
-from service.app import create_app
-from service.settings import Settings
+from hourglass.service.app import create_app
+from hourglass.service.settings import Settings
 
 if __name__ == "__main__":
     uvicorn.run(

@@ -28,13 +28,19 @@ def one_row(bench: Bench) -> list[Figure]:
     """One JSON row against the bare echo, by connections, route and width."""
     narrow, wide = bench.model(32), bench.model(784)
     query, wide_query = make_query(narrow, 1, count=16), make_query(wide, 1, count=16)
-    with running(bench.echo(), bench.ours(narrow.folder), bench.ordinary(narrow.folder)) as (echo, ours, ordinary):
+    with running(bench.echo(), bench.ours(narrow.folder), bench.ordinary(narrow.folder)) as (
+        echo,
+        ours,
+        ordinary,
+    ):
         pairs = []
         for connections in CONNECTIONS:
             name = f"one JSON row, d = 32, {connections} connection{'s' * (connections > 1)}"
             theirs = bench.load(echo, echoed(query), connections)
             target = Target(1.0, 1.2) if connections == 1 else Target(1.6, 2.5)
-            pairs.append(Pair(name, "× echo", "echo", theirs, bench.load(ours, query, connections), target))
+            pairs.append(
+                Pair(name, "× echo", "echo", theirs, bench.load(ours, query, connections), target)
+            )
             if connections in (1, 64):
                 other = bench.load(ordinary, query, connections)
                 pairs.append(Pair(f"{name}, ordinary route", "× echo", "echo", theirs, other))
@@ -62,9 +68,19 @@ def bulk(bench: Bench) -> list[Figure]:
             many = RawLeg(raw, 1024)
             limits.append(many)
             if model is models[0]:
-                some, few = RawLeg(raw, 64), bench.load(ours, make_query(model, 64, count=8), BULK_CONNECTIONS)
+                some, few = (
+                    RawLeg(raw, 64),
+                    bench.load(ours, make_query(model, 64, count=8), BULK_CONNECTIONS),
+                )
                 pairs.append(
-                    Pair(f"64 JSON rows, d = {model.width}", "of onnxruntime", "onnxruntime", some, few, rows=64)
+                    Pair(
+                        f"64 JSON rows, d = {model.width}",
+                        "of onnxruntime",
+                        "onnxruntime",
+                        some,
+                        few,
+                        rows=64,
+                    )
                 )
             raw_body = {"encode": raw_rows, "content_type": RAW}
             for kind, encoding in (
@@ -72,10 +88,14 @@ def bulk(bench: Bench) -> list[Figure]:
                 ("float32 (answered in JSON)", raw_body),
                 ("JSON", {}),
             ):
-                loaded = bench.load(ours, make_query(model, 1024, count=4, **encoding), BULK_CONNECTIONS)
+                loaded = bench.load(
+                    ours, make_query(model, 1024, count=4, **encoding), BULK_CONNECTIONS
+                )
                 target = targets.get((model.width, kind))
                 name = f"1024 {kind} rows, d = {model.width}"
-                pairs.append(Pair(name, "of onnxruntime", "onnxruntime", many, loaded, target, rows=1024))
+                pairs.append(
+                    Pair(name, "of onnxruntime", "onnxruntime", many, loaded, target, rows=1024)
+                )
         return bench.compare("bulk", pairs, also=limits)
 
 
@@ -93,25 +113,35 @@ def latency(bench: Bench) -> list[Figure]:
             found = _open_loops(bench, legs)
             name = f"p99 of one row at {rate} requests/s"
             figures.append(
-                _latency_figure(name, "× echo", "echo", found["ours"], found["echo"], Target(1.25, 1.0, True))
+                _latency_figure(
+                    name, "× echo", "echo", found["ours"], found["echo"], Target(1.25, 1.0, True)
+                )
             )
     return figures
 
 
 def mixed(bench: Bench) -> list[Figure]:
-    """p99 of single rows while bodies of 4096 x 128 arrive 5 a second, against the same without them."""
+    """p99 of single rows while bodies of 4096 x 128 arrive 5 a second, against the same without
+    them.
+    """
     model, wide = bench.model(32), bench.model(128)
     single = at_rate(make_query(model, 1, count=16), 500, LATENCY_SECONDS)
     bodies = {
-        "float32": at_rate(make_query(wide, 4096, count=4, encode=raw_rows, content_type=RAW), 5, LATENCY_SECONDS),
+        "float32": at_rate(
+            make_query(wide, 4096, count=4, encode=raw_rows, content_type=RAW), 5, LATENCY_SECONDS
+        ),
         "JSON": at_rate(make_query(wide, 4096, count=4), 5, LATENCY_SECONDS),
     }
     with running(bench.ours(model.folder)) as (ours,):
-        legs = {"alone": (ours, [single]), **{kind: (ours, [single, body]) for kind, body in bodies.items()}}
+        legs = {
+            "alone": (ours, [single]),
+            **{kind: (ours, [single, body]) for kind, body in bodies.items()},
+        }
         found = _open_loops(bench, legs)
     return [
         _latency_figure(
-            f"p99 of one row at {single.per_second:g}/s beside 5 {kind} bodies of 4096 × 128 a second",
+            f"p99 of one row at {single.per_second:g}/s beside 5 {kind} bodies of 4096 × 128 a"
+            " second",
             "× without",
             "without",
             found[kind],
@@ -165,9 +195,16 @@ def infer(bench: Bench) -> list[Figure]:
     """The Open Inference Protocol's route, where this revision has it."""
     narrow, wide = bench.model(32), bench.model(128)
     path = "/v2/models/{}/infer"
-    query = make_query(narrow, 1, count=16, encode=infer_rows, path=path.format(narrow.name), before='"data":')
-    many = make_query(wide, 1024, count=4, encode=infer_rows, path=path.format(wide.name), before='"data":')
-    names = ("/v2 infer, one JSON row, d = 32, 64 connections", "/v2 infer, 1024 JSON rows, d = 128")
+    query = make_query(
+        narrow, 1, count=16, encode=infer_rows, path=path.format(narrow.name), before='"data":'
+    )
+    many = make_query(
+        wide, 1024, count=4, encode=infer_rows, path=path.format(wide.name), before='"data":'
+    )
+    names = (
+        "/v2 infer, one JSON row, d = 32, 64 connections",
+        "/v2 infer, 1024 JSON rows, d = 128",
+    )
     with (
         running(bench.echo(), bench.ours(narrow.folder)) as (echo, ours),
         Raw(wide, bench.cores.server, bench.work / "raw") as raw,
@@ -175,7 +212,10 @@ def infer(bench: Bench) -> list[Figure]:
         answer = ours.ask(query)
         if not query.is_right(0, answer):
             reason = answer.split(b"\r\n")[0].decode(errors="replace")
-            return [Figure(part="v2", name=name, unit="", failure=f"this revision answers {reason}") for name in names]
+            return [
+                Figure(part="v2", name=name, unit="", failure=f"this revision answers {reason}")
+                for name in names
+            ]
         theirs = bench.load(echo, echoed(query), 64)
         pairs = [
             Pair(names[0], "× echo", "echo", theirs, bench.load(ours, query, 64)),
@@ -214,7 +254,9 @@ def alone(model: Model, folder: Path) -> Model:
     return model._replace(folder=folder)
 
 
-def _open_loops(bench: Bench, legs: dict[str, tuple[Server, Sequence[Stream]]]) -> dict[str, list[Latency]]:
+def _open_loops(
+    bench: Bench, legs: dict[str, tuple[Server, Sequence[Stream]]]
+) -> dict[str, list[Latency]]:
     """The first stream's latency of every leg, in rounds, after one that warms the servers up."""
     for server, streams in legs.values():
         openloop.run(server.port, streams)
@@ -223,18 +265,25 @@ def _open_loops(bench: Bench, legs: dict[str, tuple[Server, Sequence[Stream]]]) 
         for name, (server, streams) in legs.items():
             all_of_them = openloop.run(server.port, streams)
             one = all_of_them[0]._replace(
-                wrong=sum(each.wrong for each in all_of_them), checked=sum(each.checked for each in all_of_them)
+                wrong=sum(each.wrong for each in all_of_them),
+                checked=sum(each.checked for each in all_of_them),
             )
             found[name].append(one)
             tell(
-                f"round {number + 1}: {name}: p50 {one.percentile(50) * 1e6:.0f} µs, p99 {one.percentile(99) * 1e6:.0f} µs; "
-                f"the client was late by {np.percentile(one.late_seconds, 99) * 1e6:.0f} µs in the p99"
+                f"round {number + 1}: {name}: p50 {one.percentile(50) * 1e6:.0f} µs, p99"
+                f" {one.percentile(99) * 1e6:.0f} µs; the client was late by"
+                f" {np.percentile(one.late_seconds, 99) * 1e6:.0f} µs in the p99"
             )
     return found
 
 
 def _latency_figure(
-    name: str, unit: str, against: str, ours: Sequence[Latency], theirs: Sequence[Latency], target: Target
+    name: str,
+    unit: str,
+    against: str,
+    ours: Sequence[Latency],
+    theirs: Sequence[Latency],
+    target: Target,
 ) -> Figure:
     ours_p99, theirs_p99 = ([each.percentile(99) for each in side] for side in (ours, theirs))
     late = max(float(np.percentile(each.late_seconds, 99)) for each in (*ours, *theirs))
@@ -250,7 +299,9 @@ def _latency_figure(
         theirs=tuple(value * 1e6 for value in theirs_p99),
         checked=sum(each.checked for each in ours),
         wrong=sum(each.wrong for each in (*ours, *theirs)),
-        note=f"{name}: p50 {np.median([each.percentile(50) for each in ours]) * 1e6:.0f} µs; the client came to 99 % of its "
-        f"requests within {late * 1e6:.0f} µs of their plan",
+        note=(
+            f"{name}: p50 {np.median([each.percentile(50) for each in ours]) * 1e6:.0f} µs; the"
+            f" client came to 99 % of its requests within {late * 1e6:.0f} µs of their plan"
+        ),
         in_doubt=late > DOUBTFUL * min(theirs_p99),
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import onnxruntime as ort
 
-from service.artifact import INPUT, P_VALUE, SCORE
+from hourglass.service.model.artifact import INPUT, P_VALUE, SCORE
 from tests.benchmarks.machine import ROOT
 from tests.benchmarks.speed.leg import Measured
 from tests.benchmarks.speed.models import Model, make_rows, part_of_graph
@@ -33,7 +33,10 @@ class Raw:
     """The process; it waits for what it is asked."""
 
     def __init__(self, model: Model, core: int, folder: Path) -> None:
-        self.name, part = f"{' and '.join(OUTPUTS)}, d = {model.width}", folder / f"{model.name}.onnx"
+        self.name, part = (
+            f"{' and '.join(OUTPUTS)}, d = {model.width}",
+            folder / f"{model.name}.onnx",
+        )
         folder.mkdir(parents=True, exist_ok=True)
         part.write_bytes(part_of_graph(model, OUTPUTS))
         worker = [sys.executable, "-m", __name__, str(part), str(model.width)]

@@ -16,11 +16,38 @@ from rich.table import Table
 from tests.benchmarks.machine import machine, revision
 from tests.benchmarks.speed.figure import Figure
 
-LIBRARIES = ("litestar", "msgspec", "numpy", "onnxruntime", "orjson", "uvicorn", "httptools", "uvloop")
-HEADER = ("what", "ratio", "from – to", "must", "reach", "", "ours", "theirs", "ours by the clock", "answers", "wrong")
+LIBRARIES = (
+    "litestar",
+    "msgspec",
+    "numpy",
+    "onnxruntime",
+    "orjson",
+    "uvicorn",
+    "httptools",
+    "uvloop",
+)
+HEADER = (
+    "what",
+    "ratio",
+    "from – to",
+    "must",
+    "reach",
+    "",
+    "ours",
+    "theirs",
+    "ours by the clock",
+    "answers",
+    "wrong",
+)
 QUIET = 0.5  # load average
 BUSY = " (it was busy: ratios of CPU time may be relied on, the rest not)"
-VERDICTS = {"missed": "missed", "must": "met", "reached": "reached", "in doubt": "in doubt", None: ""}
+VERDICTS = {
+    "missed": "missed",
+    "must": "met",
+    "reached": "reached",
+    "in doubt": "in doubt",
+    None: "",
+}
 STYLES = {"missed": "red", "must": "yellow", "reached": "green", "in doubt": "dim", None: ""}
 
 
@@ -85,7 +112,11 @@ def print_report(report: Report, console: Console) -> None:
 def as_markdown(report: Report) -> str:
     parts = []
     for part, figures in groupby(report.figures, key=lambda figure: figure.part):
-        lines = [HEADER, (":--", *["--:"] * (len(HEADER) - 1)), *(_line(figure) for figure in figures)]
+        lines = [
+            HEADER,
+            (":--", *["--:"] * (len(HEADER) - 1)),
+            *(_line(figure) for figure in figures),
+        ]
         parts.append("\n".join([f"### {part}", "", *(f"| {' | '.join(line)} |" for line in lines)]))
     return "\n\n".join([*parts, "\n".join(f"- {line}" for line in _notes(report))]) + "\n"
 
@@ -125,13 +156,26 @@ def number(value: float) -> str:
 
 def _notes(report: Report) -> list[str]:
     versions = ", ".join(f"{name} {each}" for name, each in report.versions.items())
-    checked, wrong = (sum(getattr(figure, name) for figure in report.figures) for name in ("checked", "wrong"))
+    checked, wrong = (
+        sum(getattr(figure, name) for figure in report.figures) for name in ("checked", "wrong")
+    )
     return [
-        f"{report.machine}, {report.cores} cores; {report.system}; Python {report.python}; {versions}.",
-        f"Revision {report.revision or 'unknown'}; model {report.model}; began {report.began}, took {report.took_seconds:.0f} s, "
-        f"the load average before it {report.load_average:.2f}{BUSY if report.load_average > QUIET else ''}; "
-        f"medians of {report.rounds} rounds of {report.leg_seconds} s; costs are CPU time of the server unless the unit says else.",
+        (
+            f"{report.machine}, {report.cores} cores; {report.system}; Python {report.python};"
+            f" {versions}."
+        ),
+        (
+            f"Revision {report.revision or 'unknown'}; model {report.model}; began {report.began},"
+            f" took {report.took_seconds:.0f} s, the load average before it"
+            f" {report.load_average:.2f}{BUSY if report.load_average > QUIET else ''}; medians of"
+            f" {report.rounds} rounds of {report.leg_seconds} s; costs are CPU time of the server"
+            " unless the unit says else."
+        ),
         f"Answers compared with onnxruntime while the load ran: {checked:,}; wrong: {wrong}.",
-        *(f"Not measured: {figure.name}: {figure.failure}" for figure in report.figures if figure.failure),
+        *(
+            f"Not measured: {figure.name}: {figure.failure}"
+            for figure in report.figures
+            if figure.failure
+        ),
         *(figure.note for figure in report.figures if figure.note),
     ]

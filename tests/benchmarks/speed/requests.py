@@ -1,4 +1,6 @@
-"""What is sent, and what must come back: requests with the scores that onnxruntime computes for their rows."""
+"""What is sent, and what must come back: requests with the scores that onnxruntime computes for
+their rows.
+"""
 
 import json
 import re
@@ -33,15 +35,23 @@ class Query(NamedTuple):
     def request(self, index: int) -> bytes:
         """The bytes of a whole HTTP request."""
         body = self.bodies[index]
-        head = f"POST {self.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {self.content_type}\r\n"
+        head = (
+            f"POST {self.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {self.content_type}\r\n"
+        )
         if self.raw_answer:
             head += f"Accept: {RAW}\r\n"
         return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
     def is_right(self, index: int, answer: bytes) -> bool:
         """Whether the answer's scores are the expected ones."""
-        found_N = raw_scores(answer, self.rows) if self.raw_answer else scores_in(answer, self.before, self.rows)
-        return found_N is not None and np.allclose(found_N, self.expected[index], rtol=TOLERANCE, atol=1e-6)
+        found_N = (
+            raw_scores(answer, self.rows)
+            if self.raw_answer
+            else scores_in(answer, self.before, self.rows)
+        )
+        return found_N is not None and np.allclose(
+            found_N, self.expected[index], rtol=TOLERANCE, atol=1e-6
+        )
 
 
 def scores_in(answer: bytes, before: str, count: int) -> NDArray[np.float64] | None:

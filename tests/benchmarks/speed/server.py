@@ -33,11 +33,18 @@ class Cores:
 class Server:
     """A command that listens on 127.0.0.1; ended with its children when the context is left.
 
-    `{port}` in the command and its variables stands for the port it is asked on, `{free}` for any other.
+    `{port}` in the command and its variables stands for the port it is asked on, `{free}` for any
+    other.
     """
 
     def __init__(
-        self, name: str, command: Sequence[str], core: int, *, log: Path, environ: Mapping[str, str] | None = None
+        self,
+        name: str,
+        command: Sequence[str],
+        core: int,
+        *,
+        log: Path,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.name, self.port = name, free_port()
         self.log = log
@@ -69,7 +76,9 @@ class Server:
         self.connect().close()
 
     def connect(self) -> socket.socket:
-        """As soon as it listens; ServerFailed with its last line when it ends before, or takes longer than START_SECONDS."""
+        """As soon as it listens; ServerFailed with its last line when it ends before, or takes
+        longer than START_SECONDS.
+        """
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if self.popen.poll() is not None:
@@ -79,10 +88,14 @@ class Server:
                 connection.settimeout(START_SECONDS)
                 return connection
             time.sleep(0.005)
-        raise ServerFailed(f"{self.name} was not listening after {START_SECONDS} s: {last_line(self.log)}")
+        raise ServerFailed(
+            f"{self.name} was not listening after {START_SECONDS} s: {last_line(self.log)}"
+        )
 
     def wait_until_right(self, query: Query) -> None:
-        """Until it answers the first request with the scores expected: many listen before their model is there."""
+        """Until it answers the first request with the scores expected: many listen before their
+        model is there.
+        """
         deadline = time.monotonic() + START_SECONDS
         answer = b"nothing"
         while time.monotonic() < deadline:
@@ -91,7 +104,10 @@ class Server:
                 if query.is_right(0, answer):
                     return
             time.sleep(0.2)
-        raise ServerFailed(f"{self.name} did not give the right answer, but {answer[:300]!r}; {last_line(self.log)}")
+        raise ServerFailed(
+            f"{self.name} did not give the right answer, but {answer[:300]!r};"
+            f" {last_line(self.log)}"
+        )
 
     def ask(self, query: Query) -> bytes:
         """Its whole answer, with the head, to the first request, sent as soon as it listens."""
@@ -101,7 +117,9 @@ class Server:
             while not (wanted := answer_bytes(answer)) or len(answer) < wanted:
                 received = connection.recv(2**16)
                 if not received:
-                    raise ConnectionError(f"{self.name} closed the connection after {answer[:300]!r}")
+                    raise ConnectionError(
+                        f"{self.name} closed the connection after {answer[:300]!r}"
+                    )
                 answer += received
         return answer
 
@@ -109,7 +127,9 @@ class Server:
         return text.replace("{port}", str(self.port)).replace("{free}", str(free_port()))
 
     def cpu_seconds(self) -> float:
-        """CPU time of the process and its living children, all threads, whether they have ended or not."""
+        """CPU time of the process and its living children, all threads, whether they have ended or
+        not.
+        """
         return sum(cpu_seconds(pid) for pid in family(self.popen.pid))
 
     def wait_until_idle(self) -> None:
@@ -123,18 +143,26 @@ class Server:
                 return
 
     def resident_bytes(self) -> int:
-        """What the process and its living children hold in memory; pages they share count for each."""
+        """What the process and its living children hold in memory; pages they share count for
+        each.
+        """
         return sum(resident_bytes(pid) for pid in family(self.popen.pid))
 
 
 def one_thread(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a process on one core, where more threads only get into each other's way."""
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
+    """The environment of a process on one core, where more threads only get into each other's
+    way.
+    """
+    threads = dict.fromkeys(
+        ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"), "1"
+    )
     return {**os.environ, **threads, "ORT_DISABLE_TELEMETRY": "1", **(environ or {})}
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time of a process, to the nanosecond: its clock, as clock_getcpuclockid(3) makes it of the pid."""
+    """CPU time of a process, to the nanosecond: its clock, as clock_getcpuclockid(3) makes it of
+    the pid.
+    """
     with suppress(OSError):
         return time.clock_gettime((~pid << 3) | 2)
     return 0.0
@@ -147,8 +175,12 @@ def resident_bytes(pid: int) -> int:
 
 
 def status_bytes(text: str, field: str) -> int:
-    """A field of /proc/PID/status that is given in kB; 0 where there is none, as of a process that has ended."""
-    line = next((line for line in text.splitlines() if line.startswith(f"{field}:")), f"{field}: 0 kB")
+    """A field of /proc/PID/status that is given in kB; 0 where there is none, as of a process that
+    has ended.
+    """
+    line = next(
+        (line for line in text.splitlines() if line.startswith(f"{field}:")), f"{field}: 0 kB"
+    )
     return int(line.split()[1]) * 1024
 
 

@@ -1,4 +1,6 @@
-"""wrk, the load generator: many connections, each with its next request as soon as the last is answered."""
+"""wrk, the load generator: many connections, each with its next request as soon as the last is
+answered.
+"""
 
 import re
 import subprocess
@@ -28,12 +30,25 @@ class WrkFailed(Exception):
     """The reason, in a sentence."""
 
 
-def run(port: int, query: Query, *, connections: int, seconds: int, core: int, folder: Path) -> Load:
+def run(
+    port: int, query: Query, *, connections: int, seconds: int, core: int, folder: Path
+) -> Load:
     """Load from one thread on this core."""
     for index, expected_N in enumerate(query.expected):
         (folder / f"{index + 1}.request").write_bytes(query.request(index))
-        (folder / f"{index + 1}.expected").write_text("".join(f"{score:.9g}\n" for score in expected_N))
-    load = ["--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s", "--timeout", "30s"]
+        (folder / f"{index + 1}.expected").write_text(
+            "".join(f"{score:.9g}\n" for score in expected_N)
+        )
+    load = [
+        "--threads",
+        "1",
+        "--connections",
+        str(connections),
+        "--duration",
+        f"{seconds}s",
+        "--timeout",
+        "30s",
+    ]
     script = ["--script", str(SCRIPT), f"http://127.0.0.1:{port}"]
     told = ["--", str(folder), str(len(query.bodies)), query.before, str(TOLERANCE)]
     done = subprocess.run(

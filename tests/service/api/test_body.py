@@ -1,4 +1,6 @@
-"""Unpacking what comes compressed, never beyond a limit; packing what goes out as its client wants it."""
+"""Unpacking what comes compressed, never beyond a limit; packing what goes out as its client wants
+it.
+"""
 
 import gzip
 import tracemalloc
@@ -7,8 +9,8 @@ import zlib
 import pytest
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 
-from service.api.body import accepted_encoding, accepts_raw, unpack
-from service.errors import InvalidBody
+from hourglass.service.api.body import accepted_encoding, accepts_raw, unpack
+from hourglass.service.errors import InvalidBody
 
 COMPRESS = {"gzip": gzip.compress, "deflate": zlib.compress}
 
@@ -86,5 +88,8 @@ def test_the_encoding_is_the_one_liked_best(header, encoding):
     ],
 )
 def test_raw_numbers_are_for_who_names_them_and_does_not_like_json_better(accept, raw):
-    headers = [(b"host", b"application/octet-stream"), *((b"accept", value.encode()) for value in accept)]
+    headers = [
+        (b"host", b"application/octet-stream"),
+        *((b"accept", value.encode()) for value in accept),
+    ]
     assert accepts_raw(headers) is raw

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service import VERSION
+from hourglass.service import VERSION
 from tests.artifacts import MIXED, make_artifact, publish
 from tests.serving import serving
 
@@ -26,7 +26,11 @@ def document(client):
 
 class TestDocument:
     def test_every_route_is_there(self, document):
-        routes = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+        routes = {
+            (method.upper(), path)
+            for path, methods in document["paths"].items()
+            for method in methods
+        }
         assert {("POST", path) for path in ROWS_ROUTES} <= routes
         assert {
             ("POST", "/v1/decode"), ("POST", "/v1/models/{name}/decode"), ("GET", "/v1/models"),
@@ -50,7 +54,12 @@ class TestDocument:
                             media_type: {"schema": {"$ref": f"#/components/schemas/{schema}"}}
                         }, (method, path, status)
         for path in (*ROWS_ROUTES, "/v2/models/{name}/infer"):
-            assert document["paths"][path]["post"]["responses"].keys() >= {"404", "413", "415", "422"}
+            assert document["paths"][path]["post"]["responses"].keys() >= {
+                "404",
+                "413",
+                "415",
+                "422",
+            }
 
     @pytest.mark.parametrize("path", ROWS_ROUTES)
     def test_bodies_of_rows_state_both_forms_and_the_limits_in_force(self, document, path):
@@ -69,8 +78,14 @@ class TestDocument:
         for path in ROWS_ROUTES:
             responses = document["paths"][path]["post"]["responses"]
             if path.endswith("/score"):
-                assert set(responses["200"]["content"]) == {"application/json", "application/octet-stream"}
-                kinds = {header: told["schema"]["type"] for header, told in responses["200"]["headers"].items()}
+                assert set(responses["200"]["content"]) == {
+                    "application/json",
+                    "application/octet-stream",
+                }
+                kinds = {
+                    header: told["schema"]["type"]
+                    for header, told in responses["200"]["headers"].items()
+                }
                 assert kinds == {
                     "hourglass-model": "string", "hourglass-version": "string", "hourglass-alpha": "number",
                     "hourglass-delta": "number", "hourglass-certified": "boolean", "hourglass-threshold": "number",
@@ -81,14 +96,19 @@ class TestDocument:
 
     def test_the_threshold_change_states_its_limits(self, document):
         content = document["paths"]["/v1/models/{name}"]["patch"]["requestBody"]["content"]
-        assert content["application/json"]["schema"] == {"$ref": "#/components/schemas/ThresholdChange"}
+        assert content["application/json"]["schema"] == {
+            "$ref": "#/components/schemas/ThresholdChange"
+        }
         change = document["components"]["schemas"]["ThresholdChange"]
         assert change["additionalProperties"] is False
-        assert {"type": "number", "minimum": 1e-9, "maximum": 0.5}.items() <= change["properties"]["alpha"].items()
+        assert {"type": "number", "minimum": 1e-9, "maximum": 0.5}.items() <= change["properties"][
+            "alpha"
+        ].items()
 
     def test_top_and_name_state_their_limits(self, document):
         name, top = sorted(
-            document["paths"]["/v1/models/{name}/explain"]["post"]["parameters"], key=lambda each: each["name"]
+            document["paths"]["/v1/models/{name}/explain"]["post"]["parameters"],
+            key=lambda each: each["name"],
         )
         assert name["schema"]["pattern"] == "^[a-z0-9][a-z0-9_-]{0,62}$"
         assert (top["schema"]["minimum"], top["schema"]["default"]) == (1, 10)
@@ -106,18 +126,27 @@ class TestDocument:
             parameters = {each["name"]: each for each in operation["parameters"]}
             assert parameters["name"]["schema"]["type"] == "string"
             header = parameters["Inference-Header-Content-Length"]
-            assert (header["in"], header["schema"]["type"], header["required"]) == ("header", "integer", False)
+            assert (header["in"], header["schema"]["type"], header["required"]) == (
+                "header",
+                "integer",
+                False,
+            )
         assert parameters["version"]["schema"] == {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 
     def test_every_reference_leads_somewhere(self, client, document):
-        names = set(re.findall(r"#/components/schemas/(\w+)", client.get("/docs/openapi.json").text))
+        names = set(
+            re.findall(r"#/components/schemas/(\w+)", client.get("/docs/openapi.json").text)
+        )
         assert names <= document["components"]["schemas"].keys()
 
 
 class TestPage:
     def test_it_is_at_docs_and_the_root_leads_there(self, client):
         assert client.get("/").headers["location"] == "/docs"
-        assert client.get("/", follow_redirects=True).headers["content-type"] == "text/html; charset=utf-8"
+        assert (
+            client.get("/", follow_redirects=True).headers["content-type"]
+            == "text/html; charset=utf-8"
+        )
 
     def test_it_refers_to_this_service_alone(self, client):
         page = client.get("/docs")
@@ -134,7 +163,11 @@ class TestPage:
 
     @pytest.mark.parametrize(
         ("file", "media_type"),
-        [("swagger-ui-bundle.js", "text/javascript"), ("swagger-ui.css", "text/css"), ("icon.svg", "image/svg+xml")],
+        [
+            ("swagger-ui-bundle.js", "text/javascript"),
+            ("swagger-ui.css", "text/css"),
+            ("icon.svg", "image/svg+xml"),
+        ],
     )
     def test_its_files_are_kept_by_browsers(self, client, file, media_type):
         answer = client.get(f"/docs/{file}")
@@ -142,7 +175,9 @@ class TestPage:
         assert answer.headers["cache-control"] == "public, max-age=86400"
 
     def test_large_files_are_compressed_for_who_takes_that(self, client):
-        with client.stream("GET", "/docs/swagger-ui.css", headers={"accept-encoding": "gzip"}) as answer:
+        with client.stream(
+            "GET", "/docs/swagger-ui.css", headers={"accept-encoding": "gzip"}
+        ) as answer:
             packed = b"".join(answer.iter_raw())
             assert answer.headers["content-encoding"] == "gzip"
         plain = client.get("/docs/swagger-ui.css", headers={"accept-encoding": "identity"})
@@ -150,7 +185,8 @@ class TestPage:
         assert gzip.decompress(packed) == plain.content
 
 
-# Rows that the document allows need not fit a model that it cannot know: 422 is an answer to them too. What is too long is a 413.
+# Rows that the document allows need not fit a model that it cannot know: 422 is an answer to them
+# too. What is too long is a 413.
 SCHEMATHESIS = """
 warnings = false
 [parameters]
@@ -183,10 +219,16 @@ def test_schemathesis_finds_nothing(tmp_path):
             cwd=tmp_path, text=True, capture_output=True, check=False,
         )  # fmt: skip
     assert found.returncode == 0, found.stdout + found.stderr
-    assert re.search(r"Tested: +(\d+)", found.stdout)[1] == re.search(r"Selected: +(\d+)", found.stdout)[1]
+    assert (
+        re.search(r"Tested: +(\d+)", found.stdout)[1]
+        == re.search(r"Selected: +(\d+)", found.stdout)[1]
+    )
 
 
 def test_options_tell_the_methods_of_a_path(client):
-    for path, allowed in (("/v1/models/plain", "GET, OPTIONS, PATCH"), ("/v1/score", "OPTIONS, POST")):
+    for path, allowed in (
+        ("/v1/models/plain", "GET, OPTIONS, PATCH"),
+        ("/v1/score", "OPTIONS, POST"),
+    ):
         answer = client.options(path)
         assert (answer.status_code, answer.headers["allow"]) == (204, allowed)

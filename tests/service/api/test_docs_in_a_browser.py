@@ -20,7 +20,11 @@ QUIET = (
 @pytest.fixture
 def chromium() -> str:
     """Where Chromium is; where CI runs it must be there, elsewhere a machine may lack it."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    found = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     if found is None and "CI" not in os.environ:
         pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
     assert found, "CI needs chromium: .ci/run installs it"
@@ -34,7 +38,15 @@ def test_the_docs_page_shows_every_route_and_asks_nothing_of_another_host(
     profile = f"--user-data-dir={tmp_path / 'profile'}"
     page = client.base_url.join("/docs")
     ran = subprocess.run(
-        [chromium, *QUIET, profile, f"--log-net-log={log}", "--virtual-time-budget=20000", "--dump-dom", str(page)],
+        [
+            chromium,
+            *QUIET,
+            profile,
+            f"--log-net-log={log}",
+            "--virtual-time-budget=20000",
+            "--dump-dom",
+            str(page),
+        ],
         capture_output=True,
         text=True,
         timeout=90,
@@ -45,12 +57,19 @@ def test_the_docs_page_shows_every_route_and_asks_nothing_of_another_host(
     for path in paths:
         assert f'data-path="{path}"' in ran.stdout
     asked = _urls(json.loads(log.read_text()), by=f"http://{page.host}:{page.port}")
-    assert {urlsplit(url).path for url in asked} >= {"/docs/swagger-ui-bundle.js", "/docs/openapi.json"}
+    assert {urlsplit(url).path for url in asked} >= {
+        "/docs/swagger-ui-bundle.js",
+        "/docs/openapi.json",
+    }
     assert {urlsplit(url).hostname for url in asked} == {"127.0.0.1"}
 
 
 def _urls(net_log: dict[str, Any], *, by: str) -> list[str]:
     """What pages of that origin requested, from Chromium's network log."""
     started = net_log["constants"]["logEventTypes"]["URL_REQUEST_START_JOB"]
-    requests = [event["params"] for event in net_log["events"] if event["type"] == started and "params" in event]
+    requests = [
+        event["params"]
+        for event in net_log["events"]
+        if event["type"] == started and "params" in event
+    ]
     return [request["url"] for request in requests if request.get("initiator") == by]

@@ -13,7 +13,10 @@ def test_a_service_without_models_is_live_and_becomes_ready_when_one_appears(tmp
     with serving(tmp_path, poll_seconds=0.05) as client:
         assert client.get("/health/live").status_code == 200
         problem = client.get("/health/ready")
-        assert (problem.status_code, problem.headers["content-type"]) == (503, "application/problem+json")
+        assert (problem.status_code, problem.headers["content-type"]) == (
+            503,
+            "application/problem+json",
+        )
         assert problem.json()["type"] == "/docs#not-ready"
         publish(tmp_path, "pump", make_artifact())
         for _ in range(200):

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from service.detector import Detector
+from hourglass.service.model.detector import Detector
 from tests.artifacts import MIXED, make_artifact, publish, sample_rows
 from tests.serving import serving
 
@@ -63,9 +63,14 @@ def test_a_broken_model_is_listed_with_its_reason_and_the_others_are_served(tmp_
     with serving(tmp_path) as client:
         answer = client.get("/v1/models").json()
         assert [model["name"] for model in answer["models"]] == ["pump"]
-        assert answer["broken"] == [{"name": "fan", "last_error": "the model file is not ONNX, or is cut short"}]
+        assert answer["broken"] == [
+            {"name": "fan", "last_error": "the model file is not ONNX, or is cut short"}
+        ]
         assert client.get("/health/ready").json()["models"] == ["pump"]
-        assert 'hourglass_model_reloads_total{model="fan",outcome="failed"} 1.0' in client.get("/metrics").text
+        assert (
+            'hourglass_model_reloads_total{model="fan",outcome="failed"} 1.0'
+            in client.get("/metrics").text
+        )
 
 
 class TestChangingTheThreshold:
@@ -86,7 +91,10 @@ class TestChangingTheThreshold:
         assert changed["expected_false_alarm_rate"] > 13 / 401
 
     def test_nothing_changes_nothing(self, running, models):
-        assert running.patch("/v1/models/plain", json={}).json() == running.get("/v1/models").json()["models"][1]
+        assert (
+            running.patch("/v1/models/plain", json={}).json()
+            == running.get("/v1/models").json()["models"][1]
+        )
         assert not (models / "plain" / "threshold.json").exists()
 
     def test_what_cannot_be_certified_is_a_409_that_says_what_can(self, running):
@@ -94,14 +102,21 @@ class TestChangingTheThreshold:
         assert (problem.status_code, problem.json()["type"]) == (409, "/docs#uncertifiable-alpha")
         detail = problem.json()["detail"]
         assert (
-            "with 400 calibration rows: it needs at least 2995; the nearest alpha that can be certified is 0.0075"
-            in detail
+            "with 400 calibration rows: it needs at least 2995; the nearest alpha that can be"
+            " certified is 0.0075" in detail
         )
 
     def test_uncertified_takes_the_marginal_rule_and_says_so_in_every_answer(self, running):
-        changed = running.patch("/v1/models/plain", json={"alpha": 0.005, "uncertified": True}).json()
+        changed = running.patch(
+            "/v1/models/plain", json={"alpha": 0.005, "uncertified": True}
+        ).json()
         assert (changed["alpha"], changed["certified"]) == (0.005, False)
-        assert running.post("/v1/models/plain/score", json={"rows": [[1, 2, 3, 4]]}).json()["certified"] is False
+        assert (
+            running.post("/v1/models/plain/score", json={"rows": [[1, 2, 3, 4]]}).json()[
+                "certified"
+            ]
+            is False
+        )
         assert running.get("/v1/models/plain").json()["certified"] is False
 
     def test_what_is_left_out_stays_the_rule_without_a_guarantee_included(self, running):
@@ -153,11 +168,18 @@ class TestReloading:
             "version": version,
             "outcome": "swapped",
         }
-        assert running.post("/v1/models/plain/score", json={"rows": [[1, 2, 3, 4]]}).json()["version"] == version
+        assert (
+            running.post("/v1/models/plain/score", json={"rows": [[1, 2, 3, 4]]}).json()["version"]
+            == version
+        )
 
     def test_it_finds_a_model_that_is_new(self, running, models):
         version = publish(models, "fan", make_artifact())
-        assert running.post("/v1/models/fan/reload").json() == {"model": "fan", "version": version, "outcome": "loaded"}
+        assert running.post("/v1/models/fan/reload").json() == {
+            "model": "fan",
+            "version": version,
+            "outcome": "loaded",
+        }
 
     def test_a_refused_file_is_a_409_with_the_reason_and_the_old_model_stays(self, running, models):
         first = running.get("/v1/models/plain").json()["version"]

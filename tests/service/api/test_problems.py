@@ -1,4 +1,6 @@
-"""Whatever is wrong with a request is a problem+json that says what, where, what was expected and what came; never a traceback."""
+"""Whatever is wrong with a request is a problem+json that says what, where, what was expected and
+what came; never a traceback.
+"""
 
 import gzip
 import json
@@ -9,9 +11,9 @@ import time
 import httpx
 import pytest
 
-from service import errors
-from service.api.problems import BUG, HTTP_KINDS, KINDS
-from service.metrics import REASONS
+from hourglass.service import errors
+from hourglass.service.api.problems import BUG, HTTP_KINDS, KINDS
+from hourglass.service.watch.metrics import REASONS
 from tests.serving import serving
 
 SCORE = "/v1/models/plain/score"
@@ -42,18 +44,68 @@ def problem_of(answer: httpx.Response, status: int, kind: str) -> dict:
         ('[{"a":1,"b":2,"c":3}]', 422, "invalid-row", 0, "d", "a value or null", "nothing"),
         ('[[1,2,"three",4]]', 422, "invalid-row", 0, "c", "a number or null", '"three"'),
         ("[[1,2,true,4]]", 422, "invalid-row", 0, "c", "a number or null", "true"),
-        ("[[1,2,3,4],[1,NaN,3,4]]", 400, "invalid-number", 1, "b", "a finite number within float32", "NaN"),
-        ("[[1,Infinity,3,4]]", 400, "invalid-number", 0, "b", "a finite number within float32", "Infinity"),
-        ("[[1,-Infinity,3,4]]", 400, "invalid-number", 0, "b", "a finite number within float32", "-Infinity"),
-        ("[[1,2,3,1e39]]", 400, "invalid-number", 0, "d", "a finite number within float32", "1e+39"),
-        ("[[1,2,3,-1e400]]", 400, "invalid-number", 0, "d", "a finite number within float32", "-1e400"),
-        ("[[1,2,3,4],[1,null,null,null]]", 422, "invalid-row", 1, None, "at least 2 of 4 values", "1 (25%)"),
+        (
+            "[[1,2,3,4],[1,NaN,3,4]]",
+            400,
+            "invalid-number",
+            1,
+            "b",
+            "a finite number within float32",
+            "NaN",
+        ),
+        (
+            "[[1,Infinity,3,4]]",
+            400,
+            "invalid-number",
+            0,
+            "b",
+            "a finite number within float32",
+            "Infinity",
+        ),
+        (
+            "[[1,-Infinity,3,4]]",
+            400,
+            "invalid-number",
+            0,
+            "b",
+            "a finite number within float32",
+            "-Infinity",
+        ),
+        (
+            "[[1,2,3,1e39]]",
+            400,
+            "invalid-number",
+            0,
+            "d",
+            "a finite number within float32",
+            "1e+39",
+        ),
+        (
+            "[[1,2,3,-1e400]]",
+            400,
+            "invalid-number",
+            0,
+            "d",
+            "a finite number within float32",
+            "-1e400",
+        ),
+        (
+            "[[1,2,3,4],[1,null,null,null]]",
+            422,
+            "invalid-row",
+            1,
+            None,
+            "at least 2 of 4 values",
+            "1 (25%)",
+        ),
     ],
 )
 def test_a_row_that_does_not_fit_is_named_with_what_was_expected_and_what_came(
     client, rows, status, kind, row, feature, expected, got
 ):
-    problem = problem_of(client.post(SCORE, content=f'{{"rows":{rows}}}', headers=JSON), status, kind)
+    problem = problem_of(
+        client.post(SCORE, content=f'{{"rows":{rows}}}', headers=JSON), status, kind
+    )
     assert problem.get("row") == row
     assert problem.get("feature") == feature
     assert problem.get("expected") == expected
@@ -82,7 +134,9 @@ def test_a_row_that_does_not_fit_is_named_with_what_was_expected_and_what_came(
 )  # fmt: skip
 def test_a_body_that_cannot_be_read_is_a_problem(client, body, headers, status, kind, detail):
     for what in ("score", "explain", "reconstruct", "encode"):
-        problem = problem_of(client.post(f"/v1/models/plain/{what}", content=body, headers=headers), status, kind)
+        problem = problem_of(
+            client.post(f"/v1/models/plain/{what}", content=body, headers=headers), status, kind
+        )
         assert detail.partition(" .*")[0] in problem["detail"]
 
 
@@ -92,7 +146,8 @@ def test_a_body_that_grows_too_large_without_saying_so_is_refused(client):
 
 
 @pytest.mark.parametrize(
-    "path", ["/nowhere", "/v1", "/v1/models/plain/nothing", "/docs/nothing.js", "/health", "/%ff%00"]
+    "path",
+    ["/nowhere", "/v1", "/v1/models/plain/nothing", "/docs/nothing.js", "/health", "/%ff%00"],
 )
 def test_a_path_that_leads_nowhere_is_a_404(client, path):
     answer = client.get(path)
@@ -100,9 +155,17 @@ def test_a_path_that_leads_nowhere_is_a_404(client, path):
 
 
 def test_an_unknown_model_is_a_404_that_names_the_known_ones(client):
-    for method, path in (("GET", ""), ("PATCH", ""), ("POST", "/reload"), ("POST", "/score"), ("POST", "/decode")):
+    for method, path in (
+        ("GET", ""),
+        ("PATCH", ""),
+        ("POST", "/reload"),
+        ("POST", "/score"),
+        ("POST", "/decode"),
+    ):
         answer = client.request(method, f"/v1/models/nobody{path}", json={})
-        assert problem_of(answer, 404, "unknown-model")["detail"].endswith("served are: mixed, plain")
+        assert problem_of(answer, 404, "unknown-model")["detail"].endswith(
+            "served are: mixed, plain"
+        )
 
 
 def test_another_method_is_a_405_that_says_which_are_allowed(client):
@@ -121,11 +184,13 @@ def test_head_is_a_405_without_a_body(client):
     assert (answer.status_code, answer.content) == (405, b"")
 
 
-def test_a_defect_of_the_service_is_a_500_without_a_traceback_and_logged_with_one(models, monkeypatch, caplog):
+def test_a_defect_of_the_service_is_a_500_without_a_traceback_and_logged_with_one(
+    models, monkeypatch, caplog
+):
     def broken(*_: object, **__: object) -> bytes:
         raise ZeroDivisionError("secret detail")
 
-    monkeypatch.setattr("service.encoding.encode_one", broken)
+    monkeypatch.setattr("hourglass.service.rows.encoding.encode_one", broken)
     with serving(models) as client, caplog.at_level(logging.ERROR):
         answer = client.post(SCORE, json={"rows": [[1, 2, 3, 4]]})
         rejected = client.get("/metrics").text
@@ -135,11 +200,16 @@ def test_a_defect_of_the_service_is_a_500_without_a_traceback_and_logged_with_on
     assert 'hourglass_rejections_total{reason="internal"} 1.0' in rejected
 
 
-def test_a_client_that_goes_while_sending_harms_nobody_and_is_counted_as_a_body_unread(models, caplog):
+def test_a_client_that_goes_while_sending_harms_nobody_and_is_counted_as_a_body_unread(
+    models, caplog
+):
     with serving(models) as client:
         host, port = client.base_url.host, client.base_url.port
         with socket.create_connection((host, port)) as leaving:
-            leaving.sendall(f"POST {SCORE} HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n".encode() + b'{"rows"')
+            leaving.sendall(
+                f"POST {SCORE} HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n".encode()
+                + b'{"rows"'
+            )
         rejected, deadline = "", time.monotonic() + 5
         while 'hourglass_rejections_total{reason="body"} 1.0' not in rejected:
             assert time.monotonic() < deadline, rejected
@@ -151,12 +221,16 @@ def test_a_client_that_goes_while_sending_harms_nobody_and_is_counted_as_a_body_
 def test_every_domain_error_a_route_can_raise_has_its_place_in_the_table():
     offline = {errors.HourglassError, errors.InvalidTable, errors.InvalidSettings}
     every = {
-        each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.HourglassError)
+        each
+        for each in vars(errors).values()
+        if isinstance(each, type) and issubclass(each, errors.HourglassError)
     }
     assert every - offline == set(KINDS)
 
 
-def test_every_problem_has_a_kind_of_its_own_a_reason_that_is_counted_and_a_place_in_the_docs(client):
+def test_every_problem_has_a_kind_of_its_own_a_reason_that_is_counted_and_a_place_in_the_docs(
+    client,
+):
     kinds = [*KINDS.values(), *HTTP_KINDS.values(), BUG]
     assert len({kind.slug for kind in kinds}) == len(kinds)
     assert {kind.reason for kind in kinds} <= set(REASONS)
@@ -165,5 +239,7 @@ def test_every_problem_has_a_kind_of_its_own_a_reason_that_is_counted_and_a_plac
 
 
 def test_a_feature_named_in_the_clients_words_survives_into_json(client):
-    answer = client.post(SCORE, content=json.dumps({"rows": [{"\u2028é\U0001f600" * 50: 1}]}), headers=JSON)
+    answer = client.post(
+        SCORE, content=json.dumps({"rows": [{"\u2028é\U0001f600" * 50: 1}]}), headers=JSON
+    )
     assert problem_of(answer, 422, "invalid-row")["feature"].startswith("\u2028é")

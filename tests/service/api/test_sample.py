@@ -6,14 +6,19 @@ import httpx
 import numpy as np
 import pytest
 
-from service.artifact import Sampling
-from service.detector import Detector
-from service.errors import InvalidArtifact
+from hourglass.service.errors import InvalidArtifact
+from hourglass.service.model.artifact import Sampling
+from hourglass.service.model.detector import Detector
 from tests.artifacts import MIXED, make_artifact, publish
 from tests.serving import serving
 
 NORMAL = Sampling(kind="normal", noise=(0.5, 0.0, 0.0, 0.1))
-BOOK = Sampling(kind="codebook", codes=((0.0, 0.0), (1.0, -1.0)), shares=(0.25, 0.75), noise=(0.0, 0.0, 0.0, 0.0))
+BOOK = Sampling(
+    kind="codebook",
+    codes=((0.0, 0.0), (1.0, -1.0)),
+    shares=(0.25, 0.75),
+    noise=(0.0, 0.0, 0.0, 0.0),
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +38,12 @@ def drawn(sampler: httpx.Client, name: str, **wanted: int) -> list[list[object]]
 
 
 def test_the_same_seed_gives_the_same_rows_and_another_seed_others(sampler: httpx.Client) -> None:
-    assert drawn(sampler, "drawing", count=20, seed=3) == drawn(sampler, "drawing", count=20, seed=3)
-    assert drawn(sampler, "drawing", count=20, seed=3) != drawn(sampler, "drawing", count=20, seed=4)
+    assert drawn(sampler, "drawing", count=20, seed=3) == drawn(
+        sampler, "drawing", count=20, seed=3
+    )
+    assert drawn(sampler, "drawing", count=20, seed=3) != drawn(
+        sampler, "drawing", count=20, seed=4
+    )
 
 
 def test_rows_are_of_the_features_kinds_and_can_be_scored(sampler: httpx.Client) -> None:
@@ -49,15 +58,22 @@ def test_rows_are_of_the_features_kinds_and_can_be_scored(sampler: httpx.Client)
 
 def test_codes_of_a_book_are_drawn_by_their_shares(sampler: httpx.Client) -> None:
     heats = [row[3] for row in drawn(sampler, "book", count=1000, seed=0)]
-    decoded = Detector.from_bytes(make_artifact(MIXED, sampling=BOOK)).decode(np.array(BOOK.codes, dtype=np.float32))
+    decoded = Detector.from_bytes(make_artifact(MIXED, sampling=BOOK)).decode(
+        np.array(BOOK.codes, dtype=np.float32)
+    )
     assert set(np.round(heats, 5)) == set(np.round(decoded[:, 3].tolist(), 5))
-    assert np.isclose(heats, decoded[1, 3]).mean() == pytest.approx(0.75, abs=0.05)  # 3.6 standard errors
+    # 3.6 standard errors
+    assert np.isclose(heats, decoded[1, 3]).mean() == pytest.approx(0.75, abs=0.05)
 
 
 def test_noise_is_added_around_what_a_code_decodes_to() -> None:
     def load(noise: float) -> np.ndarray:
-        sampling = Sampling(kind="codebook", codes=((0.0, 0.0),), shares=(1.0,), noise=(noise, 0.0, 0.0, 0.0))
-        return Detector.from_bytes(make_artifact(MIXED, sampling=sampling)).sample(20_000, seed=0)[:, 0]
+        sampling = Sampling(
+            kind="codebook", codes=((0.0, 0.0),), shares=(1.0,), noise=(noise, 0.0, 0.0, 0.0)
+        )
+        return Detector.from_bytes(make_artifact(MIXED, sampling=sampling)).sample(20_000, seed=0)[
+            :, 0
+        ]
 
     assert load(0.0).std() == 0
     assert load(0.5).std() == pytest.approx(0.5, rel=0.02)
@@ -65,19 +81,24 @@ def test_noise_is_added_around_what_a_code_decodes_to() -> None:
 
 
 def test_a_boolean_is_true_as_often_as_its_decoded_probability() -> None:
-    sampling = Sampling(kind="codebook", codes=((0.4, 0.2),), shares=(1.0,), noise=(0.0, 0.0, 0.0, 0.0))
+    sampling = Sampling(
+        kind="codebook", codes=((0.4, 0.2),), shares=(1.0,), noise=(0.0, 0.0, 0.0, 0.0)
+    )
     detector = Detector.from_bytes(make_artifact(MIXED, sampling=sampling))
     expected = float(np.clip(detector.decode(np.array([[0.4, 0.2]], dtype=np.float32))[0, 1], 0, 1))
     assert detector.sample(20_000, seed=0)[:, 1].mean() == pytest.approx(expected, abs=0.015)
 
 
-def test_a_model_whose_manifest_says_nothing_answers_409_with_the_reason(sampler: httpx.Client) -> None:
+def test_a_model_whose_manifest_says_nothing_answers_409_with_the_reason(
+    sampler: httpx.Client,
+) -> None:
     answer = sampler.post("/v1/models/neither/sample", json={"count": 1})
     assert answer.status_code == 409
     assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.json()["detail"] == (
-        "model neither cannot make up rows: the code space of the variant handmade has holes, and what lies in them decodes "
-        "to nothing real"
+    assert (
+        answer.json()["detail"]
+        == "model neither cannot make up rows: the code space of the variant handmade has holes,"
+        " and what lies in them decodes to nothing real"
     )
 
 
@@ -90,7 +111,9 @@ def test_a_model_whose_manifest_says_nothing_answers_409_with_the_reason(sampler
         ({"rows": 3}, 400, "unknown field `rows`"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(sampler: httpx.Client, body: dict[str, int], status: int, words: str) -> None:
+def test_what_cannot_be_drawn_is_refused(
+    sampler: httpx.Client, body: dict[str, int], status: int, words: str
+) -> None:
     answer = sampler.post("/v1/models/drawing/sample", json=body)
     assert answer.status_code == status
     assert words in answer.json()["detail"]

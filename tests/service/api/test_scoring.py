@@ -5,12 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from service import artifact
-from service.detector import Detector
+from hourglass.service.model import artifact
+from hourglass.service.model.detector import Detector
 from tests.artifacts import MIXED, NUMERIC, as_json_rows, make_artifact, publish, sample_rows
 from tests.serving import serving
 
-PLAIN_DETECTOR, MIXED_DETECTOR = Detector.from_bytes(make_artifact()), Detector.from_bytes(make_artifact(MIXED))
+PLAIN_DETECTOR, MIXED_DETECTOR = (
+    Detector.from_bytes(make_artifact()),
+    Detector.from_bytes(make_artifact(MIXED)),
+)
 ROWS = {"plain": sample_rows(NUMERIC, 20, seed=5), "mixed": sample_rows(MIXED, 20, seed=5)}
 DETECTORS = {"plain": PLAIN_DETECTOR, "mixed": MIXED_DETECTOR}
 FEATURES = {"plain": NUMERIC, "mixed": MIXED}
@@ -59,7 +62,11 @@ class TestEveryModel:
         decoded = client.post(f"/v1/models/{name}/decode", json={"codes": codes}).json()
         rebuilt = post(client, name, "reconstruct", rows)
         for one, other in zip(decoded["rows"], rebuilt["rows"], strict=True):
-            assert one == pytest.approx(other, rel=1e-5, abs=1e-6) if name == "plain" else one[1:3] == other[1:3]
+            assert (
+                one == pytest.approx(other, rel=1e-5, abs=1e-6)
+                if name == "plain"
+                else one[1:3] == other[1:3]
+            )
         assert rebuilt["filled"] == [[]] * 20
 
     def test_a_reconstructed_row_has_no_gaps_and_says_which_it_had(self, client, name):
@@ -86,17 +93,32 @@ def test_top_limits_the_list_and_ten_is_the_default(client, tmp_path):
 
 def test_a_short_request_cannot_ask_for_an_answer_without_end(tmp_path):
     wide = tuple(artifact.Feature(name=f"f{i}", kind="numeric") for i in range(300))
-    publish(tmp_path, "wide", make_artifact(wide, sampling=artifact.Sampling(kind="normal", noise=(0.0,) * 300)))
+    publish(
+        tmp_path,
+        "wide",
+        make_artifact(wide, sampling=artifact.Sampling(kind="normal", noise=(0.0,) * 300)),
+    )
     with serving(tmp_path) as client:
-        raw = {"content": bytes(4 * 300 * 3500), "headers": {"content-type": "application/octet-stream"}}
+        raw = {
+            "content": bytes(4 * 300 * 3500),
+            "headers": {"content-type": "application/octet-stream"},
+        }
         for what, request, sentence in (
-            ("explain?top=1000", raw, "expected at most 1048576 contributions in one answer, got 3500 rows of 300"),
+            (
+                "explain?top=1000",
+                raw,
+                "expected at most 1048576 contributions in one answer, got 3500 rows of 300",
+            ),
             (
                 "sample",
                 {"json": {"count": 30000}},
                 "expected at most 8388608 values in one answer, got 30000 rows of 300",
             ),
-            ("decode", {"json": {"codes": [[1, 2]] * 30000}}, "expected at most 8388608 values in one answer"),
+            (
+                "decode",
+                {"json": {"codes": [[1, 2]] * 30000}},
+                "expected at most 8388608 values in one answer",
+            ),
         ):
             problem = client.post(f"/v1/{what}", **request)
             assert (problem.status_code, problem.json()["type"]) == (413, "/docs#too-many-rows")
@@ -108,7 +130,10 @@ def test_a_short_request_cannot_ask_for_an_answer_without_end(tmp_path):
 def test_an_unseen_category_is_scored_as_stranger_than_any_known_one_and_shown_as_sent(client):
     rows = [[0.1, True, site, 0.2] for site in ("north", "south", "west", "atlantis")]
     answer = post(client, "mixed", "explain", rows)
-    site = {n: next(each for each in row if each["feature"] == "site") for n, row in enumerate(answer["explanations"])}
+    site = {
+        n: next(each for each in row if each["feature"] == "site")
+        for n, row in enumerate(answer["explanations"])
+    }
     assert site[3]["actual"] == "atlantis"
     assert site[3]["expected"] in ("north", "south", "west")
 
@@ -118,7 +143,9 @@ def test_the_routes_without_a_name_are_those_of_the_only_model(tmp_path, client)
     rows = sample_rows(NUMERIC, 2).tolist()
     with serving(tmp_path) as alone:
         for what in ("score", "explain", "reconstruct", "encode"):
-            assert alone.post(f"/v1/{what}", json={"rows": rows}).json() == post(alone, "pump", what, rows)
+            assert alone.post(f"/v1/{what}", json={"rows": rows}).json() == post(
+                alone, "pump", what, rows
+            )
         assert alone.post("/v1/decode", json={"codes": [[1, 2]]}).status_code == 200
     for what in ("score", "explain", "reconstruct", "encode", "decode"):
         problem = client.post(f"/v1/{what}", json={"rows": rows})
@@ -154,7 +181,12 @@ def test_nothing_but_finite_json_ever_leaves(client):
             assert answer.status_code in (200, 422)
             json.loads(answer.text, parse_constant=refuse)
             if what == "score" and answer.status_code == 200:
-                assert None not in answer.json()["score"] + answer.json()["ratio"] + answer.json()["p_value"]
+                assert (
+                    None
+                    not in answer.json()["score"]
+                    + answer.json()["ratio"]
+                    + answer.json()["p_value"]
+                )
 
 
 RAW = "application/octet-stream"
@@ -174,24 +206,45 @@ def test_an_answer_as_mere_numbers_says_all_that_json_says(client, name, body):
     assert (answer.status_code, answer.headers["content-type"]) == (200, RAW)
     expected = post(client, name, "score", rows)
     scores_N2 = np.frombuffer(answer.content, "<f4").reshape(-1, 2)
-    np.testing.assert_array_equal(scores_N2, np.array([expected["score"], expected["p_value"]], np.float32).T)
-    assert (scores_N2[:, 0] > float(answer.headers["hourglass-threshold"])).tolist() == expected["is_anomaly"]
+    np.testing.assert_array_equal(
+        scores_N2, np.array([expected["score"], expected["p_value"]], np.float32).T
+    )
+    assert (scores_N2[:, 0] > float(answer.headers["hourglass-threshold"])).tolist() == expected[
+        "is_anomaly"
+    ]
     fields = {"model", "version", "alpha", "delta", "certified", "threshold"}
     told = {field: answer.headers[f"hourglass-{field}"] for field in fields}
     assert told == {
-        field: value if isinstance(value := expected[field], str) else json.dumps(value) for field in fields
+        field: value if isinstance(value := expected[field], str) else json.dumps(value)
+        for field in fields
     }
 
 
 def test_a_problem_is_json_whatever_was_to_come(client):
-    problem = client.post("/v1/models/plain/score", headers={"accept": RAW}, json={"rows": [[1, 2, 3]]})
-    assert (problem.status_code, problem.headers["content-type"]) == (422, "application/problem+json")
+    problem = client.post(
+        "/v1/models/plain/score", headers={"accept": RAW}, json={"rows": [[1, 2, 3]]}
+    )
+    assert (problem.status_code, problem.headers["content-type"]) == (
+        422,
+        "application/problem+json",
+    )
 
 
 @pytest.mark.parametrize("what", ["explain", "reconstruct", "encode", "decode", "sample"])
 def test_the_other_routes_refuse_who_takes_mere_numbers_alone(client, what):
-    for accept, status in ((RAW, 406), (f"{RAW}, application/json;q=0", 406), (f"{RAW}, */*;q=0.1", 200), ("*/*", 200)):
-        body = {"codes": [[1, 2]]} if what == "decode" else {} if what == "sample" else {"rows": ROWS["plain"].tolist()}
+    for accept, status in (
+        (RAW, 406),
+        (f"{RAW}, application/json;q=0", 406),
+        (f"{RAW}, */*;q=0.1", 200),
+        ("*/*", 200),
+    ):
+        body = (
+            {"codes": [[1, 2]]}
+            if what == "decode"
+            else {}
+            if what == "sample"
+            else {"rows": ROWS["plain"].tolist()}
+        )
         answer = client.post(f"/v1/models/plain/{what}", headers={"accept": accept}, json=body)
         if what == "sample" and status == 200:
             status = 409  # of this model
@@ -202,4 +255,6 @@ def test_the_other_routes_refuse_who_takes_mere_numbers_alone(client, what):
                 "application/problem+json",
                 "/docs#not-acceptable",
             )
-            assert problem["detail"].startswith(f"/v1/models/plain/{what} answers in application/json alone")
+            assert problem["detail"].startswith(
+                f"/v1/models/plain/{what} answers in application/json alone"
+            )

@@ -1,4 +1,6 @@
-"""Every member once through a whole run, on a table with every kind of column: fitting and exporting is paid for once a session."""
+"""Every member once through a whole run, on a table with every kind of column: fitting and
+exporting is paid for once a session.
+"""
 
 from collections.abc import Callable
 from functools import cache
@@ -7,13 +9,13 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from service.detector import Detector
+from hourglass.service.model.detector import Detector
+from hourglass.training.config import RunConfig
+from hourglass.training.models import VARIANTS
+from hourglass.training.report import Report
+from hourglass.training.run import run
+from hourglass.training.trial import Prepared, prepare_rows
 from tests.training import tables
-from training.config import RunConfig
-from training.models import VARIANTS
-from training.report import Report
-from training.run import run
-from training.trial import Prepared, prepare_rows
 
 TINY = {"hidden": (16,), "latent": 4}
 EPOCHS = 10
@@ -36,9 +38,17 @@ def publish(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Publish
     @cache
     def publish_variant(variant: str) -> Published:
         defaults = VARIANTS[variant]()
-        sizes = {field: size for field, size in TINY.items() if field in VARIANTS[variant].__struct_fields__}
-        model = msgspec.structs.replace(defaults, fit=msgspec.structs.replace(defaults.fit, epochs=EPOCHS), **sizes)
-        config = RunConfig(data=str(path), name=variant, models=str(folder / "models"), label="fault", model=model)
+        sizes = {
+            field: size
+            for field, size in TINY.items()
+            if field in VARIANTS[variant].__struct_fields__
+        }
+        model = msgspec.structs.replace(
+            defaults, fit=msgspec.structs.replace(defaults.fit, epochs=EPOCHS), **sizes
+        )
+        config = RunConfig(
+            data=str(path), name=variant, models=str(folder / "models"), label="fault", model=model
+        )
         report = run(config)
         with open(report.path, "rb") as file:
             data = file.read()

@@ -1,6 +1,8 @@
-"""The world the members are held against: x = W f + noise of known covariance, where every optimum has a closed form.
+"""The world the members are held against: x = W f + noise of known covariance, where every optimum
+has a closed form.
 
-Shapes: N rows, D = 16 features, K = 4 factors. Every feature has variance one, of which NOISE_VARIANCE is its own.
+Shapes: N rows, D = 16 features, K = 4 factors. Every feature has variance one, of which
+NOISE_VARIANCE is its own.
 """
 
 from typing import Any
@@ -10,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from service.artifact import Feature
-from training.features import Encoded, Encoding
-from training.fit import fit
-from training.models import ModelConfig
+from hourglass.service.model.artifact import Feature
+from hourglass.training.features import Encoded, Encoding
+from hourglass.training.fit import fit
+from hourglass.training.models import ModelConfig
 
 WIDTH = 16
 FACTORS = 4
@@ -57,7 +59,9 @@ def encode(member: Any, rows_ND: Tensor) -> Encoded:
 
 
 def fitted(config: ModelConfig, rows_ND: Tensor | None = None, *, seed: int = 0) -> Any:
-    """The config's member, fitted to 2,000 rows of this world or to those given; a fifth of them is held out."""
+    """The config's member, fitted to 2,000 rows of this world or to those given; a fifth of them is
+    held out.
+    """
     rows_ND = draw(2000, seed=1) if rows_ND is None else rows_ND
     features = tuple(Feature(name=f"x{i}", kind="numeric") for i in range(rows_ND.shape[1]))
     torch.manual_seed(seed)

@@ -2,9 +2,9 @@ import itertools
 
 import torch
 
+from hourglass.training.models.contractive import ContractiveConfig
+from hourglass.training.models.member import FitConfig
 from tests.training.models.gaussian import WIDTH, draw, encode, fitted
-from training.models.contractive import ContractiveConfig
-from training.models.member import FitConfig
 
 FIT = FitConfig(epochs=40, learning_rate=3e-3)
 
@@ -19,7 +19,8 @@ def test_the_analytic_norm_is_that_of_the_jacobian() -> None:
         encoded.values_NE.split(1), encoded.observed_ND.split(1), analytic_N, strict=True
     ):
         jacobian_KE = torch.autograd.functional.jacobian(
-            lambda value_NE, mask_ND=mask_ND: member(torch.cat([value_NE, 1 - mask_ND], dim=1))[1], value_NE
+            lambda value_NE, mask_ND=mask_ND: member(torch.cat([value_NE, 1 - mask_ND], dim=1))[1],
+            value_NE,
         ).squeeze()
         assert jacobian_KE.shape == (7, WIDTH)
         assert torch.allclose(jacobian_KE.square().sum(), norm, rtol=1e-5)

@@ -7,15 +7,15 @@ import msgspec
 import pytest
 import torch
 
-from service.artifact import Feature
+from hourglass.service.model.artifact import Feature
+from hourglass.training.core import Core
+from hourglass.training.data import describe, prepare
+from hourglass.training.features import Encoding
+from hourglass.training.fit import Fitted, fit
+from hourglass.training.models import ModelConfig
+from hourglass.training.models.member import FitConfig, Member
 from tests.training import tables
 from tests.training.conftest import DEVICES
-from training.core import Core
-from training.data import describe, prepare
-from training.features import Encoding
-from training.fit import Fitted, fit
-from training.models import ModelConfig
-from training.models.member import FitConfig, Member
 
 VARIANTS = sorted(config.__struct_config__.tag for config in get_args(ModelConfig))
 DATA = prepare(tables.mixed(200), label="fault")
@@ -68,9 +68,19 @@ def test_held_out_rows_leave_no_trace_in_the_weights(variant: str) -> None:
         config = msgspec.convert({"variant": variant}, ModelConfig)
         torch.manual_seed(0)
         member = config.resolve(encoding).build(encoding)
-        fit(member, ROWS, held_out_ND, msgspec.structs.replace(config.fit, epochs=2, patience=0), seed=0)
+        fit(
+            member,
+            ROWS,
+            held_out_ND,
+            msgspec.structs.replace(config.fit, epochs=2, patience=0),
+            seed=0,
+        )
         # but for `kinds`, since what says how rare a value is among held-out rows has to know them
-        return {name: tensor for name, tensor in member.state_dict().items() if not name.startswith("kinds.")}
+        return {
+            name: tensor
+            for name, tensor in member.state_dict().items()
+            if not name.startswith("kinds.")
+        }
 
     some, others = weights(ROWS[:40]), weights(ROWS[40:120])
     assert all(torch.equal(tensor, others[name]) for name, tensor in some.items())
@@ -91,7 +101,11 @@ def test_a_batch_stays_on_the_device_of_the_network(name: str) -> None:
         loss = member.loss(encoding.encode(ROWS.to("meta")), None)  # type: ignore[arg-type]  # it has no generator
         torch.autograd.backward(loss)
     assert loss.device.type == "meta"
-    assert {parameter.grad.device.type for parameter in member.parameters() if parameter.grad is not None} == {"meta"}
+    assert {
+        parameter.grad.device.type
+        for parameter in member.parameters()
+        if parameter.grad is not None
+    } == {"meta"}
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -102,14 +116,24 @@ def test_fitting_lowers_the_loss(variant: str, device: str) -> None:
     member = config.resolve(encoding).build(encoding)
     losses: list[float] = []
     short = msgspec.structs.replace(config.fit, epochs=15)
-    fit(member, ROWS, ROWS, short, seed=0, device=device, on_epoch=lambda epoch: losses.append(epoch.loss))
+    fit(
+        member,
+        ROWS,
+        ROWS,
+        short,
+        seed=0,
+        device=device,
+        on_epoch=lambda epoch: losses.append(epoch.loss),
+    )
     assert losses[-1] < losses[0]
     assert {tensor.device.type for tensor in member.state_dict().values()} == {"cpu"}
 
 
 def test_numbers_taken_as_probabilities_are_made_up_without_gaussian_noise(variant: str) -> None:
     rows_ND = torch.rand((100, 3), generator=torch.Generator().manual_seed(0))
-    encoding = Encoding([Feature(name=name, kind="numeric") for name in "abc"], rows_ND.numpy(), "bce")
+    encoding = Encoding(
+        [Feature(name=name, kind="numeric") for name in "abc"], rows_ND.numpy(), "bce"
+    )
     config = msgspec.convert({"variant": variant}, ModelConfig)
     member = config.resolve(encoding).build(encoding)
     fit(member, rows_ND[:80], rows_ND[80:], msgspec.structs.replace(config.fit, epochs=1), seed=0)
@@ -133,7 +157,9 @@ def test_errors_are_non_negative_finite_and_zero_where_missing(member: Member) -
 def test_assessing_is_not_random_and_does_not_depend_on_the_other_rows(member: Member) -> None:
     together = member.assess(member.encoding.encode(ROWS)).errors_ND
     assert torch.equal(together, member.assess(member.encoding.encode(ROWS)).errors_ND)
-    alone = torch.cat([member.assess(member.encoding.encode(row)).errors_ND for row in ROWS[:20].split(1)])
+    alone = torch.cat(
+        [member.assess(member.encoding.encode(row)).errors_ND for row in ROWS[:20].split(1)]
+    )
     assert torch.allclose(together[:20], alone, rtol=1e-4, atol=1e-5)
 
 

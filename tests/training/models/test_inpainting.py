@@ -1,22 +1,28 @@
-"""Filling the missing: cells taken out of a row come back nearer to the truth than the column's mean is."""
+"""Filling the missing: cells taken out of a row come back nearer to the truth than the column's
+mean is.
+"""
 
 import pytest
 import torch
 
+from hourglass.training.core import Core
+from hourglass.training.models import ModelConfig
+from hourglass.training.models.denoising import DenoisingConfig
+from hourglass.training.models.masked import MaskedConfig
+from hourglass.training.models.member import FitConfig
 from tests.training.models.gaussian import draw, fitted
-from training.core import Core
-from training.models import ModelConfig
-from training.models.denoising import DenoisingConfig
-from training.models.masked import MaskedConfig
-from training.models.member import FitConfig
 
 FIT = FitConfig(epochs=40, learning_rate=3e-3)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("share", [0.1, 0.3])
-@pytest.mark.parametrize("config", [DenoisingConfig(fit=FIT), MaskedConfig(fit=FIT)], ids=["denoising", "masked"])
-def test_filled_cells_beat_the_column_mean_by_thirty_percent(config: ModelConfig, share: float) -> None:
+@pytest.mark.parametrize(
+    "config", [DenoisingConfig(fit=FIT), MaskedConfig(fit=FIT)], ids=["denoising", "masked"]
+)
+def test_filled_cells_beat_the_column_mean_by_thirty_percent(
+    config: ModelConfig, share: float
+) -> None:
     fit_rows_ND, whole_ND = draw(2000, seed=1), draw(2000, seed=9)
     units_D = torch.logspace(-3, 3, whole_ND.shape[1])  # no two columns alike
     core = Core(fitted(config, fit_rows_ND * units_D + units_D)).eval()

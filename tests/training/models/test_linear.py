@@ -3,11 +3,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from service.artifact import Feature
+from hourglass.service.model.artifact import Feature
+from hourglass.training.features import Encoding
+from hourglass.training.fit import fit
+from hourglass.training.models.linear import LinearAutoencoder, LinearConfig
 from tests.training import tables
-from training.features import Encoding
-from training.fit import fit
-from training.models.linear import LinearAutoencoder, LinearConfig
 
 Float64 = NDArray[np.float64]
 
@@ -19,7 +19,9 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module", params=[(case, tied) for case in CASES for tied in (False, True)], ids=str)
+@pytest.fixture(
+    scope="module", params=[(case, tied) for case in CASES for tied in (False, True)], ids=str
+)
 def fitted(request: pytest.FixtureRequest) -> tuple[LinearAutoencoder, torch.Tensor, int]:
     case, tied = request.param
     rows_ND, latent = CASES[case]
@@ -32,13 +34,17 @@ def fitted(request: pytest.FixtureRequest) -> tuple[LinearAutoencoder, torch.Ten
     return member, rows, latent
 
 
-def principal_axes(member: LinearAutoencoder, rows: torch.Tensor, latent: int) -> tuple[Float64, Float64]:
+def principal_axes(
+    member: LinearAutoencoder, rows: torch.Tensor, latent: int
+) -> tuple[Float64, Float64]:
     """P [D, K] of the standardised rows, and those rows [N, D]."""
     values_ND = member.encoding.encode(rows).values_NE.double().numpy()
     return np.linalg.svd(values_ND, full_matrices=False)[2][:latent].T, values_ND
 
 
-def test_it_spans_the_principal_subspace(fitted: tuple[LinearAutoencoder, torch.Tensor, int]) -> None:
+def test_it_spans_the_principal_subspace(
+    fitted: tuple[LinearAutoencoder, torch.Tensor, int],
+) -> None:
     member, rows, latent = fitted
     axes_DK, _ = principal_axes(member, rows, latent)
     weight_DK = member.encoder.weight.T if member.decoder is None else member.decoder.weight

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from hourglass.training.models.masked import Masked, MaskedConfig, fixed_masks
+from hourglass.training.models.member import FitConfig, hide
 from tests.training.models.gaussian import WIDTH, covariance, draw, encode, fitted, mean
-from training.models.masked import Masked, MaskedConfig, fixed_masks
-from training.models.member import FitConfig, hide
 
 FIT = FitConfig(epochs=40, learning_rate=5e-3)
 
@@ -17,17 +17,23 @@ def member() -> Masked:
 
 @torch.no_grad()
 @pytest.mark.parametrize("rate", [0.25, 0.5])
-def test_hidden_cells_are_guessed_nearly_as_well_as_the_known_gaussian_allows(member: Masked, rate: float) -> None:
+def test_hidden_cells_are_guessed_nearly_as_well_as_the_known_gaussian_allows(
+    member: Masked, rate: float
+) -> None:
     encoded = encode(member, draw(2000, seed=9))
     covariance_DD, mean_D = covariance(member.encoding), mean(member.encoding)
     rng = np.random.default_rng(0)
     squared = {"member": 0.0, "bayes": 0.0, "zero": 0.0}
     for _ in range(16):
         hidden = torch.from_numpy(rng.permutation(WIDTH) < rate * WIDTH)
-        outputs_NE, _ = member(member.encoding.inputs(hide(encoded, hidden.float(), member.encoding)))
+        outputs_NE, _ = member(
+            member.encoding.inputs(hide(encoded, hidden.float(), member.encoding))
+        )
         truth = encoded.values_NE.double()
         # the conditional mean: m_h + S_ho S_oo^-1 (x_o - m_o)
-        regression = torch.linalg.solve(covariance_DD[~hidden][:, ~hidden], covariance_DD[~hidden][:, hidden])
+        regression = torch.linalg.solve(
+            covariance_DD[~hidden][:, ~hidden], covariance_DD[~hidden][:, hidden]
+        )
         bayes = mean_D[hidden] + (truth - mean_D)[:, ~hidden] @ regression
         squared["member"] += float((outputs_NE[:, hidden] - truth[:, hidden]).square().mean())
         squared["bayes"] += float((bayes - truth[:, hidden]).square().mean())
@@ -36,8 +42,12 @@ def test_hidden_cells_are_guessed_nearly_as_well_as_the_known_gaussian_allows(me
     assert squared["member"] < 0.3 * squared["zero"]
 
 
-@pytest.mark.parametrize(("width", "rate", "rounds", "groups"), [(16, 0.25, 2, 4), (7, 0.25, 3, 4), (2, 0.1, 1, 2)])
-def test_fixed_masks_hide_each_feature_once_a_round(width: int, rate: float, rounds: int, groups: int) -> None:
+@pytest.mark.parametrize(
+    ("width", "rate", "rounds", "groups"), [(16, 0.25, 2, 4), (7, 0.25, 3, 4), (2, 0.1, 1, 2)]
+)
+def test_fixed_masks_hide_each_feature_once_a_round(
+    width: int, rate: float, rounds: int, groups: int
+) -> None:
     masks_MD = fixed_masks(width, rate, rounds)
     assert masks_MD.shape == (rounds * groups, width)
     for round_MD in masks_MD.split(groups):
@@ -60,13 +70,17 @@ def test_the_score_is_the_mean_error_of_each_cell_while_it_was_hidden(member: Ma
             seen_D = encoded.observed_ND[row] * (1 - mask_D)
             inputs_I = torch.cat([encoded.values_NE[row] * seen_D, 1 - seen_D])
             guess_E = member.decoder(member.encoder(inputs_I))
-            error_D = (guess_E - encoded.values_NE[row]).square() * mask_D * encoded.observed_ND[row]
+            error_D = (
+                (guess_E - encoded.values_NE[row]).square() * mask_D * encoded.observed_ND[row]
+            )
             by_hand_ND[row] += error_D / member.config.score_rounds
     assert torch.allclose(member.assess(encoded).errors_ND, by_hand_ND, atol=1e-5)
 
 
 @torch.no_grad()
-def test_a_value_the_others_do_not_support_stands_out_though_the_network_may_see_it(member: Masked) -> None:
+def test_a_value_the_others_do_not_support_stands_out_though_the_network_may_see_it(
+    member: Masked,
+) -> None:
     rows_ND = draw(500, seed=9)
     normal_N = member.assess(encode(member, rows_ND)).errors_ND[:, 5]
     rows_ND[:, 5] += 3.0

@@ -3,10 +3,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from hourglass.training.core import Core
+from hourglass.training.models.member import FitConfig
+from hourglass.training.models.quantized import Quantized, QuantizedConfig, straight_through
 from tests.training.models.gaussian import encode, fitted
-from training.core import Core
-from training.models.member import FitConfig
-from training.models.quantized import Quantized, QuantizedConfig, straight_through
 
 CLUSTERS, WIDTH = 16, 8
 FIT = FitConfig(epochs=30, learning_rate=3e-3)
@@ -16,19 +16,25 @@ def clustered(count: int, seed: int, spread: float = 0.1) -> Tensor:
     """[N, D] rows around sixteen fixed points, equally often."""
     centers_CD = np.random.default_rng(0).normal(size=(CLUSTERS, WIDTH))
     rng = np.random.default_rng(seed)
-    rows_ND = centers_CD[rng.integers(CLUSTERS, size=count)] + spread * rng.normal(size=(count, WIDTH))
+    rows_ND = centers_CD[rng.integers(CLUSTERS, size=count)] + spread * rng.normal(
+        size=(count, WIDTH)
+    )
     return torch.from_numpy(rows_ND.astype(np.float32))
 
 
 def perplexity(count_C: Tensor) -> float:
-    """exp of the entropy of the codes' shares: how many codes, used equally often, would be as varied."""
+    """exp of the entropy of the codes' shares: how many codes, used equally often, would be as
+    varied.
+    """
     share_C = count_C[count_C > 0] / count_C.sum()
     return float(torch.exp(-(share_C * share_C.log()).sum()))
 
 
 @pytest.fixture(scope="module")
 def member() -> Quantized:
-    member: Quantized = fitted(QuantizedConfig(hidden=(32,), codes=CLUSTERS, fit=FIT), clustered(3000, seed=1))
+    member: Quantized = fitted(
+        QuantizedConfig(hidden=(32,), codes=CLUSTERS, fit=FIT), clustered(3000, seed=1)
+    )
     return member
 
 
@@ -49,7 +55,9 @@ def test_the_encoder_learns_from_the_reconstruction_through_the_codebook(member:
     quantized_NK = member.codebook_CK[member.nearest(code_NK)].clone().requires_grad_()
     member.reconstruction_loss(member.decoder(quantized_NK), encoded).backward()
     through = straight_through(code_NK, quantized_NK.detach())
-    (received,) = torch.autograd.grad(member.reconstruction_loss(member.decoder(through), encoded), code_NK)
+    (received,) = torch.autograd.grad(
+        member.reconstruction_loss(member.decoder(through), encoded), code_NK
+    )
     assert quantized_NK.grad is not None
     assert float(received.abs().max()) > 0
     assert torch.allclose(received, quantized_NK.grad, rtol=1e-4, atol=1e-7)
@@ -68,7 +76,9 @@ def test_every_code_is_the_entry_of_the_codebook_nearest_to_the_row(member: Quan
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_as_many_clusters_as_codes_use_most_of_the_codebook(seed: int) -> None:
-    member = fitted(QuantizedConfig(hidden=(32,), codes=CLUSTERS, fit=FIT), clustered(3000, seed=1), seed=seed)
+    member = fitted(
+        QuantizedConfig(hidden=(32,), codes=CLUSTERS, fit=FIT), clustered(3000, seed=1), seed=seed
+    )
     count_C = member.usage(encode(member, clustered(3000, seed=2)))
     assert int(count_C.sum()) == 3000
     assert perplexity(count_C) >= 0.8 * CLUSTERS
@@ -92,7 +102,10 @@ def test_dead_codes_are_restarted_at_rows() -> None:
 
 @torch.no_grad()
 def test_an_entry_moves_to_the_mean_of_the_rows_it_stands_for() -> None:
-    member = fitted(QuantizedConfig(hidden=(), latent=2, codes=2, fit=FitConfig(epochs=1)), clustered(50, seed=1))
+    member = fitted(
+        QuantizedConfig(hidden=(), latent=2, codes=2, fit=FitConfig(epochs=1)),
+        clustered(50, seed=1),
+    )
     member.codebook_CK.copy_(torch.tensor([[0.0, 0.0], [10.0, 10.0]]))
     member.count_C.fill_(2.0)
     member.sum_CK.copy_(2 * member.codebook_CK)
@@ -124,12 +137,16 @@ def test_the_distance_score_is_the_distance_to_the_code_in_units_of_a_normal_row
         assert torch.allclose(contributions_ND.sum(dim=1), score_N, rtol=1e-5)
     between_ND = (rows_ND + rows_ND.flip(0))[(rows_ND - rows_ND.flip(0)).norm(dim=1) > 1] / 2
     # rows halfway between two clusters stand above rows of a cluster
-    assert float((core(between_ND).score_N.unsqueeze(1) > core(rows_ND).score_N).float().mean()) > 0.95
+    assert (
+        float((core(between_ND).score_N.unsqueeze(1) > core(rows_ND).score_N).float().mean()) > 0.95
+    )
 
 
 @torch.no_grad()
 def test_the_distance_score_is_shared_equally_where_nothing_is_reconstructed_wrongly() -> None:
-    config = QuantizedConfig(hidden=(), latent=2, codes=2, score="distance", fit=FitConfig(epochs=1))
+    config = QuantizedConfig(
+        hidden=(), latent=2, codes=2, score="distance", fit=FitConfig(epochs=1)
+    )
     member = fitted(config, clustered(50, seed=1))
     rows_ND = clustered(1, seed=3)
     encoded = encode(member, rows_ND)
@@ -141,7 +158,9 @@ def test_the_distance_score_is_shared_equally_where_nothing_is_reconstructed_wro
 
 
 @torch.no_grad()
-def test_new_rows_come_from_the_codes_that_rows_used_by_how_often_they_did(member: Quantized) -> None:
+def test_new_rows_come_from_the_codes_that_rows_used_by_how_often_they_did(
+    member: Quantized,
+) -> None:
     encoded = encode(member, clustered(3000, seed=1))
     sampling, count_C = member.sampling(encoded), member.usage(encoded)
     assert sampling.kind == "codebook"
@@ -149,5 +168,9 @@ def test_new_rows_come_from_the_codes_that_rows_used_by_how_often_they_did(membe
     assert list(sampling.shares) == pytest.approx((count_C[count_C > 0] / 3000).tolist())
     assert torch.equal(torch.tensor(sampling.codes), member.codebook_CK[count_C > 0])
     # the noise is what the decoded codes leave of the rows, in raw units
-    residual_ND = clustered(3000, seed=1) - member.encoding.decode(member.assess(encoded).outputs_NE)
-    assert list(sampling.noise) == pytest.approx(residual_ND.square().mean(dim=0).sqrt().tolist(), rel=1e-3)
+    residual_ND = clustered(3000, seed=1) - member.encoding.decode(
+        member.assess(encoded).outputs_NE
+    )
+    assert list(sampling.noise) == pytest.approx(
+        residual_ND.square().mean(dim=0).sqrt().tolist(), rel=1e-3
+    )

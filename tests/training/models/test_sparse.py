@@ -3,9 +3,9 @@ import itertools
 import pytest
 import torch
 
+from hourglass.training.models.member import FitConfig
+from hourglass.training.models.sparse import SparseConfig
 from tests.training.models.gaussian import WIDTH, draw, encode, fitted
-from training.models.member import FitConfig
-from training.models.sparse import SparseConfig
 
 FIT = FitConfig(epochs=40, learning_rate=3e-3)
 
@@ -31,7 +31,14 @@ def test_the_l1_penalty_silences_ever_more_units_as_its_weight_grows() -> None:
 def test_the_kl_penalty_draws_the_mean_activation_to_rho() -> None:
     away = [
         float(
-            (codes(SparseConfig(hidden=(), penalty="kl", rho=0.05, weight=weight, fit=FIT)).mean(0) - 0.05).abs().max()
+            (
+                codes(SparseConfig(hidden=(), penalty="kl", rho=0.05, weight=weight, fit=FIT)).mean(
+                    0
+                )
+                - 0.05
+            )
+            .abs()
+            .max()
         )
         for weight in (0.0, 0.1, 1.0, 10.0)
     ]

@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
+from hourglass.training.core import Core
+from hourglass.training.models.member import FitConfig
+from hourglass.training.models.variational import Variational, VariationalConfig, divergence
 from tests.training.models.gaussian import (
     FACTORS,
     NOISE_VARIANCE,
@@ -17,9 +20,6 @@ from tests.training.models.gaussian import (
     mean,
     pure_noise,
 )
-from training.core import Core
-from training.models.member import FitConfig
-from training.models.variational import Variational, VariationalConfig, divergence
 
 ACTIVE = 0.01  # variance over rows of a dimension's posterior mean, the criterion of Burda et al.
 SHORT = FitConfig(epochs=1)
@@ -32,7 +32,9 @@ def one_cycle(epochs: int) -> FitConfig:
 @pytest.fixture(scope="module")
 def member() -> Variational:
     """Twice as many dimensions as the world has factors."""
-    config = VariationalConfig(hidden=(32,), latent=2 * FACTORS, anneal_steps=300, fit=one_cycle(40))
+    config = VariationalConfig(
+        hidden=(32,), latent=2 * FACTORS, anneal_steps=300, fit=one_cycle(40)
+    )
     member: Variational = fitted(config, draw(5000, seed=1))
     return member
 
@@ -40,7 +42,9 @@ def member() -> Variational:
 @torch.no_grad()
 def kl(member: Variational) -> Tensor:
     """[K] mean divergence of fresh rows' posteriors from the prior, in nats."""
-    return divergence(*member.posterior(member.encoding.inputs(encode(member, draw(2000, seed=9))))).mean(dim=0)
+    return divergence(
+        *member.posterior(member.encoding.inputs(encode(member, draw(2000, seed=9))))
+    ).mean(dim=0)
 
 
 @torch.no_grad()
@@ -71,13 +75,18 @@ def test_the_noise_variance_is_learned_and_told_in_raw_units(member: Variational
 
 
 @torch.no_grad()
-def test_the_bounds_stand_in_their_order_below_the_likelihood_of_the_truth(member: Variational) -> None:
+def test_the_bounds_stand_in_their_order_below_the_likelihood_of_the_truth(
+    member: Variational,
+) -> None:
     encoded = encode(member, draw(2000, seed=9))
-    one_LN = torch.stack([member.bound(encoded, 1, torch.Generator().manual_seed(seed)) for seed in range(32)])
+    one_LN = torch.stack(
+        [member.bound(encoded, 1, torch.Generator().manual_seed(seed)) for seed in range(32)]
+    )
     weighted_N = member.bound(encoded, 32, torch.Generator().manual_seed(100))
     truth = MultivariateNormal(mean(member.encoding), covariance(member.encoding))
     elbo, weighted, likelihood = (
-        float(bound.mean()) for bound in (one_LN, weighted_N, truth.log_prob(encoded.values_NE.double()))
+        float(bound.mean())
+        for bound in (one_LN, weighted_N, truth.log_prob(encoded.values_NE.double()))
     )
     assert elbo <= weighted <= likelihood
     assert likelihood - elbo < 0.15  # nats, of eleven
@@ -94,10 +103,17 @@ def test_more_draws_never_loosen_the_bound_of_any_row(member: Variational) -> No
 
 @torch.no_grad()
 def test_without_annealing_the_loss_is_minus_the_elbo_for_each_column() -> None:
-    member = fitted(VariationalConfig(hidden=(16,), latent=4, anneal_steps=0, fit=SHORT), draw(100, seed=1))
+    member = fitted(
+        VariationalConfig(hidden=(16,), latent=4, anneal_steps=0, fit=SHORT), draw(100, seed=1)
+    )
     encoded = encode(member, draw(300, seed=9))
-    losses = [float(member.loss(encoded, torch.Generator().manual_seed(seed))) for seed in range(200)]
-    elbo = [float(member.bound(encoded, 1, torch.Generator().manual_seed(seed)).mean()) for seed in range(200)]
+    losses = [
+        float(member.loss(encoded, torch.Generator().manual_seed(seed))) for seed in range(200)
+    ]
+    elbo = [
+        float(member.bound(encoded, 1, torch.Generator().manual_seed(seed)).mean())
+        for seed in range(200)
+    ]
     assert np.mean(losses) == pytest.approx(-np.mean(elbo) / WIDTH, rel=2e-3)
 
 
@@ -117,9 +133,12 @@ def test_the_divergence_and_the_likelihood_are_those_of_the_normal_distribution(
 
 
 def test_free_bits_keep_every_dimension_at_or_above_their_floor(member: Variational) -> None:
-    config = VariationalConfig(hidden=(), latent=2 * FACTORS, free_bits=0.2, anneal_steps=300, fit=one_cycle(30))
+    config = VariationalConfig(
+        hidden=(), latent=2 * FACTORS, free_bits=0.2, anneal_steps=300, fit=one_cycle(30)
+    )
     floored_K = kl(fitted(config, draw(5000, seed=1)))
-    # the floor holds for the batches of the last steps; on fresh rows the mean over 2,000 rows is off by some per cent
+    # the floor holds for the batches of the last steps; on fresh rows the mean over 2,000 rows is
+    # off by some per cent
     assert float(floored_K.min()) > 0.95 * 0.2
     assert float(kl(member).min()) < 0.01
 
@@ -127,7 +146,13 @@ def test_free_bits_keep_every_dimension_at_or_above_their_floor(member: Variatio
 def test_a_larger_beta_lets_less_through_the_code() -> None:
     nats = [
         float(
-            kl(fitted(VariationalConfig(hidden=(), latent=FACTORS, beta=beta, anneal_steps=0, fit=one_cycle(15)))).sum()
+            kl(
+                fitted(
+                    VariationalConfig(
+                        hidden=(), latent=FACTORS, beta=beta, anneal_steps=0, fit=one_cycle(15)
+                    )
+                )
+            ).sum()
         )
         for beta in (0.25, 1.0, 4.0, 64.0)
     ]
@@ -135,8 +160,13 @@ def test_a_larger_beta_lets_less_through_the_code() -> None:
     assert nats[-1] < 0.1
 
 
-def test_the_weight_of_the_divergence_rises_over_the_annealing_and_is_whole_for_held_out_rows() -> None:
-    member = fitted(VariationalConfig(hidden=(), latent=2, beta=3.0, anneal_steps=4, fit=SHORT), draw(50, seed=1))
+def test_the_weight_of_the_divergence_rises_over_the_annealing_and_is_whole_for_held_out_rows() -> (
+    None
+):
+    member = fitted(
+        VariationalConfig(hidden=(), latent=2, beta=3.0, anneal_steps=4, fit=SHORT),
+        draw(50, seed=1),
+    )
     member.steps.zero_()
     weights = [float(member.train()._beta()) for _ in range(6)]
     assert weights == pytest.approx([0.75, 1.5, 2.25, 3.0, 3.0, 3.0])
@@ -149,7 +179,8 @@ def test_the_weight_of_the_divergence_rises_over_the_annealing_and_is_whole_for_
 def by_probability(member: Variational) -> Core:
     """The same network, scoring by reconstruction probability."""
     scoring = Variational(
-        VariationalConfig(hidden=(32,), latent=2 * FACTORS, score="probability", score_draws=16), member.encoding
+        VariationalConfig(hidden=(32,), latent=2 * FACTORS, score="probability", score_draws=16),
+        member.encoding,
     )
     scoring.load_state_dict(member.state_dict())
     core = Core(scoring).eval()
@@ -167,13 +198,16 @@ def test_the_reconstruction_probability_is_the_mean_log_likelihood_over_fixed_dr
     draws_L1K = torch.randn((16, 1, 2 * FACTORS), generator=torch.Generator().manual_seed(0))
     surprise_LN = torch.stack(
         [
-            member.surprise(member.decoder(mean_NK + torch.exp(log_variance_NK / 2) * noise_1K), encoded)
+            member.surprise(
+                member.decoder(mean_NK + torch.exp(log_variance_NK / 2) * noise_1K), encoded
+            )
             for noise_1K in draws_L1K
         ]
     )
     constant = float(0.5 * (member.log_variance_D + np.log(2 * np.pi)).sum())
     score_N, contributions_ND, _, _ = by_probability(rows_ND)
-    # 2 (surprise - constant) / D is the mean squared error in units of the learned variance, the score that in held-out ones
+    # 2 (surprise - constant) / D is the mean squared error in units of the learned variance, the
+    # score that in held-out ones
     by_hand_N = 2 * (surprise_LN.mean(dim=0) - constant) / WIDTH
     assert float(torch.corrcoef(torch.stack([score_N, by_hand_N]))[0, 1]) > 0.995
     assert float(score_N.mean() / by_hand_N.mean()) == pytest.approx(1.0, abs=0.1)
@@ -184,5 +218,8 @@ def test_the_reconstruction_probability_is_the_mean_log_likelihood_over_fixed_dr
 
 @torch.no_grad()
 def test_rows_off_the_plane_are_less_probable_than_rows_on_it(by_probability: Core) -> None:
-    normal_N, odd_N = by_probability(draw(1000, seed=9)).score_N, by_probability(pure_noise(1000, seed=5)).score_N
+    normal_N, odd_N = (
+        by_probability(draw(1000, seed=9)).score_N,
+        by_probability(pure_noise(1000, seed=5)).score_N,
+    )
     assert float((odd_N > normal_N.quantile(0.99)).float().mean()) > 0.99

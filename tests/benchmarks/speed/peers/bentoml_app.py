@@ -12,7 +12,9 @@ class Scorer:
     def __init__(self) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
-        self.session = ort.InferenceSession(os.environ["MODEL"], options, providers=["CPUExecutionProvider"])
+        self.session = ort.InferenceSession(
+            os.environ["MODEL"], options, providers=["CPUExecutionProvider"]
+        )
 
     @bentoml.api
     def score(self, rows: list[list[float]]) -> dict[str, list[float]]:

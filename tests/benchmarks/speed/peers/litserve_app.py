@@ -13,7 +13,9 @@ class Scorer(litserve.LitAPI):
     def setup(self, device: str) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
-        self.session = ort.InferenceSession(os.environ["MODEL"], options, providers=["CPUExecutionProvider"])
+        self.session = ort.InferenceSession(
+            os.environ["MODEL"], options, providers=["CPUExecutionProvider"]
+        )
 
     def decode_request(self, request: dict[str, Any]) -> np.ndarray:
         return np.array(request["rows"], dtype=np.float32)
@@ -28,5 +30,9 @@ class Scorer(litserve.LitAPI):
 if __name__ == "__main__":
     server = litserve.LitServer(Scorer(api_path="/score"), accelerator="cpu", workers_per_device=1)
     server.run(
-        host="127.0.0.1", port=int(sys.argv[1]), num_api_servers=1, generate_client_file=False, log_level="warning"
+        host="127.0.0.1",
+        port=int(sys.argv[1]),
+        num_api_servers=1,
+        generate_client_file=False,
+        log_level="warning",
     )

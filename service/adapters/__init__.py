@@ -1,0 +1,1 @@
+"""The detector without our HTTP."""

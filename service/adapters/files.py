@@ -1,0 +1,254 @@
+"""What can be done with a model and a file, without a server: score the file's rows, print what the
+manifest says.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hourglass.service.errors import InvalidTable
+from hourglass.service.model.artifact import MODEL_FILE, POINTER, Feature, locate
+from hourglass.service.model.calibration import Threshold
+from hourglass.service.model.served import Served
+from hourglass.service.rows.tables import encode_table, read_table
+from hourglass.service.serving.observers import UNOBSERVED, Observers
+from hourglass.service.serving.registry import load, load_file
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Float32 = NDArray[np.float32]
+
+CHUNK_ROWS = 65536
+TOP_ROWS = 10
+STORED = {
+    "none": "no training rows, nor averages of them",
+    "averages": "averages of training rows, which whoever has the file can read",
+    "rows": "training rows as they are, which whoever has the file can read",
+}
+
+
+def open_model(path: Path, *, alpha: float | None = None) -> tuple[Served, str | None]:
+    """A model file, a version's folder, or a model's, with the threshold in force; and what is
+    wrong with that threshold.
+    """
+    path = path.absolute()  # its name is the model's, also of `.`
+    if (path / POINTER).is_file():
+        served, problem = load(path)
+    else:
+        file = locate(path)
+        served, problem = load_file(file, _name_of(file)), None
+    if alpha is None:
+        return served, problem
+    current = served.threshold
+    threshold = served.detector.table.threshold(alpha, current.delta, certified=current.certified)
+    return replace(served, threshold=threshold), None
+
+
+def score_file(
+    served: Served,
+    data: Path,
+    *,
+    progress: Callable[[int, int], None],
+    observers: Observers = UNOBSERVED,
+) -> "pl.DataFrame":
+    """The file's rows with score, ratio, p_value and is_anomaly beside them; null where too few
+    values are there to score.
+    """
+    import polars as pl
+
+    frame = read_table(data)
+    if taken := [
+        name for name in ("score", "ratio", "p_value", "is_anomaly") if name in frame.columns
+    ]:
+        raise InvalidTable(
+            f"{data} has a column {taken[0]!r} already, which is where a result would go"
+        )
+    rows_ND, parts = encode_table(frame, served.schema.features), []
+    for start in range(0, frame.height, CHUNK_ROWS):
+        parts.append(_score_rows(served, rows_ND[start : start + CHUNK_ROWS], observers))
+        if frame.height > CHUNK_ROWS:
+            progress(min(start + CHUNK_ROWS, frame.height), frame.height)
+    return frame.hstack(pl.concat(parts))
+
+
+def write_table(frame: "pl.DataFrame", path: Path) -> None:
+    """Write CSV or Parquet, whole or not at all."""
+    if path.suffix.lower() not in (".csv", ".parquet"):
+        raise InvalidTable(f"{path} is neither .csv nor .parquet")
+    temporary = None
+    try:
+        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            if path.suffix.lower() == ".csv":
+                frame.write_csv(file)
+            else:
+                frame.write_parquet(file)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        raise InvalidTable(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def summarise(served: Served, scored: "pl.DataFrame") -> str:
+    """In a few lines: what was scored, with what, and how much of it is strange."""
+    threshold = served.threshold
+    anomalies, skipped = int(scored["is_anomaly"].sum()), scored["score"].null_count()
+    known = scored.height - skipped
+    lines = [
+        f"{scored.height} rows scored by {served.name}, version {served.detector.version[:12]}",
+        f"{anomalies} anomalies ({anomalies / max(known, 1):.1%}); {_describe(threshold)}",
+    ]
+    if skipped:
+        lines.append(
+            f"{skipped} rows hold too few values, or values too far out, and were not scored"
+        )
+    return "\n".join(lines)
+
+
+def top_rows(served: Served, scored: "pl.DataFrame") -> str:
+    """The strangest rows, as a table, with the features that make them so."""
+    top = (
+        scored.with_row_index("row", offset=1)
+        .drop_nulls("score")
+        .sort("score", descending=True)
+        .head(TOP_ROWS)
+    )
+    if top.height == 0:
+        return "no row could be scored"
+    explained = served.detector.explain(encode_table(top, served.schema.features))
+    names = [feature.name for feature in served.schema.features]
+    why = [", ".join(names[d] for d in np.argsort(-row)[:3]) for row in explained.contributions]
+    lines = [["row", "score", "ratio", "p-value", "anomaly", "mostly because of"]]
+    for row, reason in zip(top.iter_rows(named=True), why, strict=True):
+        numbers = f"{row['score']:.4g}", f"{row['ratio']:.2f}", f"{row['p_value']:.4g}"
+        lines.append([str(row["row"]), *numbers, "yes" if row["is_anomaly"] else "no", reason])
+    return _table(lines)
+
+
+def describe(served: Served) -> str:
+    """The manifest, for a person."""
+    manifest, detector, threshold = served.detector.manifest, served.detector, served.threshold
+    model, rows, producer = manifest.model, manifest.rows, manifest.producer
+    parameters = (
+        ", ".join(f"{name} = {value}" for name, value in sorted(model.hyper_parameters.items()))
+        or "none"
+    )
+    facts = [
+        ["version", detector.version],
+        ["format", f"{manifest.format}, {detector.size_bytes} bytes"],
+        ["variant", f"{model.variant}, {model.parameter_count} parameters, seed {model.seed}"],
+        ["hyper-parameters", parameters],
+        [
+            "rows",
+            f"{rows.fit} to fit, {rows.validation} to validate, {rows.calibration} to calibrate",
+        ],
+        ["contains", STORED[model.stores_rows]],
+        ["false alarms", _describe(threshold)],
+        ["threshold", f"{threshold.score:.6g}"],
+        [
+            "missing values",
+            f"rows with under {manifest.min_observed_fraction:.0%} of their values are refused",
+        ],
+        [
+            "code",
+            (
+                f"{detector.latent_width} numbers, {'can' if detector.can_decode else 'cannot'} be"
+                " decoded without the row"
+            ),
+        ],
+        [
+            "written by",
+            (
+                f"hourglass {producer.hourglass}, torch {producer.torch}, onnx {producer.onnx}, "
+                f"onnxruntime {producer.onnxruntime}, {producer.threads} thread(s)"
+            ),
+        ],
+    ]
+    features = [["feature", "kind", "unit", "values", "missing"]]
+    features += [
+        [
+            feature.name,
+            feature.kind,
+            feature.unit or "",
+            _values(feature),
+            f"{feature.missing_rate:.1%}",
+        ]
+        for feature in manifest.features
+    ]
+    return f"{served.name}\n\n{_table(facts)}\n\n{_table(features)}"
+
+
+def _score_rows(served: Served, rows_ND: Float32, observers: Observers) -> "pl.DataFrame":
+    import polars as pl
+
+    started = perf_counter()
+    score_N, p_value_N = scores = served.detector.score(rows_ND)
+    observers.scored(served, rows_ND, scores, perf_counter() - started)
+    observed_N = (~np.isnan(rows_ND)).sum(axis=1)
+    known_N = np.isfinite(score_N) & (observed_N >= served.schema.min_observed)
+    ratio_N = score_N.astype(np.float64) / max(served.threshold.score, 1e-38)
+    columns = {
+        "score": score_N,
+        "ratio": ratio_N,
+        "p_value": p_value_N,
+        "is_anomaly": score_N > served.threshold.score,
+    }
+    known = pl.Series(known_N)
+    return pl.DataFrame(columns).select(
+        pl.when(known).then(pl.col(name)).alias(name) for name in columns
+    )
+
+
+def _describe(threshold: Threshold) -> str:
+    if threshold.certified:
+        promise = f"alpha = {threshold.alpha:g} holds with confidence {1 - threshold.delta:g}"
+    else:
+        promise = f"alpha = {threshold.alpha:g} is not certified: it holds on average only"
+    return (
+        f"{promise}; {threshold.expected_false_alarm_rate:.2%} of normal rows are expected to be"
+        " flagged"
+    )
+
+
+def _values(feature: Feature) -> str:
+    if feature.kind == "boolean":
+        return "true, false"
+    if feature.kind == "categorical":
+        shown = ", ".join(feature.categories[:5])
+        return shown + (
+            f", … ({len(feature.categories)} in all)" if len(feature.categories) > 5 else ""
+        )
+    if feature.minimum is None or feature.maximum is None:
+        return "all missing"
+    return f"{feature.minimum:g} to {feature.maximum:g}"
+
+
+def _table(lines: list[list[str]]) -> str:
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+
+def _name_of(path: Path) -> str:
+    """MODELS/<name>/<version>/model.onnx is called <name>, any other file what it is called."""
+    return (
+        path.parent.parent.name
+        if path.name == MODEL_FILE and path.parent.parent.name
+        else path.stem
+    )
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,32 @@
+"""Parts: what every route works with."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from hourglass.service.serving.batcher import Batcher
+from hourglass.service.serving.observers import Observers
+from hourglass.service.serving.registry import Registry
+from hourglass.service.settings import Settings
+from hourglass.service.watch.metrics import Metrics
+
+# What may refuse a request: it is given the path and the headers (names in lower case), and raises
+# one of the errors that api/problems.py has an answer for. It may be asked twice about one request.
+Guard = Callable[[str, Iterable[tuple[bytes, bytes]]], None]
+
+STATE = "parts"  # the key of the lifespan's state under which the server finds them
+
+
+def allow(path: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """The guard that lets everything pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of one running service, put together in app.py."""
+
+    settings: Settings
+    registry: Registry
+    metrics: Metrics
+    observers: Observers
+    batcher: Batcher
+    guard: Guard

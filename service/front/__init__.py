@@ -1,0 +1,1 @@
+"""The fast path before the app; deletable as one folder."""

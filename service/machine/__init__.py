@@ -1,0 +1,1 @@
+"""What the process asks of kernel and C library; called by __main__ only."""

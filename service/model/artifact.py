@@ -1,0 +1,208 @@
+"""THE CONTRACT between training and service: one ONNX file and the manifest inside it.
+
+How to change it: a changed name, shape, type or meaning of what stands here raises FORMAT_MAJOR; a
+new optional field raises FORMAT_MINOR. The service reads every minor of its own major, ignores
+fields it does not know, and refuses an artifact whose `requires` names something it does not know.
+Every published format has a file in tests/contract/golden that must load for ever.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from hourglass.service.errors import InvalidArtifact
+
+FORMAT_MAJOR = 1
+FORMAT_MINOR = 0
+CAPABILITIES: frozenset[str] = frozenset()  # what `requires` may name
+
+METADATA_KEY = "hourglass"  # of metadata_props
+MODEL_FILE = "model.onnx"  # MODELS/<name>/<version>/model.onnx
+POINTER = "current"  # MODELS/<name>/current, one line: the version in service
+
+# Tensors, all float32. N rows, D features, K latent dimensions.
+# [N, D] raw units, NaN = missing, a category is its index, UNSEEN a category not met in training
+INPUT = "features"
+# [N] reconstruction error, dimensionless, higher is stranger; NaN where no cell was observed
+SCORE = "score"
+# [N] share of held-out normal rows at least this strange; NaN only where score is NaN
+P_VALUE = "p_value"
+CONTRIBUTIONS = "contributions"  # [N, D] non-negative, sum to score
+RECONSTRUCTION = "reconstruction"  # [N, D] expected values; for a boolean the probability of true
+LATENT = "latent"  # [N, K] the code
+OUTPUTS = (SCORE, P_VALUE, CONTRIBUTIONS, RECONSTRUCTION, LATENT)
+
+# Initializers that hold the calibration table: ascending scores, padded with +inf, and the p-value
+# of each interval between them.
+TABLE_SCORES = "calibration_scores"
+TABLE_P_VALUES = "calibration_p_values"
+
+UNSEEN = -1.0
+SELF_TEST_TOLERANCE = 1e-4  # relative, between what training saw and what this machine computes
+MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+class Feature(msgspec.Struct, frozen=True, kw_only=True):
+    """One column of the input, in the order of the model's input."""
+
+    name: str
+    kind: Literal["numeric", "boolean", "categorical"]
+    unit: str | None = None
+    categories: tuple[str, ...] = ()  # position is the code
+    missing_rate: float = 0.0  # share of the fit rows
+    minimum: float | None = None  # of the fit rows; None when every one was missing
+    maximum: float | None = None
+    # mean held-out error of the expected values; the unit of this contribution where the score is
+    # made of these errors
+    residual_variance: float = 1.0
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """What was fitted, enough to fit it again."""
+
+    variant: str
+    hyper_parameters: dict[str, object]
+    seed: int
+    parameter_count: int
+    stores_rows: Literal["none", "averages", "rows"] = (
+        "none"  # what of the training rows the file contains
+    )
+
+
+class Producer(msgspec.Struct, frozen=True, kw_only=True):
+    """The versions that wrote the file."""
+
+    hourglass: str
+    torch: str
+    onnx: str
+    onnxruntime: str
+    threads: int  # CPU training repeats bit for bit only at the same count
+
+
+class RowCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """The three disjoint sets of normal rows."""
+
+    fit: int
+    validation: int  # early stopping and residual variance
+    calibration: int
+
+
+class CalibrationRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """How the threshold was set, and what holds for it."""
+
+    method: Literal["split-conformal"]
+    guarantee: Literal["certified", "marginal"]
+    n: int
+    alpha: float
+    delta: float
+
+
+class DriftReference(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one feature of the fit rows: for numbers the inner bin edges (bins are one more), for the
+    rest a count per value.
+    """
+
+    edges: tuple[float, ...] = ()
+    counts: tuple[int, ...] = ()
+    missing: int = 0
+
+
+class SelfTest(msgspec.Struct, frozen=True, kw_only=True):
+    """Made-up rows and what the graph must answer to them; None is NaN."""
+
+    inputs: tuple[tuple[float | None, ...], ...]
+    score: tuple[float | None, ...]
+    p_value: tuple[float | None, ...]
+    contributions: tuple[tuple[float | None, ...], ...]
+    reconstruction: tuple[tuple[float | None, ...], ...]
+    latent: tuple[tuple[float | None, ...], ...]
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """How codes of new rows are drawn: from a standard normal, or from a codebook by the share of
+    rows each entry stands for.
+    """
+
+    kind: Literal["normal", "codebook"]
+    codes: tuple[tuple[float, ...], ...] = ()
+    shares: tuple[float, ...] = ()
+    # standard deviation around a decoded row, per feature in raw units; 0 for what is no number
+    noise: tuple[float, ...]
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What an artifact says of itself."""
+
+    format: str
+    model: Model
+    producer: Producer
+    rows: RowCounts
+    features: tuple[Feature, ...]
+    calibration: CalibrationRecord
+    drift: tuple[DriftReference, ...]
+    self_test: SelfTest
+    sampling: Sampling | None = None  # None: the model cannot make up rows
+    min_observed_fraction: float = 0.5  # rows with fewer observed cells are refused
+    requires: tuple[str, ...] = ()
+
+
+def encode_manifest(manifest: Manifest) -> str:
+    """Canonical JSON: sorted keys, no spaces; equal manifests give equal text."""
+    return msgspec.json.encode(manifest, order="sorted").decode()
+
+
+def decode_manifest(text: str) -> Manifest:
+    """Read a manifest; InvalidArtifact when it is malformed, of another major format, or requires
+    what we do not know.
+    """
+    try:
+        head = msgspec.json.decode(text, type=_Head)
+    except msgspec.DecodeError as error:
+        raise InvalidArtifact(f"the manifest cannot be read: {error}") from error
+    major = head.format.partition(".")[0]
+    if major != str(FORMAT_MAJOR):
+        raise InvalidArtifact(
+            f"the artifact has format {head.format}, this service reads format {FORMAT_MAJOR}.x; "
+            "fit the model again with this version, or serve it with the version that wrote it"
+        )
+    if unknown := sorted(set(head.requires) - CAPABILITIES):
+        raise InvalidArtifact(
+            f"the artifact requires {', '.join(unknown)}, which this service does not know"
+        )
+    try:
+        return msgspec.json.decode(text, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise InvalidArtifact(f"the manifest cannot be read: {error}") from error
+
+
+def version_of(data: bytes) -> str:
+    """The version of a model: the SHA-256 of its file, in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def locate(path: Path) -> Path:
+    """The artifact a person means by a path: the file itself, a version's folder, or a model's
+    folder by its pointer.
+    """
+    if path.is_file():
+        return path
+    if (path / MODEL_FILE).is_file():
+        return path / MODEL_FILE
+    try:
+        version = (path / POINTER).read_text(encoding="utf-8").strip()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InvalidArtifact(f"{path} is neither a model file nor a folder with one") from error
+    file = path / version / MODEL_FILE
+    if not version or not file.is_file():
+        raise InvalidArtifact(
+            f"{path / POINTER} names the version {version[:12]!r}, which is not there"
+        )
+    return file
+
+
+class _Head(msgspec.Struct):
+    format: str
+    requires: tuple[str, ...] = ()

@@ -1,0 +1,151 @@
+"""P-values from held-out normal rows, and the rule that turns a false-alarm budget into a
+threshold.
+
+With s_1..s_n the scores of n calibration rows, p(s) = (1 + #{s_j >= s}) / (n + 1) is a valid
+p-value for an exchangeable normal row (Vovk, Gammerman and Shafer, Algorithmic Learning in a Random
+World, 2005). A rule is a rank m: alarm iff p <= m / (n + 1).
+
+- marginal: m = floor(alpha (n + 1)); the false-alarm rate is at most alpha on average over
+  calibration draws;
+- certified: m* = max{m : P(Bin(n, alpha) <= m - 1) <= delta}; the rate is at most alpha with
+  confidence 1 - delta over the calibration draw, since given that draw it is at most a Beta(m, n +
+  1 - m) variable (Vovk, ACML 2012, prop. 2a).
+"""
+
+import math
+from array import array
+from bisect import bisect_left
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hourglass.service.errors import UncertifiableAlpha
+from hourglass.service.floats import look_up
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """A false-alarm budget made concrete for one calibrated model."""
+
+    alpha: float
+    delta: float
+    certified: bool  # the (alpha, delta) rule; otherwise the marginal rule
+    rank: int  # m: alarm iff p <= rank / (n + 1)
+    score: float  # alarm iff score > this
+    expected_false_alarm_rate: float  # rank / (n + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Ascending scores and the p-value of each interval: p_values[i] for scores[i - 1] < s <=
+    scores[i]; one more of them.
+    """
+
+    n: int  # calibration rows behind the table
+    scores: Float32
+    p_values: Float32
+    _ends: Float32 = field(init=False, repr=False, compare=False)
+    _steps: Float32 = field(init=False, repr=False, compare=False)
+    _of_one: tuple["array[float]", "array[float]"] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # closed by infinity, so that there is a step for every number, and a last one for NaN
+        object.__setattr__(self, "_ends", np.append(self.scores, np.float32(np.inf)))
+        object.__setattr__(self, "_steps", np.append(self.p_values, np.float32(np.nan)))
+        object.__setattr__(self, "_of_one", (array("f", self._ends), array("f", self._steps)))
+
+    def p_value(self, scores_N: Float32) -> Float32:
+        """[N] scores -> [N] p-values; NaN only where the score is NaN."""
+        p_N = np.empty(len(scores_N), np.float32)
+        look_up(self._ends, self._steps, np.ascontiguousarray(scores_N), p_N)
+        return p_N
+
+    def p_value_of_one(self, score: float) -> float:
+        """The same for one score."""
+        ends, steps = self._of_one
+        return steps[bisect_left(ends, score)] if score == score else math.nan
+
+    def threshold(self, alpha: float, delta: float, *, certified: bool = True) -> Threshold:
+        """The threshold for (alpha, delta); UncertifiableAlpha when these rows cannot give it."""
+        rank = certified_rank(self.n, alpha, delta) if certified else marginal_rank(self.n, alpha)
+        if rank == 0:
+            raise UncertifiableAlpha(refusal(self.n, alpha, delta, certified=certified))
+        limit = rank / (self.n + 1)
+        # p_values fall, so the alarm begins after the last score whose interval still has p > limit
+        first_alarm = int(
+            np.searchsorted(-self.p_values, -np.float32(limit * (1 + 1e-6)), side="left")
+        )
+        return Threshold(alpha, delta, certified, rank, float(self.scores[first_alarm - 1]), limit)
+
+
+def build_table(scores_N: Float32, *, exact_tail: int = 512, body: int = 512) -> Table:
+    """The table of [N] calibration scores: exact up to exact_tail + body rows, then with the body
+    at log-spaced ranks.
+
+    Leaving out scores of the body only ever raises a p-value (at most 1.5 % there), so the
+    false-alarm rate stays in bounds.
+    """
+    ascending = np.sort(scores_N.astype(np.float32))
+    n = len(ascending)
+    if n == 0 or not np.isfinite(ascending).all():
+        raise ValueError("calibration needs at least one row, and finite scores")
+    if n > exact_tail + body:
+        # from the top, 1-based
+        ranks = np.geomspace(exact_tail, n, body + 1)[1:].round().astype(int)
+        kept = np.unique(np.concatenate([n - np.arange(1, exact_tail + 1), n - ranks]))
+        knots = np.unique(ascending[kept])
+    else:
+        knots = np.unique(ascending)
+    # p in (knots[i-1], knots[i]] is that of a score just above knots[i-1]
+    above = n - np.searchsorted(ascending, knots, side="right")
+    counts = np.concatenate([[n], above])
+    return Table(n, knots, ((1 + counts) / (n + 1)).astype(np.float32))
+
+
+def certified_rank(n: int, alpha: float, delta: float) -> int:
+    """m* of the (alpha, delta) rule for n calibration rows; 0 when it does not exist."""
+    log_term = n * math.log1p(-alpha)  # log P(Bin = 0)
+    total, rank = 0.0, 0
+    while rank < n:
+        total += math.exp(log_term)
+        if total > delta:
+            break
+        rank += 1
+        log_term += math.log((n - rank + 1) / rank) + math.log(alpha) - math.log1p(-alpha)
+    return rank
+
+
+def marginal_rank(n: int, alpha: float) -> int:
+    """m of the marginal rule for n calibration rows; 0 when no score could ever alarm."""
+    return math.floor(alpha * (n + 1) + 1e-9)
+
+
+def rows_to_certify(alpha: float, delta: float) -> int:
+    """The fewest calibration rows that can certify (alpha, delta): (1 - alpha)^n <= delta."""
+    return math.ceil(math.log(delta) / math.log1p(-alpha) - 1e-9)
+
+
+def nearest_alpha(n: int, delta: float) -> float:
+    """The smallest alpha that n calibration rows can certify at this delta."""
+    return -math.expm1(math.log(delta) / n)
+
+
+def refusal(n: int, alpha: float, delta: float, *, certified: bool) -> str:
+    """Why alpha cannot be had with n calibration rows, what it would take, and what works
+    instead.
+    """
+    if certified:
+        nearest = math.ceil(nearest_alpha(n, delta) * 1e4) / 1e4
+        return (
+            f"alpha = {alpha:g} cannot be certified at delta = {delta:g} with {n} calibration rows:"
+            f" it needs at least {rows_to_certify(alpha, delta)}; the nearest alpha that can be"
+            f" certified is {nearest:g}"
+        )
+    return (
+        f"alpha = {alpha:g} cannot be reached with {n} calibration rows: without a guarantee it"
+        f" needs at least {math.ceil(1 / alpha - 1e-9) - 1}; the smallest alpha that can be reached"
+        f" is {math.ceil(1e4 / (n + 1)) / 1e4:g}"
+    )

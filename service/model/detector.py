@@ -1,0 +1,434 @@
+"""Detector: one loaded artifact, ready to score. Immutable; the service swaps whole detectors.
+
+Shapes: N rows, D features, K latent dimensions. Everything is float32.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from functools import partial
+from threading import Lock
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from hourglass.service.errors import HourglassError, InvalidArtifact
+from hourglass.service.model import artifact, subgraphs
+from hourglass.service.model.artifact import (
+    CONTRIBUTIONS,
+    INPUT,
+    LATENT,
+    P_VALUE,
+    RECONSTRUCTION,
+    SCORE,
+    Manifest,
+)
+from hourglass.service.model.calibration import Table, Threshold
+from hourglass.service.model.safety import parse_model, read_manifest
+
+Float32 = NDArray[np.float32]
+DEFAULT_MAX_BYTES = 256 * 2**20
+# Of one run of the graph. What a member makes of a cell inside can be a hundred times as much; and
+# what stays in the caches is scored a tenth faster (365 -> 325 ns a row of 32 features against
+# 2^17; of 128 features it makes no difference down to 2^14).
+RUN_CELLS = 2**15
+MEASURED_SECONDS = 0.0002
+WARM_SECONDS = 0.000015  # a client on the same machine takes longer to ask again
+COMPARED_ROWS = 128
+
+
+class Scores(NamedTuple):
+    score: Float32  # [N]
+    p_value: Float32  # [N]
+
+
+class Explanation(NamedTuple):
+    score: Float32  # [N]
+    p_value: Float32  # [N]
+    contributions: Float32  # [N, D], sum to score
+    reconstruction: Float32  # [N, D], original units
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """One model.
+
+    Its methods take float32 rows [N, D] in raw units: NaN is missing, a category its index.
+    """
+
+    version: str
+    manifest: Manifest
+    table: Table
+    threshold: Threshold  # the manifest's own; the service may use another
+    size_bytes: int
+    cell_seconds: float  # what the score of one cell takes, as measured when it was loaded
+    _scoring: ort.InferenceSession = field(repr=False)  # features -> score
+    _complete: ort.InferenceSession = field(repr=False)  # the same for rows without a gap
+    _one: "_OneRow" = field(repr=False)  # and for one such row
+    _whole: ort.InferenceSession = field(repr=False)
+    # latent -> reconstruction; None where it needs the row too
+    _decoder: ort.InferenceSession | None = field(repr=False)
+    _pool: Executor | None = field(repr=False)
+
+    @classmethod
+    def from_bytes(
+        cls, data: bytes, *, pool: Executor | None = None, max_bytes: int = DEFAULT_MAX_BYTES
+    ) -> Self:
+        """Load, check and self-test an artifact; InvalidArtifact with the reason when anything is
+        amiss.
+
+        Runs of a bulk of rows go to the pool's threads, where there is one, and so beside each
+        other.
+        """
+        try:
+            model = parse_model(data, max_bytes=max_bytes)
+            manifest = read_manifest(model)
+            table = _read_table(model, manifest.calibration.n)
+            record = manifest.calibration
+            scoring = _session(subgraphs.score_graph(model))
+            complete = _complete_session(model, scoring, manifest)
+            detector = cls(
+                version=artifact.version_of(data),
+                manifest=manifest,
+                table=table,
+                threshold=table.threshold(
+                    record.alpha, record.delta, certified=record.guarantee == "certified"
+                ),
+                size_bytes=len(data),
+                cell_seconds=_cell_seconds(complete, len(manifest.features)),
+                _scoring=scoring,
+                _complete=complete,
+                _one=_OneRow(complete, len(manifest.features)),
+                _whole=_session(data),
+                _decoder=_session(decoder) if (decoder := subgraphs.decoder_graph(model)) else None,
+                _pool=pool,
+            )
+            _check_table(table, _session(subgraphs.p_value_graph(model)))
+            detector.self_test()
+        except HourglassError:
+            raise
+        except Exception as error:
+            # what protobuf, onnx and onnxruntime raise at a malformed file has no base in common
+            reason = next(iter(str(error).splitlines()), "")
+            raise InvalidArtifact(
+                f"the model cannot be run: {type(error).__name__}: {reason[:200]}"
+            ) from error
+        return detector
+
+    @property
+    def width(self) -> int:
+        """D, the number of features."""
+        return len(self.manifest.features)
+
+    def score(self, rows_ND: Float32, *, complete: bool = False) -> Scores:
+        """[N, D] -> scores and p-values [N]; NaN only where no cell of the row is observed.
+
+        `complete` rows are known to lack none.
+        """
+        score_N = self._score(rows_ND, complete)
+        return Scores(score_N, self.table.p_value(score_N))
+
+    def score_one(self, cells: bytes) -> tuple[float, float]:
+        """The score and the p-value of one complete row, by its bytes; as score() has them, without
+        what numpy's calls cost.
+        """
+        if (score := self._one.score(cells)) is None:
+            score = self._run(
+                self._complete, [SCORE], INPUT, np.frombuffer(cells, np.float32)[None]
+            )[0].item()
+        return score, self.table.p_value_of_one(score)
+
+    def stay_warm(self) -> None:
+        """Score the last lone row once more, if that is quick: sending an answer takes the caches,
+        and the next row finds them cold.
+        """
+        self._one.repeat()
+
+    def _score(self, rows_ND: Float32, complete: bool) -> Float32:
+        if not complete and has_gap(rows_ND):
+            return self._run(self._scoring, [SCORE], INPUT, rows_ND)[0]
+        if len(rows_ND) == 1 and (score := self._one.score(rows_ND.tobytes())) is not None:
+            return np.array([score], np.float32)
+        return self._run(self._complete, [SCORE], INPUT, rows_ND)[0]
+
+    def explain(self, rows_ND: Float32) -> Explanation:
+        """[N, D] -> scores, p-values, contributions [N, D] that sum to the score, and the expected
+        values [N, D].
+        """
+        return Explanation(
+            *self._run(self._whole, [SCORE, P_VALUE, CONTRIBUTIONS, RECONSTRUCTION], INPUT, rows_ND)
+        )
+
+    def reconstruct(self, rows_ND: Float32) -> Float32:
+        """[N, D] -> [N, D] with the missing filled in and the noise removed, original units."""
+        return self._run(self._whole, [RECONSTRUCTION], INPUT, rows_ND)[0]
+
+    def encode(self, rows_ND: Float32) -> Float32:
+        """[N, D] -> codes [N, K]."""
+        return self._run(self._whole, [LATENT], INPUT, rows_ND)[0]
+
+    @property
+    def can_decode(self) -> bool:
+        """Whether a code alone determines a row."""
+        return self._decoder is not None
+
+    @property
+    def latent_width(self) -> int:
+        """K, the number of latent dimensions."""
+        return len(self.manifest.self_test.latent[0])
+
+    def decode(self, codes_NK: Float32) -> Float32:
+        """Codes [N, K] -> rows [N, D]; ValueError where can_decode is false."""
+        if self._decoder is None:
+            raise ValueError("this model's reconstruction needs the row as well as the code")
+        return self._run(self._decoder, [RECONSTRUCTION], LATENT, codes_NK)[0]
+
+    def sample(self, count: int, seed: int) -> Float32:
+        """Draw codes as the manifest says and decode them: [count, D] made-up rows, the same for
+        the same seed.
+
+        ValueError where the manifest says nothing of it: most of such a model's code space decodes
+        to nothing real.
+        """
+        sampling = self.manifest.sampling
+        if sampling is None:
+            raise ValueError(
+                "this model's code space has holes, so codes drawn from it decode to nothing real"
+            )
+        rng = np.random.default_rng(seed)
+        if sampling.kind == "normal":
+            codes_NK = rng.standard_normal((count, self.latent_width)).astype(np.float32)
+        else:
+            codes_NK = _array(sampling.codes)[
+                rng.choice(len(sampling.codes), count, p=sampling.shares)
+            ]
+        rows_ND = self.decode(codes_NK)
+        noise_ND = rng.standard_normal(rows_ND.shape) * np.array(sampling.noise)
+        boolean_D = np.array([feature.kind == "boolean" for feature in self.manifest.features])
+        # of a boolean the decoded value is the probability of true
+        drawn_ND = rng.random(rows_ND.shape) < rows_ND
+        return np.where(boolean_D, drawn_ND, rows_ND + noise_ND).astype(np.float32)
+
+    def _run(
+        self, session: ort.InferenceSession, outputs: list[str], source: str, values: Float32
+    ) -> list[Float32]:
+        """Many rows go in parts: inner tensors are wider than rows, and a whole bulk of them would
+        fill the memory.
+        """
+        if values.size <= RUN_CELLS:
+            return session.run(outputs, {source: values})  # type: ignore[no-any-return]
+        rows = max(1, RUN_CELLS // values.shape[1])
+        starts = range(0, len(values), rows)
+        run = partial(_run_part, session, outputs, source, values, rows)
+        parts = self._pool.map(run, starts) if self._pool else map(run, starts)
+        return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+
+    def self_test(self) -> None:
+        """Recompute the manifest's self-test; InvalidArtifact when this machine's answers differ
+        from training's.
+        """
+        test = self.manifest.self_test
+        inputs_ND = _array(test.inputs)
+        if inputs_ND.ndim != 2 or inputs_ND.shape[1] != self.width:
+            raise InvalidArtifact(f"the self-test's rows do not have {self.width} features")
+        score, p_value, contributions, reconstruction = self.explain(inputs_ND)
+        answers: dict[str, tuple[Float32, Sequence[Any]]] = {
+            SCORE: (score, test.score),
+            P_VALUE: (p_value, test.p_value),
+            CONTRIBUTIONS: (contributions, test.contributions),
+            RECONSTRUCTION: (reconstruction, test.reconstruction),
+            LATENT: (self.encode(inputs_ND), test.latent),
+            "score of the scoring path": (self.score(inputs_ND).score, test.score),
+        }
+        for name, (got, expected) in answers.items():
+            if not _close(
+                got, _array(expected), steps=1 / (self.table.n + 1) if name == P_VALUE else 0.0
+            ):
+                raise InvalidArtifact(
+                    f"the self-test failed: {name} differs from what training computed"
+                )
+
+
+def has_gap(rows_ND: Float32) -> bool:
+    """Whether any value is missing.
+
+    Of all ways the fastest: a sum of squares is NaN only where one of them is.
+    """
+    return math.isnan(np.vdot(rows_ND, rows_ND))
+
+
+class _OneRow:
+    """Scores one row through buffers that onnxruntime knows: to make and check a call's arguments
+    takes it half as long as to run.
+    """
+
+    def __init__(self, session: ort.InferenceSession, width: int) -> None:
+        row_1D, score_1 = np.zeros((1, width), np.float32), np.zeros(1, np.float32)
+        self._row, self._score = row_1D.data.cast("B"), score_1.data
+        binding = session.io_binding()
+        binding.bind_ortvalue_input(INPUT, ort.OrtValue.ortvalue_from_numpy(row_1D))
+        binding.bind_ortvalue_output(SCORE, ort.OrtValue.ortvalue_from_numpy(score_1))
+        # what is within the library's wrapper, whose run_with_iobinding makes an object of options
+        # for each run
+        self._run = partial(session._sess.run_with_iobinding, binding._iobinding, ort.RunOptions())
+        self._free = Lock()
+        self._is_quick = min(_seconds(self._run) for _ in range(3)) < WARM_SECONDS
+
+    def score(self, cells: bytes) -> float | None:
+        """The row's bytes -> its score; None while another thread is at it."""
+        if not self._free.acquire(blocking=False):
+            return None
+        try:
+            self._row[:] = cells
+            self._run()
+            return self._score[0]
+        finally:
+            self._free.release()
+
+    def repeat(self) -> None:
+        """The same row again, if that is quick and no other thread is at it."""
+        if self._is_quick and self._free.acquire(blocking=False):
+            try:
+                self._run()
+            finally:
+                self._free.release()
+
+
+def _complete_session(
+    model: onnx.ModelProto, scoring: ort.InferenceSession, manifest: Manifest
+) -> ort.InferenceSession:
+    """A session for rows without a gap, if on many rows it scores as the other does, to the last
+    bit; else the other.
+    """
+    inputs_ND = np.nan_to_num(_array(manifest.self_test.inputs))
+    if inputs_ND.shape[1:] != (len(manifest.features),):
+        return scoring
+    rows_ND = _rows_like(
+        inputs_ND, np.array([feature.kind == "numeric" for feature in manifest.features])
+    )
+    (expected_N,) = scoring.run([SCORE], {INPUT: rows_ND})
+    try:
+        if (part := subgraphs.complete_graph(model)) is None:
+            return scoring
+        complete = _session(part)
+        (got_N,) = complete.run([SCORE], {INPUT: rows_ND})
+    except Exception:  # onnxruntime's have no base in common; what cannot be run so is run as it is
+        return scoring
+    return complete if np.array_equal(expected_N, got_N, equal_nan=True) else scoring
+
+
+def _rows_like(inputs_ND: Float32, numeric_D: NDArray[np.bool_]) -> Float32:
+    """COMPARED_ROWS of them, or as many as may be run at once: cells of these rows, numbers a
+    little moved.
+    """
+    rng, width = np.random.default_rng(0), inputs_ND.shape[1]
+    picked_ND = rng.integers(
+        len(inputs_ND), size=(max(1, min(COMPARED_ROWS, RUN_CELLS // width)), width)
+    )
+    moved_ND = np.where(numeric_D, rng.normal(1.0, 0.1, size=picked_ND.shape), 1.0)
+    return (np.take_along_axis(inputs_ND, picked_ND, axis=0) * moved_ND).astype(np.float32)
+
+
+def _cell_seconds(session: ort.InferenceSession, width: int) -> float:
+    """Of runs that grow until one takes long enough to be measured, and no longer: models differ by
+    a factor of a thousand.
+    """
+    rows, seconds = 1, 0.0
+    while True:
+        feed = {INPUT: np.zeros((rows, width), np.float32)}
+        seconds = min(_seconds(partial(session.run, [SCORE], feed)) for _ in range(3))
+        if seconds > MEASURED_SECONDS or rows * width * 4 > RUN_CELLS:
+            return seconds / (rows * width)
+        rows *= 4
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Of the processor: who waits for it, beside others, is not slow."""
+    started = time.thread_time()
+    work()
+    return time.thread_time() - started
+
+
+def _run_part(
+    session: ort.InferenceSession,
+    outputs: list[str],
+    source: str,
+    values: Float32,
+    rows: int,
+    start: int,
+) -> list[Float32]:
+    return session.run(outputs, {source: values[start : start + rows]})  # type: ignore[no-any-return]
+
+
+def _close(got: Float32, expected: Float32, *, steps: float) -> bool:
+    """Equal to the self-test's tolerance, relative to the largest value; a p-value may also move by
+    one rank.
+    """
+    if got.shape != expected.shape:
+        return False
+    # below one, as of a row reproduced exactly, is rounding
+    scale = float(np.nanmax(np.abs(expected), initial=1.0))
+    tolerance = artifact.SELF_TEST_TOLERANCE
+    return np.allclose(
+        got, expected, rtol=tolerance, atol=1.01 * steps + 0.1 * tolerance * scale, equal_nan=True
+    )
+
+
+def _array(values: Sequence[float | None] | Sequence[Sequence[float | None]]) -> Float32:
+    try:
+        return np.array(values, dtype=np.float32)  # None becomes NaN
+    except ValueError as error:
+        raise InvalidArtifact("the self-test's rows have different lengths") from error
+
+
+def _read_table(model: onnx.ModelProto, n: int) -> Table:
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    try:
+        scores = onnx.numpy_helper.to_array(tensors[artifact.TABLE_SCORES]).ravel()
+        p_values = onnx.numpy_helper.to_array(tensors[artifact.TABLE_P_VALUES]).ravel()
+    except KeyError as error:
+        raise InvalidArtifact(f"the model file lacks the calibration table {error}") from error
+    scores = scores[np.isfinite(scores)]
+    p_values = p_values[: len(scores) + 1]
+    ordered = len(scores) > 0 and (np.diff(scores) > 0).all() and (np.diff(p_values) < 0).all()
+    if not ordered or len(p_values) != len(scores) + 1 or p_values[0] != 1.0 or p_values[-1] <= 0:
+        raise InvalidArtifact(
+            "the calibration table is not a table of ascending scores and falling p-values"
+        )
+    return Table(n, scores, p_values)
+
+
+def _check_table(table: Table, lookup: ort.InferenceSession) -> None:
+    """InvalidArtifact unless p-values read off the table, as the hot path does, are those of the
+    graph, at and beside every step.
+
+    In the graph the look-up is 16 nodes and takes half as long again as the score of one row; here
+    it is one binary search.
+    """
+    far = np.float32(np.inf)
+    limits = np.array([0, -far, far, np.nan], np.float32)
+    below, above = np.nextafter(table.scores, -far), np.nextafter(table.scores, far)
+    score_N = np.concatenate([below, table.scores, above, limits])
+    if not np.array_equal(
+        lookup.run([P_VALUE], {SCORE: score_N})[0], table.p_value(score_N), equal_nan=True
+    ):
+        raise InvalidArtifact("the model's p-values are not those of its calibration table")
+
+
+def _session(model: bytes) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = (
+        1  # more only makes small batches slower; large ones go in runs beside each other
+    )
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what goes wrong is raised, and said once
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session._model_bytes = (
+        None  # kept by the wrapper for ever, to fall back to a provider that is not used here
+    )
+    return session

@@ -1,0 +1,204 @@
+"""What a model file must be before onnxruntime is allowed to see it.
+
+A model is a program from elsewhere. Read as bytes it cannot point at other files; the checks here
+keep it from calling custom operators, nesting graphs, or making a session take gigabytes through
+constants it computes while loading.
+"""
+
+import math
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import ModelProto, TensorProto
+
+from hourglass.service.errors import InvalidArtifact
+from hourglass.service.model import artifact
+from hourglass.service.model.shapes import shapes_of
+
+MAX_TENSOR_ELEMENTS = 1 << 26  # of any one constant, stored or computed while loading
+MIN_OPSET, MAX_OPSET = 13, 23
+
+# Pure functions of their inputs, whose output is no larger than their inputs' product; nothing with
+# subgraphs, state or randomness.
+OPERATORS = frozenset(
+    "Abs Add And ArgMax ArgMin Cast Ceil Celu Clip Concat Constant ConstantOfShape Cos CumSum Div"
+    " Einsum Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm"
+    " Greater GreaterOrEqual HardSigmoid HardSwish Identity IsInf IsNaN LayerNormalization"
+    " LeakyRelu Less LessOrEqual Log LogSoftmax MatMul Max Mean Min Mish Mod Mul Neg Not OneHot Or"
+    " PRelu Pad Pow RMSNormalization Range Reciprocal ReduceL1 ReduceL2 ReduceLogSumExp ReduceMax"
+    " ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Round Selu Shape"
+    " Sigmoid Sign Sin Slice Softmax Softplus Softsign Split Sqrt Squeeze Sub Sum Swish Tanh"
+    " ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Where Xor".split()
+)
+
+
+def parse_model(data: bytes, *, max_bytes: int) -> ModelProto:
+    """Bytes -> a model that is safe to make a session of; InvalidArtifact with the reason
+    otherwise.
+    """
+    if len(data) > max_bytes:
+        raise InvalidArtifact(
+            f"the model file has {len(data)} bytes, at most {max_bytes} are loaded"
+        )
+    try:
+        model = onnx.load_model_from_string(data)
+    except DecodeError as error:
+        raise InvalidArtifact("the model file is not ONNX, or is cut short") from error
+    if not model.graph.node:
+        raise InvalidArtifact("the model file is not ONNX: it holds no graph")
+    _check_structure(model)
+    for tensor in model.graph.initializer:
+        _check_tensor(tensor)
+    for node in model.graph.node:
+        _check_node(node)
+    _check_interface(model)
+    _check_computed_sizes(model)
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise InvalidArtifact(
+            f"the model file is not valid ONNX: {str(error).splitlines()[0]}"
+        ) from error
+    return model
+
+
+def read_manifest(model: ModelProto) -> artifact.Manifest:
+    """The manifest a checked model carries, itself checked against the graph's widths."""
+    found = [entry.value for entry in model.metadata_props if entry.key == artifact.METADATA_KEY]
+    if len(found) != 1:
+        raise InvalidArtifact(
+            "the model file carries no Hourglass manifest: it was not written by hourglass-train"
+        )
+    manifest = artifact.decode_manifest(found[0])
+    width = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
+    if width != len(manifest.features):
+        raise InvalidArtifact(
+            f"the manifest names {len(manifest.features)} features, the graph takes {width}"
+        )
+    if manifest.rows.calibration != manifest.calibration.n:
+        raise InvalidArtifact("the manifest gives two different numbers of calibration rows")
+    if manifest.sampling:
+        _check_sampling(manifest)
+    return manifest
+
+
+def _check_sampling(manifest: artifact.Manifest) -> None:
+    sampling, width = (
+        manifest.sampling,
+        len(manifest.self_test.latent[0]) if manifest.self_test.latent else 0,
+    )
+    assert sampling is not None
+    fits = len(sampling.noise) == len(manifest.features) and min(sampling.noise) >= 0
+    if sampling.kind == "codebook":
+        fits = (
+            fits
+            and len(sampling.codes) == len(sampling.shares) > 0
+            and all(len(code) == width for code in sampling.codes)
+        )
+        fits = fits and min(sampling.shares) >= 0 and abs(sum(sampling.shares) - 1) < 1e-6
+    if not fits:
+        raise InvalidArtifact(
+            "the manifest's sampling does not fit the model: its codes, shares or noise have the"
+            " wrong size or sign"
+        )
+
+
+def _check_structure(model: ModelProto) -> None:
+    if model.functions:
+        raise InvalidArtifact("the model file defines functions of its own, which are not loaded")
+    if model.training_info:
+        raise InvalidArtifact("the model file carries training graphs, which are not loaded")
+    if model.graph.sparse_initializer:
+        raise InvalidArtifact("the model file holds sparse tensors, which are not loaded")
+    for opset in model.opset_import:
+        if opset.domain not in ("", "ai.onnx"):
+            raise InvalidArtifact(
+                f"the model file needs operators of the domain {opset.domain!r}; only ONNX's own"
+                " are allowed"
+            )
+        if not MIN_OPSET <= opset.version <= MAX_OPSET:
+            raise InvalidArtifact(
+                f"the model file has opset {opset.version}, expected {MIN_OPSET} to {MAX_OPSET}"
+            )
+
+
+def _check_tensor(tensor: TensorProto) -> None:
+    if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
+        raise InvalidArtifact(
+            f"the tensor {tensor.name!r} lies outside the model file, which is not loaded"
+        )
+    if any(size < 0 for size in tensor.dims) or math.prod(tensor.dims) > MAX_TENSOR_ELEMENTS:
+        raise InvalidArtifact(
+            f"the tensor {tensor.name!r} has shape {list(tensor.dims)}, over {MAX_TENSOR_ELEMENTS}"
+            " elements"
+        )
+
+
+def _check_node(node: onnx.NodeProto) -> None:
+    if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS:
+        domain = f"{node.domain}." if node.domain else ""
+        raise InvalidArtifact(
+            f"the model file uses the operator {domain}{node.op_type}, which is not on the list of"
+            " allowed ones"
+        )
+    for attribute in node.attribute:
+        if attribute.HasField("g") or attribute.graphs:
+            raise InvalidArtifact(
+                f"the operator {node.op_type} carries a graph of its own, which is not loaded"
+            )
+        if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
+            raise InvalidArtifact(
+                f"the operator {node.op_type} carries a sparse tensor, which is not loaded"
+            )
+        for tensor in (attribute.t, *attribute.tensors):
+            _check_tensor(tensor)
+
+
+def _check_computed_sizes(model: ModelProto) -> None:
+    """Refuse a graph in which one row makes a tensor over the cap, or one whose size cannot be told
+    beforehand.
+
+    Constant folding computes such tensors while the session is made, and few bytes suffice: two
+    vectors make an outer product.
+    """
+    try:
+        shapes = shapes_of(model, rows=1)
+    except onnx.shape_inference.InferenceError as error:
+        raise InvalidArtifact(
+            f"the shapes in the model file do not fit each other: {str(error).splitlines()[0]}"
+        ) from error
+    for node in model.graph.node:
+        for name in node.output:
+            if name not in shapes:
+                raise InvalidArtifact(
+                    f"the operator {node.op_type} makes a tensor whose size cannot be told"
+                    " beforehand"
+                )
+            if math.prod(shapes[name]) > MAX_TENSOR_ELEMENTS:
+                raise InvalidArtifact(
+                    f"the operator {node.op_type} would make a tensor of over {MAX_TENSOR_ELEMENTS}"
+                    " elements"
+                )
+
+
+def _check_interface(model: ModelProto) -> None:
+    inputs = [
+        value
+        for value in model.graph.input
+        if value.name not in {tensor.name for tensor in model.graph.initializer}
+    ]
+    if [value.name for value in inputs] != [artifact.INPUT]:
+        raise InvalidArtifact(
+            f"the model file has inputs {[value.name for value in inputs]}, expected"
+            f" [{artifact.INPUT!r}]"
+        )
+    outputs = {value.name for value in model.graph.output}
+    if missing := [name for name in artifact.OUTPUTS if name not in outputs]:
+        raise InvalidArtifact(f"the model file lacks the output {', '.join(missing)}")
+    for value in (*inputs, *model.graph.output):
+        tensor = value.type.tensor_type
+        rank = 1 if value.name in (artifact.SCORE, artifact.P_VALUE) else 2
+        if tensor.elem_type != TensorProto.FLOAT or len(tensor.shape.dim) != rank:
+            raise InvalidArtifact(f"{value.name!r} is not a float32 tensor of {rank} dimension(s)")
+    if not 1 <= inputs[0].type.tensor_type.shape.dim[1].dim_value <= MAX_TENSOR_ELEMENTS:
+        raise InvalidArtifact(f"the width of {artifact.INPUT!r} is not fixed")

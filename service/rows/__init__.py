@@ -1,0 +1,1 @@
+"""Bytes and files <-> float32 rows; pure functions."""

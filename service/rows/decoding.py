@@ -1,0 +1,338 @@
+"""Request bytes -> float32 rows. Pure functions: what they need of a model comes in as its Schema.
+
+Shapes: N rows, D features, K latent dimensions. A row is an array in feature order or an object by
+feature name; null is missing.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from hourglass.service.errors import (
+    InvalidBody,
+    InvalidJSON,
+    InvalidRow,
+    TooManyRows,
+    UnsupportedMediaType,
+)
+from hourglass.service.floats import read_rows
+from hourglass.service.model.artifact import UNSEEN, Feature
+from hourglass.service.model.detector import has_gap
+from hourglass.service.model.schema import Schema
+from hourglass.service.rows.cells import (
+    A_NUMBER,
+    OVERFLOW,
+    NoNumber,
+    bad_number,
+    misfit,
+    parse_float,
+    require_cells,
+    shown,
+)
+
+Float32 = NDArray[np.float32]
+Body = bytes | bytearray
+Cells = bytes | Float32  # float32, little-endian, row after row
+Request = TypeVar("Request", bound=msgspec.Struct)
+
+JSON = "application/json"
+# Little-endian float32, row after row. Of a request its features: NaN is missing, a category its
+# code, -1 an unseen one. Of an answer to a score request [N, 2], a row's score and its p-value.
+RAW = "application/octet-stream"
+_FEW_ARRAYS = 2**17  # of JSON: whatever they are, they are parsed in 0.1 s
+
+
+def decode_rows(body: Body, content_type: str, schema: Schema, *, max_rows: int) -> Float32:
+    """Body -> rows [N, D]; an error that names row and feature otherwise.
+
+    The fast way first, the exact one to say what is wrong.
+    """
+    cells, _ = decode_cells(body, content_type, schema, max_rows=max_rows)
+    return as_rows(cells, schema.width) if isinstance(cells, bytes) else cells
+
+
+def as_rows(cells: Body | Float32, width: int) -> Float32:
+    """Cells -> rows [N, D]."""
+    return np.frombuffer(cells, _LITTLE_FLOAT).reshape(-1, width)
+
+
+def decode_cells(
+    body: Body, content_type: str, schema: Schema, *, max_rows: int
+) -> tuple[Cells, bool]:
+    """decode_rows, whose rows are mere bytes where that is the cheapest to have, and whether any
+    value is missing.
+    """
+    media_type = content_type if content_type in (JSON, RAW) else media_type_of(content_type)
+    if media_type == JSON:
+        if schema.all_numeric and (read := read_rows(body, schema.width, max_rows)) is not None:
+            if not read[1]:
+                return read
+            rows_ND = as_rows(read[0], schema.width)
+        else:
+            rows_ND = _decode_objects(body, schema, max_rows)
+    elif media_type == RAW:
+        rows_ND = _raw_rows(body, schema, max_rows)
+        if schema.all_numeric and math.isfinite(
+            np.vdot(rows_ND, rows_ND)
+        ):  # finite itself only if every number is
+            return rows_ND, False
+        _require_raw(rows_ND, schema)
+    else:
+        raise UnsupportedMediaType(
+            f"expected a body of type {JSON} or {RAW}, got {_shown_type(media_type)}"
+        )
+    return rows_ND, _has_gap(rows_ND, schema)
+
+
+def decode_codes(body: bytes, content_type: str, width: int, *, max_rows: int) -> Float32:
+    """JSON body {"codes": [[...]]} -> codes [N, K]."""
+    require_json(content_type)
+    require_few_arrays(body, max_rows)
+    codes = _rows_in(_parse(body, "codes", [f"code[{k}]" for k in range(width)]), "codes", max_rows)
+    codes_NK = np.empty((len(codes), width), dtype=np.float32)
+    for index, code in enumerate(codes):
+        if not isinstance(code, list) or len(code) != width:
+            raise _wrong_width(index, code, width, "latent numbers")
+        codes_NK[index] = [_number(value, index, f"code[{k}]") for k, value in enumerate(code)]
+    return codes_NK
+
+
+def require_few_arrays(body: Body, max_rows: int) -> None:
+    """TooManyRows where JSON holds far more arrays and objects than so many rows are.
+
+    Ten million of them are only 30 MB to send, but a gigabyte to hold, and nothing else runs while
+    they are parsed.
+    """
+    most = max(max_rows + 2, _FEW_ARRAYS)
+    if body.count(b"[") + body.count(b"{") <= most:
+        return
+    bytes_N = np.frombuffer(body.replace(rb"\\", b"").replace(rb"\"", b""), np.uint8)
+    in_string_N = np.logical_xor.accumulate(bytes_N == ord('"'))
+    count = np.count_nonzero(((bytes_N == ord("[")) | (bytes_N == ord("{"))) & ~in_string_N)
+    if count > most:
+        raise TooManyRows(
+            f"expected at most {max_rows} rows in one request, got {count} arrays and objects in"
+            " its JSON"
+        )
+
+
+def decode_request(body: bytes, content_type: str, kind: type[Request]) -> Request:
+    """JSON body -> a small request that holds no rows."""
+    require_json(content_type)
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        fields = ", ".join(kind.__struct_fields__)
+        raise InvalidJSON(f"expected a JSON object with {fields}: {str(error)[:200]}") from error
+
+
+def require_json(content_type: str) -> None:
+    """UnsupportedMediaType unless the body is JSON."""
+    if (media_type := media_type_of(content_type)) != JSON:
+        raise UnsupportedMediaType(f"expected a body of type {JSON}, got {_shown_type(media_type)}")
+
+
+def sent_categories(
+    body: bytes, content_type: str, schema: Schema, rows_ND: Float32
+) -> dict[tuple[int, int], str]:
+    """(row, column) -> the string that came, where it is a category the model has not met; of a
+    body that decode_rows has read.
+    """
+    categorical = np.array([feature.kind == "categorical" for feature in schema.features])
+    unseen = np.argwhere((rows_ND == UNSEEN) & categorical)
+    if len(unseen) == 0 or media_type_of(content_type) != JSON:
+        return {}
+    rows = msgspec.json.decode(body)["rows"]
+    names = [feature.name for feature in schema.features]
+    return {
+        (n, d): rows[n][d] if isinstance(rows[n], list) else rows[n][names[d]]
+        for n, d in unseen.tolist()
+    }
+
+
+_LITTLE_FLOAT = np.dtype("<f4")
+
+
+def _decode_objects(body: Body, schema: Schema, max_rows: int) -> Float32:
+    require_few_arrays(body, max_rows)
+    rows = _rows_in(
+        _parse(body, "rows", [feature.name for feature in schema.features]), "rows", max_rows
+    )
+    rows_ND = np.empty((len(rows), schema.width), dtype=np.float32)
+    for index, row in enumerate(rows):
+        if isinstance(row, dict):
+            row = _in_order(row, index, schema)
+        elif not isinstance(row, list) or len(row) != schema.width:
+            raise _wrong_width(index, row, schema.width, "features")
+        rows_ND[index] = [
+            _cell(value, feature, codes, index)
+            for value, feature, codes in zip(row, schema.features, schema.codes, strict=True)
+        ]
+    return rows_ND
+
+
+def _raw_rows(body: Body, schema: Schema, max_rows: int) -> Float32:
+    if not body:
+        raise InvalidBody("the body is empty, expected rows of float32")
+    row_bytes = 4 * schema.width
+    if len(body) % row_bytes:
+        expected = (
+            f"a multiple of {row_bytes} bytes, {schema.width} features of 4 bytes in each row"
+        )
+        message = f"expected {expected}, got {len(body)} bytes"
+        raise InvalidRow(message, expected=expected, got=f"{len(body)} bytes", reason="width")
+    if len(body) // row_bytes > max_rows:
+        raise _too_many(len(body) // row_bytes, max_rows)
+    return as_rows(body, schema.width)
+
+
+def _require_raw(rows_ND: Float32, schema: Schema) -> None:
+    require_cells(rows_ND, np.isinf(rows_ND), schema, A_NUMBER)
+    for column, feature in enumerate(schema.features):
+        if feature.kind == "numeric":
+            continue
+        last = 1 if feature.kind == "boolean" else len(feature.categories) - 1
+        first = 0 if feature.kind == "boolean" else UNSEEN
+        wrong_ND = np.zeros(rows_ND.shape, dtype=bool)
+        values_N = rows_ND[:, column]
+        wrong_ND[:, column] = (
+            (values_N < first) | (values_N > last) | (values_N % 1 != 0) & ~np.isnan(values_N)
+        )
+        require_cells(rows_ND, wrong_ND, schema, f"a whole number from {first:g} to {last}")
+
+
+def _parse(body: Body, field: str, names: Sequence[str]) -> object:
+    if not body:
+        raise InvalidBody(f'the body is empty, expected a JSON object {{"{field}": [...]}}')
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        _name_bad_number(body, field, names)
+        raise InvalidJSON(f"the body is not JSON: {str(error)[:200]}") from error
+
+
+def _name_bad_number(body: Body, field: str, names: Sequence[str]) -> None:
+    """InvalidNumber when what keeps a body from being JSON is such a number in a row: that is worth
+    naming the cell.
+    """
+    try:
+        sent = json.loads(
+            body.decode(), parse_constant=NoNumber, parse_float=parse_float, parse_int=parse_float
+        )
+    except (ValueError, RecursionError):
+        return
+    rows = sent.get(field) if isinstance(sent, dict) else None
+    for index, row in enumerate(rows if isinstance(rows, list) else ()):
+        # of an object only what the model knows: a name from outside may hold what cannot be sent
+        # back, half a character
+        cells = (
+            map(row.get, names) if isinstance(row, dict) else row if isinstance(row, list) else ()
+        )
+        for name, value in zip(names, cells, strict=False):
+            if isinstance(value, NoNumber):
+                raise bad_number(index, name, value.text[:40])
+
+
+def _rows_in(sent: object, field: str, max_rows: int) -> list[Any]:
+    if not isinstance(sent, dict) or not isinstance(sent.get(field), list):
+        raise InvalidJSON(f'expected a JSON object {{"{field}": [...]}}, got {shown(sent)}')
+    if unknown := sorted(sent.keys() - {field}):
+        raise InvalidJSON(
+            f"expected only {field!r} in the JSON object, got {unknown[0][:80]!r} too"
+        )
+    rows: list[Any] = sent[field]
+    if not rows:
+        raise InvalidBody(f"expected at least one row in {field!r}, got none")
+    if len(rows) > max_rows:
+        raise _too_many(len(rows), max_rows)
+    return rows
+
+
+def _in_order(row: dict[str, Any], index: int, schema: Schema) -> list[Any]:
+    for name in row:
+        if name not in schema.positions:
+            message = f"row {index} has the feature {name[:80]!r}, which the model does not know"
+            raise InvalidRow(message, row=index, feature=name[:80], reason="feature")
+    for name in schema.positions:
+        if name not in row:
+            message = f"row {index} lacks the feature {name!r}; null stands for a missing value"
+            raise InvalidRow(
+                message,
+                row=index,
+                feature=name,
+                expected="a value or null",
+                got="nothing",
+                reason="feature",
+            )
+    return [row[name] for name in schema.positions]
+
+
+def _cell(value: object, feature: Feature, codes: dict[str, float], row: int) -> float:
+    if value is None:
+        return math.nan
+    if feature.kind == "numeric":
+        return _number(value, row, feature.name)
+    if feature.kind == "categorical":
+        if isinstance(value, str):
+            return codes.get(value, UNSEEN)
+        raise misfit(row, feature.name, "a string or null", shown(value))
+    if value in (0, 1) and isinstance(value, int | float):
+        return float(value)
+    raise misfit(row, feature.name, "true, false or null", shown(value))
+
+
+def _number(value: object, row: int, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise misfit(row, name, "a number or null", shown(value))
+    if abs(value) >= OVERFLOW:
+        raise bad_number(row, name, shown(value))
+    return float(value)
+
+
+def _has_gap(rows_ND: Float32, schema: Schema) -> bool:
+    """Whether any value is missing; InvalidRow where so many of a row are that it has no score."""
+    if not has_gap(rows_ND):
+        return False
+    missing_ND = np.isnan(rows_ND)
+    observed_N = schema.width - missing_ND.sum(axis=1)
+    if observed_N.min() < schema.min_observed:
+        row = int(np.argmax(observed_N < schema.min_observed))
+        expected = f"at least {schema.min_observed} of {schema.width} values"
+        got = f"{observed_N[row]} ({observed_N[row] / schema.width:.0%})"
+        raise InvalidRow(
+            f"row {row}: expected {expected}, got {got}",
+            row=row,
+            expected=expected,
+            got=got,
+            reason="missing",
+        )
+    return True
+
+
+def _wrong_width(row: int, sent: object, width: int, what: str) -> InvalidRow:
+    expected = f"{width} {what}"
+    if isinstance(sent, list):
+        message, got = f"expected {expected}, got {len(sent)} in row {row}", str(len(sent))
+    else:
+        message = (
+            f"expected an array of {expected} or an object, got {(got := shown(sent))} in row {row}"
+        )
+    return InvalidRow(message, row=row, expected=expected, got=got, reason="width")
+
+
+def _too_many(rows: int, max_rows: int) -> TooManyRows:
+    return TooManyRows(f"expected at most {max_rows} rows in one request, got {rows}")
+
+
+def media_type_of(content_type: str) -> str:
+    """The type alone, in lower case, without parameters."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def _shown_type(media_type: str) -> str:
+    return media_type[:80] if media_type else "none"

@@ -1,0 +1,189 @@
+"""Results -> the bytes of answers. Pure functions: what they need of a model comes in as Served.
+
+Shapes: N rows, D features, K latent dimensions.
+"""
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from hourglass.service.errors import InvalidRow
+from hourglass.service.floats import write_one, write_scores
+from hourglass.service.model.artifact import UNSEEN, Feature
+from hourglass.service.model.calibration import Threshold
+from hourglass.service.model.detector import Explanation, Scores
+from hourglass.service.model.served import Served
+
+Float32 = NDArray[np.float32]
+
+_LARGEST = float(np.finfo(np.float32).max)
+_SMALLEST = float(np.finfo(np.float32).tiny)
+
+
+def encode_each(
+    served: Served, scores: Scores, spans: list[tuple[int, int]], *, raw: bool = False
+) -> list[bytes | InvalidRow]:
+    """The answers to score requests that were scored together, by their first row and the one after
+    its last.
+
+    InvalidRow in place of the answer where a score is not finite.
+    """
+    if raw:
+        answers = [_encode_raw(scores, span) for span in spans]
+    else:
+        answers = write_scores(served.answer_head, served.threshold.score, *scores, spans)
+    return [
+        _too_far(served, scores.score[start:end]) if answer is None else answer
+        for (start, end), answer in zip(spans, answers, strict=True)
+    ]
+
+
+def encode_one(served: Served, score: float, p_value: float) -> bytes | InvalidRow:
+    """The answer to a request of one row, scored alone, or InvalidRow in its place."""
+    answer = write_one(served.answer_head, served.threshold.score, score, p_value)
+    return _too_far(served, np.array([score], np.float32)) if answer is None else answer
+
+
+def raw_headers(served: Served) -> dict[str, str]:
+    """What goes with a raw answer: the rest of what it is in JSON.
+
+    A row is an anomaly where its score is above the threshold.
+    """
+    return {
+        raw_header(field): orjson.dumps(value).decode().strip('"')
+        for field, value in served.facts().items()
+    }
+
+
+def raw_header(field: str) -> str:
+    """The header that holds what is a field in JSON."""
+    return f"hourglass-{field}"
+
+
+def encode_explanations(
+    served: Served,
+    rows_ND: Float32,
+    explanation: Explanation,
+    sent: dict[tuple[int, int], str],
+    *,
+    top: int,
+) -> bytes:
+    """The answer to an explain request: the scores, and per row its `top` largest contributions."""
+    score_N, p_value_N, contributions_ND, expected_ND = explanation
+    fields = _score_fields(served, Scores(score_N, p_value_N))
+    require_finite(served, contributions_ND, expected_ND)
+    order_ND = np.argsort(-contributions_ND, axis=1, kind="stable")[:, :top]
+    shares_ND = contributions_ND / np.maximum(score_N, np.float32(_SMALLEST))[:, None]
+    fields["explanations"] = [
+        [
+            {
+                "feature": (feature := served.schema.features[d]).name,
+                "contribution": contributions_ND[n, d],
+                "share": shares_ND[n, d],
+                "actual": sent[n, d] if (n, d) in sent else _actual(rows_ND[n, d], feature),
+                "expected": expected_ND[n, d]
+                if feature.kind == "boolean"
+                else _value(expected_ND[n, d], feature),
+                **({"unit": feature.unit} if feature.unit else {}),
+            }
+            for d in columns
+        ]
+        for n, columns in enumerate(order_ND.tolist())
+    ]
+    return _encode(fields)
+
+
+def encode_rows(served: Served, rows_ND: Float32, *, filled_from: Float32 | None = None) -> bytes:
+    """Reconstructed rows, and by row the names of the features that `filled_from` lacks."""
+    require_finite(served, rows_ND)
+    features = served.schema.features
+    fields = _head(served)
+    if served.schema.all_numeric:
+        fields["rows"] = rows_ND
+    else:
+        fields["rows"] = [
+            [_value(value, feature) for value, feature in zip(row, features, strict=True)]
+            for row in rows_ND
+        ]
+    if filled_from is not None:
+        fields["filled"] = [
+            [features[d].name for d in np.flatnonzero(missing_D)]
+            for missing_D in np.isnan(filled_from)
+        ]
+    return _encode(fields)
+
+
+def encode_codes(served: Served, codes_NK: Float32) -> bytes:
+    """The answer to an encode request."""
+    require_finite(served, codes_NK)
+    return _encode({**_head(served), "codes": codes_NK})
+
+
+def require_finite(served: Served, *answers: Float32, what: str = "score") -> None:
+    """Refuse rows so far out that the model's float32 arithmetic overflows: neither NaN nor
+    infinity is an answer.
+    """
+    for answer in answers:
+        if not np.isfinite(answer).all():
+            raise _too_far(served, answer, what)
+
+
+def _too_far(served: Served, answer: Float32, what: str = "score") -> InvalidRow:
+    row = int(np.argwhere(~np.isfinite(answer))[0, 0])
+    message = f"row {row} is so far from what {served.name} knows that its {what} is beyond float32"
+    return InvalidRow(message, row=row, expected=f"values whose {what} fits float32")
+
+
+def _ratio(score_N: Float32, threshold: Threshold) -> Float32:
+    """Each score over the threshold, at most the largest float32; of two float32 the quotient loses
+    nothing on the way by float64.
+    """
+    ratio_N = np.minimum(score_N / np.float64(max(threshold.score, _SMALLEST)), _LARGEST)
+    return ratio_N.astype(np.float32)
+
+
+def _encode_raw(scores: Scores, span: tuple[int, int]) -> bytes | None:
+    start, end = span
+    if not np.isfinite(scores.score[start:end]).all():
+        return None
+    return (
+        np.stack((scores.score[start:end], scores.p_value[start:end]), axis=1)
+        .astype("<f4", copy=False)
+        .tobytes()
+    )
+
+
+def _score_fields(served: Served, scores: Scores) -> dict[str, object]:
+    require_finite(served, scores.score)
+    threshold = served.threshold
+    return {
+        **served.facts(),
+        "score": scores.score,
+        "ratio": _ratio(scores.score, threshold),
+        "p_value": scores.p_value,
+        "is_anomaly": scores.score > threshold.score,
+    }
+
+
+def _head(served: Served) -> dict[str, object]:
+    return {"model": served.name, "version": served.detector.version}
+
+
+def _actual(value: np.float32, feature: Feature) -> object:
+    if np.isnan(value):
+        return None
+    if feature.kind == "categorical" and value == UNSEEN:
+        return int(UNSEEN)  # of a raw body, which holds no string
+    return _value(value, feature)
+
+
+def _value(value: np.float32, feature: Feature) -> object:
+    if feature.kind == "boolean":
+        return bool(value >= 0.5)
+    if feature.kind == "categorical":
+        return feature.categories[int(value)] if feature.categories else None
+    return value
+
+
+def _encode(fields: dict[str, object]) -> bytes:
+    return orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)

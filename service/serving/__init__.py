@@ -1,0 +1,1 @@
+"""Which model answers, when, and where its files lie."""

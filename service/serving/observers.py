@@ -1,0 +1,68 @@
+"""Observers: whoever is told of every run of a model over rows.
+
+Metrics are one; what fails in one stops nobody's answer.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hourglass.service.model.detector import Explanation, Scores
+from hourglass.service.model.served import Served
+
+Float32 = NDArray[np.float32]
+_logger = logging.getLogger(__name__)
+
+
+class Observer(Protocol):
+    """Is told on the event loop, after the run and in its order; must be quick, and keep none of
+    the arrays' memory waiting.
+    """
+
+    def scored(self, served: Served, rows_ND: Float32, scores: Scores, seconds: float, /) -> None:
+        """Rows [N, D] were scored for the first time; the model took so long.
+
+        NaN where a score is not finite.
+        """
+
+    def explained(
+        self, served: Served, rows_ND: Float32, explanation: Explanation, seconds: float, /
+    ) -> None:
+        """Rows [N, D] were looked at once more: they were, or could have been, scored before, and
+        are no new traffic.
+        """
+
+
+class Observers:
+    """All of them, told in turn."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = tuple(observers)
+
+    def scored(self, served: Served, rows_ND: Float32, scores: Scores, seconds: float) -> None:
+        """Tell each; an error of theirs is logged."""
+        for observer in self._observers:
+            try:
+                observer.scored(served, rows_ND, scores, seconds)
+            except Exception:
+                _logger.exception(
+                    "%s was not told of %d scored rows", type(observer).__name__, len(rows_ND)
+                )
+
+    def explained(
+        self, served: Served, rows_ND: Float32, explanation: Explanation, seconds: float
+    ) -> None:
+        """The same of rows that were explained."""
+        for observer in self._observers:
+            try:
+                observer.explained(served, rows_ND, explanation, seconds)
+            except Exception:
+                _logger.exception(
+                    "%s was not told of %d explained rows", type(observer).__name__, len(rows_ND)
+                )
+
+
+UNOBSERVED = Observers(())

@@ -1,0 +1,1 @@
+"""Whatever is told of every scoring run."""

@@ -1,0 +1,458 @@
+"""What is counted, and how it is scraped.
+
+Label values come from configuration and closed sets, never from what a client sends.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from hourglass.service import VERSION
+from hourglass.service.model.detector import Explanation, Scores
+from hourglass.service.model.served import Served
+from hourglass.service.serving.registry import Load, Registry
+
+Float32 = NDArray[np.float32]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+Reason = Literal[
+    "body", "json", "width", "feature", "value", "missing", "too_large", "too_many_rows",
+    "content_type", "model", "route", "method", "alpha", "internal",
+]  # fmt: skip
+REASONS: tuple[Reason, ...] = Reason.__args__  # type: ignore[attr-defined]
+METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+
+P_VALUE_BUCKETS = (
+    0.001,
+    0.002,
+    0.005,
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.2,
+    0.3,
+    0.4,
+    0.5,
+    0.6,
+    0.7,
+    0.8,
+    0.9,
+    1,
+)
+RATIO_BUCKETS = (0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1, 1.2, 1.5, 2, 3, 5, 10, 30, 100)
+REQUEST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+INFERENCE_BUCKETS = (
+    0.00005,
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    1,
+)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384, 65536)
+
+
+KEPT = 512  # values that are counted at once
+KEPT_ROWS = 8192
+
+
+class Metrics:
+    """The service's own metrics, on a registry of their own.
+
+    What every request changes is counted in plain numbers, a tenth of the price of the library's
+    counters, and handed over to these by `flush`: at each scrape, and by app.py's clock where other
+    processes answer scrapes too.
+
+    `shared` is for several worker processes: counters and histograms then live in files of
+    PROMETHEUS_MULTIPROC_DIR, and any worker answers for all. What is known of the models is the
+    same in each, and read at the scrape.
+    """
+
+    def __init__(self, models: Registry, *, shared: bool) -> None:
+        self.shared = shared
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the number of series, and several workers cannot have them
+        self._exposed = CollectorRegistry()
+        if shared:
+            MultiProcessCollector(self._exposed)  # type: ignore[no-untyped-call]
+        else:
+            ProcessCollector(registry=self._exposed)
+            PlatformCollector(registry=self._exposed)
+            GCCollector(registry=self._exposed)
+        self._exposed.register(_Models(models))
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(
+                f"hourglass_{name}", text, labels, registry=None if shared else self._exposed
+            )
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(
+                f"hourglass_{name}",
+                text,
+                labels,
+                registry=None if shared else self._exposed,
+                buckets=buckets,
+            )
+
+        self._vectors = counter(
+            "vectors_total",
+            "Vectors scored; explained or reconstructed ones do not count.",
+            "model",
+        )
+        self._explained = counter(
+            "explained_total", "Vectors explained, most of them after they were scored.", "model"
+        )
+        self._anomalies = counter(
+            "anomalies_total", "Vectors scored above the threshold in force.", "model"
+        )
+        self._p_values = histogram(
+            "p_value",
+            "P-values of scored vectors; on normal traffic they are uniform.",
+            P_VALUE_BUCKETS,
+            "model",
+        )
+        self._ratios = histogram(
+            "score_ratio",
+            "Score over threshold of scored vectors; above 1 is an anomaly.",
+            RATIO_BUCKETS,
+            "model",
+        )
+        self._inference = histogram(
+            "inference_duration_seconds",
+            "Time of one scoring run of the model.",
+            INFERENCE_BUCKETS,
+            "model",
+        )
+        self._batches = histogram(
+            "batch_rows", "Rows scored together in one run of the model.", BATCH_BUCKETS, "model"
+        )
+        self._reloads = counter(
+            "model_reloads_total",
+            "Attempts to replace a model, counted in each worker process.",
+            "model",
+            "outcome",
+        )
+        self._rejections = counter("rejections_total", "Requests refused, by reason.", "reason")
+        self._requests = counter(
+            "requests_total",
+            "Requests answered, by route template; unmatched paths are one.",
+            "route",
+            "method",
+            "status",
+        )
+        self._durations = histogram(
+            "request_duration_seconds",
+            "Time from a request's head to the head of its answer.",
+            REQUEST_BUCKETS,
+            "route",
+        )
+        for reason in REASONS:
+            self._rejections.labels(reason)
+        self._bound: dict[str, _Bound] = {}
+        self._answers: dict[tuple[str, str, int], Tally] = {}  # by route, method, status
+
+    def scored(self, served: Served, _: Float32, scores: Scores, seconds: float) -> None:
+        """One run of one model: its rows' scores and how long it took."""
+        bound = self._bound.get(served.name) or self._bind(served.name)
+        bound.inference.add(seconds)
+        bound.batches.add(len(scores.score))
+        bound.observe(scores, served.threshold.score)
+
+    def explained(
+        self, served: Served, rows_ND: Float32, _explanation: Explanation, _seconds: float
+    ) -> None:
+        """Rows that were explained are counted apart: among the scored ones they would make alarms
+        seem more than they are.
+        """
+        self._bind(served.name)
+        self._explained.labels(served.name).inc(len(rows_ND))
+
+    def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """A request that was answered.
+
+        The route is a template, and the method one of METHODS or `other`.
+        """
+        self.answers(route, method, status).add(seconds)
+
+    def answers(self, route: str, method: str, status: int) -> "Tally":
+        """What counts answers of one kind by their seconds, to be kept by whoever gives many of
+        them.
+        """
+        key = route, method, status
+        if (tally := self._answers.get(key)) is None:
+            tally = self._answers[key] = Tally(REQUEST_BUCKETS)
+        return tally
+
+    def observe_load(self, load: Load) -> None:
+        """What came of looking at a model's folder; series begin at zero when a model first
+        appears.
+        """
+        self._bind(load.name)
+        if load.outcome in ("swapped", "failed"):
+            self._reloads.labels(load.name, load.outcome).inc()
+
+    def observe_rejection(self, reason: Reason) -> None:
+        """A request that was refused."""
+        self._rejections.labels(reason).inc()
+
+    def observe_requests(self, app: ASGIApp) -> ASGIApp:
+        """The app, with every answer counted: also the 404 and 405 that routing gives before any
+        middleware is reached.
+        """
+
+        async def observed(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                await app(scope, receive, send)
+                return
+            started = time.perf_counter()
+
+            async def counted_send(message: MutableMapping[str, Any]) -> None:
+                if message["type"] == "http.response.start":
+                    route = scope.get("path_template", "unmatched")  # Litestar's
+                    method = scope["method"] if scope["method"] in METHODS else "other"
+                    self.observe_request(
+                        route, method, message["status"], time.perf_counter() - started
+                    )
+                await send(message)
+
+            await app(scope, receive, counted_send)
+
+        return observed
+
+    def expose(self, accept: str) -> tuple[bytes, str]:
+        """The exposition, and its content type, in the format that the Accept header asks for."""
+        self.flush()
+        try:
+            encode, content_type = choose_encoder(accept)
+            return encode(self._exposed), content_type
+        except (ValueError, TypeError):  # the header asks for a version that is none
+            return generate_latest(self._exposed), CONTENT_TYPE_PLAIN_0_0_4
+
+    def flush(self) -> None:
+        """Hand what was counted over to the library's metrics."""
+        for bound in self._bound.values():
+            bound.flush()
+        for (route, method, status), tally in self._answers.items():
+            if count := tally.flush(self._durations.labels(route)):
+                self._requests.labels(route, method, status).inc(count)
+
+    def _bind(self, name: str) -> "_Bound":
+        if (bound := self._bound.get(name)) is None:
+            bound = self._bound[name] = _Bound(
+                self._vectors.labels(name),
+                self._anomalies.labels(name),
+                {
+                    Tally(P_VALUE_BUCKETS): self._p_values.labels(name),
+                    Tally(RATIO_BUCKETS): self._ratios.labels(name),
+                    Tally(INFERENCE_BUCKETS): self._inference.labels(name),
+                    Tally(BATCH_BUCKETS): self._batches.labels(name),
+                },
+            )
+            self._explained.labels(name)
+            for outcome in ("swapped", "failed"):
+                self._reloads.labels(name, outcome)
+        return bound
+
+
+class Tally:
+    """A histogram's counts since the last flush.
+
+    Single values are kept and counted many at once, which costs less, and nothing while their
+    client waits. The bounds are compared as float32, since a p-value of 0.05 is one.
+    """
+
+    __slots__ = ("_bounds_B", "_counts", "_kept", "_sum")
+
+    def __init__(self, buckets: tuple[float, ...]) -> None:
+        self._bounds_B = np.array(buckets, dtype=np.float32).astype(np.float64)
+        self._counts = [0] * (len(buckets) + 1)  # the last is of what lies above all bounds
+        self._sum = 0.0
+        self._kept: list[float] = []
+
+    def add(self, value: float) -> None:
+        self._kept.append(value)
+        if len(self._kept) == KEPT:
+            _soon(self._count_kept)
+
+    def _count_kept(self) -> None:
+        kept, self._kept = self._kept, []
+        self.add_all(np.array(kept, dtype=np.float64))
+
+    def add_all(self, values_N: NDArray[np.floating], *, unit: float = 1.0) -> None:
+        """Many at once, each divided by the unit: sorted, since the bounds are fewer than they
+        are.
+        """
+        places_B: list[int] = (
+            np.sort(values_N).searchsorted(self._bounds_B * unit, side="right").tolist()
+        )
+        last = 0
+        for place, below in enumerate((*places_B, len(values_N))):
+            self._counts[place] += below - last
+            last = below
+        self._sum += float(values_N.sum(dtype=np.float64)) / unit
+
+    def flush(self, histogram: Histogram) -> int:
+        """Histogram.observe for many values at once, which the library has no call for; how many
+        they were.
+        """
+        if self._kept:
+            self._count_kept()
+        counts, total = self._counts, self._sum
+        self._counts, self._sum = [0] * len(counts), 0.0
+        for place, count in enumerate(counts):
+            if count:
+                histogram._buckets[place].inc(count)
+        histogram._sum.inc(total)
+        return sum(counts)
+
+
+def _soon(work: Callable[[], None]) -> None:
+    """Once the event loop has done what it is at, such as writing an answer; at once where there is
+    no loop.
+    """
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        work()
+    else:
+        loop.call_soon(work)
+
+
+class _Bound:
+    """One model's numbers, and the library's metrics that they go to."""
+
+    __slots__ = (
+        "_anomalies",
+        "_kept",
+        "_p_values",
+        "_ratios",
+        "_rows",
+        "_tallies",
+        "_threshold",
+        "_vectors",
+        "batches",
+        "inference",
+    )
+
+    def __init__(
+        self, vectors: Counter, anomalies: Counter, tallies: "dict[Tally, Histogram]"
+    ) -> None:
+        self._vectors, self._anomalies, self._tallies = vectors, anomalies, tallies
+        self._p_values, self._ratios, self.inference, self.batches = tallies
+        self._kept: list[Scores] = []  # not yet counted, all under this threshold
+        self._threshold, self._rows = 0.0, 0
+
+    def observe(self, scores: Scores, threshold: float) -> None:
+        if threshold != self._threshold:
+            self._count_kept()
+            self._threshold = threshold
+        self._kept.append(scores)
+        self._rows += len(scores.score)
+        if len(self._kept) == KEPT or self._rows >= KEPT_ROWS > self._rows - len(scores.score):
+            _soon(self._count_kept)
+
+    def flush(self) -> None:
+        self._count_kept()
+        for tally, histogram in self._tallies.items():
+            tally.flush(histogram)
+
+    def _count_kept(self) -> None:
+        if not self._kept:
+            return
+        score_N, p_value_N = (np.concatenate(arrays) for arrays in zip(*self._kept, strict=True))
+        self._kept, self._rows = [], 0
+        if not (finite := np.isfinite(score_N)).all():  # such rows are refused, not answered
+            score_N, p_value_N = score_N[finite], p_value_N[finite]
+        self._vectors.inc(len(score_N))
+        self._anomalies.inc(int(np.count_nonzero(score_N > self._threshold)))
+        self._p_values.add_all(p_value_N)
+        self._ratios.add_all(score_N, unit=max(self._threshold, 1e-38))
+
+
+class _Models(Collector):
+    """Gauges about the models in service, read from the registry when scraped."""
+
+    def __init__(self, models: Registry) -> None:
+        self._models = models
+
+    def collect(self) -> Iterator[Metric]:
+        served = self._models.served.values()
+        info = InfoMetricFamily("hourglass_model", "The models in service.", labels=["model"])
+        for each in served:
+            manifest = each.detector.manifest
+            info.add_metric(
+                [each.name], {"version": each.detector.version, "variant": manifest.model.variant}
+            )
+        yield info
+        build = InfoMetricFamily("hourglass_build", "The service itself.")
+        build.add_metric([], {"version": VERSION})
+        yield build
+        yield _gauge(
+            "calibration_rows",
+            "Rows behind the threshold.",
+            ((s, s.detector.table.n) for s in served),
+        )
+        yield _gauge(
+            "alpha", "False-alarm rate asked for.", ((s, s.threshold.alpha) for s in served)
+        )
+        yield _gauge(
+            "delta",
+            "Risk that alpha is exceeded all the same.",
+            ((s, s.threshold.delta) for s in served),
+        )
+        yield _gauge(
+            "expected_false_alarm_rate",
+            "Share of normal vectors expected above the threshold.",
+            ((s, s.threshold.expected_false_alarm_rate) for s in served),
+        )
+        yield _gauge(
+            "certified",
+            "1 if alpha holds with confidence 1 - delta.",
+            ((s, s.threshold.certified) for s in served),
+        )
+        yield _gauge(
+            "threshold",
+            "Score above which a vector is an anomaly.",
+            ((s, s.threshold.score) for s in served),
+        )
+        yield _gauge(
+            "fitted_timestamp_seconds",
+            "When the model was written.",
+            ((s, s.fitted_at) for s in served),
+        )
+
+
+def _gauge(name: str, text: str, values: Iterable[tuple[Served, float]]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"hourglass_model_{name}", text, labels=["model"])
+    for served, value in values:
+        family.add_metric([served.name], float(value))
+    return family

@@ -1,0 +1,409 @@
+"""The registry: what is on disk comes into service, whole; what is wrong there does not, and is
+visible.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hourglass.service.errors import (
+    InvalidArtifact,
+    ThresholdNotStored,
+    UncertifiableAlpha,
+    UnknownModel,
+)
+from hourglass.service.model import artifact
+from hourglass.service.model.artifact import Feature
+from hourglass.service.serving.registry import Registry, StoredThreshold, load, load_file
+from tests.artifacts import make_artifact, point, publish
+
+
+def registry_of(folder: Path, **options: int) -> Registry:
+    return Registry(folder, threads=1, max_bytes=options.get("max_bytes", 2**20))
+
+
+def look(registry: Registry, name: str | None = None) -> dict[str, str]:
+    return {each.name: each.outcome for each in asyncio.run(registry.look(name))}
+
+
+def close(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
+    """What is in these folders can no longer be reached, as for a user without permission; root
+    could.
+    """
+
+    def refusing(method: Callable[..., object]) -> Callable[..., object]:
+        def refuse(path: Path, *arguments: object, **options: object) -> object:
+            entered = path if method.__name__ == "iterdir" else path.parent
+            if any(folder == entered or folder in entered.parents for folder in folders):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return method(path, *arguments, **options)
+
+        return refuse
+
+    for name in ("stat", "open", "iterdir"):
+        monkeypatch.setattr(Path, name, refusing(getattr(Path, name)))
+
+
+def version_in_service(registry: Registry, name: str = "pump") -> str:
+    return registry.find(name).detector.version
+
+
+@pytest.fixture
+def folder(tmp_path):
+    publish(tmp_path, "pump", make_artifact())
+    return tmp_path
+
+
+@pytest.fixture
+def registry(folder):
+    registry = registry_of(folder)
+    assert look(registry) == {"pump": "loaded"}
+    return registry
+
+
+class TestLooking:
+    def test_a_model_is_loaded_once_and_left_alone_while_nothing_changes(self, registry):
+        before = registry.find("pump")
+        assert look(registry) == {"pump": "unchanged"}
+        assert registry.find("pump") is before
+
+    def test_a_moved_pointer_swaps_the_model(self, registry, folder):
+        version = publish(folder, "pump", make_artifact(shift=1))
+        assert look(registry) == {"pump": "swapped"}
+        assert version_in_service(registry) == version
+
+    def test_moving_the_pointer_back_is_rolling_back(self, registry, folder):
+        first = version_in_service(registry)
+        publish(folder, "pump", make_artifact(shift=1))
+        look(registry)
+        point(folder, "pump", first)
+        assert look(registry) == {"pump": "swapped"}
+        assert version_in_service(registry) == first
+
+    def test_a_model_that_was_swapped_out_leaves_no_session_behind(self, registry, folder):
+        sessions = [weakref.ref(registry.find("pump").detector._scoring)]
+        for shift in range(1, 6):
+            publish(folder, "pump", make_artifact(shift=shift))
+            assert look(registry) == {"pump": "swapped"}
+            sessions.append(weakref.ref(registry.find("pump").detector._scoring))
+        look(registry)  # the thread lets go of what it did last when it is given something else
+        assert [session() is None for session in sessions] == [True] * 5 + [False]
+
+    def test_models_are_always_loaded_in_the_same_thread_so_that_only_one_keeps_the_room_it_took(
+        self, registry, folder, monkeypatch
+    ):
+        threads = set()
+
+        def noted(*arguments, **options):
+            threads.add(threading.current_thread())
+            return load(*arguments, **options)
+
+        monkeypatch.setattr("hourglass.service.serving.registry.load", noted)
+        for shift in range(1, 6):
+            publish(folder, "pump", make_artifact(shift=shift))
+            asyncio.run(registry.look())
+        assert len(threads) == 1
+        assert threading.current_thread() not in threads
+
+    def test_a_new_models_folder_appears_without_a_restart(self, registry, folder):
+        publish(folder, "fan", make_artifact(shift=2))
+        assert look(registry) == {"fan": "loaded", "pump": "unchanged"}
+        assert list(registry.served) == ["fan", "pump"]
+
+    def test_a_folder_without_a_pointer_is_no_model_yet(self, registry, folder):
+        (folder / "fan" / "0").mkdir(parents=True)
+        assert look(registry) == {"pump": "unchanged"}
+        assert registry.errors == {}
+
+    def test_a_folder_that_is_closed_to_the_service_hides_no_other(self, folder, monkeypatch):
+        """A volume's lost+found, and a model's folder of another user."""
+        publish(folder, "fan", make_artifact())
+        (folder / "lost+found").mkdir()
+        close(monkeypatch, folder / "lost+found", folder / "fan")
+        registry = registry_of(folder)
+        assert look(registry) == {"fan": "failed", "pump": "loaded"}
+        assert registry.errors == {
+            "fan": f"{folder / 'fan' / 'current'} cannot be read: Permission denied"
+        }
+
+    def test_a_models_folder_that_cannot_be_looked_into_is_said_once_and_what_is_in_service_stays(
+        self, registry, folder, monkeypatch, caplog
+    ):
+        close(monkeypatch, folder)
+        assert look(registry) == {"pump": "failed"}
+        look(registry)
+        assert [line for line in caplog.messages if "current" not in line] == [
+            f"{folder} cannot be read: Permission denied"
+        ]
+        assert list(registry.served) == ["pump"]
+
+    def test_a_folder_whose_name_is_no_models_name_is_ignored_and_said_so_once(
+        self, registry, folder, caplog
+    ):
+        publish(folder, "Pump 2", make_artifact())
+        with caplog.at_level(logging.WARNING, "hourglass.service.serving.registry"):
+            assert look(registry) == look(registry) == {"pump": "unchanged"}
+        assert [record.message for record in caplog.records] == [
+            f"{folder / 'Pump 2'} is ignored: a model's name matches [a-z0-9][a-z0-9_-]{{0,62}}"
+        ]
+
+    @pytest.mark.parametrize("gone", ["current", "everything"])
+    def test_a_model_that_vanishes_from_disk_stays_in_service_and_is_reported(
+        self, registry, folder, gone
+    ):
+        before = registry.find("pump")
+        if gone == "current":
+            (folder / "pump" / "current").unlink()
+        else:
+            folder.rename(folder.with_name("elsewhere"))
+        assert look(registry) == {"pump": "failed"}
+        assert registry.find("pump") is before
+        assert "cannot be read" in registry.errors["pump"]
+        assert look(registry) == {"pump": "unchanged"}
+
+    def test_the_time_of_fitting_is_that_of_the_file(self, registry, folder):
+        path = next(folder.glob("pump/*/model.onnx"))
+        assert registry.find("pump").fitted_at == path.stat().st_mtime
+        assert abs(registry.find("pump").fitted_at - time.time()) < 60
+
+
+class TestFinding:
+    def test_without_a_name_the_only_model_is_found(self, registry):
+        assert registry.find(None) is registry.find("pump")
+
+    def test_without_a_name_several_models_are_an_error_that_names_them(self, registry, folder):
+        publish(folder, "fan", make_artifact())
+        look(registry)
+        with pytest.raises(UnknownModel, match="exactly one to be served; served are: fan, pump"):
+            registry.find(None)
+
+    def test_an_unknown_name_is_an_error_that_names_the_known_ones(self, registry):
+        with pytest.raises(UnknownModel, match="no model 'fan' is served; served are: pump"):
+            registry.find("fan")
+
+    def test_an_empty_folder_serves_nothing(self, tmp_path):
+        registry = registry_of(tmp_path)
+        assert look(registry) == {}
+        with pytest.raises(UnknownModel, match="no model is served"):
+            registry.find(None)
+
+
+def truncated(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def newer_major(data: bytes) -> bytes:
+    return make_artifact(format=f"{artifact.FORMAT_MAJOR + 1}.0")
+
+
+def requiring(data: bytes) -> bytes:
+    return make_artifact(requires=("time-travel",))
+
+
+def foreign(data: bytes) -> bytes:
+    return b"PK\x03\x04" + bytes(1000)
+
+
+def failing_its_self_test(data: bytes) -> bytes:
+    return make_artifact(self_test_scale=1.01)
+
+
+class TestDistrust:
+    @pytest.mark.parametrize(
+        ("spoil", "reason"),
+        [
+            (truncated, "not ONNX, or is cut short"),
+            (foreign, "not ONNX"),
+            (newer_major, "has format 2.0, this service reads format 1.x"),
+            (requiring, "requires time-travel, which this service does not know"),
+            (failing_its_self_test, "the self-test failed: score differs"),
+        ],
+    )
+    def test_a_file_that_is_refused_leaves_the_model_in_service(
+        self, registry, folder, spoil, reason
+    ):
+        before = registry.find("pump")
+        publish(folder, "pump", spoil(make_artifact()))
+        assert look(registry) == {"pump": "failed"}
+        assert registry.find("pump") is before
+        assert reason in registry.errors["pump"]
+
+    def test_a_file_that_is_not_of_its_version_is_refused(self, registry, folder):
+        version = publish(folder, "pump", make_artifact(shift=1))
+        (folder / "pump" / version / "model.onnx").write_bytes(make_artifact(shift=2))
+        assert look(registry) == {"pump": "failed"}
+        assert "has the SHA-256" in registry.errors["pump"]
+
+    def test_a_file_over_the_size_cap_is_not_even_read(self, folder):
+        registry = registry_of(folder, max_bytes=100)
+        assert look(registry) == {"pump": "failed"}
+        assert "bytes, at most 100 are loaded" in registry.errors["pump"]
+        with pytest.raises(UnknownModel, match=r"no model 'pump' is served \(the model file has"):
+            registry.find("pump")
+
+    @pytest.mark.parametrize(
+        "text", ["", "latest", "../../../etc/passwd", "0" * 63, "g" * 64, "0" * 1000]
+    )
+    def test_a_pointer_that_is_no_version_is_refused(self, registry, folder, text):
+        point(folder, "pump", text)
+        assert look(registry) == {"pump": "failed"}
+        assert "expected a version (64 hexadecimal digits)" in registry.errors["pump"]
+
+    def test_a_failure_is_not_tried_again_until_the_pointer_moves_or_a_reload_asks(
+        self, registry, folder
+    ):
+        good = version_in_service(registry)
+        version = publish(folder, "pump", truncated(make_artifact(shift=1)))
+        assert [look(registry), look(registry)] == [{"pump": "failed"}, {"pump": "unchanged"}]
+        assert "pump" in registry.errors
+        assert look(registry, "pump") == {"pump": "failed"}
+        point(folder, "pump", good)
+        assert look(registry) == {"pump": "unchanged"}
+        assert registry.errors == {}
+        assert version != version_in_service(registry)
+
+    def test_a_reload_of_a_model_that_is_nowhere_is_unknown(self, registry):
+        with pytest.raises(UnknownModel):
+            look(registry, "fan")
+
+    def test_what_breaks_its_reader_in_a_way_without_a_name_is_refused_too(
+        self, registry, folder, monkeypatch
+    ):
+        monkeypatch.setattr("hourglass.service.serving.registry.load_file", lambda *_, **__: [][0])
+        publish(folder, "pump", make_artifact(shift=1))
+        assert look(registry) == {"pump": "failed"}
+        assert "IndexError" in registry.errors["pump"]
+
+    def test_a_broken_model_does_not_keep_another_from_being_served(self, folder):
+        publish(folder, "fan", truncated(make_artifact()))
+        registry = registry_of(folder)
+        assert look(registry) == {"fan": "failed", "pump": "loaded"}
+        assert list(registry.served) == ["pump"]
+
+
+class TestThresholds:
+    def change(self, registry, alpha, delta=0.05, uncertified=False):
+        return asyncio.run(
+            registry.set_threshold("pump", StoredThreshold(alpha, delta, uncertified))
+        )
+
+    def test_another_alpha_holds_at_once_and_the_detector_stays(self, registry):
+        before = registry.find("pump")
+        after = self.change(registry, 0.1)
+        assert after is registry.find("pump")
+        assert after.detector is before.detector
+        assert after.threshold == before.detector.table.threshold(0.1, 0.05)
+        assert after.threshold.score < before.threshold.score
+
+    def test_another_process_and_a_restart_find_it_on_disk(self, registry, folder):
+        other = registry_of(folder)
+        look(other)
+        self.change(registry, 0.1)
+        assert look(other) == {"pump": "unchanged"}
+        restarted = registry_of(folder)
+        look(restarted)
+        assert (
+            other.find("pump").threshold
+            == restarted.find("pump").threshold
+            == registry.find("pump").threshold
+        )
+        assert load(folder / "pump")[0].threshold == registry.find("pump").threshold
+
+    def test_taking_it_back_is_taking_the_file_away_however_soon(self, registry, folder):
+        before = registry.find("pump").threshold
+        self.change(registry, 0.1)
+        (folder / "pump" / "threshold.json").unlink()
+        look(registry)
+        assert registry.find("pump").threshold == before
+
+    def test_what_cannot_be_certified_is_refused_and_changes_nothing(self, registry, folder):
+        before = registry.find("pump")
+        with pytest.raises(
+            UncertifiableAlpha, match=r"it needs at least 2995; the nearest alpha .* is 0.0075"
+        ):
+            self.change(registry, 0.001)
+        assert registry.find("pump") is before
+        assert not (folder / "pump" / "threshold.json").exists()
+
+    def test_uncertified_takes_the_marginal_rule_and_is_marked(self, registry):
+        threshold = self.change(registry, 0.005, uncertified=True).threshold
+        assert (threshold.certified, threshold.rank) == (False, 2)
+
+    def test_a_folder_that_cannot_be_written_keeps_the_threshold(self, registry, folder):
+        (folder / "pump" / "threshold.json").mkdir()
+        before = registry.find("pump")
+        with pytest.raises(ThresholdNotStored, match="so the threshold stays as it is"):
+            self.change(registry, 0.1)
+        assert registry.find("pump") is before
+        assert [path.name for path in (folder / "pump").glob(".*")] == []
+
+    def test_it_survives_a_new_version(self, registry, folder):
+        self.change(registry, 0.1)
+        publish(folder, "pump", make_artifact(shift=1))
+        assert look(registry) == {"pump": "swapped"}
+        assert registry.find("pump").threshold.alpha == 0.1
+        assert registry.errors == {}
+
+    def test_where_a_new_version_cannot_have_it_the_models_own_is_in_force_and_that_is_said(
+        self, registry, folder
+    ):
+        self.change(registry, 0.01)
+        publish(folder, "pump", make_artifact(calibration_rows=100))
+        assert look(registry) == {"pump": "swapped"}
+        assert registry.find("pump").threshold.alpha == 0.05
+        assert (
+            "the model's own alpha = 0.05 is in force: alpha = 0.01 cannot be certified"
+            in registry.errors["pump"]
+        )
+
+    @pytest.mark.parametrize(
+        "text",
+        ["", "{}", '{"alpha": 2, "delta": 0.05}', '{"alpha": 0.1, "delta": 0.05, "x": 1}', "\xff"],
+    )
+    def test_a_file_that_is_no_threshold_is_reported_and_the_models_own_is_in_force(
+        self, registry, folder, text
+    ):
+        self.change(registry, 0.1)
+        (folder / "pump" / "threshold.json").write_text(text, encoding="latin-1")
+        look(registry)
+        assert registry.find("pump").threshold.alpha == 0.05
+        assert "threshold.json cannot be used" in registry.errors["pump"]
+
+
+def test_a_large_model_is_not_kept_in_memory_more_often_than_it_is_run(folder):
+    """Three parts of a model are run by themselves; copies made while loading, six times its size
+    once, go back to the system.
+    """
+    wide = tuple(
+        Feature(name=f"x{d}", kind="numeric", minimum=-3.0, maximum=3.0) for d in range(1200)
+    )
+    data = make_artifact(wide, latent=300, calibration_rows=60)
+    publish(folder, "wide", data)
+    code = (
+        "import sys; from pathlib import Path; from service.registry import load\ndef resident():"
+        " return int(Path('/proc/self/statm').read_text().split()[1]) * 4096\none ="
+        " load(Path(sys.argv[1]) / 'pump'); before = resident(); two = load(Path(sys.argv[1]) /"
+        " 'wide')\nprint(resident() - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, folder], text=True, capture_output=True, check=True
+    )
+    assert len(data) > 12_000_000
+    assert int(done.stdout) < 3.5 * len(data)
+
+
+def test_one_file_can_be_loaded_by_itself(folder):
+    path = next(folder.glob("pump/*/model.onnx"))
+    assert load_file(path, "pump").detector.version == path.parent.name
+    with pytest.raises(InvalidArtifact, match="cannot be read: No such file"):
+        load_file(folder / "nothing", "pump")

@@ -1,0 +1,543 @@
+"""Associative denoiser: what a fitted denoiser, a mixture and a memory find strange, read as one
+score.
+
+Up to six kinds of evidence. In each of two views of the data (views.py): what a noise-conditional
+network takes away from a row, preconditioned as in Karras et al. (NeurIPS 2022, equations 7 and 8)
+and asked about the clean row at a small noise level, where that points down the density (Vincent,
+Neural Computation 23, 2011; DDAE, arXiv 2508.00758); and the density of a mixture of Gaussians
+(mixture.py). In all views together: the whitened residual of ridge regression on random features
+(ridge.py), the density of mixtures of whitened columns and of the networks' hidden layers
+(hidden_layers.py), and two readings of a memory of averages of neighbouring rows (memory.py), the
+second also of memories that know some of the features each (bags.py).
+
+Each gives heads, numbers that rise with strangeness, and fusion.py puts them together. A feature's
+share of a head is that of its parts.
+
+Once the tails are read, all but the network takes the held-out rows in, too: averages of more rows
+are better ones.
+
+Shapes: V views, and networks where members are several, L noise levels, H heads, W width, C
+Gaussians, M mixtures; J = V x E columns of all views, one view after the other, and VW hidden units
+of all networks.
+"""
+
+from typing import Literal, NamedTuple, cast
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from hourglass.training.features import Encoded, Encoding
+from hourglass.training.models.associative.bags import Bags
+from hourglass.training.models.associative.filling import Filling, refill
+from hourglass.training.models.associative.fusion import Kinds
+from hourglass.training.models.associative.hidden_layers import ROWS, Hidden
+from hourglass.training.models.associative.memory import MEMBERS, Memory, neighbourhoods
+from hourglass.training.models.associative.mixture import (
+    Guess,
+    Mixture,
+    assign_clusters,
+    cluster_means,
+    fit_mixture,
+    surprises,
+)
+from hourglass.training.models.associative.network import Network
+from hourglass.training.models.associative.ridge import Ridge
+from hourglass.training.models.associative.tail_probabilities import HIDDEN
+from hourglass.training.models.associative.views import LIMIT, View, Views
+from hourglass.training.models.associative.whitening import Whitening
+from hourglass.training.models.member import (
+    Assessment,
+    FitConfig,
+    Member,
+    concatenate,
+    hide,
+    repeat,
+    split,
+)
+
+WEIGHT_LIMIT = 1e4
+SHRINKAGE = 0.05  # of the correlation that columns are whitened by
+# how far distances of the memory are whitened: wholly, directions of little variance would decide
+# what is near
+HALF = 0.5
+LATENT = (
+    16  # without a mixture the code is that many leading principal components of the first view
+)
+# that many are looked at for the tails: few rows several times over, with other cells hidden
+HELD_OUT_ROWS = 4000
+PART = 512  # rows at a time
+RESOLUTION = (
+    1e-5  # mean squared error, in variances of a column, below which there is only rounding
+)
+SMALL = 1e-6
+# that may be 0
+_SIZES = (
+    "components",
+    "joint_components",
+    "hidden_components",
+    "features",
+    "memory",
+    "bags",
+)
+
+
+class AssociativeConfig(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="variant",
+    tag="associative",
+):
+    """Noise is in standard deviations of a view.
+
+    With all kinds of components, memory and bags at 0 no average of rows is stored.
+    """
+
+    views: tuple[View, ...] = ("log", "range")
+    # at which the network's residual is looked at; none: no network
+    levels: tuple[float, ...] = (0.1,)
+    members: int = 1  # networks a view, whose answers are averaged
+    width: int = 192
+    blocks: int = 2
+    min_noise: float = 0.02
+    max_noise: float = 1.0
+    mask_rate: float = (
+        0.5  # half of the rows lose a share of cells that is uniform between 0 and this
+    )
+    components: int = 128  # Gaussians a view, averages of at least 4 rows each; 0: no mixture
+    joint_components: int = 128  # Gaussians of all views together, whitened; 0: no such mixture
+    hidden_components: int = (
+        128  # Gaussians of the networks' hidden layers, at the first level; 0: none
+    )
+    features: int = 128  # random features of the ridge regression; 0: none
+    memory: int = 2048  # averages of 4 neighbouring rows; 0: no memory
+    bags: int = 0  # memories of two thirds of the features each, of at most 1,024 averages; 0: none
+    memory_rows: bool = False  # the memories keep single training rows instead
+    fit: FitConfig = FitConfig(
+        steps=800,
+        batch_size=256,
+        learning_rate=3e-3,
+        weight_decay=1e-2,
+        schedule="one_cycle",
+        clip_norm=1.0,
+        patience=0,
+    )
+
+    def __post_init__(self) -> None:
+        if (
+            not self.views
+            or len(set(self.views)) < len(self.views)
+            or min(self.width, self.blocks, self.members) < 1
+        ):
+            raise ValueError(
+                "views must be one or both of log and range, width, blocks and members at least 1"
+            )
+        sizes = {field: getattr(self, field) for field in _SIZES}
+        for field, size in sizes.items():
+            if size < 0:
+                raise ValueError(f"{field} must not be negative, got {size}")
+        if not self.levels and not any({**sizes, "hidden_components": 0}.values()):
+            raise ValueError(
+                "there must be a level, components, joint_components, features, a memory or bags"
+            )
+        if not 0 < self.min_noise < self.max_noise or not 0 <= self.mask_rate < 1:
+            raise ValueError("expected 0 < min_noise < max_noise and 0 <= mask_rate < 1")
+        if min(self.levels, default=1.0) <= 0:
+            raise ValueError("levels must be above 0")
+
+    def resolve(self, encoding: Encoding) -> "AssociativeConfig":  # noqa: ARG002 - no size depends on the data
+        """The same, but that without a network there is nothing to go through the rows for."""
+        if self.levels:
+            return self
+        return msgspec.structs.replace(self, fit=msgspec.structs.replace(self.fit, epochs=1))
+
+    def build(self, encoding: Encoding) -> "Associative":
+        """The network of a resolved config."""
+        return Associative(self, encoding)
+
+
+class Look(NamedTuple):
+    """What networks make of rows."""
+
+    residual_VNE: Tensor  # what they, on average, take away; 0 where missing
+    hidden_NH: Tensor  # their last hidden layers, [N, VW]
+
+
+class Reading(NamedTuple):
+    levels_NH: Tensor  # of heads, kind by kind; they rise with strangeness
+    parts: list[Tensor]  # [N, E] of each head, non-negative: what each column has to do with it
+    expected_NE: Tensor  # encoded
+    latent_NK: Tensor
+
+
+class Associative(Member):
+    def __init__(self, config: AssociativeConfig, encoding: Encoding) -> None:
+        super().__init__(encoding)
+        self.config = config
+        views, columns = len(config.views), encoding.encoded_width
+        self.views = Views(config.views, encoding)
+        if config.levels:
+            self.network = Network(
+                views * config.members, columns, len(encoding.features), config.width, config.blocks
+            )
+        self.mixtures = nn.ModuleList()
+        self.filling = Filling(views * columns)
+        self.register_buffer("recalled_CE", torch.zeros(0, columns))
+        self.half_whiten = (
+            Whitening(views * columns)
+            if config.joint_components or config.memory or config.bags
+            else None
+        )
+        self.joint_mixture: Mixture | None = None
+        has_hidden = bool(config.levels and config.hidden_components)
+        self.hidden = Hidden(views * config.members * config.width) if has_hidden else None
+        self.ridge = Ridge(views * columns, config.features) if config.features else None
+        self.memory: Memory | None = None
+        live_D = encoding.live_D.nonzero().squeeze(1)
+        self.bags = (
+            Bags(encoding.source_E.repeat(views), live_D, config.bags) if config.bags else None
+        )
+        self.register_buffer("projection_EK", torch.zeros(columns, min(LATENT, columns)))
+        has_memory, has_bags = config.memory > 0, config.bags > 0
+        sizes = [views] * len(config.levels) + [
+            config.features > 0,
+            has_memory,
+            has_memory + has_bags,
+        ]
+        sizes += [views * (config.components > 0), (config.joint_components > 0) + has_hidden]
+        self.kinds = Kinds([int(size) for size in sizes if size])
+
+    recalled_CE: Tensor  # means of the first view's clusters, encoded
+    projection_EK: Tensor
+
+    @property
+    def stores_rows(self) -> Literal["none", "averages", "rows"]:
+        config = self.config
+        memories, mixtures = (
+            config.memory or config.bags,
+            config.components or config.joint_components or self.hidden,
+        )
+        if memories and config.memory_rows:
+            return "rows"
+        return "averages" if memories or mixtures else "none"
+
+    def begin(self, fit_rows: Encoded) -> None:
+        """Set the views from the fit rows."""
+        self.views.fit(fit_rows)
+
+    def loss(self, encoded: Encoded, generator: torch.Generator) -> Tensor:
+        rows = len(encoded.values_NE)
+        rate_N1 = torch.rand((rows, 1), generator=generator) * self.config.mask_rate
+        # the other half stays whole
+        rate_N1 = rate_N1 * (torch.rand((rows, 1), generator=generator) < 0.5)
+        hidden_ND = (torch.rand(encoded.observed_ND.shape, generator=generator) < rate_N1).to(
+            encoded.values_NE.dtype
+        )
+        encoded = hide(encoded, hidden_ND, self.encoding)
+        values_NJ, observed_NE = self.views(encoded)
+        clean_VNE = self._for_networks(values_NJ.clamp(-LIMIT, LIMIT))
+        low, high = self.config.min_noise, self.config.max_noise
+        level_VN1 = low + (high - low) * torch.rand((*clean_VNE.shape[:2], 1), generator=generator)
+        noise_VNE = torch.randn(clean_VNE.shape, generator=generator) * level_VN1 * observed_NE
+        guess_VNE, _ = self._denoise(clean_VNE + noise_VNE, level_VN1, 1 - encoded.observed_ND)
+        weight_VN1 = ((1 + level_VN1.square()) / level_VN1.square()).clamp_max(WEIGHT_LIMIT)
+        errors_VNE = weight_VN1 * (guess_VNE - clean_VNE).square() * observed_NE
+        # a mean over cells, but a sum over members: each is to be fitted as it would be alone
+        mean: Tensor = errors_VNE.sum() / (len(self.config.views) * observed_NE.sum()).clamp_min(
+            1.0
+        )
+        return mean
+
+    def _denoise(
+        self, noisy_VNE: Tensor, level_VN1: Tensor, missing_ND: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The clean rows, as far as the networks can tell, and their hidden layers; member by
+        member, each with all views.
+        """
+        power_VN1 = level_VN1.square() + 1
+        residual_VNE, hidden_VNW = self.network(
+            noisy_VNE / power_VN1.sqrt(), torch.log(level_VN1) / 4, missing_ND
+        )
+        return noisy_VNE / power_VN1 + level_VN1 / power_VN1.sqrt() * residual_VNE, hidden_VNW
+
+    def _look(self, clipped_NJ: Tensor, observed_ND: Tensor, level: float) -> Look:
+        """At clean rows, as if they had noise of this level."""
+        clean_VNE, level_111 = self._for_networks(clipped_NJ), torch.full((1, 1, 1), level)
+        denoised_VNE, hidden_VNW = self._denoise(clean_VNE, level_111, 1 - observed_ND)
+        residual_VNE = clean_VNE - denoised_VNE
+        if self.config.members > 1:
+            residual_VNE = torch.stack(residual_VNE.tensor_split(self.config.members)).mean(dim=0)
+        hidden_NH = hidden_VNW.transpose(0, 1).reshape(-1, len(hidden_VNW) * hidden_VNW.shape[2])
+        return Look(residual_VNE * self.encoding.spread(observed_ND), hidden_NH)
+
+    def _for_networks(self, values_NJ: Tensor) -> Tensor:
+        """[V, N, E] the views, once for each member."""
+        values_VNE = values_NJ.reshape(
+            -1, len(self.config.views), self.encoding.encoded_width
+        ).transpose(0, 1)
+        return (
+            values_VNE if self.config.members == 1 else values_VNE.repeat(self.config.members, 1, 1)
+        )
+
+    def _each_view(self, values_NJ: Tensor) -> tuple[Tensor, ...]:
+        return torch.split(values_NJ, self.encoding.encoded_width, dim=1)
+
+    @torch.no_grad()
+    def settle(self, fit_rows: Encoded, held_out: Encoded, seed: int) -> None:
+        """With the network fitted: all that has a closed form, and the tails, which are read off
+        the held-out rows.
+        """
+        values_NJ, _ = self.views(fit_rows)
+        self.projection_EK.copy_(
+            _principal_components(self._each_view(values_NJ)[0], self.projection_EK.shape[1])
+        )
+        generator = torch.Generator().manual_seed(seed)
+        self._remember(fit_rows, generator, first=True)
+        self._read_tails(held_out, generator)
+
+    @torch.no_grad()
+    def complete(self, fit_rows: Encoded, held_out: Encoded, seed: int) -> None:
+        """Take the held-out rows into all that has a closed form; the views and what whitens them
+        stay.
+        """
+        self._remember(
+            concatenate(fit_rows, held_out), torch.Generator().manual_seed(seed), first=False
+        )
+
+    def _remember(self, rows: Encoded, generator: torch.Generator, *, first: bool) -> None:
+        values_NJ, observed_NE = self.views(rows)
+        observed_NJ = observed_NE.repeat(1, len(self.config.views))
+        if self.config.components:
+            views = self._each_view(values_NJ)
+            clusters = [
+                assign_clusters(x_NE, observed_NE, self.config.components, generator)
+                for x_NE in views
+            ]
+            self.mixtures = nn.ModuleList(
+                fit_mixture(values_NE, observed_NE, cluster_N)
+                for values_NE, cluster_N in zip(views, clusters, strict=True)
+            )
+            count = int(clusters[0].max()) + 1
+            self.recalled_CE = cluster_means(
+                rows.values_NE, observed_NE, clusters[0], count, least=MEMBERS
+            )
+        guesses = self._guess(values_NJ, observed_NE)
+        if first:
+            self.filling.fit(
+                values_NJ.clamp(-LIMIT, LIMIT) - _expected(guesses, values_NJ), observed_NJ
+            )
+        if not observed_NE.all():
+            values_NJ = self._fill(values_NJ, observed_NJ, guesses)
+        clipped_NJ = values_NJ.clamp(-LIMIT, LIMIT)
+        if self.ridge is not None:
+            self.ridge.fit(clipped_NJ, observed_NJ)
+        if self.hidden is not None:
+            components_NP = self._hidden_components(
+                self.hidden, clipped_NJ, rows.observed_ND, first=first
+            )
+            self.hidden.fit_mixture(
+                components_NP, clipped_NJ, self.config.hidden_components, generator
+            )
+        if self.half_whiten is None:
+            return
+        seen_NJ = torch.ones_like(clipped_NJ)
+        if first:
+            self.half_whiten.fit(clipped_NJ, seen_NJ, power=0.5, shrinkage=SHRINKAGE, scale=False)
+        half_NJ = self.half_whiten(values_NJ)
+        if self.config.joint_components:
+            whitened_NJ = self.half_whiten(half_NJ)
+            cluster_N = assign_clusters(
+                whitened_NJ, seen_NJ, self.config.joint_components, generator
+            )
+            self.joint_mixture = fit_mixture(whitened_NJ, seen_NJ, cluster_N)
+        members = 1 if self.config.memory_rows else MEMBERS
+        if self.config.memory:
+            members_CM = neighbourhoods(half_NJ, self.config.memory, generator)[:, :members]
+            self.memory = Memory(half_NJ[members_CM].mean(dim=1))
+        if self.bags is not None:
+            self.bags.fit(half_NJ, generator, members=members)
+
+    def _hidden_components(
+        self, hidden: Hidden, clipped_NJ: Tensor, observed_ND: Tensor, *, first: bool
+    ) -> Tensor:
+        """[N, P] principal components of the hidden layers, which are found the first time."""
+
+        def look(values_NJ: Tensor, seen_ND: Tensor) -> Tensor:
+            return self._look(values_NJ, seen_ND, self.config.levels[0]).hidden_NH
+
+        if first:
+            hidden.fit_components(look(clipped_NJ[:ROWS], observed_ND[:ROWS]))
+        parts = zip(torch.split(clipped_NJ, PART), torch.split(observed_ND, PART), strict=True)
+        return torch.cat([hidden.project(look(*part)) for part in parts])
+
+    def _read_tails(self, held_out: Encoded, generator: torch.Generator) -> None:
+        rows = repeat(held_out, max(1, HELD_OUT_ROWS // len(held_out.values_NE)))
+        levels, missing = [], []
+        for rate in HIDDEN:
+            hidden_ND = (torch.rand(rows.observed_ND.shape, generator=generator) < rate).float()
+            left_N1 = (rows.observed_ND * (1 - hidden_ND)).sum(dim=1, keepdim=True)
+            hidden = hide(rows, torch.where(left_N1 > 0, hidden_ND, 0.0), self.encoding)
+            levels.append(torch.cat([self.read(part).levels_NH for part in split(hidden, PART)]))
+            missing.append(self._missing(hidden))
+        self.kinds.fit(torch.stack(levels), torch.stack(missing))
+
+    def read(self, encoded: Encoded) -> Reading:
+        """The heads, kind by kind, and what was expected."""
+        values_NJ, observed_NE = self.views(encoded)
+        views = len(self.config.views)
+        observed_NJ = observed_NE.repeat(1, views)
+        count_N1 = observed_NE.sum(dim=1, keepdim=True).clamp_min(1.0)
+        rescale_N1 = 1 / (count_N1 / observed_NE.shape[1])  # exactly 1 where all are observed
+        guesses = self._guess(values_NJ, observed_NE)
+        filled_NJ = self._fill(values_NJ, observed_NJ, guesses)
+        clipped_NJ = filled_NJ.clamp(-LIMIT, LIMIT)
+
+        errors: list[Tensor] = []  # [N, 1] or one a view: mean squares, whose logs are heads
+        parts: list[Tensor] = []
+        looks = [self._look(clipped_NJ, encoded.observed_ND, level) for level in self.config.levels]
+        for look in looks:
+            squares_VNE = look.residual_VNE.square() * observed_NE * rescale_N1
+            errors.append(squares_VNE.mean(dim=2).T)
+            parts += squares_VNE
+        if self.ridge is not None:
+            left_NJ = (clipped_NJ - self.ridge(clipped_NJ)) * observed_NJ
+            squares_NJ = self.ridge.whitening(left_NJ).square() * observed_NJ * rescale_N1
+            errors.append(squares_NJ.mean(dim=1, keepdim=True))
+            parts.append(_folded(squares_NJ, views))
+        half_NJ = filled_NJ if self.half_whiten is None else self.half_whiten(filled_NJ)
+        if self.memory is not None:
+            recall = self.memory(half_NJ, observed_NJ)
+            errors += [recall.error_N1, recall.ratio_N1]
+            parts += [_folded(recall.parts_NE, views)] * 2
+        levels = [torch.log(torch.cat(errors, dim=1) + RESOLUTION)] if errors else []
+        if self.bags is not None:
+            findings = self.bags(half_NJ, observed_NJ)
+            levels.append(findings.log_ratio_N1)
+            parts.append(_folded(findings.parts_NJ, views))
+
+        surprises_NM, more = self._read_mixtures(guesses, half_NJ, clipped_NJ, looks, observed_NJ)
+        levels_NH = torch.cat([*levels, *surprises_NM], dim=1)
+        return Reading(levels_NH, parts + more, *self._expect(values_NJ, guesses, looks))
+
+    def _read_mixtures(
+        self,
+        guesses: list[Guess],
+        half_NJ: Tensor,
+        clipped_NJ: Tensor,
+        looks: list[Look],
+        observed_NJ: Tensor,
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The surprise of all mixtures [N, M], if there are any, and their parts; the views' have
+        guessed already.
+        """
+        views = len(self.config.views)
+        found, parts = list(guesses), [guess.parts_NE for guess in guesses]
+        if self.half_whiten is not None and self.joint_mixture is not None:
+            # of a row that is filled as the rest of it says, the whole is as likely as what is
+            # observed
+            guess = self.joint_mixture(
+                self.half_whiten(half_NJ), torch.ones(1, half_NJ.shape[1]), self._gaussians
+            )
+            found.append(guess)
+            parts.append(_folded(guess.parts_NE * observed_NJ, views))
+        if self.hidden is not None:
+            standing = self.hidden(looks[0].hidden_NH, clipped_NJ, observed_NJ, self._gaussians)
+            found.append(standing.guess)
+            parts.append(_folded(standing.parts_NJ, views))
+        return ([surprises(found)] if found else []), parts
+
+    def _expect(
+        self, values_NJ: Tensor, guesses: list[Guess], looks: list[Look]
+    ) -> tuple[Tensor, Tensor]:
+        """[N, E] the row that is expected, encoded, and a code of it [N, K]: by a mixture, the
+        ridge, a network, or else the mean.
+        """
+        if guesses:
+            return guesses[0].weights_NC @ self.recalled_CE, guesses[0].weights_NC
+        first_NE = self._each_view(values_NJ)[0]
+        expected_NE = torch.zeros_like(first_NE)
+        if self.ridge is not None:
+            expected_NE = self._each_view(self.ridge(values_NJ.clamp(-LIMIT, LIMIT)))[0]
+        elif looks:
+            expected_NE = first_NE - looks[-1].residual_VNE[0]
+        return self.views.encoded(expected_NE), first_NE @ self.projection_EK
+
+    @property
+    def _gaussians(self) -> int:
+        """The most that one of the mixtures has: all tell of as many, so that they can be read
+        together.
+        """
+        hidden = None if self.hidden is None else self.hidden.mixture
+        mixtures = [*cast(list[Mixture], list(self.mixtures)), self.joint_mixture, hidden]
+        return max((len(mixture) for mixture in mixtures if mixture is not None), default=0)
+
+    def _missing(self, encoded: Encoded) -> Tensor:
+        """[N, 1] share of the cells that are missing, of features that were ever seen."""
+        return 1 - encoded.observed_ND.sum(dim=1, keepdim=True) / self.encoding.live_D.sum()
+
+    def assess(self, encoded: Encoded) -> Assessment:
+        reading = self.read(encoded)
+        score_N1, share_NH = self.kinds(reading.levels_NH, self._missing(encoded))
+        parts_ND = torch.zeros_like(encoded.observed_ND)
+        floor_NE = RESOLUTION * self.encoding.spread(encoded.observed_ND)
+        for h, part_NE in enumerate(reading.parts):
+            floored_NE = part_NE + floor_NE
+            share_NE = (
+                floored_NE
+                / floored_NE.sum(dim=1, keepdim=True).clamp_min(1e-20)
+                * share_NH[:, h : h + 1]
+            )
+            parts_ND = parts_ND + share_NE @ self.encoding.members_ED
+        outputs_NE = self._outputs(reading.expected_NE)
+        return Assessment(parts_ND, outputs_NE, reading.latent_NK, score_N1.squeeze(1))
+
+    def _guess(self, values_NJ: Tensor, observed_NE: Tensor) -> list[Guess]:
+        views = zip(self._each_view(values_NJ), self.mixtures, strict=False)
+        return [mixture(values_NE, observed_NE, self._gaussians) for values_NE, mixture in views]
+
+    def _fill(self, values_NJ: Tensor, observed_NJ: Tensor, guesses: list[Guess]) -> Tensor:
+        """The views, with missing cells as the mixtures and what is observed of the row let expect
+        them.
+        """
+        is_observed_NJ, clipped_NJ = observed_NJ.bool(), values_NJ.clamp(-LIMIT, LIMIT)
+        filled_NJ = self.filling(clipped_NJ, _expected(guesses, values_NJ), observed_NJ)
+        if self.half_whiten is not None and self.joint_mixture is not None:
+            filled_NJ = torch.where(is_observed_NJ, clipped_NJ, filled_NJ)
+            filled_NJ = refill(filled_NJ, 1 - observed_NJ, self.joint_mixture, self.half_whiten)
+        return torch.where(is_observed_NJ, values_NJ, filled_NJ)
+
+    def _outputs(self, expected_NE: Tensor) -> Tensor:
+        """Expected encoded values -> outputs as the encoding decodes them: logits of what is no
+        number.
+        """
+        share_NE = expected_NE.clamp(SMALL, 1 - SMALL)
+        discrete_NE = torch.where(
+            self.encoding.one_hot_E, torch.log(share_NE), torch.logit(share_NE)
+        )
+        return torch.where(self.encoding.gaussian_E > 0, expected_NE, discrete_NE)
+
+
+def _expected(guesses: list[Guess], values_NJ: Tensor) -> Tensor:
+    """[N, J] what the mixtures make of the views; without them, the mean."""
+    return (
+        torch.cat([g.expected_NE for g in guesses], dim=1)
+        if guesses
+        else torch.zeros_like(values_NJ)
+    )
+
+
+def _folded(parts_NJ: Tensor, views: int) -> Tensor:
+    """[N, E] the parts of a column in all views."""
+    return parts_NJ.reshape(-1, views, parts_NJ.shape[1] // views).sum(dim=1)
+
+
+def _principal_components(values_NE: Tensor, count: int) -> Tensor:
+    """[E, K] leading directions, the largest entry of each positive."""
+    values_NE = values_NE.clamp(-LIMIT, LIMIT).double()
+    _, vectors_EE = torch.linalg.eigh(values_NE.T @ values_NE)
+    leading_EK = vectors_EE.flip(1)[:, :count]
+    largest_K = leading_EK.gather(0, leading_EK.abs().argmax(dim=0, keepdim=True))
+    components_EK: Tensor = (leading_EK * torch.sign(largest_K)).float()
+    return components_EK

@@ -121,6 +121,7 @@ def checkout(tmp_path: Path, demo: Demo) -> Path:
 
 
 @pytest.mark.parametrize("readme", READMES)
+@pytest.mark.slow
 def test_every_command_runs_and_prints_what_the_readme_shows(
     readme: str, checkout: Path, demo: Demo
 ) -> None:
@@ -213,6 +214,7 @@ def test_the_reference_names_every_setting_with_its_default() -> None:
     assert rows == {name: "" if value is None else str(value) for name, value in defaults.items()}
 
 
+@pytest.mark.slow
 def test_the_reference_names_every_route(demo: Demo) -> None:
     text = (ROOT / "service/README.md").read_text()
     with serving(demo.folder / "models") as client:

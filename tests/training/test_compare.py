@@ -65,6 +65,7 @@ def test_every_figure_is_measured(comparison: Comparison) -> None:
         assert candidate.one_row_microseconds > candidate.bulk_row_microseconds > 0
 
 
+@pytest.mark.slow
 def test_a_preset_is_compared_by_rows_that_it_has_not_learnt_from(tmp_path: Path) -> None:
     # `fast` is exported with the held-out rows in its mixture, as they may be once they have
     # decided
@@ -78,6 +79,7 @@ def test_a_preset_is_compared_by_rows_that_it_has_not_learnt_from(tmp_path: Path
     assert fast.held_out_error == held_out_error(trial)
 
 
+@pytest.mark.slow
 def test_auto_takes_a_preset_among_its_candidates_and_its_run_toml_gives_the_same_bytes(
     tmp_path: Path,
 ) -> None:
@@ -121,6 +123,7 @@ def test_power_is_the_share_of_injected_rows_above_what_one_clean_row_in_twenty_
     assert 0.3 < found < 1
 
 
+@pytest.mark.slow
 def test_auto_publishes_the_chosen_member_and_its_run_toml_names_it(tmp_path: Path) -> None:
     run_config = config(tmp_path, tables.mixed(), variant="auto", epochs=20)
     assert isinstance(run_config.model, AutoConfig)
@@ -138,6 +141,7 @@ def test_auto_publishes_the_chosen_member_and_its_run_toml_names_it(tmp_path: Pa
     assert run(written).version == report.version
 
 
+@pytest.mark.slow
 def test_compare_writes_a_table_and_publishes_only_when_told(
     command: Callable[..., Outcome], tmp_path: Path
 ) -> None:

@@ -43,6 +43,7 @@ def test_the_request_bodies_hold_one_row_of_the_data_each(folder: Path, kind: st
     assert body == {"rows": [{name: float(value) for name, value in wanted[0].items()}]}
 
 
+@pytest.mark.slow
 def test_the_demo_model_tells_malignant_from_benign_and_a_second_run_reuses_it(
     demo: Demo, command: Command
 ) -> None:

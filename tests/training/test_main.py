@@ -306,6 +306,7 @@ def test_what_the_disk_refuses_is_one_sentence_too(
     assert [path.name for path in models.rglob("*")] == ["pump"]
 
 
+@pytest.mark.slow
 def test_a_preset_is_fitted_and_the_report_says_what_of_the_rows_the_file_contains(
     tmp_path: Path, command: Command
 ) -> None:
@@ -347,6 +348,7 @@ def test_a_run_of_a_preset_has_its_name_and_gives_the_same_bytes_again_from_the_
     assert locate(tmp_path / "again" / "pump").read_bytes() == first.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_preset_can_be_compared_and_published(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

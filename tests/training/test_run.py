@@ -149,6 +149,7 @@ def test_a_residual_variance_is_the_mean_held_out_error_of_its_feature(
         assert ratios_ND[observed_ND[:, index], index].mean() == pytest.approx(1.0, rel=1e-3)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_that_of_a_member_with_a_score_of_its_own_is_the_error_of_what_it_expected(
     tmp_path: Path,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hourglass.service.errors import InvalidTable
 from hourglass.service.model.artifact import MODEL_FILE, POINTER, Feature, locate
 from hourglass.service.model.calibration import Threshold
+from hourglass.service.model.detector import Scores
 from hourglass.service.model.served import Served
 from hourglass.service.rows.tables import encode_table, read_table
 from hourglass.service.serving.observers import UNOBSERVED, Observers
@@ -193,16 +194,17 @@ def _score_rows(served: Served, rows_ND: Float32, observers: Observers) -> "pl.D
     import polars as pl
 
     started = perf_counter()
-    score_N, p_value_N = scores = served.detector.score(rows_ND)
-    observers.scored(served, rows_ND, scores, perf_counter() - started)
-    observed_N = (~np.isnan(rows_ND)).sum(axis=1)
-    known_N = np.isfinite(score_N) & (observed_N >= served.schema.min_observed)
-    ratio_N = score_N.astype(np.float64) / max(served.threshold.score, 1e-38)
+    score_N, p_value_N = served.detector.score(rows_ND)
+    seconds = perf_counter() - started
+    known_N = np.isfinite(score_N) & served.schema.has_enough(rows_ND)
+    observers.scored(
+        served, rows_ND[known_N], Scores(score_N[known_N], p_value_N[known_N]), seconds
+    )
     columns = {
         "score": score_N,
-        "ratio": ratio_N,
+        "ratio": served.threshold.ratio(score_N),
         "p_value": p_value_N,
-        "is_anomaly": score_N > served.threshold.score,
+        "is_anomaly": served.threshold.is_anomaly(score_N),
     }
     known = pl.Series(known_N)
     return pl.DataFrame(columns).select(

@@ -390,10 +390,13 @@ def test_a_large_model_is_not_kept_in_memory_more_often_than_it_is_run(folder):
     data = make_artifact(wide, latent=300, calibration_rows=60)
     publish(folder, "wide", data)
     code = (
-        "import sys; from pathlib import Path; from service.registry import load\ndef resident():"
-        " return int(Path('/proc/self/statm').read_text().split()[1]) * 4096\none ="
-        " load(Path(sys.argv[1]) / 'pump'); before = resident(); two = load(Path(sys.argv[1]) /"
-        " 'wide')\nprint(resident() - before)"
+        "import sys; from pathlib import Path\n"
+        "from hourglass.service.machine.heap import give_back_freed\n"
+        "from hourglass.service.serving.registry import load\n"
+        "def resident(): return int(Path('/proc/self/statm').read_text().split()[1]) * 4096\n"
+        "one = load(Path(sys.argv[1]) / 'pump'); give_back_freed(); before = resident()\n"
+        "two = load(Path(sys.argv[1]) / 'wide'); give_back_freed()\n"
+        "print(resident() - before)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, folder], text=True, capture_output=True, check=True

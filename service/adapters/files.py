@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hourglass.service.errors import InvalidTable
-from hourglass.service.model.artifact import MODEL_FILE, POINTER, Feature, locate
+from hourglass.service.model.artifact import Feature
 from hourglass.service.model.calibration import Threshold
-from hourglass.service.model.detector import Scores
+from hourglass.service.model.detector import DEFAULT_MAX_BYTES, Scores
 from hourglass.service.model.served import Served
 from hourglass.service.rows.tables import encode_table, read_table
 from hourglass.service.serving.observers import UNOBSERVED, Observers
-from hourglass.service.serving.registry import load, load_file
+from hourglass.service.serving.registry import load, served_from
+from hourglass.service.serving.store import ModelFolder, locate, name_of, read_file
 
 if TYPE_CHECKING:
     import polars as pl
@@ -41,11 +42,12 @@ def open_model(path: Path, *, alpha: float | None = None) -> tuple[Served, str |
     wrong with that threshold.
     """
     path = path.absolute()  # its name is the model's, also of `.`
-    if (path / POINTER).is_file():
-        served, problem = load(path)
+    if (model := ModelFolder(path)).has_current():
+        served, problem = load(model)
     else:
         file = locate(path)
-        served, problem = load_file(file, _name_of(file)), None
+        artifact = read_file(file, max_bytes=DEFAULT_MAX_BYTES)
+        served, problem = served_from(artifact, name_of(file)), None
     if alpha is None:
         return served, problem
     current = served.threshold
@@ -239,15 +241,6 @@ def _values(feature: Feature) -> str:
 def _table(lines: list[list[str]]) -> str:
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
-
-
-def _name_of(path: Path) -> str:
-    """MODELS/<name>/<version>/model.onnx is called <name>, any other file what it is called."""
-    return (
-        path.parent.parent.name
-        if path.name == MODEL_FILE and path.parent.parent.name
-        else path.stem
-    )
 
 
 def _umask() -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sklearn.datasets import load_breast_cancer
 
-from hourglass.service.model.artifact import POINTER
+from hourglass.service.serving.store import POINTER
 from hourglass.training import demo
 from tests.training.conftest import Outcome
 

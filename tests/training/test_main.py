@@ -16,8 +16,8 @@ import polars as pl
 import pytest
 
 from hourglass.service.adapters.files import describe, open_model
-from hourglass.service.model.artifact import locate
 from hourglass.service.model.detector import Detector
+from hourglass.service.serving.store import locate
 from hourglass.training.compare import Comparison
 from hourglass.training.models.linear import LinearConfig
 from hourglass.training.models.member import FitConfig

@@ -18,6 +18,7 @@ from hourglass.service.rows.decoding import JSON
 from hourglass.service.serving.batcher import Batcher
 from hourglass.service.serving.observers import Observers
 from hourglass.service.serving.registry import Registry
+from hourglass.service.serving.store import Store
 from hourglass.service.watch.metrics import Metrics
 from tests.artifacts import NUMERIC, make_artifact, sample_rows
 
@@ -47,7 +48,7 @@ def served(shift: float = 0.0, error: Exception | None = None) -> Served:
 
 
 def batcher(inline_cells: int = 10_000) -> Batcher:
-    registry = Registry(Path("nowhere"), threads=1, max_bytes=1)
+    registry = Registry(Store(Path("nowhere")), threads=1, max_bytes=1)
     observers = Observers([Metrics(registry, shared=False)])
     return Batcher(observers, inline_cells=inline_cells, max_rows=100)
 

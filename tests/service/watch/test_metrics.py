@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from hourglass.service.app import FLUSH_SECONDS
 from hourglass.service.model.detector import Scores
 from hourglass.service.serving.registry import Registry
+from hourglass.service.serving.store import Store
 from hourglass.service.watch.metrics import (
     P_VALUE_BUCKETS,
     RATIO_BUCKETS,
@@ -249,7 +250,7 @@ def test_a_p_value_on_a_bound_lies_within_it(together):
 @pytest.mark.parametrize("extra", [0, 100])
 def test_a_row_without_a_finite_score_is_not_counted(tmp_path, extra):
     publish(tmp_path, "pump", make_artifact())
-    registry = Registry(Path(tmp_path), threads=1, max_bytes=2**20)
+    registry = Registry(Store(Path(tmp_path)), threads=1, max_bytes=2**20)
     asyncio.run(registry.look())
     metrics = Metrics(registry, shared=False)
     score_N, p_value_N = [1, np.nan, np.inf] + [0.0] * extra, [0.5, np.nan, 0.01] + [1.0] * extra
@@ -265,7 +266,7 @@ def test_a_row_without_a_finite_score_is_not_counted(tmp_path, extra):
 
 
 def test_single_rows_count_as_many_do(models):
-    registry = Registry(models, threads=1, max_bytes=2**20)
+    registry = Registry(Store(models), threads=1, max_bytes=2**20)
     asyncio.run(registry.look())
     served = registry.find("plain")
     rows_ND = sample_rows(NUMERIC, 700, seed=2)

@@ -11,15 +11,12 @@ import sys
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 
 from hourglass.service.errors import HourglassError, InvalidSettings
 from hourglass.service.settings import Settings, read_settings, variables
-
-if TYPE_CHECKING:
-    from hourglass.service.machine.collector import ASGIApp
 
 GRACEFUL_SECONDS = 30  # for what is in flight when the service is told to stop
 
@@ -196,9 +193,10 @@ def _serve(settings: Settings, listening: socket.socket) -> int:
     from uvicorn.supervisors import Multiprocess
 
     from hourglass.service.front.protocol import ScoringProtocol
+    from hourglass.service.worker import worker_app
 
     config = uvicorn.Config(
-        partial(_app, settings),
+        partial(worker_app, settings),
         factory=True,
         http=ScoringProtocol,
         workers=settings.workers,
@@ -227,18 +225,6 @@ def _serve(settings: Settings, listening: socket.socket) -> int:
         if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes)
         else 0
     )
-
-
-def _app(settings: Settings) -> "ASGIApp":
-    """The app of one worker process, made on its event loop's thread, and what is asked of the
-    process for it.
-    """
-    from hourglass.service.app import create_app
-    from hourglass.service.machine import collector, heap, turns
-
-    heap.keep_freed()
-    turns.shorten()
-    return collector.freeze_when_started(create_app(settings, after_load=heap.give_back_freed))
 
 
 def _stop(*_: object) -> NoReturn:

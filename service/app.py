@@ -19,6 +19,7 @@ from hourglass.service.machine.cpus import available_cpus
 from hourglass.service.serving.batcher import Batcher
 from hourglass.service.serving.observers import Observers
 from hourglass.service.serving.registry import Registry
+from hourglass.service.serving.store import Store
 from hourglass.service.settings import Settings
 from hourglass.service.watch.metrics import ASGIApp, Metrics, Receive, Scope, Send
 
@@ -38,7 +39,7 @@ def create_app(
     """
     threads = settings.threads or max(1, available_cpus() // settings.workers)
     registry = Registry(
-        settings.models,
+        Store(settings.models),
         threads=threads,
         max_bytes=settings.max_model_bytes,
         after_load=after_load,

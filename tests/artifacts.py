@@ -31,6 +31,7 @@ from hourglass.service.model.calibration import Table, build_table
 from hourglass.service.model.detector import Detector
 from hourglass.service.model.schema import Schema
 from hourglass.service.model.served import Served
+from hourglass.service.serving.store import MODEL_FILE
 
 Float32 = NDArray[np.float32]
 
@@ -119,7 +120,7 @@ def publish(models: Path, name: str, data: bytes) -> str:
     version = artifact.version_of(data)
     folder = models / name / version
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / artifact.MODEL_FILE).write_bytes(data)
+    (folder / MODEL_FILE).write_bytes(data)
     point(models, name, version)
     return version
 

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
 from hourglass.service.errors import HourglassError, InvalidTable
-from hourglass.service.model import artifact
+from hourglass.service.serving.store import Store, locate, write_atomically
 from hourglass.training.errors import RunError
 
 NOT_OF_THE_RUN = ("run", "config", "quiet", "variants", "publish", "output")
@@ -198,7 +198,7 @@ def _compare(options: argparse.Namespace) -> None:
     from hourglass.training.config import AutoConfig, check_candidates, load_config
     from hourglass.training.models import VARIANTS
     from hourglass.training.presets import PRESETS
-    from hourglass.training.publish import check_writable, write_atomically
+    from hourglass.training.publish import check_writable
     from hourglass.training.report import print_comparison
 
     variants = tuple(VARIANTS) if options.variants == ["all"] else tuple(options.variants)
@@ -260,7 +260,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from hourglass.training.evaluate import evaluate
     from hourglass.training.report import print_evaluation
 
-    detector = Detector.from_bytes(artifact.locate(options.model).read_bytes())
+    detector = Detector.from_bytes(locate(options.model).read_bytes())
     frame = read_table(options.data)
     anomalous = is_anomalous(frame, options.label)
     rows_ND = encode_table(frame, detector.manifest.features)
@@ -285,10 +285,9 @@ def _demo(options: argparse.Namespace) -> None:
     _check_port(options.port)
     from hourglass.training import demo
     from hourglass.training.config import load_config
-    from hourglass.training.publish import current_version
 
     if (
-        current_version(options.models, demo.NAME) is None
+        not Store(options.models).model(demo.NAME).has_current()
         or not (options.folder / f"{demo.NAME}.csv").exists()
     ):
         data = demo.write_data(options.folder)

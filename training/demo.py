@@ -10,7 +10,7 @@ from typing import Any
 
 from sklearn.datasets import load_breast_cancer
 
-from hourglass.training.publish import write_atomically
+from hourglass.service.serving.store import write_atomically
 
 NAME = "tumour"
 LABEL = "malignant"

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import msgspec
 
 from hourglass.service.errors import HourglassError
-from hourglass.service.model import artifact
 from hourglass.service.model.artifact import Feature
 from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.detector import Detector
+from hourglass.service.serving.store import ModelFolder, Store, locate
 from hourglass.training.artifact import make_artifact
 from hourglass.training.compare import choose
 from hourglass.training.config import AutoConfig, RunConfig, write_config
@@ -19,7 +19,7 @@ from hourglass.training.errors import RunError
 from hourglass.training.evaluate import Evaluation, evaluate
 from hourglass.training.fit import Epoch, Fitted
 from hourglass.training.presets import preset_of
-from hourglass.training.publish import check_writable, current_version, publish
+from hourglass.training.publish import check_writable
 from hourglass.training.report import Report, write_report
 from hourglass.training.trial import Prepared, device_of, fit_trial, prepare_rows
 
@@ -70,7 +70,7 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     )
     beside = {"run.toml": write_config(resolved), "report.json": write_report(report)}
     try:
-        publish(Path(config.models), config.name, data, beside)
+        Store(Path(config.models)).model(config.name).publish(data, beside)
     except OSError as error:
         raise RunError(
             f"{Path(config.models) / config.name} cannot be written: {error.strerror or error}"
@@ -83,10 +83,10 @@ def _check_replaceable(config: RunConfig, features: tuple[Feature, ...]) -> None
     send.
     """
     folder = Path(config.models) / config.name
-    if config.force or current_version(Path(config.models), config.name) is None:
+    if config.force or not ModelFolder(folder).has_current():
         return
     try:
-        serving = Detector.from_bytes(artifact.locate(folder).read_bytes()).manifest.features
+        serving = Detector.from_bytes(locate(folder).read_bytes()).manifest.features
     except HourglassError:
         return  # what is there cannot be served anyway
     before, now = (
@@ -124,7 +124,7 @@ def _report(
     return Report(
         name=config.name,
         version=detector.version,
-        path=str(Path(config.models) / config.name / detector.version / artifact.MODEL_FILE),
+        path=str(Store(Path(config.models)).model(config.name).file(detector.version)),
         preset=preset_of(config.model),
         variant=manifest.model.variant,
         stores_rows=manifest.model.stores_rows,

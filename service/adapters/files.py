@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hourglass.service.errors import InvalidTable
-from hourglass.service.model.artifact import MODEL_FILE, POINTER, Feature, locate
+from hourglass.service.model.artifact import Feature
 from hourglass.service.model.calibration import Threshold
+from hourglass.service.model.detector import DEFAULT_MAX_BYTES, Scores
 from hourglass.service.model.served import Served
 from hourglass.service.rows.tables import encode_table, read_table
 from hourglass.service.serving.observers import UNOBSERVED, Observers
-from hourglass.service.serving.registry import load, load_file
+from hourglass.service.serving.registry import load, served_from
+from hourglass.service.serving.store import ModelFolder, locate, name_of, read_file
 
 if TYPE_CHECKING:
     import polars as pl
@@ -40,11 +42,12 @@ def open_model(path: Path, *, alpha: float | None = None) -> tuple[Served, str |
     wrong with that threshold.
     """
     path = path.absolute()  # its name is the model's, also of `.`
-    if (path / POINTER).is_file():
-        served, problem = load(path)
+    if (model := ModelFolder(path)).has_current():
+        served, problem = load(model)
     else:
         file = locate(path)
-        served, problem = load_file(file, _name_of(file)), None
+        artifact = read_file(file, max_bytes=DEFAULT_MAX_BYTES)
+        served, problem = served_from(artifact, name_of(file)), None
     if alpha is None:
         return served, problem
     current = served.threshold
@@ -193,16 +196,17 @@ def _score_rows(served: Served, rows_ND: Float32, observers: Observers) -> "pl.D
     import polars as pl
 
     started = perf_counter()
-    score_N, p_value_N = scores = served.detector.score(rows_ND)
-    observers.scored(served, rows_ND, scores, perf_counter() - started)
-    observed_N = (~np.isnan(rows_ND)).sum(axis=1)
-    known_N = np.isfinite(score_N) & (observed_N >= served.schema.min_observed)
-    ratio_N = score_N.astype(np.float64) / max(served.threshold.score, 1e-38)
+    score_N, p_value_N = served.detector.score(rows_ND)
+    seconds = perf_counter() - started
+    known_N = np.isfinite(score_N) & served.schema.has_enough(rows_ND)
+    observers.scored(
+        served, rows_ND[known_N], Scores(score_N[known_N], p_value_N[known_N]), seconds
+    )
     columns = {
         "score": score_N,
-        "ratio": ratio_N,
+        "ratio": served.threshold.ratio(score_N),
         "p_value": p_value_N,
-        "is_anomaly": score_N > served.threshold.score,
+        "is_anomaly": served.threshold.is_anomaly(score_N),
     }
     known = pl.Series(known_N)
     return pl.DataFrame(columns).select(
@@ -237,15 +241,6 @@ def _values(feature: Feature) -> str:
 def _table(lines: list[list[str]]) -> str:
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
-
-
-def _name_of(path: Path) -> str:
-    """MODELS/<name>/<version>/model.onnx is called <name>, any other file what it is called."""
-    return (
-        path.parent.parent.name
-        if path.name == MODEL_FILE and path.parent.parent.name
-        else path.stem
-    )
 
 
 def _umask() -> int:

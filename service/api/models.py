@@ -17,7 +17,7 @@ from hourglass.service.model.artifact import Feature, Model, Producer, RowCounts
 from hourglass.service.model.calibration import nearest_alpha
 from hourglass.service.model.served import Served
 from hourglass.service.rows.decoding import decode_request
-from hourglass.service.serving.registry import Rate, StoredThreshold
+from hourglass.service.serving.store import Rate, StoredThreshold
 
 
 class ModelSummary(msgspec.Struct, frozen=True, kw_only=True):

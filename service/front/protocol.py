@@ -23,8 +23,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from hourglass.service.api.parts import STATE, Parts, allow
 from hourglass.service.api.problems import refuse
-from hourglass.service.front.awake import AWAKE_SECONDS, Awake
-from hourglass.service.front.request_head import Head, may_begin, read_head
+from hourglass.service.front.request_head import RequestHead, may_begin, read_request_head
 from hourglass.service.model.served import Served
 from hourglass.service.rows import decoding, encoding
 
@@ -66,7 +65,7 @@ class ScoringProtocol(HttpToolsProtocol):
         self._fast = front is not None and not (logged or self.root_path or self.limit_concurrency)
         self._in_message = False  # uvicorn's parser has seen a part of a request
         self._beginning = b""  # of a head that may be a plain one's
-        self._head: Head | None = None  # of the request whose body is being received
+        self._head: RequestHead | None = None  # of the request whose body is being received
         self._body = bytearray()
         self._started = 0.0
         self._pending: deque[_Request] = deque()  # unanswered, in order
@@ -182,7 +181,7 @@ class ScoringProtocol(HttpToolsProtocol):
 
     def take_body(self, body: bytes | bytearray) -> None:
         """The body that was being received."""
-        head, self._head, self._body = cast(Head, self._head), None, bytearray()
+        head, self._head, self._body = cast(RequestHead, self._head), None, bytearray()
         self._ask(head, body)
 
     def _hand_over(self, data: bytes) -> None:
@@ -201,12 +200,11 @@ class ScoringProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
             self._take(data)
 
-    def _ask(self, head: Head, body: bytes | bytearray, *, alone: bool = False) -> None:
+    def _ask(self, head: RequestHead, body: bytes | bytearray, *, alone: bool = False) -> None:
         """From here on the request is answered here, whatever becomes of it."""
         request = _Request(self, head, self._started)
         self._pending.append(request)
         self._front.last = self
-        soon = alone and self._started - self._answered < AWAKE_SECONDS
         parts = self._front.parts
         try:
             request.served = served = parts.registry.find(head.name)
@@ -216,11 +214,6 @@ class ScoringProtocol(HttpToolsProtocol):
                 self._busy = True
         except Exception as error:
             request.set_exception(error)
-            return
-        if soon:
-            if not self._pending:
-                served.detector.stay_warm()
-            self._front.awake.stay(self._answered + AWAKE_SECONDS)
 
     def _write(self, request: "_Request", begin: bytes, body: bytes, now: float) -> None:
         """Write the answers at the front of the queue, of which this may be one."""
@@ -299,7 +292,7 @@ class _Request:
 
     __slots__ = ("connection", "head", "reply", "served", "started")
 
-    def __init__(self, connection: ScoringProtocol, head: Head, started: float) -> None:
+    def __init__(self, connection: ScoringProtocol, head: RequestHead, started: float) -> None:
         self.connection, self.head, self.started = connection, head, started
         self.served: Served
         self.reply: bytes | None = None
@@ -311,7 +304,8 @@ class _Request:
         if self.head.raw:
             begin = front.begin_raw(self.served)
         connection._write(self, begin, body, now)
-        self.head.answered.add(now - self.started)
+        metrics = connection._front.parts.metrics
+        metrics.observe_request(self.head.route, "POST", 200, now - self.started)
 
     def set_exception(self, error: Exception) -> None:
         connection, now = self.connection, perf_counter()
@@ -328,24 +322,22 @@ class _Front:
 
     def __init__(self, parts: Parts) -> None:
         self.parts, self.guard = parts, parts.guard
-        self.last: ScoringProtocol | None = (
-            None  # to ask; who asks again as the next one asks alone
-        )
-        self.awake = Awake()
-        self.heads: dict[bytes, Head] = {}
+        # to ask; the one that asks twice in a row asks alone
+        self.last: ScoringProtocol | None = None
+        self.heads: dict[bytes, RequestHead] = {}
         self.headers: list[tuple[bytes, bytes]] = []  # uvicorn's own, of every answer
         self.ok = _begin(200, decoding.JSON, self.headers)
         self._raw: tuple[Served | None, bytes] = None, b""
 
-    def read(self, data: bytes) -> Head | None:
+    def read(self, data: bytes) -> RequestHead | None:
         """The head of a plain request, which is remembered."""
-        if (head := read_head(data, self.parts)) is not None:
+        if (head := read_request_head(data, self.parts)) is not None:
             if len(self.heads) >= MAX_HEADS:
                 self.heads.clear()
             self.heads[data] = head
         return head
 
-    def lets_pass(self, head: Head) -> bool:
+    def lets_pass(self, head: RequestHead) -> bool:
         """Whether the guard does; if not, the app asks it again, and says so."""
         try:
             self.guard(head.path, head.headers)

@@ -1,5 +1,4 @@
-"""Heads: what the head of a request says, if it is a plain score request's, which the fast path
-answers itself.
+"""Request head: what it says, if it is a plain score request's, which the fast path answers itself.
 
 Plain is POST, one Content-Length within limits, a body of a type that is read here, and nothing
 that changes what the bytes mean.
@@ -14,7 +13,6 @@ from hourglass.service.api.body import accepts_raw
 from hourglass.service.api.parts import Parts
 from hourglass.service.model.artifact import MODEL_NAME
 from hourglass.service.rows import decoding
-from hourglass.service.watch.metrics import Tally
 
 MAX_HEAD_BYTES = 4096  # longer ones are not plain
 
@@ -26,7 +24,7 @@ _ODD = frozenset(
 
 
 @dataclass(frozen=True, slots=True)  # whose fields are found faster than a NamedTuple's
-class Head:
+class RequestHead:
     """What the head of a plain score request says."""
 
     path: str
@@ -36,10 +34,9 @@ class Head:
     length: int  # of the body, bytes
     raw: bool  # the answer
     headers: tuple[tuple[bytes, bytes], ...]
-    answered: Tally  # counts those that are answered with scores
 
 
-def read_head(data: bytes, parts: Parts) -> Head | None:
+def read_request_head(data: bytes, parts: Parts) -> RequestHead | None:
     """A request's head up to and with its empty line; None unless it is a plain score request's."""
     if not data or len(data) > MAX_HEAD_BYTES:
         return None
@@ -57,7 +54,7 @@ def read_head(data: bytes, parts: Parts) -> Head | None:
     return _plain_head(reader.url, reader.headers, parts)
 
 
-def _plain_head(url: bytes, headers: list[tuple[bytes, bytes]], parts: Parts) -> Head | None:
+def _plain_head(url: bytes, headers: list[tuple[bytes, bytes]], parts: Parts) -> RequestHead | None:
     path = url.decode("latin-1")
     name = found[1] if (found := _NAMED.fullmatch(path)) else None
     if name is None and path != "/v1/score":
@@ -81,10 +78,8 @@ def _plain_head(url: bytes, headers: list[tuple[bytes, bytes]], parts: Parts) ->
     if not 1 <= int(length) <= parts.settings.max_body_bytes:
         return None
     route = "/v1/score" if name is None else "/v1/models/{name}/score"
-    answered = parts.metrics.answers(route, "POST", 200)
-    return Head(
-        path, route, name, content_type, int(length), accepts_raw(headers), tuple(headers), answered
-    )
+    raw = accepts_raw(headers)
+    return RequestHead(path, route, name, content_type, int(length), raw, tuple(headers))
 
 
 def may_begin(data: bytes) -> bool:

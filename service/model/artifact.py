@@ -8,7 +8,6 @@ Every published format has a file in tests/contract/golden that must load for ev
 
 import hashlib
 import re
-from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -20,8 +19,6 @@ FORMAT_MINOR = 0
 CAPABILITIES: frozenset[str] = frozenset()  # what `requires` may name
 
 METADATA_KEY = "hourglass"  # of metadata_props
-MODEL_FILE = "model.onnx"  # MODELS/<name>/<version>/model.onnx
-POINTER = "current"  # MODELS/<name>/current, one line: the version in service
 
 # Tensors, all float32. N rows, D features, K latent dimensions.
 # [N, D] raw units, NaN = missing, a category is its index, UNSEEN a category not met in training
@@ -181,26 +178,6 @@ def decode_manifest(text: str) -> Manifest:
 def version_of(data: bytes) -> str:
     """The version of a model: the SHA-256 of its file, in hex."""
     return hashlib.sha256(data).hexdigest()
-
-
-def locate(path: Path) -> Path:
-    """The artifact a person means by a path: the file itself, a version's folder, or a model's
-    folder by its pointer.
-    """
-    if path.is_file():
-        return path
-    if (path / MODEL_FILE).is_file():
-        return path / MODEL_FILE
-    try:
-        version = (path / POINTER).read_text(encoding="utf-8").strip()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InvalidArtifact(f"{path} is neither a model file nor a folder with one") from error
-    file = path / version / MODEL_FILE
-    if not version or not file.is_file():
-        raise InvalidArtifact(
-            f"{path / POINTER} names the version {version[:12]!r}, which is not there"
-        )
-    return file
 
 
 class _Head(msgspec.Struct):

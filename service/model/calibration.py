@@ -13,8 +13,6 @@ World, 2005). A rule is a rank m: alarm iff p <= m / (n + 1).
 """
 
 import math
-from array import array
-from bisect import bisect_left
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +22,8 @@ from hourglass.service.errors import UncertifiableAlpha
 from hourglass.service.floats import look_up
 
 Float32 = NDArray[np.float32]
+_LARGEST = float(np.finfo(np.float32).max)
+_SMALLEST = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,19 @@ class Threshold:
     score: float  # alarm iff score > this
     expected_false_alarm_rate: float  # rank / (n + 1)
 
+    def is_anomaly(self, score_N: Float32) -> NDArray[np.bool_]:
+        """[N] scores -> [N], true above the threshold; floats.write_scores decides alike."""
+        return score_N > np.float32(self.score)
+
+    def ratio(self, score_N: Float32) -> Float32:
+        """[N] scores -> [N] scores over the threshold, at most the largest float32.
+
+        A threshold of 0 counts as the smallest normal float32. The quotient of two float32 loses
+        nothing on the way by float64; floats.write_scores computes it alike.
+        """
+        ratio_N = score_N / np.float64(max(self.score, _SMALLEST))
+        return np.minimum(ratio_N, _LARGEST).astype(np.float32)
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -49,24 +62,17 @@ class Table:
     p_values: Float32
     _ends: Float32 = field(init=False, repr=False, compare=False)
     _steps: Float32 = field(init=False, repr=False, compare=False)
-    _of_one: tuple["array[float]", "array[float]"] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # closed by infinity, so that there is a step for every number, and a last one for NaN
         object.__setattr__(self, "_ends", np.append(self.scores, np.float32(np.inf)))
         object.__setattr__(self, "_steps", np.append(self.p_values, np.float32(np.nan)))
-        object.__setattr__(self, "_of_one", (array("f", self._ends), array("f", self._steps)))
 
     def p_value(self, scores_N: Float32) -> Float32:
         """[N] scores -> [N] p-values; NaN only where the score is NaN."""
         p_N = np.empty(len(scores_N), np.float32)
         look_up(self._ends, self._steps, np.ascontiguousarray(scores_N), p_N)
         return p_N
-
-    def p_value_of_one(self, score: float) -> float:
-        """The same for one score."""
-        ends, steps = self._of_one
-        return steps[bisect_left(ends, score)] if score == score else math.nan
 
     def threshold(self, alpha: float, delta: float, *, certified: bool = True) -> Threshold:
         """The threshold for (alpha, delta); UncertifiableAlpha when these rows cannot give it."""

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
-from threading import Lock
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -38,7 +37,6 @@ DEFAULT_MAX_BYTES = 256 * 2**20
 # 2^17; of 128 features it makes no difference down to 2^14).
 RUN_CELLS = 2**15
 MEASURED_SECONDS = 0.0002
-WARM_SECONDS = 0.000015  # a client on the same machine takes longer to ask again
 COMPARED_ROWS = 128
 
 
@@ -68,8 +66,7 @@ class Detector:
     size_bytes: int
     cell_seconds: float  # what the score of one cell takes, as measured when it was loaded
     _scoring: ort.InferenceSession = field(repr=False)  # features -> score
-    _complete: ort.InferenceSession = field(repr=False)  # the same for rows without a gap
-    _one: "_OneRow" = field(repr=False)  # and for one such row
+    _gapless: ort.InferenceSession = field(repr=False)  # the same for rows without a gap
     _whole: ort.InferenceSession = field(repr=False)
     # latent -> reconstruction; None where it needs the row too
     _decoder: ort.InferenceSession | None = field(repr=False)
@@ -91,7 +88,7 @@ class Detector:
             table = _read_table(model, manifest.calibration.n)
             record = manifest.calibration
             scoring = _session(subgraphs.score_graph(model))
-            complete = _complete_session(model, scoring, manifest)
+            gapless = _gapless_session(model, scoring, manifest)
             detector = cls(
                 version=artifact.version_of(data),
                 manifest=manifest,
@@ -100,10 +97,9 @@ class Detector:
                     record.alpha, record.delta, certified=record.guarantee == "certified"
                 ),
                 size_bytes=len(data),
-                cell_seconds=_cell_seconds(complete, len(manifest.features)),
+                cell_seconds=_cell_seconds(gapless, len(manifest.features)),
                 _scoring=scoring,
-                _complete=complete,
-                _one=_OneRow(complete, len(manifest.features)),
+                _gapless=gapless,
                 _whole=_session(data),
                 _decoder=_session(decoder) if (decoder := subgraphs.decoder_graph(model)) else None,
                 _pool=pool,
@@ -125,36 +121,15 @@ class Detector:
         """D, the number of features."""
         return len(self.manifest.features)
 
-    def score(self, rows_ND: Float32, *, complete: bool = False) -> Scores:
+    def score(self, rows_ND: Float32, *, gapless: bool = False) -> Scores:
         """[N, D] -> scores and p-values [N]; NaN only where no cell of the row is observed.
 
-        `complete` rows are known to lack none.
+        Of `gapless` rows the caller knows that no cell is missing.
         """
-        score_N = self._score(rows_ND, complete)
+        has_all = gapless or not has_gap(rows_ND)
+        session = self._gapless if has_all else self._scoring
+        (score_N,) = self._run(session, [SCORE], INPUT, rows_ND)
         return Scores(score_N, self.table.p_value(score_N))
-
-    def score_one(self, cells: bytes) -> tuple[float, float]:
-        """The score and the p-value of one complete row, by its bytes; as score() has them, without
-        what numpy's calls cost.
-        """
-        if (score := self._one.score(cells)) is None:
-            score = self._run(
-                self._complete, [SCORE], INPUT, np.frombuffer(cells, np.float32)[None]
-            )[0].item()
-        return score, self.table.p_value_of_one(score)
-
-    def stay_warm(self) -> None:
-        """Score the last lone row once more, if that is quick: sending an answer takes the caches,
-        and the next row finds them cold.
-        """
-        self._one.repeat()
-
-    def _score(self, rows_ND: Float32, complete: bool) -> Float32:
-        if not complete and has_gap(rows_ND):
-            return self._run(self._scoring, [SCORE], INPUT, rows_ND)[0]
-        if len(rows_ND) == 1 and (score := self._one.score(rows_ND.tobytes())) is not None:
-            return np.array([score], np.float32)
-        return self._run(self._complete, [SCORE], INPUT, rows_ND)[0]
 
     def explain(self, rows_ND: Float32) -> Explanation:
         """[N, D] -> scores, p-values, contributions [N, D] that sum to the score, and the expected
@@ -262,44 +237,7 @@ def has_gap(rows_ND: Float32) -> bool:
     return math.isnan(np.vdot(rows_ND, rows_ND))
 
 
-class _OneRow:
-    """Scores one row through buffers that onnxruntime knows: to make and check a call's arguments
-    takes it half as long as to run.
-    """
-
-    def __init__(self, session: ort.InferenceSession, width: int) -> None:
-        row_1D, score_1 = np.zeros((1, width), np.float32), np.zeros(1, np.float32)
-        self._row, self._score = row_1D.data.cast("B"), score_1.data
-        binding = session.io_binding()
-        binding.bind_ortvalue_input(INPUT, ort.OrtValue.ortvalue_from_numpy(row_1D))
-        binding.bind_ortvalue_output(SCORE, ort.OrtValue.ortvalue_from_numpy(score_1))
-        # what is within the library's wrapper, whose run_with_iobinding makes an object of options
-        # for each run
-        self._run = partial(session._sess.run_with_iobinding, binding._iobinding, ort.RunOptions())
-        self._free = Lock()
-        self._is_quick = min(_seconds(self._run) for _ in range(3)) < WARM_SECONDS
-
-    def score(self, cells: bytes) -> float | None:
-        """The row's bytes -> its score; None while another thread is at it."""
-        if not self._free.acquire(blocking=False):
-            return None
-        try:
-            self._row[:] = cells
-            self._run()
-            return self._score[0]
-        finally:
-            self._free.release()
-
-    def repeat(self) -> None:
-        """The same row again, if that is quick and no other thread is at it."""
-        if self._is_quick and self._free.acquire(blocking=False):
-            try:
-                self._run()
-            finally:
-                self._free.release()
-
-
-def _complete_session(
+def _gapless_session(
     model: onnx.ModelProto, scoring: ort.InferenceSession, manifest: Manifest
 ) -> ort.InferenceSession:
     """A session for rows without a gap, if on many rows it scores as the other does, to the last

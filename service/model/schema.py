@@ -4,6 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hourglass.service.model.artifact import Feature, Manifest
 
 
@@ -20,6 +23,11 @@ class Schema:
     all_numeric: bool
     min_observed_fraction: float
     min_observed: int  # cells; at least one, since a row without any has no score
+
+    def has_enough(self, rows_ND: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """[N, D] rows -> [N], true where so many cells are observed that the row has a score."""
+        observed_N: NDArray[np.intp] = (~np.isnan(rows_ND)).sum(axis=1)
+        return observed_N >= self.min_observed
 
     @classmethod
     def of(cls, manifest: Manifest) -> Self:

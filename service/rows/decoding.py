@@ -298,12 +298,11 @@ def _has_gap(rows_ND: Float32, schema: Schema) -> bool:
     """Whether any value is missing; InvalidRow where so many of a row are that it has no score."""
     if not has_gap(rows_ND):
         return False
-    missing_ND = np.isnan(rows_ND)
-    observed_N = schema.width - missing_ND.sum(axis=1)
-    if observed_N.min() < schema.min_observed:
-        row = int(np.argmax(observed_N < schema.min_observed))
+    if not (enough_N := schema.has_enough(rows_ND)).all():
+        row = int(np.argmin(enough_N))
+        observed = schema.width - int(np.isnan(rows_ND[row]).sum())
         expected = f"at least {schema.min_observed} of {schema.width} values"
-        got = f"{observed_N[row]} ({observed_N[row] / schema.width:.0%})"
+        got = f"{observed} ({observed / schema.width:.0%})"
         raise InvalidRow(
             f"row {row}: expected {expected}, got {got}",
             row=row,

@@ -8,15 +8,13 @@ import orjson
 from numpy.typing import NDArray
 
 from hourglass.service.errors import InvalidRow
-from hourglass.service.floats import write_one, write_scores
+from hourglass.service.floats import write_scores
 from hourglass.service.model.artifact import UNSEEN, Feature
-from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.detector import Explanation, Scores
 from hourglass.service.model.served import Served
 
 Float32 = NDArray[np.float32]
 
-_LARGEST = float(np.finfo(np.float32).max)
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
 
@@ -36,12 +34,6 @@ def encode_each(
         _too_far(served, scores.score[start:end]) if answer is None else answer
         for (start, end), answer in zip(spans, answers, strict=True)
     ]
-
-
-def encode_one(served: Served, score: float, p_value: float) -> bytes | InvalidRow:
-    """The answer to a request of one row, scored alone, or InvalidRow in its place."""
-    answer = write_one(served.answer_head, served.threshold.score, score, p_value)
-    return _too_far(served, np.array([score], np.float32)) if answer is None else answer
 
 
 def raw_headers(served: Served) -> dict[str, str]:
@@ -134,14 +126,6 @@ def _too_far(served: Served, answer: Float32, what: str = "score") -> InvalidRow
     return InvalidRow(message, row=row, expected=f"values whose {what} fits float32")
 
 
-def _ratio(score_N: Float32, threshold: Threshold) -> Float32:
-    """Each score over the threshold, at most the largest float32; of two float32 the quotient loses
-    nothing on the way by float64.
-    """
-    ratio_N = np.minimum(score_N / np.float64(max(threshold.score, _SMALLEST)), _LARGEST)
-    return ratio_N.astype(np.float32)
-
-
 def _encode_raw(scores: Scores, span: tuple[int, int]) -> bytes | None:
     start, end = span
     if not np.isfinite(scores.score[start:end]).all():
@@ -159,9 +143,9 @@ def _score_fields(served: Served, scores: Scores) -> dict[str, object]:
     return {
         **served.facts(),
         "score": scores.score,
-        "ratio": _ratio(scores.score, threshold),
+        "ratio": threshold.ratio(scores.score),
         "p_value": scores.p_value,
-        "is_anomaly": scores.score > threshold.score,
+        "is_anomaly": threshold.is_anomaly(scores.score),
     }
 
 

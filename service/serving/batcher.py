@@ -1,12 +1,7 @@
-"""Batcher: what arrives together is scored together, in one run of the model, without waiting for
-more.
-
-While one turn of the event loop reads what has arrived, more arrives: to look for it, without
-waiting, costs less than another run. Of 16 clients that ask again and again 15 are so answered
-together, not 9. A client that asks alone is answered at once.
+"""Batcher: requests that one turn of the event loop reads are scored in one run of the model.
 
 It is the one scoring path, of the routes and of the protocol in front of them: body -> decoding ->
-detector.score -> observers -> encoding. What little requests need is done on the event loop, since
+detector.score -> encoding -> observers. The event loop itself does what small requests need, since
 handing it to a thread would cost more than doing it.
 """
 
@@ -29,7 +24,6 @@ from hourglass.service.serving.observers import Observers
 
 T = TypeVar("T")
 INLINE_SECONDS = 0.001  # that scoring may hold up the event loop
-LOOKS = 3  # at most, for what else has arrived
 
 
 class Waiter(Protocol):
@@ -40,7 +34,7 @@ class Waiter(Protocol):
 
 
 class Batcher:
-    """Collects the requests of a few turns of the event loop.
+    """Collects the requests of a turn of the event loop.
 
     Small batches are scored on the loop, larger ones in one thread.
     """
@@ -85,10 +79,10 @@ class Batcher:
         raw: bool = False,
         alone: bool = False,
     ) -> bool:
-        """The same for whoever waits; whether it takes the thread, and with it some time. What is
-        wrong with a small body is raised.
+        """The same for whoever waits; whether it takes the thread, and with it some time.
 
-        `alone`: nobody else seems to ask, so that one row of numbers is answered at once.
+        What is wrong with a small body is raised. `alone`: nobody else seems to ask, so that one
+        row without a gap is answered at once, not at the end of the turn.
         """
         if len(body) > (self._raw_bytes if content_type == decoding.RAW else self._json_bytes):
             self._ask_thread((served, raw), body, content_type, waiter)
@@ -96,14 +90,9 @@ class Batcher:
         cells, gap = decoding.decode_cells(
             body, content_type, served.schema, max_rows=self._max_rows
         )
-        alone = alone and not raw and not self._waiting
-        if (
-            alone
-            and type(cells) is bytes
-            and len(cells) == 4 * served.schema.width
-            and self._most_rows(served) >= 1
-        ):
-            self._answer_one(served, cells, waiter)
+        alone = alone and not (gap or raw or self._waiting) and self._most_rows(served) >= 1
+        if alone and type(cells) is bytes and len(cells) == 4 * served.schema.width:
+            self._answer_alone(served, cells, waiter)
             return False
         kind = served, raw
         batch = self._waiting.get(kind) or self._batch(kind)
@@ -127,7 +116,7 @@ class Batcher:
     def _batch(self, kind: "_Kind") -> "_Batch":
         if (batch := self._waiting.get(kind)) is None:
             if not self._waiting:
-                asyncio.get_running_loop().call_soon(self._look, 0, LOOKS)
+                asyncio.get_running_loop().call_soon(self._flush)
             batch = self._waiting[kind] = _Batch(*kind, self._most_rows(kind[0]))
         return batch
 
@@ -152,16 +141,6 @@ class Batcher:
         run = asyncio.get_running_loop().run_in_executor(self._thread, work)
         run.add_done_callback(lambda done: self._finish(kind[0], done.result, [waiter], []))
 
-    def _look(self, seen: int, left: int) -> None:
-        """Score what waits, or look once more in the loop's next turn if this one has brought any
-        rows.
-        """
-        count = sum(batch.count for batch in self._waiting.values())
-        if left and count > seen:
-            asyncio.get_running_loop().call_soon(self._look, count, left - 1)
-        else:
-            self._flush()
-
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, {}
         for batch in waiting.values():
@@ -169,33 +148,23 @@ class Batcher:
 
     def _start(self, batch: "_Batch") -> None:
         if batch.count <= batch.most:
-            if batch.count == 1 and type(cells := batch.cells[0]) is bytes and not batch.raw:
-                self._answer_one(batch.served, cells, batch.waiters[0])
-                return
             self._finish(batch.served, batch.run, batch.waiters, batch.parts)
         else:
             run = asyncio.get_running_loop().run_in_executor(self._thread, batch.run)
             run.add_done_callback(partial(self._finish_done, batch))
 
-    def _answer_one(self, served: Served, cells: bytes, waiter: Waiter) -> None:
-        """What _finish(batch.run) comes to for one row of numbers; half of what that takes are
-        numpy's calls.
-
-        A client that asks again at once does so while its last row is being counted.
-        """
+    def _answer_alone(self, served: Served, cells: bytes, waiter: Waiter) -> None:
+        rows_ND = decoding.as_rows(cells, served.schema.width)
         try:
             started = time.perf_counter()
-            score, p_value = served.detector.score_one(cells)
+            scores = served.detector.score(rows_ND, gapless=True)
             seconds = time.perf_counter() - started
-            answer = encoding.encode_one(served, score, p_value)
+            (answer,) = encoding.encode_each(served, scores, [(0, 1)])
         except Exception as error:
             _tell(waiter, error)
             return
         _tell(waiter, answer)
-        scores = Scores(np.array([score], np.float32), np.array([p_value], np.float32))
-        self._observers.scored(
-            served, decoding.as_rows(cells, served.schema.width), scores, seconds
-        )
+        self._observers.scored(served, rows_ND, scores, seconds)
 
     def _finish_done(self, batch: "_Batch", run: "asyncio.Future[_Run]") -> None:
         self._finish(batch.served, run.result, batch.waiters, batch.parts)
@@ -297,7 +266,7 @@ class _Batch:
     def run(self) -> _Run:
         rows_ND = self._rows()
         started = time.perf_counter()
-        scores = self.served.detector.score(rows_ND, complete=not self._gap)
+        scores = self.served.detector.score(rows_ND, gapless=not self._gap)
         seconds = time.perf_counter() - started
         return _Run(
             rows_ND,

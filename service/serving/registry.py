@@ -1,25 +1,17 @@
 """Registry: name -> the model in service. Looks at the models folder and swaps whole models, one
 reference at a time.
 
-On disk: MODELS/<name>/<version>/model.onnx, MODELS/<name>/current (one line, the version) and,
-where it was changed while running, MODELS/<name>/threshold.json. Readers take one `Served` and
-answer from it alone; whatever goes wrong while looking, what is in service stays.
+Readers take one `Served` and answer from it alone; whatever goes wrong while looking, what is in
+service stays. How the folder is laid out is store.py's.
 """
 
 import asyncio
 import logging
-import os
-import re
-import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, TypeVar
-
-import msgspec
-from msgspec import Meta
+from typing import Literal, NamedTuple, TypeVar
 
 from hourglass.service.errors import (
     HourglassError,
@@ -28,26 +20,21 @@ from hourglass.service.errors import (
     UncertifiableAlpha,
     UnknownModel,
 )
-from hourglass.service.model.artifact import MODEL_FILE, MODEL_NAME, POINTER
+from hourglass.service.model.artifact import MODEL_NAME
 from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.detector import DEFAULT_MAX_BYTES, Detector
 from hourglass.service.model.schema import Schema
 from hourglass.service.model.served import Served
+from hourglass.service.serving.store import (
+    THRESHOLD_FILE,
+    ModelFile,
+    ModelFolder,
+    Store,
+    StoredThreshold,
+)
 
-THRESHOLD_FILE = "threshold.json"
-_VERSION = re.compile(r"[0-9a-f]{64}")
-
-Rate = Annotated[float, Meta(ge=1e-9, le=0.5)]  # under that no number of rows is enough
 T = TypeVar("T")
 _logger = logging.getLogger(__name__)
-
-
-class StoredThreshold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The false-alarm budget chosen while running, in place of the artifact's own."""
-
-    alpha: Rate
-    delta: Rate
-    uncertified: bool = False
 
 
 class Load(NamedTuple):
@@ -67,13 +54,13 @@ class Registry:
 
     def __init__(
         self,
-        folder: Path,
+        store: Store,
         *,
         threads: int,
         max_bytes: int,
         after_load: Callable[[], None] = lambda: None,
     ) -> None:
-        self._folder, self._max_bytes, self._after_load = folder, max_bytes, after_load
+        self._store, self._max_bytes, self._after_load = store, max_bytes, after_load
         # one for all models and all their versions: what one of them does not use is the others'
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="runs") if threads > 1 else None
         # always the same thread: each thread has its own part of the heap, and every one would keep
@@ -81,9 +68,7 @@ class Registry:
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
         self._served: dict[str, Served] = {}
         self._errors: dict[str, str] = {}
-        self._seen: dict[
-            str, tuple[object, ...]
-        ] = {}  # what the folder looked like when it was last acted on
+        self._seen: dict[str, object] = {}  # what the folder looked like when it was last acted on
         self._ignored: set[str] = set()
         self._unreadable: str | None = (
             None  # why the folder itself could not be looked into, the last time
@@ -136,8 +121,13 @@ class Registry:
         async with self._changing:
             served = self.find(name)
             threshold = _threshold(served.detector, stored)
-            path = self._folder / name / THRESHOLD_FILE
-            await self._off_loop(partial(_write_atomically, path, msgspec.json.encode(stored)))
+            try:
+                await self._off_loop(partial(self._store.model(name).set_threshold, stored))
+            except OSError as error:
+                raise ThresholdNotStored(
+                    f"{THRESHOLD_FILE} of {name} cannot be written ({error.strerror}), so the"
+                    " threshold stays as it is"
+                ) from error
             self._served = {**self._served, name: replace(served, threshold=threshold)}
             self._seen.pop(name, None)  # the file may be taken away again before anybody looks
             self._errors.pop(name, None)
@@ -149,40 +139,36 @@ class Registry:
     def _names(self) -> list[str]:
         """Names of folders with a pointer, and of models in service, whose folder may have gone."""
         try:
-            folders = [folder for folder in self._folder.iterdir() if _is_model(folder)]
-            unreadable = None
+            names, unreadable = self._store.candidates(), None
         except OSError as error:
-            folders, unreadable = [], error.strerror
+            names, unreadable = [], error.strerror
         if unreadable and unreadable != self._unreadable:
-            _logger.error("%s cannot be read: %s", self._folder, unreadable)
+            _logger.error("%s cannot be read: %s", self._store.path, unreadable)
         self._unreadable = unreadable
-        for folder in folders:
-            if not MODEL_NAME.fullmatch(folder.name) and folder.name not in self._ignored:
-                self._ignored.add(folder.name)
+        for name in names:
+            if not MODEL_NAME.fullmatch(name) and name not in self._ignored:
+                self._ignored.add(name)
+                place = self._store.model(name).path
                 _logger.warning(
-                    "%s is ignored: a model's name matches %s", folder, MODEL_NAME.pattern
+                    "%s is ignored: a model's name matches %s", place, MODEL_NAME.pattern
                 )
-        return sorted({folder.name for folder in folders} - self._ignored | self._served.keys())
+        return sorted(set(names) - self._ignored | self._served.keys())
 
     async def _look_at(self, name: str, *, again: bool) -> Load:
-        folder, before = self._folder / name, self._served.get(name)
+        model, before = self._store.model(name), self._served.get(name)
         version = before.detector.version if before else None
-        seen = (_signature(folder / POINTER), _signature(folder / THRESHOLD_FILE))
+        seen = model.state()
         if seen == self._seen.get(name) and not again:
             return Load(name, "unchanged", version)
         self._seen[name] = seen
         try:
             after, problem = await self._off_loop(
-                partial(load, folder, before, pool=self._pool, max_bytes=self._max_bytes)
+                partial(load, model, before, pool=self._pool, max_bytes=self._max_bytes)
             )
-        except (
-            Exception
-        ) as error:  # a file from elsewhere can break its readers in ways that have no name
-            reason = (
-                str(error)
-                if isinstance(error, HourglassError)
-                else f"the model file cannot be loaded: {error!r}"
-            )
+        except Exception as error:
+            # a file from elsewhere can break its readers in ways that have no name
+            known = isinstance(error, HourglassError)
+            reason = str(error) if known else f"the model file cannot be loaded: {error!r}"
             self._errors[name] = reason
             _logger.error("model %s: %s; in service stays %s", name, reason, version or "none")
             return Load(name, "failed", version, reason)
@@ -200,7 +186,7 @@ class Registry:
 
 
 def load(
-    folder: Path,
+    model: ModelFolder,
     before: Served | None = None,
     *,
     pool: Executor | None = None,
@@ -211,21 +197,15 @@ def load(
 
     `before` is kept, and not read again, where it is of the same version.
     """
-    version = _read_pointer(folder)
+    version = model.current()
     if before and before.detector.version == version:
         served = before
     else:
-        served = load_file(
-            folder / version / MODEL_FILE, folder.name, pool=pool, max_bytes=max_bytes
-        )
-        if served.detector.version != version:
-            raise InvalidArtifact(
-                f"{folder / version / MODEL_FILE} has the SHA-256 {served.detector.version}: it was"
-                " changed, or cut short"
-            )
+        file = model.read(version, max_bytes=max_bytes)
+        served = served_from(file, model.name, pool=pool, max_bytes=max_bytes)
     own = served.detector.threshold
     try:
-        stored = _read_threshold(folder / THRESHOLD_FILE)
+        stored = model.threshold()
         threshold = _threshold(served.detector, stored) if stored else own
         return replace(served, threshold=threshold), None
     except (InvalidArtifact, UncertifiableAlpha) as error:
@@ -236,88 +216,13 @@ def load(
         return replace(served, threshold=own), problem
 
 
-def load_file(
-    path: Path, name: str, *, pool: Executor | None = None, max_bytes: int = DEFAULT_MAX_BYTES
+def served_from(
+    file: ModelFile, name: str, *, pool: Executor | None = None, max_bytes: int = DEFAULT_MAX_BYTES
 ) -> Served:
-    """One model file, with the artifact's own threshold; InvalidArtifact when it cannot be
-    served.
-    """
-    try:
-        status = path.stat()
-        if status.st_size > max_bytes:
-            raise InvalidArtifact(
-                f"the model file has {status.st_size} bytes, at most {max_bytes} are loaded"
-            )
-        data = path.read_bytes()
-    except OSError as error:
-        raise InvalidArtifact(f"{path} cannot be read: {error.strerror}") from error
-    detector = Detector.from_bytes(data, pool=pool, max_bytes=max_bytes)
-    return Served(name, detector, Schema.of(detector.manifest), detector.threshold, status.st_mtime)
-
-
-def _is_model(folder: Path) -> bool:
-    """Whether there is a pointer, or may be: of a model's folder that is closed to us, looking at
-    it says why.
-    """
-    try:
-        (folder / POINTER).stat()
-    except PermissionError:
-        return MODEL_NAME.fullmatch(folder.name) is not None
-    except OSError:
-        return False
-    return True
-
-
-def _read_pointer(folder: Path) -> str:
-    try:
-        with (folder / POINTER).open("rb") as file:
-            version = file.read(200).decode(errors="replace").strip()
-    except OSError as error:
-        raise InvalidArtifact(f"{folder / POINTER} cannot be read: {error.strerror}") from error
-    if not _VERSION.fullmatch(version):
-        raise InvalidArtifact(
-            f"{folder / POINTER} holds {version[:80]!r}, expected a version (64 hexadecimal digits)"
-        )
-    return version
-
-
-def _read_threshold(path: Path) -> StoredThreshold | None:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=StoredThreshold)
-    except FileNotFoundError:
-        return None
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidArtifact(f"it cannot be read: {error}") from error
+    """An artifact, with its own threshold; InvalidArtifact when it cannot be served."""
+    detector = Detector.from_bytes(file.data, pool=pool, max_bytes=max_bytes)
+    return Served(name, detector, Schema.of(detector.manifest), detector.threshold, file.written_at)
 
 
 def _threshold(detector: Detector, stored: StoredThreshold) -> Threshold:
     return detector.table.threshold(stored.alpha, stored.delta, certified=not stored.uncertified)
-
-
-def _signature(path: Path) -> tuple[int, ...] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        # a temporary file is its owner's alone; other workers may run as another
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise ThresholdNotStored(
-            f"{path} cannot be written ({error.strerror}), so the threshold stays as it is"
-        ) from error

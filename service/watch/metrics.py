@@ -3,8 +3,8 @@
 Label values come from configuration and closed sets, never from what a client sends.
 """
 
-import asyncio
 import time
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from hourglass.service import VERSION
+from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.detector import Explanation, Scores
 from hourglass.service.model.served import Served
 from hourglass.service.serving.registry import Load, Registry
@@ -81,7 +82,7 @@ INFERENCE_BUCKETS = (
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384, 65536)
 
 
-KEPT = 512  # values that are counted at once
+KEPT = 512  # runs that are counted at once, which costs a tenth
 KEPT_ROWS = 8192
 
 
@@ -185,7 +186,7 @@ class Metrics:
         bound = self._bound.get(served.name) or self._bind(served.name)
         bound.inference.add(seconds)
         bound.batches.add(len(scores.score))
-        bound.observe(scores, served.threshold.score)
+        bound.observe(scores, served.threshold)
 
     def explained(
         self, served: Served, rows_ND: Float32, _explanation: Explanation, _seconds: float
@@ -201,16 +202,10 @@ class Metrics:
 
         The route is a template, and the method one of METHODS or `other`.
         """
-        self.answers(route, method, status).add(seconds)
-
-    def answers(self, route: str, method: str, status: int) -> "Tally":
-        """What counts answers of one kind by their seconds, to be kept by whoever gives many of
-        them.
-        """
         key = route, method, status
         if (tally := self._answers.get(key)) is None:
             tally = self._answers[key] = Tally(REQUEST_BUCKETS)
-        return tally
+        tally.add(seconds)
 
     def observe_load(self, load: Load) -> None:
         """What came of looking at a model's folder; series begin at zero when a model first
@@ -286,46 +281,33 @@ class Metrics:
 class Tally:
     """A histogram's counts since the last flush.
 
-    Single values are kept and counted many at once, which costs less, and nothing while their
-    client waits. The bounds are compared as float32, since a p-value of 0.05 is one.
+    The bounds are compared as float32, since a p-value of 0.05 is one.
     """
 
-    __slots__ = ("_bounds_B", "_counts", "_kept", "_sum")
+    __slots__ = ("_bounds", "_counts", "_sum")
 
     def __init__(self, buckets: tuple[float, ...]) -> None:
-        self._bounds_B = np.array(buckets, dtype=np.float32).astype(np.float64)
+        self._bounds: list[float] = np.array(buckets, dtype=np.float32).tolist()
         self._counts = [0] * (len(buckets) + 1)  # the last is of what lies above all bounds
         self._sum = 0.0
-        self._kept: list[float] = []
 
     def add(self, value: float) -> None:
-        self._kept.append(value)
-        if len(self._kept) == KEPT:
-            _soon(self._count_kept)
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
 
-    def _count_kept(self) -> None:
-        kept, self._kept = self._kept, []
-        self.add_all(np.array(kept, dtype=np.float64))
-
-    def add_all(self, values_N: NDArray[np.floating], *, unit: float = 1.0) -> None:
-        """Many at once, each divided by the unit: sorted, since the bounds are fewer than they
-        are.
-        """
-        places_B: list[int] = (
-            np.sort(values_N).searchsorted(self._bounds_B * unit, side="right").tolist()
-        )
+    def add_all(self, values_N: Float32) -> None:
+        """Many at once: sorted, since the bounds are fewer than they are."""
+        places: list[int] = np.sort(values_N).searchsorted(self._bounds, side="right").tolist()
         last = 0
-        for place, below in enumerate((*places_B, len(values_N))):
+        for place, below in enumerate((*places, len(values_N))):
             self._counts[place] += below - last
             last = below
-        self._sum += float(values_N.sum(dtype=np.float64)) / unit
+        self._sum += float(values_N.sum(dtype=np.float64))
 
     def flush(self, histogram: Histogram) -> int:
         """Histogram.observe for many values at once, which the library has no call for; how many
         they were.
         """
-        if self._kept:
-            self._count_kept()
         counts, total = self._counts, self._sum
         self._counts, self._sum = [0] * len(counts), 0.0
         for place, count in enumerate(counts):
@@ -333,18 +315,6 @@ class Tally:
                 histogram._buckets[place].inc(count)
         histogram._sum.inc(total)
         return sum(counts)
-
-
-def _soon(work: Callable[[], None]) -> None:
-    """Once the event loop has done what it is at, such as writing an answer; at once where there is
-    no loop.
-    """
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        work()
-    else:
-        loop.call_soon(work)
 
 
 class _Bound:
@@ -369,16 +339,17 @@ class _Bound:
         self._vectors, self._anomalies, self._tallies = vectors, anomalies, tallies
         self._p_values, self._ratios, self.inference, self.batches = tallies
         self._kept: list[Scores] = []  # not yet counted, all under this threshold
-        self._threshold, self._rows = 0.0, 0
+        self._threshold: Threshold | None = None
+        self._rows = 0
 
-    def observe(self, scores: Scores, threshold: float) -> None:
-        if threshold != self._threshold:
+    def observe(self, scores: Scores, threshold: Threshold) -> None:
+        if threshold is not self._threshold:
             self._count_kept()
             self._threshold = threshold
         self._kept.append(scores)
         self._rows += len(scores.score)
-        if len(self._kept) == KEPT or self._rows >= KEPT_ROWS > self._rows - len(scores.score):
-            _soon(self._count_kept)
+        if len(self._kept) == KEPT or self._rows >= KEPT_ROWS:
+            self._count_kept()
 
     def flush(self) -> None:
         self._count_kept()
@@ -386,16 +357,16 @@ class _Bound:
             tally.flush(histogram)
 
     def _count_kept(self) -> None:
-        if not self._kept:
+        if not self._kept or self._threshold is None:
             return
         score_N, p_value_N = (np.concatenate(arrays) for arrays in zip(*self._kept, strict=True))
         self._kept, self._rows = [], 0
         if not (finite := np.isfinite(score_N)).all():  # such rows are refused, not answered
             score_N, p_value_N = score_N[finite], p_value_N[finite]
         self._vectors.inc(len(score_N))
-        self._anomalies.inc(int(np.count_nonzero(score_N > self._threshold)))
+        self._anomalies.inc(int(np.count_nonzero(self._threshold.is_anomaly(score_N))))
         self._p_values.add_all(p_value_N)
-        self._ratios.add_all(score_N, unit=max(self._threshold, 1e-38))
+        self._ratios.add_all(self._threshold.ratio(score_N))
 
 
 class _Models(Collector):

@@ -40,6 +40,7 @@ MEMBERS: dict[str, ModelConfig] = {
         bags=2,
     ),
 }
+FAST = {"linear", "denoising", "associative"}  # in test-fast too
 
 
 class Pair(NamedTuple):
@@ -69,7 +70,12 @@ def pairs(prepared: Prepared) -> Callable[[str], Pair]:
     return cache(lambda member: make_pair(prepared, MEMBERS[member]))
 
 
-@pytest.fixture(params=MEMBERS)
+@pytest.fixture(
+    params=[
+        pytest.param(member, marks=[] if member in FAST else [pytest.mark.slow])
+        for member in MEMBERS
+    ]
+)
 def pair(request: pytest.FixtureRequest, pairs: Callable[[str], Pair]) -> Pair:
     return pairs(request.param)
 

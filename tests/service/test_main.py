@@ -76,6 +76,7 @@ class TestServing:
         [request(), request(b"", method="GET", path="/health/live", kind=None, length=None)],
         ids=["score", "health"],
     )
+    @pytest.mark.slow
     def test_clients_that_ask_again_and_again_have_every_answer_and_are_told_which_is_the_last(
         self, models, asked
     ):

@@ -49,10 +49,12 @@ def test_of_those_within_one_standard_error_the_least_held_out_error_is_chosen()
     )
 
 
+@pytest.mark.slow
 def test_linear_is_always_compared(comparison: Comparison) -> None:
     assert [candidate.variant for candidate in comparison.candidates] == ["plain", "linear"]
 
 
+@pytest.mark.slow
 def test_every_figure_is_measured(comparison: Comparison) -> None:
     for candidate in comparison.candidates:
         assert 0 < candidate.held_out_error < 10

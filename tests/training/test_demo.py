@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sklearn.datasets import load_breast_cancer
 
-from hourglass.service.model.artifact import POINTER
+from hourglass.service.serving.store import POINTER
 from hourglass.training.demo import write_data
 from tests.conftest import Demo
 from tests.serving import free_port

@@ -9,6 +9,7 @@ import torch
 
 from hourglass.service.model import artifact
 from hourglass.service.model.artifact import Feature
+from hourglass.service.serving.store import MODEL_FILE
 from hourglass.training.core import Core
 from hourglass.training.data import prepare
 from hourglass.training.export import export_core, make_self_test, run
@@ -113,7 +114,7 @@ def test_another_process_writes_the_same_bytes_from_the_run_that_was_kept(
         [sys.executable, "-m", "hourglass.training", "fit", *flags], capture_output=True, text=True
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    written = (tmp_path / "mixed" / published.report.version / artifact.MODEL_FILE).read_bytes()
+    written = (tmp_path / "mixed" / published.report.version / MODEL_FILE).read_bytes()
     assert written == published.data
 
 

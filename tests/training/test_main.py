@@ -16,8 +16,8 @@ import polars as pl
 import pytest
 
 from hourglass.service.adapters.files import describe, open_model
-from hourglass.service.model.artifact import locate
 from hourglass.service.model.detector import Detector
+from hourglass.service.serving.store import locate
 from hourglass.training.compare import Comparison
 from hourglass.training.models.linear import LinearConfig
 from hourglass.training.models.member import FitConfig
@@ -386,6 +386,7 @@ def test_evaluating_data_without_the_model_s_columns_names_one(
     )
 
 
+@pytest.mark.slow
 def test_an_interrupted_fit_says_so_and_leaves_nothing(tmp_path: Path) -> None:
     tables.write(GOOD, tmp_path / "table.csv")
     (tmp_path / "run.toml").write_text("[model.fit]\nepochs = 1000000\npatience = 0\n")

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from hourglass.service.model.artifact import MODEL_FILE, POINTER, version_of
+from hourglass.service.model.artifact import version_of
+from hourglass.service.serving.store import MODEL_FILE, POINTER, Store
 from hourglass.training.errors import RunError
-from hourglass.training.publish import current_version, promote, publish
+from hourglass.training.publish import promote
 from tests.training.conftest import Outcome
 
 OLD, NEW = b"the old model", b"the new model"
@@ -14,7 +15,7 @@ OLD, NEW = b"the old model", b"the new model"
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
     """A folder where the old model is in service."""
-    publish(tmp_path / "models", "pump", OLD, {"run.toml": "old = 1\n"})
+    Store(tmp_path / "models").model("pump").publish(OLD, {"run.toml": "old = 1\n"})
     return tmp_path / "models"
 
 
@@ -27,7 +28,9 @@ def contents(models: Path) -> dict[str, bytes]:
 
 
 def test_a_version_is_the_hash_of_its_file_and_lies_in_a_folder_of_that_name(models: Path) -> None:
-    version = publish(models, "pump", NEW, {"run.toml": "new = 1\n", "report.json": "{}"})
+    version = (
+        Store(models).model("pump").publish(NEW, {"run.toml": "new = 1\n", "report.json": "{}"})
+    )
     assert version == version_of(NEW)
     assert contents(models / "pump" / version) == {
         MODEL_FILE: NEW,
@@ -41,22 +44,22 @@ def test_a_version_is_the_hash_of_its_file_and_lies_in_a_folder_of_that_name(mod
 
 
 def test_the_old_version_stays(models: Path) -> None:
-    publish(models, "pump", NEW, {})
+    Store(models).model("pump").publish(NEW, {})
     assert (models / "pump" / version_of(OLD) / MODEL_FILE).read_bytes() == OLD
 
 
 def test_publishing_the_same_bytes_again_changes_only_the_pointer(models: Path) -> None:
     before = contents(models)
-    publish(models, "pump", NEW, {})
-    publish(models, "pump", OLD, {"run.toml": "other = 1\n"})
+    Store(models).model("pump").publish(NEW, {})
+    Store(models).model("pump").publish(OLD, {"run.toml": "other = 1\n"})
     after = contents(models)
-    assert current_version(models, "pump") == version_of(OLD)
+    assert Store(models).model("pump").current() == version_of(OLD)
     assert {path: after[path] for path in before} == before
 
 
 def test_a_damaged_version_is_written_anew(models: Path) -> None:
     (models / "pump" / version_of(OLD) / MODEL_FILE).write_bytes(b"garbage")
-    publish(models, "pump", OLD, {})
+    Store(models).model("pump").publish(OLD, {})
     assert (models / "pump" / version_of(OLD) / MODEL_FILE).read_bytes() == OLD
 
 
@@ -93,9 +96,9 @@ def test_a_crash_at_any_step_leaves_the_old_model_in_service_and_nothing_half_wr
 
     monkeypatch.setattr(owner, call, crash)
     with pytest.raises(type(error)):
-        publish(models, "pump", NEW, {"run.toml": "new = 1\n"})
+        Store(models).model("pump").publish(NEW, {"run.toml": "new = 1\n"})
     monkeypatch.undo()
-    assert current_version(models, "pump") == version_of(OLD)
+    assert Store(models).model("pump").current() == version_of(OLD)
     after = contents(models)
     assert {path: after[path] for path in before} == before
     version = f"pump/{version_of(NEW)}"
@@ -115,16 +118,16 @@ def test_the_version_is_whole_before_the_pointer_names_it(
         return real(self, target)
 
     monkeypatch.setattr(Path, "replace", watch)
-    publish(models, "pump", NEW, {})
+    Store(models).model("pump").publish(NEW, {})
     assert seen == [NEW]
 
 
 def test_promoting_goes_back_and_forth_by_the_beginning_of_a_version(models: Path) -> None:
-    publish(models, "pump", NEW, {})
+    Store(models).model("pump").publish(NEW, {})
     assert promote(models, "pump", version_of(OLD)[:6]) == version_of(OLD)
-    assert current_version(models, "pump") == version_of(OLD)
+    assert Store(models).model("pump").current() == version_of(OLD)
     assert promote(models, "pump", version_of(NEW)) == version_of(NEW)
-    assert current_version(models, "pump") == version_of(NEW)
+    assert Store(models).model("pump").current() == version_of(NEW)
 
 
 def test_a_version_that_is_not_there_is_refused_and_those_that_are_named(models: Path) -> None:
@@ -135,7 +138,7 @@ def test_a_version_that_is_not_there_is_refused_and_those_that_are_named(models:
 
 
 def test_an_ambiguous_beginning_is_refused(models: Path) -> None:
-    publish(models, "pump", NEW, {})
+    Store(models).model("pump").publish(NEW, {})
     with pytest.raises(RunError, match="is ambiguous"):
         promote(models, "pump", "")
 
@@ -146,13 +149,13 @@ def test_a_model_that_is_not_there_is_refused(models: Path) -> None:
 
 
 def test_a_damaged_file_is_not_promoted(models: Path) -> None:
-    publish(models, "pump", NEW, {})
+    Store(models).model("pump").publish(NEW, {})
     (models / "pump" / version_of(OLD) / MODEL_FILE).write_bytes(OLD + b"!")
     with pytest.raises(
         RunError, match=rf"the file of version {version_of(OLD)[:12]} of 'pump' is damaged"
     ):
         promote(models, "pump", version_of(OLD)[:8])
-    assert current_version(models, "pump") == version_of(NEW)
+    assert Store(models).model("pump").current() == version_of(NEW)
 
 
 def test_a_half_written_folder_is_no_version(models: Path) -> None:
@@ -163,7 +166,7 @@ def test_a_half_written_folder_is_no_version(models: Path) -> None:
 
 
 def test_the_command_says_where_the_pointer_went(models: Path, command) -> None:  # type: ignore[no-untyped-def]
-    publish(models, "pump", NEW, {})
+    Store(models).model("pump").publish(NEW, {})
     outcome: Outcome = command("promote", "pump", version_of(OLD)[:8], "--models", models)
     assert outcome == (0, f"pump now points at {version_of(OLD)}\n", "")
     assert command("promote", "pump", "ffff", "--models", models).code == 2

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from hourglass.service.model import artifact
-from hourglass.service.model.artifact import MODEL_FILE, POINTER
 from hourglass.service.model.calibration import certified_rank
 from hourglass.service.model.detector import Detector
 from hourglass.service.rows.tables import encode_table
+from hourglass.service.serving.store import MODEL_FILE, POINTER, locate
 from hourglass.training.artifact import make_artifact as artifact_of
 from hourglass.training.config import RunConfig, load_config
 from hourglass.training.errors import RunError
@@ -267,6 +267,7 @@ def served(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_version_and_the_old_ones_stay(
     served: Path, tmp_path: Path
 ) -> None:
@@ -301,7 +302,7 @@ def test_a_model_with_other_features_is_published_over_the_one_in_service_only_b
     assert "--force publishes all the same" in outcome.err
     assert (served / "pump" / POINTER).read_text() == before
     assert command(*arguments, "--force") == (0, "", "")
-    detector = Detector.from_bytes(artifact.locate(served / "pump").read_bytes())
+    detector = Detector.from_bytes(locate(served / "pump").read_bytes())
     assert [feature.name for feature in detector.manifest.features] == [
         "x0",
         "x1",
@@ -337,7 +338,7 @@ def test_flags_override_the_file_and_the_table_at_the_end_says_what_was_chosen(
         "--uncertified",
     )
     assert (outcome.code, outcome.err) == (0, "")
-    detector = Detector.from_bytes(artifact.locate(tmp_path / "models" / "fan").read_bytes())
+    detector = Detector.from_bytes(locate(tmp_path / "models" / "fan").read_bytes())
     assert (detector.manifest.calibration.alpha, detector.manifest.model.variant) == (
         0.05,
         "linear",
@@ -373,7 +374,7 @@ def test_with_very_few_rows_the_model_is_published_uncertified_with_a_warning(
     assert outcome.code == 0
     assert "Alpha is 20%: 5 calibration rows certify none of 1, 2, 5, 10 and 20 %." in outcome.out
     assert "Warning: uncertified." in outcome.out
-    detector = Detector.from_bytes(artifact.locate(tmp_path / "models" / "pump").read_bytes())
+    detector = Detector.from_bytes(locate(tmp_path / "models" / "pump").read_bytes())
     assert detector.manifest.calibration.guarantee == "marginal"
     assert not detector.threshold.certified
 

@@ -10,7 +10,7 @@ import msgspec
 import onnx
 
 from hourglass.service.model.artifact import version_of
-from hourglass.training.publish import point, publish
+from hourglass.service.serving.store import ModelFolder
 from tests.benchmarks.speed.bench import Bench, tell
 from tests.benchmarks.speed.figure import Figure, Target
 from tests.benchmarks.speed.models import Model
@@ -117,7 +117,7 @@ class _Reloading:
         while not self._end.wait(RELOAD_SECONDS):
             self.done += 1
             version = self._versions[self.done % 2]
-            point(self._model.folder / self._model.name, version)
+            ModelFolder(self._model.folder / self._model.name).point(version)
             connection = HTTPConnection("127.0.0.1", self._server.port, timeout=30)
             connection.request("POST", f"/v1/models/{self._model.name}/reload")
             answer = connection.getresponse().read()
@@ -131,4 +131,4 @@ def _publish_again(model: Model) -> str:
     """The same model as another version: a comment makes another file of it."""
     again = onnx.load(model.path)
     again.doc_string = "the same again"
-    return publish(model.folder, model.name, again.SerializeToString(), {})
+    return ModelFolder(model.folder / model.name).publish(again.SerializeToString(), {})

@@ -14,7 +14,8 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from hourglass.service.model.artifact import INPUT, SCORE, locate
+from hourglass.service.model.artifact import INPUT, SCORE
+from hourglass.service.serving.store import locate
 from tests.benchmarks.machine import ROOT
 
 Float32 = NDArray[np.float32]

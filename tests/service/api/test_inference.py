@@ -223,8 +223,8 @@ class TestInfer:
             client.post(INFER, json=request(outputs=[{"name": "contributions"}])).raise_for_status()
             client.post(INFER, json={})
             counted = client.get("/metrics").text
-        # explained ones do not count
-        assert 'hourglass_vectors_total{model="plain"} 8.0' in counted
+        # those with contributions as well
+        assert 'hourglass_vectors_total{model="plain"} 16.0' in counted
         assert (
             'hourglass_requests_total{method="POST",route="/v2/models/{name}/infer",status="200"} 2.0'
             in counted

@@ -190,7 +190,7 @@ def test_a_defect_of_the_service_is_a_500_without_a_traceback_and_logged_with_on
     def broken(*_: object, **__: object) -> bytes:
         raise ZeroDivisionError("secret detail")
 
-    monkeypatch.setattr("hourglass.service.rows.encoding.encode_one", broken)
+    monkeypatch.setattr("hourglass.service.rows.encoding.encode_each", broken)
     with serving(models) as client, caplog.at_level(logging.ERROR):
         answer = client.post(SCORE, json={"rows": [[1, 2, 3, 4]]})
         rejected = client.get("/metrics").text

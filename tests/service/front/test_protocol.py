@@ -21,10 +21,8 @@ from hypothesis import strategies as st
 from uvicorn.protocols.http import flow_control, httptools_impl
 
 from hourglass.service.errors import UnknownModel
-from hourglass.service.front.awake import Awake
 from hourglass.service.front.protocol import ScoringProtocol
 from hourglass.service.model.detector import Detector
-from hourglass.service.serving.batcher import Batcher
 from tests.artifacts import MIXED, NUMERIC, make_artifact, publish, sample_rows
 from tests.posts import CLOSING, INVALID, LIMITS, ODD, PLAIN, RAW_ROW, VALID, request, rows
 from tests.serving import Connection, serving
@@ -342,17 +340,12 @@ def watched(monkeypatch):
     gate = threading.Event()
     gate.set()
 
-    def watched_score(self, rows_ND, *, complete=False):
+    def watched_score(self, rows_ND, *, gapless=False):
         sizes.append(len(rows_ND))
         gate.wait(10)
-        return score(self, rows_ND, complete=complete)
-
-    def watched_score_one(self, cells):
-        scores = watched_score(self, np.frombuffer(cells, np.float32)[None])
-        return scores.score.item(), scores.p_value.item()
+        return score(self, rows_ND, gapless=gapless)
 
     monkeypatch.setattr(Detector, "score", watched_score)
-    monkeypatch.setattr(Detector, "score_one", watched_score_one)
     return sizes, gate
 
 
@@ -390,63 +383,6 @@ class TestOneTurn:
         )
         np.testing.assert_allclose(scores, expected.score, rtol=1e-5)
 
-    def test_who_asks_again_as_the_next_one_asks_alone(self, models, monkeypatch):
-        ask, asked = Batcher.ask, []
-        monkeypatch.setattr(
-            Batcher,
-            "ask",
-            lambda *a, alone, **b: (asked.append(alone), ask(*a, alone=alone, **b))[1],
-        )
-        with (
-            serving(models, fast=True) as client,
-            Connection(client) as first,
-            Connection(client) as second,
-        ):
-            for connection, count in (
-                (first, 1),
-                (first, 1),
-                (second, 1),
-                (first, 1),
-                (first, 3),
-                (first, 1),
-            ):
-                connection.send(request() * count)
-                for _ in range(count):
-                    assert connection.answer()[0] == 200
-        assert asked == [False, True, False, False, *(False, False, True), True]
-
-    @pytest.mark.parametrize(("seconds", "awake"), [(60, "...w_..w_._"), (0, "......")])
-    def test_the_loop_stays_awake_for_who_asks_again_soon(
-        self, models, monkeypatch, seconds, awake
-    ):
-        """Soon is whatever a slow machine's tests take, or never; a point is a request, a line that
-        the loop stays awake after it.
-
-        A w says that the model is kept warm: once the answer has left, so not after several rows,
-        which wait for others.
-        """
-        ask, seen, left = Batcher.ask, [], []
-        monkeypatch.setattr("hourglass.service.front.protocol.AWAKE_SECONDS", seconds)
-        monkeypatch.setattr(Batcher, "ask", lambda *a, **b: (seen.append("."), ask(*a, **b))[1])
-        monkeypatch.setattr(
-            Awake,
-            "stay",
-            lambda _, until: (seen.append("_"), left.append(until - time.perf_counter())),
-        )
-        monkeypatch.setattr(Detector, "stay_warm", lambda _: seen.append("w"))
-        with (
-            serving(models, fast=True) as client,
-            Connection(client) as first,
-            Connection(client) as second,
-        ):
-            for connection in (first, second, second, first, first):
-                connection.send(request())
-                assert connection.answer()[0] == 200
-            first.send(request(rows([1, 2, 3, 4], [1, 2, 3, 4])))
-            assert first.answer()[0] == 200
-        assert "".join(seen) == awake
-        assert all(seconds - 30 < each <= seconds for each in left)
-
     @pytest.mark.parametrize("inline_cells", [8192, 0])
     def test_an_exception_answers_everyone_who_waits(
         self, models, monkeypatch, caplog, inline_cells
@@ -460,7 +396,6 @@ class TestOneTurn:
         ):
             with monkeypatch.context() as patch:
                 patch.setattr(Detector, "score", broken)
-                patch.setattr(Detector, "score_one", broken)
                 connection.send(
                     request() * 4
                     + request(path="/v1/models/mixed/score", body=rows([1, True, "west", 0]))

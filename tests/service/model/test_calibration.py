@@ -213,7 +213,3 @@ def test_p_values_of_many_are_those_of_each(number):
                 [table.p_value(scores_N[n : n + 1]) for n in range(len(scores_N))]
             )
             np.testing.assert_array_equal(table.p_value(scores_N), one_by_one)
-            alone = np.array(
-                [table.p_value_of_one(score) for score in scores_N.tolist()], np.float32
-            )
-            np.testing.assert_array_equal(alone, one_by_one)

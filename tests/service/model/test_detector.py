@@ -36,17 +36,6 @@ def test_scores_of_the_fast_path_are_those_of_the_whole_graph(detector, rows_ND)
     assert fast.score.dtype == fast.p_value.dtype == np.float32
 
 
-def test_one_row_by_its_bytes_has_the_score_that_it_has_as_an_array(detector, features):
-    for row_1D in sample_rows(features, 20, seed=5)[:, None]:
-        scores = detector.score(row_1D)
-        assert detector.score_one(row_1D.tobytes()) == (scores.score.item(), scores.p_value.item())
-        with detector._one._free:  # as while another thread is at it
-            assert detector.score_one(row_1D.tobytes()) == (
-                scores.score.item(),
-                scores.p_value.item(),
-            )
-
-
 def test_a_row_without_a_gap_scores_to_the_last_bit_as_by_the_way_of_those_with_one(
     detector, features
 ):
@@ -88,22 +77,6 @@ def test_a_row_without_any_value_has_no_score_and_is_thus_not_normal(detector):
     scores = detector.score(np.full((1, 4), np.nan, np.float32))
     assert np.isnan(scores.score).all()
     assert np.isnan(scores.p_value).all()
-
-
-@pytest.mark.parametrize(("warm_seconds", "again"), [(60, 1), (0, 0)])
-def test_a_model_is_kept_warm_by_its_last_row_if_that_is_quick(monkeypatch, warm_seconds, again):
-    monkeypatch.setattr("hourglass.service.model.detector.WARM_SECONDS", warm_seconds)
-    detector, runs = Detector.from_bytes(make_artifact()), []
-    run = detector._one._run
-    monkeypatch.setattr(detector._one, "_run", lambda: (runs.append(1), run())[1])
-    cells = sample_rows(NUMERIC, 1).tobytes()
-    expected = detector.score_one(cells)
-    detector.stay_warm()
-    assert len(runs) == 1 + again
-    assert detector.score_one(cells) == expected
-    with detector._one._free:
-        detector.stay_warm()  # another thread is at it
-    assert len(runs) == 2 + again
 
 
 def test_one_row_scores_the_same_alone_and_among_others(detector, rows_ND):

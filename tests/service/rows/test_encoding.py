@@ -49,18 +49,6 @@ class TestAnswers:
             "model": "tiny", "alpha": 0.05, "delta": 0.05, "certified": True, "threshold": threshold.score
         }  # fmt: skip
 
-    def test_the_answer_to_one_row_is_that_of_any_number_of_them(self):
-        scores = PLAIN_MODEL.detector.score(sample_rows(NUMERIC, 30, seed=9) * 3)
-        for score, p_value in zip(*scores, strict=True):
-            alone = Scores(np.array([score]), np.array([p_value]))
-            assert encoding.encode_one(PLAIN_MODEL, float(score), float(p_value)) == encode_scores(
-                PLAIN_MODEL, alone
-            )
-        for score in (math.inf, math.nan):
-            error = encoding.encode_one(PLAIN_MODEL, score, 0.5)
-            assert isinstance(error, InvalidRow)
-            assert str(error).startswith("row 0 is so far from what tiny knows")
-
     def test_another_threshold_is_said_from_the_next_answer_on(self):
         scores = PLAIN_MODEL.detector.score(sample_rows(NUMERIC, 1))
         encode_scores(PLAIN_MODEL, scores)

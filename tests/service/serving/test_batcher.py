@@ -15,8 +15,10 @@ from hourglass.service.model.schema import Schema
 from hourglass.service.model.served import Served
 from hourglass.service.rows import decoding
 from hourglass.service.rows.decoding import JSON
-from hourglass.service.serving.batcher import LOOKS, Batcher
+from hourglass.service.serving.batcher import Batcher
+from hourglass.service.serving.observers import Observers
 from hourglass.service.serving.registry import Registry
+from hourglass.service.serving.store import Store
 from hourglass.service.watch.metrics import Metrics
 from tests.artifacts import NUMERIC, make_artifact, sample_rows
 
@@ -30,16 +32,12 @@ class Watched:
         self.batches: list[int] = []
         self.threads: set[threading.Thread] = set()
 
-    def score(self, rows_ND, *, complete=False):
+    def score(self, rows_ND, *, gapless=False):
         self.batches.append(len(rows_ND))
         self.threads.add(threading.current_thread())
         if self.error:
             raise self.error
-        return self.detector.score(rows_ND, complete=complete)
-
-    def score_one(self, cells):
-        scores = self.score(np.frombuffer(cells, np.float32)[None])
-        return scores.score.item(), scores.p_value.item()
+        return self.detector.score(rows_ND, gapless=gapless)
 
 
 def served(shift: float = 0.0, error: Exception | None = None) -> Served:
@@ -50,8 +48,9 @@ def served(shift: float = 0.0, error: Exception | None = None) -> Served:
 
 
 def batcher(inline_cells: int = 10_000) -> Batcher:
-    registry = Registry(Path("nowhere"), threads=1, max_bytes=1)
-    return Batcher(Metrics(registry, shared=False), inline_cells=inline_cells, max_rows=100)
+    registry = Registry(Store(Path("nowhere")), threads=1, max_bytes=1)
+    observers = Observers([Metrics(registry, shared=False)])
+    return Batcher(observers, inline_cells=inline_cells, max_rows=100)
 
 
 def gather(batcher: Batcher, *requests):
@@ -86,9 +85,9 @@ async def turns(count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gaps", "batches"), [([0, 1, 1, 1], [11]), ([0, 1, 1, 3], [6, 5]), ([0, 4, 0, 0], [1, 10])]
+    ("gaps", "batches"), [([0, 0, 0, 0], [11]), ([0, 0, 0, 3], [6, 5]), ([0, 4, 0, 0], [1, 10])]
 )
-def test_requests_of_one_turn_after_the_other_are_one_run_until_a_turn_brings_none(gaps, batches):
+def test_requests_of_one_turn_are_one_run_and_those_of_a_later_turn_another(gaps, batches):
     model, batching = served(), batcher()
 
     async def one_by_one():
@@ -105,21 +104,6 @@ def test_requests_of_one_turn_after_the_other_are_one_run_until_a_turn_brings_no
         np.testing.assert_allclose(
             answer.score, model.detector.detector.score(rows_ND).score, rtol=1e-6
         )
-
-
-def test_requests_that_never_end_wait_for_no_more_than_so_many_turns():
-    model, batching = served(), batcher()
-
-    async def without_end():
-        tasks = []
-        while not model.detector.batches:
-            tasks.append(asyncio.create_task(batching.score(model, REQUESTS[0])))
-            await asyncio.sleep(0)
-        await asyncio.gather(*tasks)
-
-    asyncio.run(without_end())
-    batching.close()
-    assert model.detector.batches[0] == LOOKS + 1
 
 
 @pytest.mark.parametrize("inline_cells", [10_000, 0])
@@ -252,6 +236,13 @@ def test_who_asks_alone_for_one_row_is_answered_at_once_and_as_in_company():
     assert model.detector.batches == [1, 1, 2]
 
 
+def test_an_error_answers_who_asks_alone():
+    error, waiter, batching = RuntimeError("out of memory"), Waiter(), batcher()
+    batching.ask(served(error=error), body_of(REQUESTS[0]), JSON, waiter, alone=True)
+    batching.close()
+    assert waiter.answer is error
+
+
 @pytest.mark.parametrize("asked", ["several rows", "raw body", "raw answer", "slow model"])
 def test_who_asks_alone_for_anything_else_waits_as_others_do(asked):
     model, batching, waiter = served(), batcher(), Waiter()
@@ -270,13 +261,6 @@ def test_who_asks_alone_for_anything_else_waits_as_others_do(asked):
     asyncio.run(ask())
     batching.close()
     assert isinstance(waiter.answer, bytes)
-
-
-def test_an_error_answers_who_asks_alone():
-    error, waiter, batching = RuntimeError("out of memory"), Waiter(), batcher()
-    batching.ask(served(error=error), body_of(REQUESTS[0]), JSON, waiter, alone=True)
-    batching.close()
-    assert waiter.answer is error
 
 
 @pytest.mark.parametrize("inline_cells", [10_000, 0])
@@ -303,7 +287,7 @@ def test_a_row_that_cannot_be_counted_is_answered_as_are_those_behind_it(monkeyp
     def full(*_: object) -> None:
         raise OSError("no space left for metrics")
 
-    monkeypatch.setattr(Metrics, "observe_one", full)
+    monkeypatch.setattr(Metrics, "scored", full)
 
     async def all_at_once():
         body = body_of(REQUESTS[0][:1])
@@ -314,7 +298,7 @@ def test_a_row_that_cannot_be_counted_is_answered_as_are_those_behind_it(monkeyp
     answers = asyncio.run(asyncio.wait_for(all_at_once(), 10))
     batching.close()
     assert [type(answer) for answer in answers] == [bytes, bytes]
-    assert [record.name for record in caplog.records] == ["hourglass.service.serving.batcher"] * 2
+    assert [record.name for record in caplog.records] == ["hourglass.service.serving.observers"] * 2
 
 
 def test_a_large_body_is_parsed_beside_the_loop(monkeypatch):

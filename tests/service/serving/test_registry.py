@@ -24,12 +24,13 @@ from hourglass.service.errors import (
 )
 from hourglass.service.model import artifact
 from hourglass.service.model.artifact import Feature
-from hourglass.service.serving.registry import Registry, StoredThreshold, load, load_file
+from hourglass.service.serving.registry import Registry, StoredThreshold, load, served_from
+from hourglass.service.serving.store import ModelFolder, Store, read_file
 from tests.artifacts import make_artifact, point, publish
 
 
 def registry_of(folder: Path, **options: int) -> Registry:
-    return Registry(folder, threads=1, max_bytes=options.get("max_bytes", 2**20))
+    return Registry(Store(folder), threads=1, max_bytes=options.get("max_bytes", 2**20))
 
 
 def look(registry: Registry, name: str | None = None) -> dict[str, str]:
@@ -279,7 +280,9 @@ class TestDistrust:
     def test_what_breaks_its_reader_in_a_way_without_a_name_is_refused_too(
         self, registry, folder, monkeypatch
     ):
-        monkeypatch.setattr("hourglass.service.serving.registry.load_file", lambda *_, **__: [][0])
+        monkeypatch.setattr(
+            "hourglass.service.serving.registry.served_from", lambda *_, **__: [][0]
+        )
         publish(folder, "pump", make_artifact(shift=1))
         assert look(registry) == {"pump": "failed"}
         assert "IndexError" in registry.errors["pump"]
@@ -317,7 +320,7 @@ class TestThresholds:
             == restarted.find("pump").threshold
             == registry.find("pump").threshold
         )
-        assert load(folder / "pump")[0].threshold == registry.find("pump").threshold
+        assert load(ModelFolder(folder / "pump"))[0].threshold == registry.find("pump").threshold
 
     def test_taking_it_back_is_taking_the_file_away_however_soon(self, registry, folder):
         before = registry.find("pump").threshold
@@ -390,10 +393,14 @@ def test_a_large_model_is_not_kept_in_memory_more_often_than_it_is_run(folder):
     data = make_artifact(wide, latent=300, calibration_rows=60)
     publish(folder, "wide", data)
     code = (
-        "import sys; from pathlib import Path; from service.registry import load\ndef resident():"
-        " return int(Path('/proc/self/statm').read_text().split()[1]) * 4096\none ="
-        " load(Path(sys.argv[1]) / 'pump'); before = resident(); two = load(Path(sys.argv[1]) /"
-        " 'wide')\nprint(resident() - before)"
+        "import sys; from pathlib import Path\n"
+        "from hourglass.service.machine.heap import give_back_freed\n"
+        "from hourglass.service.serving.registry import load\n"
+        "from hourglass.service.serving.store import ModelFolder\n"
+        "def resident(): return int(Path('/proc/self/statm').read_text().split()[1]) * 4096\n"
+        "one = load(ModelFolder(Path(sys.argv[1]) / 'pump')); give_back_freed(); before = resident()\n"
+        "two = load(ModelFolder(Path(sys.argv[1]) / 'wide')); give_back_freed()\n"
+        "print(resident() - before)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, folder], text=True, capture_output=True, check=True
@@ -404,6 +411,8 @@ def test_a_large_model_is_not_kept_in_memory_more_often_than_it_is_run(folder):
 
 def test_one_file_can_be_loaded_by_itself(folder):
     path = next(folder.glob("pump/*/model.onnx"))
-    assert load_file(path, "pump").detector.version == path.parent.name
+    assert (
+        served_from(read_file(path, max_bytes=2**20), "pump").detector.version == path.parent.name
+    )
     with pytest.raises(InvalidArtifact, match="cannot be read: No such file"):
-        load_file(folder / "nothing", "pump")
+        read_file(folder / "nothing", max_bytes=2**20)

@@ -14,8 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from hourglass.service.app import FLUSH_SECONDS
 from hourglass.service.model.detector import Scores
 from hourglass.service.serving.registry import Registry
+from hourglass.service.serving.store import Store
 from hourglass.service.watch.metrics import (
-    KEPT,
     P_VALUE_BUCKETS,
     RATIO_BUCKETS,
     REASONS,
@@ -31,7 +31,7 @@ NAMES = {
     "hourglass_rejections_total", "hourglass_requests_total", "hourglass_model_info", "hourglass_model_calibration_rows",
     "hourglass_model_alpha", "hourglass_model_delta", "hourglass_model_expected_false_alarm_rate",
     "hourglass_model_certified", "hourglass_model_threshold", "hourglass_model_fitted_timestamp_seconds",
-    "hourglass_model_reloads_total", "hourglass_build_info",
+    "hourglass_model_reloads_total", "hourglass_build_info", "hourglass_explained_total",
 }  # fmt: skip
 
 
@@ -233,27 +233,6 @@ def test_a_tally_hands_over_what_the_library_would_have_observed(buckets):
     )
 
 
-def test_on_the_event_loop_many_are_counted_once_their_clients_have_been_answered(monkeypatch):
-    counted = []
-    monkeypatch.setattr(Tally, "add_all", lambda _, values_N: counted.append(len(values_N)))
-
-    async def work():
-        tally, seen = Tally(RATIO_BUCKETS), []
-        for _ in range(2):
-            for value in range(KEPT + 10):
-                tally.add(float(value))
-            seen.append(list(counted))
-            await asyncio.sleep(0)
-            seen.append(list(counted))
-        return seen
-
-    assert asyncio.run(work()) == [[], [KEPT + 10], [KEPT + 10], [KEPT + 10] * 2]
-    tally = Tally(RATIO_BUCKETS)
-    for value in range(KEPT):
-        tally.add(float(value))
-    assert counted == [*[KEPT + 10] * 2, KEPT]  # at once where there is no loop
-
-
 @pytest.mark.parametrize("together", [True, False])
 def test_a_p_value_on_a_bound_lies_within_it(together):
     """As float32, 0.05 is a little more than 0.05; a false-alarm rate read off the bucket must
@@ -272,12 +251,12 @@ def test_a_p_value_on_a_bound_lies_within_it(together):
 @pytest.mark.parametrize("extra", [0, 100])
 def test_a_row_without_a_finite_score_is_not_counted(tmp_path, extra):
     publish(tmp_path, "pump", make_artifact())
-    registry = Registry(Path(tmp_path), threads=1, max_bytes=2**20)
+    registry = Registry(Store(Path(tmp_path)), threads=1, max_bytes=2**20)
     asyncio.run(registry.look())
     metrics = Metrics(registry, shared=False)
     score_N, p_value_N = [1, np.nan, np.inf] + [0.0] * extra, [0.5, np.nan, 0.01] + [1.0] * extra
     scores = Scores(np.array(score_N, np.float32), np.array(p_value_N, np.float32))
-    metrics.observe_scores(registry.find("pump"), scores, 0.001)
+    metrics.scored(registry.find("pump"), np.zeros((3 + extra, 1), np.float32), scores, 0.001)
     values = samples(metrics.expose("")[0].decode())
     assert (
         values["hourglass_vectors_total", "pump"]
@@ -288,14 +267,16 @@ def test_a_row_without_a_finite_score_is_not_counted(tmp_path, extra):
 
 
 def test_single_rows_count_as_many_do(models):
-    registry = Registry(models, threads=1, max_bytes=2**20)
+    registry = Registry(Store(models), threads=1, max_bytes=2**20)
     asyncio.run(registry.look())
     served = registry.find("plain")
-    scores = served.detector.score(sample_rows(NUMERIC, 700, seed=2))
+    rows_ND = sample_rows(NUMERIC, 700, seed=2)
+    scores = served.detector.score(rows_ND)
     together, alone = Metrics(registry, shared=False), Metrics(registry, shared=False)
-    together.observe_scores(served, scores, 0.001)
-    for score, p_value in zip(scores.score.tolist(), scores.p_value.tolist(), strict=True):
-        alone.observe_one(served, score, p_value, 0.001)
+    together.scored(served, rows_ND, scores, 0.001)
+    for n in range(len(rows_ND)):
+        one = Scores(scores.score[n : n + 1], scores.p_value[n : n + 1])
+        alone.scored(served, rows_ND[n : n + 1], one, 0.001)
     found = []
     for metrics in (together, alone):
         values = samples(metrics.expose("")[0].decode())

@@ -17,6 +17,7 @@ def member() -> Masked:
 
 @torch.no_grad()
 @pytest.mark.parametrize("rate", [0.25, 0.5])
+@pytest.mark.slow
 def test_hidden_cells_are_guessed_nearly_as_well_as_the_known_gaussian_allows(
     member: Masked, rate: float
 ) -> None:

@@ -23,13 +23,13 @@ from tests.training.models.conftest import Published
 Float32 = NDArray[np.float32]
 
 
-EXPORTED_SLOWLY = {"associative"}
+FAST = {"linear", "denoising"}  # in test-fast too
 
 
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(name, marks=[pytest.mark.slow] if name in EXPORTED_SLOWLY else [])
+        pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow])
         for name in sorted(VARIANTS)
     ],
 )

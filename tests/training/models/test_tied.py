@@ -66,6 +66,7 @@ def test_the_exported_graph_holds_each_weight_once(publish: Callable[[str], Publ
     assert stored_once(onnx.load_from_string(run.data).graph, member)
 
 
+@pytest.mark.slow
 def test_the_tied_linear_member_is_exported_with_one_matrix_too() -> None:
     rows_ND = draw(100, seed=3)
     tied = fitted(LinearConfig(latent=4, tied=True, fit=SHORT), rows_ND)

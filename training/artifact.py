@@ -29,7 +29,7 @@ from hourglass.training.core import Core
 from hourglass.training.errors import RunError
 from hourglass.training.export import export_core, make_self_test, to_bytes
 from hourglass.training.export import run as run_graph
-from hourglass.training.trial import Prepared, Trial, complete
+from hourglass.training.trial import Prepared, Trial, absorb_held_out
 
 PARITY_TOLERANCE = 1e-4
 # of a row that is reproduced exactly only rounding is left, and that differs between machines
@@ -49,7 +49,7 @@ def make_artifact(prepared: Prepared, trial: Trial, config: RunConfig) -> Artifa
     changed the answers.
     """
     split = prepared.split
-    complete(prepared, trial, config.seed)
+    absorb_held_out(prepared, trial, config.seed)
     graph = export_core(trial.core)
     _check_parity(trial.core, graph, split.validation_ND)
     score_N = run_graph(graph, [artifact.SCORE], split.calibration_ND)[0]

@@ -107,10 +107,10 @@ def fit_trial(
     return Trial(config, core, fitted, residual_D, perf_counter() - started)
 
 
-def complete(prepared: Prepared, trial: Trial, seed: int) -> None:
+def absorb_held_out(prepared: Prepared, trial: Trial, seed: int) -> None:
     """Let the member learn from the held-out rows as well, once they have decided what they had
     to.
     """
     encode = trial.core.member.encoding.encode
     fit_rows, held_out = (encode(torch.from_numpy(rows_ND)) for rows_ND in prepared.split[:2])
-    trial.core.member.complete(fit_rows, held_out, seed)
+    trial.core.member.absorb_held_out(fit_rows, held_out, seed)

@@ -128,7 +128,7 @@ class Member(nn.Module):
     def settle(self, fit_rows: Encoded, held_out: Encoded, seed: int) -> None:
         """After the loop: what follows from the fitted network in closed form."""
 
-    def complete(self, fit_rows: Encoded, held_out: Encoded, seed: int) -> None:
+    def absorb_held_out(self, fit_rows: Encoded, held_out: Encoded, seed: int) -> None:
         """Last, before export: the held-out rows have decided what they had to, and may be learnt
         from like the fit rows.
         """

@@ -75,11 +75,11 @@ def test_held_out_rows_leave_no_trace_in_the_weights(variant: str) -> None:
             msgspec.structs.replace(config.fit, epochs=2, patience=0),
             seed=0,
         )
-        # but for `kinds`, since what says how rare a value is among held-out rows has to know them
+        # but for `fusion`, since what says how rare a value is among held-out rows has to know them
         return {
             name: tensor
             for name, tensor in member.state_dict().items()
-            if not name.startswith("kinds.")
+            if not name.startswith("fusion.")
         }
 
     some, others = weights(ROWS[:40]), weights(ROWS[40:120])

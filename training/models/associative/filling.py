@@ -46,7 +46,7 @@ class Filling(nn.Module):
 
     @torch.no_grad()
     def fit(self, residual_NJ: Tensor, observed_NJ: Tensor) -> None:
-        """From what guesses of complete cells were off by."""
+        """Learn from what guesses of the observed cells are off by."""
         self.precision.fit(residual_NJ, observed_NJ, power=2.0, shrinkage=SHRINKAGE, scale=False)
         self.diagonal_J.copy_(self.precision.diagonal())
 

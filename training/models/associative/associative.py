@@ -47,15 +47,7 @@ from hourglass.training.models.associative.ridge import Ridge
 from hourglass.training.models.associative.tail_probabilities import MISSING_RATES
 from hourglass.training.models.associative.views import LIMIT, View, Views
 from hourglass.training.models.associative.whitening import Whitening
-from hourglass.training.models.member import (
-    Assessment,
-    FitConfig,
-    Member,
-    concatenate,
-    hide,
-    repeat,
-    split,
-)
+from hourglass.training.models.member import Assessment, FitConfig, Member
 
 WEIGHT_LIMIT = 1e4
 SHRINKAGE = 0.05  # of the correlation that columns are whitened by
@@ -238,7 +230,7 @@ class Associative(Member):
         hidden_ND = (torch.rand(encoded.observed_ND.shape, generator=generator) < rate_N1).to(
             encoded.values_NE.dtype
         )
-        encoded = hide(encoded, hidden_ND, self.encoding)
+        encoded = self.encoding.hide(encoded, hidden_ND)
         values_NJ, observed_NE = self.views(encoded)
         clean_VNE = self._for_networks(values_NJ.clamp(-LIMIT, LIMIT))
         low, high = self.config.min_noise, self.config.max_noise
@@ -306,7 +298,7 @@ class Associative(Member):
         stay.
         """
         self._remember(
-            concatenate(fit_rows, held_out), torch.Generator().manual_seed(seed), first=False
+            fit_rows.concatenate(held_out), torch.Generator().manual_seed(seed), first=False
         )
 
     def _remember(self, rows: Encoded, generator: torch.Generator, *, first: bool) -> None:
@@ -376,13 +368,13 @@ class Associative(Member):
         return torch.cat([hidden.project(look(*chunk)) for chunk in chunks])
 
     def _fit_fusion(self, held_out: Encoded, generator: torch.Generator) -> None:
-        rows = repeat(held_out, max(1, HELD_OUT_ROWS // len(held_out.values_NE)))
+        rows = held_out.repeat(max(1, HELD_OUT_ROWS // len(held_out.values_NE)))
         levels, missing = [], []
         for rate in MISSING_RATES:
             hidden_ND = (torch.rand(rows.observed_ND.shape, generator=generator) < rate).float()
             left_N1 = (rows.observed_ND * (1 - hidden_ND)).sum(dim=1, keepdim=True)
-            hidden = hide(rows, torch.where(left_N1 > 0, hidden_ND, 0.0), self.encoding)
-            levels.append(torch.cat([self.read(chunk).levels_NH for chunk in split(hidden, CHUNK)]))
+            hidden = self.encoding.hide(rows, torch.where(left_N1 > 0, hidden_ND, 0.0))
+            levels.append(torch.cat([self.read(chunk).levels_NH for chunk in hidden.chunks(CHUNK)]))
             missing.append(self._missing(hidden))
         self.fusion.fit(torch.stack(levels), torch.stack(missing))
 

@@ -14,19 +14,20 @@ from hourglass.service.model.artifact import MODEL_FILE, POINTER
 from hourglass.service.model.calibration import certified_rank
 from hourglass.service.model.detector import Detector
 from hourglass.service.rows.tables import encode_table
-from hourglass.training.artifact import make_artifact as artifact_of
 from hourglass.training.config import RunConfig, load_config
 from hourglass.training.errors import RunError
 from hourglass.training.evaluate import evaluate
 from hourglass.training.presets import PRESETS
+from hourglass.training.progress import Progress
 from hourglass.training.publish import publish
 from hourglass.training.report import Report
-from hourglass.training.run import Progress, run
+from hourglass.training.run import run
 from hourglass.training.split import admissible_rows, split_rows
-from hourglass.training.trial import device_of, fit_trial, prepare_rows
+from hourglass.training.trial import device_of, fit_trial
 from tests.artifacts import make_artifact
 from tests.training import tables
 from tests.training.conftest import DEVICES, EPOCHS, Outcome, Published
+from tests.training.stages import finish, prepare_rows
 
 Command = Callable[..., Outcome]
 
@@ -160,7 +161,7 @@ def test_that_of_a_member_with_a_score_of_its_own_is_the_error_of_what_it_expect
     rows_ND = prepared.split.validation_ND
     expected_ND = trial.core(torch.from_numpy(rows_ND)).reconstruction_ND.numpy()
     errors_D = (((rows_ND - expected_ND) / prepared.split.fit_ND.std(axis=0)) ** 2).mean(axis=0)
-    features = Detector.from_bytes(artifact_of(prepared, trial, config).data).manifest.features
+    features = Detector.from_bytes(finish(prepared, trial, config)).manifest.features
     assert [feature.residual_variance for feature in features] == pytest.approx(
         errors_D.tolist(), rel=1e-3
     )
@@ -191,7 +192,7 @@ def test_the_report_beside_the_model_holds_the_figures(published: Published) -> 
     assert written.quality.auroc > 0.9
 
 
-def test_the_run_beside_the_model_is_complete(published: Published) -> None:
+def test_the_run_beside_the_model_has_every_choice_filled_in(published: Published) -> None:
     text = (published.folder / "run.toml").read_text()
     values = tomllib.loads(text)
     assert (values["alpha"], values["uncertified"], values["label"]) == (0.05, False, "fault")
@@ -250,9 +251,20 @@ def test_progress_tells_the_stages_and_epochs(tmp_path: Path) -> None:
     )
     stages: list[str] = []
     epochs: list[tuple[int, int]] = []
-    run(config, Progress(stages.append, lambda epoch, of: epochs.append((epoch.number, of))))
-    assert stages[0] == "reading"
-    assert stages[-1] == "publishing"
+    run(config, Progress(stages.append, lambda epoch: epochs.append((epoch.number, epoch.of))))
+    assert stages == [
+        "loading",
+        "looking at the data",
+        "splitting",
+        "fitting",
+        "absorbing held-out rows",
+        "exporting",
+        "calibrating",
+        "describing",
+        "evaluating",
+        "verifying",
+        "publishing",
+    ]
     assert epochs == [(1, 2), (2, 2)]
 
 

@@ -14,6 +14,7 @@ from hourglass.training.features import Encoding
 from hourglass.training.fit import Fitted, fit
 from hourglass.training.models import ModelConfig
 from hourglass.training.models.member import FitConfig, Member
+from hourglass.training.progress import Progress
 from tests.training import tables
 from tests.training.conftest import DEVICES
 
@@ -123,7 +124,7 @@ def test_fitting_lowers_the_loss(variant: str, device: str) -> None:
         short,
         seed=0,
         device=device,
-        on_epoch=lambda epoch: losses.append(epoch.loss),
+        progress=Progress(epoch=lambda epoch: losses.append(epoch.loss)),
     )
     assert losses[-1] < losses[0]
     assert {tensor.device.type for tensor in member.state_dict().values()} == {"cpu"}

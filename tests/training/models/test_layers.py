@@ -44,7 +44,9 @@ def test_the_activation_stands_between_layers_and_not_after_the_last() -> None:
     assert (first.in_features, first.out_features, last.out_features) == (8, 3, 2)
 
 
-def test_the_first_layer_adds_the_weight_of_being_observed_for_every_column_but_the_missing() -> None:
+def test_the_first_layer_adds_the_weight_of_being_observed_for_every_column_but_the_missing() -> (
+    None
+):
     layer = FirstLayer(encoding(2), 1)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[2.0, 3.0, 10.0, 100.0]]))

@@ -41,7 +41,7 @@ def test_the_same_run_fitted_again_in_torch_answers_as_the_published_graph_does(
     made: Published, fresh_ND: Float32
 ) -> None:
     trial = fit_trial(made.prepared, made.config, made.config.model)
-    absorb_held_out(made.prepared, trial, made.config.seed)
+    absorb_held_out(trial, made.prepared.split, made.config.seed)
     again = trial.core
     score, _, contributions, reconstruction = made.detector.explain(fresh_ND)
     theirs = (score, contributions, reconstruction, made.detector.encode(fresh_ND))

@@ -64,8 +64,7 @@ RESOLUTION = (
     1e-5  # mean squared error, in variances of a column, below which there is only rounding
 )
 SMALL = 1e-6
-# that may be 0
-_SIZES = (
+SIZES = (  # that may be 0
     "components",
     "joint_components",
     "hidden_components",
@@ -127,7 +126,7 @@ class AssociativeConfig(
             raise ValueError(
                 "views must be one or both of log and range, width, blocks and members at least 1"
             )
-        sizes = {field: getattr(self, field) for field in _SIZES}
+        sizes = {field: getattr(self, field) for field in SIZES}
         for field, size in sizes.items():
             if size < 0:
                 raise ValueError(f"{field} must not be negative, got {size}")
@@ -139,6 +138,16 @@ class AssociativeConfig(
             raise ValueError("expected 0 < min_noise < max_noise and 0 <= mask_rate < 1")
         if min(self.levels, default=1.0) <= 0:
             raise ValueError("levels must be above 0")
+
+    def remembering(self, memory: int) -> "AssociativeConfig":
+        """The same with that many averages of rows in its memory; with 0, no average of rows
+        anywhere: bags and mixtures are made of them as well.
+        """
+        if memory:
+            return msgspec.structs.replace(self, memory=memory)
+        return msgspec.structs.replace(
+            self, memory=0, bags=0, components=0, joint_components=0, hidden_components=0
+        )
 
     def resolve(self, encoding: Encoding) -> "AssociativeConfig":  # noqa: ARG002 - no size depends on the data
         """The same, but that without a network there is nothing to go through the rows for."""

@@ -1,4 +1,4 @@
-"""A run is one complete TOML file; flags are the same fields said on the command line."""
+"""Everything that a run depends on, as one TOML file; a flag is one of its fields."""
 
 import tomllib
 from collections.abc import Collection, Sequence
@@ -187,10 +187,10 @@ def _choice(preset: Any, variant: Any) -> str | None:
     return None if variant is None else _check("variant", variant, (*VARIANTS, AUTO))
 
 
-def _check(kind: str, name: Any, known: Collection[str]) -> str:
+def _check(noun: str, name: Any, known: Collection[str]) -> str:
     if not isinstance(name, str) or name not in known:
         names = ", ".join(each for each in known if each != AUTO)
-        raise ValueError(f"there is no {kind} {name!r}; the {kind}s are {names}")
+        raise ValueError(f"there is no {noun} {name!r}; the {noun}s are {names}")
     return name
 
 

@@ -137,7 +137,9 @@ def load_config(path: Path | None, flags: dict[str, Any]) -> RunConfig:
             )
         return msgspec.structs.replace(config, model=config.model.remembering(memory))
     except (msgspec.ValidationError, ValueError) as error:
-        raise RunError(f"{source}{_readable(str(error))}") from error
+        # msgspec's path in the words of the file: `$.model.fit.epochs` -> 'model.fit.epochs'
+        message = str(error).replace("$.", "").replace("`", "'")
+        raise RunError(f"{source}{message}") from error
 
 
 def write_config(config: RunConfig) -> str:
@@ -217,8 +219,3 @@ def _without_none(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_none(item) for key, item in value.items() if item is not None}
     return value
-
-
-def _readable(message: str) -> str:
-    """msgspec's path in the words of the file: `$.model.fit.epochs` -> model.fit.epochs."""
-    return message.replace("$.", "").replace("`", "'")

@@ -21,6 +21,8 @@ CHUNK = 512  # rows assessed at a time
 
 
 class CoreOutput(NamedTuple):
+    """What the graph answers, in the order of its outputs; reconstruction in raw units."""
+
     score_N: Tensor
     contributions_ND: Tensor
     reconstruction_ND: Tensor
@@ -28,6 +30,8 @@ class CoreOutput(NamedTuple):
 
 
 class Core(nn.Module):
+    """Weighs a member's errors by what is usual of each feature; `weigh` sets the weights."""
+
     def __init__(self, member: Member) -> None:
         super().__init__()
         self.member = member

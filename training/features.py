@@ -93,7 +93,7 @@ class Encoding(nn.Module):
         )
         self._buffer(
             "one_hot_E",
-            [f.kind == "categorical" for f in features for _ in range(_width(f))],
+            np.repeat([feature.kind == "categorical" for feature in features], widths),
             torch.bool,
         )
         self._buffer("center_E", center_E, torch.float32)
@@ -265,10 +265,6 @@ def _check_loss(loss: Loss, features: Sequence[Feature], rows_ND: NDArray[np.flo
                     f"the loss bce needs every number between 0 and 1, and column {feature.name!r}"
                     f" holds {column_N[outside[0]]:g}; scale the column, or leave the loss at auto"
                 )
-
-
-def _width(feature: Feature) -> int:
-    return len(feature.categories) if feature.kind == "categorical" else 1
 
 
 def _center_and_scale(column: NDArray[np.float64]) -> tuple[float, float]:

@@ -13,6 +13,8 @@ from hourglass.training.features import Encoding
 
 
 class Sizes(NamedTuple):
+    """Widths of the hidden layers, from the row on, and of the code."""
+
     hidden: tuple[int, ...]
     latent: int
 

@@ -103,14 +103,14 @@ class Member(nn.Module):
         return "none"
 
     def begin(self, fit_rows: Encoded) -> None:
-        """Before the loop: what has to be known of the fit rows beyond their encoding."""
+        """Learn, before the loop, what has to be known of the fit rows beyond their encoding."""
 
     def settle(self, fit_rows: Encoded, held_out: Encoded, seed: int) -> None:
-        """After the loop: what follows from the fitted network in closed form."""
+        """Set, after the loop, what follows from the fitted network in closed form."""
 
     def absorb_held_out(self, fit_rows: Encoded, held_out: Encoded, seed: int) -> None:
-        """Last, before export: the held-out rows have decided what they had to, and may be learnt
-        from like the fit rows.
+        """Learn from the held-out rows, too: the last thing before export, when they have decided
+        what they had to.
         """
 
     def sampling(self, encoded: Encoded) -> Sampling | None:  # noqa: ARG002 - most members cannot

@@ -168,6 +168,8 @@ class Look(NamedTuple):
 
 
 class Reading(NamedTuple):
+    """What all parts of the member make of rows."""
+
     levels_NH: Tensor  # of the evidence, group by group; they rise with strangeness
     parts: list[Tensor]  # [N, E] of each level, non-negative: what each column has to do with it
     expected_NE: Tensor  # encoded
@@ -175,6 +177,8 @@ class Reading(NamedTuple):
 
 
 class Associative(Member):
+    """Collects the evidence of every part that its config asks for, and fuses it into one score."""
+
     def __init__(self, config: AssociativeConfig, encoding: Encoding) -> None:
         super().__init__(encoding)
         self.config = config

@@ -29,6 +29,8 @@ SMALL = 1e-12
 
 
 class Filling(nn.Module):
+    """Corrects a first guess of missing cells by how far it is off on the observed ones."""
+
     def __init__(self, columns: int) -> None:
         super().__init__()
         self.precision = Whitening(columns)  # to the second power: the inverse of the covariance

@@ -61,12 +61,9 @@ class Kinds(nn.Module):
         rarity_NH = self.tails(levels_NH, missing_N1)
         mean_NK = rarity_NH @ self.kind_HK
         rarity_NK = self.kind_tails(mean_NK, missing_N1)
-        most_N1 = rarity_NK.amax(dim=1, keepdim=True)
         weights_NK = self.kind_tails.gaps.worth(missing_N1)
-        odds_NK = torch.exp(rarity_NK - most_N1) * (
-            weights_NK / weights_NK.sum(dim=1, keepdim=True)
-        )
-        total_N1 = odds_NK.sum(dim=1, keepdim=True)
-        return most_N1 + torch.log(total_N1), (
-            odds_NK / total_N1 / mean_NK
+        heard_NK = rarity_NK + torch.log(weights_NK / weights_NK.sum(dim=1, keepdim=True))
+        share_NK = torch.softmax(heard_NK, dim=1)
+        return torch.logsumexp(heard_NK, dim=1, keepdim=True), (
+            share_NK / mean_NK
         ) @ self.kind_HK.T * rarity_NH

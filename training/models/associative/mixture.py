@@ -1,10 +1,10 @@
-"""Mixture: Gaussians around averages of rows. Its log-density is a head, and its exact denoiser
+"""Mixture: Gaussians around averages of rows. Its log-density is evidence, and its exact denoiser
 fills what is missing.
 
-Each Gaussian has the mean and, by column, the variance of one k-means cluster (Lloyd, 1982) of at
-least MEMBERS rows, the variances drawn towards the pooled one. Missing cells do not tell which
-Gaussian a row belongs to: they are integrated out, which with independent columns means left out
-(Little and Rubin, Statistical Analysis with Missing Data). In the log-density each is what is
+Each Gaussian has the mean and, by column, the variance of one k-means cluster (Lloyd, 1982) of
+MIN_CLUSTER_ROWS rows or more, the variances drawn towards the pooled one. Missing cells do not tell
+which Gaussian a row belongs to: they are integrated out, which with independent columns means left
+out (Little and Rubin, Statistical Analysis with Missing Data). In the log-density each is what is
 expected of it, so that rows that lack different columns compare. The posterior mean is the best
 guess of what a row should be (Robbins, 1956; Efron, JASA 106, 2011).
 
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-MEMBERS = 4  # rows behind each Gaussian, at least
+MIN_CLUSTER_ROWS = 4  # rows behind each Gaussian, at least
 ROUNDS = 12
 PRIOR = 8.0  # rows that the pooled variance counts for
 NEVER = -1e9  # log-density of a Gaussian that is not there
@@ -80,7 +80,7 @@ class Mixture(nn.Module):
             torch.cat([wide_NE.square(), wide_NE], dim=1),
             weights_IC,
         ) - (missing_NE @ missing_EC)
-        _, weights_NC = weigh(logits_NC[:, : len(self)])
+        weights_NC = torch.softmax(_beside_likeliest(logits_NC[:, : len(self)])[0], dim=1)
         entropy_CE = 0.5 - 0.5 * torch.log(precision_CE)
         logits_NC = logits_NC - missing_NE @ _widened(entropy_CE, gaussians).T
         expected_NE = weights_NC @ self.mean_CE
@@ -90,25 +90,25 @@ class Mixture(nn.Module):
         return Guess(logits_NC, weights_NC, expected_NE, parts_NE)
 
 
-def weigh(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """[..., C] -> their logsumexp [..., 1], which is the log-density, and their softmax, the
-    Gaussians' weights, both float32.
-    """
-    logits = logits.float()
-    most = logits.amax(dim=-1, keepdim=True)
-    # no denormal numbers, which are slow
-    weights = torch.softmax((logits - most).clamp_min(FARTHEST), dim=-1)
-    return most - torch.log(weights.amax(dim=-1, keepdim=True)), weights
-
-
 def surprises(guesses: Sequence[Guess]) -> Tensor:
     """[N, M] minus the log-density that each of the guesses, all with as many logits, found: by
     column.
     """
     columns_M = torch.tensor([guess.expected_NE.shape[1] for guess in guesses])
     logits = torch.cat([guess.logits_NC for guess in guesses], dim=1)
-    density_NM1, _ = weigh(logits.reshape(-1, len(guesses), logits.shape[1] // len(guesses)))
+    logits_NMC = logits.reshape(-1, len(guesses), logits.shape[1] // len(guesses))
+    beside_NMC, most_NM1 = _beside_likeliest(logits_NMC)
+    density_NM1 = most_NM1 - torch.log_softmax(beside_NMC, dim=2).amax(dim=2, keepdim=True)
     return density_NM1.squeeze(2) / -columns_M
+
+
+def _beside_likeliest(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """[..., C] -> what each is below the largest, which makes no denormal numbers, since those are
+    slow, and the largest [..., 1]; both float32.
+    """
+    logits = logits.float()
+    most = logits.amax(dim=-1, keepdim=True)
+    return (logits - most).clamp_min(FARTHEST), most
 
 
 def _widened(values: Tensor, count: int, filler: float = 0.0) -> Tensor:
@@ -122,7 +122,7 @@ def fit_mixture(values_NE: Tensor, observed_NE: Tensor, cluster_N: Tensor) -> Mi
     """The mixture of given clusters."""
     count = int(cluster_N.max()) + 1
     values_NE = values_NE.clamp(-LIMIT, LIMIT)
-    mean_CE = cluster_means(values_NE, observed_NE, cluster_N, count, least=MEMBERS)
+    mean_CE = cluster_means(values_NE, observed_NE, cluster_N, count, least=MIN_CLUSTER_ROWS)
     squares_NE = (values_NE - mean_CE[cluster_N]).square() * observed_NE
     seen_CE = _sums(observed_NE, cluster_N, count)
     pooled_E = squares_NE.sum(dim=0) / observed_NE.sum(dim=0).clamp_min(1.0)
@@ -137,10 +137,10 @@ def assign_clusters(
     values_NE: Tensor, observed_NE: Tensor, count: int, generator: torch.Generator
 ) -> Tensor:
     """[N] which of at most `count` k-means clusters each row belongs to; those of fewer than
-    MEMBERS rows are dissolved.
+    MIN_CLUSTER_ROWS rows are dissolved.
     """
     values_NE = values_NE.clamp(-LIMIT, LIMIT)
-    count = max(1, min(count, len(values_NE) // (MEMBERS + 2)))
+    count = max(1, min(count, len(values_NE) // (MIN_CLUSTER_ROWS + 2)))
     centers_CE = values_NE[torch.randperm(len(values_NE), generator=generator)[:count]]
     for _ in range(ROUNDS):
         nearest_N = _nearest(values_NE, observed_NE, centers_CE)
@@ -152,7 +152,7 @@ def assign_clusters(
         centers_CE = torch.where((size_C > 0).unsqueeze(1), means_CE, strays_CE)
     while True:
         nearest_N = _nearest(values_NE, observed_NE, centers_CE)
-        kept_C = torch.bincount(nearest_N, minlength=len(centers_CE)) >= MEMBERS
+        kept_C = torch.bincount(nearest_N, minlength=len(centers_CE)) >= MIN_CLUSTER_ROWS
         if kept_C.all():
             return nearest_N
         if not kept_C.any():

@@ -41,7 +41,7 @@ MEMBERS: dict[str, ModelConfig] = {
         bags=2,
     ),
 }
-FAST = {"linear", "denoising", "associative"}  # in test-fast too
+FAST = {"linear", "denoising"}  # in test-fast too
 
 
 class Pair(NamedTuple):

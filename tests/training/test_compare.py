@@ -8,11 +8,11 @@ import msgspec
 import polars as pl
 import pytest
 
+from hourglass.service.serving.store import ModelFolder
 from hourglass.training.compare import Comparison, compare, held_out_error, pick, power
 from hourglass.training.config import AutoConfig, RunConfig, load_config
 from hourglass.training.models.linear import LinearConfig
 from hourglass.training.presets import PRESETS
-from hourglass.training.publish import current_version
 from hourglass.training.run import run
 from hourglass.training.trial import fit_trial
 from tests.training import tables
@@ -95,6 +95,7 @@ def test_auto_takes_a_preset_among_its_candidates_and_its_run_toml_gives_the_sam
     assert run(written).version == report.version
 
 
+@pytest.mark.slow
 def test_labels_never_choose(tmp_path: Path) -> None:
     # the same normal rows under other labels for the rest: the same standing, whatever AUROC they
     # give
@@ -166,9 +167,9 @@ def test_compare_writes_a_table_and_publishes_only_when_told(
     assert told.code == 0
     assert "To publish: linear finds the most injected anomalies" in told.out
     assert json.loads(output.read_text())["chosen"] == "linear"
-    assert current_version(tmp_path / "models", "pump") is None
+    assert not ModelFolder(tmp_path / "models" / "pump").has_current()
     assert command(*given, "--variants", "linear", "--output", output, "--publish").code == 0
-    assert current_version(tmp_path / "models", "pump") is not None
+    assert ModelFolder(tmp_path / "models" / "pump").has_current()
 
 
 def test_an_unknown_variant_is_named_with_those_there_are(

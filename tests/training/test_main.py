@@ -329,6 +329,7 @@ def inspected(model: Path) -> str:
     return describe(open_model(model)[0])
 
 
+@pytest.mark.slow
 def test_a_run_of_a_preset_has_its_name_and_gives_the_same_bytes_again_from_the_file_beside_it(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ from tests.training.models.conftest import Published
 Float32 = NDArray[np.float32]
 
 
-FAST = {"linear", "denoising"}  # in test-fast too
+FAST = {"denoising"}  # in test-fast too
 
 
 @pytest.fixture(

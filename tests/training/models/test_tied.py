@@ -59,6 +59,7 @@ def stored_once(graph: onnx.GraphProto, member: Member) -> bool:
     return copies == [1] * len(weights(member))
 
 
+@pytest.mark.slow
 def test_the_exported_graph_holds_each_weight_once(publish: Callable[[str], Published]) -> None:
     run = publish("tied")
     member = fit_trial(run.prepared, run.config, run.config.model).core.member

@@ -58,6 +58,7 @@ def test_as_many_dimensions_are_active_as_there_are_factors(member: Variational)
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_made_up_rows_have_the_covariance_of_the_real_ones(member: Variational) -> None:
     generator = torch.Generator().manual_seed(0)
     rows_ND = member.decoder(torch.randn((50_000, 2 * FACTORS), generator=generator))

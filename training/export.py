@@ -25,6 +25,7 @@ from hourglass.service.model.artifact import (
     SelfTest,
 )
 from hourglass.training.core import Core
+from hourglass.training.rounding import round_alike_everywhere
 
 OPSET = 20
 SELF_TEST_ROWS = 4
@@ -65,6 +66,7 @@ def export_core(core: Core) -> onnx.ModelProto:
                 logger.setLevel(level)
     assert program is not None
     model: onnx.ModelProto = program.model_proto
+    round_alike_everywhere(model)
     _tidy(model)
     return model
 

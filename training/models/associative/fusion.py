@@ -62,12 +62,8 @@ class Fusion(nn.Module):
         rarity_NH = self.tail_probabilities(levels_NH, missing_N1)
         mean_NG = rarity_NH @ self.share_HG
         rarity_NG = self.group_tail_probabilities(mean_NG, missing_N1)
-        most_N1 = rarity_NG.amax(dim=1, keepdim=True)
         weights_NG = self.group_tail_probabilities.gaps.worth(missing_N1)
-        odds_NG = torch.exp(rarity_NG - most_N1) * (
-            weights_NG / weights_NG.sum(dim=1, keepdim=True)
-        )
-        total_N1 = odds_NG.sum(dim=1, keepdim=True)
-        return most_N1 + torch.log(total_N1), (
-            odds_NG / total_N1 / mean_NG
-        ) @ self.share_HG.T * rarity_NH
+        heard_NG = rarity_NG + torch.log(weights_NG / weights_NG.sum(dim=1, keepdim=True))
+        share_NG = torch.softmax(heard_NG, dim=1)
+        share_NH = (share_NG / mean_NG) @ self.share_HG.T * rarity_NH
+        return torch.logsumexp(heard_NG, dim=1, keepdim=True), share_NH

@@ -80,7 +80,7 @@ class Mixture(nn.Module):
             torch.cat([wide_NE.square(), wide_NE], dim=1),
             weights_IC,
         ) - (missing_NE @ missing_EC)
-        _, weights_NC = weigh(logits_NC[:, : len(self)])
+        weights_NC = torch.softmax(_beside_likeliest(logits_NC[:, : len(self)])[0], dim=1)
         entropy_CE = 0.5 - 0.5 * torch.log(precision_CE)
         logits_NC = logits_NC - missing_NE @ _widened(entropy_CE, gaussians).T
         expected_NE = weights_NC @ self.mean_CE
@@ -90,25 +90,25 @@ class Mixture(nn.Module):
         return Guess(logits_NC, weights_NC, expected_NE, parts_NE)
 
 
-def weigh(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """[..., C] -> their logsumexp [..., 1], which is the log-density, and their softmax, the
-    Gaussians' weights, both float32.
-    """
-    logits = logits.float()
-    most = logits.amax(dim=-1, keepdim=True)
-    # no denormal numbers, which are slow
-    weights = torch.softmax((logits - most).clamp_min(FARTHEST), dim=-1)
-    return most - torch.log(weights.amax(dim=-1, keepdim=True)), weights
-
-
 def surprises(guesses: Sequence[Guess]) -> Tensor:
     """[N, M] minus the log-density that each of the guesses, all with as many logits, found: by
     column.
     """
     columns_M = torch.tensor([guess.expected_NE.shape[1] for guess in guesses])
     logits = torch.cat([guess.logits_NC for guess in guesses], dim=1)
-    density_NM1, _ = weigh(logits.reshape(-1, len(guesses), logits.shape[1] // len(guesses)))
+    logits_NMC = logits.reshape(-1, len(guesses), logits.shape[1] // len(guesses))
+    beside_NMC, most_NM1 = _beside_likeliest(logits_NMC)
+    density_NM1 = most_NM1 - torch.log_softmax(beside_NMC, dim=2).amax(dim=2, keepdim=True)
     return density_NM1.squeeze(2) / -columns_M
+
+
+def _beside_likeliest(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """[..., C] -> what each is below the largest, which makes no denormal numbers, since those are
+    slow, and the largest [..., 1]; both float32.
+    """
+    logits = logits.float()
+    most = logits.amax(dim=-1, keepdim=True)
+    return (logits - most).clamp_min(FARTHEST), most
 
 
 def _widened(values: Tensor, count: int, filler: float = 0.0) -> Tensor:

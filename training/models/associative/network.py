@@ -8,6 +8,8 @@ layer.
 import torch
 from torch import Tensor, nn
 
+ALL = slice(None)  # networks
+
 
 class Network(nn.Module):
     """One residual network per view and member, all in one batched product; at the start it answers
@@ -31,20 +33,37 @@ class Network(nn.Module):
         The condition may be one for all. What is missing has a product of its own, which is 0 for
         rows that lack nothing.
         """
-        columns = values_VNE.shape[2]
-        values_VEW, observed_VDW, condition_V1W = self.enter.weight_VIO.tensor_split(
-            [columns, -1], dim=1
-        )
-        always_VNW = condition_VN1 * condition_V1W + (
-            self.enter.bias_V1O + observed_VDW.sum(dim=1, keepdim=True)
-        )
-        hidden_VNW = torch.bmm(values_VNE, values_VEW) + always_VNW - missing_ND @ observed_VDW
-        for first, second in zip(self.firsts, self.seconds, strict=True):
-            hidden_VNW = hidden_VNW + second(
-                nn.functional.silu(first(nn.functional.silu(hidden_VNW)))
+        if self.training:
+            return self._answer(ALL, values_VNE, condition_VN1, missing_ND)
+        # one network after the other: onnxruntime has another kernel for a batched product of one
+        # row, which rounds in another way, than of several
+        conditions_VN1 = condition_VN1.expand(len(values_VNE), -1, 1)
+        each = [
+            self._answer(v, values_NE, condition_N1, missing_ND)
+            for v, (values_NE, condition_N1) in enumerate(
+                zip(values_VNE, conditions_VN1, strict=True)
             )
-        last_VNW = nn.functional.silu(hidden_VNW)
-        return self.leave(last_VNW), last_VNW
+        ]
+        answers, hidden = zip(*each, strict=True)
+        return torch.stack(answers), torch.stack(hidden)
+
+    def _answer(
+        self, which: int | slice, values: Tensor, condition: Tensor, missing_ND: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Of one network, or of all of them in batched products."""
+        values_weight, observed_weight, condition_weight = self.enter.weight_VIO[
+            which
+        ].tensor_split([values.shape[-1], -1], dim=-2)
+        always = condition * condition_weight + (
+            self.enter.bias_V1O[which] + observed_weight.sum(dim=-2, keepdim=True)
+        )
+        hidden = values @ values_weight + always - missing_ND @ observed_weight
+        for first, second in zip(self.firsts, self.seconds, strict=True):
+            hidden = hidden + second(
+                nn.functional.silu(first(nn.functional.silu(hidden), which)), which
+            )
+        last = nn.functional.silu(hidden)
+        return self.leave(last, which), last
 
 
 class Layer(nn.Module):
@@ -58,5 +77,6 @@ class Layer(nn.Module):
         )
         self.bias_V1O = nn.Parameter(torch.empty(networks, 1, outputs).uniform_(-bound, bound))
 
-    def forward(self, values_VNI: Tensor) -> Tensor:
-        return torch.bmm(values_VNI, self.weight_VIO) + self.bias_V1O
+    def forward(self, values: Tensor, which: int | slice) -> Tensor:
+        product: Tensor = values @ self.weight_VIO[which] + self.bias_V1O[which]
+        return product

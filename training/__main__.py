@@ -5,7 +5,7 @@ hourglass.training`.
 import argparse
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,6 +18,7 @@ from rich.progress import Progress as Bars
 from hourglass.service.errors import HourglassError, InvalidTable
 from hourglass.service.serving.store import Store, locate, write_atomically
 from hourglass.training.errors import RunError
+from hourglass.training.progress import Epoch, Progress
 
 NOT_OF_THE_RUN = ("run", "config", "quiet", "variants", "publish", "output")
 
@@ -58,16 +59,14 @@ def _parser() -> argparse.ArgumentParser:
         "fit", help="fit, calibrate, export, verify and publish", allow_abbrev=False
     )
     _add_run_arguments(fit)
-    fit.add_argument(
-        "--preset", help="fast, balanced or accurate: a complete configuration of the model"
-    )
+    fit.add_argument("--preset", help="fast, balanced or accurate: every setting of the model")
     fit.add_argument(
         "--variant",
         help="instead of a preset: a member of the family, or auto to fit all and publish the best",
     )
     memory = (
-        "how many averages of training rows the model remembers; 0: no average of rows, of no kind,"
-        " is in the file"
+        "how many averages of training rows the model remembers; 0: no average of rows at all is in"
+        " the file"
     )
     fit.add_argument("--memory", type=int, metavar="N", help=memory)
     fit.set_defaults(run=_fit)
@@ -186,10 +185,10 @@ def _flags(options: argparse.Namespace) -> dict[str, Any]:
 def _run(config: Any, *, quiet: bool) -> None:
     from hourglass.training.presets import title
     from hourglass.training.report import print_report
-    from hourglass.training.run import Progress, run
+    from hourglass.training.run import run
 
-    with _progress(quiet, title(config.model)) as (on_stage, on_epoch):
-        report = run(config, Progress(on_stage, on_epoch))
+    with _progress(quiet, title(config.model)) as progress:
+        report = run(config, progress)
     print_report(report, Console(quiet=quiet))
 
 
@@ -209,29 +208,25 @@ def _compare(options: argparse.Namespace) -> None:
     config = load_config(options.config, {**_flags(options), "variant": "auto"})
     output = options.output or Path(f"{config.name}-comparison.json")
     check_writable(output.parent)
-    with _progress(options.quiet, "") as (on_stage, on_epoch):
-        comparison = compare(
-            config, AutoConfig(variants=variants, epochs=options.epochs), on_stage, on_epoch
-        )
+    with _progress(options.quiet, "") as progress:
+        comparison = compare(config, AutoConfig(variants=variants, epochs=options.epochs), progress)
     write_atomically(output, msgspec.json.format(msgspec.json.encode(comparison), indent=2) + b"\n")
     print_comparison(comparison, Console(quiet=options.quiet))
     if options.publish:
-        kind = "preset" if comparison.chosen in PRESETS else "variant"
+        flag = "preset" if comparison.chosen in PRESETS else "variant"
         _run(
-            load_config(options.config, {**_flags(options), kind: comparison.chosen}),
+            load_config(options.config, {**_flags(options), flag: comparison.chosen}),
             quiet=options.quiet,
         )
 
 
 @contextmanager
-def _progress(
-    quiet: bool, title: str
-) -> Iterator[tuple[Callable[[str], None], Callable[[Any, int], None]]]:
-    """A bar on standard error, moved by a run's stages and epochs."""
+def _progress(quiet: bool, title: str) -> Iterator[Progress]:
+    """A bar on standard error that shows a run's stages and epochs."""
     console = Console(stderr=True, quiet=quiet)
     columns = (
         *([TextColumn(title, style="bold")] if title else []),
-        TextColumn("{task.description:<20}"),
+        TextColumn("{task.description:<23}"),
         BarColumn(),
         TextColumn("{task.fields[detail]}"),
         TimeElapsedColumn(),
@@ -239,17 +234,17 @@ def _progress(
     with Bars(*columns, console=console, disable=quiet or not console.is_terminal) as bars:
         task = bars.add_task("starting", total=None, detail="")
 
-        def on_epoch(epoch: Any, of: int) -> None:
-            detail = (
-                f"epoch {epoch.number}/{of}  loss {epoch.loss:.4f}  held out"
-                f" {epoch.held_out_loss:.4f} (best {epoch.best:.4f})"
-            )
-            bars.update(task, total=of, completed=epoch.number, detail=detail)
-
-        def on_stage(stage: str) -> None:
+        def show_stage(stage: str) -> None:
             bars.update(task, description=stage, total=None, detail="")
 
-        yield on_stage, on_epoch
+        def show_epoch(epoch: Epoch) -> None:
+            detail = (
+                f"epoch {epoch.number}/{epoch.of}  loss {epoch.loss:.4f}  held out"
+                f" {epoch.held_out_loss:.4f} (best {epoch.best:.4f})"
+            )
+            bars.update(task, total=epoch.of, completed=epoch.number, detail=detail)
+
+        yield Progress(show_stage, show_epoch)
         bars.update(task, description="done", total=1, completed=1, detail="")
 
 

@@ -1,4 +1,5 @@
-"""The calibration table, and how it is looked up inside the graph.
+"""The calibration table: scores of calibration rows, the threshold they certify, and the lookup of
+p-values inside the graph.
 
 ONNX has no binary search that both exporters and runtimes support, so the table is two-level: the
 scores lie in about sqrt(Q) blocks of sqrt(Q); the first comparison finds the block, the second the
@@ -17,13 +18,25 @@ from hourglass.service.model.artifact import P_VALUE, SCORE, TABLE_P_VALUES, TAB
 from hourglass.service.model.calibration import (
     Table,
     Threshold,
+    build_table,
     certified_rank,
     marginal_rank,
     refusal,
 )
 from hourglass.training.errors import RunError
+from hourglass.training.export import run_graph
 
 DEFAULT_ALPHAS = (0.01, 0.02, 0.05, 0.10, 0.20)
+# of a row that is reproduced exactly only rounding is left, and that differs between machines
+SCORE_RESOLUTION = 1e-6
+
+
+def calibrate(graph: onnx.ModelProto, rows_ND: NDArray[np.float32]) -> Table:
+    """Score calibration rows [N, D] as the service will, by onnxruntime, and count how rare each
+    score is among them.
+    """
+    score_N = run_graph(graph, [SCORE], rows_ND)[0]
+    return build_table(np.maximum(score_N, SCORE_RESOLUTION))
 
 
 def choose_threshold(

@@ -3,7 +3,7 @@
 Labels are shown and never used to choose.
 """
 
-from collections.abc import Callable
+from pathlib import Path
 from time import perf_counter
 
 import msgspec
@@ -12,19 +12,23 @@ import torch
 from numpy.typing import NDArray
 
 from hourglass.service.model.detector import Detector
-from hourglass.training.artifact import make_artifact
+from hourglass.service.rows.tables import read_table
+from hourglass.training.calibrate import attach_table, calibrate, choose_threshold
 from hourglass.training.config import AutoConfig, RunConfig, named
-from hourglass.training.evaluate import evaluate
-from hourglass.training.fit import Epoch
+from hourglass.training.data import prepare
+from hourglass.training.evaluate import evaluate_labelled
+from hourglass.training.export import export_core, to_bytes
 from hourglass.training.inject import inject
+from hourglass.training.manifest import make_manifest
 from hourglass.training.models import ModelConfig
-from hourglass.training.trial import Prepared, Trial, fit_trial, prepare_rows
+from hourglass.training.progress import SILENT, Progress
+from hourglass.training.split import Prepared, split_data
+from hourglass.training.trial import Trial, absorb_held_out, fit_trial
+from hourglass.training.verify import verify
 
 POWER_ALPHA = 0.05  # false-alarm rate at which power is read
 
 Float32 = NDArray[np.float32]
-OnStage = Callable[[str], None]
-OnEpoch = Callable[[Epoch, int], None]
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,16 +55,25 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     candidates: tuple[Candidate, ...]
 
 
-def compare(
-    config: RunConfig, auto: AutoConfig, on_stage: OnStage, on_epoch: OnEpoch
-) -> Comparison:
-    """Fit, export and measure each variant; `linear`, the yardstick, is always among them."""
-    prepared = prepare_rows(config)
+def compare(config: RunConfig, auto: AutoConfig, progress: Progress = SILENT) -> Comparison:
+    """Fit, export and measure each variant; `linear`, the yardstick, is always among them.
+
+    RunError or HourglassError in one sentence when that cannot be done.
+    """
+    progress.stage("loading")
+    data = prepare(
+        read_table(Path(config.data)),
+        label=config.label,
+        ignore=config.ignore,
+        units=config.units,
+        max_categories=config.max_categories,
+    )
+    prepared = split_data(data, config)
     candidates = []
     for variant in dict.fromkeys((*auto.variants, "linear")):
-        on_stage(variant)
-        trial = fit_trial(prepared, config, _candidate(variant, auto), on_epoch)
-        on_stage(f"{variant}: export")
+        progress.stage(f"fitting {variant}")
+        trial = fit_trial(prepared, config, _candidate(variant, auto), progress)
+        progress.stage(f"measuring {variant}")
         candidates.append(_measure(variant, prepared, trial, config))
     standings = {
         candidate.variant: (candidate.power, candidate.held_out_error) for candidate in candidates
@@ -70,15 +83,15 @@ def compare(
 
 
 def choose(
-    prepared: Prepared, config: RunConfig, auto: AutoConfig, on_stage: OnStage, on_epoch: OnEpoch
+    prepared: Prepared, config: RunConfig, auto: AutoConfig, progress: Progress = SILENT
 ) -> Trial:
     """The trial `--variant auto` publishes: the best of the candidates by power and held-out
     error.
     """
     trials = {}
     for variant in auto.variants:
-        on_stage(variant)
-        trials[variant] = fit_trial(prepared, config, _candidate(variant, auto), on_epoch)
+        progress.stage(f"fitting {variant}")
+        trials[variant] = fit_trial(prepared, config, _candidate(variant, auto), progress)
     standings = {
         variant: (power(trial, prepared, config.seed), held_out_error(trial))
         for variant, trial in trials.items()
@@ -132,23 +145,25 @@ def _candidate(name: str, auto: AutoConfig) -> ModelConfig:
 
 @torch.no_grad()
 def _scores(trial: Trial, rows_ND: Float32) -> Float32:
-    parts = torch.split(torch.from_numpy(rows_ND), 4096)
-    scores: Float32 = torch.cat([trial.core(part).score_N for part in parts]).numpy()
+    chunks = torch.split(torch.from_numpy(rows_ND), 4096)
+    scores: Float32 = torch.cat([trial.core(chunk).score_N for chunk in chunks]).numpy()
     return scores
 
 
 def _measure(variant: str, prepared: Prepared, trial: Trial, config: RunConfig) -> Candidate:
-    # before the held-out rows are learnt from, as `choose` has it
-    found = power(trial, prepared, config.seed)
-    data = make_artifact(prepared, trial, config).data
+    """Take a fitted member through the stages of a run up to publishing, and time its answers."""
+    split = prepared.split
+    found = power(trial, prepared, config.seed)  # by held-out rows, so before they are learnt from
+    absorb_held_out(trial, split, config.seed)
+    graph = export_core(trial.core)
+    table = calibrate(graph, split.calibration_ND)
+    threshold = choose_threshold(table, config.alpha, config.delta, uncertified=config.uncertified)
+    attach_table(graph, table)
+    data = to_bytes(graph, make_manifest(graph, trial, prepared, threshold, config))
     detector = Detector.from_bytes(data)
-    anomalies_AD = prepared.data.anomalies_AD
-    quality = (
-        evaluate(detector, prepared.split.calibration_ND, anomalies_AD)
-        if len(anomalies_AD)
-        else None
-    )
-    rows_ND = np.resize(prepared.split.validation_ND, (1024, detector.width)).astype(np.float32)
+    verify(detector, trial.core, split.validation_ND)
+    quality = evaluate_labelled(detector, split.calibration_ND, prepared.data.anomalies_AD)
+    rows_ND = np.resize(split.validation_ND, (1024, detector.width)).astype(np.float32)
     return Candidate(
         variant=variant,
         held_out_error=held_out_error(trial),

@@ -1,4 +1,4 @@
-"""A run is one complete TOML file; flags are the same fields said on the command line."""
+"""Everything that a run depends on, as one TOML file; a flag is one of its fields."""
 
 import tomllib
 from collections.abc import Collection, Sequence
@@ -12,6 +12,7 @@ from hourglass.service.model.artifact import MODEL_NAME
 from hourglass.training.errors import RunError
 from hourglass.training.features import Loss
 from hourglass.training.models import VARIANTS, ModelConfig
+from hourglass.training.models.associative import AssociativeConfig
 from hourglass.training.presets import DEFAULT, PRESETS
 
 AUTO = "auto"  # in the place of a variant: fit several
@@ -106,7 +107,7 @@ def load_config(path: Path | None, flags: dict[str, Any]) -> RunConfig:
 
     `preset`, in the file or as a flag, stands for the model it names, and fields under [model]
     override its own. The flags `variant`, `epochs` and `memory` stand for model.variant,
-    model.fit.epochs and model.memory; a memory of 0 is no mixture either.
+    model.fit.epochs and what `AssociativeConfig.remembering` makes of model.
     """
     values = _read(path) if path else {}
     flags = dict(flags)
@@ -122,13 +123,23 @@ def load_config(path: Path | None, flags: dict[str, Any]) -> RunConfig:
         )
         if asked and not _means(written, asked):
             model = {}  # another model's settings
-        model = _complete(asked or written or DEFAULT, model, epochs, memory)
+        model = _model_table(asked or written or DEFAULT, model, epochs)
         values = {**values, **flags, "model": model}
         if missing := [field for field in ("data", "name") if field not in values]:
             raise RunError(f"{missing[0]} is needed, as a flag or in the configuration file")
-        return msgspec.convert(values, RunConfig)
+        config = msgspec.convert(values, RunConfig)
+        if memory is None:
+            return config
+        if not isinstance(config.model, AssociativeConfig):
+            raise ValueError(
+                "memory is for associative, which remembers rows;"
+                f" {config.model.__struct_config__.tag} does not"
+            )
+        return msgspec.structs.replace(config, model=config.model.remembering(memory))
     except (msgspec.ValidationError, ValueError) as error:
-        raise RunError(f"{source}{_readable(str(error))}") from error
+        # msgspec's path in the words of the file: `$.model.fit.epochs` -> 'model.fit.epochs'
+        message = str(error).replace("$.", "").replace("`", "'")
+        raise RunError(f"{source}{message}") from error
 
 
 def write_config(config: RunConfig) -> str:
@@ -178,10 +189,10 @@ def _choice(preset: Any, variant: Any) -> str | None:
     return None if variant is None else _check("variant", variant, (*VARIANTS, AUTO))
 
 
-def _check(kind: str, name: Any, known: Collection[str]) -> str:
+def _check(noun: str, name: Any, known: Collection[str]) -> str:
     if not isinstance(name, str) or name not in known:
         names = ", ".join(each for each in known if each != AUTO)
-        raise ValueError(f"there is no {kind} {name!r}; the {kind}s are {names}")
+        raise ValueError(f"there is no {noun} {name!r}; the {noun}s are {names}")
     return name
 
 
@@ -191,48 +202,20 @@ def _means(written: str | None, asked: str) -> bool:
     """
     if asked in PRESETS:
         return written in (None, asked)
-    return _variant(written or DEFAULT) == asked
+    written = written or DEFAULT
+    return asked == (PRESETS[written].__struct_config__.tag if written in PRESETS else written)
 
 
-def _variant(name: str) -> str:
-    return str(PRESETS[name].__struct_config__.tag) if name in PRESETS else name
-
-
-def _complete(
-    name: str, model: dict[str, Any], epochs: int | None, memory: int | None
-) -> dict[str, Any]:
-    """The table [model] with everything said that it leaves to the preset or variant, and with what
-    is given by flags.
-    """
+def _model_table(name: str, model: dict[str, Any], epochs: int | None) -> dict[str, Any]:
+    """The table [model] with every field that it leaves to the preset or variant."""
     given: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
-    base: dict[str, Any] = {"variant": AUTO} if name == AUTO else msgspec.to_builtins(named(name))
-    if name != AUTO:
-        given = {"fit": {**base["fit"], **_table(model, "fit"), **given}}
-    if memory is not None:
-        if "memory" not in base:
-            having = [
-                variant
-                for variant, config in VARIANTS.items()
-                if "memory" in config.__struct_fields__
-            ]
-            raise ValueError(
-                f"memory is for {', '.join(having)}, which remembers rows; {_variant(name)}"
-                " does not"
-            )
-        given["memory"] = memory
-        if not memory:  # bags and mixtures are made of averages of rows as well
-            given |= dict.fromkeys(
-                ("bags", "components", "joint_components", "hidden_components"), 0
-            )
-    return {**base, **model, **given}
+    if name == AUTO:
+        return {"variant": AUTO, **model, **given}
+    base: dict[str, Any] = msgspec.to_builtins(named(name))
+    return {**base, **model, "fit": {**base["fit"], **_table(model, "fit"), **given}}
 
 
 def _without_none(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_none(item) for key, item in value.items() if item is not None}
     return value
-
-
-def _readable(message: str) -> str:
-    """msgspec's path in the words of the file: `$.model.fit.epochs` -> model.fit.epochs."""
-    return message.replace("$.", "").replace("`", "'")

@@ -13,14 +13,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hourglass.training.models.member import Member, split
+from hourglass.training.models.member import Member
 
 # of a standardised feature's variance: below it, a network's own inexactness would be the unit
 RESIDUAL_FLOOR = 1e-3
-PART = 512  # rows assessed at a time
+CHUNK = 512  # rows assessed at a time
 
 
 class CoreOutput(NamedTuple):
+    """What the graph answers, in the order of its outputs; reconstruction in raw units."""
+
     score_N: Tensor
     contributions_ND: Tensor
     reconstruction_ND: Tensor
@@ -28,6 +30,8 @@ class CoreOutput(NamedTuple):
 
 
 class Core(nn.Module):
+    """Weighs a member's errors by what is usual of each feature; `weigh` sets the weights."""
+
     def __init__(self, member: Member) -> None:
         super().__init__()
         self.member = member
@@ -64,12 +68,12 @@ class Core(nn.Module):
         """
         encoding = self.member.encoding
         encoded = encoding.encode(rows_ND)
-        parts = [self.member.assess(part) for part in split(encoded, PART)]
-        errors_ND = torch.cat([assessed.errors_ND for assessed in parts])
-        own_scores = [assessed.score_N for assessed in parts if assessed.score_N is not None]
+        assessments = [self.member.assess(chunk) for chunk in encoded.chunks(CHUNK)]
+        errors_ND = torch.cat([assessed.errors_ND for assessed in assessments])
+        own_scores = [assessed.score_N for assessed in assessments if assessed.score_N is not None]
         if own_scores:
             errors_ND = encoding.errors(
-                torch.cat([assessed.outputs_NE for assessed in parts]), encoded
+                torch.cat([assessed.outputs_NE for assessed in assessments]), encoded
             )
         seen_D = encoded.observed_ND.sum(dim=0)
         residual_D = torch.where(seen_D > 0, errors_ND.sum(dim=0) / seen_D.clamp_min(1.0), 1.0)

@@ -32,10 +32,10 @@ def write_data(folder: Path) -> Path:
     )
     path = folder / f"{NAME}.csv"
     write_atomically(path, text.getvalue().encode())
-    for kind, wanted in (("benign", 0), ("malignant", 1)):
-        row = bunch.data[malignant == wanted][0]
+    for name, label in (("benign", 0), ("malignant", 1)):
+        row = bunch.data[malignant == label][0]
         body = json.dumps({"rows": [dict(zip(names, map(float, row), strict=True))]}, indent=1)
-        write_atomically(folder / f"{kind}.json", f"{body}\n".encode())
+        write_atomically(folder / f"{name}.json", f"{body}\n".encode())
     return path
 
 

@@ -55,6 +55,16 @@ def evaluate(detector: Detector, normal_ND: Float32, anomalies_AD: Float32) -> E
     )
 
 
+def evaluate_labelled(
+    detector: Detector, normal_ND: Float32, anomalies_AD: Float32
+) -> Evaluation | None:
+    """The same, but None when one of them has no row that can be scored."""
+    try:
+        return evaluate(detector, normal_ND, anomalies_AD)
+    except ValueError:
+        return None
+
+
 def _scores(detector: Detector, rows_ND: Float32, batch: int = 4096) -> tuple[Float32, int]:
     """Scores of the rows the service would score, and how many it would refuse."""
     observed_N = (~np.isnan(rows_ND)).mean(axis=1)

@@ -1,6 +1,4 @@
-"""From a fitted core to the bytes of an artifact: export, tidy, calibrate through onnxruntime,
-describe, self-test.
-"""
+"""From a fitted core to a tidy ONNX graph, and from that and a manifest to the bytes of a file."""
 
 import logging
 import warnings
@@ -73,7 +71,7 @@ def export_core(core: Core) -> onnx.ModelProto:
     return model
 
 
-def run(
+def run_graph(
     model: onnx.ModelProto, outputs: list[str], rows_ND: Float32, *, batch: int = 1024
 ) -> list[Float32]:
     """The named outputs of [N, D] rows, as onnxruntime computes them; single-threaded, so that
@@ -99,7 +97,7 @@ def make_self_test(model: onnx.ModelProto, features: tuple[Feature, ...], seed: 
     rows_ND = np.stack([_made_up(feature, rng) for feature in features], axis=1)
     rows_ND[-1, 1::3] = np.nan
     names = list(OUTPUTS)
-    answers = dict(zip(names, run(model, names, rows_ND), strict=True))
+    answers = dict(zip(names, run_graph(model, names, rows_ND), strict=True))
     return SelfTest(
         inputs=_plain(rows_ND), **{name: _plain(values) for name, values in answers.items()}
     )

@@ -11,7 +11,7 @@ floored at 1 / (rows + 1), the chance the rule of succession gives to something 
 an unseen category is the most surprising value there is, and finite.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -32,8 +32,23 @@ Loss = Literal["auto", "mse", "bce"]
 
 
 class Encoded(NamedTuple):
+    """Encoded rows."""
+
     values_NE: Tensor  # 0 where missing
     observed_ND: Tensor  # 1 observed, 0 missing
+
+    def repeat(self, times: int) -> "Encoded":
+        """All rows, one after another, that many times over."""
+        return Encoded(self.values_NE.repeat(times, 1), self.observed_ND.repeat(times, 1))
+
+    def concatenate(self, others: "Encoded") -> "Encoded":
+        """These rows, then the others."""
+        return Encoded(*(torch.cat(pair) for pair in zip(self, others, strict=True)))
+
+    def chunks(self, size: int) -> Iterator["Encoded"]:
+        """The rows in order, that many at a time."""
+        chunks = (torch.split(self.values_NE, size), torch.split(self.observed_ND, size))
+        return map(Encoded, *chunks)
 
 
 class Encoding(nn.Module):
@@ -78,7 +93,7 @@ class Encoding(nn.Module):
         )
         self._buffer(
             "one_hot_E",
-            [f.kind == "categorical" for f in features for _ in range(_width(f))],
+            np.repeat([feature.kind == "categorical" for feature in features], widths),
             torch.bool,
         )
         self._buffer("center_E", center_E, torch.float32)
@@ -147,6 +162,11 @@ class Encoding(nn.Module):
     def spread(self, x_ND: Tensor) -> Tensor:
         """What is said of features [N, D], such as a mask, said of their encoded columns [N, E]."""
         return x_ND if self.one_column_each else torch.index_select(x_ND, 1, self.source_E)
+
+    def hide(self, encoded: Encoded, hidden_ND: Tensor) -> Encoded:
+        """The same rows with more cells missing: those where the mask is 1."""
+        seen_ND = encoded.observed_ND * (1 - hidden_ND)
+        return Encoded(encoded.values_NE * self.spread(seen_ND), seen_ND)
 
     def inputs(self, encoded: Encoded) -> Tensor:
         """What the network reads: [N, I], missing cells as zero, and beside them which are
@@ -245,10 +265,6 @@ def _check_loss(loss: Loss, features: Sequence[Feature], rows_ND: NDArray[np.flo
                     f"the loss bce needs every number between 0 and 1, and column {feature.name!r}"
                     f" holds {column_N[outside[0]]:g}; scale the column, or leave the loss at auto"
                 )
-
-
-def _width(feature: Feature) -> int:
-    return len(feature.categories) if feature.kind == "categorical" else 1
 
 
 def _center_and_scale(column: NDArray[np.float64]) -> tuple[float, float]:

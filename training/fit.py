@@ -1,7 +1,6 @@
 """The loop that fits any member, on one page."""
 
 import math
-from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -9,21 +8,15 @@ from torch import Tensor, nn
 
 from hourglass.training.features import Encoded
 from hourglass.training.models.member import FitConfig, Member
+from hourglass.training.progress import SILENT, Epoch, Progress
 
 SELDOM = 10  # epochs between looks at the held-out rows where they decide nothing
 VALIDATION_DRAWS = 4  # corruptions of the held-out rows, the same ones every epoch
 
 
-class Epoch(NamedTuple):
-    """What progress shows."""
-
-    number: int  # from 1
-    loss: float
-    held_out_loss: float
-    best: float
-
-
 class Fitted(NamedTuple):
+    """How the loop ended; zeros where there was nothing to fit."""
+
     epochs: int  # run
     best_epoch: int
     held_out_loss: float
@@ -37,7 +30,7 @@ def fit(
     *,
     seed: int,
     device: str = "cpu",
-    on_epoch: Callable[[Epoch], None] = lambda _: None,
+    progress: Progress = SILENT,
 ) -> Fitted:
     """Minimise the member's loss; keep the weights of the epoch with the best loss on the held-out
     rows (without patience, the last).
@@ -49,7 +42,7 @@ def fit(
     if any(True for _ in member.parameters()):
         with torch.device(device):  # what a loss draws is drawn there
             fitted = _descend(
-                member.to(device), fit_rows_ND, validation_rows_ND, config, seed, on_epoch
+                member.to(device), fit_rows_ND, validation_rows_ND, config, seed, progress
             )
     member.to("cpu", torch.float32).eval()
     member.settle(
@@ -64,7 +57,7 @@ def _descend(
     validation_rows_ND: Tensor,
     config: FitConfig,
     seed: int,
-    on_epoch: Callable[[Epoch], None],
+    progress: Progress,
 ) -> Fitted:
     """The loop."""
     member.to(torch.float64 if config.precision == "float64" else torch.float32)
@@ -89,11 +82,20 @@ def _descend(
 
     best, best_epoch, best_weights = float("inf"), 0, _copy(member)
     epochs = config.epochs_for(len(fit_rows_ND))
-    schedule = _schedule(optimizer, config, steps=epochs * math.ceil(len(fit_rows_ND) / batch_size))
+    if config.schedule == "one_cycle":
+        steps = epochs * math.ceil(len(fit_rows_ND) / batch_size)
+        schedule: torch.optim.lr_scheduler.LRScheduler = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, max_lr=config.learning_rate, total_steps=steps + 1
+        )
+    else:
+        schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
     for epoch in range(1, epochs + 1):
         losses = []
         member.train()
-        for batch in _batches(train, batch_size, generator):
+        order = torch.randperm(len(fit_rows_ND), generator=generator)
+        for index in torch.split(order, batch_size):
+            batch = Encoded(train.values_NE[index], train.observed_ND[index])
 
             def closure(batch: Encoded = batch) -> float:
                 optimizer.zero_grad()
@@ -120,28 +122,12 @@ def _descend(
             best, best_epoch = held_out_loss, epoch
         elif held_out_loss < best - 1e-7:
             best, best_epoch, best_weights = held_out_loss, epoch, _copy(member)
-        on_epoch(Epoch(epoch, loss, held_out_loss, best))
+        progress.epoch(Epoch(epoch, epochs, loss, held_out_loss, best))
         if config.patience and epoch - best_epoch >= config.patience:
             break
     if config.patience:
         member.load_state_dict(best_weights)
     return Fitted(epoch, best_epoch, best)
-
-
-def _schedule(
-    optimizer: torch.optim.Optimizer, config: FitConfig, steps: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    if config.schedule == "one_cycle":
-        return torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=config.learning_rate, total_steps=steps + 1
-        )
-    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-
-
-def _batches(rows: Encoded, size: int, generator: torch.Generator) -> Iterator[Encoded]:
-    order = torch.randperm(len(rows.values_NE), generator=generator)
-    for part in torch.split(order, size):
-        yield Encoded(rows.values_NE[part], rows.observed_ND[part])
 
 
 def _copy(member: Member) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Made-up anomalies, to measure a detector's power where nobody has labels.
 
-Two kinds, of which real ones are mostly made (Han et al., ADBench, NeurIPS 2022, section 3.2):
+Two sorts, of which real ones are mostly made (Han et al., ADBench, NeurIPS 2022, section 3.2):
 cells taken from other rows, which keep every feature's own distribution and break its dependence on
 the others; and cells far from where they were.
 """

@@ -78,6 +78,7 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def print_evaluation(evaluation: Evaluation, title: str, console: Console) -> None:
+    """Print the table that `hourglass-train evaluate` ends with."""
     table = Table(title=title, show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column()
@@ -130,6 +131,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 
 def quality_lines(quality: Evaluation) -> list[tuple[str, str]]:
+    """The figures of an evaluation, as label and text."""
     certified = "certified" if quality.certified else "uncertified"
     return [
         ("AUROC", f"{quality.auroc:.4f}"),

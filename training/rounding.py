@@ -49,7 +49,7 @@ class _Chain:
         self.nodes: list[NodeProto] = []
         self.names = [replaced.input[0]]  # that the next node reads
 
-    def add(self, operator: str, *constants: NDArray[Any], outputs: int = 1, **given: int) -> None:
+    def add(self, operator: str, *constants: NDArray[Any], outputs: int = 1, **given: Any) -> None:
         place = f"{self.replaced.output[0]}.{len(self.nodes)}"
         names = [f"{place}.constant_{i}" for i in range(len(constants))]
         for name, value in zip(names, constants, strict=True):

@@ -1,9 +1,7 @@
 """run(config) -> a published version: the whole story of a training run, read top to bottom."""
 
-from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
-from typing import NamedTuple
 
 import msgspec
 
@@ -11,56 +9,76 @@ from hourglass.service.errors import HourglassError
 from hourglass.service.model.artifact import Feature
 from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.detector import Detector
+from hourglass.service.rows.tables import read_table
 from hourglass.service.serving.store import ModelFolder, Store, locate
-from hourglass.training.artifact import make_artifact
+from hourglass.training.calibrate import attach_table, calibrate, choose_threshold
 from hourglass.training.compare import choose
 from hourglass.training.config import AutoConfig, RunConfig, write_config
+from hourglass.training.data import prepare
 from hourglass.training.errors import RunError
-from hourglass.training.evaluate import Evaluation, evaluate
-from hourglass.training.fit import Epoch, Fitted
+from hourglass.training.evaluate import Evaluation, evaluate_labelled
+from hourglass.training.export import export_core, to_bytes
+from hourglass.training.manifest import make_manifest
 from hourglass.training.presets import preset_of
+from hourglass.training.progress import SILENT, Progress
 from hourglass.training.publish import check_writable
 from hourglass.training.report import Report, write_report
-from hourglass.training.trial import Prepared, device_of, fit_trial, prepare_rows
-
-
-class Progress(NamedTuple):
-    """What a run tells while it goes on."""
-
-    stage: Callable[[str], None] = lambda _: None
-    epoch: Callable[[Epoch, int], None] = lambda _epoch, _of: None
-
-
-SILENT = Progress()
+from hourglass.training.split import Prepared, split_data
+from hourglass.training.trial import Trial, absorb_held_out, device_of, fit_trial
+from hourglass.training.verify import verify
 
 
 def run(config: RunConfig, progress: Progress = SILENT) -> Report:
-    """Fit, calibrate, export, verify and publish; RunError or HourglassError in one sentence when
-    that cannot be done.
+    """Fit a model on the normal rows of a table, and publish it; RunError or HourglassError in one
+    sentence when that cannot be done, and then nothing is published.
     """
     started = perf_counter()
-    progress.stage("reading")
+    progress.stage("loading")
     check_writable(Path(config.models) / config.name)
-    prepared = prepare_rows(config)
-    _check_replaceable(config, prepared.data.features)
+    frame = read_table(Path(config.data))
+
+    progress.stage("looking at the data")
+    data = prepare(
+        frame,
+        label=config.label,
+        ignore=config.ignore,
+        units=config.units,
+        max_categories=config.max_categories,
+    )
+
+    progress.stage("splitting")
+    prepared = split_data(data, config)
+    split = prepared.split
+    _check_replaceable(config, data.features)
 
     progress.stage("fitting")
     if isinstance(config.model, AutoConfig):
-        trial = choose(prepared, config, config.model, progress.stage, progress.epoch)
+        trial = choose(prepared, config, config.model, progress)
     else:
-        trial = fit_trial(prepared, config, config.model, progress.epoch)
+        trial = fit_trial(prepared, config, config.model, progress)
+
+    progress.stage("absorbing held-out rows")
+    absorb_held_out(trial, split, config.seed)
 
     progress.stage("exporting")
-    data, threshold = make_artifact(prepared, trial, config)
+    graph = export_core(trial.core)
+
+    progress.stage("calibrating")
+    table = calibrate(graph, split.calibration_ND)
+    threshold = choose_threshold(table, config.alpha, config.delta, uncertified=config.uncertified)
+
+    progress.stage("describing")
+    attach_table(graph, table)
+    file = to_bytes(graph, make_manifest(graph, trial, prepared, threshold, config))
+
+    progress.stage("evaluating")
+    detector = Detector.from_bytes(file)  # the service's own checks, self-test included
+    quality = evaluate_labelled(detector, split.calibration_ND, data.anomalies_AD)
 
     progress.stage("verifying")
-    detector = Detector.from_bytes(data)  # the service's own checks, self-test included
-    quality = _evaluate(detector, prepared)
+    verify(detector, trial.core, split.validation_ND)
 
     progress.stage("publishing")
-    report = _report(
-        config, prepared, trial.fitted, threshold, detector, quality, perf_counter() - started
-    )
     resolved = msgspec.structs.replace(
         config,
         alpha=threshold.alpha,
@@ -68,9 +86,12 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
         device=device_of(config),
         model=trial.config,
     )
+    report = _report(
+        config, prepared, trial, threshold, detector, quality, perf_counter() - started
+    )
     beside = {"run.toml": write_config(resolved), "report.json": write_report(report)}
     try:
-        Store(Path(config.models)).model(config.name).publish(data, beside)
+        Store(Path(config.models)).model(config.name).publish(file, beside)
     except OSError as error:
         raise RunError(
             f"{Path(config.models) / config.name} cannot be written: {error.strerror or error}"
@@ -101,20 +122,10 @@ def _check_replaceable(config: RunConfig, features: tuple[Feature, ...]) -> None
     )
 
 
-def _evaluate(detector: Detector, prepared: Prepared) -> Evaluation | None:
-    """Anomalies against the calibration rows, which no weight has seen; None without labelled
-    anomalies.
-    """
-    try:
-        return evaluate(detector, prepared.split.calibration_ND, prepared.data.anomalies_AD)
-    except ValueError:
-        return None
-
-
 def _report(
     config: RunConfig,
     prepared: Prepared,
-    fitted: Fitted,
+    trial: Trial,
     threshold: Threshold,
     detector: Detector,
     quality: Evaluation | None,
@@ -135,9 +146,9 @@ def _report(
         calibration_rows=len(split.calibration_ND),
         dropped_rows=len(data.normal_ND) - sum(map(len, split)),
         anomalous_rows=len(data.anomalies_AD),
-        epochs=fitted.epochs,
-        best_epoch=fitted.best_epoch,
-        held_out_loss=fitted.held_out_loss,
+        epochs=trial.fitted.epochs,
+        best_epoch=trial.fitted.best_epoch,
+        held_out_loss=trial.fitted.held_out_loss,
         alpha=threshold.alpha,
         alpha_chosen=config.alpha is None,
         delta=threshold.delta,

@@ -5,7 +5,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hourglass.training.config import SplitConfig
+from hourglass.service.model.artifact import Feature
+from hourglass.training.calibrate import check_alpha
+from hourglass.training.config import RunConfig, SplitConfig
+from hourglass.training.data import Data, describe
 from hourglass.training.errors import RunError
 
 MIN_NORMAL_ROWS = 20
@@ -24,6 +27,28 @@ class Split(NamedTuple):
     fit_ND: Float32
     validation_ND: Float32  # early stopping, residual variance, choosing between members
     calibration_ND: Float32
+
+
+class Prepared(NamedTuple):
+    """The data of a run, ready for any member."""
+
+    data: Data
+    split: Split
+    features: tuple[Feature, ...]  # with missing rate and range, as the fit rows have them
+    min_observed_fraction: float
+
+
+def split_data(data: Data, config: RunConfig) -> Prepared:
+    """Split the normal rows; RunError when there are too few, or too few for the budget asked
+    for.
+    """
+    rows_ND, min_observed_fraction = admissible_rows(data.normal_ND)
+    split = split_rows(rows_ND, config.split, config.seed)
+    if config.alpha is not None:  # known before the fit, so said before it
+        check_alpha(
+            len(split.calibration_ND), config.alpha, config.delta, uncertified=config.uncertified
+        )
+    return Prepared(data, split, describe(data.features, split.fit_ND), min_observed_fraction)
 
 
 def admissible_rows(normal_ND: Float32) -> tuple[Float32, float]:

@@ -1,7 +1,5 @@
 """One member fitted on one split of the data: what a run publishes and a comparison compares."""
 
-from collections.abc import Callable
-from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
 
@@ -9,26 +7,14 @@ import msgspec
 import torch
 from torch import Tensor
 
-from hourglass.service.model.artifact import Feature
-from hourglass.service.rows.tables import read_table
-from hourglass.training.calibrate import check_alpha
 from hourglass.training.config import RunConfig
 from hourglass.training.core import Core
-from hourglass.training.data import Data, describe, prepare
 from hourglass.training.errors import RunError
 from hourglass.training.features import Encoding
-from hourglass.training.fit import Epoch, Fitted, fit
+from hourglass.training.fit import Fitted, fit
 from hourglass.training.models import ModelConfig
-from hourglass.training.split import Split, admissible_rows, split_rows
-
-
-class Prepared(NamedTuple):
-    """The data of a run, ready for any member."""
-
-    data: Data
-    split: Split
-    features: tuple[Feature, ...]  # with missing rate and range
-    min_observed_fraction: float
+from hourglass.training.progress import SILENT, Progress
+from hourglass.training.split import Prepared, Split
 
 
 class Trial(NamedTuple):
@@ -39,26 +25,6 @@ class Trial(NamedTuple):
     fitted: Fitted
     residual_D: Tensor  # mean held-out error of each feature
     seconds: float
-
-
-def prepare_rows(config: RunConfig) -> Prepared:
-    """Read, check and split; RunError or InvalidTable in one sentence when the data cannot be
-    used.
-    """
-    data = prepare(
-        read_table(Path(config.data)),
-        label=config.label,
-        ignore=config.ignore,
-        units=config.units,
-        max_categories=config.max_categories,
-    )
-    rows_ND, min_observed_fraction = admissible_rows(data.normal_ND)
-    split = split_rows(rows_ND, config.split, config.seed)
-    if config.alpha is not None:  # known before the fit, so said before it
-        check_alpha(
-            len(split.calibration_ND), config.alpha, config.delta, uncertified=config.uncertified
-        )
-    return Prepared(data, split, describe(data.features, split.fit_ND), min_observed_fraction)
 
 
 def device_of(run: RunConfig) -> str:
@@ -73,12 +39,12 @@ def device_of(run: RunConfig) -> str:
 
 
 def fit_trial(
-    prepared: Prepared,
-    run: RunConfig,
-    model: ModelConfig,
-    on_epoch: Callable[[Epoch, int], None] = lambda _epoch, _of: None,
+    prepared: Prepared, run: RunConfig, model: ModelConfig, progress: Progress = SILENT
 ) -> Trial:
-    """Fit one member; the same rows, configuration, seed and threads give the same weights."""
+    """Fit one member; the same rows, configuration, seed and threads give the same weights.
+
+    RunError when the config does not suit the rows, or the loss stops being a number.
+    """
     started = perf_counter()
     torch.set_num_threads(run.threads)
     torch.manual_seed(run.seed)
@@ -98,7 +64,7 @@ def fit_trial(
             config.fit,
             seed=run.seed,
             device=device_of(run),
-            on_epoch=lambda epoch: on_epoch(epoch, epochs),
+            progress=progress,
         )
     except ValueError as error:
         raise RunError(str(error)) from error
@@ -107,10 +73,13 @@ def fit_trial(
     return Trial(config, core, fitted, residual_D, perf_counter() - started)
 
 
-def complete(prepared: Prepared, trial: Trial, seed: int) -> None:
+def absorb_held_out(trial: Trial, split: Split, seed: int) -> None:
     """Let the member learn from the held-out rows as well, once they have decided what they had
-    to.
+    to: when to stop, which member to publish, the unit of each error.
     """
-    encode = trial.core.member.encoding.encode
-    fit_rows, held_out = (encode(torch.from_numpy(rows_ND)) for rows_ND in prepared.split[:2])
-    trial.core.member.complete(fit_rows, held_out, seed)
+    member = trial.core.member
+    fit_rows, held_out = (
+        member.encoding.encode(torch.from_numpy(rows_ND))
+        for rows_ND in (split.fit_ND, split.validation_ND)
+    )
+    member.absorb_held_out(fit_rows, held_out, seed)

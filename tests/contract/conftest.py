@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from hourglass.service.model.detector import Detector
-from hourglass.training.artifact import make_artifact
 from hourglass.training.config import RunConfig, load_config
 from hourglass.training.core import Core
 from hourglass.training.models import ModelConfig
@@ -19,8 +18,10 @@ from hourglass.training.models.linear import LinearConfig
 from hourglass.training.models.masked import MaskedConfig
 from hourglass.training.models.quantized import QuantizedConfig
 from hourglass.training.models.variational import VariationalConfig
-from hourglass.training.trial import Prepared, fit_trial, prepare_rows
+from hourglass.training.split import Prepared
+from hourglass.training.trial import fit_trial
 from tests.training import tables
+from tests.training.stages import finish, prepare_rows
 
 # graphs of every kind; tests/training/models takes each member through a whole run
 MEMBERS: dict[str, ModelConfig] = {
@@ -84,5 +85,5 @@ def make_pair(prepared: Prepared, model: ModelConfig) -> Pair:
     run = RunConfig(data="unread", name="pump")
     model = msgspec.structs.replace(model, fit=msgspec.structs.replace(model.fit, epochs=5))
     trial = fit_trial(prepared, run, model)
-    data = make_artifact(prepared, trial, run).data
+    data = finish(prepared, trial, run)
     return Pair(prepared, trial.core, data, Detector.from_bytes(data))

@@ -15,11 +15,11 @@ from hourglass.service.model.artifact import FORMAT_MAJOR, FORMAT_MINOR, UNSEEN,
 from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.detector import Detector
 from hourglass.service.rows.tables import encode_table
-from hourglass.training.artifact import make_artifact
 from hourglass.training.config import RunConfig
 from hourglass.training.models import VARIANTS
-from hourglass.training.trial import fit_trial, prepare_rows
+from hourglass.training.trial import fit_trial
 from tests.training import tables
+from tests.training.stages import finish, prepare_rows
 from tests.training.tables import Float32
 
 FOLDER = Path(__file__).parent / "golden"
@@ -81,7 +81,7 @@ def make(variant: str) -> bytes:
     model = msgspec.structs.replace(
         model, **fields, fit=msgspec.structs.replace(model.fit, epochs=100)
     )
-    return make_artifact(prepared, fit_trial(prepared, run, model), run).data
+    return finish(prepared, fit_trial(prepared, run, model), run)
 
 
 def answers(data: bytes) -> Golden:

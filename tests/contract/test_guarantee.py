@@ -11,10 +11,10 @@ import pytest
 from hourglass.service.model.calibration import build_table
 from hourglass.service.model.detector import Detector
 from hourglass.service.rows.tables import encode_table
-from hourglass.training.artifact import make_artifact
 from hourglass.training.config import load_config
-from hourglass.training.trial import fit_trial, prepare_rows
+from hourglass.training.trial import fit_trial
 from tests.training import tables
+from tests.training.stages import finish, prepare_rows
 from tests.training.tables import Float32
 
 FRESH = 50_000
@@ -51,8 +51,8 @@ def fit(data: Path) -> Detector:
     config = load_config(None, values)
     prepared = prepare_rows(config)
     return Detector.from_bytes(
-        make_artifact(prepared, fit_trial(prepared, config, config.model), config).data
-    )  # type: ignore[arg-type]
+        finish(prepared, fit_trial(prepared, config, config.model), config)  # type: ignore[arg-type]
+    )
 
 
 def gaps(rows_ND: Float32, seed: int) -> Float32:

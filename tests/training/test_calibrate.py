@@ -8,7 +8,7 @@ from hourglass.service.model import artifact
 from hourglass.service.model.calibration import Table, build_table
 from hourglass.training.calibrate import attach_table, choose_threshold
 from hourglass.training.errors import RunError
-from hourglass.training.export import run
+from hourglass.training.export import run_graph
 
 Float32 = NDArray[np.float32]
 
@@ -47,7 +47,7 @@ def scores(n: int, kind: str) -> Float32:
 def test_the_graph_looks_up_what_the_table_says(n: int, kind: str) -> None:
     table = build_table(scores(n, kind))
     score_N = probes(table)
-    looked_up = run(graph_of(table), [artifact.P_VALUE], score_N[:, None])[0]
+    looked_up = run_graph(graph_of(table), [artifact.P_VALUE], score_N[:, None])[0]
     assert np.array_equal(looked_up, table.p_value(score_N), equal_nan=True)
     assert np.isnan(looked_up).sum() == 1
 
@@ -56,7 +56,7 @@ def test_the_graph_looks_up_what_the_table_says(n: int, kind: str) -> None:
 def test_one_row_is_looked_up_as_many_are(n: int) -> None:
     table = build_table(scores(n, "distinct"))
     score_N = probes(table)[:: max(1, n // 20)]
-    one_by_one = run(graph_of(table), [artifact.P_VALUE], score_N[:, None], batch=1)[0]
+    one_by_one = run_graph(graph_of(table), [artifact.P_VALUE], score_N[:, None], batch=1)[0]
     assert np.array_equal(one_by_one, table.p_value(score_N), equal_nan=True)
 
 
@@ -66,7 +66,9 @@ def test_an_exact_table_gives_the_conformal_p_value(n: int) -> None:
     score_N = probes(build_table(calibration_N))
     score_N = score_N[~np.isnan(score_N)]
     counted = (1 + (calibration_N[None, :] >= score_N[:, None]).sum(axis=1)) / (n + 1)
-    looked_up = run(graph_of(build_table(calibration_N)), [artifact.P_VALUE], score_N[:, None])[0]
+    looked_up = run_graph(
+        graph_of(build_table(calibration_N)), [artifact.P_VALUE], score_N[:, None]
+    )[0]
     assert looked_up == pytest.approx(counted, rel=1e-6)
 
 
@@ -74,7 +76,9 @@ def test_a_compressed_table_never_understates_a_p_value_and_is_exact_in_the_tail
     calibration_N = scores(20_000, "distinct")
     score_N = np.random.default_rng(1).gamma(2.0, size=4000).astype(np.float32)
     counted = (1 + (calibration_N[None, :] >= score_N[:, None]).sum(axis=1)) / 20_001
-    looked_up = run(graph_of(build_table(calibration_N)), [artifact.P_VALUE], score_N[:, None])[0]
+    looked_up = run_graph(
+        graph_of(build_table(calibration_N)), [artifact.P_VALUE], score_N[:, None]
+    )[0]
     assert (looked_up >= counted * (1 - 1e-6)).all()
     assert (looked_up <= counted * 1.016).all()
     tail = counted <= 512 / 20_001

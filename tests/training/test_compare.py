@@ -14,9 +14,10 @@ from hourglass.training.models.linear import LinearConfig
 from hourglass.training.presets import PRESETS
 from hourglass.training.publish import current_version
 from hourglass.training.run import run
-from hourglass.training.trial import fit_trial, prepare_rows
+from hourglass.training.trial import fit_trial
 from tests.training import tables
 from tests.training.conftest import Outcome
+from tests.training.stages import prepare_rows
 
 
 def config(folder: Path, table: pl.DataFrame, **more: object) -> RunConfig:
@@ -29,7 +30,7 @@ def config(folder: Path, table: pl.DataFrame, **more: object) -> RunConfig:
 def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     folder = tmp_path_factory.mktemp("comparison")
     auto = AutoConfig(variants=("plain",), epochs=40)
-    return compare(config(folder, tables.mixed()), auto, lambda _: None, lambda _epoch, _of: None)
+    return compare(config(folder, tables.mixed()), auto)
 
 
 def test_the_most_powerful_is_chosen() -> None:
@@ -70,7 +71,7 @@ def test_a_preset_is_compared_by_rows_that_it_has_not_learnt_from(tmp_path: Path
     # decided
     run_config = config(tmp_path, tables.mixed())
     auto = AutoConfig(variants=("fast",))
-    fast, linear = compare(run_config, auto, lambda _: None, lambda _epoch, _of: None).candidates
+    fast, linear = compare(run_config, auto).candidates
     assert (fast.variant, linear.variant) == ("fast", "linear")
     prepared = prepare_rows(run_config)
     trial = fit_trial(prepared, run_config, PRESETS["fast"])

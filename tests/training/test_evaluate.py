@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hourglass.service.rows.tables import encode_table
-from hourglass.training.evaluate import Evaluation, evaluate
+from hourglass.training.evaluate import Evaluation, evaluate, evaluate_labelled
 from tests.training import tables
 from tests.training.conftest import Outcome, Published
 
@@ -114,3 +114,14 @@ def test_data_without_anomalies_cannot_be_evaluated_on(
     assert outcome.err.endswith(
         "evaluation needs at least one normal and one anomalous row that can be scored\n"
     )
+
+
+def test_without_a_row_on_either_side_there_is_no_evaluation(
+    published: Published, rows: tuple[tables.Float32, tables.Float32]
+) -> None:
+    normal_ND, anomalies_AD = rows
+    nothing_ND = np.full_like(anomalies_AD, np.nan)
+    assert evaluate_labelled(published.detector, normal_ND, anomalies_AD[:0]) is None
+    assert evaluate_labelled(published.detector, normal_ND, nothing_ND) is None
+    whole = evaluate_labelled(published.detector, normal_ND, anomalies_AD)
+    assert whole == evaluate(published.detector, normal_ND, anomalies_AD)

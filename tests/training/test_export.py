@@ -12,7 +12,7 @@ from hourglass.service.model.artifact import Feature
 from hourglass.service.serving.store import MODEL_FILE
 from hourglass.training.core import Core
 from hourglass.training.data import prepare
-from hourglass.training.export import export_core, make_self_test, run
+from hourglass.training.export import export_core, make_self_test, run_graph
 from hourglass.training.features import Encoding
 from hourglass.training.models.denoising import DenoisingConfig
 from tests.training import tables
@@ -59,7 +59,10 @@ def test_torch_and_onnxruntime_agree_on_any_row(
         artifact.RECONSTRUCTION: core.member.encoding.scale_D.numpy()
     }
     answers = zip(
-        NAMES, core(torch.from_numpy(rows_ND)), run(graph, NAMES, rows_ND, batch=batch), strict=True
+        NAMES,
+        core(torch.from_numpy(rows_ND)),
+        run_graph(graph, NAMES, rows_ND, batch=batch),
+        strict=True,
     )
     for name, ours, theirs in answers:
         assert (np.abs(ours.numpy() - theirs) <= 1e-4 * np.abs(theirs) + 1e-5 * usual[name])[

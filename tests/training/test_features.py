@@ -7,7 +7,6 @@ from torch import Tensor
 
 from hourglass.service.model.artifact import UNSEEN, Feature
 from hourglass.training.features import INPUT_LIMIT, LOGIT_LIMIT, Encoded, Encoding
-from hourglass.training.models.member import hide
 
 NAN = math.nan
 FEATURES = (
@@ -174,7 +173,7 @@ def test_what_stood_in_a_hidden_cell_has_no_influence(encoding: Encoding) -> Non
     hidden_ND = torch.tensor([[1.0, 1.0, 1.0, 0.0, 0.0]])
 
     def hidden(row: list[float]) -> Tensor:
-        return encoding.inputs(hide(encode(encoding, row), hidden_ND, encoding))
+        return encoding.inputs(encoding.hide(encode(encoding, row), hidden_ND))
 
     missing = encoding.inputs(encode(encoding, [NAN, NAN, NAN, 5.0, NAN]))
     for row in (
@@ -230,3 +229,16 @@ class TestLossBce:
 def test_the_loss_mse_is_for_numbers_alone() -> None:
     with pytest.raises(ValueError, match="'open' is boolean"):
         Encoding(FEATURES, ROWS, "mse")
+
+
+def test_encoded_rows_are_repeated_joined_and_taken_apart_in_order() -> None:
+    encoded = Encoded(torch.arange(10.0).reshape(5, 2), torch.arange(5.0).unsqueeze(1))
+    twice = encoded.repeat(2)
+    assert twice.observed_ND[:, 0].tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
+    assert torch.equal(twice.values_NE, torch.cat([encoded.values_NE, encoded.values_NE]))
+    chunks = list(encoded.chunks(2))
+    assert [chunk.observed_ND[:, 0].tolist() for chunk in chunks] == [[0, 1], [2, 3], [4]]
+    first, second, third = chunks
+    again = first.concatenate(second).concatenate(third)
+    assert torch.equal(again.values_NE, encoded.values_NE)
+    assert torch.equal(again.observed_ND, encoded.observed_ND)

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from hourglass.service.model.artifact import Feature
 from hourglass.training.features import Encoded, Encoding
-from hourglass.training.fit import Epoch, fit
+from hourglass.training.fit import fit
 from hourglass.training.models.member import FitConfig, Member
+from hourglass.training.progress import Epoch, Progress
 from tests.training import tables
 
 FEATURES = (Feature(name="x", kind="numeric"),)
@@ -76,7 +77,14 @@ def test_a_member_without_weights_is_only_settled() -> None:
             )
 
     member = Settled(Encoding(FEATURES, ROWS.numpy()))  # without a loss: the first step would fail
-    fitted = fit(member, ROWS, ROWS[:5], steps(epochs=3, patience=0), seed=7, on_epoch=told.append)
+    fitted = fit(
+        member,
+        ROWS,
+        ROWS[:5],
+        steps(epochs=3, patience=0),
+        seed=7,
+        progress=Progress(epoch=told.append),
+    )
     assert told == [("begin", 16), ("settle", 16, 5, 7, False)]
     assert (fitted.epochs, fitted.best_epoch, fitted.held_out_loss) == (0, 0, 0.0)
 
@@ -89,12 +97,12 @@ def test_every_epoch_is_told() -> None:
         ROWS,
         steps(epochs=3, patience=9),
         seed=0,
-        on_epoch=told.append,
+        progress=Progress(epoch=told.append),
     )
-    assert [(epoch.number, epoch.held_out_loss, epoch.best) for epoch in told] == [
-        (1, 5.0, 5.0),
-        (2, 3.0, 3.0),
-        (3, 4.0, 3.0),
+    assert [(epoch.number, epoch.of, epoch.held_out_loss, epoch.best) for epoch in told] == [
+        (1, 3, 5.0, 5.0),
+        (2, 3, 3.0, 3.0),
+        (3, 3, 4.0, 3.0),
     ]
 
 

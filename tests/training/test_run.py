@@ -7,36 +7,24 @@ import msgspec
 import numpy as np
 import polars as pl
 import pytest
-import torch
 
 from hourglass.service.model import artifact
 from hourglass.service.model.calibration import certified_rank
 from hourglass.service.model.detector import Detector
 from hourglass.service.rows.tables import encode_table
-from hourglass.service.serving.store import MODEL_FILE, POINTER, locate
-from hourglass.training.artifact import make_artifact as artifact_of
-from hourglass.training.config import RunConfig, load_config
+from hourglass.service.serving.store import MODEL_FILE, POINTER, Store, locate
+from hourglass.training.config import load_config
 from hourglass.training.errors import RunError
 from hourglass.training.evaluate import evaluate
-from hourglass.training.presets import PRESETS
-from hourglass.training.publish import publish
+from hourglass.training.progress import Progress
 from hourglass.training.report import Report
-from hourglass.training.run import Progress, run
-from hourglass.training.split import admissible_rows, split_rows
-from hourglass.training.trial import device_of, fit_trial, prepare_rows
+from hourglass.training.run import run
 from tests.artifacts import make_artifact
 from tests.training import tables
-from tests.training.conftest import DEVICES, EPOCHS, Outcome, Published
+from tests.training.conftest import EPOCHS, ROWS, Outcome, Published
+from tests.training.stages import prepare_rows
 
 Command = Callable[..., Outcome]
-
-ROWS = (
-    205,
-    36,
-    59,
-    # of the 300 normal rows of the published run: 12 % are held out, and 59 calibrate, being more
-    # than 10 %
-)
 
 
 def quick(data: Path, models: Path, **flags: Any) -> Report:
@@ -56,13 +44,6 @@ def load(report: Report) -> Detector:
     return Detector.from_bytes(Path(report.path).read_bytes())
 
 
-def split_of(published: Published) -> Any:
-    """The three row sets of the published run, made again from its seed."""
-    manifest = published.detector.manifest
-    normal_ND = encode_table(published.table.filter(pl.col("fault") == 0), manifest.features)
-    return split_rows(admissible_rows(normal_ND)[0], published.config.split, published.config.seed)
-
-
 def test_what_is_published_lies_where_the_pointer_says(published: Published) -> None:
     root = published.folder.parent
     assert (root / POINTER).read_text() == f"{published.report.version}\n"
@@ -74,96 +55,16 @@ def test_what_is_published_lies_where_the_pointer_says(published: Published) -> 
     assert artifact.version_of(published.data) == published.report.version == published.folder.name
 
 
-def test_the_manifest_says_what_was_fitted(published: Published) -> None:
-    manifest = published.detector.manifest
-    assert manifest.model.variant == "denoising"
-    assert manifest.model.seed == 0
-    assert manifest.model.hyper_parameters["fit"]["epochs"] == EPOCHS  # type: ignore[index]
-    assert (manifest.rows.fit, manifest.rows.validation, manifest.rows.calibration) == ROWS
-    assert [(feature.name, feature.kind) for feature in manifest.features] == [
-        ("load", "numeric"),
-        ("flow", "numeric"),
-        ("heat", "numeric"),
-        ("open", "boolean"),
-        ("site", "categorical"),
-        ("fixed", "numeric"),
-        ("broken", "numeric"),
-    ]
-    assert manifest.features[4].categories == ("north", "south", "west")
-    assert (manifest.calibration.n, manifest.calibration.alpha, manifest.calibration.guarantee) == (
-        59,
-        0.05,
-        "certified",
-    )
-    assert manifest.requires == ()
-
-
-def test_ranges_and_drift_reference_are_those_of_the_fit_rows(published: Published) -> None:
-    fit_ND = split_of(published).fit_ND
-    for feature, reference, column in zip(
-        published.detector.manifest.features,
-        published.detector.manifest.drift,
-        fit_ND.T,
-        strict=True,
-    ):
-        seen = column[~np.isnan(column)]
-        assert feature.missing_rate == pytest.approx(np.isnan(column).mean())
-        assert (feature.minimum, feature.maximum) == (
-            (seen.min(), seen.max()) if len(seen) else (None, None)
-        )
-        assert reference.missing == np.isnan(column).sum()
-        assert sum(reference.counts) == len(seen)
-        if feature.kind == "numeric" and len(seen):
-            bins = np.histogram(seen, [-np.inf, *reference.edges, np.inf])[0]
-            assert reference.counts == tuple(bins.tolist())
-        elif feature.kind == "categorical":
-            assert reference.counts == tuple(
-                np.bincount(seen.astype(int), minlength=len(feature.categories)).tolist()
-            )
-
-
 def test_calibration_rows_are_scored_by_the_graph_and_nothing_else_sets_the_threshold(
     published: Published,
 ) -> None:
-    score_N = published.detector.score(split_of(published).calibration_ND).score
+    score_N = published.detector.score(prepare_rows(published.config).split.calibration_ND).score
     assert published.detector.table.scores.tolist() == sorted(set(score_N.tolist()))
     rank = certified_rank(59, 0.05, 0.05)
     assert (
         published.report.threshold == published.detector.threshold.score == np.sort(score_N)[-rank]
     )
     assert published.report.expected_false_alarm_rate == rank / 60
-
-
-def test_a_residual_variance_is_the_mean_held_out_error_of_its_feature(
-    published: Published,
-) -> None:
-    rows_ND = split_of(published).validation_ND
-    explanation = published.detector.explain(rows_ND)
-    observed_ND = ~np.isnan(rows_ND)
-    observed_ND[:, 6] = False  # always missing
-    # contribution = error / residual / observed cells: the mean over a feature's observed cells is
-    # one
-    ratios_ND = explanation.contributions * observed_ND.sum(axis=1, keepdims=True)
-    for index, feature in enumerate(published.detector.manifest.features[:5]):
-        assert feature.residual_variance > 0
-        assert ratios_ND[observed_ND[:, index], index].mean() == pytest.approx(1.0, rel=1e-3)
-
-
-@torch.no_grad()
-def test_that_of_a_member_with_a_score_of_its_own_is_the_error_of_what_it_expected(
-    tmp_path: Path,
-) -> None:
-    data = tables.write(tables.correlated(300), tmp_path / "table.parquet")
-    config = load_config(None, {"data": str(data), "name": "pump", "preset": "fast"})
-    prepared = prepare_rows(config)
-    trial = fit_trial(prepared, config, PRESETS["fast"])
-    rows_ND = prepared.split.validation_ND
-    expected_ND = trial.core(torch.from_numpy(rows_ND)).reconstruction_ND.numpy()
-    errors_D = (((rows_ND - expected_ND) / prepared.split.fit_ND.std(axis=0)) ** 2).mean(axis=0)
-    features = Detector.from_bytes(artifact_of(prepared, trial, config).data).manifest.features
-    assert [feature.residual_variance for feature in features] == pytest.approx(
-        errors_D.tolist(), rel=1e-3
-    )
 
 
 def test_the_report_beside_the_model_holds_the_figures(published: Published) -> None:
@@ -185,13 +86,13 @@ def test_the_report_beside_the_model_holds_the_figures(published: Published) -> 
         published.table.filter(pl.col("fault") == 1), published.detector.manifest.features
     )
     assert written.quality == evaluate(
-        published.detector, split_of(published).calibration_ND, anomalies_AD
+        published.detector, prepare_rows(published.config).split.calibration_ND, anomalies_AD
     )
     assert written.quality
     assert written.quality.auroc > 0.9
 
 
-def test_the_run_beside_the_model_is_complete(published: Published) -> None:
+def test_the_run_beside_the_model_has_every_choice_filled_in(published: Published) -> None:
     text = (published.folder / "run.toml").read_text()
     values = tomllib.loads(text)
     assert (values["alpha"], values["uncertified"], values["label"]) == (0.05, False, "fault")
@@ -250,9 +151,20 @@ def test_progress_tells_the_stages_and_epochs(tmp_path: Path) -> None:
     )
     stages: list[str] = []
     epochs: list[tuple[int, int]] = []
-    run(config, Progress(stages.append, lambda epoch, of: epochs.append((epoch.number, of))))
-    assert stages[0] == "reading"
-    assert stages[-1] == "publishing"
+    run(config, Progress(stages.append, lambda epoch: epochs.append((epoch.number, epoch.of))))
+    assert stages == [
+        "loading",
+        "looking at the data",
+        "splitting",
+        "fitting",
+        "absorbing held-out rows",
+        "exporting",
+        "calibrating",
+        "describing",
+        "evaluating",
+        "verifying",
+        "publishing",
+    ]
     assert epochs == [(1, 2), (2, 2)]
 
 
@@ -262,7 +174,7 @@ def served(tmp_path: Path) -> Path:
     features = tuple(
         artifact.Feature(name=f"x{i}", kind="numeric", minimum=-3.0, maximum=3.0) for i in range(4)
     )
-    publish(tmp_path / "models", "pump", make_artifact(features), {})
+    Store(tmp_path / "models").model("pump").publish(make_artifact(features), {})
     return tmp_path / "models"
 
 
@@ -419,60 +331,3 @@ def test_numbers_at_the_end_of_float32_are_fitted_and_scored(tmp_path: Path) -> 
     )
     assert np.isfinite(detector.explain(rows_ND).contributions).all()
     assert np.isfinite(detector.explain(rows_ND).reconstruction).all()
-
-
-class TestDevice:
-    """Where the loop runs."""
-
-    def config(self, device: str) -> RunConfig:
-        return msgspec.structs.replace(
-            load_config(None, {"data": "unread", "name": "pump"}), device=device
-        )
-
-    @pytest.fixture
-    def without_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-
-    @pytest.mark.usefixtures("without_gpu")
-    def test_left_open_it_is_the_processor_where_there_is_no_gpu(self) -> None:
-        assert self.config("auto") == load_config(None, {"data": "unread", "name": "pump"})
-        assert device_of(self.config("auto")) == device_of(self.config("cpu")) == "cpu"
-
-    def test_left_open_it_is_the_gpu_where_there_is_one(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        assert device_of(self.config("auto")) == device_of(self.config("cuda")) == "cuda"
-        assert device_of(self.config("cpu")) == "cpu"
-
-    def test_the_one_that_was_used_stands_in_the_run_beside_the_model(self, tmp_path: Path) -> None:
-        data = tables.write(tables.correlated(80), tmp_path / "table.csv")
-        report = quick(data, tmp_path / "models")
-        assert (
-            tomllib.loads(Path(report.path).with_name("run.toml").read_text())["device"]
-            == DEVICES[-1]
-        )
-
-    @pytest.mark.usefixtures("without_gpu")
-    def test_a_gpu_that_is_asked_for_and_not_there_is_said_in_one_sentence(
-        self, tmp_path: Path, command: Command
-    ) -> None:
-        data, models = (
-            tables.write(tables.correlated(80), tmp_path / "table.csv"),
-            tmp_path / "models",
-        )
-        (tmp_path / "run.toml").write_text('device = "cpu"\n')
-        flags = "--config", tmp_path / "run.toml", "--device", "cuda"
-        outcome = command("fit", data, "--name", "pump", "--models", models, *flags)
-        sentence = (
-            "hourglass-train: device is cuda, and torch sees no GPU; leave it at auto, or take"
-            " cpu\n"
-        )
-        assert outcome == (2, "", sentence)
-        assert not models.exists()
-
-    def test_any_other_device_is_refused(self, tmp_path: Path, command: Command) -> None:
-        (tmp_path / "run.toml").write_text('device = "tpu"\n')
-        outcome = command("fit", "unread.csv", "--name", "pump", "--config", tmp_path / "run.toml")
-        assert outcome.code == 2
-        assert outcome.err.endswith("run.toml: Invalid enum value 'tpu' - at 'device'\n")

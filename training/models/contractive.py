@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from hourglass.training.features import Encoded, Encoding
-from hourglass.training.models.member import FirstLayer, FitConfig, Member, sizes
+from hourglass.training.models.layers import FirstLayer, sizes
+from hourglass.training.models.member import FitConfig, Member
 
 
 class ContractiveConfig(

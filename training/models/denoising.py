@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from hourglass.training.features import Encoded, Encoding
-from hourglass.training.models.member import FitConfig, Member, encoder, hide, mlp, sizes
+from hourglass.training.models.layers import encoder, mlp, sizes
+from hourglass.training.models.member import FitConfig, Member
 
 
 class DenoisingConfig(
@@ -94,4 +95,4 @@ class Denoising(Member):
         hidden_ND = (torch.rand(observed_ND.shape, generator=generator) < rate_N1).to(
             values_NE.dtype
         )
-        return hide(noisy, hidden_ND, self.encoding)
+        return self.encoding.hide(noisy, hidden_ND)

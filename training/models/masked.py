@@ -12,16 +12,8 @@ import torch
 from torch import Tensor
 
 from hourglass.training.features import Encoded, Encoding
-from hourglass.training.models.member import (
-    Assessment,
-    FitConfig,
-    Member,
-    encoder,
-    hide,
-    mlp,
-    repeat,
-    sizes,
-)
+from hourglass.training.models.layers import encoder, mlp, sizes
+from hourglass.training.models.member import Assessment, FitConfig, Member
 
 VISIBLE_WEIGHT = (
     0.1  # cells in sight count a little, so that the code of a whole row decodes to that row
@@ -94,7 +86,7 @@ class Masked(Member):
         hidden_ND = (torch.rand(encoded.observed_ND.shape, generator=generator) < rate_N1).to(
             encoded.values_NE.dtype
         )
-        outputs_NE, _ = self(self.encoding.inputs(hide(encoded, hidden_ND, self.encoding)))
+        outputs_NE, _ = self(self.encoding.inputs(self.encoding.hide(encoded, hidden_ND)))
         weight_ND = encoded.observed_ND * (hidden_ND + VISIBLE_WEIGHT * (1 - hidden_ND))
         return (
             self.encoding.errors(outputs_NE, encoded) * weight_ND
@@ -103,10 +95,10 @@ class Masked(Member):
     def assess(self, encoded: Encoded) -> Assessment:
         outputs_NE, latent_NK = self(self.encoding.inputs(encoded))
         masks, width = self.masks_MD.shape
-        whole = repeat(encoded, masks)
+        whole = encoded.repeat(masks)
         hidden_MND = self.masks_MD.unsqueeze(1).expand(masks, encoded.values_NE.shape[0], width)
         hidden_ND = hidden_MND.reshape(-1, width)  # N here and below: every row under every mask
-        guesses_NE, _ = self(self.encoding.inputs(hide(whole, hidden_ND, self.encoding)))
+        guesses_NE, _ = self(self.encoding.inputs(self.encoding.hide(whole, hidden_ND)))
         errors_MND = (self.encoding.errors(guesses_NE, whole) * hidden_ND).reshape(masks, -1, width)
         return Assessment(errors_MND.sum(dim=0) / self.config.score_rounds, outputs_NE, latent_NK)
 

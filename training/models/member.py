@@ -4,8 +4,6 @@ Shapes: N rows, D features, E encoded columns, I network inputs, K latent dimens
 """
 
 import math
-from collections.abc import Iterator
-from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -54,24 +52,6 @@ class FitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """How many passes over that many rows are made at most."""
         batches = math.ceil(rows / (self.batch_size or rows))
         return self.epochs or min(1000, max(20, math.ceil(self.steps / batches)))
-
-
-class Sizes(NamedTuple):
-    hidden: tuple[int, ...]
-    latent: int
-
-
-def sizes(encoding: Encoding, hidden: tuple[int, ...] | None, latent: int | None) -> Sizes:
-    """Hidden widths and code width as given, else by the width of the data; () is no hidden
-    layer.
-    """
-    if min(hidden or (1,)) < 1 or (latent is not None and latent < 1):
-        raise ValueError(
-            f"hidden and latent must be at least 1, got hidden = {hidden}, latent = {latent}"
-        )
-    width = encoding.encoded_width
-    default = (min(256, max(64, 2 * width)),)
-    return Sizes(default if hidden is None else hidden, latent or min(64, max(2, width // 2)))
 
 
 class Assessment(NamedTuple):
@@ -123,14 +103,14 @@ class Member(nn.Module):
         return "none"
 
     def begin(self, fit_rows: Encoded) -> None:
-        """Before the loop: what has to be known of the fit rows beyond their encoding."""
+        """Learn, before the loop, what has to be known of the fit rows beyond their encoding."""
 
     def settle(self, fit_rows: Encoded, held_out: Encoded, seed: int) -> None:
-        """After the loop: what follows from the fitted network in closed form."""
+        """Set, after the loop, what follows from the fitted network in closed form."""
 
-    def complete(self, fit_rows: Encoded, held_out: Encoded, seed: int) -> None:
-        """Last, before export: the held-out rows have decided what they had to, and may be learnt
-        from like the fit rows.
+    def absorb_held_out(self, fit_rows: Encoded, held_out: Encoded, seed: int) -> None:
+        """Learn from the held-out rows, too: the last thing before export, when they have decided
+        what they had to.
         """
 
     def sampling(self, encoded: Encoded) -> Sampling | None:  # noqa: ARG002 - most members cannot
@@ -144,80 +124,3 @@ class Member(nn.Module):
         return self.encoding.errors(outputs_NE, clean).sum() / clean.observed_ND.sum().clamp_min(
             1.0
         )
-
-
-def hide(encoded: Encoded, hidden_ND: Tensor, encoding: Encoding) -> Encoded:
-    """The same rows with more cells missing."""
-    seen_ND = encoded.observed_ND * (1 - hidden_ND)
-    return Encoded(encoded.values_NE * encoding.spread(seen_ND), seen_ND)
-
-
-def repeat(encoded: Encoded, times: int) -> Encoded:
-    """All rows, one after another, that many times over."""
-    return Encoded(encoded.values_NE.repeat(times, 1), encoded.observed_ND.repeat(times, 1))
-
-
-def concatenate(first: Encoded, second: Encoded) -> Encoded:
-    """The rows of both."""
-    return Encoded(*(torch.cat(pair) for pair in zip(first, second, strict=True)))
-
-
-def split(encoded: Encoded, size: int) -> Iterator[Encoded]:
-    """The rows in parts of that size."""
-    for values_NE, observed_ND in zip(
-        torch.split(encoded.values_NE, size), torch.split(encoded.observed_ND, size), strict=True
-    ):
-        yield Encoded(values_NE, observed_ND)
-
-
-Activation = Literal["silu", "relu", "tanh", "linear"]
-ACTIVATIONS: dict[Activation, type[nn.Module]] = {
-    "silu": nn.SiLU,
-    "relu": nn.ReLU,
-    "tanh": nn.Tanh,
-    "linear": nn.Identity,
-}
-
-
-def mlp(widths: tuple[int, ...], activation: Activation = "silu") -> nn.Sequential:
-    """Linear layers of the given widths with the activation between them."""
-    return _layers([nn.Linear(before, after) for before, after in pairwise(widths)], activation)
-
-
-def encoder(
-    encoding: Encoding, widths: tuple[int, ...], activation: Activation = "silu"
-) -> nn.Sequential:
-    """The same, from network inputs on."""
-    first, *others = pairwise((encoding.input_width, *widths))
-    return _layers(
-        [FirstLayer(encoding, first[1]), *(nn.Linear(before, after) for before, after in others)],
-        activation,
-    )
-
-
-def _layers(layers: list[nn.Linear], activation: Activation) -> nn.Sequential:
-    return nn.Sequential(
-        *[part for layer in layers for part in (layer, ACTIVATIONS[activation]())][:-1]
-    )
-
-
-class FirstLayer(nn.Linear):
-    """A linear layer of network inputs."""
-
-    def __init__(self, encoding: Encoding, outputs: int) -> None:
-        super().__init__(encoding.input_width, outputs)
-        self.columns = encoding.encoded_width
-
-    def forward(self, inputs_NI: Tensor) -> Tensor:
-        return read_inputs(inputs_NI, self.weight, self.bias, self.columns)
-
-
-def read_inputs(inputs_NI: Tensor, weight_OI: Tensor, bias_O: Tensor, columns: int) -> Tensor:
-    """[N, O] of a layer whose weights, after those of the columns, are of what is observed.
-
-    Such weights are fitted faster, since most of them stand by the bias for most rows; but rows
-    that lack nothing need none of them if what is missing is read instead.
-    """
-    values_OE, observed_OD = weight_OI.tensor_split([columns], dim=1)
-    weight_OI = torch.cat([values_OE, -observed_OD], dim=1)
-    return nn.functional.linear(inputs_NI, weight_OI, bias_O + observed_OD.sum(dim=1))

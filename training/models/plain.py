@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from hourglass.training.features import Encoded, Encoding
-from hourglass.training.models.member import Activation, FitConfig, Member, encoder, mlp, sizes
+from hourglass.training.models.layers import Activation, encoder, mlp, sizes
+from hourglass.training.models.member import FitConfig, Member
 
 
 class PlainConfig(

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from hourglass.service.model.artifact import Sampling
 from hourglass.training.features import Encoded, Encoding
-from hourglass.training.models.member import Assessment, FitConfig, Member, encoder, mlp, sizes
+from hourglass.training.models.layers import encoder, mlp, sizes
+from hourglass.training.models.member import Assessment, FitConfig, Member
 
 DECAY = 0.95
 TINY = 1e-12

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from hourglass.training.features import Encoded, Encoding
-from hourglass.training.models.member import FitConfig, Member, encoder, mlp, sizes
+from hourglass.training.models.layers import encoder, mlp, sizes
+from hourglass.training.models.member import FitConfig, Member
 
 
 class SparseConfig(

@@ -14,14 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from hourglass.training.features import Encoded, Encoding
-from hourglass.training.models.member import (
-    ACTIVATIONS,
-    Activation,
-    FitConfig,
-    Member,
-    read_inputs,
-    sizes,
-)
+from hourglass.training.models.layers import ACTIVATIONS, Activation, read_inputs, sizes
+from hourglass.training.models.member import FitConfig, Member
 
 
 class TiedConfig(

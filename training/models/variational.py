@@ -16,15 +16,8 @@ from torch import Tensor, nn
 
 from hourglass.service.model.artifact import Sampling
 from hourglass.training.features import Encoded, Encoding
-from hourglass.training.models.member import (
-    Assessment,
-    FitConfig,
-    Member,
-    encoder,
-    mlp,
-    repeat,
-    sizes,
-)
+from hourglass.training.models.layers import encoder, mlp, sizes
+from hourglass.training.models.member import Assessment, FitConfig, Member
 
 LOG_VARIANCE_LIMIT = 12.0
 
@@ -136,7 +129,7 @@ class Variational(Member):
         codes_LNK = mean_NK + torch.exp(log_variance_NK / 2) * self.draws_L1K
         draws = len(self.draws_L1K)
         errors_ND = self.encoding.errors(
-            self.decoder(codes_LNK.flatten(0, 1)), repeat(encoded, draws)
+            self.decoder(codes_LNK.flatten(0, 1)), encoded.repeat(draws)
         )
         # with one noise variance per feature, minus the log-likelihood is the error up to constants
         # that the weights absorb

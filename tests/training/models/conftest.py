@@ -14,8 +14,9 @@ from hourglass.training.config import RunConfig
 from hourglass.training.models import VARIANTS
 from hourglass.training.report import Report
 from hourglass.training.run import run
-from hourglass.training.trial import Prepared, prepare_rows
+from hourglass.training.split import Prepared
 from tests.training import tables
+from tests.training.stages import prepare_rows
 
 TINY = {"hidden": (16,), "latent": 4}
 EPOCHS = 10

@@ -14,6 +14,7 @@ from hourglass.training.features import Encoding
 from hourglass.training.fit import Fitted, fit
 from hourglass.training.models import ModelConfig
 from hourglass.training.models.member import FitConfig, Member
+from hourglass.training.progress import Progress
 from tests.training import tables
 from tests.training.conftest import DEVICES
 
@@ -75,11 +76,11 @@ def test_held_out_rows_leave_no_trace_in_the_weights(variant: str) -> None:
             msgspec.structs.replace(config.fit, epochs=2, patience=0),
             seed=0,
         )
-        # but for `kinds`, since what says how rare a value is among held-out rows has to know them
+        # but for `fusion`, since what says how rare a value is among held-out rows has to know them
         return {
             name: tensor
             for name, tensor in member.state_dict().items()
-            if not name.startswith("kinds.")
+            if not name.startswith("fusion.")
         }
 
     some, others = weights(ROWS[:40]), weights(ROWS[40:120])
@@ -123,7 +124,7 @@ def test_fitting_lowers_the_loss(variant: str, device: str) -> None:
         short,
         seed=0,
         device=device,
-        on_epoch=lambda epoch: losses.append(epoch.loss),
+        progress=Progress(epoch=lambda epoch: losses.append(epoch.loss)),
     )
     assert losses[-1] < losses[0]
     assert {tensor.device.type for tensor in member.state_dict().values()} == {"cpu"}

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from hourglass.training.models.masked import Masked, MaskedConfig, fixed_masks
-from hourglass.training.models.member import FitConfig, hide
+from hourglass.training.models.member import FitConfig
 from tests.training.models.gaussian import WIDTH, covariance, draw, encode, fitted, mean
 
 FIT = FitConfig(epochs=40, learning_rate=5e-3)
@@ -27,7 +27,7 @@ def test_hidden_cells_are_guessed_nearly_as_well_as_the_known_gaussian_allows(
     for _ in range(16):
         hidden = torch.from_numpy(rng.permutation(WIDTH) < rate * WIDTH)
         outputs_NE, _ = member(
-            member.encoding.inputs(hide(encoded, hidden.float(), member.encoding))
+            member.encoding.inputs(member.encoding.hide(encoded, hidden.float()))
         )
         truth = encoded.values_NE.double()
         # the conditional mean: m_h + S_ho S_oo^-1 (x_o - m_o)

@@ -16,7 +16,7 @@ from hourglass.service.model.detector import Detector
 from hourglass.service.rows.tables import encode_table
 from hourglass.training.features import INPUT_LIMIT, VALUE_LIMIT, Encoding
 from hourglass.training.models import VARIANTS
-from hourglass.training.trial import complete, fit_trial
+from hourglass.training.trial import absorb_held_out, fit_trial
 from tests.training import tables
 from tests.training.models.conftest import Published
 
@@ -41,7 +41,7 @@ def test_the_same_run_fitted_again_in_torch_answers_as_the_published_graph_does(
     made: Published, fresh_ND: Float32
 ) -> None:
     trial = fit_trial(made.prepared, made.config, made.config.model)
-    complete(made.prepared, trial, made.config.seed)
+    absorb_held_out(trial, made.prepared.split, made.config.seed)
     again = trial.core
     score, _, contributions, reconstruction = made.detector.explain(fresh_ND)
     theirs = (score, contributions, reconstruction, made.detector.encode(fresh_ND))

@@ -1,7 +1,7 @@
 """Associative denoiser: what a fitted denoiser, a mixture and a memory find strange, read as one
 score.
 
-Up to six kinds of evidence. In each of two views of the data (views.py): what a noise-conditional
+Up to six groups of evidence. In each of two views of the data (views.py): what a noise-conditional
 network takes away from a row, preconditioned as in Karras et al. (NeurIPS 2022, equations 7 and 8)
 and asked about the clean row at a small noise level, where that points down the density (Vincent,
 Neural Computation 23, 2011; DDAE, arXiv 2508.00758); and the density of a mixture of Gaussians
@@ -10,15 +10,15 @@ Neural Computation 23, 2011; DDAE, arXiv 2508.00758); and the density of a mixtu
 (hidden_layers.py), and two readings of a memory of averages of neighbouring rows (memory.py), the
 second also of memories that know some of the features each (bags.py).
 
-Each gives heads, numbers that rise with strangeness, and fusion.py puts them together. A feature's
-share of a head is that of its parts.
+Each piece of evidence is a level that rises with strangeness, and fusion.py makes one score of
+them. A feature's share of a piece is that of its parts.
 
-Once the tails are read, all but the network takes the held-out rows in, too: averages of more rows
-are better ones.
+Once the held-out rows have told how rare each level is, all but the network absorbs them, too:
+averages of more rows are better ones.
 
-Shapes: V views, and networks where members are several, L noise levels, H heads, W width, C
-Gaussians, M mixtures; J = V x E columns of all views, one view after the other, and VW hidden units
-of all networks.
+Shapes: V views, and networks where members are several, L noise levels, H pieces of evidence, W
+width, C Gaussians, M mixtures; J = V x E columns of all views, one view after the other, and VW
+hidden units of all networks.
 """
 
 from typing import Literal, NamedTuple, cast
@@ -30,10 +30,11 @@ from torch import Tensor, nn
 from hourglass.training.features import Encoded, Encoding
 from hourglass.training.models.associative.bags import Bags
 from hourglass.training.models.associative.filling import Filling, refill
-from hourglass.training.models.associative.fusion import Kinds
-from hourglass.training.models.associative.hidden_layers import ROWS, Hidden
-from hourglass.training.models.associative.memory import MEMBERS, Memory, neighbourhoods
+from hourglass.training.models.associative.fusion import Fusion
+from hourglass.training.models.associative.hidden_layers import ROWS, HiddenLayers
+from hourglass.training.models.associative.memory import ROWS_PER_PROTOTYPE, Memory, neighbourhoods
 from hourglass.training.models.associative.mixture import (
+    MIN_CLUSTER_ROWS,
     Guess,
     Mixture,
     assign_clusters,
@@ -43,18 +44,10 @@ from hourglass.training.models.associative.mixture import (
 )
 from hourglass.training.models.associative.network import Network
 from hourglass.training.models.associative.ridge import Ridge
-from hourglass.training.models.associative.tail_probabilities import HIDDEN
+from hourglass.training.models.associative.tail_probabilities import MISSING_RATES
 from hourglass.training.models.associative.views import LIMIT, View, Views
 from hourglass.training.models.associative.whitening import Whitening
-from hourglass.training.models.member import (
-    Assessment,
-    FitConfig,
-    Member,
-    concatenate,
-    hide,
-    repeat,
-    split,
-)
+from hourglass.training.models.member import Assessment, FitConfig, Member
 
 WEIGHT_LIMIT = 1e4
 SHRINKAGE = 0.05  # of the correlation that columns are whitened by
@@ -64,15 +57,14 @@ HALF = 0.5
 LATENT = (
     16  # without a mixture the code is that many leading principal components of the first view
 )
-# that many are looked at for the tails: few rows several times over, with other cells hidden
+# that many tell how rare a level is: few rows several times over, with other cells hidden
 HELD_OUT_ROWS = 4000
-PART = 512  # rows at a time
+CHUNK = 512  # rows at a time
 RESOLUTION = (
     1e-5  # mean squared error, in variances of a column, below which there is only rounding
 )
 SMALL = 1e-6
-# that may be 0
-_SIZES = (
+SIZES = (  # that may be 0
     "components",
     "joint_components",
     "hidden_components",
@@ -92,7 +84,7 @@ class AssociativeConfig(
 ):
     """Noise is in standard deviations of a view.
 
-    With all kinds of components, memory and bags at 0 no average of rows is stored.
+    With all components, memory and bags at 0 no average of rows is stored.
     """
 
     views: tuple[View, ...] = ("log", "range")
@@ -134,7 +126,7 @@ class AssociativeConfig(
             raise ValueError(
                 "views must be one or both of log and range, width, blocks and members at least 1"
             )
-        sizes = {field: getattr(self, field) for field in _SIZES}
+        sizes = {field: getattr(self, field) for field in SIZES}
         for field, size in sizes.items():
             if size < 0:
                 raise ValueError(f"{field} must not be negative, got {size}")
@@ -146,6 +138,16 @@ class AssociativeConfig(
             raise ValueError("expected 0 < min_noise < max_noise and 0 <= mask_rate < 1")
         if min(self.levels, default=1.0) <= 0:
             raise ValueError("levels must be above 0")
+
+    def remembering(self, memory: int) -> "AssociativeConfig":
+        """The same with that many averages of rows in its memory; with 0, no average of rows
+        anywhere: bags and mixtures are made of them as well.
+        """
+        if memory:
+            return msgspec.structs.replace(self, memory=memory)
+        return msgspec.structs.replace(
+            self, memory=0, bags=0, components=0, joint_components=0, hidden_components=0
+        )
 
     def resolve(self, encoding: Encoding) -> "AssociativeConfig":  # noqa: ARG002 - no size depends on the data
         """The same, but that without a network there is nothing to go through the rows for."""
@@ -166,13 +168,17 @@ class Look(NamedTuple):
 
 
 class Reading(NamedTuple):
-    levels_NH: Tensor  # of heads, kind by kind; they rise with strangeness
-    parts: list[Tensor]  # [N, E] of each head, non-negative: what each column has to do with it
+    """What all parts of the member make of rows."""
+
+    levels_NH: Tensor  # of the evidence, group by group; they rise with strangeness
+    parts: list[Tensor]  # [N, E] of each level, non-negative: what each column has to do with it
     expected_NE: Tensor  # encoded
     latent_NK: Tensor
 
 
 class Associative(Member):
+    """Collects the evidence of every part that its config asks for, and fuses it into one score."""
+
     def __init__(self, config: AssociativeConfig, encoding: Encoding) -> None:
         super().__init__(encoding)
         self.config = config
@@ -192,7 +198,9 @@ class Associative(Member):
         )
         self.joint_mixture: Mixture | None = None
         has_hidden = bool(config.levels and config.hidden_components)
-        self.hidden = Hidden(views * config.members * config.width) if has_hidden else None
+        self.hidden_layers = (
+            HiddenLayers(views * config.members * config.width) if has_hidden else None
+        )
         self.ridge = Ridge(views * columns, config.features) if config.features else None
         self.memory: Memory | None = None
         live_D = encoding.live_D.nonzero().squeeze(1)
@@ -207,7 +215,7 @@ class Associative(Member):
             has_memory + has_bags,
         ]
         sizes += [views * (config.components > 0), (config.joint_components > 0) + has_hidden]
-        self.kinds = Kinds([int(size) for size in sizes if size])
+        self.fusion = Fusion([int(size) for size in sizes if size])
 
     recalled_CE: Tensor  # means of the first view's clusters, encoded
     projection_EK: Tensor
@@ -217,7 +225,7 @@ class Associative(Member):
         config = self.config
         memories, mixtures = (
             config.memory or config.bags,
-            config.components or config.joint_components or self.hidden,
+            config.components or config.joint_components or self.hidden_layers,
         )
         if memories and config.memory_rows:
             return "rows"
@@ -235,7 +243,7 @@ class Associative(Member):
         hidden_ND = (torch.rand(encoded.observed_ND.shape, generator=generator) < rate_N1).to(
             encoded.values_NE.dtype
         )
-        encoded = hide(encoded, hidden_ND, self.encoding)
+        encoded = self.encoding.hide(encoded, hidden_ND)
         values_NJ, observed_NE = self.views(encoded)
         clean_VNE = self._for_networks(values_NJ.clamp(-LIMIT, LIMIT))
         low, high = self.config.min_noise, self.config.max_noise
@@ -286,8 +294,8 @@ class Associative(Member):
 
     @torch.no_grad()
     def settle(self, fit_rows: Encoded, held_out: Encoded, seed: int) -> None:
-        """With the network fitted: all that has a closed form, and the tails, which are read off
-        the held-out rows.
+        """Set all that has a closed form, once the network is fitted; the held-out rows tell how
+        rare each level is.
         """
         values_NJ, _ = self.views(fit_rows)
         self.projection_EK.copy_(
@@ -295,15 +303,15 @@ class Associative(Member):
         )
         generator = torch.Generator().manual_seed(seed)
         self._remember(fit_rows, generator, first=True)
-        self._read_tails(held_out, generator)
+        self._fit_fusion(held_out, generator)
 
     @torch.no_grad()
-    def complete(self, fit_rows: Encoded, held_out: Encoded, seed: int) -> None:
+    def absorb_held_out(self, fit_rows: Encoded, held_out: Encoded, seed: int) -> None:
         """Take the held-out rows into all that has a closed form; the views and what whitens them
         stay.
         """
         self._remember(
-            concatenate(fit_rows, held_out), torch.Generator().manual_seed(seed), first=False
+            fit_rows.concatenate(held_out), torch.Generator().manual_seed(seed), first=False
         )
 
     def _remember(self, rows: Encoded, generator: torch.Generator, *, first: bool) -> None:
@@ -321,7 +329,7 @@ class Associative(Member):
             )
             count = int(clusters[0].max()) + 1
             self.recalled_CE = cluster_means(
-                rows.values_NE, observed_NE, clusters[0], count, least=MEMBERS
+                rows.values_NE, observed_NE, clusters[0], count, least=MIN_CLUSTER_ROWS
             )
         guesses = self._guess(values_NJ, observed_NE)
         if first:
@@ -333,11 +341,11 @@ class Associative(Member):
         clipped_NJ = values_NJ.clamp(-LIMIT, LIMIT)
         if self.ridge is not None:
             self.ridge.fit(clipped_NJ, observed_NJ)
-        if self.hidden is not None:
+        if self.hidden_layers is not None:
             components_NP = self._hidden_components(
-                self.hidden, clipped_NJ, rows.observed_ND, first=first
+                self.hidden_layers, clipped_NJ, rows.observed_ND, first=first
             )
-            self.hidden.fit_mixture(
+            self.hidden_layers.fit_mixture(
                 components_NP, clipped_NJ, self.config.hidden_components, generator
             )
         if self.half_whiten is None:
@@ -352,7 +360,7 @@ class Associative(Member):
                 whitened_NJ, seen_NJ, self.config.joint_components, generator
             )
             self.joint_mixture = fit_mixture(whitened_NJ, seen_NJ, cluster_N)
-        members = 1 if self.config.memory_rows else MEMBERS
+        members = 1 if self.config.memory_rows else ROWS_PER_PROTOTYPE
         if self.config.memory:
             members_CM = neighbourhoods(half_NJ, self.config.memory, generator)[:, :members]
             self.memory = Memory(half_NJ[members_CM].mean(dim=1))
@@ -360,7 +368,7 @@ class Associative(Member):
             self.bags.fit(half_NJ, generator, members=members)
 
     def _hidden_components(
-        self, hidden: Hidden, clipped_NJ: Tensor, observed_ND: Tensor, *, first: bool
+        self, hidden: HiddenLayers, clipped_NJ: Tensor, observed_ND: Tensor, *, first: bool
     ) -> Tensor:
         """[N, P] principal components of the hidden layers, which are found the first time."""
 
@@ -369,22 +377,22 @@ class Associative(Member):
 
         if first:
             hidden.fit_components(look(clipped_NJ[:ROWS], observed_ND[:ROWS]))
-        parts = zip(torch.split(clipped_NJ, PART), torch.split(observed_ND, PART), strict=True)
-        return torch.cat([hidden.project(look(*part)) for part in parts])
+        chunks = zip(torch.split(clipped_NJ, CHUNK), torch.split(observed_ND, CHUNK), strict=True)
+        return torch.cat([hidden.project(look(*chunk)) for chunk in chunks])
 
-    def _read_tails(self, held_out: Encoded, generator: torch.Generator) -> None:
-        rows = repeat(held_out, max(1, HELD_OUT_ROWS // len(held_out.values_NE)))
+    def _fit_fusion(self, held_out: Encoded, generator: torch.Generator) -> None:
+        rows = held_out.repeat(max(1, HELD_OUT_ROWS // len(held_out.values_NE)))
         levels, missing = [], []
-        for rate in HIDDEN:
+        for rate in MISSING_RATES:
             hidden_ND = (torch.rand(rows.observed_ND.shape, generator=generator) < rate).float()
             left_N1 = (rows.observed_ND * (1 - hidden_ND)).sum(dim=1, keepdim=True)
-            hidden = hide(rows, torch.where(left_N1 > 0, hidden_ND, 0.0), self.encoding)
-            levels.append(torch.cat([self.read(part).levels_NH for part in split(hidden, PART)]))
+            hidden = self.encoding.hide(rows, torch.where(left_N1 > 0, hidden_ND, 0.0))
+            levels.append(torch.cat([self.read(chunk).levels_NH for chunk in hidden.chunks(CHUNK)]))
             missing.append(self._missing(hidden))
-        self.kinds.fit(torch.stack(levels), torch.stack(missing))
+        self.fusion.fit(torch.stack(levels), torch.stack(missing))
 
     def read(self, encoded: Encoded) -> Reading:
-        """The heads, kind by kind, and what was expected."""
+        """The evidence, group by group, and the row that was expected."""
         values_NJ, observed_NE = self.views(encoded)
         views = len(self.config.views)
         observed_NJ = observed_NE.repeat(1, views)
@@ -394,7 +402,7 @@ class Associative(Member):
         filled_NJ = self._fill(values_NJ, observed_NJ, guesses)
         clipped_NJ = filled_NJ.clamp(-LIMIT, LIMIT)
 
-        errors: list[Tensor] = []  # [N, 1] or one a view: mean squares, whose logs are heads
+        errors: list[Tensor] = []  # [N, 1] or one a view: mean squares, whose logs are levels
         parts: list[Tensor] = []
         looks = [self._look(clipped_NJ, encoded.observed_ND, level) for level in self.config.levels]
         for look in looks:
@@ -442,8 +450,10 @@ class Associative(Member):
             )
             found.append(guess)
             parts.append(_folded(guess.parts_NE * observed_NJ, views))
-        if self.hidden is not None:
-            standing = self.hidden(looks[0].hidden_NH, clipped_NJ, observed_NJ, self._gaussians)
+        if self.hidden_layers is not None:
+            standing = self.hidden_layers(
+                looks[0].hidden_NH, clipped_NJ, observed_NJ, self._gaussians
+            )
             found.append(standing.guess)
             parts.append(_folded(standing.parts_NJ, views))
         return ([surprises(found)] if found else []), parts
@@ -469,7 +479,7 @@ class Associative(Member):
         """The most that one of the mixtures has: all tell of as many, so that they can be read
         together.
         """
-        hidden = None if self.hidden is None else self.hidden.mixture
+        hidden = None if self.hidden_layers is None else self.hidden_layers.mixture
         mixtures = [*cast(list[Mixture], list(self.mixtures)), self.joint_mixture, hidden]
         return max((len(mixture) for mixture in mixtures if mixture is not None), default=0)
 
@@ -479,7 +489,7 @@ class Associative(Member):
 
     def assess(self, encoded: Encoded) -> Assessment:
         reading = self.read(encoded)
-        score_N1, share_NH = self.kinds(reading.levels_NH, self._missing(encoded))
+        score_N1, share_NH = self.fusion(reading.levels_NH, self._missing(encoded))
         parts_ND = torch.zeros_like(encoded.observed_ND)
         floor_NE = RESOLUTION * self.encoding.spread(encoded.observed_ND)
         for h, part_NE in enumerate(reading.parts):

@@ -29,6 +29,8 @@ SMALL = 1e-12
 
 
 class Filling(nn.Module):
+    """Corrects a first guess of missing cells by how far it is off on the observed ones."""
+
     def __init__(self, columns: int) -> None:
         super().__init__()
         self.precision = Whitening(columns)  # to the second power: the inverse of the covariance
@@ -46,7 +48,7 @@ class Filling(nn.Module):
 
     @torch.no_grad()
     def fit(self, residual_NJ: Tensor, observed_NJ: Tensor) -> None:
-        """From what guesses of complete cells were off by."""
+        """Learn from what guesses of the observed cells are off by."""
         self.precision.fit(residual_NJ, observed_NJ, power=2.0, shrinkage=SHRINKAGE, scale=False)
         self.diagonal_J.copy_(self.precision.diagonal())
 

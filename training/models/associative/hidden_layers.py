@@ -1,9 +1,9 @@
-"""Hidden: how dense the rows are in what a network makes of them on the way to its answer.
+"""Hidden layers: how dense the rows are in what a network makes of them on the way to its answer.
 
 Rows that a network treats alike lie near each other in its last hidden layer, where a Gaussian per
 group tells what belongs to none (Lee et al., A Simple Unified Framework for Detecting
 Out-of-Distribution Samples, NeurIPS 2018). Here the layer is brought to its leading principal
-components, each of unit variance, and its density is that of a mixture mixture.
+components, each of unit variance, and its density is that of a mixture.
 
 Shapes: N rows, H units of the hidden layers of all networks, P principal components, C Gaussians, J
 columns of all views together.
@@ -34,7 +34,7 @@ class Standing(NamedTuple):
     parts_NJ: Tensor  # squared difference to the mean rows of their Gaussians; 0 where missing
 
 
-class Hidden(nn.Module):
+class HiddenLayers(nn.Module):
     """The principal components of the hidden layers of all networks, and a mixture of them."""
 
     def __init__(self, units: int) -> None:

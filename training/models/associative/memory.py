@@ -2,8 +2,8 @@
 
 With equal Gaussian kernels the best guess of the clean row is the softmax-weighted mean of what is
 remembered (Ramsauer et al., Hopfield Networks is All You Need, ICLR 2021; De Bortoli, TMLR 2022);
-the distance to it is the first head. The second is how many times farther the row is from its
-neighbours than they are from theirs, the idea of LOF (Breunig et al., SIGMOD 2000).
+the distance to it is the first piece of evidence. The second is how many times farther the row is
+from its neighbours than they are from theirs, the idea of LOF (Breunig et al., SIGMOD 2000).
 
 Distances are taken between whitened columns. The nearest are found by a product, but their
 differences are subtracted one by one: between rows that are nearly the same the squares would
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-MEMBERS = 4  # rows a prototype is the mean of
+ROWS_PER_PROTOTYPE = 4  # rows a prototype is the mean of
 CLOSEST = 5  # whose mean distance is a row's, or a prototype's, local scale
 NEAREST = 12  # that are looked at
 LOWEST, HIGHEST = 0.02, 0.75  # quantiles within which the prototypes' scales are kept
@@ -103,9 +103,9 @@ class Memory(nn.Module):
 
 @torch.no_grad()
 def neighbourhoods(values_NE: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """[C, MEMBERS] at most `count` rows, drawn at random, each with its nearest."""
+    """[C, ROWS_PER_PROTOTYPE] at most `count` rows, drawn at random, each with its nearest."""
     drawn_C = torch.randperm(len(values_NE), generator=generator)[:count]
-    members = min(MEMBERS, len(values_NE))
+    members = min(ROWS_PER_PROTOTYPE, len(values_NE))
     near = [_nearest(part, values_NE, members) for part in torch.split(values_NE[drawn_C], 1024)]
     return torch.cat(near)
 

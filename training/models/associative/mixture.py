@@ -1,10 +1,10 @@
-"""Mixture: Gaussians around averages of rows. Its log-density is a head, and its exact denoiser
+"""Mixture: Gaussians around averages of rows. Its log-density is evidence, and its exact denoiser
 fills what is missing.
 
-Each Gaussian has the mean and, by column, the variance of one k-means cluster (Lloyd, 1982) of at
-least MEMBERS rows, the variances drawn towards the pooled one. Missing cells do not tell which
-Gaussian a row belongs to: they are integrated out, which with independent columns means left out
-(Little and Rubin, Statistical Analysis with Missing Data). In the log-density each is what is
+Each Gaussian has the mean and, by column, the variance of one k-means cluster (Lloyd, 1982) of
+MIN_CLUSTER_ROWS rows or more, the variances drawn towards the pooled one. Missing cells do not tell
+which Gaussian a row belongs to: they are integrated out, which with independent columns means left
+out (Little and Rubin, Statistical Analysis with Missing Data). In the log-density each is what is
 expected of it, so that rows that lack different columns compare. The posterior mean is the best
 guess of what a row should be (Robbins, 1956; Efron, JASA 106, 2011).
 
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-MEMBERS = 4  # rows behind each Gaussian, at least
+MIN_CLUSTER_ROWS = 4  # rows behind each Gaussian, at least
 ROUNDS = 12
 PRIOR = 8.0  # rows that the pooled variance counts for
 NEVER = -1e9  # log-density of a Gaussian that is not there
@@ -122,7 +122,7 @@ def fit_mixture(values_NE: Tensor, observed_NE: Tensor, cluster_N: Tensor) -> Mi
     """The mixture of given clusters."""
     count = int(cluster_N.max()) + 1
     values_NE = values_NE.clamp(-LIMIT, LIMIT)
-    mean_CE = cluster_means(values_NE, observed_NE, cluster_N, count, least=MEMBERS)
+    mean_CE = cluster_means(values_NE, observed_NE, cluster_N, count, least=MIN_CLUSTER_ROWS)
     squares_NE = (values_NE - mean_CE[cluster_N]).square() * observed_NE
     seen_CE = _sums(observed_NE, cluster_N, count)
     pooled_E = squares_NE.sum(dim=0) / observed_NE.sum(dim=0).clamp_min(1.0)
@@ -137,10 +137,10 @@ def assign_clusters(
     values_NE: Tensor, observed_NE: Tensor, count: int, generator: torch.Generator
 ) -> Tensor:
     """[N] which of at most `count` k-means clusters each row belongs to; those of fewer than
-    MEMBERS rows are dissolved.
+    MIN_CLUSTER_ROWS rows are dissolved.
     """
     values_NE = values_NE.clamp(-LIMIT, LIMIT)
-    count = max(1, min(count, len(values_NE) // (MEMBERS + 2)))
+    count = max(1, min(count, len(values_NE) // (MIN_CLUSTER_ROWS + 2)))
     centers_CE = values_NE[torch.randperm(len(values_NE), generator=generator)[:count]]
     for _ in range(ROUNDS):
         nearest_N = _nearest(values_NE, observed_NE, centers_CE)
@@ -152,7 +152,7 @@ def assign_clusters(
         centers_CE = torch.where((size_C > 0).unsqueeze(1), means_CE, strays_CE)
     while True:
         nearest_N = _nearest(values_NE, observed_NE, centers_CE)
-        kept_C = torch.bincount(nearest_N, minlength=len(centers_CE)) >= MEMBERS
+        kept_C = torch.bincount(nearest_N, minlength=len(centers_CE)) >= MIN_CLUSTER_ROWS
         if kept_C.all():
             return nearest_N
         if not kept_C.any():

@@ -1,16 +1,16 @@
-"""Tails: how rare a head's value is among held-out rows, as minus the log of the share that exceed
-it.
+"""Tail probabilities: how rare the level of a piece of evidence is among held-out rows, as minus
+the log of the share that exceed it.
 
--log(share) puts heads of any unit on one scale (Fisher's way of combining p-values, 1932) and,
+-log(share) puts evidence of any unit on one scale (Fisher's way of combining p-values, 1932) and,
 unlike the share itself, does not saturate: beyond the 90 % quantile the tail falls as it does on
 average between there and the largest values (Hill's estimate of a power law, Annals of Statistics
 3, 1975, since the levels of errors are logarithms).
 
-With cells missing a head varies more and sits elsewhere: before it is read, its level is moved and
+With cells missing a level varies more and sits elsewhere: before it is read, it is moved and
 stretched to where held-out rows with as many cells missing have it (`Gaps`), and it counts for as
 much as it still tells what it told of the same rows when whole.
 
-Shapes: N rows, H heads, Q knots, R rates of missing cells.
+Shapes: N rows, H pieces of evidence, Q knots, R rates of missing cells.
 """
 
 import math
@@ -32,8 +32,8 @@ SHARES = (
     0.15,
     0.1,
 )
-# shares of cells that are hidden from held-out rows to see what that does to the heads
-HIDDEN = (
+# shares of cells that are hidden from held-out rows to see what that does to the evidence
+MISSING_RATES = (
     0.0,
     0.1,
     0.25,
@@ -45,21 +45,22 @@ MIN_SPREAD = 1e-3
 MIN_SPACING = 0.05
 MAX_SLOPE = 20.0  # beyond the last knot, in spreads: a tail without any spread would make one, too
 MAX_STRETCH = 4.0
-MIN_CORRELATION = 0.1  # so that a row on which no head tells anything has a score all the same
+MIN_CORRELATION = 0.1  # so that a row on which no evidence tells anything has a score all the same
 
 
 class Gaps(nn.Module):
-    """Levels of rows with cells missing, moved and stretched to where those of complete rows are,
-    and what they are still worth.
+    """Moves and stretches the levels of rows with cells missing to where those of gapless rows are,
+    and tells what they are still worth.
     """
 
-    def __init__(self, heads: int) -> None:
+    def __init__(self, pieces: int) -> None:
         super().__init__()
-        self.register_buffer("rates_R", torch.linspace(0.0, 1.0, len(HIDDEN)))
-        self.register_buffer("center_RH", torch.zeros(len(HIDDEN), heads))
-        self.register_buffer("stretch_RH", torch.zeros(len(HIDDEN), heads))
+        self.register_buffer("rates_R", torch.linspace(0.0, 1.0, len(MISSING_RATES)))
+        self.register_buffer("center_RH", torch.zeros(len(MISSING_RATES), pieces))
+        self.register_buffer("stretch_RH", torch.zeros(len(MISSING_RATES), pieces))
         self.register_buffer(
-            "worth_RH", torch.cat([torch.ones(1, heads), torch.zeros(len(HIDDEN) - 1, heads)])
+            "worth_RH",
+            torch.cat([torch.ones(1, pieces), torch.zeros(len(MISSING_RATES) - 1, pieces)]),
         )
 
     rates_R: Tensor  # ascending
@@ -68,7 +69,7 @@ class Gaps(nn.Module):
     worth_RH: Tensor  # squared correlation with the levels at the first rate, likewise
 
     def worth(self, missing_N1: Tensor) -> Tensor:
-        """[N, H] what share of a head's say on complete rows still stands."""
+        """[N, H] what share of its weight on gapless rows a piece of evidence still has."""
         worth_NH: Tensor = self.worth_RH[:1] + self._beyond(missing_N1) @ self.worth_RH[1:]
         return worth_NH
 
@@ -96,7 +97,7 @@ class Gaps(nn.Module):
 
     @torch.no_grad()
     def fit(self, levels_RNH: Tensor, rates_R: Tensor) -> None:
-        """From the levels of the same rows at ascending rates of missing cells."""
+        """Read the levels of the same rows at ascending rates of missing cells."""
         deviation_RNH = levels_RNH - levels_RNH.mean(dim=1, keepdim=True)
         scale_RH = deviation_RNH.square().mean(dim=1).sqrt().clamp_min(1e-6)
         correlation_RH = (deviation_RNH * deviation_RNH[0]).mean(dim=1) / (scale_RH * scale_RH[0])
@@ -119,16 +120,16 @@ class Gaps(nn.Module):
             bends_RH[1:] = slopes_RH.diff(dim=0, prepend=torch.zeros_like(slopes_RH[:1]))
 
 
-class Tails(nn.Module):
-    """The tails of H heads, piecewise linear in a level that rises with strangeness; in the graph a
-    sum of ramps.
+class TailProbabilities(nn.Module):
+    """The tail probabilities of H pieces of evidence: their logs are piecewise linear in a level
+    that rises with strangeness, and in the graph a sum of ramps.
     """
 
-    def __init__(self, heads: int) -> None:
+    def __init__(self, pieces: int) -> None:
         super().__init__()
-        self.gaps = Gaps(heads)
-        self.register_buffer("knots_HQ", torch.zeros(heads, len(SHARES)))
-        self.register_buffer("bends_HQ", torch.zeros(heads, len(SHARES)))
+        self.gaps = Gaps(pieces)
+        self.register_buffer("knots_HQ", torch.zeros(pieces, len(SHARES)))
+        self.register_buffer("bends_HQ", torch.zeros(pieces, len(SHARES)))
 
     knots_HQ: Tensor
     bends_HQ: Tensor  # change of slope at each knot
@@ -143,7 +144,7 @@ class Tails(nn.Module):
 
     @torch.no_grad()
     def fit(self, levels_RNH: Tensor, rates_R: Tensor) -> None:
-        """From the levels of held-out rows, as they are and with more and more cells hidden."""
+        """Read the levels of held-out rows, as they are and with more and more cells hidden."""
         self.gaps.fit(levels_RNH, rates_R)
         levels_NH, shares_Q = levels_RNH[0].double(), torch.tensor(SHARES, dtype=torch.float64)
         quantiles_QH = torch.quantile(levels_NH, 1 - shares_Q, dim=0)

@@ -1,4 +1,4 @@
-"""The associative denoiser: its heads, how they are put together, and what it does with rows of
+"""The associative denoiser: its evidence, how it is put together, and what it does with rows of
 known density.
 """
 
@@ -60,10 +60,10 @@ def fitted(**changes: object) -> Associative:
     return member
 
 
-def completed(member: Associative) -> Core:
+def absorbed(member: Associative) -> Core:
     core = Core(member)
     core.weigh(HELD_OUT)
-    member.complete(member.encoding.encode(FIT), member.encoding.encode(HELD_OUT), 0)
+    member.absorb_held_out(member.encoding.encode(FIT), member.encoding.encode(HELD_OUT), 0)
     return core
 
 
@@ -74,31 +74,31 @@ def member() -> Associative:
 
 @pytest.fixture(scope="module")
 def core() -> Core:
-    return completed(fitted())
+    return absorbed(fitted())
 
 
 def encode(member: Member, rows_ND: torch.Tensor) -> Encoded:
     return member.encoding.encode(rows_ND)
 
 
-def test_heads_that_say_the_same_are_one_kind(member: Associative) -> None:
+def test_evidence_that_says_the_same_is_one_group(member: Associative) -> None:
     reading = member.read(encode(member, FRESH[:10]))
-    assert len(reading.parts) == reading.levels_NH.shape[1] == len(member.kinds.kind_HK)
+    assert len(reading.parts) == reading.levels_NH.shape[1] == len(member.fusion.share_HG)
     # two networks; ridge; the memory's two, and bags; the views' mixtures; mixtures of whitened
     # columns and of hidden layers
-    assert (member.kinds.kind_HK > 0).sum(dim=0).tolist() == [2, 1, 1, 2, 2, 2]
-    assert torch.allclose(member.kinds.kind_HK.sum(dim=0), torch.ones(6))
+    assert (member.fusion.share_HG > 0).sum(dim=0).tolist() == [2, 1, 1, 2, 2, 2]
+    assert torch.allclose(member.fusion.share_HG.sum(dim=0), torch.ones(6))
 
 
 def rarities(member: Associative, encoded: Encoded) -> tuple[torch.Tensor, torch.Tensor]:
-    """[N, H] of the heads and [N, K] of the kinds, of complete rows."""
+    """[N, H] of the evidence and [N, G] of its groups, of gapless rows."""
     levels = member.read(encoded).levels_NH
     whole = torch.zeros(len(levels), 1)
-    rarity = member.kinds.tails(levels, whole)
-    return rarity, member.kinds.kind_tails(rarity @ member.kinds.kind_HK, whole)
+    rarity = member.fusion.tail_probabilities(levels, whole)
+    return rarity, member.fusion.group_tail_probabilities(rarity @ member.fusion.share_HG, whole)
 
 
-def test_the_score_of_complete_rows_is_minus_the_log_of_the_kinds_harmonic_mean_share(
+def test_the_score_of_gapless_rows_is_minus_the_log_of_the_groups_harmonic_mean_share(
     member: Associative,
 ) -> None:
     encoded = encode(member, FRESH[:50])
@@ -108,31 +108,31 @@ def test_the_score_of_complete_rows_is_minus_the_log_of_the_kinds_harmonic_mean_
     assert torch.allclose(score, torch.log(torch.exp(rarity).mean(dim=1)), rtol=1e-4)
 
 
-def test_a_kind_is_as_rare_as_the_held_out_rows_of_which_it_has_the_mean_rarity(
+def test_a_group_is_as_rare_as_the_held_out_rows_of_which_it_has_the_mean_rarity(
     member: Associative,
 ) -> None:
-    rarity, kinds = rarities(member, encode(member, HELD_OUT))
-    for k in range(kinds.shape[1]):
-        mean = (rarity @ member.kinds.kind_HK)[:, k]
+    rarity, groups = rarities(member, encode(member, HELD_OUT))
+    for g in range(groups.shape[1]):
+        mean = (rarity @ member.fusion.share_HG)[:, g]
         above = (mean >= mean.unsqueeze(1)).float().mean(dim=1)
         middle = (above > 0.15) & (above < 0.85)
-        assert torch.allclose(kinds[middle, k], -torch.log(above[middle]), atol=0.12)
+        assert torch.allclose(groups[middle, g], -torch.log(above[middle]), atol=0.12)
 
 
-def test_a_feature_s_share_of_the_score_is_that_of_its_parts_of_every_head(
+def test_a_feature_s_share_of_the_score_is_that_of_its_parts_of_every_piece_of_evidence(
     member: Associative,
 ) -> None:
     encoded = encode(member, FRESH[:50])
     parts = member.assess(encoded).errors_ND
-    rarity, kinds = rarities(member, encoded)
-    share_of_kind = torch.softmax(kinds, dim=1)
-    weighted = rarity.unsqueeze(2) * member.kinds.kind_HK
-    share_of_head = (weighted / weighted.sum(dim=1, keepdim=True) * share_of_kind.unsqueeze(1)).sum(
-        dim=2
-    )
+    rarity, groups = rarities(member, encoded)
+    share_of_group = torch.softmax(groups, dim=1)
+    weighted = rarity.unsqueeze(2) * member.fusion.share_HG
+    share_of_piece = (
+        weighted / weighted.sum(dim=1, keepdim=True) * share_of_group.unsqueeze(1)
+    ).sum(dim=2)
     parts_of = [part_NE + RESOLUTION for part_NE in member.read(encoded).parts]
     expected = sum(
-        part / part.sum(dim=1, keepdim=True) * share_of_head[:, h : h + 1]
+        part / part.sum(dim=1, keepdim=True) * share_of_piece[:, h : h + 1]
         for h, part in enumerate(parts_of)
     )
     assert (parts >= 0).all()
@@ -222,7 +222,7 @@ def test_what_is_stored_of_training_rows_is_said() -> None:
 def test_no_prototype_of_any_memory_is_a_single_row_unless_rows_are_asked_for() -> None:
     for memory_rows in (False, True):
         member = fitted(memory_rows=memory_rows, levels=())
-        member.complete(encode(member, FIT), encode(member, HELD_OUT), 0)
+        member.absorb_held_out(encode(member, FIT), encode(member, HELD_OUT), 0)
         values, _ = member.views(encode(member, torch.cat([FIT, HELD_OUT])))
         known = member.half_whiten(values)
         memories = [
@@ -248,7 +248,10 @@ def test_the_cell_of_a_single_row_is_in_no_mean() -> None:
     values, _ = member.views(encode(member, only))
     seen, encoded = values[:3, [4, 9]].T, encode(member, only).values_NE[:3, 4]
     means = [(mixture.mean_CE[:, 4], seen[v]) for v, mixture in enumerate(member.mixtures)]
-    means += [(member.hidden.rows_CJ[:, 4], seen[0]), (member.hidden.rows_CJ[:, 9], seen[1])]
+    means += [
+        (member.hidden_layers.rows_CJ[:, 4], seen[0]),
+        (member.hidden_layers.rows_CJ[:, 9], seen[1]),
+    ]
     for mean, cells in [*means, (member.recalled_CE[:, 4], encoded)]:
         assert (mean.unsqueeze(1) - cells).abs().min() > 1e-3
 
@@ -259,27 +262,29 @@ def test_the_hidden_layers_are_read_as_they_were_when_their_mixture_was_fitted(
     encoded = encode(member, FIT)
     values, _ = member.views(encoded)
     _, layers = member._look(values, encoded.observed_ND, member.config.levels[0])
-    components = member.hidden.project(layers)
+    components = member.hidden_layers.project(layers)
     assert torch.allclose(components.mean(dim=0), torch.zeros(components.shape[1]), atol=1e-3)
     assert torch.isclose(components[:, 0].var(correction=0), torch.tensor(1.0), rtol=1e-3)
     level_N = member.read(encoded).levels_NH[:, -1]
-    mixture = member.hidden.mixture(components, torch.ones_like(components))
+    mixture = member.hidden_layers.mixture(components, torch.ones_like(components))
     assert torch.allclose(level_N, surprises([mixture]).squeeze(1), atol=1e-4)
     # the mean row of a Gaussian is that of the rows that belong to it
     joint = values.clamp(-10, 10)
     weights = mixture.weights_NC
     expected = weights.T @ joint / weights.sum(dim=0).unsqueeze(1)
     assert (
-        torch.corrcoef(torch.stack([expected.flatten(), member.hidden.rows_CJ.flatten()]))[0, 1]
+        torch.corrcoef(torch.stack([expected.flatten(), member.hidden_layers.rows_CJ.flatten()]))[
+            0, 1
+        ]
         > 0.98
     )
 
 
 def test_without_mixtures_and_memory_no_average_of_rows_is_in_the_state() -> None:
     bare = fitted(memory=0, components=0, joint_components=0, hidden_components=0, bags=0)
-    completed(bare)
+    absorbed(bare)
     names = {name.split(".")[0] for name in bare.state_dict()}
-    assert not {"mixtures", "joint_mixture", "hidden", "memory", "bags"} & names
+    assert not {"mixtures", "joint_mixture", "hidden_layers", "memory", "bags"} & names
     assert len(bare.recalled_CE) == 0
 
 
@@ -287,7 +292,7 @@ def test_without_a_network_there_is_nothing_to_fit_and_all_the_same_a_score() ->
     closed = fitted(levels=(), memory=0)
     assert list(closed.parameters()) == []
     with torch.no_grad():
-        scores = completed(closed)(
+        scores = absorbed(closed)(
             torch.cat([FRESH, torch.tensor([[3.0, -3.0, 3.0, -3.0, 3.0]])])
         ).score_N
     assert scores[-1] > torch.quantile(scores, 0.99)

@@ -4,7 +4,11 @@ import math
 
 import torch
 
-from hourglass.training.models.associative.hidden_layers import COMPONENTS, MIN_VARIANCE, Hidden
+from hourglass.training.models.associative.hidden_layers import (
+    COMPONENTS,
+    MIN_VARIANCE,
+    HiddenLayers,
+)
 from hourglass.training.models.associative.mixture import surprises
 
 ROWS = 4000
@@ -17,8 +21,8 @@ def correlated(units: int, seed: int = 0) -> torch.Tensor:
     )
 
 
-def fitted(hidden_NH: torch.Tensor, values_NJ: torch.Tensor, count: int) -> Hidden:
-    hidden = Hidden(hidden_NH.shape[1])
+def fitted(hidden_NH: torch.Tensor, values_NJ: torch.Tensor, count: int) -> HiddenLayers:
+    hidden = HiddenLayers(hidden_NH.shape[1])
     hidden.fit_components(hidden_NH)
     draw = torch.Generator().manual_seed(0)
     hidden.fit_mixture(hidden.project(hidden_NH), values_NJ, count, draw)
@@ -27,7 +31,7 @@ def fitted(hidden_NH: torch.Tensor, values_NJ: torch.Tensor, count: int) -> Hidd
 
 def test_the_leading_components_are_uncorrelated_and_of_unit_variance() -> None:
     layer = correlated(COMPONENTS + 16)
-    hidden = Hidden(layer.shape[1])
+    hidden = HiddenLayers(layer.shape[1])
     hidden.fit_components(layer)
     components = hidden.project(layer)
     assert components.shape == (ROWS, COMPONENTS)
@@ -44,7 +48,7 @@ def test_a_direction_in_which_nothing_varies_is_not_made_to() -> None:
     flat = torch.cat(
         [layer, 1e-4 * torch.randn(ROWS, 1, generator=torch.Generator().manual_seed(1))], dim=1
     )
-    hidden = Hidden(5)
+    hidden = HiddenLayers(5)
     hidden.fit_components(flat)
     largest = torch.linalg.eigvalsh(torch.cov(layer.T, correction=0)).max()
     assert hidden.project(flat).std(dim=0).min() <= 1.1e-4 / math.sqrt(MIN_VARIANCE * largest)

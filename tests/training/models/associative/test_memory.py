@@ -4,9 +4,9 @@ import torch
 
 from hourglass.training.models.associative.memory import (
     CLOSEST,
-    MEMBERS,
     NEAREST,
     RESOLUTION,
+    ROWS_PER_PROTOTYPE,
     Memory,
     neighbourhoods,
 )
@@ -73,10 +73,10 @@ def test_a_row_that_is_remembered_is_as_near_as_the_resolution_and_no_nearer() -
 def test_a_prototype_is_a_row_with_its_three_nearest() -> None:
     line = torch.arange(40.0).unsqueeze(1) ** 1.5
     members = neighbourhoods(line, 10, torch.Generator().manual_seed(0))
-    assert members.shape == (10, MEMBERS)
+    assert members.shape == (10, ROWS_PER_PROTOTYPE)
     for row in members:
         distances = (line[:, 0] - line[row[0], 0]).abs()
-        assert set(row.tolist()) == set(distances.argsort()[:MEMBERS].tolist())
+        assert set(row.tolist()) == set(distances.argsort()[:ROWS_PER_PROTOTYPE].tolist())
 
 
 def test_which_of_two_equally_far_prototypes_is_the_last_to_be_looked_at_does_not_matter() -> None:

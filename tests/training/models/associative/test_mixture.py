@@ -5,7 +5,7 @@ import math
 import torch
 
 from hourglass.training.models.associative.mixture import (
-    MEMBERS,
+    MIN_CLUSTER_ROWS,
     MIN_VARIANCE,
     Guess,
     Mixture,
@@ -98,7 +98,7 @@ def test_every_gaussian_stands_for_at_least_four_rows_and_has_their_mean() -> No
     seen = torch.ones_like(data)
     cluster = assign_clusters(data, seen, 64, draw)
     sizes = torch.bincount(cluster)
-    assert (sizes >= MEMBERS).all()
+    assert (sizes >= MIN_CLUSTER_ROWS).all()
     assert sizes.sum() == len(data)
     mixture = fit_mixture(data, seen, cluster)
     assert torch.allclose(mixture.mean_CE[0], data[cluster == 0].mean(dim=0), atol=1e-5)

@@ -1,18 +1,23 @@
-"""Tails against distributions whose tails are known, and the adjustment for missing cells."""
+"""Tail probabilities against distributions where they are known, and the adjustment for missing cells."""
 
 import math
 
 import pytest
 import torch
 
-from hourglass.training.models.associative.tail_probabilities import HIDDEN, SHARES, Gaps, Tails
+from hourglass.training.models.associative.tail_probabilities import (
+    MISSING_RATES,
+    SHARES,
+    Gaps,
+    TailProbabilities,
+)
 
-RATES = torch.tensor(HIDDEN)
+RATES = torch.tensor(MISSING_RATES)
 
 
 def still(levels_NH: torch.Tensor) -> torch.Tensor:
     """The same levels whatever is missing."""
-    return levels_NH.expand(len(HIDDEN), *levels_NH.shape)
+    return levels_NH.expand(len(MISSING_RATES), *levels_NH.shape)
 
 
 def exponential(count: int) -> torch.Tensor:
@@ -22,7 +27,7 @@ def exponential(count: int) -> torch.Tensor:
 
 
 def test_a_tail_is_minus_the_log_of_the_share_above() -> None:
-    tails = Tails(1)
+    tails = TailProbabilities(1)
     tails.fit(still(exponential(200_000)), RATES)
     # of an exponential the level itself
     levels = torch.tensor([[0.5], [1.0], [2.0], [3.0], [10.0], [100.0]])
@@ -30,7 +35,7 @@ def test_a_tail_is_minus_the_log_of_the_share_above() -> None:
 
 
 def test_a_tail_rises_without_end_and_is_never_negative() -> None:
-    tails = Tails(1)
+    tails = TailProbabilities(1)
     tails.fit(
         still(torch.log(torch.rand(50, 1, generator=torch.Generator().manual_seed(0)))), RATES
     )
@@ -41,7 +46,7 @@ def test_a_tail_rises_without_end_and_is_never_negative() -> None:
 
 
 def test_held_out_levels_that_are_all_equal_make_a_finite_tail() -> None:
-    tails = Tails(1)
+    tails = TailProbabilities(1)
     tails.fit(still(torch.ones(20, 1)), RATES)
     assert torch.isfinite(
         tails(torch.tensor([[-30.0], [1.0], [70.0]]), torch.tensor([[0.0], [0.3], [0.9]]))
@@ -71,10 +76,10 @@ def test_rows_that_miss_no_more_than_the_held_out_ones_are_left_as_they_are() ->
         assert torch.allclose(gaps(levels, torch.full_like(levels, missing)), levels)
 
 
-def test_a_head_is_worth_the_squared_correlation_with_what_it_said_of_complete_rows() -> None:
+def test_evidence_is_worth_its_squared_correlation_with_what_it_said_of_gapless_rows() -> None:
     draw = torch.Generator().manual_seed(0)
     said, noise = torch.randn(20_000, 2, generator=draw), torch.randn(20_000, 2, generator=draw)
-    kept = torch.tensor([1.0, 0.6])  # of the second head, .36 of the variance is still what it was
+    kept = torch.tensor([1.0, 0.6])  # of the second piece, .36 of the variance is still what it was
     gaps = Gaps(2)
     gaps.fit(torch.stack([said] + [kept * said + (1 - kept.square()).sqrt() * noise] * 3), RATES)
     assert gaps.worth(torch.tensor([[0.0]])).tolist() == [[1.0, 1.0]]
@@ -86,7 +91,7 @@ def test_a_head_is_worth_the_squared_correlation_with_what_it_said_of_complete_r
 def test_rows_that_are_all_alike_make_no_cliff() -> None:
     # a third of the rows at one place: a rounding error there must not decide how rare they are
     levels = torch.cat([torch.full((1000, 1), -2.1), exponential(2000)])
-    tails = Tails(1)
+    tails = TailProbabilities(1)
     tails.fit(still(levels), RATES)
     place = torch.tensor([[-2.1], [-2.1 + 1e-5]])
     rarity = tails(place, torch.zeros(2, 1))

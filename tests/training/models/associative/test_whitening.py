@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hourglass.training.models import whitening
+from hourglass.training.models.associative import whitening
 from hourglass.training.models.associative.whitening import Whitening
 
 DRAW = torch.Generator().manual_seed(0)

@@ -1,0 +1,29 @@
+"""Stages of a run in one call each, for tests that need what `run` does not hand out."""
+
+from pathlib import Path
+
+from hourglass.service.rows.tables import read_table
+from hourglass.training.calibrate import attach_table, calibrate, choose_threshold
+from hourglass.training.config import RunConfig
+from hourglass.training.data import prepare
+from hourglass.training.export import export_core, to_bytes
+from hourglass.training.manifest import make_manifest
+from hourglass.training.split import Prepared, split_data
+from hourglass.training.trial import Trial, absorb_held_out
+
+
+def prepare_rows(config: RunConfig) -> Prepared:
+    """Load, look at the data, split."""
+    columns = ("label", "ignore", "units", "max_categories")
+    asked = {field: getattr(config, field) for field in columns}
+    return split_data(prepare(read_table(Path(config.data)), **asked), config)
+
+
+def finish(prepared: Prepared, trial: Trial, config: RunConfig) -> bytes:
+    """Absorb the held-out rows, export, calibrate, describe: the bytes that would be published."""
+    absorb_held_out(trial, prepared.split, config.seed)
+    graph = export_core(trial.core)
+    table = calibrate(graph, prepared.split.calibration_ND)
+    threshold = choose_threshold(table, config.alpha, config.delta, uncertified=config.uncertified)
+    attach_table(graph, table)
+    return to_bytes(graph, make_manifest(graph, trial, prepared, threshold, config))

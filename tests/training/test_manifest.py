@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hourglass.service.model.detector import Detector
+from hourglass.training.config import load_config
+from hourglass.training.presets import PRESETS
+from hourglass.training.trial import fit_trial
+from tests.training import tables
+from tests.training.conftest import EPOCHS, ROWS, Published
+from tests.training.stages import finish, prepare_rows
+
+
+def test_the_manifest_says_what_was_fitted(published: Published) -> None:
+    manifest = published.detector.manifest
+    assert manifest.model.variant == "denoising"
+    assert manifest.model.seed == 0
+    assert manifest.model.hyper_parameters["fit"]["epochs"] == EPOCHS  # type: ignore[index]
+    assert (manifest.rows.fit, manifest.rows.validation, manifest.rows.calibration) == ROWS
+    assert [(feature.name, feature.kind) for feature in manifest.features] == [
+        ("load", "numeric"),
+        ("flow", "numeric"),
+        ("heat", "numeric"),
+        ("open", "boolean"),
+        ("site", "categorical"),
+        ("fixed", "numeric"),
+        ("broken", "numeric"),
+    ]
+    assert manifest.features[4].categories == ("north", "south", "west")
+    assert (manifest.calibration.n, manifest.calibration.alpha, manifest.calibration.guarantee) == (
+        59,
+        0.05,
+        "certified",
+    )
+    assert manifest.requires == ()
+
+
+def test_ranges_and_drift_reference_are_those_of_the_fit_rows(published: Published) -> None:
+    fit_ND = prepare_rows(published.config).split.fit_ND
+    for feature, reference, column in zip(
+        published.detector.manifest.features,
+        published.detector.manifest.drift,
+        fit_ND.T,
+        strict=True,
+    ):
+        seen = column[~np.isnan(column)]
+        assert feature.missing_rate == pytest.approx(np.isnan(column).mean())
+        assert (feature.minimum, feature.maximum) == (
+            (seen.min(), seen.max()) if len(seen) else (None, None)
+        )
+        assert reference.missing == np.isnan(column).sum()
+        assert sum(reference.counts) == len(seen)
+        if feature.kind == "numeric" and len(seen):
+            bins = np.histogram(seen, [-np.inf, *reference.edges, np.inf])[0]
+            assert reference.counts == tuple(bins.tolist())
+        elif feature.kind == "categorical":
+            assert reference.counts == tuple(
+                np.bincount(seen.astype(int), minlength=len(feature.categories)).tolist()
+            )
+
+
+def test_a_residual_variance_is_the_mean_held_out_error_of_its_feature(
+    published: Published,
+) -> None:
+    rows_ND = prepare_rows(published.config).split.validation_ND
+    explanation = published.detector.explain(rows_ND)
+    observed_ND = ~np.isnan(rows_ND)
+    observed_ND[:, 6] = False  # always missing
+    # contribution = error / residual / observed cells: the mean over a feature's observed cells is
+    # one
+    ratios_ND = explanation.contributions * observed_ND.sum(axis=1, keepdims=True)
+    for index, feature in enumerate(published.detector.manifest.features[:5]):
+        assert feature.residual_variance > 0
+        assert ratios_ND[observed_ND[:, index], index].mean() == pytest.approx(1.0, rel=1e-3)
+
+
+@torch.no_grad()
+def test_of_a_member_with_its_own_score_it_is_the_mean_error_of_the_expected_values(
+    tmp_path: Path,
+) -> None:
+    data = tables.write(tables.correlated(300), tmp_path / "table.parquet")
+    config = load_config(None, {"data": str(data), "name": "pump", "preset": "fast"})
+    prepared = prepare_rows(config)
+    trial = fit_trial(prepared, config, PRESETS["fast"])
+    rows_ND = prepared.split.validation_ND
+    expected_ND = trial.core(torch.from_numpy(rows_ND)).reconstruction_ND.numpy()
+    errors_D = (((rows_ND - expected_ND) / prepared.split.fit_ND.std(axis=0)) ** 2).mean(axis=0)
+    features = Detector.from_bytes(finish(prepared, trial, config)).manifest.features
+    assert [feature.residual_variance for feature in features] == pytest.approx(
+        errors_D.tolist(), rel=1e-3
+    )

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+import torch
+
+from hourglass.service.model.detector import Detector
+from hourglass.training.config import load_config
+from hourglass.training.errors import RunError
+from hourglass.training.models.linear import LinearConfig
+from hourglass.training.split import Prepared
+from hourglass.training.trial import Trial, fit_trial
+from hourglass.training.verify import verify
+from tests.training import tables
+from tests.training.stages import finish, prepare_rows
+
+Exported = tuple[Trial, Detector, Prepared]
+
+
+@pytest.fixture
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A member that may be changed, and the file that was made of it before."""
+    data = tables.write(tables.mixed(), tmp_path_factory.mktemp("verify") / "rows.parquet")
+    config = load_config(None, {"data": str(data), "name": "pump", "label": "fault"})
+    prepared = prepare_rows(config)
+    trial = fit_trial(prepared, config, LinearConfig())
+    return trial, Detector.from_bytes(finish(prepared, trial, config)), prepared
+
+
+def test_a_file_that_answers_as_the_network_does_is_let_through(exported: Exported) -> None:
+    trial, detector, prepared = exported
+    rows_ND = prepared.split.validation_ND
+    assert np.isnan(rows_ND).any()  # rows with gaps among them
+    verify(detector, trial.core, rows_ND)
+
+
+def test_the_output_that_is_another_is_named(exported: Exported) -> None:
+    trial, detector, prepared = exported
+    with torch.no_grad():
+        trial.core.weight_D.mul_(1.001)  # of scores and contributions, and of nothing else
+    with pytest.raises(RunError, match="computes another score than the fitted network"):
+        verify(detector, trial.core, prepared.split.validation_ND)
+
+
+def test_a_code_that_is_another_is_named_though_it_decodes_to_the_same_row(
+    exported: Exported,
+) -> None:
+    trial, detector, prepared = exported
+    member = trial.core.member
+    with torch.no_grad():
+        member.encoder.weight.mul_(2.0)
+        member.encoder.bias.mul_(2.0)
+        member.decoder.weight.mul_(0.5)
+    with pytest.raises(RunError, match="computes another latent than the fitted network"):
+        verify(detector, trial.core, prepared.split.validation_ND)

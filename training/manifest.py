@@ -1,0 +1,101 @@
+"""The manifest of a fitted member: what the file says of itself, its features, rows and makers."""
+
+import msgspec
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+
+from hourglass.service import VERSION
+from hourglass.service.model.artifact import (
+    FORMAT_MAJOR,
+    FORMAT_MINOR,
+    CalibrationRecord,
+    DriftReference,
+    Feature,
+    Manifest,
+    Model,
+    Producer,
+    RowCounts,
+)
+from hourglass.service.model.calibration import Threshold
+from hourglass.training.config import RunConfig
+from hourglass.training.export import make_self_test
+from hourglass.training.split import Prepared
+from hourglass.training.trial import Trial
+
+DRIFT_BINS = 10
+
+
+def make_manifest(
+    graph: onnx.ModelProto,
+    trial: Trial,
+    prepared: Prepared,
+    threshold: Threshold,
+    config: RunConfig,
+) -> Manifest:
+    """Describe a graph that has its table, with the answers it gives to the self-test's rows."""
+    member, split = trial.core.member, prepared.split
+    features = tuple(
+        msgspec.structs.replace(feature, residual_variance=residual)
+        for feature, residual in zip(prepared.features, trial.residual_D.tolist(), strict=True)
+    )
+    return Manifest(
+        format=f"{FORMAT_MAJOR}.{FORMAT_MINOR}",
+        model=Model(
+            variant=msgspec.to_builtins(trial.config)["variant"],
+            hyper_parameters=msgspec.to_builtins(trial.config),
+            seed=config.seed,
+            stores_rows=member.stores_rows,
+            parameter_count=sum(parameter.numel() for parameter in member.parameters()),
+        ),
+        producer=Producer(
+            hourglass=VERSION,
+            torch=torch.__version__.partition("+")[0],
+            onnx=onnx.__version__,
+            onnxruntime=ort.__version__,
+            threads=config.threads,
+        ),
+        rows=RowCounts(
+            fit=len(split.fit_ND),
+            validation=len(split.validation_ND),
+            calibration=len(split.calibration_ND),
+        ),
+        features=features,
+        calibration=CalibrationRecord(
+            method="split-conformal",
+            guarantee="certified" if threshold.certified else "marginal",
+            n=len(split.calibration_ND),
+            alpha=threshold.alpha,
+            delta=threshold.delta,
+        ),
+        drift=tuple(
+            _drift_reference(feature, column)
+            for feature, column in zip(features, split.fit_ND.T, strict=True)
+        ),
+        self_test=make_self_test(graph, features, config.seed),
+        sampling=member.sampling(member.encoding.encode(torch.from_numpy(split.fit_ND))),
+        min_observed_fraction=prepared.min_observed_fraction,
+    )
+
+
+def _drift_reference(feature: Feature, column: NDArray[np.float32]) -> DriftReference:
+    seen = column[~np.isnan(column)]
+    missing = len(column) - len(seen)
+    if feature.kind != "numeric":
+        width = len(feature.categories) or 2
+        return DriftReference(
+            counts=tuple(int((seen == code).sum()) for code in range(width)), missing=missing
+        )
+    if not len(seen):
+        return DriftReference(missing=missing)
+    edges = np.unique(
+        np.quantile(seen.astype(np.float64), np.linspace(0, 1, DRIFT_BINS + 1)[1:-1]).astype(
+            np.float32
+        )
+    )
+    counts = np.bincount(np.searchsorted(edges, seen, side="right"), minlength=len(edges) + 1)
+    return DriftReference(
+        edges=tuple(map(float, edges)), counts=tuple(map(int, counts)), missing=missing
+    )

@@ -12,7 +12,7 @@ PIP_COMPILE = .venv/bin/pip-compile --quiet --strip-extras --no-header --no-anno
 export ORT_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-heavy test-plain test-service bench bench-peers bench-quality check format lock swagger-ui clean
+.PHONY: help demo test test-fast test-heavy test-plain test-service bench bench-peers bench-quality check format lock swagger-ui clean
 
 help: ## print these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -38,6 +38,9 @@ test-service: ## the service's tests without training: make test-service PYTHON=
 		--constraint $(LOCKS)/dev.txt httpx hypothesis polars pytest schemathesis setuptools
 	build/service/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	build/service/bin/python -m pytest tests/service
+
+test-fast: $(INSTALLED) ## what a change breaks first, in under 90 s
+	.venv/bin/pytest -m 'not slow and not heavy'
 
 bench-quality: $(INSTALLED) ## measure detection quality: make bench-quality DATA=folder-of-npz [ARGUMENTS="--detectors all --seeds 0-4"]
 	@test -n "$(DATA)" || { echo "make bench-quality needs DATA=, a folder of ADBench's npz files" >&2; exit 2; }

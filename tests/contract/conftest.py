@@ -45,6 +45,7 @@ MEMBERS: dict[str, ModelConfig] = {
         bags=2,
     ),
 }
+FAST = {"linear", "denoising"}  # in test-fast too
 
 
 SMALL = MEMBERS["associative"]
@@ -88,7 +89,12 @@ def pairs(prepared: Prepared) -> Callable[[str], Pair]:
     return cache(lambda member: make_pair(prepared, (MEMBERS | SIBLINGS)[member]))
 
 
-@pytest.fixture(params=MEMBERS)
+@pytest.fixture(
+    params=[
+        pytest.param(member, marks=[] if member in FAST else [pytest.mark.slow])
+        for member in MEMBERS
+    ]
+)
 def pair(request: pytest.FixtureRequest, pairs: Callable[[str], Pair]) -> Pair:
     return pairs(request.param)
 

@@ -61,6 +61,7 @@ print("attacked")
 """
 
 
+@pytest.mark.slow
 def test_nothing_is_read_or_written_beside_a_buffer_and_nothing_undefined_is_done(tmp_path):
     if sys.platform != "linux":
         pytest.skip("the sanitizers are preloaded in the way of Linux")

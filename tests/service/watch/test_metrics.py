@@ -197,6 +197,7 @@ def test_reload_outcomes_are_counted(models):
     assert values["hourglass_model_reloads_total", "mixed", "swapped"] == 0
 
 
+@pytest.mark.slow
 def test_two_workers_answer_with_the_totals_of_both(models):
     rows = sample_rows(NUMERIC, 5).tolist()
     with Process(models, "--workers", "2") as process:

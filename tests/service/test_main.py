@@ -108,6 +108,7 @@ class TestServing:
         with Process(models) as process:
             assert process.stop() == 0
         assert re.search(r"^hourglass: serving .* on http://127\.0\.0\.1:\d+$", process.log[0])
+        assert re.search(r"INFO .*: JSON is read and written by (C|Python)\b", process.log[1])
         assert sum("is in service" in line for line in process.log) == 2
 
     @pytest.mark.slow

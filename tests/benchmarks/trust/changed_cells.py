@@ -36,7 +36,6 @@ ROWS = 300  # at most, of each kind of change
 FEWEST_ALARMS = 10  # that a share of them says something
 SHIFTS = {"3 sd": 3.0, "6 sd": 6.0}
 KINDS = (*SHIFTS, "swap")
-TRIES = 200
 RIDGE = 1e-3  # of a standardised feature's variance
 
 
@@ -55,7 +54,7 @@ def measure(case: Case, fit: Fit) -> Figures:
     figures: dict[str, Any] = {"rows": len(true_ND)}
     for kind in KINDS:
         for number, count in (("one", 1), ("three", 3)):
-            changed_ND, cells_NC = change(true_ND, sd_D, kind, count, random)
+            changed_ND, cells_NC = change(true_ND, rows.fit_ND, kind, count, random)
             alarmed_N = fitted.scores(changed_ND) > threshold
             figures[f"{number}, {kind}, alarms"] = float(alarmed_N.mean())
             at = np.arange(len(true_ND))[:, None], cells_NC
@@ -81,9 +80,12 @@ def measure(case: Case, fit: Fit) -> Figures:
 
 
 def change(
-    rows_ND: Floats, sd_D: Floats, kind: str, count: int, random: np.random.Generator
+    rows_ND: Floats, fit_ND: Floats, kind: str, count: int, random: np.random.Generator
 ) -> tuple[Floats, Integers]:
-    """Rows with `count` other values, and where: [N, C]. Constant features are left alone."""
+    """Rows with `count` other values, and where: [N, C]. Features that are constant in the fit rows
+    are left alone; swapped values are the fit rows'.
+    """
+    sd_D = fit_ND.std(axis=0, dtype=np.float64)
     varying = np.flatnonzero(sd_D > 0)
     cells_NC = np.stack([random.choice(varying, count, replace=False) for _ in rows_ND])
     at = np.arange(len(rows_ND))[:, None], cells_NC
@@ -93,9 +95,8 @@ def change(
         return changed_ND, cells_NC
     for row, features in enumerate(cells_NC):
         for feature in features:
-            others = rows_ND[random.integers(len(rows_ND), size=TRIES), feature]
-            other = others[others != rows_ND[row, feature]]
-            changed_ND[row, feature] = other[0] if len(other) else rows_ND[row, feature]
+            others = fit_ND[:, feature]
+            changed_ND[row, feature] = random.choice(others[others != rows_ND[row, feature]])
     return changed_ND, cells_NC
 
 

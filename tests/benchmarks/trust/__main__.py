@@ -8,7 +8,6 @@ from pathlib import Path
 from rich.console import Console
 
 from hourglass.training.publish import write_atomically
-from tests.benchmarks.adbench.__main__ import WIDTH
 from tests.benchmarks.adbench.protocol import find_sets
 from tests.benchmarks.adbench.report import as_markdown, print_grids
 from tests.benchmarks.trust import product, schedule
@@ -16,6 +15,8 @@ from tests.benchmarks.trust.product import Fit
 from tests.benchmarks.trust.protocol import Case
 from tests.benchmarks.trust.protocols import PROTOCOLS
 from tests.benchmarks.trust.table import make_grids, make_notes
+
+WIDTH = 400  # where there is no terminal, lines are as long as they need to be
 
 
 def main(arguments: Sequence[str] | None = None, fit: Fit = product.fit) -> int:

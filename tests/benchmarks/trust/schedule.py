@@ -55,7 +55,8 @@ def run(cases: Sequence[Case], output: Path, *, jobs: int, fit: Fit = product.fi
     for number, outcome in enumerate(_perform(waiting, jobs, fit), 1):
         whole = msgspec.structs.replace(outcome, revision=at, machine=on)
         with (output / f"{outcome.protocol}.jsonl").open("ab") as file:
-            file.write(msgspec.json.encode(whole) + b"\n")
+            # a line of its own even after one that a kill cut off
+            file.write(b"\n" + msgspec.json.encode(whole))
         said = outcome.failure or outcome.skipped or f"{outcome.cpu_seconds:.1f} s of CPU"
         _tell(
             f"[{number}/{len(waiting)}] {outcome.protocol} {outcome.set} seed {outcome.seed}: {said}"

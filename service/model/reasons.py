@@ -1,0 +1,127 @@
+"""Reasons: which values of an alarming row are to blame.
+
+A value is to blame if the row would not be alarming without it: so candidates, which are the values
+that contribute most and are furthest from what the others let expect, are masked one by one, and
+the one whose masking lowers the score most is blamed; again from there, until the row alarms no
+more, or nothing lowers its score. What cannot be explained by a few values differs as a whole.
+
+Whoever asks brings the function that scores: the same search serves a file and a network.
+
+Shapes: N rows, D features, K candidates.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hourglass.service.model.conditional import Conditional, Expectation
+
+CANDIDATES = 8
+MOST_BLAMED = 5  # that is a few
+EXTRA_ROWS = 20  # scored for one row are at most so many and D more, beside the row itself
+SHARE_WEIGHT = 1.0  # of contributions against squared standard deviations, for each feature
+RELATED = 0.5  # correlation of features that are said to have moved together
+LARGEST_GROUP = 8
+SMALLEST = 1e-30
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Integers = NDArray[np.intp]
+
+
+class Reasons(NamedTuple):
+    """Why rows [N, D] are as strange as they are."""
+
+    order_ND: Integers  # features, the first to blame first
+    blamed_N: Integers  # so many of the order are to blame; 0 of a row that does not alarm
+    as_a_whole_N: NDArray[np.bool_]  # alarming, and not by a few values
+    groups: list[tuple[int, ...]]  # the features that moved together where a row differs as a whole
+    # given the values that are not to blame
+    expected: Expectation
+
+
+def find_reasons(
+    conditional: Conditional,
+    rows_ND: Float32,
+    score_N: Float32,
+    contributions_ND: Float32,
+    *,
+    threshold: float,
+    score: Callable[[Float32], Float32],
+) -> Reasons:
+    """Why these rows have these scores; rows over the threshold are searched, all side by side."""
+    rows, width = rows_ND.shape
+    masked_ND, left_N = rows_ND.copy(), score_N.astype(np.float64)
+    order: list[list[int]] = [[] for _ in range(rows)]
+    spent = 0
+    searched = np.flatnonzero(left_N > threshold)
+    while len(searched) and len(order[searched[0]]) < MOST_BLAMED:
+        blame_SD = _blame(conditional, masked_ND[searched], contributions_ND[searched])
+        count = min(CANDIDATES, width, EXTRA_ROWS + width - spent)
+        if count < 1:
+            break
+        candidates_SK = np.argsort(-blame_SD, axis=1, kind="stable")[:, :count]
+        tried_SKD = np.repeat(masked_ND[searched, None], count, axis=1)
+        np.put_along_axis(tried_SKD, candidates_SK[:, :, None], np.nan, axis=2)
+        scores_SK = score(tried_SKD.reshape(-1, width)).reshape(-1, count).astype(np.float64)
+        spent += count
+        # of no value at all there is no score
+        scores_SK = np.where(np.isnan(scores_SK), np.inf, scores_SK)
+        best_S = scores_SK.argmin(axis=1)
+        lowest_S = scores_SK[np.arange(len(searched)), best_S]
+        lowered_S = lowest_S < left_N[searched]
+        searched, best_S = searched[lowered_S], candidates_SK[lowered_S, best_S[lowered_S]]
+        left_N[searched] = lowest_S[lowered_S]
+        masked_ND[searched, best_S] = np.nan
+        for row, feature in zip(searched.tolist(), best_S.tolist(), strict=True):
+            order[row].append(feature)
+        searched = searched[left_N[searched] > threshold]
+    as_a_whole_N = left_N > threshold
+    expected = conditional.expect(masked_ND)
+    rest_ND = _weigh(contributions_ND, expected.distance_ND)
+    rest_ND[np.isnan(masked_ND) & ~np.isnan(rows_ND)] = np.inf
+    order_ND = np.argsort(-rest_ND, axis=1, kind="stable")
+    for row, blamed in enumerate(order):
+        order_ND[row, : len(blamed)] = blamed
+    return Reasons(
+        order_ND,
+        np.array([len(blamed) for blamed in order], dtype=np.intp),
+        as_a_whole_N,
+        _groups(conditional, rows_ND, as_a_whole_N),
+        expected,
+    )
+
+
+def _blame(conditional: Conditional, rows_ND: Float32, contributions_ND: Float32) -> Float64:
+    """[N, D] -1 where there is no value to blame."""
+    weight_ND = _weigh(contributions_ND, conditional.expect(rows_ND).distance_ND)
+    return np.where(np.isnan(rows_ND), -1.0, weight_ND)
+
+
+def _weigh(contributions_ND: Float32, distance_ND: Float64) -> Float64:
+    contributions_ND = contributions_ND.astype(np.float64)
+    total_N1 = np.maximum(contributions_ND.sum(axis=1, keepdims=True), SMALLEST)
+    width = contributions_ND.shape[1]
+    return SHARE_WEIGHT * width * contributions_ND / total_N1 + distance_ND
+
+
+def _groups(
+    conditional: Conditional, rows_ND: Float32, wanted_N: NDArray[np.bool_]
+) -> list[tuple[int, ...]]:
+    """For each wanted row the feature that is furthest from its mean, and those that moved with it
+    as their correlation has it, the furthest first.
+    """
+    groups: list[tuple[int, ...]] = [()] * len(rows_ND)
+    if not wanted_N.any():
+        return groups
+    correlation_DD = conditional.correlation()
+    for row in np.flatnonzero(wanted_N).tolist():
+        away_D = conditional.deviations(rows_ND[row])
+        lead = int(np.abs(away_D).argmax())
+        with_lead_D = correlation_DD[lead] * np.sign(away_D * away_D[lead])
+        together = np.flatnonzero((with_lead_D >= RELATED) & (np.abs(away_D) >= 1))
+        ranked = together[np.argsort(-np.abs(away_D[together]), kind="stable")]
+        groups[row] = tuple(ranked[:LARGEST_GROUP].tolist())
+    return groups

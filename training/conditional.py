@@ -57,7 +57,9 @@ class Conditional(nn.Module):
         """
         raw_NE, observed_NE = encoding.spread(rows_ND), encoding.spread(observed_ND)
         if encoding.one_hot:
-            raw_NE = torch.where(encoding.one_hot_E, (raw_NE == encoding.code_E).to(raw_NE.dtype), raw_NE)
+            raw_NE = torch.where(
+                encoding.one_hot_E, (raw_NE == encoding.code_E).to(raw_NE.dtype), raw_NE
+            )
         z_NE = ((raw_NE - self.mean) / self.scale).clamp(-LIMIT, LIMIT)
         z_NE = torch.where(observed_NE > 0, z_NE, 0.0)
         if self.precision.ndim == 1:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hourglass.training import reach
 from hourglass.training.conditional import SHARE_WEIGHT, Conditional
 from hourglass.training.models.member import Member
 
@@ -42,6 +43,7 @@ class Core(nn.Module):
         super().__init__()
         self.member = member
         self.conditional: Conditional | None = None
+        self.reach = reach.Reach(len(member.encoding.features))
         self.register_buffer("weight_D", torch.ones(len(member.encoding.features)))
 
     weight_D: Tensor
@@ -66,6 +68,14 @@ class Core(nn.Module):
             # where nothing is wrong nothing more is to blame than the rest
             parts_ND = errors_ND + encoded.observed_ND * 1e-20
             contributions_ND = score_N.unsqueeze(1) * (parts_ND / parts_ND.sum(dim=1, keepdim=True))
+        # a gross value is heard however many others there are, and adds nothing where it is heard
+        far_ND = self.reach(features)
+        far_N = far_ND.sum(dim=1)
+        heard_N = reach.WEIGHT * torch.log1p(far_N)
+        parts_ND = contributions_ND + far_ND * (heard_N / far_N.clamp_min(1e-20)).unsqueeze(1)
+        total_N = score_N + heard_N
+        score_N = torch.where(heard_N > score_N, heard_N, score_N)  # a NaN stays
+        contributions_ND = parts_ND * (score_N / total_N.clamp_min(1e-30)).unsqueeze(1)
         if self.conditional is not None:
             parts_ND = contributions_ND + encoded.observed_ND * 1e-20
             parts_ND = parts_ND / parts_ND.sum(dim=1, keepdim=True) * (SHARE_WEIGHT * width)

@@ -70,6 +70,7 @@ def fit_trial(
     except ValueError as error:
         raise RunError(str(error)) from error
     core = Core(member).eval()
+    core.reach.fit(torch.from_numpy(split.fit_ND), encoding.gaussian_D)
     residual_D = core.weigh(torch.from_numpy(split.validation_ND))
     return Trial(config, core, fitted, residual_D, perf_counter() - started)
 

@@ -125,7 +125,9 @@ class Conditional:
         """[D] signed standard deviations from the mean; 0 of a category, or where missing."""
         (z_E,) = self.standardise(row_D[None])
         plain_D = [feature.kind != "categorical" for feature in self.features]
-        first_D = [part.start if plain else 0 for plain, part in zip(plain_D, self._slices, strict=True)]
+        first_D = [
+            part.start if plain else 0 for plain, part in zip(plain_D, self._slices, strict=True)
+        ]
         return np.where(plain_D, np.nan_to_num(z_E[first_D]), 0.0)
 
     def correlation(self) -> Float64:

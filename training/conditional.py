@@ -57,7 +57,9 @@ class Conditional(nn.Module):
         """
         raw_NE, observed_NE = encoding.spread(rows_ND), encoding.spread(observed_ND)
         if encoding.one_hot:
-            raw_NE = torch.where(encoding.one_hot_E, (raw_NE == encoding.code_E).to(raw_NE.dtype), raw_NE)
+            raw_NE = torch.where(
+                encoding.one_hot_E, (raw_NE == encoding.code_E).to(raw_NE.dtype), raw_NE
+            )
         z_NE = ((raw_NE - self.mean) / self.scale).clamp(-LIMIT, LIMIT)
         z_NE = torch.where(observed_NE > 0, z_NE, 0.0)
         if self.precision.ndim == 1:
@@ -132,7 +134,8 @@ def shrunk_covariance(z_NE: Float64, observed_NE: NDArray[np.bool_]) -> Float64:
     shrinkage = min(1.0, max(FLOOR, chance / max(away, SMALL)))
     shrunk_EE = (1 - shrinkage) * covariance_EE + shrinkage * identity_EE
     values_E, vectors_EE = np.linalg.eigh(shrunk_EE)  # pairs of gaps can make it indefinite
-    return (vectors_EE * np.maximum(values_E, FLOOR)) @ vectors_EE.T
+    positive_EE: Float64 = (vectors_EE * np.maximum(values_E, FLOOR)) @ vectors_EE.T
+    return positive_EE
 
 
 def _block_roots(precision_EE: Float64, slices: list[slice]) -> Float64:

@@ -125,7 +125,9 @@ class Conditional:
         """[D] signed standard deviations from the mean; 0 of a category, or where missing."""
         (z_E,) = self.standardise(row_D[None])
         plain_D = [feature.kind != "categorical" for feature in self.features]
-        first_D = [part.start if plain else 0 for plain, part in zip(plain_D, self._slices, strict=True)]
+        first_D = [
+            part.start if plain else 0 for plain, part in zip(plain_D, self._slices, strict=True)
+        ]
         return np.where(plain_D, np.nan_to_num(z_E[first_D]), 0.0)
 
     def correlation(self) -> Float64:
@@ -134,11 +136,12 @@ class Conditional:
             return np.eye(len(self.features))
         covariance_EE = np.linalg.inv(self.precision)
         sd_E = np.sqrt(np.diag(covariance_EE))
-        first_D = [part.start for part in self._slices]
-        plain_D = np.array([feature.kind != "categorical" for feature in self.features])
-        correlation_DD = (covariance_EE / sd_E / sd_E[:, None])[np.ix_(first_D, first_D)]
-        correlation_DD *= plain_D & plain_D[:, None]
-        np.fill_diagonal(correlation_DD, 1.0)
+        plain = [d for d, feature in enumerate(self.features) if feature.kind != "categorical"]
+        columns = [self._slices[d].start for d in plain]
+        correlation_DD = np.eye(len(self.features))
+        correlation_DD[np.ix_(plain, plain)] = (covariance_EE / sd_E / sd_E[:, None])[
+            np.ix_(columns, columns)
+        ]
         return correlation_DD
 
     def _expect(self, z_NE: Float64, missing_E: Bools) -> _Columns:

@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hourglass.service.model.conditional import Conditional, Expectation
+from hourglass.service.model.detector import Detector, Explanation
 
+SEARCHED_ROWS = 512  # at a time
 CANDIDATES = 8
 MOST_BLAMED = 5  # that is a few
 EXTRA_ROWS = 20  # scored for one row are at most so many and D more, beside the row itself
@@ -40,6 +42,34 @@ class Reasons(NamedTuple):
     groups: list[tuple[int, ...]]  # the features that moved together where a row differs as a whole
     # given the values that are not to blame
     expected: Expectation
+
+
+def reasons_of(
+    detector: Detector, rows_ND: Float32, explanation: Explanation, threshold: float
+) -> Reasons | None:
+    """Why a model explained rows as it did; None where its file does not carry what that takes."""
+    conditional = detector.conditional
+    if conditional is None:
+        return None
+    parts = [
+        find_reasons(
+            conditional,
+            rows_ND[part],
+            explanation.score[part],
+            explanation.contributions[part],
+            threshold=threshold,
+            score=lambda masked_ND: detector.score(masked_ND).score,
+        )
+        for start in range(0, len(rows_ND), SEARCHED_ROWS)
+        for part in [slice(start, start + SEARCHED_ROWS)]
+    ]
+    return Reasons(
+        np.concatenate([part.order_ND for part in parts]),
+        np.concatenate([part.blamed_N for part in parts]),
+        np.concatenate([part.as_a_whole_N for part in parts]),
+        [group for part in parts for group in part.groups],
+        Expectation(*map(np.concatenate, zip(*(part.expected for part in parts), strict=True))),
+    )
 
 
 def find_reasons(
@@ -101,10 +131,11 @@ def _blame(conditional: Conditional, rows_ND: Float32, contributions_ND: Float32
 
 
 def _weigh(contributions_ND: Float32, distance_ND: Float64) -> Float64:
-    contributions_ND = contributions_ND.astype(np.float64)
-    total_N1 = np.maximum(contributions_ND.sum(axis=1, keepdims=True), SMALLEST)
-    width = contributions_ND.shape[1]
-    return SHARE_WEIGHT * width * contributions_ND / total_N1 + distance_ND
+    total_N1 = np.maximum(contributions_ND.sum(axis=1, keepdims=True, dtype=np.float64), SMALLEST)
+    weight_ND: Float64 = (
+        SHARE_WEIGHT * contributions_ND.shape[1] * contributions_ND / total_N1 + distance_ND
+    )
+    return weight_ND
 
 
 def _groups(

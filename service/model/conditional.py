@@ -176,6 +176,9 @@ class Conditional:
         """Write what columns say of features, of some of the rows."""
         raw_NE = self.mean_E + self.scale_E * columns.mean_NE
         for d, (feature, part) in enumerate(zip(self.features, self._slices, strict=True)):
+            if part.start == part.stop:  # no category was ever met
+                found.value_ND[rows_N, d] = found.distance_ND[rows_N, d] = 0.0
+                continue
             value_N = raw_NE[:, part.start]
             if feature.kind == "numeric":
                 sd = self.scale_E[part.start] * np.sqrt(columns.variance_E[part.start])
@@ -183,7 +186,7 @@ class Conditional:
             elif feature.kind == "boolean":
                 value_N = np.clip(value_N, 0.0, 1.0)
                 found.probability_ND[rows_N, d] = value_N
-            elif part.stop > part.start:
+            else:
                 share_NB = np.maximum(raw_NE[:, part], 0.0)
                 value_N = share_NB.argmax(axis=1).astype(np.float64)
                 most_N = share_NB.max(axis=1) / np.maximum(share_NB.sum(axis=1), 1e-12)
@@ -196,7 +199,7 @@ class Conditional:
         return [
             part
             for feature, part in zip(self.features, self._slices, strict=True)
-            if feature.kind == "categorical"
+            if feature.kind == "categorical" and feature.categories
         ]
 
 

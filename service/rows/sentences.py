@@ -89,7 +89,7 @@ def _say_whole(features: tuple[Feature, ...], row_D: Float32, group: tuple[int, 
     if features[lead].unit:
         values += f" {features[lead].unit}"
     if not others:
-        return f"differs as a whole, most of all in {features[lead].name} ({values})"
+        return f"differs as a whole, most of all in one value: {values}"
     names = [features[d].name for d in others]
     listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
     return f"differs as a whole: {values}, and {listed} moved with it"

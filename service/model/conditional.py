@@ -110,6 +110,49 @@ class Conditional:
             self._decode(columns, rows_N, found)
         return found
 
+    def strangest_set(self, row_D: Float32, start: list[int]) -> list[int]:
+        """So many of a row's features as `start` has, without which the rest of it is likeliest:
+        what is found from there by exchanging one number or boolean for another.
+
+        Without the columns S, a row's squared distance from the mean is less by the quadratic form
+        pull_S inv(P_SS) pull_S, where pull = P z.
+        """
+        if self.precision.ndim == 1:
+            return start
+        (z_E,) = self.standardise(row_D[None])
+        seen_E = ~np.isnan(z_E)
+        inner_EE, pull_E = self.precision, np.zeros_like(z_E)
+        if not seen_E.all():
+            covariance_EE = np.linalg.inv(self.precision)
+            inner_EE = np.zeros_like(covariance_EE)
+            within = np.ix_(seen_E, seen_E)
+            inner_EE[within] = np.linalg.inv(covariance_EE[within])
+        pull_E[seen_E] = inner_EE[np.ix_(seen_E, seen_E)] @ z_E[seen_E]
+        single = {
+            part.start: d
+            for d, (feature, part) in enumerate(zip(self.features, self._slices, strict=True))
+            if feature.kind != "categorical" and seen_E[part.start]
+        }
+        columns = [self._slices[d].start for d in start]
+        if not set(columns) <= set(single):
+            return start
+        others = np.array(sorted(single))
+        best, changed = 0.0, True
+        while changed:
+            changed = False
+            for i in range(len(columns)):
+                rest = columns[:i] + columns[i + 1 :]
+                free = np.setdiff1d(others, rest)
+                sets_CS = np.column_stack([free, *(np.full(len(free), each) for each in rest)])
+                pull_CS = pull_E[sets_CS]
+                blocks_CSS = inner_EE[sets_CS[:, :, None], sets_CS[:, None, :]]
+                off_CS = np.linalg.solve(blocks_CSS, pull_CS[:, :, None])[:, :, 0]
+                less_C = (pull_CS * off_CS).sum(axis=1)
+                if less_C.max() > best * (1 + 1e-6):
+                    best, changed = float(less_C.max()), True
+                    columns = sets_CS[less_C.argmax()].tolist()
+        return [single[column] for column in columns]
+
     def standardise(self, rows_ND: Float32) -> Float64:
         """[N, E] standard deviations from the mean; NaN where missing."""
         raw_NE = rows_ND[:, self._source_E].astype(np.float64)

@@ -134,7 +134,7 @@ class Conditional:
             if feature.kind != "categorical" and seen_E[part.start]
         }
         columns = [self._slices[d].start for d in start]
-        if not set(columns) <= set(single):
+        if len(set(columns) & set(single)) < len(columns):
             return start
         others = np.array(sorted(single))
         best, changed = 0.0, True

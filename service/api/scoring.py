@@ -150,6 +150,7 @@ async def explain(
         sent = decoding.sent_categories(body, content_type, served.schema, rows_ND)
         started = perf_counter()
         explanation = served.detector.explain(rows_ND)
+        encoding.require_finite(served, explanation.score, explanation.contributions)
         reasons = reasons_of(served.detector, rows_ND, explanation, served.threshold.score)
         seconds = perf_counter() - started
         encoded = encoding.encode_explanations(served, rows_ND, explanation, sent, reasons, top=top)

@@ -124,6 +124,8 @@ def shrunk_covariance(z_NE: Float64, observed_NE: NDArray[np.bool_]) -> Float64:
     """
     pairs_EE = np.maximum(observed_NE.T.astype(np.float64) @ observed_NE, 1.0)
     covariance_EE = z_NE.T @ z_NE / pairs_EE
+    never_E = ~z_NE.any(axis=0)
+    covariance_EE[never_E, never_E] = 1.0  # varied as far as anyone knows
     identity_EE = np.eye(len(covariance_EE))
     # Ledoit and Wolf, lemma 3.3: how much of what differs from independence is chance
     chance = float(
@@ -134,7 +136,8 @@ def shrunk_covariance(z_NE: Float64, observed_NE: NDArray[np.bool_]) -> Float64:
     shrinkage = min(1.0, max(FLOOR, chance / max(away, SMALL)))
     shrunk_EE = (1 - shrinkage) * covariance_EE + shrinkage * identity_EE
     values_E, vectors_EE = np.linalg.eigh(shrunk_EE)  # pairs of gaps can make it indefinite
-    return (vectors_EE * np.maximum(values_E, FLOOR)) @ vectors_EE.T
+    positive_EE: Float64 = (vectors_EE * np.maximum(values_E, FLOOR)) @ vectors_EE.T
+    return positive_EE
 
 
 def _block_roots(precision_EE: Float64, slices: list[slice]) -> Float64:

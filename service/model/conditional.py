@@ -110,6 +110,49 @@ class Conditional:
             self._decode(columns, rows_N, found)
         return found
 
+    def strangest_set(self, row_D: Float32, start: list[int]) -> list[int]:
+        """So many of a row's features as `start` has, without which the rest of it is likeliest:
+        what is found from there by exchanging one number or boolean for another.
+
+        Without the columns S, a row's squared distance from the mean is less by the quadratic form
+        pull_S inv(P_SS) pull_S, where pull = P z.
+        """
+        if self.precision.ndim == 1:
+            return start
+        (z_E,) = self.standardise(row_D[None])
+        seen_E = ~np.isnan(z_E)
+        inner_EE, pull_E = self.precision, np.zeros_like(z_E)
+        if not seen_E.all():
+            covariance_EE = np.linalg.inv(self.precision)
+            inner_EE = np.zeros_like(covariance_EE)
+            within = np.ix_(seen_E, seen_E)
+            inner_EE[within] = np.linalg.inv(covariance_EE[within])
+        pull_E[seen_E] = inner_EE[np.ix_(seen_E, seen_E)] @ z_E[seen_E]
+        single = {
+            part.start: d
+            for d, (feature, part) in enumerate(zip(self.features, self._slices, strict=True))
+            if feature.kind != "categorical" and seen_E[part.start]
+        }
+        columns = [self._slices[d].start for d in start]
+        if len(set(columns) & set(single)) < len(columns):
+            return start
+        others = np.array(sorted(single))
+        best, changed = 0.0, True
+        while changed:
+            changed = False
+            for i in range(len(columns)):
+                rest = columns[:i] + columns[i + 1 :]
+                free = np.setdiff1d(others, rest)
+                sets_CS = np.column_stack([free, *(np.full(len(free), each) for each in rest)])
+                pull_CS = pull_E[sets_CS]
+                blocks_CSS = inner_EE[sets_CS[:, :, None], sets_CS[:, None, :]]
+                off_CS = np.linalg.solve(blocks_CSS, pull_CS[:, :, None])[:, :, 0]
+                less_C = (pull_CS * off_CS).sum(axis=1)
+                if less_C.max() > best * (1 + 1e-6):
+                    best, changed = float(less_C.max()), True
+                    columns = sets_CS[less_C.argmax()].tolist()
+        return [single[column] for column in columns]
+
     def standardise(self, rows_ND: Float32) -> Float64:
         """[N, E] standard deviations from the mean; NaN where missing."""
         raw_NE = rows_ND[:, self._source_E].astype(np.float64)
@@ -136,11 +179,12 @@ class Conditional:
             return np.eye(len(self.features))
         covariance_EE = np.linalg.inv(self.precision)
         sd_E = np.sqrt(np.diag(covariance_EE))
-        first_D = [part.start for part in self._slices]
-        plain_D = np.array([feature.kind != "categorical" for feature in self.features])
-        correlation_DD = (covariance_EE / sd_E / sd_E[:, None])[np.ix_(first_D, first_D)]
-        correlation_DD *= plain_D & plain_D[:, None]
-        np.fill_diagonal(correlation_DD, 1.0)
+        plain = [d for d, feature in enumerate(self.features) if feature.kind != "categorical"]
+        columns = [self._slices[d].start for d in plain]
+        correlation_DD = np.eye(len(self.features))
+        correlation_DD[np.ix_(plain, plain)] = (covariance_EE / sd_E / sd_E[:, None])[
+            np.ix_(columns, columns)
+        ]
         return correlation_DD
 
     def _expect(self, z_NE: Float64, missing_E: Bools) -> _Columns:
@@ -175,6 +219,9 @@ class Conditional:
         """Write what columns say of features, of some of the rows."""
         raw_NE = self.mean_E + self.scale_E * columns.mean_NE
         for d, (feature, part) in enumerate(zip(self.features, self._slices, strict=True)):
+            if part.start == part.stop:  # no category was ever met
+                found.value_ND[rows_N, d] = found.distance_ND[rows_N, d] = 0.0
+                continue
             value_N = raw_NE[:, part.start]
             if feature.kind == "numeric":
                 sd = self.scale_E[part.start] * np.sqrt(columns.variance_E[part.start])
@@ -182,7 +229,7 @@ class Conditional:
             elif feature.kind == "boolean":
                 value_N = np.clip(value_N, 0.0, 1.0)
                 found.probability_ND[rows_N, d] = value_N
-            elif part.stop > part.start:
+            else:
                 share_NB = np.maximum(raw_NE[:, part], 0.0)
                 value_N = share_NB.argmax(axis=1).astype(np.float64)
                 most_N = share_NB.max(axis=1) / np.maximum(share_NB.sum(axis=1), 1e-12)
@@ -195,7 +242,7 @@ class Conditional:
         return [
             part
             for feature, part in zip(self.features, self._slices, strict=True)
-            if feature.kind == "categorical"
+            if feature.kind == "categorical" and feature.categories
         ]
 
 

@@ -148,8 +148,14 @@ class Detector:
         )
 
     def reconstruct(self, rows_ND: Float32) -> Float32:
-        """[N, D] -> [N, D] with the missing filled in and the noise removed, original units."""
-        return self._run(self._whole, [RECONSTRUCTION], INPUT, rows_ND)[0]
+        """[N, D] -> [N, D] with the missing filled in, as the others let expect it, and the noise
+        removed, original units.
+        """
+        (clean_ND,) = self._run(self._whole, [RECONSTRUCTION], INPUT, rows_ND)
+        if self.conditional is None or not has_gap(rows_ND):
+            return clean_ND
+        expected_ND = self.conditional.expect(rows_ND).value_ND
+        return np.where(np.isnan(rows_ND), expected_ND, clean_ND).astype(np.float32)
 
     def encode(self, rows_ND: Float32) -> Float32:
         """[N, D] -> codes [N, K]."""

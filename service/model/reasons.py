@@ -3,7 +3,9 @@
 A value is to blame if the row would not be alarming without it: so candidates, which are the values
 that contribute most and are furthest from what the others let expect, are masked one by one, and
 the one whose masking lowers the score most is blamed; again from there, until the row alarms no
-more, or nothing lowers its score. What cannot be explained by a few values differs as a whole.
+more, or nothing lowers its score. Values that are wrong together hide each other, and the first
+step may be a wrong one: so from the second on, one of the candidates is as many values as the
+Gaussian alone would blame. What cannot be explained by a few values differs as a whole.
 
 Whoever asks brings the function that scores: the same search serves a file and a network.
 
@@ -17,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hourglass.service.model.conditional import Conditional, Expectation
+from hourglass.service.model.detector import Detector, Explanation
 
+SEARCHED_ROWS = 512  # at a time
 CANDIDATES = 8
 MOST_BLAMED = 5  # that is a few
 EXTRA_ROWS = 20  # scored for one row are at most so many and D more, beside the row itself
@@ -42,6 +46,34 @@ class Reasons(NamedTuple):
     expected: Expectation
 
 
+def reasons_of(
+    detector: Detector, rows_ND: Float32, explanation: Explanation, threshold: float
+) -> Reasons | None:
+    """Why a model explained rows as it did; None where its file does not carry what that takes."""
+    conditional = detector.conditional
+    if conditional is None:
+        return None
+    parts = [
+        find_reasons(
+            conditional,
+            rows_ND[part],
+            explanation.score[part],
+            explanation.contributions[part],
+            threshold=threshold,
+            score=lambda masked_ND: detector.score(masked_ND).score,
+        )
+        for start in range(0, len(rows_ND), SEARCHED_ROWS)
+        for part in [slice(start, start + SEARCHED_ROWS)]
+    ]
+    return Reasons(
+        np.concatenate([part.order_ND for part in parts]),
+        np.concatenate([part.blamed_N for part in parts]),
+        np.concatenate([part.as_a_whole_N for part in parts]),
+        [group for part in parts for group in part.groups],
+        Expectation(*map(np.concatenate, zip(*(part.expected for part in parts), strict=True))),
+    )
+
+
 def find_reasons(
     conditional: Conditional,
     rows_ND: Float32,
@@ -52,46 +84,67 @@ def find_reasons(
     score: Callable[[Float32], Float32],
 ) -> Reasons:
     """Why these rows have these scores; rows over the threshold are searched, all side by side."""
-    rows, width = rows_ND.shape
     masked_ND, left_N = rows_ND.copy(), score_N.astype(np.float64)
-    order: list[list[int]] = [[] for _ in range(rows)]
-    spent = 0
+    blamed: list[list[int]] = [[] for _ in rows_ND]
+    spent, width = 0, rows_ND.shape[1]
     searched = np.flatnonzero(left_N > threshold)
-    while len(searched) and len(order[searched[0]]) < MOST_BLAMED:
-        blame_SD = _blame(conditional, masked_ND[searched], contributions_ND[searched])
+    for _ in range(MOST_BLAMED):
         count = min(CANDIDATES, width, EXTRA_ROWS + width - spent)
-        if count < 1:
+        if count < 1 or not len(searched):
             break
-        candidates_SK = np.argsort(-blame_SD, axis=1, kind="stable")[:, :count]
-        tried_SKD = np.repeat(masked_ND[searched, None], count, axis=1)
-        np.put_along_axis(tried_SKD, candidates_SK[:, :, None], np.nan, axis=2)
-        scores_SK = score(tried_SKD.reshape(-1, width)).reshape(-1, count).astype(np.float64)
         spent += count
+        ranked_SD = np.argsort(
+            -_blame(conditional, masked_ND[searched], contributions_ND[searched]),
+            axis=1,
+            kind="stable",
+        )
+        tried = [
+            _candidates(conditional, rows_ND[row], blamed[row], ranked_D.tolist(), count)
+            for row, ranked_D in zip(searched.tolist(), ranked_SD, strict=True)
+        ]
+        tried_SKD = np.repeat(rows_ND[searched, None], count, axis=1)
+        np.put_along_axis(tried_SKD, np.array(tried), np.nan, axis=2)
+        scores_SK = score(tried_SKD.reshape(-1, width)).reshape(-1, count).astype(np.float64)
         # of no value at all there is no score
         scores_SK = np.where(np.isnan(scores_SK), np.inf, scores_SK)
         best_S = scores_SK.argmin(axis=1)
-        lowest_S = scores_SK[np.arange(len(searched)), best_S]
+        lowest_S = scores_SK.min(axis=1)
         lowered_S = lowest_S < left_N[searched]
-        searched, best_S = searched[lowered_S], candidates_SK[lowered_S, best_S[lowered_S]]
-        left_N[searched] = lowest_S[lowered_S]
-        masked_ND[searched, best_S] = np.nan
-        for row, feature in zip(searched.tolist(), best_S.tolist(), strict=True):
-            order[row].append(feature)
+        for i in np.flatnonzero(lowered_S).tolist():
+            row = searched[i]
+            blamed[row] = tried[i][best_S[i]]
+            masked_ND[row] = tried_SKD[i, best_S[i]]
+            left_N[row] = lowest_S[i]
+        searched = searched[lowered_S]
         searched = searched[left_N[searched] > threshold]
     as_a_whole_N = left_N > threshold
     expected = conditional.expect(masked_ND)
     rest_ND = _weigh(contributions_ND, expected.distance_ND)
     rest_ND[np.isnan(masked_ND) & ~np.isnan(rows_ND)] = np.inf
     order_ND = np.argsort(-rest_ND, axis=1, kind="stable")
-    for row, blamed in enumerate(order):
-        order_ND[row, : len(blamed)] = blamed
+    for row, named in enumerate(blamed):
+        order_ND[row, : len(named)] = named
     return Reasons(
         order_ND,
-        np.array([len(blamed) for blamed in order], dtype=np.intp),
+        np.array([len(named) for named in blamed], dtype=np.intp),
         as_a_whole_N,
         _groups(conditional, rows_ND, as_a_whole_N),
         expected,
     )
+
+
+def _candidates(
+    conditional: Conditional, row_D: Float32, blamed: list[int], ranked: list[int], count: int
+) -> list[list[int]]:
+    """So many sets of features, each of one more than are blamed: those and another one, or the
+    same number of others.
+    """
+    sets = [[*blamed, feature] for feature in ranked[:count]]
+    if blamed:
+        others = conditional.strangest_set(row_D, sets[0])
+        if set(others) not in map(set, sets):
+            sets[-1] = others
+    return sets
 
 
 def _blame(conditional: Conditional, rows_ND: Float32, contributions_ND: Float32) -> Float64:
@@ -101,10 +154,11 @@ def _blame(conditional: Conditional, rows_ND: Float32, contributions_ND: Float32
 
 
 def _weigh(contributions_ND: Float32, distance_ND: Float64) -> Float64:
-    contributions_ND = contributions_ND.astype(np.float64)
-    total_N1 = np.maximum(contributions_ND.sum(axis=1, keepdims=True), SMALLEST)
-    width = contributions_ND.shape[1]
-    return SHARE_WEIGHT * width * contributions_ND / total_N1 + distance_ND
+    total_N1 = np.maximum(contributions_ND.sum(axis=1, keepdims=True, dtype=np.float64), SMALLEST)
+    weight_ND: Float64 = (
+        SHARE_WEIGHT * contributions_ND.shape[1] * contributions_ND / total_N1 + distance_ND
+    )
+    return weight_ND
 
 
 def _groups(

@@ -3,7 +3,7 @@
 A member bounds what one cell can say (views.py clips, logarithms bend), and among thousands of
 columns what is left of it disappears. A number that lies farther than three ranges of the fit rows
 from their middle is strange whatever the others are. Within that nothing is added, and the score is
-the member's alone. A column that no fit row has a value of is unknown ground: any number is far there.
+the member's alone. Where no fit row has a value, any number is far.
 
 Shapes: N rows, D features.
 """

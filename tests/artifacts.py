@@ -59,13 +59,17 @@ def make_artifact(
     decodable: bool = True,
     min_observed_fraction: float = 0.5,
     self_test_scale: float = 1.0,
+    conditional: bool = False,
     **changes: object,
 ) -> bytes:
     """An artifact's bytes. `shift` moves what is normal, so that two models differ in every score.
 
-    `self_test_scale` spoils the self-test's scores; `changes` are of the manifest.
+    `self_test_scale` spoils the self-test's scores, `conditional` adds the Gaussian of the rows;
+    `changes` are of the manifest.
     """
     model = _model(features, seed=seed, shift=shift, latent=latent, decodable=decodable)
+    if conditional:
+        attach_conditional(model, features, shift=shift)
     rows_ND = sample_rows(features, calibration_rows, seed=seed + 1, shift=shift)
     _attach_table(model, build_table(_run(model, rows_ND)[artifact.SCORE]))
     test_ND = sample_rows(features, 5, seed=seed + 2, shift=shift)
@@ -247,6 +251,27 @@ def _model(
         [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def attach_conditional(
+    model: onnx.ModelProto, features: Sequence[Feature], *, shift: float = 0.0
+) -> None:
+    """The Gaussian of `sample_rows`: all columns independent, but for the first two, whose
+    correlation is made up.
+    """
+    mean, scale = [], []
+    for feature in features:
+        count = len(feature.categories)
+        one = {"numeric": (shift, 1.0), "boolean": (0.5, 0.5)}.get(feature.kind)
+        mean += [one[0]] if one else [1 / count] * count
+        scale += [one[1]] if one else [np.sqrt(1 / count * (1 - 1 / count))] * count
+    correlation = np.eye(len(mean))
+    correlation[0, 1] = correlation[1, 0] = 0.6
+    values = (mean, scale, np.linalg.inv(correlation))
+    for name, value in zip(artifact.CONDITIONAL, values, strict=True):
+        model.graph.initializer.append(
+            numpy_helper.from_array(np.asarray(value, dtype=np.float32), name)
+        )
 
 
 def _readout(

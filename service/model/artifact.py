@@ -15,7 +15,7 @@ import msgspec
 from hourglass.service.errors import InvalidArtifact
 
 FORMAT_MAJOR = 1
-FORMAT_MINOR = 0
+FORMAT_MINOR = 1
 CAPABILITIES: frozenset[str] = frozenset()  # what `requires` may name
 
 METADATA_KEY = "hourglass"  # of metadata_props
@@ -36,6 +36,15 @@ OUTPUTS = (SCORE, P_VALUE, CONTRIBUTIONS, RECONSTRUCTION, LATENT)
 # of each interval between them.
 TABLE_SCORES = "calibration_scores"
 TABLE_P_VALUES = "calibration_p_values"
+
+# Initializers of the Gaussian of the encoded columns E, which says what the other values of a row
+# let expect of each (from format 1.1 on, optional, all three or none): mean [E] and standard
+# deviation [E] in raw units, and the inverse of the correlations [E, E], or of columns taken as
+# independent [E]. A number or boolean has one column, a category one that is 1 where it is met.
+CONDITIONAL_MEAN = "conditional.mean"
+CONDITIONAL_SCALE = "conditional.scale"
+CONDITIONAL_PRECISION = "conditional.precision"
+CONDITIONAL = (CONDITIONAL_MEAN, CONDITIONAL_SCALE, CONDITIONAL_PRECISION)
 
 UNSEEN = -1.0
 SELF_TEST_TOLERANCE = 1e-4  # relative, between what training saw and what this machine computes

@@ -28,6 +28,7 @@ from hourglass.service.model.artifact import (
     Manifest,
 )
 from hourglass.service.model.calibration import Table, Threshold
+from hourglass.service.model.conditional import Conditional
 from hourglass.service.model.safety import parse_model, read_manifest
 
 Float32 = NDArray[np.float32]
@@ -64,6 +65,8 @@ class Detector:
     manifest: Manifest
     table: Table
     threshold: Threshold  # the manifest's own; the service may use another
+    # what values let expect of each other; None of a file of format 1.0
+    conditional: Conditional | None = field(repr=False)
     size_bytes: int
     cell_seconds: float  # what the score of one cell takes, as measured when it was loaded
     _scoring: ort.InferenceSession = field(repr=False)  # features -> score
@@ -99,6 +102,7 @@ class Detector:
                 threshold=table.threshold(
                     record.alpha, record.delta, certified=record.guarantee == "certified"
                 ),
+                conditional=Conditional.read(model, manifest.features),
                 size_bytes=len(data),
                 cell_seconds=_cell_seconds(gapless, len(manifest.features)),
                 _scoring=scoring,
@@ -144,8 +148,14 @@ class Detector:
         )
 
     def reconstruct(self, rows_ND: Float32) -> Float32:
-        """[N, D] -> [N, D] with the missing filled in and the noise removed, original units."""
-        return self._run(self._whole, [RECONSTRUCTION], INPUT, rows_ND)[0]
+        """[N, D] -> [N, D] with the missing filled in, as the others let expect it, and the noise
+        removed, original units.
+        """
+        (clean_ND,) = self._run(self._whole, [RECONSTRUCTION], INPUT, rows_ND)
+        if self.conditional is None or not has_gap(rows_ND):
+            return clean_ND
+        expected_ND = self.conditional.expect(rows_ND).value_ND
+        return np.where(np.isnan(rows_ND), expected_ND, clean_ND).astype(np.float32)
 
     def encode(self, rows_ND: Float32) -> Float32:
         """[N, D] -> codes [N, K]."""

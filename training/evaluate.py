@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hourglass.service.model.detector import Detector
+from hourglass.service.model.guarantee import guarantee_of
 
 Float32 = NDArray[np.float32]
 
@@ -47,7 +48,7 @@ def evaluate(detector: Detector, normal_ND: Float32, anomalies_AD: Float32) -> E
         detection_rate=float((anomalies_A > threshold.score).mean()),
         false_alarm_rate=float((normal_N > threshold.score).mean()),
         alpha=threshold.alpha,
-        certified=threshold.certified,
+        certified=guarantee_of(detector.manifest.calibration, threshold).kind == "certified",
         threshold=threshold.score,
         normal_rows=len(normal_N),
         anomalous_rows=len(anomalies_A),

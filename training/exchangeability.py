@@ -174,8 +174,8 @@ def _compare(
     others = random.permutation(np.flatnonzero(~apart_N))
     held_out = min(int(apart_N.sum()), len(others) // 2)
     reference_NE = values_NE[others[held_out:]]
-    here_N = _probe(reference_NE, values_NE[others[:held_out]], random)
-    apart_scores_N = _probe(reference_NE, values_NE[apart_N], random)
+    here_N = _probe(reference_NE, values_NE[others[:held_out]])
+    apart_scores_N = _probe(reference_NE, values_NE[apart_N])
     rank = max(1, int(np.floor(alpha * (held_out + 1))))
     alarms = int((apart_scores_N > np.sort(here_N)[-rank]).sum())
     interval = binomtest(alarms, len(apart_scores_N)).proportion_ci()
@@ -185,14 +185,9 @@ def _compare(
     )
 
 
-def _probe(reference_NE: Float32, rows_NE: Float32, random: np.random.Generator) -> Floats:
-    """[N] distance to the fifth nearest of the reference rows, or of REFERENCES of them.
-
-    The seed is drawn from the same state for every call, so that scores compare.
-    """
-    del random
-    if len(reference_NE) > REFERENCES:
-        reference_NE = reference_NE[:: len(reference_NE) // REFERENCES + 1]
+def _probe(reference_NE: Float32, rows_NE: Float32) -> Floats:
+    """[N] distance to the fifth nearest of the first reference rows, which are in random order."""
+    reference_NE = reference_NE[:REFERENCES]
     nearest = NearestNeighbors(
         n_neighbors=min(NEIGHBOURS, len(reference_NE)), algorithm="brute"
     ).fit(reference_NE)
@@ -206,7 +201,7 @@ def _out_of_fold_ranks(values_NE: Float32, random: np.random.Generator) -> Float
     rank_N = np.empty(len(values_NE))
     for fold in range(FOLDS):
         here_N = fold_N == fold
-        score_N = _probe(random.permutation(values_NE[~here_N]), values_NE[here_N], random)
+        score_N = _probe(random.permutation(values_NE[~here_N]), values_NE[here_N])
         rank_N[here_N] = (rankdata(score_N) - 0.5) / len(score_N)
     return rank_N
 
@@ -217,7 +212,7 @@ def _autocorrelations(rank_N: Floats) -> Floats:
     spectrum = np.abs(np.fft.rfft(centred_N, 2 * len(rank_N))) ** 2
     products = np.fft.irfft(spectrum)[: len(rank_N)]
     if products[0] <= 1e-12:  # all scores are one
-        return np.eye(1, len(rank_N))[0]
+        return np.asarray(np.eye(1, len(rank_N))[0])
     return np.asarray(products / products[0])
 
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from hourglass.service.errors import InvalidTable
 from hourglass.service.model.artifact import Feature
-
 from hourglass.service.model.detector import DEFAULT_MAX_BYTES, Scores
 from hourglass.service.model.served import Served
 from hourglass.service.rows.tables import encode_table, read_table
@@ -105,12 +104,11 @@ def write_table(frame: "pl.DataFrame", path: Path) -> None:
 
 def summarise(served: Served, scored: "pl.DataFrame") -> str:
     """In a few lines: what was scored, with what, and how much of it is strange."""
-    threshold = served.threshold
     anomalies, skipped = int(scored["is_anomaly"].sum()), scored["score"].null_count()
     known = scored.height - skipped
     lines = [
         f"{scored.height} rows scored by {served.name}, version {served.detector.version[:12]}",
-        f"{anomalies} anomalies ({anomalies / max(known, 1):.1%}); {_describe(threshold)}",
+        f"{anomalies} anomalies ({anomalies / max(known, 1):.1%}); {_describe(served)}",
     ]
     if skipped:
         lines.append(
@@ -217,12 +215,15 @@ def _score_rows(served: Served, rows_ND: Float32, observers: Observers) -> "pl.D
 
 def _describe(served: Served) -> str:
     threshold = served.threshold
-    promise = f"alpha = {threshold.alpha:g} " + {
-        "certified": f"holds with confidence {1 - threshold.delta:g}",
-        "marginal": "is not certified: it holds on average only",
-        "blocks": "is not certified: it held in every block looked at",
-        "none": "is not certified: nothing is promised",
-    }[served.guarantee.kind]
+    promise = (
+        f"alpha = {threshold.alpha:g} "
+        + {
+            "certified": f"holds with confidence {1 - threshold.delta:g}",
+            "marginal": "is not certified: it holds on average only",
+            "blocks": "is not certified: it held in every block looked at",
+            "none": "is not certified: nothing is promised",
+        }[served.guarantee.kind]
+    )
     return (
         f"{promise}; {threshold.expected_false_alarm_rate:.2%} of normal rows are expected to be"
         " flagged"

@@ -151,8 +151,10 @@ def by_time(rows: int, config: SplitConfig) -> Places:
         for part, taken_N in zip(parts, (fit_N, held_out_N, calibration_N), strict=True):
             part.append(taken_N)
     block_N = np.repeat(np.arange(BLOCKS), [len(part) for part in parts[2]])
-    fit_N, held_out_N, calibration_N = (np.concatenate(part) for part in parts)
-    return Places(fit_N, held_out_N, calibration_N, block_N)
+    fitted, held_out, calibrated = parts
+    return Places(
+        np.concatenate(fitted), np.concatenate(held_out), np.concatenate(calibrated), block_N
+    )
 
 
 def by_group(group_N: Integers, config: SplitConfig, seed: int) -> Places:

@@ -20,7 +20,7 @@ from hourglass.training.errors import RunError
 from hourglass.training.evaluate import Evaluation, evaluate_labelled
 from hourglass.training.exchangeability import Exchangeability
 from hourglass.training.export import export_core, to_bytes
-from hourglass.training.guarantee import exchangeability_of, promise
+from hourglass.training.guarantee import exchangeability_of, left_out_rates, promise
 from hourglass.training.manifest import make_manifest
 from hourglass.training.presets import preset_of
 from hourglass.training.progress import SILENT, Progress
@@ -75,7 +75,8 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
 
     progress.stage("testing exchangeability")
     found = exchangeability_of(prepared, threshold.alpha, config)
-    guarantee = promise(graph, prepared, threshold, found, config)
+    rates = left_out_rates(graph, prepared, threshold.alpha)
+    guarantee = promise(prepared, threshold, found, config, rates)
 
     progress.stage("describing")
     attach_table(graph, table)

@@ -7,7 +7,7 @@ from hourglass.training.calibrate import attach_table, calibrate, choose_thresho
 from hourglass.training.config import RunConfig
 from hourglass.training.data import prepare
 from hourglass.training.export import export_core, to_bytes
-from hourglass.training.guarantee import exchangeability_of, promise
+from hourglass.training.guarantee import exchangeability_of, left_out_rates, promise
 from hourglass.training.manifest import make_manifest
 from hourglass.training.split import Prepared, split_data
 from hourglass.training.trial import Trial, absorb_held_out
@@ -28,6 +28,7 @@ def finish(prepared: Prepared, trial: Trial, config: RunConfig) -> bytes:
     uncertified = config.uncertified or prepared.block_N is not None
     threshold = choose_threshold(table, config.alpha, config.delta, uncertified=uncertified)
     found = exchangeability_of(prepared, threshold.alpha, config)
-    guarantee = promise(graph, prepared, threshold, found, config)
+    rates = left_out_rates(graph, prepared, threshold.alpha)
+    guarantee = promise(prepared, threshold, found, config, rates)
     attach_table(graph, table)
     return to_bytes(graph, make_manifest(graph, trial, prepared, threshold, guarantee, config))

@@ -30,6 +30,7 @@ from hourglass.training.calibrate import SCORE_RESOLUTION, choose_threshold
 from hourglass.training.config import load_config
 from hourglass.training.core import Core, CoreOutput
 from hourglass.training.errors import RunError
+from hourglass.training.guarantee import exchangeability_of, promise
 from hourglass.training.trial import absorb_held_out, fit_trial
 from tests.training.stages import prepare_rows
 
@@ -90,6 +91,7 @@ class Product:
     encode: Callable[[pl.DataFrame], NDArray[np.float32]]
     table: Table
     default: Threshold
+    guarantee: str
     warnings: tuple[str, ...] = ()
     suspects: Integers | None = None
 
@@ -100,10 +102,6 @@ class Product:
     @property
     def alpha(self) -> float:
         return self.default.alpha
-
-    @property
-    def guarantee(self) -> str:
-        return "certified" if self.default.certified else "marginal"
 
     def threshold(self, alpha: float | None = None) -> float:
         if alpha is None:
@@ -160,10 +158,15 @@ def fit(
     with torch.no_grad():
         score_N = torch.cat([trial.core(part).score_N for part in calibration.split(BULK)]).numpy()
     table = build_table(np.maximum(score_N, SCORE_RESOLUTION))
+    default = choose_threshold(table, config.alpha, config.delta, uncertified=False)
+    found = exchangeability_of(prepared, default.alpha, config)
+    guarantee = promise(prepared, default, found, config)
     return Product(
         core=trial.core,
         columns=columns,
         encode=lambda frame: encode_table(frame, prepared.features),
         table=table,
-        default=choose_threshold(table, config.alpha, config.delta, uncertified=False),
+        default=default,
+        guarantee=guarantee.kind,
+        warnings=() if found.passed else (found.text,),
     )

@@ -33,14 +33,8 @@ NAMES = {
     "hourglass_request_duration_seconds", "hourglass_inference_duration_seconds", "hourglass_batch_rows",
     "hourglass_rejections_total", "hourglass_requests_total", "hourglass_model_info", "hourglass_model_calibration_rows",
     "hourglass_model_alpha", "hourglass_model_delta", "hourglass_model_expected_false_alarm_rate",
-<<<<<<< HEAD
     "hourglass_model_certified", "hourglass_model_guarantee", "hourglass_model_threshold",
-    "hourglass_model_fitted_timestamp_seconds",
-    "hourglass_model_reloads_total", "hourglass_build_info", "hourglass_explained_total",
-=======
-    "hourglass_model_certified", "hourglass_model_threshold", "hourglass_model_fitted_timestamp_seconds",
-    "hourglass_model_reloads_total", "hourglass_build_info",
->>>>>>> main
+    "hourglass_model_fitted_timestamp_seconds", "hourglass_model_reloads_total", "hourglass_build_info",
 }  # fmt: skip
 
 

@@ -181,7 +181,7 @@ def _compare(
     interval = binomtest(alarms, len(apart_scores_N)).proportion_ci()
     rate = alarms / len(apart_scores_N)
     return float(ks_2samp(here_N, apart_scores_N).pvalue), (
-        f"{rate:.0%} ({interval.low:.0%} to {interval.high:.0%}) where the budget is {alpha:.3g}"
+        f"{rate:.0%} ({interval.low:.0%} to {interval.high:.0%}) where alpha is {alpha:.3g}"
     )
 
 

@@ -24,6 +24,7 @@ BLOCKS = 5  # of time, spread evenly; the last one ends with the last row
 GAP = 10  # rows between blocks that no set gets: one for so many calibration rows of a block
 FEWEST_IN_BLOCK = 40  # smaller groups share a block, so that it can tell of 5 %
 LARGEST_GROUP = 3  # a group of more than one row in so many is always fitted
+COMMON = 50
 
 Float32 = NDArray[np.float32]
 Integers = NDArray[np.integer]
@@ -118,12 +119,12 @@ def admissible_rows(normal_ND: Float32) -> tuple[Float32, float]:
 def one_by_one(copy_N: Integers, config: SplitConfig, seed: int) -> Places:
     """A random split, the same for the same seed, in which copies of one row stay together.
 
-    Where most rows are copies they repeat by nature, and each is drawn by itself.
+    Of a row that makes up more than a fiftieth of all each copy is drawn by itself: it repeats by
+    nature.
     """
     random = np.random.default_rng(seed)
-    distinct, copy_N = np.unique(copy_N, return_inverse=True)
-    if len(distinct) < len(copy_N) / 2:
-        copy_N = np.arange(len(copy_N))
+    common_N = np.bincount(copy_N)[copy_N] > len(copy_N) / COMMON
+    copy_N = np.where(common_N, copy_N.max() + 1 + np.arange(len(copy_N)), copy_N)
     key_N = random.permutation(copy_N.max() + 1)[copy_N]
     order_N = np.argsort(key_N, kind="stable")
     validation, calibration = sizes(len(copy_N), config)

@@ -260,4 +260,4 @@ def _choice(report: Report) -> str:
             f"Alpha is {report.alpha:.0%}: the smallest of 1, 2, 5, 10 and 20 % of which {rows}"
             " leave at least half in use."
         )
-    return f"Alpha is {report.alpha:.0%}: {rows} leave half of none of 1, 2, 5, 10 and 20 % in use."
+    return f"Alpha is {report.alpha:.0%}: {rows} are too few to have half of any budget in use."

@@ -128,8 +128,9 @@ def build_table(
     blocks = [ascending]
     if block_N is not None:
         blocks = [np.sort(scores_N[block_N == block]) for block in np.unique(block_N)]
-    p_values = np.max([_p_values(block, knots) for block in blocks], axis=0)
-    return Table(n, knots, p_values.astype(np.float32))
+    p_values = np.max([_p_values(block, knots) for block in blocks], axis=0).astype(np.float32)
+    falls = np.diff(p_values) < 0  # of blocks not at every score
+    return Table(n, knots[falls], np.append(p_values[:1], p_values[1:][falls]))
 
 
 def _p_values(ascending: Float32, knots: Float32) -> NDArray[np.float64]:

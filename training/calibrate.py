@@ -31,27 +31,39 @@ DEFAULT_ALPHAS = (0.01, 0.02, 0.05, 0.10, 0.20)
 SCORE_RESOLUTION = 1e-6
 
 
-def calibrate(graph: onnx.ModelProto, rows_ND: NDArray[np.float32]) -> Table:
+def calibrate(
+    graph: onnx.ModelProto,
+    rows_ND: NDArray[np.float32],
+    block_N: NDArray[np.integer] | None = None,
+) -> Table:
     """Score calibration rows [N, D] as the service will, by onnxruntime, and count how rare each
-    score is among them.
+    score is among them, or in that block of them in which it is least rare.
     """
-    score_N = run_graph(graph, [SCORE], rows_ND)[0]
-    return build_table(np.maximum(score_N, SCORE_RESOLUTION))
+    return build_table(calibration_scores(graph, rows_ND), block_N=block_N)
+
+
+def calibration_scores(graph: onnx.ModelProto, rows_ND: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[N] scores of calibration rows, as the table counts them."""
+    score_N: NDArray[np.float32] = run_graph(graph, [SCORE], rows_ND)[0]
+    return np.maximum(score_N, np.float32(SCORE_RESOLUTION))
 
 
 def choose_threshold(
     table: Table, alpha: float | None, delta: float, *, uncertified: bool
 ) -> Threshold:
-    """The threshold for the budget asked for, or for the first default one that can be certified;
-    RunError as `check_alpha`.
+    """The threshold for the budget asked for, or for the first default one of which the rule leaves
+    at least half in use: a threshold of rank 1 or 2 hangs on one row. RunError as `check_alpha`.
     """
     if alpha is not None:
         check_alpha(table.n, alpha, delta, uncertified=uncertified)
         return table.threshold(alpha, delta, certified=not uncertified)
     for candidate in DEFAULT_ALPHAS:
-        if _rank(table.n, candidate, delta, uncertified=uncertified):
+        rank = _rank(table.n, candidate, delta, uncertified=uncertified)
+        if rank / (table.n + 1) >= candidate / 2 >= table.smallest_p_value:
             return table.threshold(candidate, delta, certified=not uncertified)
-    return table.threshold(DEFAULT_ALPHAS[-1], delta, certified=False)
+    largest = DEFAULT_ALPHAS[-1]
+    certified = not uncertified and certified_rank(table.n, largest, delta) > 0
+    return table.threshold(largest, delta, certified=certified)
 
 
 def check_alpha(n: int, alpha: float, delta: float, *, uncertified: bool) -> None:

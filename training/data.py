@@ -25,6 +25,8 @@ class Data(NamedTuple):
     features: tuple[Feature, ...]
     normal_ND: NDArray[np.float32]
     anomalies_AD: NDArray[np.float32]  # [0, D] without a label column
+    time_N: NDArray[np.float64] | None = None  # of the normal rows; None without a time column
+    group_N: NDArray[np.int64] | None = None  # a number for each group, of the normal rows
 
 
 def prepare(
@@ -34,16 +36,19 @@ def prepare(
     ignore: tuple[str, ...] = (),
     units: dict[str, str] | None = None,
     max_categories: int = 100,
+    time: str | None = None,
+    group: str | None = None,
 ) -> Data:
     """A table -> features with their kinds, and float32 rows.
 
     RunError or InvalidTable names the column and row (from 1).
     """
-    for column in (*([label] if label else []), *ignore, *(units or {})):
+    named = [column for column in (label, time, group) if column]
+    for column in (*named, *ignore, *(units or {})):
         if column not in frame.columns:
             raise RunError(f"there is no column {column!r}; the columns are {_names(frame)}")
     anomalous = is_anomalous(frame, label) if label else np.zeros(frame.height, dtype=bool)
-    columns = [column for column in frame.columns if column != label and column not in ignore]
+    columns = [column for column in frame.columns if column not in (*named, *ignore)]
     if not columns:
         raise RunError("no feature columns are left")
     if "" in columns:
@@ -58,7 +63,13 @@ def prepare(
         for column in columns
     )
     rows_ND = encode_table(frame, features)
-    return Data(features, rows_ND[~anomalous], rows_ND[anomalous])
+    return Data(
+        features,
+        rows_ND[~anomalous],
+        rows_ND[anomalous],
+        times(frame[time])[~anomalous] if time else None,
+        groups(frame[group])[~anomalous] if group else None,
+    )
 
 
 def is_anomalous(frame: pl.DataFrame, label: str) -> NDArray[np.bool_]:
@@ -83,6 +94,42 @@ def is_anomalous(frame: pl.DataFrame, label: str) -> NDArray[np.bool_]:
     return np.asarray(values != 0)
 
 
+def times(column: pl.Series) -> NDArray[np.float64]:
+    """[N] of dates and times, in any form polars reads, the seconds since 1970; numbers as they
+    are: Unix time, or anything that grows.
+    """
+    numbers = column
+    if column.dtype in TEXT:
+        text = column.cast(pl.String).str.strip_chars()
+        numbers = text.cast(pl.Float64, strict=False)
+        if numbers.null_count() == len(numbers):
+            numbers = _instants(text)
+    if numbers.dtype.is_temporal():
+        if isinstance(numbers.dtype, pl.Duration | pl.Time):
+            numbers = numbers.cast(pl.Int64)
+        else:
+            numbers = numbers.cast(pl.Datetime("us")).cast(pl.Int64) / 1e6
+    if not numbers.dtype.is_numeric():
+        row, value = first_value(column)
+        raise RunError(
+            f"time column {column.name!r}, row {row}: expected a date, a time or a number, got"
+            f" {value!r}"
+        )
+    values = numbers.cast(pl.Float64).to_numpy()
+    if not np.isfinite(values).all():
+        row = int(np.argmin(np.isfinite(values)))
+        raise RunError(
+            f"time column {column.name!r}, row {row + 1}: expected a date, a time or a number, got"
+            f" {column[row]!r}"
+        )
+    return np.asarray(values, dtype=np.float64)
+
+
+def groups(column: pl.Series) -> NDArray[np.int64]:
+    """[N] a number for each distinct value; a missing value is one, too."""
+    return column.cast(pl.String).fill_null("").rank("dense").cast(pl.Int64).to_numpy() - 1
+
+
 def describe(features: tuple[Feature, ...], rows_ND: NDArray[np.float32]) -> tuple[Feature, ...]:
     """The features with missing rate and range as seen in the fit rows."""
     described = []
@@ -100,6 +147,13 @@ def describe(features: tuple[Feature, ...], rows_ND: NDArray[np.float32]) -> tup
             )
         )
     return tuple(described)
+
+
+def _instants(text: pl.Series) -> pl.Series:
+    try:
+        return text.str.to_datetime(strict=False, time_unit="us")
+    except pl.exceptions.ComputeError:  # no form of a date is found in it
+        return text
 
 
 def _names(frame: pl.DataFrame, most: int = 20) -> str:

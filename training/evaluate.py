@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hourglass.service.model.detector import Detector
+from hourglass.service.model.guarantee import guarantee_of
 from hourglass.service.model.schema import Schema
 
 Float32 = NDArray[np.float32]
@@ -48,7 +49,7 @@ def evaluate(detector: Detector, normal_ND: Float32, anomalies_AD: Float32) -> E
         detection_rate=float(threshold.is_anomaly(anomalies_A).mean()),
         false_alarm_rate=float(threshold.is_anomaly(normal_N).mean()),
         alpha=threshold.alpha,
-        certified=threshold.certified,
+        certified=guarantee_of(detector.manifest.calibration, threshold).kind == "certified",
         threshold=threshold.score,
         normal_rows=len(normal_N),
         anomalous_rows=len(anomalies_A),

@@ -20,6 +20,7 @@ from hourglass.service.model.artifact import (
     RowCounts,
 )
 from hourglass.service.model.calibration import Threshold
+from hourglass.service.model.guarantee import Guarantee
 from hourglass.training.config import RunConfig
 from hourglass.training.export import make_self_test
 from hourglass.training.split import Prepared
@@ -33,6 +34,7 @@ def make_manifest(
     trial: Trial,
     prepared: Prepared,
     threshold: Threshold,
+    guarantee: Guarantee,
     config: RunConfig,
 ) -> Manifest:
     """Describe a graph that has its table, with the answers it gives to the self-test's rows."""
@@ -65,7 +67,9 @@ def make_manifest(
         features=features,
         calibration=CalibrationRecord(
             method="split-conformal",
-            guarantee="certified" if threshold.certified else "marginal",
+            guarantee=guarantee.kind,
+            reason=guarantee.reason,
+            rule="certified" if threshold.certified else "marginal",
             n=len(split.calibration_ND),
             alpha=threshold.alpha,
             delta=threshold.delta,

@@ -9,6 +9,7 @@ from hourglass.service.errors import HourglassError
 from hourglass.service.model.artifact import Feature
 from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.detector import Detector
+from hourglass.service.model.guarantee import Guarantee
 from hourglass.service.rows.tables import read_table
 from hourglass.service.serving.store import ModelFolder, Store, locate
 from hourglass.training.calibrate import attach_table, calibrate, choose_threshold
@@ -17,12 +18,14 @@ from hourglass.training.config import AutoConfig, RunConfig, write_config
 from hourglass.training.data import prepare
 from hourglass.training.errors import RunError
 from hourglass.training.evaluate import Evaluation, evaluate_labelled
+from hourglass.training.exchangeability import Exchangeability
 from hourglass.training.export import export_core, to_bytes
+from hourglass.training.guarantee import exchangeability_of, left_out_rates, promise
 from hourglass.training.manifest import make_manifest
 from hourglass.training.presets import preset_of
 from hourglass.training.progress import SILENT, Progress
 from hourglass.training.publish import check_writable
-from hourglass.training.report import Report, write_report
+from hourglass.training.report import Report, time_axis, write_report
 from hourglass.training.split import Prepared, split_data
 from hourglass.training.trial import Trial, absorb_held_out, device_of, fit_trial
 from hourglass.training.verify import verify
@@ -44,6 +47,8 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
         ignore=config.ignore,
         units=config.units,
         max_categories=config.max_categories,
+        time=config.time,
+        group=config.group,
     )
 
     progress.stage("splitting")
@@ -64,12 +69,18 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     graph = export_core(trial.core)
 
     progress.stage("calibrating")
-    table = calibrate(graph, split.calibration_ND)
-    threshold = choose_threshold(table, config.alpha, config.delta, uncertified=config.uncertified)
+    table = calibrate(graph, split.calibration_ND, prepared.block_N)
+    uncertified = config.uncertified or prepared.block_N is not None
+    threshold = choose_threshold(table, config.alpha, config.delta, uncertified=uncertified)
+
+    progress.stage("testing exchangeability")
+    found = exchangeability_of(prepared, threshold.alpha, config)
+    rates = left_out_rates(graph, prepared, threshold.alpha)
+    guarantee = promise(prepared, threshold, found, config, rates)
 
     progress.stage("describing")
     attach_table(graph, table)
-    file = to_bytes(graph, make_manifest(graph, trial, prepared, threshold, config))
+    file = to_bytes(graph, make_manifest(graph, trial, prepared, threshold, guarantee, config))
 
     progress.stage("evaluating")
     detector = Detector.from_bytes(file)  # the service's own checks, self-test included
@@ -86,8 +97,9 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
         device=device_of(config),
         model=trial.config,
     )
+    seconds = perf_counter() - started
     report = _report(
-        config, prepared, trial, threshold, detector, quality, perf_counter() - started
+        config, prepared, trial, threshold, guarantee, found, detector, quality, seconds
     )
     beside = {"run.toml": write_config(resolved), "report.json": write_report(report)}
     try:
@@ -127,11 +139,15 @@ def _report(
     prepared: Prepared,
     trial: Trial,
     threshold: Threshold,
+    guarantee: Guarantee,
+    found: Exchangeability,
     detector: Detector,
     quality: Evaluation | None,
     seconds: float,
 ) -> Report:
     manifest, data, split = detector.manifest, prepared.data, prepared.split
+    in_blocks = prepared.block_N is not None
+    gap_rows = len(prepared.rows_ND) - sum(map(len, split)) if in_blocks else 0
     return Report(
         name=config.name,
         version=detector.version,
@@ -144,7 +160,10 @@ def _report(
         fit_rows=len(split.fit_ND),
         validation_rows=len(split.validation_ND),
         calibration_rows=len(split.calibration_ND),
-        dropped_rows=len(data.normal_ND) - sum(map(len, split)),
+        dropped_rows=len(data.normal_ND) - sum(map(len, split)) - gap_rows,
+        gap_rows=gap_rows,
+        copied_rows=prepared.copies,
+        time=time_axis(config.time, prepared.time_N),
         anomalous_rows=len(data.anomalies_AD),
         epochs=trial.fitted.epochs,
         best_epoch=trial.fitted.best_epoch,
@@ -152,7 +171,10 @@ def _report(
         alpha=threshold.alpha,
         alpha_chosen=config.alpha is None,
         delta=threshold.delta,
-        certified=threshold.certified,
+        certified=guarantee.kind == "certified",
+        guarantee=guarantee.kind,
+        guarantee_reason=guarantee.reason,
+        exchangeability=found,
         threshold=threshold.score,
         expected_false_alarm_rate=threshold.expected_false_alarm_rate,
         quality=quality,

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from hourglass.service.errors import InvalidTable
 from hourglass.service.model.artifact import Feature
-from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.detector import DEFAULT_MAX_BYTES, Scores
 from hourglass.service.model.reasons import reasons_of
 from hourglass.service.model.served import Served
@@ -112,12 +111,11 @@ def write_table(frame: "pl.DataFrame", path: Path) -> None:
 
 def summarise(served: Served, scored: "pl.DataFrame") -> str:
     """In a few lines: what was scored, with what, and how much of it is strange."""
-    threshold = served.threshold
     anomalies, skipped = int(scored["is_anomaly"].sum()), scored["score"].null_count()
     known = scored.height - skipped
     lines = [
         f"{scored.height} rows scored by {served.name}, version {served.detector.version[:12]}",
-        f"{anomalies} anomalies ({anomalies / max(known, 1):.1%}); {_describe(threshold)}",
+        f"{anomalies} anomalies ({anomalies / max(known, 1):.1%}); {_describe(served)}",
     ]
     if skipped:
         lines.append(
@@ -165,7 +163,8 @@ def describe(served: Served) -> str:
             f"{rows.fit} to fit, {rows.validation} to validate, {rows.calibration} to calibrate",
         ],
         ["contains", STORED[model.stores_rows]],
-        ["false alarms", _describe(threshold)],
+        ["false alarms", _describe(served)],
+        ["guarantee", f"{served.guarantee.kind}: {served.guarantee.reason}"],
         ["threshold", f"{threshold.score:.6g}"],
         [
             "missing values",
@@ -243,11 +242,17 @@ def _say_why(
     return sentences
 
 
-def _describe(threshold: Threshold) -> str:
-    if threshold.certified:
-        promise = f"alpha = {threshold.alpha:g} holds with confidence {1 - threshold.delta:g}"
-    else:
-        promise = f"alpha = {threshold.alpha:g} is not certified: it holds on average only"
+def _describe(served: Served) -> str:
+    threshold = served.threshold
+    promise = (
+        f"alpha = {threshold.alpha:g} "
+        + {
+            "certified": f"holds with confidence {1 - threshold.delta:g}",
+            "marginal": "is not certified: it holds on average only",
+            "blocks": "is not certified: it held in every block looked at",
+            "none": "is not certified: nothing is promised",
+        }[served.guarantee.kind]
+    )
     return (
         f"{promise}; {threshold.expected_false_alarm_rate:.2%} of normal rows are expected to be"
         " flagged"

@@ -32,7 +32,8 @@ class Threshold:
 
     alpha: float
     delta: float
-    certified: bool  # the (alpha, delta) rule; otherwise the marginal rule
+    # the (alpha, delta) rule; otherwise the marginal rule. guarantee.py says what holds of it
+    certified: bool
     rank: int  # m: alarm iff p <= rank / (n + 1)
     score: float  # alarm iff score > this
     expected_false_alarm_rate: float  # rank / (n + 1)
@@ -68,6 +69,11 @@ class Table:
         object.__setattr__(self, "_ends", np.append(self.scores, np.float32(np.inf)))
         object.__setattr__(self, "_steps", np.append(self.p_values, np.float32(np.nan)))
 
+    @property
+    def smallest_p_value(self) -> float:
+        """Of a score above all calibration scores."""
+        return float(self.p_values[-1])
+
     def p_value(self, scores_N: Float32) -> Float32:
         """[N] scores -> [N] p-values; NaN only where the score is NaN."""
         p_N = np.empty(len(scores_N), np.float32)
@@ -80,6 +86,12 @@ class Table:
         if rank == 0:
             raise UncertifiableAlpha(refusal(self.n, alpha, delta, certified=certified))
         limit = rank / (self.n + 1)
+        if self.smallest_p_value > limit * (1 + 1e-6):  # a block with fewer rows than all have
+            raise UncertifiableAlpha(
+                f"alpha = {alpha:g} cannot be reached: the smallest held-out block has"
+                f" {round(1 / self.smallest_p_value) - 1} rows, of which no score is rarer than"
+                f" {self.smallest_p_value:.4f}"
+            )
         # p_values fall, so the alarm begins after the last score whose interval still has p > limit
         first_alarm = int(
             np.searchsorted(-self.p_values, -np.float32(limit * (1 + 1e-6)), side="left")
@@ -87,12 +99,19 @@ class Table:
         return Threshold(alpha, delta, certified, rank, float(self.scores[first_alarm - 1]), limit)
 
 
-def build_table(scores_N: Float32, *, exact_tail: int = 512, body: int = 512) -> Table:
+def build_table(
+    scores_N: Float32,
+    *,
+    block_N: NDArray[np.integer] | None = None,
+    exact_tail: int = 512,
+    body: int = 512,
+) -> Table:
     """The table of [N] calibration scores: exact up to exact_tail + body rows, then with the body
     at log-spaced ranks.
 
     Leaving out scores of the body only ever raises a p-value (at most 1.5 % there), so the
-    false-alarm rate stays in bounds.
+    false-alarm rate stays in bounds. Of scores in blocks a p-value is the largest of the blocks'
+    own: the rate of every block looked at is below any threshold's.
     """
     ascending = np.sort(scores_N.astype(np.float32))
     n = len(ascending)
@@ -106,9 +125,18 @@ def build_table(scores_N: Float32, *, exact_tail: int = 512, body: int = 512) ->
     else:
         knots = np.unique(ascending)
     # p in (knots[i-1], knots[i]] is that of a score just above knots[i-1]
-    above = n - np.searchsorted(ascending, knots, side="right")
-    counts = np.concatenate([[n], above])
-    return Table(n, knots, ((1 + counts) / (n + 1)).astype(np.float32))
+    blocks = [ascending]
+    if block_N is not None:
+        blocks = [np.sort(scores_N[block_N == block]) for block in np.unique(block_N)]
+    p_values = np.max([_p_values(block, knots) for block in blocks], axis=0).astype(np.float32)
+    falls = np.diff(p_values) < 0  # of blocks not at every score
+    return Table(n, knots[falls], np.append(p_values[:1], p_values[1:][falls]))
+
+
+def _p_values(ascending: Float32, knots: Float32) -> NDArray[np.float64]:
+    above = len(ascending) - np.searchsorted(ascending, knots, side="right")
+    counts = np.concatenate([[len(ascending)], above])
+    return np.asarray((1 + counts) / (len(ascending) + 1))
 
 
 def certified_rank(n: int, alpha: float, delta: float) -> int:

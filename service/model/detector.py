@@ -100,7 +100,7 @@ class Detector:
                 manifest=manifest,
                 table=table,
                 threshold=table.threshold(
-                    record.alpha, record.delta, certified=record.guarantee == "certified"
+                    record.alpha, record.delta, certified=record.is_rule_certified
                 ),
                 conditional=Conditional.read(model, manifest.features),
                 size_bytes=len(data),

@@ -33,6 +33,7 @@ from hourglass.training.config import AutoConfig, load_config
 from hourglass.training.core import Core, CoreOutput
 from hourglass.training.data import prepare
 from hourglass.training.errors import RunError
+from hourglass.training.guarantee import exchangeability_of, promise
 from hourglass.training.split import split_data
 from hourglass.training.trial import absorb_held_out, fit_trial
 
@@ -94,6 +95,7 @@ class Product:
     encode: Callable[[pl.DataFrame], NDArray[np.float32]]
     table: Table
     default: Threshold
+    guarantee: str
     warnings: tuple[str, ...] = ()
     suspects: Integers | None = None
 
@@ -104,10 +106,6 @@ class Product:
     @property
     def alpha(self) -> float:
         return self.default.alpha
-
-    @property
-    def guarantee(self) -> str:
-        return "certified" if self.default.certified else "marginal"
 
     def threshold(self, alpha: float | None = None) -> float:
         if alpha is None:
@@ -179,6 +177,9 @@ def fit(
     table = build_table(np.maximum(score_N, SCORE_RESOLUTION))
     fitted = trial.core.conditional
     assert fitted is not None
+    default = choose_threshold(table, config.alpha, config.delta, uncertified=False)
+    found = exchangeability_of(prepared, default.alpha, config)
+    guarantee = promise(prepared, default, found, config)
     return Product(
         core=trial.core,
         conditional=Conditional(
@@ -191,5 +192,7 @@ def fit(
         columns=columns,
         encode=lambda frame: encode_table(frame, prepared.features),
         table=table,
-        default=choose_threshold(table, config.alpha, config.delta, uncertified=False),
+        default=default,
+        guarantee=guarantee.kind,
+        warnings=() if found.passed else (found.text,),
     )

@@ -261,7 +261,7 @@ def test_the_other_routes_refuse_who_takes_mere_numbers_alone(client, what):
 
 
 class TestReasons:
-    ROWS = [[0.1, True, "north", 0.2], [300, True, "north", 0.2], [0.1, True, "mars", -90]]
+    ROWS = ([0.1, True, "north", 0.2], [300, True, "north", 0.2], [0.1, True, "mars", -90])
 
     @pytest.fixture
     def answer(self, tmp_path):

@@ -15,7 +15,7 @@ import msgspec
 from hourglass.service.errors import InvalidArtifact
 
 FORMAT_MAJOR = 1
-FORMAT_MINOR = 0
+FORMAT_MINOR = 1
 CAPABILITIES: frozenset[str] = frozenset()  # what `requires` may name
 
 METADATA_KEY = "hourglass"  # of metadata_props
@@ -27,15 +27,24 @@ INPUT = "features"
 SCORE = "score"
 # [N] share of held-out normal rows at least this strange; NaN only where score is NaN
 P_VALUE = "p_value"
+# [N] -log10 of the p-value, beyond the largest calibration score by a fitted tail; NaN only where
+# score is NaN. Files of format 1.0 lack it: their severity is -log10 of p_value.
+SEVERITY = "severity"
 CONTRIBUTIONS = "contributions"  # [N, D] non-negative, sum to score
 RECONSTRUCTION = "reconstruction"  # [N, D] expected values; for a boolean the probability of true
 LATENT = "latent"  # [N, K] the code
-OUTPUTS = (SCORE, P_VALUE, CONTRIBUTIONS, RECONSTRUCTION, LATENT)
+OUTPUTS = (SCORE, P_VALUE, SEVERITY, CONTRIBUTIONS, RECONSTRUCTION, LATENT)
 
 # Initializers that hold the calibration table: ascending scores, padded with +inf, and the p-value
 # of each interval between them.
 TABLE_SCORES = "calibration_scores"
 TABLE_P_VALUES = "calibration_p_values"
+# Of severity (model/severity.py): the ends of its steps that are no calibration scores, ascending,
+# the last the largest float32; and for each step between all ends start, width, base and rise of
+# its line [E, 4]. Severity is base + rise (s - start) / width, with s no lower than the first start
+# and no higher than the last end.
+SEVERITY_ENDS = "severity_ends"
+SEVERITY_LINES = "severity_lines"
 
 UNSEEN = -1.0
 SELF_TEST_TOLERANCE = 1e-4  # relative, between what training saw and what this machine computes
@@ -116,6 +125,7 @@ class SelfTest(msgspec.Struct, frozen=True, kw_only=True):
     contributions: tuple[tuple[float | None, ...], ...]
     reconstruction: tuple[tuple[float | None, ...], ...]
     latent: tuple[tuple[float | None, ...], ...]
+    severity: tuple[float | None, ...] | None = None  # from format 1.1 on
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,7 +29,13 @@ def encode_each(
     if raw:
         answers = [_encode_raw(scores, span) for span in spans]
     else:
-        answers = write_scores(served.answer_head, served.threshold.score, *scores, spans)
+        answers = write_scores(
+            served.answer_head,
+            served.threshold.score,
+            served.detector.table.largest,
+            *scores,
+            spans,
+        )
     return [
         _too_far(served, scores.score[start:end]) if answer is None else answer
         for (start, end), answer in zip(spans, answers, strict=True)
@@ -61,8 +67,8 @@ def encode_explanations(
     top: int,
 ) -> bytes:
     """The answer to an explain request: the scores, and per row its `top` largest contributions."""
-    score_N, p_value_N, contributions_ND, expected_ND = explanation
-    fields = _score_fields(served, Scores(score_N, p_value_N))
+    score_N, p_value_N, severity_N, contributions_ND, expected_ND = explanation
+    fields = _score_fields(served, Scores(score_N, p_value_N, severity_N))
     require_finite(served, contributions_ND, expected_ND)
     order_ND = np.argsort(-contributions_ND, axis=1, kind="stable")[:, :top]
     shares_ND = contributions_ND / np.maximum(score_N, np.float32(_SMALLEST))[:, None]
@@ -145,6 +151,8 @@ def _score_fields(served: Served, scores: Scores) -> dict[str, object]:
         "score": scores.score,
         "ratio": threshold.ratio(scores.score),
         "p_value": scores.p_value,
+        "severity": scores.severity,
+        "extrapolated": served.detector.table.is_extrapolated(scores.score),
         "is_anomaly": threshold.is_anomaly(scores.score),
     }
 

@@ -25,13 +25,14 @@ from hourglass.service.model.calibration import (
     build_table,
     certified_rank,
 )
-from hourglass.service.rows.tables import encode_table
-from hourglass.training.artifact import SCORE_RESOLUTION
-from hourglass.training.calibrate import choose_threshold
-from hourglass.training.config import load_config
+from hourglass.service.rows.tables import encode_table, read_table
+from hourglass.training.calibrate import SCORE_RESOLUTION, choose_threshold
+from hourglass.training.config import AutoConfig, load_config
 from hourglass.training.core import Core, CoreOutput
+from hourglass.training.data import prepare
 from hourglass.training.errors import RunError
-from hourglass.training.trial import complete, fit_trial, prepare_rows
+from hourglass.training.split import split_data
+from hourglass.training.trial import absorb_held_out, fit_trial
 
 BULK = 1024
 
@@ -151,11 +152,12 @@ def fit(
         flags = {"data": str(data), "name": "trust", "seed": seed, "preset": preset, "alpha": alpha}
         try:
             config = load_config(None, flags)
-            prepared = prepare_rows(config)
+            prepared = split_data(prepare(read_table(data)), config)
+            assert not isinstance(config.model, AutoConfig)
             trial = fit_trial(prepared, config, config.model)
         except (RunError, HourglassError) as error:
             raise Refused(str(error)) from error
-    complete(prepared, trial, config.seed)
+    absorb_held_out(trial, prepared.split, config.seed)
     calibration = torch.from_numpy(prepared.split.calibration_ND)
     with torch.no_grad():
         score_N = torch.cat([trial.core(part).score_N for part in calibration.split(BULK)]).numpy()

@@ -51,6 +51,6 @@ def write_scores(
 ) -> list[bytes | None]:
     """The answers to requests whose rows were scored together, by each one's first row and the one
     after its last. An answer is the head, a JSON object but for its end, and then by column score,
-    ratio, p_value, severity, extrapolated (a score above the largest of calibration) and is_anomaly.
+    ratio, p_value, severity, extrapolated (above the largest calibration score) and is_anomaly.
     None where a number is not finite.
     """

@@ -4,14 +4,15 @@ The step that is the p-value says too little of the strangest scores: of n calib
 largest is one draw, P(normal score beyond it) is Beta(1, n), within a factor of 3 of 1 / n in 67 %
 of draws; and all that lies above it shares one p-value. So severity has three parts:
 
-- the body, up to the score that about 1.5 sqrt(n) calibration scores are above: the r-th largest
+- the body, up to the score that about 2 sqrt(n) calibration scores are above: the r-th largest
   score has log10((n + 1) / r), straight lines between;
-- the tail from there on, fitted to the scores above: the mean of the severities of two laws, a
-  generalised Pareto by probability-weighted moments (Hosking and Wallis, Parameter and Quantile
-  Estimation for the Generalized Pareto Distribution, Technometrics 1987) whose shape is at least 0,
-  since a tail that ends would make the next score infinitely severe, and Hill's Pareto (Hill, A
-  Simple General Approach to Inference about the Tail of a Distribution, Annals of Statistics 1975),
-  which is the geometric mean of their probabilities;
+- the tail from there on, a generalised Pareto law of the scores above, by probability-weighted
+  moments (Hosking and Wallis, Parameter and Quantile Estimation for the Generalized Pareto
+  Distribution, Technometrics 1987). Its shape is at least 0, since a tail that ends would make the
+  next score infinitely severe. Its geometric mean with Hill's Pareto (A Simple General Approach to
+  Inference about the Tail of a Distribution, Annals of Statistics 1975) was tried: P(normal score
+  beyond what it calls 1 / n) is within a factor of 3 of 1 / n less often, in 79 % of draws of seven
+  laws at n = 1000 against 90 %, since Hill's has too heavy a tail for exponential scores;
 - beyond the CAP, one order over 1 / (n + 1), nothing is known any more: severity then grows by
   GROWTH for each order of magnitude of the score, so that no ranking is lost.
 
@@ -56,14 +57,12 @@ class Tail(NamedTuple):
     base: float
     shape: float  # of the generalised Pareto
     scale: float
-    index: float  # Hill's: mean of log(score / start)
 
     def severity(self, score: Float64) -> Float64:
         """Of scores from `start` on."""
         excess = (score - self.start) / self.scale
-        pareto = excess if self.shape == 0 else np.log1p(self.shape * excess) / self.shape
-        hill = np.log(score / self.start) / self.index
-        return self.base + (pareto + hill) / 2 / math.log(10)
+        order = excess if self.shape == 0 else np.log1p(self.shape * excess) / self.shape
+        return self.base + order / math.log(10)
 
     def score(self, severity: float) -> float:
         """The score of this severity, by bisection; at most the largest float32."""
@@ -82,7 +81,7 @@ class Tail(NamedTuple):
 def fit_tail(ascending: Float64) -> Tail | None:
     """The tail of ascending scores above 0; None where too few of them differ."""
     n = len(ascending)
-    count = min(max(FEWEST, round(1.5 * math.sqrt(n))), MOST, n - 1)
+    count = min(max(FEWEST, round(2 * math.sqrt(n))), MOST, n - 1)
     start = float(ascending[n - 1 - count])
     above = ascending[ascending > start]
     if len(np.unique(above)) < FEWEST:
@@ -98,7 +97,6 @@ def fit_tail(ascending: Float64) -> Tail | None:
         base=math.log10((n + 1) / (count + 1)),
         shape=shape,
         scale=mean * (1 - shape),
-        index=float(np.log(above / start).mean()),
     )
 
 

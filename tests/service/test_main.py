@@ -234,6 +234,8 @@ class TestScoring:
             "score",
             "ratio",
             "p_value",
+            "severity",
+            "extrapolated",
             "is_anomaly",
         ]
         rows_ND = sample_rows(MIXED, 30, seed=2)
@@ -242,6 +244,9 @@ class TestScoring:
         expected = detector.score(rows_ND)
         np.testing.assert_allclose(scored["score"], expected.score, rtol=1e-6)
         np.testing.assert_allclose(scored["p_value"], expected.p_value, rtol=1e-6)
+        np.testing.assert_allclose(scored["severity"], expected.severity, rtol=1e-5)
+        beyond = expected.score > detector.table.scores.max()
+        assert scored["extrapolated"].to_list() == beyond.tolist()
         np.testing.assert_allclose(
             scored["ratio"], expected.score / detector.threshold.score, rtol=1e-6
         )
@@ -267,7 +272,7 @@ class TestScoring:
         assert lines[3].split() == [
             "row",
             "score",
-            "ratio",
+            "severity",
             "p-value",
             "anomaly",
             "mostly",

@@ -107,7 +107,7 @@ class Table:
 
     def is_extrapolated(self, scores_N: Float32) -> NDArray[np.bool_]:
         """[N] scores -> [N]; floats.write_scores decides alike."""
-        return scores_N > self.scores[-1]
+        return scores_N > np.float32(self.largest)
 
     def threshold(self, alpha: float, delta: float, *, certified: bool = True) -> Threshold:
         """The threshold for (alpha, delta); UncertifiableAlpha when these rows cannot give it."""

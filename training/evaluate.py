@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hourglass.service.model.detector import Detector
+from hourglass.service.model.schema import Schema
 
 Float32 = NDArray[np.float32]
 
@@ -44,8 +45,8 @@ def evaluate(detector: Detector, normal_ND: Float32, anomalies_AD: Float32) -> E
     return Evaluation(
         auroc=float(roc_auc_score(labels, scores)),
         average_precision=float(average_precision_score(labels, scores)),
-        detection_rate=float((anomalies_A > threshold.score).mean()),
-        false_alarm_rate=float((normal_N > threshold.score).mean()),
+        detection_rate=float(threshold.is_anomaly(anomalies_A).mean()),
+        false_alarm_rate=float(threshold.is_anomaly(normal_N).mean()),
         alpha=threshold.alpha,
         certified=threshold.certified,
         threshold=threshold.score,
@@ -67,8 +68,7 @@ def evaluate_labelled(
 
 def _scores(detector: Detector, rows_ND: Float32, batch: int = 4096) -> tuple[Float32, int]:
     """Scores of the rows the service would score, and how many it would refuse."""
-    observed_N = (~np.isnan(rows_ND)).mean(axis=1)
-    scored_ND = rows_ND[(observed_N >= detector.manifest.min_observed_fraction) & (observed_N > 0)]
+    scored_ND = rows_ND[Schema.of(detector.manifest).has_enough(rows_ND)]
     parts = [
         detector.score(scored_ND[i : i + batch]).score for i in range(0, len(scored_ND), batch)
     ]

@@ -1,5 +1,5 @@
 """What of the hot path is in C (csrc): rows read from JSON, scores looked up, answers written to
-JSON.
+JSON. plain.py has the same functions in Python.
 
 What is read is rounded as Python and numpy would; what is written is as short as can be.
 """
@@ -27,17 +27,6 @@ def look_up(
     values[E] for NaN and beyond all ends. on_line[n] is base + rise ((numbers[n] - start) / width)
     by the four numbers start, width, base and rise, from lines[4 e] on.
     """
-
-def write_one(
-    head: bytes,
-    threshold: float,
-    largest: float,
-    score: float,
-    p_value: float,
-    severity: float,
-    /,
-) -> bytes | None:
-    """The answer to a request of one row, as write_scores has it."""
 
 def write_scores(
     head: bytes,

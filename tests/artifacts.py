@@ -311,8 +311,8 @@ def _readout(
 
 
 def _attach_table(model: onnx.ModelProto, table: Table) -> None:
-    """p_value as a one-level look-up: count the scores below, take that interval's p-value; NaN
-    stays NaN.
+    """p_value and severity as one-level look-ups: count the ends below, take that interval's
+    p-value, or the place on its line; NaN stays NaN.
     """
     graph, node = model.graph, helper.make_node
     graph.initializer.append(numpy_helper.from_array(np.array(np.nan, np.float32), "nan"))
@@ -331,6 +331,41 @@ def _attach_table(model: onnx.ModelProto, table: Table) -> None:
     )
     graph.output.insert(
         1, helper.make_tensor_value_info(artifact.P_VALUE, TensorProto.FLOAT, ["batch"])
+    )
+    if table.severity is None:
+        return
+    for name, array in (
+        (artifact.SEVERITY_ENDS, table.severity.ends),
+        (artifact.SEVERITY_LINES, table.severity.lines),
+        ("lowest", np.float32(table.severity.lines[0, 0])),
+        ("highest", np.finfo(np.float32).max),
+        ("part_sizes", np.ones(4, np.int64)),
+    ):
+        graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
+    graph.node.extend(
+        [
+            node("Clip", ["score_column", "lowest", "highest"], ["clipped"]),
+            node("Less", [artifact.SEVERITY_ENDS, "clipped"], ["more_below"]),
+            node("Cast", ["more_below"], ["more_below_one"], to=TensorProto.INT64),
+            node("ReduceSum", ["more_below_one", "axis"], ["more"], keepdims=0),
+            node("Add", ["interval", "more"], ["step"]),
+            node("Gather", [artifact.SEVERITY_LINES, "step"], ["line"]),
+            node(
+                "Split",
+                ["line", "part_sizes"],
+                ["line_start", "line_width", "line_base", "line_rise"],
+                axis=1,
+            ),
+            node("Sub", ["clipped", "line_start"], ["within"]),
+            node("Div", ["within", "line_width"], ["share"]),
+            node("Mul", ["line_rise", "share"], ["risen"]),
+            node("Add", ["line_base", "risen"], ["on_line"]),
+            node("Squeeze", ["on_line", "axis"], ["severity_found"]),
+            node("Where", ["no_score", "nan", "severity_found"], [artifact.SEVERITY]),
+        ]
+    )
+    graph.output.insert(
+        2, helper.make_tensor_value_info(artifact.SEVERITY, TensorProto.FLOAT, ["batch"])
     )
 
 

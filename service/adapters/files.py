@@ -34,6 +34,7 @@ CHUNK_ROWS = 65536
 # rows
 REASONED_ROWS = 1000
 TOP_ROWS = 10
+COLUMNS = ("score", "ratio", "p_value", "severity", "extrapolated", "is_anomaly", "reason")
 STORED = {
     "none": "no training rows, nor averages of them",
     "averages": "averages of training rows, which whoever has the file can read",
@@ -66,17 +67,13 @@ def score_file(
     progress: Callable[[int, int], None],
     observers: Observers = UNOBSERVED,
 ) -> "pl.DataFrame":
-    """The file's rows with score, ratio, p_value, is_anomaly and, of anomalies, the reason beside
-    them; null where too few values are there to score.
+    """The file's rows with the COLUMNS of results beside them, of anomalies also the reason; null
+    where too few values are there to score.
     """
     import polars as pl
 
     frame = read_table(data)
-    if taken := [
-        name
-        for name in ("score", "ratio", "p_value", "is_anomaly", "reason")
-        if name in frame.columns
-    ]:
+    if taken := [name for name in COLUMNS if name in frame.columns]:
         raise InvalidTable(
             f"{data} has a column {taken[0]!r} already, which is where a result would go"
         )
@@ -137,10 +134,11 @@ def top_rows(served: Served, scored: "pl.DataFrame") -> str:
     explained = served.detector.explain(encode_table(top, served.schema.features))
     names = [feature.name for feature in served.schema.features]
     why = [", ".join(names[d] for d in np.argsort(-row)[:3]) for row in explained.contributions]
-    lines = [["row", "score", "ratio", "p-value", "anomaly", "mostly because of"]]
+    lines = [["row", "score", "severity", "p-value", "anomaly", "mostly because of"]]
     for row, most in zip(top.iter_rows(named=True), why, strict=True):
         reason = row["reason"] or most
-        numbers = f"{row['score']:.4g}", f"{row['ratio']:.2f}", f"{row['p_value']:.4g}"
+        severity = f"{row['severity']:.2f}{' extrapolated' if row['extrapolated'] else ''}"
+        numbers = f"{row['score']:.4g}", severity, f"{row['p_value']:.4g}"
         lines.append([str(row["row"]), *numbers, "yes" if row["is_anomaly"] else "no", reason])
     return _table(lines)
 
@@ -203,18 +201,19 @@ def _score_rows(served: Served, rows_ND: Float32, observers: Observers) -> "pl.D
     import polars as pl
 
     started = perf_counter()
-    score_N, p_value_N = served.detector.score(rows_ND)
+    scores = served.detector.score(rows_ND)
+    score_N = scores.score
     seconds = perf_counter() - started
     known_N = np.isfinite(score_N) & served.schema.has_enough(rows_ND)
-    observers.scored(
-        served, rows_ND[known_N], Scores(score_N[known_N], p_value_N[known_N]), seconds
-    )
+    observers.scored(served, rows_ND[known_N], Scores(*(each[known_N] for each in scores)), seconds)
     is_anomaly_N = served.threshold.is_anomaly(score_N)
     why = _say_why(served, rows_ND, score_N, known_N & is_anomaly_N)
     columns = {
         "score": score_N,
         "ratio": served.threshold.ratio(score_N),
-        "p_value": p_value_N,
+        "p_value": scores.p_value,
+        "severity": scores.severity,
+        "extrapolated": served.detector.table.is_extrapolated(score_N),
         "is_anomaly": is_anomaly_N,
         "reason": pl.Series(why, dtype=pl.String),
     }

@@ -41,6 +41,8 @@ class ScoreAnswer(msgspec.Struct, frozen=True):
     score: list[float]
     ratio: list[float]  # score / threshold: 1 is the threshold
     p_value: list[float]
+    severity: list[float]  # -log10 of the p-value, comparable between models
+    extrapolated: list[bool]  # beyond all calibration scores, where severity is a fitted tail's
     is_anomaly: list[bool]
 
 

@@ -31,7 +31,13 @@ def encode_each(
     if raw:
         answers = [_encode_raw(scores, span) for span in spans]
     else:
-        answers = write_scores(served.answer_head, served.threshold.score, *scores, spans)
+        answers = write_scores(
+            served.answer_head,
+            served.threshold.score,
+            served.detector.table.largest,
+            *scores,
+            spans,
+        )
     return [
         _too_far(served, scores.score[start:end]) if answer is None else answer
         for (start, end), answer in zip(spans, answers, strict=True)
@@ -66,8 +72,8 @@ def encode_explanations(
     """The answer to an explain request: the scores, the sentences of rows that alarm, and per row
     `top` features, those to blame first.
     """
-    score_N, p_value_N, contributions_ND, expected_ND = explanation
-    fields = _score_fields(served, Scores(score_N, p_value_N))
+    score_N, p_value_N, severity_N, contributions_ND, expected_ND = explanation
+    fields = _score_fields(served, Scores(score_N, p_value_N, severity_N))
     require_finite(served, contributions_ND, expected_ND)
     if reasons is None:
         order_ND = np.argsort(-contributions_ND, axis=1, kind="stable")[:, :top]
@@ -157,6 +163,8 @@ def _score_fields(served: Served, scores: Scores) -> dict[str, object]:
         "score": scores.score,
         "ratio": threshold.ratio(scores.score),
         "p_value": scores.p_value,
+        "severity": scores.severity,
+        "extrapolated": served.detector.table.is_extrapolated(scores.score),
         "is_anomaly": threshold.is_anomaly(scores.score),
     }
 

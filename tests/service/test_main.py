@@ -238,6 +238,8 @@ class TestScoring:
             "score",
             "ratio",
             "p_value",
+            "severity",
+            "extrapolated",
             "is_anomaly",
             "reason",
         ]
@@ -248,6 +250,9 @@ class TestScoring:
         expected = detector.score(rows_ND)
         np.testing.assert_allclose(scored["score"], expected.score, rtol=1e-6)
         np.testing.assert_allclose(scored["p_value"], expected.p_value, rtol=1e-6)
+        np.testing.assert_allclose(scored["severity"], expected.severity, rtol=1e-5)
+        beyond = expected.score > detector.table.scores.max()
+        assert scored["extrapolated"].to_list() == beyond.tolist()
         np.testing.assert_allclose(
             scored["ratio"], expected.score / detector.threshold.score, rtol=1e-6
         )
@@ -286,7 +291,7 @@ class TestScoring:
         assert lines[3].split() == [
             "row",
             "score",
-            "ratio",
+            "severity",
             "p-value",
             "anomaly",
             "mostly",

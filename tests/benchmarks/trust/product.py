@@ -121,7 +121,7 @@ class Product:
         return self.table.p_value(self.scores(rows_ND))
 
     def severities(self, rows_ND: Floats) -> Floats | None:
-        return None
+        return self.table.severities(self.scores(rows_ND))
 
     def explain(self, rows_ND: Floats) -> Blame:
         parts = self._run(rows_ND)

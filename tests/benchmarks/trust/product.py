@@ -26,12 +26,12 @@ from hourglass.service.model.calibration import (
     certified_rank,
 )
 from hourglass.service.rows.tables import encode_table
-from hourglass.training.artifact import SCORE_RESOLUTION
-from hourglass.training.calibrate import choose_threshold
+from hourglass.training.calibrate import SCORE_RESOLUTION, choose_threshold
 from hourglass.training.config import load_config
 from hourglass.training.core import Core, CoreOutput
 from hourglass.training.errors import RunError
-from hourglass.training.trial import complete, fit_trial, prepare_rows
+from hourglass.training.trial import absorb_held_out, fit_trial
+from tests.training.stages import prepare_rows
 
 BULK = 1024
 
@@ -155,7 +155,7 @@ def fit(
             trial = fit_trial(prepared, config, config.model)
         except (RunError, HourglassError) as error:
             raise Refused(str(error)) from error
-    complete(prepared, trial, config.seed)
+    absorb_held_out(trial, prepared.split, config.seed)
     calibration = torch.from_numpy(prepared.split.calibration_ND)
     with torch.no_grad():
         score_N = torch.cat([trial.core(part).score_N for part in calibration.split(BULK)]).numpy()

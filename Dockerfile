@@ -29,7 +29,8 @@ RUN python -m venv /opt/hourglass
 COPY deploy/requirements/service.txt /tmp/
 RUN /opt/hourglass/bin/pip install --requirement /tmp/service.txt
 COPY --from=wheel /wheels /wheels
-RUN /opt/hourglass/bin/pip install --no-deps /wheels/*.whl
+RUN /opt/hourglass/bin/pip install --no-deps /wheels/*.whl \
+ && /opt/hourglass/bin/python -c "import hourglass.service.floats.compiled"
 
 FROM base AS training-environment
 ARG PIP_EXTRA_INDEX_URL

@@ -1,8 +1,4 @@
 # What a person types; `make` alone prints the targets.
-#
-# On Linux pip takes torch's CUDA build with its nvidia-* packages (several GB). For the smaller CPU build make the environment
-# first, taking torch by the line that PyTorch's own install page shows for pip and CPU; `make` then finds the version it wants:
-#   python3 -m venv .venv && .venv/bin/pip install torch==2.13.0 --index-url <the address on that page>
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -16,7 +12,7 @@ PIP_COMPILE = .venv/bin/pip-compile --quiet --strip-extras --no-header --no-anno
 export ORT_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test bench bench-peers bench-quality check format lock swagger-ui clean
+.PHONY: help demo test test-fast test-heavy test-plain test-service bench bench-peers bench-quality check format lock swagger-ui clean
 
 help: ## print these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -26,6 +22,25 @@ demo: $(INSTALLED) ## fit a model on real rows and serve it: make demo [PORT=800
 
 test: $(INSTALLED) ## run the whole suite
 	.venv/bin/pytest
+
+test-heavy: $(INSTALLED) ## what takes minutes: a fresh machine without a compiler, from nothing to a running demo
+	.venv/bin/pytest -m heavy
+
+test-plain: $(INSTALLED) ## the service's tests on the Python that stands in where C could not be built
+	@rm -rf build/plain && mkdir -p build/plain/hourglass && cp -R service build/plain/hourglass
+	@rm -f build/plain/hourglass/service/floats/*.so
+	PYTHONPATH=$(CURDIR)/build/plain .venv/bin/pytest tests/service tests/contract --ignore tests/service/test_floats.py
+
+# Its environment is small and has no torch: of that there may be no CPU build for this version of Python.
+test-service: ## the service's tests without training: make test-service PYTHON=python3.12
+	@test "$$(build/service/bin/python -V 2>&1)" = "$$($(PYTHON) -V)" || $(PYTHON) -m venv --clear build/service
+	build/service/bin/pip install --quiet --disable-pip-version-check --requirement $(LOCKS)/service.txt \
+		--constraint $(LOCKS)/dev.txt httpx hypothesis polars pytest schemathesis setuptools
+	build/service/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	build/service/bin/python -m pytest tests/service
+
+test-fast: $(INSTALLED) ## what a change breaks first, in under 90 s
+	.venv/bin/pytest -m 'not slow and not heavy'
 
 bench-quality: $(INSTALLED) ## measure detection quality: make bench-quality DATA=folder-of-npz [ARGUMENTS="--detectors all --seeds 0-4"]
 	@test -n "$(DATA)" || { echo "make bench-quality needs DATA=, a folder of ADBench's npz files" >&2; exit 2; }
@@ -70,16 +85,33 @@ swagger-ui: ## renew the assets of /docs: make swagger-ui VERSION=5.35.0 (needs 
 	cp "$$folder/README.md" $$assets/README.md
 
 clean: ## remove the environment, caches and builds; models stay
-	rm -rf .venv build dist *.egg-info service/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist *.egg-info service/floats/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find service training tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment for everything, from the lock; the file in it marks that it is complete.
-$(INSTALLED): $(LOCKS)/dev.txt pyproject.toml $(wildcard service/csrc/*)
+$(INSTALLED): $(LOCKS)/dev.txt pyproject.toml $(wildcard service/floats/csrc/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Hourglass needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 2; }
-	@command -v $${CC:-cc} >/dev/null || \
-		{ echo "Hourglass needs a C compiler, for service/csrc: on Debian apt install gcc libc6-dev python3-dev" >&2; exit 2; }
 	test -x .venv/bin/pip || $(PYTHON) -m venv .venv
+	@$(say_if_cuda)
 	.venv/bin/pip install --quiet --disable-pip-version-check --requirement $(LOCKS)/dev.txt
+	@rm -f service/floats/*.so
 	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@ls service/floats/*.so >/dev/null 2>&1 || echo "$(NOT_COMPILED)" >&2
 	@touch $@
+
+NOT_COMPILED = Without a C compiler and Python's headers JSON is read and written by Python, several times slower \
+	(on Debian: apt install gcc libc6-dev python3-dev; then touch pyproject.toml and make again).
+
+# On x86-64 Linux the build without a suffix is the CUDA one. The sizes are those of 2.13.0 and what only it needs.
+TORCH = $(patsubst torch==%,%,$(filter torch==%,$(file < $(LOCKS)/dev.txt)))
+define say_if_cuda
+if test "$$(uname -sm)" = "Linux x86_64" && ! ls -d .venv/lib/*/site-packages/torch-$(TORCH)*.dist-info >/dev/null 2>&1; then \
+	case "$$(.venv/bin/pip index versions torch 2>/dev/null)" in \
+		*"$(TORCH)+"*) ;; \
+		*"$(TORCH)"*) printf '%s\n' \
+			"pip will now take torch $(TORCH) for CUDA, 2.7 GB. The build for CPUs is 0.2 GB: to take that, stop here (Ctrl-C)," \
+			"look up the address of the CPU wheels on PyTorch's install page, and run PIP_EXTRA_INDEX_URL=ADDRESS make ..." >&2 ;; \
+	esac; \
+fi
+endef

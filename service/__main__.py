@@ -4,6 +4,7 @@ Logging and signals are set up here and nowhere else.
 """
 
 import argparse
+import logging
 import os
 import signal
 import socket
@@ -19,6 +20,7 @@ from hourglass.service.errors import HourglassError, InvalidSettings
 from hourglass.service.settings import Settings, read_settings, variables
 
 GRACEFUL_SECONDS = 30  # for what is in flight when the service is told to stop
+_logger = logging.getLogger("hourglass.service")  # also where this file runs as __main__
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -192,6 +194,7 @@ def _serve(settings: Settings, listening: socket.socket) -> int:
     from uvicorn.config import STARTUP_FAILURE
     from uvicorn.supervisors import Multiprocess
 
+    from hourglass.service import floats
     from hourglass.service.front.protocol import ScoringProtocol
     from hourglass.service.worker import worker_app
 
@@ -214,6 +217,8 @@ def _serve(settings: Settings, listening: socket.socket) -> int:
         file=sys.stderr,
         flush=True,
     )
+    by = {"C": "C", "Python": "Python: C was not compiled, which would be several times as fast"}
+    _logger.info("JSON is read and written by %s", by[floats.IMPLEMENTATION])
     if settings.workers == 1:
         server = uvicorn.Server(config)
         server.run(sockets=[listening])
@@ -256,4 +261,6 @@ def _warn(problem: str | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from hourglass.service import __main__ as importable  # of which workers find _app by its name
+
+    sys.exit(importable.main())

@@ -1,13 +1,33 @@
 """Fixtures that more than one package of tests needs."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import pytest
 
 from tests.artifacts import MIXED, make_artifact, publish
-from tests.serving import serving
+from tests.serving import free_port, serving
+
+
+class Demo(NamedTuple):
+    """What the first `make demo` leaves."""
+
+    folder: Path  # with demo/ and models/
+    printed: str
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """The demo's data and model, fitted once for all tests by the command that `make demo` runs."""
+    folder = tmp_path_factory.mktemp("demo")
+    command = [sys.executable, "-m", "hourglass.training", "demo", "--port", str(free_port())]
+    done = subprocess.run(command, cwd=folder, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return Demo(folder, done.stdout)
 
 
 @pytest.fixture

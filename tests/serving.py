@@ -167,3 +167,10 @@ def _answers(url: str) -> bool:
     with suppress(httpx.TransportError):
         return httpx.get(f"{url}/health/live").status_code == 200
     return False
+
+
+def free_port() -> int:
+    """One that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

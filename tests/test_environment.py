@@ -9,6 +9,7 @@ import pytest
 from tests.environment import EnvironmentFailed, ensure
 
 
+@pytest.mark.slow
 def test_what_cannot_be_had_fails_with_the_reason(tmp_path: Path) -> None:
     (requirements := tmp_path / "nobody.txt").write_text("./is-not-there.whl\n")
     with pytest.raises(
@@ -17,6 +18,7 @@ def test_what_cannot_be_had_fails_with_the_reason(tmp_path: Path) -> None:
         ensure(tmp_path / "env", requirements, "nobody's")
 
 
+@pytest.mark.slow
 def test_it_is_kept_until_the_requirements_change(tmp_path: Path) -> None:
     (requirements := tmp_path / "nobody.txt").write_text("# nothing\n")
     made = ensure(tmp_path / "env", requirements, "nobody's")

@@ -3,12 +3,14 @@
 Label values come from configuration and closed sets, never from what a client sends.
 """
 
+import platform
 import time
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from typing import Any, Literal
 
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 from prometheus_client import (
     CollectorRegistry,
@@ -25,7 +27,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from hourglass.service import VERSION
+from hourglass.service import VERSION, floats
 from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.detector import Explanation, Scores
 from hourglass.service.model.served import Served
@@ -384,8 +386,16 @@ class _Models(Collector):
                 [each.name], {"version": each.detector.version, "variant": manifest.model.variant}
             )
         yield info
-        build = InfoMetricFamily("hourglass_build", "The service itself.")
-        build.add_metric([], {"version": VERSION})
+        build = InfoMetricFamily("hourglass_build", "The service itself, and what it runs on.")
+        build.add_metric(
+            [],
+            {
+                "version": VERSION,
+                "floats": floats.IMPLEMENTATION,
+                "python": platform.python_version(),
+                "onnxruntime": ort.__version__,
+            },
+        )
         yield build
         yield _gauge(
             "calibration_rows",

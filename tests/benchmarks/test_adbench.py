@@ -160,6 +160,7 @@ def test_diffusion_time_is_the_mean_squared_distance_to_the_nearest_rows_over_th
     ]
 
 
+@pytest.mark.slow
 def test_a_linear_model_goes_through_the_published_artifact_and_is_not_fitted_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -447,6 +448,7 @@ def test_what_missing_cells_cost_is_held_against_the_targets() -> None:
     assert "| a | 0.010, 9.0% | 0.030, 9.0% | 0.080, 5.0% |" in text
 
 
+@pytest.mark.slow
 def test_missing_cells_are_measured_through_the_published_artifact_with_and_without_them_in_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -482,6 +484,7 @@ def test_missing_cells_are_measured_through_the_published_artifact_with_and_with
     assert read_outcomes(tmp_path / "out") == []
 
 
+@pytest.mark.slow
 def test_costs_are_measured_on_made_up_rows_and_held_against_the_targets(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

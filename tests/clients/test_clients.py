@@ -17,6 +17,8 @@ from tests.artifacts import NUMERIC, make_artifact, publish, sample_rows
 from tests.environment import ensure
 from tests.serving import serving
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 ENVIRONMENTS = HERE.parents[1] / "build" / "clients"
 NAME = "pump"

@@ -13,10 +13,14 @@ from hourglass.training.config import RunConfig, load_config
 from hourglass.training.core import Core
 from hourglass.training.models import ModelConfig
 from hourglass.training.models.associative import AssociativeConfig
+from hourglass.training.models.contractive import ContractiveConfig
 from hourglass.training.models.denoising import DenoisingConfig
 from hourglass.training.models.linear import LinearConfig
 from hourglass.training.models.masked import MaskedConfig
+from hourglass.training.models.plain import PlainConfig
 from hourglass.training.models.quantized import QuantizedConfig
+from hourglass.training.models.sparse import SparseConfig
+from hourglass.training.models.tied import TiedConfig
 from hourglass.training.models.variational import VariationalConfig
 from hourglass.training.split import Prepared
 from hourglass.training.trial import fit_trial
@@ -40,6 +44,21 @@ MEMBERS: dict[str, ModelConfig] = {
         memory=32,
         bags=2,
     ),
+}
+FAST = {"linear", "denoising"}  # in test-fast too
+
+
+SMALL = MEMBERS["associative"]
+# graphs of the same kinds: the rest of the family, and what the presets leave out of `associative`
+SIBLINGS: dict[str, ModelConfig] = {
+    "plain": PlainConfig(),
+    "tied": TiedConfig(),
+    "sparse": SparseConfig(),
+    "contractive": ContractiveConfig(),
+    "quantized": QuantizedConfig(),
+    "variational": VariationalConfig(),
+    "fast": msgspec.structs.replace(SMALL, levels=(), memory=0, bags=0),
+    "balanced": msgspec.structs.replace(SMALL, bags=0),
 }
 
 
@@ -67,10 +86,15 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 @pytest.fixture(scope="session")
 def pairs(prepared: Prepared) -> Callable[[str], Pair]:
     """By the name of the member, each made once."""
-    return cache(lambda member: make_pair(prepared, MEMBERS[member]))
+    return cache(lambda member: make_pair(prepared, (MEMBERS | SIBLINGS)[member]))
 
 
-@pytest.fixture(params=MEMBERS)
+@pytest.fixture(
+    params=[
+        pytest.param(member, marks=[] if member in FAST else [pytest.mark.slow])
+        for member in MEMBERS
+    ]
+)
 def pair(request: pytest.FixtureRequest, pairs: Callable[[str], Pair]) -> Pair:
     return pairs(request.param)
 

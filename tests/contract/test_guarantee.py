@@ -17,6 +17,8 @@ from tests.training import tables
 from tests.training.stages import finish, prepare_rows
 from tests.training.tables import Float32
 
+pytestmark = pytest.mark.slow
+
 FRESH = 50_000
 COMPRESSION = 0.016  # a compressed table overstates a p-value by at most this share
 KOLMOGOROV = 2.8  # P(D sqrt(n) > 2.8) = 3e-7 for true p-values

@@ -1,4 +1,4 @@
-"""What is in C: JSON text <-> float32, and a step function."""
+"""JSON text <-> float32, and a step function: the same of C and of Python."""
 
 import json
 import math
@@ -14,20 +14,33 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hourglass.service import floats
+from hourglass.service.floats import plain
+from hourglass.service.model.calibration import Threshold
 
 LARGE = 70_000  # characters: others run while so many are read
 HEAD = b'{"model":"m"'
+FLOAT32 = st.floats(width=32)
+BODIES = [
+    b'{"rows":[[1.5,-2.25e1],[null,12345678.87654321],[-0,1e-0]]}',
+    b' { "rows" : [ [ 0.1234567890123456789 , 1E-5,-0.0]\n,[18446744073709551616,-9223372036854775809,3] ] }\t',
+    b'{"rows":[[1,2,3]],"rows":[[4,5,6]]}',
+    b'{"rows":[[3.4028235677973362e38,1e-46,0e5],[1,2,3],[4,5,6]]}',
+]
+PIECES = [
+    b"", b"0", b"-0", b"9" * 25, b".", b"e", b"E-", b"e-0", b"-", b"+", b"null", b"nul", b"true", b"NaN", b"[", b"]", b"[]", b"{}",
+    b"]]}", b"[1,2]", b"[1,2],", b",", b":", b" ", b"\n", b"\x0b", b"\x00", b"\xff", b"\\", b'"', b'"-0"', b'"rows"', b'"\\u0072ows":',
+    b'"x":', b',"rows":[[1,2]]',
+]  # fmt: skip
 
 
-def read(texts, *, after=""):
+def read(floats, texts, *, after=""):
     """One row of these numbers, as it is read."""
     body = f'{{"rows":[[{",".join(texts)}]]}}{after}'.encode()
     answer = floats.read_rows(body, len(texts), 1)
     return None if answer is None else np.frombuffer(answer[0], np.float32)
 
 
-def is_read_as_python_does(texts):
+def is_read_as_python_does(floats, texts):
     with np.errstate(over="ignore", under="ignore"):
         expected = np.array([float(text) for text in texts]).astype(np.float32)
     beyond = [text for text, value in zip(texts, expected, strict=True) if np.isinf(value)]
@@ -35,17 +48,24 @@ def is_read_as_python_does(texts):
         "0"
     ]
     for after in ("", " " * LARGE):
-        assert read(within, after=after).tobytes() == (
+        assert read(floats, within, after=after).tobytes() == (
             expected[np.isfinite(expected)].tobytes() or bytes(4)
         )
-        assert all(read([text], after=after) is None for text in beyond)
+        assert all(read(floats, [text], after=after) is None for text in beyond)
 
 
-def write(values):
+def write(floats, values):
     """The numbers of an answer, each as its text."""
     score_N = np.array(values, np.float32)
     (answer,) = floats.write_scores(HEAD, 1.0, score_N, score_N, [(0, len(score_N))])
     return re.fullmatch(rb'.*"score":\[(.*)\],"ratio".*', answer)[1].split(b",")
+
+
+def write_one(floats, threshold, score, *, head=HEAD):
+    """The answer to a request of one row."""
+    score_1 = np.array([score], np.float32)
+    (answer,) = floats.write_scores(head, threshold, score_1, score_1, [(0, 1)])
+    return answer
 
 
 def as_orjson_does(values):
@@ -64,11 +84,13 @@ class TestReading:
         ),
         st.integers(0, 25),
     )
-    def test_a_number_is_the_double_nearest_to_its_text_rounded_to_float32(self, values, digits):
-        is_read_as_python_does([repr(value) for value in values])
-        is_read_as_python_does([f"{value:.{digits}e}" for value in values])
+    def test_a_number_is_the_double_nearest_to_its_text_rounded_to_float32(
+        self, floats, values, digits
+    ):
+        is_read_as_python_does(floats, [repr(value) for value in values])
+        is_read_as_python_does(floats, [f"{value:.{digits}e}" for value in values])
         is_read_as_python_does(
-            [f"{value:.{digits}f}" for value in values if abs(value) < 1e60] or ["0"]
+            floats, [f"{value:.{digits}f}" for value in values if abs(value) < 1e60] or ["0"]
         )
 
     @settings(deadline=None, max_examples=500)
@@ -78,20 +100,22 @@ class TestReading:
         st.sampled_from(["", "-"]),
         st.sampled_from(["e", "E"]),
     )
-    def test_every_size_of_mantissa_and_exponent_is_read(self, mantissa, exponent, sign, e):
+    def test_every_size_of_mantissa_and_exponent_is_read(self, floats, mantissa, exponent, sign, e):
         is_read_as_python_does(
+            floats,
             [
                 f"{sign}{mantissa}{e}{exponent}",
                 f"{sign}{mantissa}",
                 f"{sign}{mantissa}{e}+{abs(exponent)}"[:30],
-            ]
+            ],
         )
 
-    def test_more_digits_than_any_double_has(self):
+    def test_more_digits_than_any_double_has(self, floats):
         values = np.random.default_rng(2).lognormal(0, 10, 2000)
-        is_read_as_python_does([f"{value:.40f}" for value in values.tolist()])
-        is_read_as_python_does([f"{Decimal(value):.50e}" for value in values.tolist()])
+        is_read_as_python_does(floats, [f"{value:.40f}" for value in values.tolist()])
+        is_read_as_python_does(floats, [f"{Decimal(value):.50e}" for value in values.tolist()])
         is_read_as_python_does(
+            floats,
             [
                 "0." + "0" * 30 + "1" * 30,
                 "1" + "0" * 38,
@@ -99,22 +123,23 @@ class TestReading:
                 "9" * 39,
                 "0." + "9" * 60,
                 "16777217." + "0" * 30 + "1",
-            ]
+            ],
         )
 
-    def test_exponents_beyond_any_integer(self):
+    def test_exponents_beyond_any_integer(self, floats):
         is_read_as_python_does(
+            floats,
             [
                 "1e-9223372036854775808",
                 "1.55e-9223372036854775807",
                 "-1e-99999",
                 "0e99999999999999999999",
                 "0e-1",
-            ]
+            ],
         )
-        is_read_as_python_does(["0.5e9223372036854775808"])
+        is_read_as_python_does(floats, ["0.5e9223372036854775808"])
 
-    def test_halfway_between_two_float32_numbers_and_beside_it(self):
+    def test_halfway_between_two_float32_numbers_and_beside_it(self, floats):
         lower = np.random.default_rng(0).lognormal(0, 20, 2000).astype(np.float32)
         lower = lower[(lower > 1e-30) & (lower < 1e30)]
         upper = np.nextafter(lower, np.float32(np.inf))
@@ -129,9 +154,9 @@ class TestReading:
                 half * (1 + Decimal(10) ** -13),
             ):
                 texts += [f"{moved:.17e}", f"{moved:.18e}", f"{moved:.30e}"]
-        is_read_as_python_does(texts)
+        is_read_as_python_does(floats, texts)
 
-    def test_many_numbers_as_python_and_c_write_them(self):
+    def test_many_numbers_as_python_and_c_write_them(self, floats):
         rng = np.random.default_rng(1)
         values = np.concatenate(
             [
@@ -140,13 +165,14 @@ class TestReading:
                 rng.integers(-(10**9), 10**9, 20_000),
             ]
         )
-        is_read_as_python_does([repr(value) for value in values.tolist()])
-        is_read_as_python_does([f"{value:.6f}" for value in values.tolist()])
+        is_read_as_python_does(floats, [repr(value) for value in values.tolist()])
+        is_read_as_python_does(floats, [f"{value:.6f}" for value in values.tolist()])
         is_read_as_python_does(
+            floats,
             [
                 f"{value:.{digits}g}"
                 for value, digits in zip(values, rng.integers(1, 20, len(values)), strict=True)
-            ]
+            ],
         )
 
     @pytest.mark.parametrize(
@@ -157,10 +183,10 @@ class TestReading:
             "1e99999999",
         ],
     )  # fmt: skip
-    def test_what_is_no_float32_number_is_left_alone(self, text):
+    def test_what_is_no_float32_number_is_left_alone(self, floats, text):
         for before in ([], ["1"]):
-            assert read([*before, text]) is None
-            assert read([*before, text], after=" " * LARGE) is None
+            assert read(floats, [*before, text]) is None
+            assert read(floats, [*before, text], after=" " * LARGE) is None
 
     @pytest.mark.parametrize(
         "body",
@@ -172,11 +198,11 @@ class TestReading:
             b'{"rows":[[1,\xff]]}', b'{"rows":[[1,2] [3,4]]}',
         ],
     )  # fmt: skip
-    def test_what_is_not_rows_of_numbers_is_left_alone(self, body):
+    def test_what_is_not_rows_of_numbers_is_left_alone(self, floats, body):
         assert floats.read_rows(body, 2, 10) is None
         assert floats.read_rows(b" " * LARGE + body, 2, 10) is None
 
-    def test_a_body_that_was_cut_off_is_left_alone(self):
+    def test_a_body_that_was_cut_off_is_left_alone(self, floats):
         body = b'{"rows":[[1.5,-2.25e1,null,12345678.87654321],[0,0,1e-5,20000000]]}'
         assert floats.read_rows(body, 4, 10) is not None
         for end in range(len(body)):
@@ -184,13 +210,13 @@ class TestReading:
                 assert floats.read_rows(kind(body[:end]), 4, 10) is None
                 assert floats.read_rows(kind(b" " * LARGE + body[:end]), 4, 10) is None
 
-    def test_no_more_rows_than_allowed_are_read(self):
+    def test_no_more_rows_than_allowed_are_read(self, floats):
         body = json.dumps({"rows": [[1, 2]] * 5}).encode()
         assert floats.read_rows(body, 2, 4) is None
         cells, has_gap = floats.read_rows(bytearray(body), 2, 5)
         assert (len(cells), has_gap) == (40, False)
 
-    def test_a_body_gets_no_more_memory_than_it_has_bytes_to_fill(self):
+    def test_a_body_gets_no_more_memory_than_it_has_bytes_to_fill(self, floats):
         body = b'{"rows":[' + b"[" * 1_000_000
         tracemalloc.start()
         try:
@@ -202,13 +228,13 @@ class TestReading:
             tracemalloc.stop()
         assert peak < 100_000
 
-    def test_others_run_while_a_large_body_is_read(self):
+    def test_others_run_while_c_reads_a_large_body(self, compiled):
         body = json.dumps({"rows": [[0.123456789] * 100] * 20_000}).encode()
         spans, seen = [], []
 
         def work():
             started = perf_counter()
-            floats.read_rows(body, 100, 20_000)
+            compiled.read_rows(body, 100, 20_000)
             spans.append((started, perf_counter()))
 
         thread = threading.Thread(target=work)
@@ -221,7 +247,7 @@ class TestReading:
             start + 0.1 * (end - start) < moment < start + 0.9 * (end - start) for moment in seen
         )
 
-    def test_arguments_of_another_kind_are_refused(self):
+    def test_arguments_of_another_kind_are_refused(self, floats):
         for arguments in (
             (),
             (b"{}",),
@@ -239,7 +265,7 @@ class TestLookingUp:
         st.sets(st.floats(width=32, allow_nan=False), min_size=1, max_size=40),
         st.lists(st.floats(width=32) | st.integers(-5, 5).map(float), max_size=40),
     )
-    def test_a_number_is_in_the_first_step_whose_end_is_not_below_it(self, ends, numbers):
+    def test_a_number_is_in_the_first_step_whose_end_is_not_below_it(self, floats, ends, numbers):
         ends_E = np.array(sorted(ends), np.float32)
         with np.errstate(over="ignore", under="ignore"):
             beside_E = np.nextafter(ends_E, np.float32(np.inf))
@@ -256,13 +282,13 @@ class TestLookingUp:
         ("ends", "values", "numbers", "found"),
         [(0, 1, 1, 1), (3, 3, 1, 1), (3, 4, 2, 1), (3, 4, 1, 2)],
     )
-    def test_lengths_that_do_not_fit_are_refused(self, ends, values, numbers, found):
+    def test_lengths_that_do_not_fit_are_refused(self, floats, ends, values, numbers, found):
         with pytest.raises(ValueError, match="expected a value for each step and one more"):
             floats.look_up(
                 *(np.zeros(length, np.float32) for length in (ends, values, numbers, found))
             )
 
-    def test_arrays_of_another_kind_are_refused(self):
+    def test_arrays_of_another_kind_are_refused(self, floats):
         some, fixed = np.zeros(2, np.float32), np.zeros(2, np.float32)
         fixed.flags.writeable = False
         for arrays in (
@@ -276,10 +302,10 @@ class TestLookingUp:
 
 class TestWriting:
     @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1))
-    def test_a_number_is_as_short_as_orjson_has_it(self, values):
-        assert write(values) == as_orjson_does(values)
+    def test_a_number_is_as_short_as_orjson_has_it(self, floats, values):
+        assert write(floats, values) == as_orjson_does(values)
 
-    def test_numbers_of_every_size(self):
+    def test_numbers_of_every_size(self, floats):
         rng = np.random.default_rng(0)
         any_bits = rng.integers(0, 2**32, 300_000, dtype=np.uint32).view(np.float32)
         powers = [*np.exp2(np.arange(-149.0, 128)), *10.0 ** np.arange(-45, 39), *np.arange(3000)]
@@ -288,9 +314,9 @@ class TestWriting:
         ).astype(np.float32)
         beside = np.concatenate([np.nextafter(values, np.float32(side)) for side in (-1e38, 1e38)])
         for each in (values, beside):
-            assert write(each) == as_orjson_does(each)
+            assert write(floats, each) == as_orjson_does(each)
 
-    def test_an_answer_is_json_by_column(self):
+    def test_an_answer_is_json_by_column(self, floats):
         score_N, p_value_N = (
             np.array([0.5, 2, 3e38, 1], np.float32),
             np.array([1, 0.25, 1e-7, 0.5], np.float32),
@@ -302,30 +328,28 @@ class TestWriting:
             == HEAD
             + b',"score":[2.0,3e+38,1.0],"ratio":[2.0,3e+38,1.0],"p_value":[0.25,1e-7,0.5],"is_anomaly":[true,true,false]}'
         )
-        assert floats.write_one(HEAD, 1.0, 0.5, 1.0) == first
 
-    def test_a_ratio_is_never_beyond_float32(self):
-        answer = json.loads(floats.write_one(HEAD, 0.0, 3e38, 0.5))
+    def test_a_ratio_is_never_beyond_float32(self, floats):
+        answer = json.loads(write_one(floats, 0.0, 3e38))
         assert answer["ratio"] == [pytest.approx(np.finfo(np.float32).max)]
 
     @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
-    def test_of_a_score_that_is_not_finite_there_is_no_answer(self, score):
-        assert floats.write_one(HEAD, 1.0, score, 0.5) is None
+    def test_of_a_score_that_is_not_finite_there_is_no_answer(self, floats, score):
         score_N, p_value_N = np.array([1, score, 1], np.float32), np.full(3, 0.5, np.float32)
         answers = floats.write_scores(HEAD, 1.0, score_N, p_value_N, [(0, 1), (1, 3), (2, 3)])
         assert [answer is None for answer in answers] == [False, True, False]
 
-    def test_a_head_of_any_length_is_kept(self):
+    def test_a_head_of_any_length_is_kept(self, floats):
         head = b'{"model":"' + b"m" * 5000 + b'"'
-        assert floats.write_one(head, 1.0, 0.5, 0.5).startswith(head + b',"score":[0.5]')
+        assert write_one(floats, 1.0, 0.5, head=head).startswith(head + b',"score":[0.5]')
 
     @pytest.mark.parametrize("span", [(-1, 1), (0, 0), (2, 1), (0, 4), (3, 4)])
-    def test_a_span_of_other_rows_is_refused(self, span):
+    def test_a_span_of_other_rows_is_refused(self, floats, span):
         values_N = np.ones(3, np.float32)
         with pytest.raises(ValueError, match="3 rows have no span"):
             floats.write_scores(HEAD, 1.0, values_N, values_N, [(0, 1), span])
 
-    def test_spans_that_change_meanwhile_are_those_that_were_given(self):
+    def test_spans_that_change_meanwhile_are_those_that_were_given(self, floats):
         values_N, spans = np.ones(1_000_000, np.float32), [(0, 1_000_000), (0, 1)]
         answers = []
         thread = threading.Thread(
@@ -341,10 +365,14 @@ class TestWriting:
             1,
         ]
 
-    @pytest.mark.parametrize(("score", "p_value"), [("1", 0.5), (1.0, "1"), (None, None)])
-    def test_what_is_no_number_is_refused(self, score, p_value):
+    @pytest.mark.parametrize(
+        ("head", "threshold"), [("{", 1.0), (None, 1.0), (HEAD, "1"), (HEAD, None)]
+    )
+    def test_a_head_that_is_no_bytes_and_a_threshold_that_is_no_number_are_refused(
+        self, floats, head, threshold
+    ):
         with pytest.raises(TypeError):
-            floats.write_one(HEAD, 1.0, score, p_value)
+            write_one(floats, threshold, 0.5, head=head)
 
     @pytest.mark.parametrize(
         ("score_N", "p_value_N", "spans"),
@@ -361,6 +389,41 @@ class TestWriting:
             (np.ones(2, np.float32), np.ones(3, np.float32), [(0, 1)]),
         ],
     )
-    def test_arguments_of_another_kind_are_refused(self, score_N, p_value_N, spans):
+    def test_arguments_of_another_kind_are_refused(self, floats, score_N, p_value_N, spans):
         with pytest.raises((TypeError, ValueError, BufferError)):
             floats.write_scores(HEAD, 1.0, score_N, p_value_N, spans)
+
+
+class TestEqualAnswers:
+    @settings(deadline=None, max_examples=300)
+    @given(st.randoms(use_true_random=False))
+    def test_of_any_body_python_reads_what_c_reads(self, compiled, rng):
+        body = rng.choice(BODIES)
+        for _ in range(rng.randrange(1, 4)):
+            place = rng.randrange(len(body) + 1)
+            body = body[:place] + rng.choice(PIECES) + body[place + rng.randrange(4) :]
+            for width in (2, 3):
+                assert plain.read_rows(body, width, 3) == compiled.read_rows(body, width, 3)
+
+    @settings(deadline=None, max_examples=300)
+    @given(
+        st.lists(st.tuples(FLOAT32, FLOAT32), min_size=1, max_size=8),
+        FLOAT32 | st.floats() | st.sampled_from([0.0, -1.0, math.nan, math.inf]),
+    )
+    def test_of_any_scores_python_writes_what_c_writes(self, compiled, rows, threshold):
+        score_N, p_value_N = np.array(rows, np.float32).T.copy()
+        spans = [(0, len(rows)), *((n, n + 1) for n in range(len(rows)))]
+        arguments = HEAD, threshold, score_N, p_value_N, spans
+        assert plain.write_scores(*arguments) == compiled.write_scores(*arguments)
+
+    @given(
+        st.lists(st.floats(0, width=32, allow_infinity=False), min_size=1, max_size=8),
+        st.floats(0, width=32, allow_infinity=False),
+    )
+    def test_both_decide_as_the_threshold_does(self, floats, scores, limit):
+        score_N = np.array(scores, np.float32)
+        (answer,) = floats.write_scores(HEAD, limit, score_N, score_N, [(0, len(score_N))])
+        threshold, written = Threshold(0.01, 0.05, True, 1, limit, 0.005), json.loads(answer)
+        assert written["is_anomaly"] == threshold.is_anomaly(score_N).tolist()
+        ratio_N = np.array(written["ratio"], np.float32)
+        np.testing.assert_array_equal(ratio_N, threshold.ratio(score_N))

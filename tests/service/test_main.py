@@ -76,6 +76,7 @@ class TestServing:
         [request(), request(b"", method="GET", path="/health/live", kind=None, length=None)],
         ids=["score", "health"],
     )
+    @pytest.mark.slow
     def test_clients_that_ask_again_and_again_have_every_answer_and_are_told_which_is_the_last(
         self, models, asked
     ):
@@ -107,8 +108,10 @@ class TestServing:
         with Process(models) as process:
             assert process.stop() == 0
         assert re.search(r"^hourglass: serving .* on http://127\.0\.0\.1:\d+$", process.log[0])
+        assert re.search(r"INFO .*: JSON is read and written by (C|Python)\b", process.log[1])
         assert sum("is in service" in line for line in process.log) == 2
 
+    @pytest.mark.slow
     def test_several_workers_end_with_ctrl_c_and_leave_nothing_behind(
         self, models, tmp_path_factory
     ):
@@ -119,7 +122,7 @@ class TestServing:
         assert "Traceback" not in "".join(process.log)
         assert list(folder.iterdir()) == []
 
-    @pytest.mark.parametrize("workers", ["1", "2"])
+    @pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
     def test_scores_are_answered_before_uvicorn_parses_anything(self, models, workers):
         """uvicorn itself would answer garbage before the request that came with it, and close."""
         body = b'{"rows":[[1,2,3,4]]}'
@@ -135,6 +138,7 @@ class TestServing:
             assert process.stop() == 0
         assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200", b"400"]
 
+    @pytest.mark.slow
     def test_a_change_made_at_one_worker_reaches_the_other(self, models):
         with Process(models, "--workers", "2", HOURGLASS_POLL_SECONDS="0.05") as process:
             httpx.patch(f"{process.url}/v1/models/plain", json={"alpha": 0.2}).raise_for_status()

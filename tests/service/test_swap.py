@@ -8,6 +8,7 @@ import time
 
 import httpx
 import numpy as np
+import pytest
 
 from hourglass.service.model.detector import Detector
 from tests.artifacts import NUMERIC, make_artifact, point, publish, sample_rows
@@ -17,6 +18,7 @@ SWAPS = 120
 CLIENTS = 4
 
 
+@pytest.mark.slow
 def test_a_hundred_swaps_fail_no_request_and_mix_no_answer(tmp_path):
     artifacts = [make_artifact(seed=1), make_artifact(seed=2, shift=2.0)]
     detectors = {publish(tmp_path, "pump", data): Detector.from_bytes(data) for data in artifacts}

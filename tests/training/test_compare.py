@@ -8,11 +8,11 @@ import msgspec
 import polars as pl
 import pytest
 
+from hourglass.service.serving.store import ModelFolder
 from hourglass.training.compare import Comparison, compare, held_out_error, pick, power
 from hourglass.training.config import AutoConfig, RunConfig, load_config
 from hourglass.training.models.linear import LinearConfig
 from hourglass.training.presets import PRESETS
-from hourglass.training.publish import current_version
 from hourglass.training.run import run
 from hourglass.training.trial import fit_trial
 from tests.training import tables
@@ -50,10 +50,12 @@ def test_of_those_within_one_standard_error_the_least_held_out_error_is_chosen()
     )
 
 
+@pytest.mark.slow
 def test_linear_is_always_compared(comparison: Comparison) -> None:
     assert [candidate.variant for candidate in comparison.candidates] == ["plain", "linear"]
 
 
+@pytest.mark.slow
 def test_every_figure_is_measured(comparison: Comparison) -> None:
     for candidate in comparison.candidates:
         assert 0 < candidate.held_out_error < 10
@@ -66,6 +68,7 @@ def test_every_figure_is_measured(comparison: Comparison) -> None:
         assert candidate.one_row_microseconds > candidate.bulk_row_microseconds > 0
 
 
+@pytest.mark.slow
 def test_a_preset_is_compared_by_rows_that_it_has_not_learnt_from(tmp_path: Path) -> None:
     # `fast` is exported with the held-out rows in its mixture, as they may be once they have
     # decided
@@ -79,6 +82,7 @@ def test_a_preset_is_compared_by_rows_that_it_has_not_learnt_from(tmp_path: Path
     assert fast.held_out_error == held_out_error(trial)
 
 
+@pytest.mark.slow
 def test_auto_takes_a_preset_among_its_candidates_and_its_run_toml_gives_the_same_bytes(
     tmp_path: Path,
 ) -> None:
@@ -91,6 +95,7 @@ def test_auto_takes_a_preset_among_its_candidates_and_its_run_toml_gives_the_sam
     assert run(written).version == report.version
 
 
+@pytest.mark.slow
 def test_labels_never_choose(tmp_path: Path) -> None:
     # the same normal rows under other labels for the rest: the same standing, whatever AUROC they
     # give
@@ -122,6 +127,7 @@ def test_power_is_the_share_of_injected_rows_above_what_one_clean_row_in_twenty_
     assert 0.3 < found < 1
 
 
+@pytest.mark.slow
 def test_auto_publishes_the_chosen_member_and_its_run_toml_names_it(tmp_path: Path) -> None:
     run_config = config(tmp_path, tables.mixed(), variant="auto", epochs=20)
     assert isinstance(run_config.model, AutoConfig)
@@ -139,6 +145,7 @@ def test_auto_publishes_the_chosen_member_and_its_run_toml_names_it(tmp_path: Pa
     assert run(written).version == report.version
 
 
+@pytest.mark.slow
 def test_compare_writes_a_table_and_publishes_only_when_told(
     command: Callable[..., Outcome], tmp_path: Path
 ) -> None:
@@ -160,9 +167,9 @@ def test_compare_writes_a_table_and_publishes_only_when_told(
     assert told.code == 0
     assert "To publish: linear finds the most injected anomalies" in told.out
     assert json.loads(output.read_text())["chosen"] == "linear"
-    assert current_version(tmp_path / "models", "pump") is None
+    assert not ModelFolder(tmp_path / "models" / "pump").has_current()
     assert command(*given, "--variants", "linear", "--output", output, "--publish").code == 0
-    assert current_version(tmp_path / "models", "pump") is not None
+    assert ModelFolder(tmp_path / "models" / "pump").has_current()
 
 
 def test_an_unknown_variant_is_named_with_those_there_are(

@@ -8,7 +8,9 @@ import pytest
 from sklearn.datasets import load_breast_cancer
 
 from hourglass.service.serving.store import POINTER
-from hourglass.training import demo
+from hourglass.training.demo import write_data
+from tests.conftest import Demo
+from tests.serving import free_port
 from tests.training.conftest import Outcome
 
 Command = Callable[..., Outcome]
@@ -16,7 +18,7 @@ Command = Callable[..., Outcome]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return demo.write_data(tmp_path_factory.mktemp("demo")).parent
+    return write_data(tmp_path_factory.mktemp("demo")).parent
 
 
 def test_the_data_are_569_real_rows_of_which_benign_is_normal(folder: Path) -> None:
@@ -41,35 +43,22 @@ def test_the_request_bodies_hold_one_row_of_the_data_each(folder: Path, kind: st
     assert body == {"rows": [{name: float(value) for name, value in wanted[0].items()}]}
 
 
+@pytest.mark.slow
 def test_the_demo_model_tells_malignant_from_benign_and_a_second_run_reuses_it(
-    tmp_path: Path, command: Command
+    demo: Demo, command: Command
 ) -> None:
-    arguments = (
-        "demo",
-        "--models",
-        tmp_path / "models",
-        "--folder",
-        tmp_path / "demo",
-        "--port",
-        free_port(),
-    )
-    first = command(*arguments)
-    assert first.code == 0
-    assert "Alpha is 5%" in first.out  # what its few rows certify
+    models, data = demo.folder / "models", demo.folder / "demo"
+    assert "Alpha is 5%" in demo.printed  # what its few rows certify
+    assert "Published" in demo.printed
     figures = command(
-        "evaluate",
-        tmp_path / "models" / "tumour",
-        tmp_path / "demo" / "tumour.csv",
-        "--label",
-        "malignant",
-        "--json",
+        "evaluate", models / "tumour", data / "tumour.csv", "--label", "malignant", "--json"
     )
     assert json.loads(figures.out)["auroc"] >= 0.95
-    pointer = (tmp_path / "models" / "tumour" / POINTER).stat().st_mtime_ns
-    second = command(*arguments)
+    pointer = (models / "tumour" / POINTER).stat().st_mtime_ns
+    second = command("demo", "--models", models, "--folder", data, "--port", free_port())
     assert second.code == 0
     assert "Published" not in second.out
-    assert (tmp_path / "models" / "tumour" / POINTER).stat().st_mtime_ns == pointer
+    assert (models / "tumour" / POINTER).stat().st_mtime_ns == pointer
     for words in ("/score", "benign.json", "malignant.json", "/explain", "/metrics", "/docs"):
         assert words in second.out
 
@@ -91,9 +80,3 @@ def test_a_taken_port_is_one_sentence_before_anything_slow(
         f" PORT={port + 1}\n"
     )
     assert not (tmp_path / "demo").exists()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -108,6 +108,7 @@ def test_a_published_file_holds_no_path_and_nothing_of_the_exporter_s(published:
         assert trace not in published.data
 
 
+@pytest.mark.slow
 def test_another_process_writes_the_same_bytes_from_the_run_that_was_kept(
     published: Published, tmp_path: Path
 ) -> None:

@@ -306,6 +306,7 @@ def test_what_the_disk_refuses_is_one_sentence_too(
     assert [path.name for path in models.rglob("*")] == ["pump"]
 
 
+@pytest.mark.slow
 def test_a_preset_is_fitted_and_the_report_says_what_of_the_rows_the_file_contains(
     tmp_path: Path, command: Command
 ) -> None:
@@ -328,6 +329,7 @@ def inspected(model: Path) -> str:
     return describe(open_model(model)[0])
 
 
+@pytest.mark.slow
 def test_a_run_of_a_preset_has_its_name_and_gives_the_same_bytes_again_from_the_file_beside_it(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -347,6 +349,7 @@ def test_a_run_of_a_preset_has_its_name_and_gives_the_same_bytes_again_from_the_
     assert locate(tmp_path / "again" / "pump").read_bytes() == first.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_preset_can_be_compared_and_published(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -384,6 +387,7 @@ def test_evaluating_data_without_the_model_s_columns_names_one(
     )
 
 
+@pytest.mark.slow
 def test_an_interrupted_fit_says_so_and_leaves_nothing(tmp_path: Path) -> None:
     tables.write(GOOD, tmp_path / "table.csv")
     (tmp_path / "run.toml").write_text("[model.fit]\nepochs = 1000000\npatience = 0\n")

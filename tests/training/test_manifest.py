@@ -77,6 +77,7 @@ def test_a_residual_variance_is_the_mean_held_out_error_of_its_feature(
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_of_a_member_with_its_own_score_it_is_the_mean_error_of_the_expected_values(
     tmp_path: Path,
 ) -> None:

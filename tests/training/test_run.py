@@ -178,6 +178,7 @@ def served(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_version_and_the_old_ones_stay(
     served: Path, tmp_path: Path
 ) -> None:

@@ -25,6 +25,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return trial, Detector.from_bytes(finish(prepared, trial, config)), prepared
 
 
+@pytest.mark.slow
 def test_a_file_that_answers_as_the_network_does_is_let_through(exported: Exported) -> None:
     trial, detector, prepared = exported
     rows_ND = prepared.split.validation_ND
@@ -40,6 +41,7 @@ def test_the_output_that_is_another_is_named(exported: Exported) -> None:
         verify(detector, trial.core, prepared.split.validation_ND)
 
 
+@pytest.mark.slow
 def test_a_code_that_is_another_is_named_though_it_decodes_to_the_same_row(
     exported: Exported,
 ) -> None:

@@ -207,6 +207,7 @@ expected-statuses = ["2xx", "400", "413", "422"]
 """
 
 
+@pytest.mark.slow
 def test_schemathesis_finds_nothing(tmp_path):
     version = publish(tmp_path / "models", "pump", make_artifact(MIXED))
     (tmp_path / "schemathesis.toml").write_text(SCHEMATHESIS % {"version": version})

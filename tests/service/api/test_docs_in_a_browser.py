@@ -31,6 +31,7 @@ def chromium() -> str:
     return found
 
 
+@pytest.mark.slow
 def test_the_docs_page_shows_every_route_and_asks_nothing_of_another_host(
     client: httpx.Client, chromium: str, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """The detector: one loaded artifact, and what it answers."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime as ort
@@ -8,7 +9,7 @@ import pytest
 
 from hourglass.service.errors import InvalidArtifact
 from hourglass.service.model import artifact
-from hourglass.service.model.detector import RUN_CELLS, Detector
+from hourglass.service.model.detector import RUN_CELLS, Detector, lone_differs
 from tests.artifacts import MIXED, NUMERIC, make_artifact, sample_rows
 
 
@@ -196,3 +197,39 @@ def test_no_run_takes_more_cells_than_its_share_however_wide_the_rows(
 
 def test_how_long_a_cell_takes_is_measured_when_a_model_is_loaded(detector):
     assert 1e-11 < detector.cell_seconds < 1e-2
+
+
+class Kernels:
+    """A session as a processor might have it: sums of rows, off by `alone` for one row, by `place`
+    for every row of an odd number.
+    """
+
+    def __init__(self, *, alone=0.0, place=0.0):
+        self.alone, self.place, self.sizes = np.float32(alone), np.float32(place), []
+
+    def run(self, outputs, feed):
+        (rows_ND,) = feed.values()
+        self.sizes.append(len(rows_ND))
+        off_N = self.place * (np.arange(len(rows_ND)) % 2) + self.alone * (len(rows_ND) == 1)
+        return [(rows_ND.sum(axis=1) + off_N).astype(np.float32) for _ in outputs]
+
+
+def test_where_one_row_has_another_kernel_it_is_run_as_two():
+    rows_ND = sample_rows(NUMERIC, 20, seed=3)
+    assert not lone_differs(Kernels(), rows_ND)
+    assert lone_differs(Kernels(alone=1e-3), rows_ND)
+
+    session = Kernels(alone=1e-3)
+    detector = Detector.from_bytes(make_artifact())
+    detector = replace(detector, _scoring=session, _gapless=session, _lone_as_two=True)
+    together_N = detector.score(rows_ND).score
+    for n in range(len(rows_ND)):
+        assert detector.score(rows_ND[n : n + 1]).score.tobytes() == together_N[n : n + 1].tobytes()
+    assert session.sizes == [20] + [2] * 20
+
+
+def test_where_the_place_among_others_matters_too_one_row_is_run_as_it_is():
+    """An older file's, whose answers stay."""
+    rows_ND = sample_rows(NUMERIC, 20, seed=3)
+    assert not lone_differs(Kernels(place=1e-3), rows_ND)
+    assert not lone_differs(Kernels(alone=1e-3, place=1e-3), rows_ND)

@@ -383,6 +383,7 @@ class TestThresholds:
         assert "threshold.json cannot be used" in registry.errors["pump"]
 
 
+@pytest.mark.slow
 def test_a_large_model_is_not_kept_in_memory_more_often_than_it_is_run(folder):
     """Three parts of a model are run by themselves; copies made while loading, six times its size
     once, go back to the system.

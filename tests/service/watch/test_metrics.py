@@ -1,16 +1,19 @@
 """The metrics: what they count, how they are scraped, and that no client can make new series."""
 
 import asyncio
+import platform
 import subprocess
 import time
 from pathlib import Path
 
 import httpx
 import numpy as np
+import onnxruntime as ort
 import pytest
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
+from hourglass.service import VERSION, floats
 from hourglass.service.app import FLUSH_SECONDS
 from hourglass.service.model.detector import Scores
 from hourglass.service.serving.registry import Registry
@@ -26,12 +29,12 @@ from tests.artifacts import NUMERIC, make_artifact, publish, sample_rows
 from tests.serving import Process, serving
 
 NAMES = {
-    "hourglass_vectors_total", "hourglass_anomalies_total", "hourglass_p_value", "hourglass_score_ratio",
+    "hourglass_vectors_total", "hourglass_explained_total", "hourglass_anomalies_total", "hourglass_p_value", "hourglass_score_ratio",
     "hourglass_request_duration_seconds", "hourglass_inference_duration_seconds", "hourglass_batch_rows",
     "hourglass_rejections_total", "hourglass_requests_total", "hourglass_model_info", "hourglass_model_calibration_rows",
     "hourglass_model_alpha", "hourglass_model_delta", "hourglass_model_expected_false_alarm_rate",
     "hourglass_model_certified", "hourglass_model_threshold", "hourglass_model_fitted_timestamp_seconds",
-    "hourglass_model_reloads_total", "hourglass_build_info", "hourglass_explained_total",
+    "hourglass_model_reloads_total", "hourglass_build_info",
 }  # fmt: skip
 
 
@@ -64,6 +67,23 @@ def test_every_metric_is_there_from_the_first_scrape_with_a_line_of_help(client)
         assert values["hourglass_model_reloads_total", name, "failed"] == 0
         assert values["hourglass_model_calibration_rows", name] == 400
     assert {key[1] for key in values if key[0] == "hourglass_rejections_total"} == set(REASONS)
+
+
+def test_the_build_says_what_it_is_made_of(client):
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    (build,) = (
+        sample
+        for family in families
+        for sample in family.samples
+        if sample.name == "hourglass_build_info"
+    )
+    assert build.value == 1
+    assert build.labels == {
+        "version": VERSION,
+        "floats": floats.IMPLEMENTATION,
+        "python": platform.python_version(),
+        "onnxruntime": ort.__version__,
+    }
 
 
 def test_promtool_has_nothing_to_complain_of(client):
@@ -177,6 +197,7 @@ def test_reload_outcomes_are_counted(models):
     assert values["hourglass_model_reloads_total", "mixed", "swapped"] == 0
 
 
+@pytest.mark.slow
 def test_two_workers_answer_with_the_totals_of_both(models):
     rows = sample_rows(NUMERIC, 5).tolist()
     with Process(models, "--workers", "2") as process:

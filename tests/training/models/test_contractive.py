@@ -1,5 +1,6 @@
 import itertools
 
+import pytest
 import torch
 
 from hourglass.training.models.contractive import ContractiveConfig
@@ -26,6 +27,7 @@ def test_the_analytic_norm_is_that_of_the_jacobian() -> None:
         assert torch.allclose(jacobian_KE.square().sum(), norm, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_norm_on_data_falls_as_the_weight_grows() -> None:
     norms = []
     for weight in (0.0, 0.1, 1.0, 10.0):

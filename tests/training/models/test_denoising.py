@@ -137,6 +137,7 @@ def test_the_seed_determines_the_result() -> None:
     ],
     ids=["linear at the default noise", "at half a deviation", "at a whole one"],
 )
+@pytest.mark.slow
 def test_what_it_takes_away_is_what_the_optimal_denoiser_of_the_known_gaussian_takes_away(
     noise: float, hidden: tuple[int, ...], fit_config: FitConfig
 ) -> None:

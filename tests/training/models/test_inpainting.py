@@ -20,6 +20,7 @@ FIT = FitConfig(epochs=40, learning_rate=3e-3)
 @pytest.mark.parametrize(
     "config", [DenoisingConfig(fit=FIT), MaskedConfig(fit=FIT)], ids=["denoising", "masked"]
 )
+@pytest.mark.slow
 def test_filled_cells_beat_the_column_mean_by_thirty_percent(
     config: ModelConfig, share: float
 ) -> None:

@@ -42,6 +42,7 @@ def principal_axes(
     return np.linalg.svd(values_ND, full_matrices=False)[2][:latent].T, values_ND
 
 
+@pytest.mark.slow
 def test_it_spans_the_principal_subspace(
     fitted: tuple[LinearAutoencoder, torch.Tensor, int],
 ) -> None:

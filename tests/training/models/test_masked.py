@@ -17,6 +17,7 @@ def member() -> Masked:
 
 @torch.no_grad()
 @pytest.mark.parametrize("rate", [0.25, 0.5])
+@pytest.mark.slow
 def test_hidden_cells_are_guessed_nearly_as_well_as_the_known_gaussian_allows(
     member: Masked, rate: float
 ) -> None:
@@ -60,6 +61,7 @@ def test_fixed_masks_hide_each_feature_once_a_round(
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_the_score_is_the_mean_error_of_each_cell_while_it_was_hidden(member: Masked) -> None:
     rows_ND = draw(5, seed=9)
     rows_ND[2, 4] = torch.nan

@@ -23,7 +23,16 @@ from tests.training.models.conftest import Published
 Float32 = NDArray[np.float32]
 
 
-@pytest.fixture(scope="module", params=sorted(VARIANTS))
+FAST = {"denoising"}  # in test-fast too
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow])
+        for name in sorted(VARIANTS)
+    ],
+)
 def made(request: pytest.FixtureRequest, publish: Callable[[str], Published]) -> Published:
     return publish(request.param)
 

@@ -49,6 +49,7 @@ def test_the_gradient_passes_the_codebook_unchanged() -> None:
     assert quantized_NK.grad is None  # the codebook follows by its moving average
 
 
+@pytest.mark.slow
 def test_the_encoder_learns_from_the_reconstruction_through_the_codebook(member: Quantized) -> None:
     encoded = encode(member, clustered(50, seed=3))
     code_NK = member.encoder(member.encoding.inputs(encoded))
@@ -75,6 +76,7 @@ def test_every_code_is_the_entry_of_the_codebook_nearest_to_the_row(member: Quan
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.slow
 def test_as_many_clusters_as_codes_use_most_of_the_codebook(seed: int) -> None:
     member = fitted(
         QuantizedConfig(hidden=(32,), codes=CLUSTERS, fit=FIT), clustered(3000, seed=1), seed=seed
@@ -116,6 +118,7 @@ def test_an_entry_moves_to_the_mean_of_the_rows_it_stands_for() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_the_distance_score_is_the_distance_to_the_code_in_units_of_a_normal_row() -> None:
     config = QuantizedConfig(hidden=(32,), codes=CLUSTERS, score="distance", fit=FIT)
     member = fitted(config, clustered(3000, seed=1))

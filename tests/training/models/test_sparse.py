@@ -18,6 +18,7 @@ def codes(config: SparseConfig) -> torch.Tensor:
     return latent_NK
 
 
+@pytest.mark.slow
 def test_the_l1_penalty_silences_ever_more_units_as_its_weight_grows() -> None:
     inactive = [
         float((codes(SparseConfig(hidden=(), weight=weight, fit=FIT)) == 0).float().mean())
@@ -28,6 +29,7 @@ def test_the_l1_penalty_silences_ever_more_units_as_its_weight_grows() -> None:
     assert inactive[-1] > 0.8
 
 
+@pytest.mark.slow
 def test_the_kl_penalty_draws_the_mean_activation_to_rho() -> None:
     away = [
         float(
@@ -48,6 +50,7 @@ def test_the_kl_penalty_draws_the_mean_activation_to_rho() -> None:
 
 
 @pytest.mark.parametrize("rho", [0.05, 0.2])
+@pytest.mark.slow
 def test_every_unit_goes_to_its_target_whatever_that_is(rho: float) -> None:
     mean_K = codes(SparseConfig(hidden=(), penalty="kl", rho=rho, weight=10.0, fit=FIT)).mean(dim=0)
     assert mean_K.tolist() == pytest.approx([rho] * (2 * WIDTH), rel=0.2)

@@ -59,6 +59,7 @@ def stored_once(graph: onnx.GraphProto, member: Member) -> bool:
     return copies == [1] * len(weights(member))
 
 
+@pytest.mark.slow
 def test_the_exported_graph_holds_each_weight_once(publish: Callable[[str], Published]) -> None:
     run = publish("tied")
     member = fit_trial(run.prepared, run.config, run.config.model).core.member
@@ -66,6 +67,7 @@ def test_the_exported_graph_holds_each_weight_once(publish: Callable[[str], Publ
     assert stored_once(onnx.load_from_string(run.data).graph, member)
 
 
+@pytest.mark.slow
 def test_the_tied_linear_member_is_exported_with_one_matrix_too() -> None:
     rows_ND = draw(100, seed=3)
     tied = fitted(LinearConfig(latent=4, tied=True, fit=SHORT), rows_ND)

@@ -48,6 +48,7 @@ def kl(member: Variational) -> Tensor:
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_as_many_dimensions_are_active_as_there_are_factors(member: Variational) -> None:
     mean_NK, _ = member.posterior(member.encoding.inputs(encode(member, draw(2000, seed=9))))
     active_K = mean_NK.var(dim=0) > ACTIVE
@@ -57,6 +58,7 @@ def test_as_many_dimensions_are_active_as_there_are_factors(member: Variational)
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_made_up_rows_have_the_covariance_of_the_real_ones(member: Variational) -> None:
     generator = torch.Generator().manual_seed(0)
     rows_ND = member.decoder(torch.randn((50_000, 2 * FACTORS), generator=generator))
@@ -132,6 +134,7 @@ def test_the_divergence_and_the_likelihood_are_those_of_the_normal_distribution(
     assert torch.allclose(surprise_N, -truth.log_prob(encoded.values_NE), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_free_bits_keep_every_dimension_at_or_above_their_floor(member: Variational) -> None:
     config = VariationalConfig(
         hidden=(), latent=2 * FACTORS, free_bits=0.2, anneal_steps=300, fit=one_cycle(30)
@@ -143,6 +146,7 @@ def test_free_bits_keep_every_dimension_at_or_above_their_floor(member: Variatio
     assert float(kl(member).min()) < 0.01
 
 
+@pytest.mark.slow
 def test_a_larger_beta_lets_less_through_the_code() -> None:
     nats = [
         float(

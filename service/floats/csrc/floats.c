@@ -1,4 +1,4 @@
-/* The module service.floats. floats.pyi says what its functions do. */
+/* The module hourglass.service.floats.compiled. compiled.pyi says what its functions do. */
 
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
@@ -121,18 +121,6 @@ static PyObject *write_rows(const Answer *answer, const float *score, const floa
     return written;
 }
 
-static PyObject *write_one(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
-{
-    (void)module;
-    Answer answer;
-    if (!takes("write_one", 4, count) || !get_answer(&answer, arguments[0], arguments[1])) return NULL;
-    float score = (float)PyFloat_AsDouble(arguments[2]);
-    if (PyErr_Occurred()) return NULL;
-    float p_value = (float)PyFloat_AsDouble(arguments[3]);
-    if (PyErr_Occurred()) return NULL;
-    return write_rows(&answer, &score, &p_value, 1);
-}
-
 static int get_span(PyObject *span, Py_ssize_t rows, Py_ssize_t *start, Py_ssize_t *end)
 {
     if (!PyTuple_Check(span) || PyTuple_Size(span) != 2) {
@@ -219,19 +207,18 @@ static PyObject *look_up(PyObject *module, PyObject *const *arguments, Py_ssize_
 }
 
 #define FUNCTION(name, arguments) \
-    {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, #name "(" arguments ", /)\n--\n\nfloats.pyi says what it does."}
+    {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, #name "(" arguments ", /)\n--\n\ncompiled.pyi says what it does."}
 
 static PyMethodDef FUNCTIONS[] = {
     FUNCTION(read_rows, "body, width, max_rows"),
     FUNCTION(look_up, "ends_E, values, numbers_N, found_N"),
-    FUNCTION(write_one, "head, threshold, score, p_value"),
     FUNCTION(write_scores, "head, threshold, score_N, p_value_N, spans"),
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "floats", NULL, 0, FUNCTIONS, NULL, NULL, NULL, NULL};
+static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "compiled", NULL, 0, FUNCTIONS, NULL, NULL, NULL, NULL};
 
-PyMODINIT_FUNC PyInit_floats(void)
+PyMODINIT_FUNC PyInit_compiled(void)
 {
     make_powers();
     return PyModule_Create(&MODULE);

@@ -1,5 +1,5 @@
 """What of the hot path is in C (csrc): rows read from JSON, scores looked up, answers written to
-JSON.
+JSON. plain.py has the same functions in Python.
 
 What is read is rounded as Python and numpy would; what is written is as short as can be.
 """
@@ -24,9 +24,6 @@ def look_up(
     """found[n] = values[e] by the first of the ascending ends that is not below numbers[n];
     values[E] for NaN and beyond all ends.
     """
-
-def write_one(head: bytes, threshold: float, score: float, p_value: float, /) -> bytes | None:
-    """The answer to a request of one row, as write_scores has it."""
 
 def write_scores(
     head: bytes,

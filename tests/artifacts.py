@@ -21,6 +21,7 @@ from hourglass.service.model.artifact import (
     CalibrationRecord,
     DriftReference,
     Feature,
+    GuaranteeKind,
     Manifest,
     Model,
     Producer,
@@ -56,6 +57,8 @@ def make_artifact(
     alpha: float = 0.05,
     delta: float = 0.05,
     certified: bool = True,
+    guarantee: GuaranteeKind | None = None,  # by the rule
+    reason: str | None = None,
     decodable: bool = True,
     min_observed_fraction: float = 0.5,
     self_test_scale: float = 1.0,
@@ -84,7 +87,9 @@ def make_artifact(
         features=tuple(features),
         calibration=CalibrationRecord(
             method="split-conformal",
-            guarantee="certified" if certified else "marginal",
+            guarantee=guarantee or ("certified" if certified else "marginal"),
+            rule="certified" if certified else "marginal",
+            reason=reason,
             n=calibration_rows,
             alpha=alpha,
             delta=delta,

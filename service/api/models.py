@@ -13,7 +13,7 @@ from hourglass.service.api.body import read_body
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import problems
 from hourglass.service.errors import InvalidArtifact
-from hourglass.service.model.artifact import Feature, Model, Producer, RowCounts
+from hourglass.service.model.artifact import Feature, GuaranteeKind, Model, Producer, RowCounts
 from hourglass.service.model.calibration import nearest_alpha
 from hourglass.service.model.served import Served
 from hourglass.service.rows.decoding import decode_request
@@ -29,6 +29,8 @@ class ModelSummary(msgspec.Struct, frozen=True, kw_only=True):
     alpha: float
     delta: float
     certified: bool
+    guarantee: GuaranteeKind
+    guarantee_reason: str  # why it is this one, in one sentence
     threshold: float
     expected_false_alarm_rate: float
     calibration_rows: int
@@ -176,7 +178,9 @@ def _summary(served: Served, parts: Parts) -> dict[str, Any]:
         "variant": manifest.model.variant,
         "alpha": threshold.alpha,
         "delta": threshold.delta,
-        "certified": threshold.certified,
+        "certified": served.guarantee.kind == "certified",
+        "guarantee": served.guarantee.kind,
+        "guarantee_reason": served.guarantee.reason,
         "threshold": threshold.score,
         "expected_false_alarm_rate": threshold.expected_false_alarm_rate,
         "calibration_rows": served.detector.table.n,

@@ -16,6 +16,7 @@ from hourglass.service.api.body import accepts_raw, read_body, require_json_acce
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import problems
 from hourglass.service.errors import NotDecodable, NotSampleable, TooManyRows
+from hourglass.service.model.artifact import GuaranteeKind
 from hourglass.service.model.detector import Explanation
 from hourglass.service.rows import decoding, encoding
 
@@ -34,6 +35,7 @@ class ScoreAnswer(msgspec.Struct, frozen=True):
     alpha: float
     delta: float
     certified: bool
+    guarantee: GuaranteeKind
     threshold: float
     score: list[float]
     ratio: list[float]  # score / threshold: 1 is the threshold

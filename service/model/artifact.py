@@ -15,7 +15,7 @@ import msgspec
 from hourglass.service.errors import InvalidArtifact
 
 FORMAT_MAJOR = 1
-FORMAT_MINOR = 0
+FORMAT_MINOR = 1
 CAPABILITIES: frozenset[str] = frozenset()  # what `requires` may name
 
 METADATA_KEY = "hourglass"  # of metadata_props
@@ -40,6 +40,8 @@ TABLE_P_VALUES = "calibration_p_values"
 UNSEEN = -1.0
 SELF_TEST_TOLERANCE = 1e-4  # relative, between what training saw and what this machine computes
 MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+GuaranteeKind = Literal["certified", "marginal", "blocks", "none"]  # guarantee.py says what each is
 
 
 class Feature(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,10 +93,18 @@ class CalibrationRecord(msgspec.Struct, frozen=True, kw_only=True):
     """How the threshold was set, and what holds for it."""
 
     method: Literal["split-conformal"]
-    guarantee: Literal["certified", "marginal"]
+    guarantee: GuaranteeKind
     n: int
     alpha: float
     delta: float
+    reason: str | None = None  # one sentence: why it is this guarantee; from format 1.1 on
+    # how alpha becomes a threshold; None, before format 1.1: by the guarantee's own rule
+    rule: Literal["certified", "marginal"] | None = None
+
+    @property
+    def is_rule_certified(self) -> bool:
+        """Whether the (alpha, delta) rule sets the threshold, or else the marginal one."""
+        return (self.rule or self.guarantee) == "certified"
 
 
 class DriftReference(msgspec.Struct, frozen=True, kw_only=True):

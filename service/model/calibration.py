@@ -32,7 +32,8 @@ class Threshold:
 
     alpha: float
     delta: float
-    certified: bool  # the (alpha, delta) rule; otherwise the marginal rule
+    # the (alpha, delta) rule; otherwise the marginal rule. guarantee.py says what holds of it
+    certified: bool
     rank: int  # m: alarm iff p <= rank / (n + 1)
     score: float  # alarm iff score > this
     expected_false_alarm_rate: float  # rank / (n + 1)

@@ -97,7 +97,7 @@ class Detector:
                 manifest=manifest,
                 table=table,
                 threshold=table.threshold(
-                    record.alpha, record.delta, certified=record.guarantee == "certified"
+                    record.alpha, record.delta, certified=record.is_rule_certified
                 ),
                 size_bytes=len(data),
                 cell_seconds=_cell_seconds(gapless, len(manifest.features)),

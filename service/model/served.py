@@ -9,6 +9,7 @@ import orjson
 
 from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.detector import Detector
+from hourglass.service.model.guarantee import Guarantee, guarantee_of
 from hourglass.service.model.schema import Schema
 
 
@@ -29,6 +30,11 @@ class Served:
     def __post_init__(self) -> None:
         object.__setattr__(self, "answer_head", orjson.dumps(self.facts())[:-1])
 
+    @property
+    def guarantee(self) -> Guarantee:
+        """What holds for the threshold in force."""
+        return guarantee_of(self.detector.manifest.calibration, self.threshold)
+
     def facts(self) -> dict[str, object]:
         """What every answer to a score request begins with: which model, and the budget in
         force.
@@ -38,6 +44,7 @@ class Served:
             "version": self.detector.version,
             "alpha": self.threshold.alpha,
             "delta": self.threshold.delta,
-            "certified": self.threshold.certified,
+            "certified": self.guarantee.kind == "certified",
+            "guarantee": self.guarantee.kind,
             "threshold": self.threshold.score,
         }

@@ -100,7 +100,8 @@ def encode_answer(
     fields["parameters"] = {
         "alpha": threshold.alpha,
         "delta": threshold.delta,
-        "certified": threshold.certified,
+        "certified": served.guarantee.kind == "certified",
+        "guarantee": served.guarantee.kind,
         "threshold": threshold.score,
     }
     fields["outputs"], raw = [], []

@@ -418,8 +418,16 @@ class _Models(Collector):
         yield _gauge(
             "certified",
             "1 if alpha holds with confidence 1 - delta.",
-            ((s, s.threshold.certified) for s in served),
+            ((s, s.guarantee.kind == "certified") for s in served),
         )
+        guarantee = GaugeMetricFamily(
+            "hourglass_model_guarantee",
+            "1 for what is promised of alpha: certified, marginal, blocks or none.",
+            labels=["model", "guarantee"],
+        )
+        for each in served:
+            guarantee.add_metric([each.name, each.guarantee.kind], 1.0)
+        yield guarantee
         yield _gauge(
             "threshold",
             "Score above which a vector is an anomaly.",

@@ -24,7 +24,7 @@ ENVIRONMENTS = HERE.parents[1] / "build" / "clients"
 NAME = "pump"
 ONES = [[1, 0, 1, 1], [0, 1, 1, 0]]
 OUTPUTS = ["latent", "score", "contributions", "reconstruction", "p_value"]
-THRESHOLD = {"alpha", "delta", "certified", "threshold"}
+THRESHOLD = {"alpha", "delta", "certified", "guarantee", "threshold"}
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,8 @@ class TestDocument:
                 }
                 assert kinds == {
                     "hourglass-model": "string", "hourglass-version": "string", "hourglass-alpha": "number",
-                    "hourglass-delta": "number", "hourglass-certified": "boolean", "hourglass-threshold": "number",
+                    "hourglass-delta": "number", "hourglass-certified": "boolean", "hourglass-guarantee": "string",
+                    "hourglass-threshold": "number",
                 }  # fmt: skip
             else:
                 assert "406" in responses

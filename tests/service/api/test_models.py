@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from hourglass.service.model.detector import Detector
+from hourglass.service.model.guarantee import UNTESTED
 from tests.artifacts import MIXED, make_artifact, publish, sample_rows
 from tests.serving import serving
 
@@ -28,6 +29,8 @@ def test_the_list_shows_every_model_with_its_threshold(client):
         "alpha": 0.05,
         "delta": 0.05,
         "certified": True,
+        "guarantee": "certified",
+        "guarantee_reason": UNTESTED,
         "threshold": detector.threshold.score,
         "expected_false_alarm_rate": 13 / 401,
         "calibration_rows": 400,
@@ -118,6 +121,24 @@ class TestChangingTheThreshold:
             is False
         )
         assert running.get("/v1/models/plain").json()["certified"] is False
+
+    @pytest.mark.parametrize("kind", ["none", "blocks"])
+    def test_no_change_certifies_a_model_whose_rows_were_not_exchangeable(
+        self, folder, models, kind
+    ):
+        reason = "not exchangeable: the last fifth of the rows alarms at 21 %"
+        publish(models, "plain", make_artifact(guarantee=kind, reason=reason))
+        with serving(models) as running:
+            for change in ({"alpha": 0.2}, {"uncertified": True}, {"uncertified": False}):
+                changed = running.patch("/v1/models/plain", json=change).json()
+                assert (changed["certified"], changed["guarantee"]) == (False, kind)
+                assert changed["guarantee_reason"] == reason
+                scored = running.post("/v1/models/plain/score", json={"rows": [[1, 2, 3, 4]]})
+                answer = scored.json()
+                assert (answer["certified"], answer["guarantee"]) == (False, kind)
+            metrics = running.get("/metrics").text
+        assert f'hourglass_model_guarantee{{guarantee="{kind}",model="plain"}} 1.0' in metrics
+        assert 'hourglass_model_certified{model="plain"} 0.0' in metrics
 
     def test_what_is_left_out_stays_the_rule_without_a_guarantee_included(self, running):
         running.patch("/v1/models/plain", json={"alpha": 0.005, "uncertified": True})

@@ -212,7 +212,7 @@ def test_an_answer_as_mere_numbers_says_all_that_json_says(client, name, body):
     assert (scores_N2[:, 0] > float(answer.headers["hourglass-threshold"])).tolist() == expected[
         "is_anomaly"
     ]
-    fields = {"model", "version", "alpha", "delta", "certified", "threshold"}
+    fields = {"model", "version", "alpha", "delta", "certified", "guarantee", "threshold"}
     told = {field: answer.headers[f"hourglass-{field}"] for field in fields}
     assert told == {
         field: value if isinstance(value := expected[field], str) else json.dumps(value)

@@ -43,10 +43,11 @@ class TestAnswers:
         assert not all(answer["is_anomaly"])
         assert answer["version"] == PLAIN_MODEL.detector.version
         given_back = {
-            name: answer[name] for name in ("model", "alpha", "delta", "certified", "threshold")
+            name: answer[name] for name in ("model", "alpha", "delta", "certified", "guarantee", "threshold")
         }
         assert given_back == {
-            "model": "tiny", "alpha": 0.05, "delta": 0.05, "certified": True, "threshold": threshold.score
+            "model": "tiny", "alpha": 0.05, "delta": 0.05, "certified": True, "guarantee": "certified",
+            "threshold": threshold.score
         }  # fmt: skip
 
     def test_another_threshold_is_said_from_the_next_answer_on(self):

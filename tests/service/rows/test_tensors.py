@@ -392,6 +392,7 @@ class TestAnswer:
             "alpha": threshold.alpha,
             "delta": threshold.delta,
             "certified": threshold.certified,
+            "guarantee": "certified",
             "threshold": pytest.approx(threshold.score),
         }
         latent, score = answer["outputs"]

@@ -33,7 +33,8 @@ NAMES = {
     "hourglass_request_duration_seconds", "hourglass_inference_duration_seconds", "hourglass_batch_rows",
     "hourglass_rejections_total", "hourglass_requests_total", "hourglass_model_info", "hourglass_model_calibration_rows",
     "hourglass_model_alpha", "hourglass_model_delta", "hourglass_model_expected_false_alarm_rate",
-    "hourglass_model_certified", "hourglass_model_threshold", "hourglass_model_fitted_timestamp_seconds",
+    "hourglass_model_certified", "hourglass_model_guarantee", "hourglass_model_threshold",
+    "hourglass_model_fitted_timestamp_seconds",
     "hourglass_model_reloads_total", "hourglass_build_info",
 }  # fmt: skip
 
@@ -180,6 +181,7 @@ def test_gauges_follow_the_threshold_in_force(models):
     assert values["hourglass_model_alpha", "plain"] == 0.1
     assert values["hourglass_model_delta", "plain"] == 0.2
     assert values["hourglass_model_certified", "plain"] == 0
+    assert values["hourglass_model_guarantee", "marginal", "plain"] == 1
     assert values["hourglass_model_expected_false_alarm_rate", "plain"] == 40 / 401
     assert values["hourglass_model_certified", "mixed"] == 1
 

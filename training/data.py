@@ -1,5 +1,6 @@
 """CSV and Parquet in: which columns are features, of what kind, and which rows are normal."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,12 @@ class Data(NamedTuple):
     features: tuple[Feature, ...]
     normal_ND: NDArray[np.float32]
     anomalies_AD: NDArray[np.float32]  # [0, D] without a label column
+    number_N: NDArray[np.int64]  # of the normal rows in the file, from 1 without the header
+
+    def without(self, left_out_N: NDArray[np.bool_]) -> "Data":
+        """The same but for some of the normal rows."""
+        kept_N = ~left_out_N
+        return self._replace(normal_ND=self.normal_ND[kept_N], number_N=self.number_N[kept_N])
 
 
 def prepare(
@@ -31,8 +38,10 @@ def prepare(
     ignore: tuple[str, ...] = (),
     units: dict[str, str] | None = None,
     max_categories: int = 100,
+    exclude: Sequence[int] = (),
 ) -> Data:
-    """A table -> features with their kinds, and float32 rows.
+    """A table -> features with their kinds, and float32 rows; the excluded ones, by their numbers
+    from 1, are neither normal nor anomalous.
 
     RunError or InvalidTable names the column and row (from 1).
     """
@@ -40,6 +49,9 @@ def prepare(
         if column not in frame.columns:
             raise RunError(f"there is no column {column!r}; the columns are {_names(frame)}")
     anomalous = is_anomalous(frame, label) if label else np.zeros(frame.height, dtype=bool)
+    excluded = np.zeros(frame.height, dtype=bool)
+    excluded[np.asarray(exclude, dtype=np.int64) - 1] = True
+    normal_N = ~anomalous & ~excluded
     columns = [column for column in frame.columns if column != label and column not in ignore]
     if not columns:
         raise RunError("no feature columns are left")
@@ -49,13 +61,18 @@ def prepare(
             f"column {number} has no name (an index that was written along?); name it, or"
             " --ignore ''"
         )
-    normal = frame.filter(~pl.Series(anomalous))
+    normal = frame.filter(pl.Series(normal_N))
     features = tuple(
         _infer(frame[column], normal[column], (units or {}).get(column), max_categories)
         for column in columns
     )
     rows_ND = encode_table(frame, features)
-    return Data(features, rows_ND[~anomalous], rows_ND[anomalous])
+    return Data(
+        features,
+        rows_ND[normal_N],
+        rows_ND[anomalous & ~excluded],
+        np.flatnonzero(normal_N) + 1,
+    )
 
 
 def is_anomalous(frame: pl.DataFrame, label: str) -> NDArray[np.bool_]:

@@ -1,5 +1,7 @@
 """The manifest of a fitted member: what the file says of itself, its features, rows and makers."""
 
+from typing import Literal
+
 import msgspec
 import numpy as np
 import onnx
@@ -34,9 +36,13 @@ def make_manifest(
     prepared: Prepared,
     threshold: Threshold,
     config: RunConfig,
+    bias: str | None = None,
 ) -> Manifest:
-    """Describe a graph that has its table, with the answers it gives to the self-test's rows."""
+    """Describe a graph that has its table, with the answers it gives to the self-test's rows; with
+    a bias of the calibration rows nothing is guaranteed.
+    """
     member, split = trial.core.member, prepared.split
+    rule: Literal["certified", "marginal"] = "certified" if threshold.certified else "marginal"
     features = tuple(
         msgspec.structs.replace(feature, residual_variance=residual)
         for feature, residual in zip(prepared.features, trial.residual_D.tolist(), strict=True)
@@ -65,7 +71,9 @@ def make_manifest(
         features=features,
         calibration=CalibrationRecord(
             method="split-conformal",
-            guarantee="certified" if threshold.certified else "marginal",
+            guarantee="none" if bias else rule,
+            reason=bias,
+            rule=rule if bias else None,
             n=len(split.calibration_ND),
             alpha=threshold.alpha,
             delta=threshold.delta,

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from hourglass.service.errors import InvalidTable
 from hourglass.service.model.artifact import Feature
-
 from hourglass.service.model.detector import DEFAULT_MAX_BYTES, Scores
 from hourglass.service.model.served import Served
 from hourglass.service.rows.tables import encode_table, read_table
@@ -217,12 +216,15 @@ def _score_rows(served: Served, rows_ND: Float32, observers: Observers) -> "pl.D
 
 def _describe(served: Served) -> str:
     threshold = served.threshold
-    promise = f"alpha = {threshold.alpha:g} " + {
-        "certified": f"holds with confidence {1 - threshold.delta:g}",
-        "marginal": "is not certified: it holds on average only",
-        "blocks": "is not certified: it held in every block looked at",
-        "none": "is not certified: nothing is promised",
-    }[served.guarantee.kind]
+    promise = (
+        f"alpha = {threshold.alpha:g} "
+        + {
+            "certified": f"holds with confidence {1 - threshold.delta:g}",
+            "marginal": "is not certified: it holds on average only",
+            "blocks": "is not certified: it held in every block looked at",
+            "none": "is not certified: nothing is promised",
+        }[served.guarantee.kind]
+    )
     return (
         f"{promise}; {threshold.expected_false_alarm_rate:.2%} of normal rows are expected to be"
         " flagged"

@@ -25,13 +25,15 @@ from hourglass.service.model.calibration import (
     build_table,
     certified_rank,
 )
-from hourglass.service.rows.tables import encode_table
+from hourglass.service.rows.tables import encode_table, read_table
 from hourglass.training.calibrate import SCORE_RESOLUTION, choose_threshold
 from hourglass.training.config import load_config
 from hourglass.training.core import Core, CoreOutput
+from hourglass.training.data import prepare
 from hourglass.training.errors import RunError
+from hourglass.training.split import split_data
+from hourglass.training.suspects import list_suspects, look_for_suspects, strangest, warn
 from hourglass.training.trial import absorb_held_out, fit_trial
-from tests.training.stages import prepare_rows
 
 BULK = 1024
 
@@ -142,16 +144,21 @@ def fit(
     alpha: float | None = None,
     contamination: float = 0.0,
 ) -> Product:
-    if contamination:
-        raise Refused("fit has no --contamination")
     columns = tuple(f"x{i}" for i in range(rows_ND.shape[1]))
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "rows.parquet"
         pl.DataFrame(rows_ND, schema=columns).fill_nan(None).write_parquet(data)
         flags = {"data": str(data), "name": "trust", "seed": seed, "preset": preset, "alpha": alpha}
+        flags["contamination"] = contamination
         try:
             config = load_config(None, flags)
-            prepared = prepare_rows(config)
+            found = prepare(read_table(data))
+            strange = look_for_suspects(found, config)
+            suspects = list_suspects(found, strange) if strange else ()
+            warning = warn(strange) if strange else None
+            if contamination:
+                found = found.without(strangest(found, strange, contamination))
+            prepared = split_data(found, config)
             trial = fit_trial(prepared, config, config.model)
         except (RunError, HourglassError) as error:
             raise Refused(str(error)) from error
@@ -166,4 +173,6 @@ def fit(
         encode=lambda frame: encode_table(frame, prepared.features),
         table=table,
         default=choose_threshold(table, config.alpha, config.delta, uncertified=False),
+        warnings=(warning,) if warning else (),
+        suspects=np.array([it.row - 1 for it in suspects], dtype=np.int64),
     )

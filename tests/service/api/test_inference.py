@@ -112,8 +112,7 @@ class TestInfer:
             assert answer.headers["content-type"] == "application/json"
             assert answer.json()["model_version"] == v1["version"]
             assert answer.json()["parameters"] == {
-                name: v1[name]
-                for name in ("alpha", "delta", "certified", "guarantee", "threshold")
+                name: v1[name] for name in ("alpha", "delta", "certified", "guarantee", "threshold")
             }
             assert [output["data"] for output in answer.json()["outputs"]] == [
                 v1["score"],

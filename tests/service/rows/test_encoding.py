@@ -43,7 +43,8 @@ class TestAnswers:
         assert not all(answer["is_anomaly"])
         assert answer["version"] == PLAIN_MODEL.detector.version
         given_back = {
-            name: answer[name] for name in ("model", "alpha", "delta", "certified", "guarantee", "threshold")
+            name: answer[name]
+            for name in ("model", "alpha", "delta", "certified", "guarantee", "threshold")
         }
         assert given_back == {
             "model": "tiny", "alpha": 0.05, "delta": 0.05, "certified": True, "guarantee": "certified",

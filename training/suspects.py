@@ -40,8 +40,8 @@ REPORTED = 100  # of them in report.json, at most
 NEARLY_IDENTICAL = 0.05  # of the usual distance: such rows are one, and no neighbours
 ALIKE = 0.1  # standard deviations by which no column of two rows differs
 BLAMED = 3  # features a row, at most
-BODY, SHOULDER = 0.8, 0.95  # quantiles of the scores between which the tail is read
-EXPECTED = 0.1  # rows beyond the level that is looked at, if the tail goes on as it begins
+BODY, SHOULDER = 0.6, 0.9  # quantiles of the scores between which the tail is read
+EXPECTED = 1.0  # rows beyond the level that is looked at, if the tail goes on as it begins
 FALSE_WARNINGS = 0.02  # of clean data, at most, whose tail goes on so
 CHUNK = 1024
 
@@ -121,7 +121,8 @@ def warn(strange: Strangeness) -> str | None:
 
     Between BODY and SHOULDER the logarithm of the score is taken to fall off exponentially (Hill,
     Annals of Statistics 3, 1975, censored at SHOULDER). Beyond the level where EXPECTED rows are
-    due their number is Poisson.
+    due their number is Poisson. Real tables of normal rows have clusters and tails of their own,
+    and few anomalies lie beyond all of them: silence says little, a warning more.
     """
     score_N = strange.score_N[np.isfinite(strange.score_N)]
     body, shoulder = np.quantile(score_N, (BODY, SHOULDER))
@@ -130,15 +131,13 @@ def warn(strange: Strangeness) -> str | None:
     excess = np.log(np.minimum(score_N[score_N > body], shoulder) / body)
     uncensored = (score_N > body) & (score_N < shoulder)
     scale = float(excess.sum()) / max(1, int(uncensored.sum()))
-    # one more for what an estimate from few rows is off by
-    scale *= 1 + 2 / math.sqrt(len(excess))
     level = body * math.exp(scale * math.log(len(excess) / EXPECTED))
     beyond = int((score_N > level).sum())
     if poisson.sf(beyond - 1, EXPECTED) > FALSE_WARNINGS:
         return None
     return (
-        f"{beyond} of {len(score_N)} rows lie farther from all others than {EXPECTED:g} would if"
-        " the scores fell off as they begin to (a Hill tail between their 80 % and 95 % quantiles;"
+        f"{beyond} of {len(score_N)} rows lie farther from all others than {EXPECTED:g} of them would if"
+        " the scores fell off as they begin to (a Hill tail between their 60 % and 90 % quantiles;"
         f" the test warns of at most {FALSE_WARNINGS:.0%} of clean tables of that kind): look at"
         " suspects.csv"
     )

@@ -99,7 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("data", type=Path, metavar="DATA", help="CSV or Parquet")
     evaluate.add_argument(
-        "--label", required=True, metavar="COLUMN", help="rows where it is not 0 are anomalies"
+        "--label",
+        metavar="COLUMN",
+        help="rows where it is not 0 are anomalies; without it, or without any, the alarm rates of"
+        " ten parts of the file",
     )
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.set_defaults(run=_evaluate)
@@ -153,6 +156,20 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         metavar="COLUMN",
         help="columns that are not features",
+    )
+    exclude = "row numbers, one a line from 1, or a CSV with a column row, such as suspects.csv"
+    parser.add_argument("--exclude", metavar="FILE", help=exclude)
+    parser.add_argument(
+        "--contamination",
+        type=float,
+        metavar="SHARE",
+        help="leave out that share of the rows, the strangest out of fold (0)",
+    )
+    no_screen = (
+        "fit new rows as they are, although a model in service finds too many of them strange"
+    )
+    parser.add_argument(
+        "--no-screen", dest="screen", action="store_false", default=None, help=no_screen
     )
     parser.add_argument(
         "--alpha",
@@ -262,21 +279,35 @@ def _evaluate(options: argparse.Namespace) -> None:
     from hourglass.service.model.detector import Detector
     from hourglass.service.rows.tables import encode_table, read_table
     from hourglass.training.data import is_anomalous
-    from hourglass.training.evaluate import evaluate
-    from hourglass.training.report import print_evaluation
+    from hourglass.training.evaluate import AlarmRates, Evaluation, alarm_rates, evaluate
+    from hourglass.training.fingerprints import read_fingerprints
+    from hourglass.training.report import print_alarm_rates, print_evaluation, print_seen
 
-    detector = Detector.from_bytes(locate(options.model).read_bytes())
+    file = locate(options.model)
+    detector = Detector.from_bytes(file.read_bytes())
     frame = read_table(options.data)
-    anomalous = is_anomalous(frame, options.label)
     rows_ND = encode_table(frame, detector.manifest.features)
-    try:
-        evaluation = evaluate(detector, rows_ND[~anomalous], rows_ND[anomalous])
-    except ValueError as error:
-        raise InvalidTable(f"{options.data}: {error}") from error
-    if options.json:
-        print(msgspec.json.encode(evaluation).decode())
+    fingerprints = read_fingerprints(file.parent)
+    seen = fingerprints.seen(rows_ND) if fingerprints else None
+    anomalous = is_anomalous(frame, options.label) if options.label else None
+    found: Evaluation | AlarmRates
+    if anomalous is None or not anomalous.any():
+        found = alarm_rates(detector, rows_ND)
     else:
-        print_evaluation(evaluation, f"{options.model} on {options.data}", Console())
+        try:
+            found = evaluate(detector, rows_ND[~anomalous], rows_ND[anomalous])
+        except ValueError as error:
+            raise InvalidTable(f"{options.data}: {error}") from error
+    found = msgspec.structs.replace(found, seen=seen)
+    if options.json:
+        print(msgspec.json.encode(found).decode())
+        return
+    title = f"{options.model} on {options.data}"
+    if isinstance(found, AlarmRates):
+        print_alarm_rates(found, title, Console())
+    else:
+        print_evaluation(found, title, Console())
+    print_seen(seen, Console())
 
 
 def _promote(options: argparse.Namespace) -> None:

@@ -18,12 +18,14 @@ from hourglass.training.calibrate import attach_table, calibrate, choose_thresho
 from hourglass.training.config import AutoConfig, RunConfig, named
 from hourglass.training.data import prepare
 from hourglass.training.evaluate import evaluate_labelled
+from hourglass.training.exclusions import read_row_numbers
 from hourglass.training.export import export_core, to_bytes
 from hourglass.training.inject import inject
 from hourglass.training.manifest import make_manifest
 from hourglass.training.models import ModelConfig
 from hourglass.training.progress import SILENT, Progress
 from hourglass.training.split import Prepared, split_data
+from hourglass.training.suspects import look_for_suspects, strangest
 from hourglass.training.trial import Trial, absorb_held_out, fit_trial
 from hourglass.training.verify import verify
 
@@ -62,15 +64,20 @@ def compare(config: RunConfig, auto: AutoConfig, progress: Progress = SILENT) ->
     RunError or HourglassError in one sentence when that cannot be done.
     """
     progress.stage("loading")
+    frame = read_table(Path(config.data))
     data = prepare(
-        read_table(Path(config.data)),
+        frame,
         label=config.label,
         ignore=config.ignore,
         units=config.units,
         max_categories=config.max_categories,
         time=config.time,
         group=config.group,
+        exclude=read_row_numbers(Path(config.exclude), frame.height) if config.exclude else (),
     )
+    if config.contamination:
+        strange = look_for_suspects(data, config)
+        data = data.without(strangest(data, strange, config.contamination))
     prepared = split_data(data, config)
     candidates = []
     for variant in dict.fromkeys((*auto.variants, "linear")):

@@ -77,6 +77,10 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     time: str | None = None  # orders the rows; whole blocks of it calibrate. No feature
     group: str | None = None  # whole groups calibrate. No feature
     ignore: tuple[str, ...] = ()
+    exclude: str | None = None  # a file of row numbers, from 1, that are left out of everything
+    # share of the normal rows, by out-of-fold score, that is left out of fitting and calibration
+    contamination: float = 0.0
+    screen: bool = True  # a model in service leaves out new rows beyond its false alarms
     units: dict[str, str] = {}  # feature -> unit, shown to whoever reads an explanation
     alpha: float | None = (
         None  # None: the first of 1, 2, 5, 10, 20 % of which the threshold leaves half in use
@@ -101,6 +105,10 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         for field, value in (("alpha", self.alpha), ("delta", self.delta)):
             if value is not None and not 0 < value <= 0.5:
                 raise ValueError(f"{field} must be above 0 and at most 0.5, got {value:g}")
+        if not 0 <= self.contamination < 0.5:
+            raise ValueError(
+                f"contamination must be at least 0 and below 0.5, got {self.contamination:g}"
+            )
         if self.threads < 1 or not 0 <= self.seed < 2**63:
             raise ValueError("threads must be at least 1 and seed from 0 to 2**63 - 1")
 

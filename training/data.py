@@ -1,5 +1,6 @@
 """CSV and Parquet in: which columns are features, of what kind, and which rows are normal."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,8 +26,19 @@ class Data(NamedTuple):
     features: tuple[Feature, ...]
     normal_ND: NDArray[np.float32]
     anomalies_AD: NDArray[np.float32]  # [0, D] without a label column
+    number_N: NDArray[np.int64]  # of the normal rows in the file, from 1 without the header
     time_N: NDArray[np.float64] | None = None  # of the normal rows; None without a time column
     group_N: NDArray[np.int64] | None = None  # a number for each group, of the normal rows
+
+    def without(self, left_out_N: NDArray[np.bool_]) -> "Data":
+        """The same but for some of the normal rows."""
+        kept_N = ~left_out_N
+        return self._replace(
+            normal_ND=self.normal_ND[kept_N],
+            number_N=self.number_N[kept_N],
+            time_N=None if self.time_N is None else self.time_N[kept_N],
+            group_N=None if self.group_N is None else self.group_N[kept_N],
+        )
 
 
 def prepare(
@@ -38,8 +50,10 @@ def prepare(
     max_categories: int = 100,
     time: str | None = None,
     group: str | None = None,
+    exclude: Sequence[int] = (),
 ) -> Data:
-    """A table -> features with their kinds, and float32 rows.
+    """A table -> features with their kinds, and float32 rows; the excluded ones, by their numbers
+    from 1, are neither normal nor anomalous.
 
     RunError or InvalidTable names the column and row (from 1).
     """
@@ -48,6 +62,9 @@ def prepare(
         if column not in frame.columns:
             raise RunError(f"there is no column {column!r}; the columns are {_names(frame)}")
     anomalous = is_anomalous(frame, label) if label else np.zeros(frame.height, dtype=bool)
+    excluded = np.zeros(frame.height, dtype=bool)
+    excluded[np.asarray(exclude, dtype=np.int64) - 1] = True
+    normal_N = ~anomalous & ~excluded
     columns = [column for column in frame.columns if column not in (*named, *ignore)]
     if not columns:
         raise RunError("no feature columns are left")
@@ -57,7 +74,7 @@ def prepare(
             f"column {number} has no name (an index that was written along?); name it, or"
             " --ignore ''"
         )
-    normal = frame.filter(~pl.Series(anomalous))
+    normal = frame.filter(pl.Series(normal_N))
     features = tuple(
         _infer(frame[column], normal[column], (units or {}).get(column), max_categories)
         for column in columns
@@ -65,10 +82,11 @@ def prepare(
     rows_ND = encode_table(frame, features)
     return Data(
         features,
-        rows_ND[~anomalous],
-        rows_ND[anomalous],
-        times(frame[time])[~anomalous] if time else None,
-        groups(frame[group])[~anomalous] if group else None,
+        rows_ND[normal_N],
+        rows_ND[anomalous & ~excluded],
+        np.flatnonzero(normal_N) + 1,
+        times(frame[time])[normal_N] if time else None,
+        groups(frame[group])[normal_N] if group else None,
     )
 
 

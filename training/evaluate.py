@@ -3,14 +3,21 @@
 Uses the service's detector and nothing else.
 """
 
+import math
+from typing import NamedTuple
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import beta
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hourglass.service.model.detector import Detector
 from hourglass.service.model.guarantee import guarantee_of
 from hourglass.service.model.schema import Schema
+
+PARTS = 10  # of a file, whose alarm rates are told apart
+BATCH = 4096
 
 Float32 = NDArray[np.float32]
 
@@ -23,13 +30,58 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     auroc: float  # area under the ROC curve
     average_precision: float
     detection_rate: float  # anomalies over the threshold
-    false_alarm_rate: float  # normal rows over the threshold
+    # normal rows over the threshold; None where too few rows are left that did not set it
+    false_alarm_rate: float | None
+    false_alarm_interval: tuple[float, float] | None = None  # 95 %
     alpha: float
     certified: bool
     threshold: float
     normal_rows: int
     anomalous_rows: int
     refused_rows: int
+    seen: float | None = None  # share of rows that fitted or calibrated the model
+
+
+class Rate(NamedTuple):
+    """A share of rows, with its 95 % interval (Clopper and Pearson, Biometrika 26, 1934)."""
+
+    rate: float | None
+    interval: tuple[float, float] | None
+
+    @classmethod
+    def of(cls, alarms: int, rows: int) -> "Rate":
+        """Neither without rows."""
+        if not rows:
+            return cls(None, None)
+        low = float(beta.ppf(0.025, alarms, rows - alarms + 1)) if alarms else 0.0
+        high = float(beta.ppf(0.975, alarms + 1, rows - alarms)) if alarms < rows else 1.0
+        return cls(alarms / rows, (low, high))
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows first to last of the file, from 1."""
+
+    first: int
+    last: int
+    rows: int  # that were scored
+    alarms: int
+    alarm_rate: float | None
+    interval: tuple[float, float] | None  # 95 %
+
+
+class AlarmRates(msgspec.Struct, frozen=True, kw_only=True):
+    """What a detector says of rows without labelled anomalies, by part of the file."""
+
+    alpha: float
+    certified: bool
+    threshold: float
+    rows: int  # that were scored
+    refused_rows: int
+    alarms: int
+    alarm_rate: float | None
+    interval: tuple[float, float] | None  # 95 %
+    parts: tuple[Part, ...]
+    seen: float | None = None  # share of rows that fitted or calibrated the model
 
 
 def evaluate(detector: Detector, normal_ND: Float32, anomalies_AD: Float32) -> Evaluation:
@@ -43,11 +95,13 @@ def evaluate(detector: Detector, normal_ND: Float32, anomalies_AD: Float32) -> E
     scores = np.concatenate([normal_N, anomalies_A])
     labels = np.concatenate([np.zeros(len(normal_N)), np.ones(len(anomalies_A))])
     threshold = detector.threshold
+    false_alarms = Rate.of(int(threshold.is_anomaly(normal_N).sum()), len(normal_N))
     return Evaluation(
         auroc=float(roc_auc_score(labels, scores)),
         average_precision=float(average_precision_score(labels, scores)),
         detection_rate=float(threshold.is_anomaly(anomalies_A).mean()),
-        false_alarm_rate=float(threshold.is_anomaly(normal_N).mean()),
+        false_alarm_rate=false_alarms.rate,
+        false_alarm_interval=false_alarms.interval,
         alpha=threshold.alpha,
         certified=guarantee_of(detector.manifest.calibration, threshold).kind == "certified",
         threshold=threshold.score,
@@ -67,7 +121,61 @@ def evaluate_labelled(
         return None
 
 
-def _scores(detector: Detector, rows_ND: Float32, batch: int = 4096) -> tuple[Float32, int]:
+def alarm_rates(detector: Detector, rows_ND: Float32) -> AlarmRates:
+    """Alarms among rows [N, D] in the file's order, in PARTS parts."""
+    asked = np.flatnonzero(Schema.of(detector.manifest).has_enough(rows_ND))
+    score_N = np.full(len(rows_ND), np.nan, dtype=np.float32)
+    for start in range(0, len(asked), BATCH):
+        part = asked[start : start + BATCH]
+        score_N[part] = detector.score(rows_ND[part]).score
+    scored_N, alarm_N = ~np.isnan(score_N), detector.threshold.is_anomaly(score_N)
+    parts = []
+    for each in np.array_split(np.arange(len(rows_ND)), min(PARTS, len(rows_ND))):
+        rows, alarms = int(scored_N[each].sum()), int(alarm_N[each].sum())
+        rate, interval = Rate.of(alarms, rows)
+        parts.append(
+            Part(
+                first=int(each[0]) + 1,
+                last=int(each[-1]) + 1,
+                rows=rows,
+                alarms=alarms,
+                alarm_rate=rate,
+                interval=interval,
+            )
+        )
+    rows, alarms = int(scored_N.sum()), int(alarm_N.sum())
+    rate, interval = Rate.of(alarms, rows)
+    return AlarmRates(
+        alpha=detector.threshold.alpha,
+        certified=detector.threshold.certified,
+        threshold=detector.threshold.score,
+        rows=rows,
+        refused_rows=len(rows_ND) - rows,
+        alarms=alarms,
+        alarm_rate=rate,
+        interval=interval,
+        parts=tuple(parts),
+    )
+
+
+def cross_fitted(detector: Detector, calibration_ND: Float32, seed: int) -> Rate:
+    """The false-alarm rate on calibration rows that did not set the threshold: each half, at
+    random, meets the threshold of the other, at the rank that gives it the same expected rate.
+
+    No rate where half of the rows are too few for that rank.
+    """
+    score_N, _ = _scores(detector, calibration_ND)
+    halves = np.array_split(np.random.default_rng(seed).permutation(score_N), 2)
+    alarms = 0
+    for judged, setting in (halves, halves[::-1]):
+        rank = math.floor(detector.threshold.expected_false_alarm_rate * (len(setting) + 1) + 1e-9)
+        if rank == 0:
+            return Rate(None, None)
+        alarms += int((judged > np.sort(setting)[-rank]).sum())
+    return Rate.of(alarms, len(score_N))
+
+
+def _scores(detector: Detector, rows_ND: Float32, batch: int = BATCH) -> tuple[Float32, int]:
     """Scores of the rows the service would score, and how many it would refuse."""
     scored_ND = rows_ND[Schema.of(detector.manifest).has_enough(rows_ND)]
     parts = [

@@ -31,10 +31,14 @@ def promise(
     found: Exchangeability,
     config: RunConfig,
     rates: Sequence[float] = (),
+    bias: str | None = None,
 ) -> Guarantee:
     """`certified` only for rows drawn singly that passed every test. The rates are those of
-    held-out blocks at a threshold that they had no say in.
+    held-out blocks at a threshold that they had no say in; a bias is what rows left out for their
+    strangeness do to the promise.
     """
+    if bias:
+        return Guarantee("none", bias if found.passed else f"{bias}; {found.text}")
     if prepared.block_N is not None:
         sizes = np.unique(prepared.block_N, return_counts=True)[1]
         of = f"groups of {config.group}" if config.group else f"{config.time}"

@@ -10,8 +10,10 @@ from rich.table import Table
 
 from hourglass.service.model.artifact import GuaranteeKind
 from hourglass.training.compare import Comparison
-from hourglass.training.evaluate import Evaluation
+from hourglass.training.evaluate import AlarmRates, Evaluation, Rate
 from hourglass.training.exchangeability import Exchangeability
+from hourglass.training.screen import Screened
+from hourglass.training.suspects import SUSPECTS, Suspect
 
 STORED = {
     "none": "none",
@@ -28,6 +30,28 @@ class TimeAxis(msgspec.Struct, frozen=True, kw_only=True):
     gaps: int  # steps over 1.5 times as long
     longest_gap: float
     repeated: int  # rows of the same time as the one before
+
+
+class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
+    """Normal rows that neither fitted nor calibrated, by who left them out."""
+
+    rows: int  # normal ones that were not excluded by number
+    excluded: int  # by number, normal or not
+    screened: int  # by the model in service
+    contaminated: int  # the strangest, as --contamination asks
+
+    def bias(self) -> str | None:
+        """What that does to the guarantee: calibration rows chosen by their strangeness are calmer
+        than normal rows are.
+        """
+        count = self.screened + self.contaminated
+        if not count:
+            return None
+        return (
+            f"the {count} strangest of {self.rows} rows were left out of calibration: if all of"
+            f" them were normal, the false-alarm rate may be up to {count / self.rows:.1%} above"
+            " alpha"
+        )
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +90,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     quality: Evaluation | None  # of the labelled anomalies against the calibration rows
     size_bytes: int
     seconds: float
+    left_out: LeftOut | None = None
+    screened: Screened | None = None  # None without a model in service
+    contamination_warning: str | None = None
+    suspects_listed: int = 0  # in suspects.csv
+    suspects: tuple[Suspect, ...] = ()  # the strangest of them
 
 
 def write_report(report: Report) -> str:
@@ -105,6 +134,12 @@ def print_report(report: Report, console: Console) -> None:
         console.print(_disclosure(report), soft_wrap=True)
     if report.guarantee != "certified":
         console.print(_warning(report), style="yellow", soft_wrap=True)
+    if report.contamination_warning:
+        console.print(f"Warning: {report.contamination_warning}.", style="yellow", soft_wrap=True)
+    if report.screened:
+        console.print(_screening(report.screened), soft_wrap=True)
+    if report.suspects_listed:
+        console.print(_suspects(report), soft_wrap=True)
     console.print(f"Published {report.path}", soft_wrap=True)
 
 
@@ -174,8 +209,56 @@ def quality_lines(quality: Evaluation) -> list[tuple[str, str]]:
                 f" {certified}"
             ),
         ),
-        ("false-alarm rate", f"{quality.false_alarm_rate:.2%} of the normal rows"),
+        *_false_alarms(quality),
     ]
+
+
+def print_alarm_rates(rates: AlarmRates, title: str, console: Console) -> None:
+    """Alarm rates of rows without anomalies, part by part of the file."""
+    table = Table(title=title, title_justify="left")
+    for heading in ("rows", "alarms", "alarm rate", "95 % interval"):
+        table.add_column(heading, justify="right")
+    whole = ("all", rates.rows, rates.alarms)
+    for name, rows, alarms in (
+        *((f"{part.first}-{part.last}", part.rows, part.alarms) for part in rates.parts),
+        whole,
+    ):
+        rate, interval = Rate.of(alarms, rows)
+        shown = "-" if rate is None else f"{rate:.2%}"
+        table.add_row(name, f"{alarms} of {rows}", shown, _interval(interval))
+    console.print(table)
+    console.print(
+        f"alpha is {rates.alpha:.3g}; {rates.refused_rows} rows refused."
+        " Without labelled anomalies there is nothing to be found.",
+        soft_wrap=True,
+    )
+
+
+def print_seen(seen: float | None, console: Console) -> None:
+    """Say that figures flatter a model on rows it was made of."""
+    if seen:
+        console.print(
+            f"Warning: {seen:.1%} of the rows are rows that the model was fitted or calibrated on,"
+            " or equal them: on those it looks better than it is.",
+            style="yellow",
+            soft_wrap=True,
+        )
+
+
+def _false_alarms(quality: Evaluation) -> list[tuple[str, str]]:
+    if quality.false_alarm_rate is None or quality.false_alarm_interval is None:
+        return []
+    text = (
+        f"{quality.false_alarm_rate:.2%} of the normal rows"
+        f" (95 %: {_interval(quality.false_alarm_interval)})"
+    )
+    return [("false-alarm rate", text)]
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    if interval is None:
+        return "-"
+    return f"{interval[0]:.2%} to {interval[1]:.2%}"
 
 
 def _lines(report: Report) -> list[tuple[str, str]]:
@@ -195,6 +278,11 @@ def _lines(report: Report) -> list[tuple[str, str]]:
             f" {times.step:g}; {times.repeated} rows of the same time as the one before"
         )
     )
+    if (it := report.left_out) and it.excluded + it.screened + it.contaminated:
+        left_out += (
+            f", {it.excluded} excluded by number, {it.screened} screened, {it.contaminated} the"
+            " strangest"
+        )
     lines = [
         *([("preset", report.preset)] if report.preset else []),
         (
@@ -250,6 +338,24 @@ def _disclosure(report: Report) -> str:
     return (
         f"The model file contains {stored}, and whoever has it can read them. --memory 0 fits a"
         " model that contains none."
+    )
+
+
+def _suspects(report: Report) -> str:
+    strongest = report.suspects[0]
+    return (
+        f"{SUSPECTS} beside the model lists the {report.suspects_listed} strangest rows, whether"
+        f" they are anomalies or not; the first is row {strongest.row}, {strongest.score:.1f} times"
+        f" as far from its nearest rows as usual ({', '.join(strongest.features)}). Look at them,"
+        " and --exclude those that are."
+    )
+
+
+def _screening(screened: Screened) -> str:
+    return (
+        f"The model in service flags {screened.flagged} of {screened.rows} rows,"
+        f" {screened.expected:.1f} would be its false alarms; {screened.left_out} were left out:"
+        f" {screened.reason}. --no-screen leaves none out."
     )
 
 

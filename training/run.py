@@ -4,29 +4,43 @@ from pathlib import Path
 from time import perf_counter
 
 import msgspec
+import numpy as np
 
 from hourglass.service.errors import HourglassError
 from hourglass.service.model.artifact import Feature
 from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.detector import Detector
 from hourglass.service.model.guarantee import Guarantee
-from hourglass.service.rows.tables import read_table
+from hourglass.service.rows.tables import encode_table, read_table
 from hourglass.service.serving.store import ModelFolder, Store, locate
 from hourglass.training.calibrate import attach_table, calibrate, choose_threshold
 from hourglass.training.compare import choose
 from hourglass.training.config import AutoConfig, RunConfig, write_config
 from hourglass.training.data import prepare
 from hourglass.training.errors import RunError
-from hourglass.training.evaluate import Evaluation, evaluate_labelled
+from hourglass.training.evaluate import Evaluation, cross_fitted, evaluate_labelled
 from hourglass.training.exchangeability import Exchangeability
+from hourglass.training.exclusions import read_row_numbers
 from hourglass.training.export import export_core, to_bytes
+from hourglass.training.fingerprints import FILE as FINGERPRINTS
+from hourglass.training.fingerprints import fingerprint, write_fingerprints
 from hourglass.training.guarantee import exchangeability_of, left_out_rates, promise
 from hourglass.training.manifest import make_manifest
 from hourglass.training.presets import preset_of
 from hourglass.training.progress import SILENT, Progress
 from hourglass.training.publish import check_writable
-from hourglass.training.report import Report, time_axis, write_report
+from hourglass.training.report import LeftOut, Report, time_axis, write_report
+from hourglass.training.screen import Screened, screen
 from hourglass.training.split import Prepared, split_data
+from hourglass.training.suspects import (
+    REPORTED,
+    SUSPECTS,
+    list_suspects,
+    look_for_suspects,
+    strangest,
+    warn,
+    write_suspects,
+)
 from hourglass.training.trial import Trial, absorb_held_out, device_of, fit_trial
 from hourglass.training.verify import verify
 
@@ -41,6 +55,7 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     frame = read_table(Path(config.data))
 
     progress.stage("looking at the data")
+    excluded = read_row_numbers(Path(config.exclude), frame.height) if config.exclude else ()
     data = prepare(
         frame,
         label=config.label,
@@ -49,12 +64,37 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
         max_categories=config.max_categories,
         time=config.time,
         group=config.group,
+        exclude=excluded,
+    )
+    serving = _check_replaceable(config, data.features)
+    normal_rows = len(data.normal_ND)
+
+    screened: Screened | None = None
+    if serving and config.screen:
+        progress.stage("screening by the model in service")
+        rows_ND = encode_table(frame[data.number_N - 1], serving.manifest.features)
+        left_out_N, screened = screen(serving, rows_ND)
+        data = data.without(left_out_N)
+
+    progress.stage("looking for suspects")
+    strange = look_for_suspects(data, config)
+    suspects = list_suspects(data, strange) if strange else ()
+    warning = warn(strange) if strange else None
+    contaminated = 0
+    if config.contamination:
+        left_out_N = strangest(data, strange, config.contamination)
+        contaminated = int(left_out_N.sum())
+        data = data.without(left_out_N)
+    left_out = LeftOut(
+        rows=normal_rows,
+        excluded=len(excluded),
+        screened=screened.left_out if screened else 0,
+        contaminated=contaminated,
     )
 
     progress.stage("splitting")
     prepared = split_data(data, config)
     split = prepared.split
-    _check_replaceable(config, data.features)
 
     progress.stage("fitting")
     if isinstance(config.model, AutoConfig):
@@ -76,7 +116,7 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     progress.stage("testing exchangeability")
     found = exchangeability_of(prepared, threshold.alpha, config)
     rates = left_out_rates(graph, prepared, threshold.alpha)
-    guarantee = promise(prepared, threshold, found, config, rates)
+    guarantee = promise(prepared, threshold, found, config, rates, left_out.bias())
 
     progress.stage("describing")
     attach_table(graph, table)
@@ -85,6 +125,11 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     progress.stage("evaluating")
     detector = Detector.from_bytes(file)  # the service's own checks, self-test included
     quality = evaluate_labelled(detector, split.calibration_ND, data.anomalies_AD)
+    false_alarms = cross_fitted(detector, split.calibration_ND, config.seed)
+    if quality:
+        quality = msgspec.structs.replace(
+            quality, false_alarm_rate=false_alarms.rate, false_alarm_interval=false_alarms.interval
+        )
 
     progress.stage("verifying")
     verify(detector, trial.core, split.validation_ND)
@@ -101,7 +146,21 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     report = _report(
         config, prepared, trial, threshold, guarantee, found, detector, quality, seconds
     )
-    beside = {"run.toml": write_config(resolved), "report.json": write_report(report)}
+    report = msgspec.structs.replace(
+        report,
+        left_out=left_out,
+        screened=screened,
+        contamination_warning=warning,
+        suspects_listed=len(suspects),
+        suspects=suspects[:REPORTED],
+    )
+    beside = {
+        "run.toml": write_config(resolved),
+        "report.json": write_report(report),
+        FINGERPRINTS: write_fingerprints(fingerprint(np.concatenate(split))),
+    }
+    if suspects:
+        beside[SUSPECTS] = write_suspects(suspects)
     try:
         Store(Path(config.models)).model(config.name).publish(file, beside)
     except OSError as error:
@@ -111,22 +170,25 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     return report
 
 
-def _check_replaceable(config: RunConfig, features: tuple[Feature, ...]) -> None:
-    """A model whose features differ from those in service would fail every request its clients
-    send.
+def _check_replaceable(config: RunConfig, features: tuple[Feature, ...]) -> Detector | None:
+    """The model in service where it has the same features. One whose features differ would fail
+    every request that its clients send.
     """
     folder = Path(config.models) / config.name
-    if config.force or not ModelFolder(folder).has_current():
-        return
+    if not ModelFolder(folder).has_current():
+        return None
     try:
-        serving = Detector.from_bytes(locate(folder).read_bytes()).manifest.features
-    except HourglassError:
-        return  # what is there cannot be served anyway
+        serving = Detector.from_bytes(locate(folder).read_bytes())
+    except (HourglassError, OSError):
+        return None  # what is there cannot be served anyway
     before, now = (
-        [(feature.name, feature.kind) for feature in each] for each in (serving, features)
+        [(feature.name, feature.kind) for feature in each]
+        for each in (serving.manifest.features, features)
     )
     if before == now:
-        return
+        return serving
+    if config.force:
+        return None
     changed = sorted({name for name, _ in set(before) ^ set(now)}) or ["their order"]
     raise RunError(
         f"{folder} serves a model with other features (differing: {', '.join(changed[:5])}), and"

@@ -7,7 +7,13 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hourglass.service.rows.tables import encode_table
-from hourglass.training.evaluate import Evaluation, evaluate, evaluate_labelled
+from hourglass.training.evaluate import (
+    AlarmRates,
+    Evaluation,
+    cross_fitted,
+    evaluate,
+    evaluate_labelled,
+)
 from tests.training import tables
 from tests.training.conftest import Outcome, Published
 
@@ -89,7 +95,9 @@ def test_the_command_prints_the_figures_as_json(
         normal_ND, anomalies_AD = (
             encode_table(table.filter(pl.col("fault") == label), features) for label in (0, 1)
         )
-        assert printed == evaluate(published.detector, normal_ND, anomalies_AD)
+        assert printed == msgspec.structs.replace(
+            evaluate(published.detector, normal_ND, anomalies_AD), seen=0.0
+        )
 
 
 def test_the_command_prints_a_table_for_a_person(published: Published, command: Command) -> None:
@@ -105,15 +113,67 @@ def test_the_command_prints_a_table_for_a_person(published: Published, command: 
         assert words in outcome.out
 
 
-def test_data_without_anomalies_cannot_be_evaluated_on(
+@pytest.mark.parametrize("label", [(), ("--label", "fault")])
+def test_data_without_anomalies_gives_alarm_rates_by_part_of_the_file(
+    tmp_path, published: Published, command: Command, label: tuple[str, ...]
+) -> None:  # type: ignore[no-untyped-def]
+    table = tables.mixed(45, anomalies=0, seed=3)
+    strange = table[:5].with_columns(load=pl.lit(1e6), flow=pl.lit(-1e6))
+    data = tables.write(pl.concat([table, strange]), tmp_path / "normal.csv")
+    outcome = command("evaluate", published.folder, data, *label, "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    rates = msgspec.json.decode(outcome.out, type=AlarmRates)
+    assert [(part.first, part.last) for part in rates.parts][:2] == [(1, 5), (6, 10)]
+    assert len(rates.parts) == 10
+    assert (rates.parts[-1].alarms, rates.parts[-1].alarm_rate) == (5, 1.0)
+    assert rates.parts[-1].interval == pytest.approx((0.4782, 1.0), abs=1e-4)  # .025 ** (1 / 5)
+    assert rates.alarms == sum(part.alarms for part in rates.parts)
+    assert rates.rows == 50
+    assert rates.seen == 0
+    outcome = command("evaluate", published.folder, data, *label)
+    assert "46-50" in outcome.out
+    assert "100.00%" in outcome.out
+
+
+def test_rows_that_the_model_was_made_of_are_said_to_be(
     tmp_path, published: Published, command: Command
 ) -> None:  # type: ignore[no-untyped-def]
-    data = tables.write(tables.mixed(50, anomalies=0), tmp_path / "normal.csv")
-    outcome = command("evaluate", published.folder, data, "--label", "fault")
-    assert outcome.code == 2
-    assert outcome.err.endswith(
-        "evaluation needs at least one normal and one anomalous row that can be scored\n"
+    fresh = tables.mixed(300, anomalies=0, seed=7)
+    data = tables.write(
+        pl.concat([published.table.filter(pl.col("fault") == 0), fresh]), tmp_path / "half.csv"
     )
+    outcome = command("evaluate", published.folder, data)
+    assert "50.0% of the rows are rows that the model was fitted or calibrated on" in outcome.out
+
+
+def test_without_fingerprints_beside_the_model_nothing_is_said(
+    tmp_path, published: Published, command: Command
+) -> None:  # type: ignore[no-untyped-def]
+    model = tmp_path / "model.onnx"
+    model.write_bytes(published.data)
+    outcome = command("evaluate", model, published.config.data, "--json")
+    assert msgspec.json.decode(outcome.out, type=AlarmRates).seen is None
+    assert "fitted" not in command("evaluate", model, published.config.data).out
+
+
+def test_the_false_alarm_rate_is_measured_on_the_half_that_did_not_set_the_threshold(
+    published: Published,
+) -> None:
+    calibration_ND = tables.mixed(2000, anomalies=0, seed=11)
+    rows_ND = encode_table(calibration_ND, published.detector.manifest.features)
+    rate = cross_fitted(published.detector, rows_ND, 0)
+    assert rate.rate is not None
+    assert rate.interval is not None
+    expected = published.detector.threshold.expected_false_alarm_rate
+    assert rate.interval[0] < expected < rate.interval[1]
+    score_N = published.detector.score(rows_ND).score
+    halves = np.array_split(np.random.default_rng(0).permutation(score_N), 2)
+    rank = int(expected * 1001)
+    alarms = sum(
+        (judged > np.sort(setting)[-rank]).sum() for judged, setting in (halves, halves[::-1])
+    )
+    assert rate.rate == alarms / 2000
+    assert cross_fitted(published.detector, rows_ND[:20], 0) == (None, None)
 
 
 def test_without_a_row_on_either_side_there_is_no_evaluation(

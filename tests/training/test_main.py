@@ -250,7 +250,7 @@ def test_an_alpha_that_cannot_be_certified_is_refused_before_anything_is_publish
     [
         ([], "the following arguments are required: COMMAND"),
         (["fly"], "invalid choice: 'fly'"),
-        (["evaluate", "m", "d"], "the following arguments are required: --label"),
+        (["evaluate", "m"], "the following arguments are required: DATA"),
         (["promote", "pump"], "the following arguments are required: VERSION"),
         (["promote", "pump", "abc", "--models", "absent"], "there is no model 'pump' in absent"),
         (["demo", "--port", "99999"], "expected a port from 1 to 65535, got 99999"),

@@ -35,6 +35,7 @@ from hourglass.training.data import prepare
 from hourglass.training.errors import RunError
 from hourglass.training.guarantee import exchangeability_of, promise
 from hourglass.training.split import split_data
+from hourglass.training.suspects import list_suspects, look_for_suspects, strangest, warn
 from hourglass.training.trial import absorb_held_out, fit_trial
 
 BULK = 1024
@@ -156,16 +157,21 @@ def fit(
     alpha: float | None = None,
     contamination: float = 0.0,
 ) -> Product:
-    if contamination:
-        raise Refused("fit has no --contamination")
     columns = tuple(f"x{i}" for i in range(rows_ND.shape[1]))
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "rows.parquet"
         pl.DataFrame(rows_ND, schema=columns).fill_nan(None).write_parquet(data)
         flags = {"data": str(data), "name": "trust", "seed": seed, "preset": preset, "alpha": alpha}
+        flags["contamination"] = contamination
         try:
             config = load_config(None, flags)
-            prepared = split_data(prepare(read_table(data)), config)
+            data_found = prepare(read_table(data))
+            strange = look_for_suspects(data_found, config)
+            suspects = list_suspects(data_found, strange) if strange else ()
+            warning = warn(strange) if strange else None
+            if contamination:
+                data_found = data_found.without(strangest(data_found, strange, contamination))
+            prepared = split_data(data_found, config)
             assert not isinstance(config.model, AutoConfig)
             trial = fit_trial(prepared, config, config.model)
         except (RunError, HourglassError) as error:
@@ -194,5 +200,6 @@ def fit(
         table=table,
         default=default,
         guarantee=guarantee.kind,
-        warnings=() if found.passed else (found.text,),
+        warnings=tuple(text for text in (None if found.passed else found.text, warning) if text),
+        suspects=np.array([it.row - 1 for it in suspects], dtype=np.int64),
     )

@@ -7,13 +7,16 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hourglass.service.model.artifact import Feature
-from hourglass.service.rows.tables import encode_table, first_value
+from hourglass.service.rows.tables import FLOAT32_MAX, encode_table, first_value
 from hourglass.training.errors import RunError
 
 TEXT = (pl.String, pl.Categorical, pl.Enum)
 EXPECTED = "expected numbers, true/false or text"
 # in a file of text
 DATE = r"^(\d{1,4}[-/]\d{1,2}[-/]\d{1,4}|\d{1,2}\.\d{1,2}\.\d{4}|\d{1,2}:\d{2}:\d{2})(\b|T)"
+
+
+STEPS = 8  # of float32 that a standard deviation has to be, or rounding is what is seen
 
 
 class Data(NamedTuple):
@@ -169,6 +172,7 @@ def _infer(column: pl.Series, normal: pl.Series, unit: str | None, max_categorie
     if column.dtype == pl.Boolean:
         return Feature(name=name, kind="boolean", unit=unit)
     if column.dtype.is_numeric():
+        _require_resolution(normal)
         return Feature(name=name, kind="numeric", unit=unit)
     row, value = first_value(column)
     if column.dtype.is_temporal():
@@ -184,6 +188,23 @@ def _infer(column: pl.Series, normal: pl.Series, unit: str | None, max_categorie
         unit=unit,
         categories=_categories(column, normal, max_categories),
     )
+
+
+def _require_resolution(column: pl.Series) -> None:
+    """RunError where float32, which models take, is too coarse for what the values differ by."""
+    values = column.cast(pl.Float64).drop_nulls().drop_nans().to_numpy()
+    if not len(values) or not np.abs(values).max() <= FLOAT32_MAX:  # encode_table names the cell
+        return
+    largest = float(np.abs(values).max())
+    step, spread = float(np.spacing(np.float32(largest))), float(values.std())
+    if 0 < spread < STEPS * step:
+        row, value = first_value(column)
+        raise RunError(
+            f"column {column.name!r}, row {row}: values around {value:.10g} differ by {spread:.3g}"
+            f" (standard deviation), and float32, which models take, knows steps of {step:.3g} only"
+            f" there; subtract a constant such as {float(np.median(values)):.10g} from the column,"
+            " or --ignore it"
+        )
 
 
 def _categories(column: pl.Series, normal: pl.Series, max_categories: int) -> tuple[str, ...]:

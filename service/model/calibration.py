@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from hourglass.service.errors import UncertifiableAlpha
 from hourglass.service.floats import look_up
+from hourglass.service.model.severity import Lines, fit_lines, step_lines
 
 Float32 = NDArray[np.float32]
 _LARGEST = float(np.finfo(np.float32).max)
@@ -56,18 +57,39 @@ class Threshold:
 class Table:
     """Ascending scores and the p-value of each interval: p_values[i] for scores[i - 1] < s <=
     scores[i]; one more of them.
+
+    Severity is a line over each of these steps and of those beyond; without `severity`, as in files
+    of format 1.0, it is -log10 of the p-value.
     """
 
     n: int  # calibration rows behind the table
     scores: Float32
     p_values: Float32
+    severity: Lines | None = None
     _ends: Float32 = field(init=False, repr=False, compare=False)
     _steps: Float32 = field(init=False, repr=False, compare=False)
+    _lines: Float32 = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if self.severity is None:
+            more, lines = np.array([np.inf], np.float32), step_lines(self.p_values)
+        else:
+            more, lines = self.severity.ends, self.severity.lines
+        ends = np.sort(np.concatenate([self.scores, more]))
+        steps = self.p_values[np.searchsorted(self.scores, ends, side="left")]
         # closed by infinity, so that there is a step for every number, and a last one for NaN
-        object.__setattr__(self, "_ends", np.append(self.scores, np.float32(np.inf)))
-        object.__setattr__(self, "_steps", np.append(self.p_values, np.float32(np.nan)))
+        ends[-1] = np.inf
+        last = np.full((1, 4), np.nan, np.float32)
+        object.__setattr__(self, "_ends", ends)
+        object.__setattr__(self, "_steps", np.append(steps, np.float32(np.nan)))
+        object.__setattr__(self, "_lines", np.concatenate([lines, last]).ravel())
+
+    def look_up(self, scores_N: Float32) -> tuple[Float32, Float32]:
+        """[N] scores -> [N] p-values and [N] severities; NaN only where the score is NaN."""
+        p_N, severity_N = np.empty(len(scores_N), np.float32), np.empty(len(scores_N), np.float32)
+        scores_N = np.ascontiguousarray(scores_N)
+        look_up(self._ends, self._steps, self._lines, scores_N, p_N, severity_N)
+        return p_N, severity_N
 
     @property
     def smallest_p_value(self) -> float:
@@ -75,10 +97,23 @@ class Table:
         return float(self.p_values[-1])
 
     def p_value(self, scores_N: Float32) -> Float32:
-        """[N] scores -> [N] p-values; NaN only where the score is NaN."""
-        p_N = np.empty(len(scores_N), np.float32)
-        look_up(self._ends, self._steps, np.ascontiguousarray(scores_N), p_N)
-        return p_N
+        """[N] scores -> [N] p-values."""
+        return self.look_up(scores_N)[0]
+
+    def severities(self, scores_N: Float32) -> Float32:
+        """[N] scores -> [N] severities."""
+        return self.look_up(scores_N)[1]
+
+    @property
+    def largest(self) -> float:
+        """The largest calibration score: beyond it severity is extrapolated, and no p-value is
+        smaller.
+        """
+        return float(self.scores[-1])
+
+    def is_extrapolated(self, scores_N: Float32) -> NDArray[np.bool_]:
+        """[N] scores -> [N]; floats.write_scores decides alike."""
+        return scores_N > np.float32(self.largest)
 
     def threshold(self, alpha: float, delta: float, *, certified: bool = True) -> Threshold:
         """The threshold for (alpha, delta); UncertifiableAlpha when these rows cannot give it."""
@@ -130,7 +165,8 @@ def build_table(
         blocks = [np.sort(scores_N[block_N == block]) for block in np.unique(block_N)]
     p_values = np.max([_p_values(block, knots) for block in blocks], axis=0).astype(np.float32)
     falls = np.diff(p_values) < 0  # of blocks not at every score
-    return Table(n, knots[falls], np.append(p_values[:1], p_values[1:][falls]))
+    knots, p_values = knots[falls], np.append(p_values[:1], p_values[1:][falls])
+    return Table(n, knots, p_values, fit_lines(ascending, knots) if ascending[0] > 0 else None)
 
 
 def _p_values(ascending: Float32, knots: Float32) -> NDArray[np.float64]:

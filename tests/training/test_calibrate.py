@@ -30,13 +30,16 @@ def probes(table: Table) -> Float32:
     """Every entry, its neighbours on both sides, and what lies beyond any table."""
     beyond = np.array([-1.0, 0.0, 1e-30, 1e30, 3.4e38, -np.inf, np.inf, np.nan], dtype=np.float32)
     below, above = (np.nextafter(table.scores, np.float32(end)) for end in (-np.inf, np.inf))
-    return np.concatenate([table.scores, below, above, beyond]).astype(np.float32)
+    assert table.severity is not None
+    ends = table.severity.ends[:-1]  # the last is the largest float32
+    more = [np.nextafter(ends, np.float32(0)), ends, np.nextafter(ends, np.float32(np.inf))]
+    return np.concatenate([table.scores, below, above, beyond, *more]).astype(np.float32)
 
 
 def scores(n: int, kind: str) -> Float32:
     rng = np.random.default_rng(n)
     if kind == "tied":
-        return rng.integers(0, 1 + n // 3, n).astype(np.float32)
+        return rng.integers(1, 2 + n // 3, n).astype(np.float32)
     if kind == "one value":
         return np.full(n, 0.5, dtype=np.float32)
     return rng.gamma(2.0, size=n).astype(np.float32)
@@ -47,17 +50,21 @@ def scores(n: int, kind: str) -> Float32:
 def test_the_graph_looks_up_what_the_table_says(n: int, kind: str) -> None:
     table = build_table(scores(n, kind))
     score_N = probes(table)
-    looked_up = run_graph(graph_of(table), [artifact.P_VALUE], score_N[:, None])[0]
-    assert np.array_equal(looked_up, table.p_value(score_N), equal_nan=True)
-    assert np.isnan(looked_up).sum() == 1
+    names = [artifact.P_VALUE, artifact.SEVERITY]
+    found = run_graph(graph_of(table), names, score_N[:, None])
+    for looked_up, expected in zip(found, table.look_up(score_N), strict=True):
+        assert np.array_equal(looked_up, expected, equal_nan=True)
+        assert np.isnan(looked_up).sum() == 1
 
 
 @pytest.mark.parametrize("n", [1, 59, 1025])
 def test_one_row_is_looked_up_as_many_are(n: int) -> None:
     table = build_table(scores(n, "distinct"))
     score_N = probes(table)[:: max(1, n // 20)]
-    one_by_one = run_graph(graph_of(table), [artifact.P_VALUE], score_N[:, None], batch=1)[0]
-    assert np.array_equal(one_by_one, table.p_value(score_N), equal_nan=True)
+    names = [artifact.P_VALUE, artifact.SEVERITY]
+    one_by_one = run_graph(graph_of(table), names, score_N[:, None], batch=1)
+    for looked_up, expected in zip(one_by_one, table.look_up(score_N), strict=True):
+        assert np.array_equal(looked_up, expected, equal_nan=True)
 
 
 @pytest.mark.parametrize("n", [1, 7, 400, 1024])

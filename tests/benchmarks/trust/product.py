@@ -25,14 +25,17 @@ from hourglass.service.model.calibration import (
     build_table,
     certified_rank,
 )
-from hourglass.service.rows.tables import encode_table
+from hourglass.service.model.conditional import Conditional
+from hourglass.service.model.reasons import find_reasons
+from hourglass.service.rows.tables import encode_table, read_table
 from hourglass.training.calibrate import SCORE_RESOLUTION, choose_threshold
-from hourglass.training.config import load_config
+from hourglass.training.config import AutoConfig, load_config
 from hourglass.training.core import Core, CoreOutput
+from hourglass.training.data import prepare
 from hourglass.training.errors import RunError
 from hourglass.training.guarantee import exchangeability_of, promise
+from hourglass.training.split import split_data
 from hourglass.training.trial import absorb_held_out, fit_trial
-from tests.training.stages import prepare_rows
 
 BULK = 1024
 
@@ -87,6 +90,7 @@ class Fit(Protocol):
 @dataclass(frozen=True, slots=True)
 class Product:
     core: Core
+    conditional: Conditional  # of the core, as the service asks it
     columns: tuple[str, ...]
     encode: Callable[[pl.DataFrame], NDArray[np.float32]]
     table: Table
@@ -117,14 +121,26 @@ class Product:
         return self.table.p_value(self.scores(rows_ND))
 
     def severities(self, rows_ND: Floats) -> Floats | None:
-        return None
+        return self.table.severities(self.scores(rows_ND))
 
     def explain(self, rows_ND: Floats) -> Blame:
         parts = self._run(rows_ND)
-        contributions_ND = np.concatenate([part.contributions_ND.numpy() for part in parts])
-        expected_ND = np.concatenate([part.reconstruction_ND.numpy() for part in parts])
-        # the order in which the service names them
-        return Blame(np.argsort(-contributions_ND, axis=1, kind="stable"), expected_ND)
+        reasons = find_reasons(
+            self.conditional,
+            rows_ND.astype(np.float32),
+            np.concatenate([part.score_N.numpy() for part in parts]),
+            np.concatenate([part.contributions_ND.numpy() for part in parts]),
+            threshold=self.threshold_asked(),
+            score=self.scores,
+        )
+        return Blame(reasons.order_ND, reasons.expected.value_ND)
+
+    def threshold_asked(self) -> float:
+        """The certified one of 5 %, which the protocols ask about, or the run's own."""
+        try:
+            return self.threshold(0.05)
+        except Refused:
+            return self.threshold()
 
     @torch.no_grad()
     def _run(self, rows_ND: Floats) -> list[CoreOutput]:
@@ -149,7 +165,8 @@ def fit(
         flags = {"data": str(data), "name": "trust", "seed": seed, "preset": preset, "alpha": alpha}
         try:
             config = load_config(None, flags)
-            prepared = prepare_rows(config)
+            prepared = split_data(prepare(read_table(data)), config)
+            assert not isinstance(config.model, AutoConfig)
             trial = fit_trial(prepared, config, config.model)
         except (RunError, HourglassError) as error:
             raise Refused(str(error)) from error
@@ -158,11 +175,20 @@ def fit(
     with torch.no_grad():
         score_N = torch.cat([trial.core(part).score_N for part in calibration.split(BULK)]).numpy()
     table = build_table(np.maximum(score_N, SCORE_RESOLUTION))
+    fitted = trial.core.conditional
+    assert fitted is not None
     default = choose_threshold(table, config.alpha, config.delta, uncertified=False)
     found = exchangeability_of(prepared, default.alpha, config)
     guarantee = promise(prepared, default, found, config)
     return Product(
         core=trial.core,
+        conditional=Conditional(
+            prepared.features,
+            *(
+                tensor.numpy().astype(np.float64)
+                for tensor in (fitted.mean, fitted.scale, fitted.precision)
+            ),
+        ),
         columns=columns,
         encode=lambda frame: encode_table(frame, prepared.features),
         table=table,

@@ -101,7 +101,7 @@ def examine(
     effective = effective_rows(rank_N)
     tested: list[tuple[Literal["last fifth", "neighbours", "unseen groups", "groups"], float, str]]
     tested = [
-        ("last fifth", p_last, f"the last fifth of the rows{by} alarms at {rate}"),
+        ("last fifth", p_last, f"the last fifth of the rows{by} {rate}"),
         (
             "neighbours",
             p_neighbours,
@@ -113,7 +113,7 @@ def examine(
         group_N = np.unique(group_N[looked_at], return_inverse=True)[1]
         p_unseen, rate = _compare(values_NE, _some_groups(group_N, random), alpha, random)
         tested += [
-            ("unseen groups", p_unseen, f"rows of groups left out alarm at {rate}"),
+            ("unseen groups", p_unseen, f"a fifth of the rows, left out by whole groups, {rate}"),
             ("groups", groups_p_value(rank_N, group_N, random), "scores differ between groups"),
         ]
     return Exchangeability(
@@ -168,8 +168,8 @@ def groups_p_value(rank_N: Floats, group_N: Integers, random: np.random.Generato
 def _compare(
     values_NE: Float32, apart_N: NDArray[np.bool_], alpha: float, random: np.random.Generator
 ) -> tuple[float, str]:
-    """The p-value of Kolmogorov and Smirnov for rows apart against as many random others, scored by
-    what is left; and the alarm rate of the rows apart at the others' threshold.
+    """The p-value of Kolmogorov and Smirnov for rows apart against as many random others, scored
+    by what is left; and what is said of the rows apart, with their rate at the others' threshold.
     """
     others = random.permutation(np.flatnonzero(~apart_N))
     held_out = min(int(apart_N.sum()), len(others) // 2)
@@ -179,10 +179,13 @@ def _compare(
     rank = max(1, int(np.floor(alpha * (held_out + 1))))
     alarms = int((apart_scores_N > np.sort(here_N)[-rank]).sum())
     interval = binomtest(alarms, len(apart_scores_N)).proportion_ci()
-    rate = alarms / len(apart_scores_N)
-    return float(ks_2samp(here_N, apart_scores_N).pvalue), (
-        f"{rate:.0%} ({interval.low:.0%} to {interval.high:.0%}) where alpha is {alpha:.3g}"
+    rate = (
+        f"alarms at {alarms / len(apart_scores_N):.0%} ({interval.low:.0%} to"
+        f" {interval.high:.0%}) where alpha is {alpha:.3g}"
     )
+    if interval.low <= alpha:
+        rate = f"scores otherwise than the rest, but {rate}"
+    return float(ks_2samp(here_N, apart_scores_N).pvalue), rate
 
 
 def _probe(reference_NE: Float32, rows_NE: Float32) -> Floats:

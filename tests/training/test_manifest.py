@@ -31,7 +31,7 @@ def test_the_manifest_says_what_was_fitted(published: Published) -> None:
     assert manifest.features[4].categories == ("north", "south", "west")
     assert (manifest.calibration.n, manifest.calibration.alpha, manifest.calibration.guarantee) == (
         59,
-        0.05,
+        0.2,
         "certified",
     )
     assert manifest.requires == ()

@@ -166,7 +166,17 @@ def build_table(
     p_values = np.max([_p_values(block, knots) for block in blocks], axis=0).astype(np.float32)
     falls = np.diff(p_values) < 0  # of blocks not at every score
     knots, p_values = knots[falls], np.append(p_values[:1], p_values[1:][falls])
+    if block_N is not None:
+        ascending = _envelope(knots, p_values, min(map(len, blocks)))
     return Table(n, knots, p_values, fit_lines(ascending, knots) if ascending[0] > 0 else None)
+
+
+def _envelope(knots: Float32, p_values: Float32, m: int) -> Float32:
+    """As many scores as the smallest block has, of which these would be the p-values: what severity
+    is fitted to. The r-th largest is the one above which p is at most r / (m + 1).
+    """
+    limits = np.arange(m, 0, -1) / (m + 1) * (1 + 1e-6)
+    return knots[np.searchsorted(-p_values, -limits, side="left") - 1]
 
 
 def _p_values(ascending: Float32, knots: Float32) -> NDArray[np.float64]:

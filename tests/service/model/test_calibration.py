@@ -247,3 +247,15 @@ def test_a_budget_that_the_smallest_block_cannot_tell_of_is_refused_with_its_row
     with pytest.raises(UncertifiableAlpha, match="the smallest held-out block has 40 rows"):
         table.threshold(0.02, 0.05, certified=False)
     assert table.threshold(0.05, 0.05, certified=False).alpha == 0.05
+
+
+def test_severity_of_blocks_rises_with_the_score_and_is_that_of_the_p_value():
+    rng = np.random.default_rng(0)
+    block_N = np.repeat(np.arange(4), 110)
+    score_N = (rng.gamma(2.0, size=440) * (1 + block_N / 4)).astype(np.float32)
+    table = build_table(score_N, block_N=block_N)
+    p_N, severity_N = table.look_up(np.sort(score_N))
+    assert (np.diff(severity_N) >= 0).all()
+    body = p_N > 0.3  # the tail beyond is fitted
+    assert severity_N[body] == pytest.approx(-np.log10(p_N[body]), abs=0.02)
+    assert table.severities(np.array([2, 4], np.float32) * table.largest)[0] > -np.log10(1 / 111)

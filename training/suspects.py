@@ -136,10 +136,10 @@ def warn(strange: Strangeness) -> str | None:
     if poisson.sf(beyond - 1, EXPECTED) > FALSE_WARNINGS:
         return None
     return (
-        f"{beyond} of {len(score_N)} rows lie farther from all others than {EXPECTED:g} of them would if"
-        " the scores fell off as they begin to (a Hill tail between their 60 % and 90 % quantiles;"
-        f" the test warns of at most {FALSE_WARNINGS:.0%} of clean tables of that kind): look at"
-        " suspects.csv"
+        f"{beyond} of {len(score_N)} rows lie farther from all others than {EXPECTED:g} of them"
+        " would if the scores fell off as they begin to (a Hill tail between the 60 % and 90 %"
+        f" quantiles; the test warns of at most {FALSE_WARNINGS:.0%} of clean tables of that kind):"
+        f" look at {SUSPECTS}"
     )
 
 

@@ -29,14 +29,18 @@ test-heavy: $(INSTALLED) ## what takes minutes: a fresh machine without a compil
 test-plain: $(INSTALLED) ## the service's tests on the Python that stands in where C could not be built
 	@rm -rf build/plain && mkdir -p build/plain/hourglass && cp -R service build/plain/hourglass
 	@rm -f build/plain/hourglass/service/floats/*.so
-	PYTHONPATH=$(CURDIR)/build/plain .venv/bin/pytest tests/service tests/contract --ignore tests/service/test_floats.py
+	PYTHONPATH=$(CURDIR)/build/plain .venv/bin/pytest tests/service tests/contract \
+		--ignore tests/service/test_floats.py
 
-# Its environment is small and has no torch: of that there may be no CPU build for this version of Python.
+# Its environment is small and has no torch, whose CPU build may lack this version of Python.
 test-service: ## the service's tests without training: make test-service PYTHON=python3.12
-	@test "$$(build/service/bin/python -V 2>&1)" = "$$($(PYTHON) -V)" || $(PYTHON) -m venv --clear build/service
-	build/service/bin/pip install --quiet --disable-pip-version-check --requirement $(LOCKS)/service.txt \
-		--constraint $(LOCKS)/dev.txt httpx hypothesis polars pytest schemathesis setuptools
-	build/service/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@test "$$(build/service/bin/python -V 2>&1)" = "$$($(PYTHON) -V)" || \
+		$(PYTHON) -m venv --clear build/service
+	build/service/bin/pip install --quiet --disable-pip-version-check \
+		--requirement $(LOCKS)/service.txt --constraint $(LOCKS)/dev.txt \
+		httpx hypothesis polars pytest schemathesis setuptools
+	build/service/bin/pip install --quiet --disable-pip-version-check \
+		--no-deps --no-build-isolation --editable .
 	build/service/bin/python -m pytest tests/service
 
 test-fast: $(INSTALLED) ## what a change breaks first, in under 90 s
@@ -100,18 +104,22 @@ $(INSTALLED): $(LOCKS)/dev.txt pyproject.toml $(wildcard service/floats/csrc/*)
 	@ls service/floats/*.so >/dev/null 2>&1 || echo "$(NOT_COMPILED)" >&2
 	@touch $@
 
-NOT_COMPILED = Without a C compiler and Python's headers JSON is read and written by Python, several times slower \
-	(on Debian: apt install gcc libc6-dev python3-dev; then touch pyproject.toml and make again).
+NOT_COMPILED = Without a C compiler and Python's headers JSON is read and written by Python, \
+	several times slower (on Debian: apt install gcc libc6-dev python3-dev; then touch \
+	pyproject.toml and make again).
 
-# On x86-64 Linux the build without a suffix is the CUDA one. The sizes are those of 2.13.0 and what only it needs.
+# On x86-64 Linux the build without a suffix is the CUDA one. The sizes are of 2.13.0 and all that
+# it depends on.
 TORCH = $(patsubst torch==%,%,$(filter torch==%,$(file < $(LOCKS)/dev.txt)))
 define say_if_cuda
-if test "$$(uname -sm)" = "Linux x86_64" && ! ls -d .venv/lib/*/site-packages/torch-$(TORCH)*.dist-info >/dev/null 2>&1; then \
+if test "$$(uname -sm)" = "Linux x86_64" && \
+	! ls -d .venv/lib/*/site-packages/torch-$(TORCH)*.dist-info >/dev/null 2>&1; then \
 	case "$$(.venv/bin/pip index versions torch 2>/dev/null)" in \
 		*"$(TORCH)+"*) ;; \
 		*"$(TORCH)"*) printf '%s\n' \
-			"pip will now take torch $(TORCH) for CUDA, 2.7 GB. The build for CPUs is 0.2 GB: to take that, stop here (Ctrl-C)," \
-			"look up the address of the CPU wheels on PyTorch's install page, and run PIP_EXTRA_INDEX_URL=ADDRESS make ..." >&2 ;; \
+			"pip will now take torch $(TORCH) for CUDA, 2.7 GB. The build for CPUs is 0.2 GB:" \
+			"to take that, stop here (Ctrl-C), look up the address of the CPU wheels on" \
+			"PyTorch's install page, and run PIP_EXTRA_INDEX_URL=ADDRESS make ..." >&2 ;; \
 	esac; \
 fi
 endef

@@ -62,13 +62,17 @@ def make_artifact(
     decodable: bool = True,
     min_observed_fraction: float = 0.5,
     self_test_scale: float = 1.0,
+    conditional: bool = False,
     **changes: object,
 ) -> bytes:
     """An artifact's bytes. `shift` moves what is normal, so that two models differ in every score.
 
-    `self_test_scale` spoils the self-test's scores; `changes` are of the manifest.
+    `self_test_scale` spoils the self-test's scores, `conditional` adds the Gaussian of the rows;
+    `changes` are of the manifest.
     """
     model = _model(features, seed=seed, shift=shift, latent=latent, decodable=decodable)
+    if conditional:
+        attach_conditional(model, features, shift=shift)
     rows_ND = sample_rows(features, calibration_rows, seed=seed + 1, shift=shift)
     _attach_table(model, build_table(_run(model, rows_ND)[artifact.SCORE]))
     test_ND = sample_rows(features, 5, seed=seed + 2, shift=shift)
@@ -254,6 +258,27 @@ def _model(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
+def attach_conditional(
+    model: onnx.ModelProto, features: Sequence[Feature], *, shift: float = 0.0
+) -> None:
+    """The Gaussian of `sample_rows`: all columns independent, but for the first two, whose
+    correlation is made up.
+    """
+    mean, scale = [], []
+    for feature in features:
+        count = len(feature.categories)
+        one = {"numeric": (shift, 1.0), "boolean": (0.5, 0.5)}.get(feature.kind)
+        mean += [one[0]] if one else [1 / count] * count
+        scale += [one[1]] if one else [np.sqrt(1 / count * (1 - 1 / count))] * count
+    correlation = np.eye(len(mean))
+    correlation[0, 1] = correlation[1, 0] = 0.6
+    values = (mean, scale, np.linalg.inv(correlation))
+    for name, value in zip(artifact.CONDITIONAL, values, strict=True):
+        model.graph.initializer.append(
+            numpy_helper.from_array(np.asarray(value, dtype=np.float32), name)
+        )
+
+
 def _readout(
     features: Sequence[Feature], widths: list[int], arrays: dict[str, NDArray[np.generic]]
 ) -> list[onnx.NodeProto]:
@@ -286,8 +311,8 @@ def _readout(
 
 
 def _attach_table(model: onnx.ModelProto, table: Table) -> None:
-    """p_value as a one-level look-up: count the scores below, take that interval's p-value; NaN
-    stays NaN.
+    """p_value and severity as one-level look-ups: count the ends below, take that interval's
+    p-value, or the place on its line; NaN stays NaN.
     """
     graph, node = model.graph, helper.make_node
     graph.initializer.append(numpy_helper.from_array(np.array(np.nan, np.float32), "nan"))
@@ -306,6 +331,41 @@ def _attach_table(model: onnx.ModelProto, table: Table) -> None:
     )
     graph.output.insert(
         1, helper.make_tensor_value_info(artifact.P_VALUE, TensorProto.FLOAT, ["batch"])
+    )
+    if table.severity is None:
+        return
+    for name, array in (
+        (artifact.SEVERITY_ENDS, table.severity.ends),
+        (artifact.SEVERITY_LINES, table.severity.lines),
+        ("lowest", np.float32(table.severity.lines[0, 0])),
+        ("highest", np.finfo(np.float32).max),
+        ("part_sizes", np.ones(4, np.int64)),
+    ):
+        graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
+    graph.node.extend(
+        [
+            node("Clip", ["score_column", "lowest", "highest"], ["clipped"]),
+            node("Less", [artifact.SEVERITY_ENDS, "clipped"], ["more_below"]),
+            node("Cast", ["more_below"], ["more_below_one"], to=TensorProto.INT64),
+            node("ReduceSum", ["more_below_one", "axis"], ["more"], keepdims=0),
+            node("Add", ["interval", "more"], ["step"]),
+            node("Gather", [artifact.SEVERITY_LINES, "step"], ["line"]),
+            node(
+                "Split",
+                ["line", "part_sizes"],
+                ["line_start", "line_width", "line_base", "line_rise"],
+                axis=1,
+            ),
+            node("Sub", ["clipped", "line_start"], ["within"]),
+            node("Div", ["within", "line_width"], ["share"]),
+            node("Mul", ["line_rise", "share"], ["risen"]),
+            node("Add", ["line_base", "risen"], ["on_line"]),
+            node("Squeeze", ["on_line", "axis"], ["severity_found"]),
+            node("Where", ["no_score", "nan", "severity_found"], [artifact.SEVERITY]),
+        ]
+    )
+    graph.output.insert(
+        2, helper.make_tensor_value_info(artifact.SEVERITY, TensorProto.FLOAT, ["batch"])
     )
 
 

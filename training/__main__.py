@@ -141,6 +141,16 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="rows where it is not 0 are anomalies: evaluated on, never fitted",
     )
     parser.add_argument(
+        "--time",
+        metavar="COLUMN",
+        help="dates, times or numbers that order the rows: whole blocks of it calibrate",
+    )
+    parser.add_argument(
+        "--group",
+        metavar="COLUMN",
+        help="where rows come from (machine, client, ...): whole groups calibrate",
+    )
+    parser.add_argument(
         "--ignore",
         nargs="+",
         action="extend",
@@ -164,7 +174,7 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--alpha",
         type=float,
-        help="false-alarm budget (the first of .01 .02 .05 .1 .2 that can be certified)",
+        help="false-alarm budget (the first of .01 .02 .05 .1 .2 of which half is in use)",
     )
     parser.add_argument("--delta", type=float, help="chance that the budget does not hold (.05)")
     uncertified = "hold the budget on average only, without the guarantee"

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from hourglass.service.model.detector import Detector
+from hourglass.service.model.guarantee import Guarantee
 from hourglass.service.rows.tables import read_table
 from hourglass.training.calibrate import attach_table, calibrate, choose_threshold
 from hourglass.training.config import AutoConfig, RunConfig, named
@@ -70,6 +71,8 @@ def compare(config: RunConfig, auto: AutoConfig, progress: Progress = SILENT) ->
         ignore=config.ignore,
         units=config.units,
         max_categories=config.max_categories,
+        time=config.time,
+        group=config.group,
         exclude=read_row_numbers(Path(config.exclude), frame.height) if config.exclude else (),
     )
     if config.contamination:
@@ -163,10 +166,13 @@ def _measure(variant: str, prepared: Prepared, trial: Trial, config: RunConfig) 
     found = power(trial, prepared, config.seed)  # by held-out rows, so before they are learnt from
     absorb_held_out(trial, split, config.seed)
     graph = export_core(trial.core)
-    table = calibrate(graph, split.calibration_ND)
-    threshold = choose_threshold(table, config.alpha, config.delta, uncertified=config.uncertified)
+    table = calibrate(graph, split.calibration_ND, prepared.block_N)
+    uncertified = config.uncertified or prepared.block_N is not None
+    threshold = choose_threshold(table, config.alpha, config.delta, uncertified=uncertified)
+    # nothing of this file is published, nor its promise said
+    untested = Guarantee("none", "a candidate of a comparison")
     attach_table(graph, table)
-    data = to_bytes(graph, make_manifest(graph, trial, prepared, threshold, config))
+    data = to_bytes(graph, make_manifest(graph, trial, prepared, threshold, untested, config))
     detector = Detector.from_bytes(data)
     verify(detector, trial.core, split.validation_ND)
     quality = evaluate_labelled(detector, split.calibration_ND, prepared.data.anomalies_AD)

@@ -6,6 +6,11 @@ is its contribution, so the contributions are non-negative and sum to the score,
 contributes one, on average, before the division by the number of cells. A member with a score of
 its own has it divided by what is usual, and its contributions are shares of it. A row without any
 observed cell scores NaN.
+
+Once a conditional Gaussian is there (conditional.py), a feature's share is of both: of the member's
+contributions, and of the squared standard deviations between each value and what the others let
+expect. When one value is grotesquely wrong, all that a member knows of the row is drawn along by
+it; the second knows which one it is.
 """
 
 from typing import NamedTuple
@@ -13,6 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hourglass.training import reach
+from hourglass.training.conditional import SHARE_WEIGHT, Conditional
 from hourglass.training.models.member import Member
 
 # of a standardised feature's variance: below it, a network's own inexactness would be the unit
@@ -35,6 +42,8 @@ class Core(nn.Module):
     def __init__(self, member: Member) -> None:
         super().__init__()
         self.member = member
+        self.conditional: Conditional | None = None
+        self.reach = reach.Reach(len(member.encoding.features))
         self.register_buffer("weight_D", torch.ones(len(member.encoding.features)))
 
     weight_D: Tensor
@@ -58,6 +67,19 @@ class Core(nn.Module):
             score_N = own_score_N * self.weight_D[0] * (observed_N / observed_N)
             # where nothing is wrong nothing more is to blame than the rest
             parts_ND = errors_ND + encoded.observed_ND * 1e-20
+            contributions_ND = score_N.unsqueeze(1) * (parts_ND / parts_ND.sum(dim=1, keepdim=True))
+        # a gross value is heard however many others there are, and adds nothing where it is heard
+        far_ND = self.reach(features)
+        far_N = far_ND.sum(dim=1)
+        heard_N = reach.WEIGHT * torch.log1p(far_N)
+        parts_ND = contributions_ND + far_ND * (heard_N / far_N.clamp_min(1e-20)).unsqueeze(1)
+        total_N = score_N + heard_N
+        score_N = torch.where(heard_N > score_N, heard_N, score_N)  # a NaN stays
+        contributions_ND = parts_ND * (score_N / total_N.clamp_min(1e-30)).unsqueeze(1)
+        if self.conditional is not None:
+            parts_ND = contributions_ND + encoded.observed_ND * 1e-20
+            parts_ND = parts_ND / parts_ND.sum(dim=1, keepdim=True) * (SHARE_WEIGHT * width)
+            parts_ND = parts_ND + self.conditional(encoding, features, encoded.observed_ND)
             contributions_ND = score_N.unsqueeze(1) * (parts_ND / parts_ND.sum(dim=1, keepdim=True))
         return CoreOutput(score_N, contributions_ND, encoding.decode(outputs_NE), latent_NK)
 

@@ -8,13 +8,16 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hourglass.service.model.artifact import Feature
-from hourglass.service.rows.tables import encode_table, first_value
+from hourglass.service.rows.tables import FLOAT32_MAX, encode_table, first_value
 from hourglass.training.errors import RunError
 
 TEXT = (pl.String, pl.Categorical, pl.Enum)
 EXPECTED = "expected numbers, true/false or text"
 # in a file of text
 DATE = r"^(\d{1,4}[-/]\d{1,2}[-/]\d{1,4}|\d{1,2}\.\d{1,2}\.\d{4}|\d{1,2}:\d{2}:\d{2})(\b|T)"
+
+
+STEPS = 8  # of float32 that a standard deviation has to be, or rounding is what is seen
 
 
 class Data(NamedTuple):
@@ -24,11 +27,18 @@ class Data(NamedTuple):
     normal_ND: NDArray[np.float32]
     anomalies_AD: NDArray[np.float32]  # [0, D] without a label column
     number_N: NDArray[np.int64]  # of the normal rows in the file, from 1 without the header
+    time_N: NDArray[np.float64] | None = None  # of the normal rows; None without a time column
+    group_N: NDArray[np.int64] | None = None  # a number for each group, of the normal rows
 
     def without(self, left_out_N: NDArray[np.bool_]) -> "Data":
         """The same but for some of the normal rows."""
         kept_N = ~left_out_N
-        return self._replace(normal_ND=self.normal_ND[kept_N], number_N=self.number_N[kept_N])
+        return self._replace(
+            normal_ND=self.normal_ND[kept_N],
+            number_N=self.number_N[kept_N],
+            time_N=None if self.time_N is None else self.time_N[kept_N],
+            group_N=None if self.group_N is None else self.group_N[kept_N],
+        )
 
 
 def prepare(
@@ -38,6 +48,8 @@ def prepare(
     ignore: tuple[str, ...] = (),
     units: dict[str, str] | None = None,
     max_categories: int = 100,
+    time: str | None = None,
+    group: str | None = None,
     exclude: Sequence[int] = (),
 ) -> Data:
     """A table -> features with their kinds, and float32 rows; the excluded ones, by their numbers
@@ -45,14 +57,15 @@ def prepare(
 
     RunError or InvalidTable names the column and row (from 1).
     """
-    for column in (*([label] if label else []), *ignore, *(units or {})):
+    named = [column for column in (label, time, group) if column]
+    for column in (*named, *ignore, *(units or {})):
         if column not in frame.columns:
             raise RunError(f"there is no column {column!r}; the columns are {_names(frame)}")
     anomalous = is_anomalous(frame, label) if label else np.zeros(frame.height, dtype=bool)
     excluded = np.zeros(frame.height, dtype=bool)
     excluded[np.asarray(exclude, dtype=np.int64) - 1] = True
     normal_N = ~anomalous & ~excluded
-    columns = [column for column in frame.columns if column != label and column not in ignore]
+    columns = [column for column in frame.columns if column not in (*named, *ignore)]
     if not columns:
         raise RunError("no feature columns are left")
     if "" in columns:
@@ -72,6 +85,8 @@ def prepare(
         rows_ND[normal_N],
         rows_ND[anomalous & ~excluded],
         np.flatnonzero(normal_N) + 1,
+        times(frame[time])[normal_N] if time else None,
+        groups(frame[group])[normal_N] if group else None,
     )
 
 
@@ -97,6 +112,42 @@ def is_anomalous(frame: pl.DataFrame, label: str) -> NDArray[np.bool_]:
     return np.asarray(values != 0)
 
 
+def times(column: pl.Series) -> NDArray[np.float64]:
+    """[N] of dates and times, in any form polars reads, the seconds since 1970; numbers as they
+    are: Unix time, or anything that grows.
+    """
+    numbers = column
+    if column.dtype in TEXT:
+        text = column.cast(pl.String).str.strip_chars()
+        numbers = text.cast(pl.Float64, strict=False)
+        if numbers.null_count() == len(numbers):
+            numbers = _instants(text)
+    if numbers.dtype.is_temporal():
+        if isinstance(numbers.dtype, pl.Duration | pl.Time):
+            numbers = numbers.cast(pl.Int64)
+        else:
+            numbers = numbers.cast(pl.Datetime("us")).cast(pl.Int64) / 1e6
+    if not numbers.dtype.is_numeric():
+        row, value = first_value(column)
+        raise RunError(
+            f"time column {column.name!r}, row {row}: expected a date, a time or a number, got"
+            f" {value!r}"
+        )
+    values = numbers.cast(pl.Float64).to_numpy()
+    if not np.isfinite(values).all():
+        row = int(np.argmin(np.isfinite(values)))
+        raise RunError(
+            f"time column {column.name!r}, row {row + 1}: expected a date, a time or a number, got"
+            f" {column[row]!r}"
+        )
+    return np.asarray(values, dtype=np.float64)
+
+
+def groups(column: pl.Series) -> NDArray[np.int64]:
+    """[N] a number for each distinct value; a missing value is one, too."""
+    return column.cast(pl.String).fill_null("").rank("dense").cast(pl.Int64).to_numpy() - 1
+
+
 def describe(features: tuple[Feature, ...], rows_ND: NDArray[np.float32]) -> tuple[Feature, ...]:
     """The features with missing rate and range as seen in the fit rows."""
     described = []
@@ -116,6 +167,13 @@ def describe(features: tuple[Feature, ...], rows_ND: NDArray[np.float32]) -> tup
     return tuple(described)
 
 
+def _instants(text: pl.Series) -> pl.Series:
+    try:
+        return text.str.to_datetime(strict=False, time_unit="us")
+    except pl.exceptions.ComputeError:  # no form of a date is found in it
+        return text
+
+
 def _names(frame: pl.DataFrame, most: int = 20) -> str:
     left_out = f" and {frame.width - most} more" if frame.width > most else ""
     return ", ".join(map(repr, frame.columns[:most])) + left_out
@@ -132,6 +190,7 @@ def _infer(column: pl.Series, normal: pl.Series, unit: str | None, max_categorie
     if column.dtype == pl.Boolean:
         return Feature(name=name, kind="boolean", unit=unit)
     if column.dtype.is_numeric():
+        _require_resolution(normal)
         return Feature(name=name, kind="numeric", unit=unit)
     row, value = first_value(column)
     if column.dtype.is_temporal():
@@ -147,6 +206,23 @@ def _infer(column: pl.Series, normal: pl.Series, unit: str | None, max_categorie
         unit=unit,
         categories=_categories(column, normal, max_categories),
     )
+
+
+def _require_resolution(column: pl.Series) -> None:
+    """RunError where float32, which models take, is too coarse for what the values differ by."""
+    values = column.cast(pl.Float64).drop_nulls().drop_nans().to_numpy()
+    if not len(values) or not np.abs(values).max() <= FLOAT32_MAX:  # encode_table names the cell
+        return
+    largest = float(np.abs(values).max())
+    step, spread = float(np.spacing(np.float32(largest))), float(values.std())
+    if 0 < spread < STEPS * step:
+        row, value = first_value(column)
+        raise RunError(
+            f"column {column.name!r}, row {row}: values around {value:.10g} differ by {spread:.3g}"
+            f" (standard deviation), and float32, which models take, knows steps of {step:.3g} only"
+            f" there; subtract a constant such as {float(np.median(values)):.10g} from the column,"
+            " or --ignore it"
+        )
 
 
 def _categories(column: pl.Series, normal: pl.Series, max_categories: int) -> tuple[str, ...]:

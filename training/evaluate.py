@@ -13,6 +13,7 @@ from scipy.stats import beta
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hourglass.service.model.detector import Detector
+from hourglass.service.model.guarantee import guarantee_of
 from hourglass.service.model.schema import Schema
 
 PARTS = 10  # of a file, whose alarm rates are told apart
@@ -102,7 +103,7 @@ def evaluate(detector: Detector, normal_ND: Float32, anomalies_AD: Float32) -> E
         false_alarm_rate=false_alarms.rate,
         false_alarm_interval=false_alarms.interval,
         alpha=threshold.alpha,
-        certified=threshold.certified,
+        certified=guarantee_of(detector.manifest.calibration, threshold).kind == "certified",
         threshold=threshold.score,
         normal_rows=len(normal_N),
         anomalous_rows=len(anomalies_A),

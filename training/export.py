@@ -14,6 +14,7 @@ from onnx import checker
 
 from hourglass.service.model import artifact
 from hourglass.service.model.artifact import (
+    CONDITIONAL,
     CONTRIBUTIONS,
     INPUT,
     LATENT,
@@ -137,14 +138,17 @@ def _keep_once(graph: onnx.GraphProto) -> None:
     """Constants by name, and one for all that are alike, of which torch makes one for each use."""
     kept: dict[bytes, onnx.TensorProto] = {}
     same: dict[str, str] = {}
-    for tensor in sorted(graph.initializer, key=lambda tensor: tensor.name):
+    # those that the contract names keep their names
+    for tensor in sorted(
+        graph.initializer, key=lambda tensor: (tensor.name not in CONDITIONAL, tensor.name)
+    ):
         value = onnx.TensorProto()
         value.CopyFrom(tensor)
         value.ClearField("name")
         same[tensor.name] = kept.setdefault(
             value.SerializeToString(deterministic=True), tensor
         ).name
-    constants = list(kept.values())
+    constants = sorted(kept.values(), key=lambda tensor: tensor.name)
     del graph.initializer[:]
     graph.initializer.extend(constants)
     for node in graph.node:

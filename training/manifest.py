@@ -1,7 +1,5 @@
 """The manifest of a fitted member: what the file says of itself, its features, rows and makers."""
 
-from typing import Literal
-
 import msgspec
 import numpy as np
 import onnx
@@ -22,6 +20,7 @@ from hourglass.service.model.artifact import (
     RowCounts,
 )
 from hourglass.service.model.calibration import Threshold
+from hourglass.service.model.guarantee import Guarantee
 from hourglass.training.config import RunConfig
 from hourglass.training.export import make_self_test
 from hourglass.training.split import Prepared
@@ -35,14 +34,11 @@ def make_manifest(
     trial: Trial,
     prepared: Prepared,
     threshold: Threshold,
+    guarantee: Guarantee,
     config: RunConfig,
-    bias: str | None = None,
 ) -> Manifest:
-    """Describe a graph that has its table, with the answers it gives to the self-test's rows; with
-    a bias of the calibration rows nothing is guaranteed.
-    """
+    """Describe a graph that has its table, with the answers it gives to the self-test's rows."""
     member, split = trial.core.member, prepared.split
-    rule: Literal["certified", "marginal"] = "certified" if threshold.certified else "marginal"
     features = tuple(
         msgspec.structs.replace(feature, residual_variance=residual)
         for feature, residual in zip(prepared.features, trial.residual_D.tolist(), strict=True)
@@ -71,9 +67,9 @@ def make_manifest(
         features=features,
         calibration=CalibrationRecord(
             method="split-conformal",
-            guarantee="none" if bias else rule,
-            reason=bias,
-            rule=rule if bias else None,
+            guarantee=guarantee.kind,
+            reason=guarantee.reason,
+            rule="certified" if threshold.certified else "marginal",
             n=len(split.calibration_ND),
             alpha=threshold.alpha,
             delta=threshold.delta,

@@ -3,11 +3,15 @@
 from typing import Literal
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from hourglass.service.model.artifact import GuaranteeKind
 from hourglass.training.compare import Comparison
 from hourglass.training.evaluate import AlarmRates, Evaluation, Rate
+from hourglass.training.exchangeability import Exchangeability
 from hourglass.training.screen import Screened
 from hourglass.training.suspects import SUSPECTS, Suspect
 
@@ -16,6 +20,16 @@ STORED = {
     "averages": "averages of them",
     "rows": "some of them as they are",
 }
+
+
+class TimeAxis(msgspec.Struct, frozen=True, kw_only=True):
+    """The time column of the normal rows."""
+
+    column: str
+    step: float  # the median; seconds, unless the column holds other numbers
+    gaps: int  # steps over 1.5 times as long
+    longest_gap: float
+    repeated: int  # rows of the same time as the one before
 
 
 class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +71,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     validation_rows: int
     calibration_rows: int
     dropped_rows: int  # normal rows with too few observed cells
+    gap_rows: int = 0  # left out between blocks of time
+    copied_rows: int = 0  # repeat an earlier row; in a random split copies stay together
+    time: TimeAxis | None = None
     anomalous_rows: int  # never fitted, never calibrated on
     epochs: int
     best_epoch: int
@@ -65,13 +82,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     alpha_chosen: bool  # by us, not asked for
     delta: float
     certified: bool
+    guarantee: GuaranteeKind
+    guarantee_reason: str
+    exchangeability: Exchangeability
     threshold: float
     expected_false_alarm_rate: float
     quality: Evaluation | None  # of the labelled anomalies against the calibration rows
     size_bytes: int
     seconds: float
     left_out: LeftOut | None = None
-    not_guaranteed: str | None = None  # why the guarantee does not hold
     screened: Screened | None = None  # None without a model in service
     contamination_warning: str | None = None
     suspects_listed: int = 0  # in suspects.csv
@@ -81,6 +100,22 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 def write_report(report: Report) -> str:
     """The report as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(report), indent=2).decode() + "\n"
+
+
+def time_axis(column: str | None, time_N: NDArray[np.float64] | None) -> TimeAxis | None:
+    """What a person should know of the time column; None without one."""
+    if column is None or time_N is None:
+        return None
+    steps = np.diff(time_N)
+    forward = steps[steps > 0]
+    step = float(np.median(forward)) if len(forward) else 0.0
+    return TimeAxis(
+        column=column,
+        step=step,
+        gaps=int((steps > 1.5 * step).sum()),
+        longest_gap=float(steps.max(initial=0.0)),
+        repeated=int((steps == 0).sum()),
+    )
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -97,16 +132,10 @@ def print_report(report: Report, console: Console) -> None:
         console.print(_choice(report), soft_wrap=True)
     if report.stores_rows != "none":
         console.print(_disclosure(report), soft_wrap=True)
-    if not report.certified:
-        console.print(
-            f"Warning: uncertified. The false-alarm rate is {report.expected_false_alarm_rate:.2%}"
-            " on average over calibration draws; of this draw nothing is guaranteed.",
-            style="yellow",
-            soft_wrap=True,
-        )
-    for warning in (report.not_guaranteed, report.contamination_warning):
-        if warning:
-            console.print(f"Warning: {warning}.", style="yellow", soft_wrap=True)
+    if report.guarantee != "certified":
+        console.print(_warning(report), style="yellow", soft_wrap=True)
+    if report.contamination_warning:
+        console.print(f"Warning: {report.contamination_warning}.", style="yellow", soft_wrap=True)
     if report.screened:
         console.print(_screening(report.screened), soft_wrap=True)
     if report.suspects_listed:
@@ -238,6 +267,17 @@ def _lines(report: Report) -> list[tuple[str, str]]:
         " calibration"
     )
     left_out = f"{report.anomalous_rows} anomalous, {report.dropped_rows} with too few values"
+    if report.gap_rows:
+        left_out += f", {report.gap_rows} between blocks"
+    times = report.time
+    spread = (
+        ""
+        if times is None
+        else (
+            f"{times.column}: {times.gaps} gaps, the longest {times.longest_gap:g} where a step is"
+            f" {times.step:g}; {times.repeated} rows of the same time as the one before"
+        )
+    )
     if (it := report.left_out) and it.excluded + it.screened + it.contaminated:
         left_out += (
             f", {it.excluded} excluded by number, {it.screened} screened, {it.contaminated} the"
@@ -251,11 +291,17 @@ def _lines(report: Report) -> list[tuple[str, str]]:
         ),
         ("rows used", rows),
         ("rows not used", left_out),
+        *(
+            [("copies", f"{report.copied_rows} repeat an earlier row")]
+            if report.copied_rows
+            else []
+        ),
+        *([("time", spread)] if spread else []),
         ("rows in the file", STORED[report.stores_rows]),
         ("epochs", f"{report.epochs}, the best was {report.best_epoch}"),
         ("held-out loss", f"{report.held_out_loss:.5f}"),
         ("alpha, delta", f"{report.alpha:.3g}, {report.delta:.3g}"),
-        ("certified", "yes" if report.certified and not report.not_guaranteed else "no"),
+        ("guarantee", f"{report.guarantee}: {report.guarantee_reason}"),
         ("calibration n", f"{report.calibration_rows}"),
         ("threshold", f"{report.threshold:.5g}"),
         ("expected false-alarm rate", f"{report.expected_false_alarm_rate:.2%}"),
@@ -263,6 +309,24 @@ def _lines(report: Report) -> list[tuple[str, str]]:
     if report.quality:
         lines += quality_lines(report.quality)
     return [*lines, ("size, time", f"{report.size_bytes / 1024:.0f} KiB, {report.seconds:.1f} s")]
+
+
+def _warning(report: Report) -> str:
+    if report.guarantee == "none":
+        return (
+            f"Warning: {report.guarantee_reason}. Nothing is guaranteed of the false-alarm rate."
+            " Where rows come in time or in groups, --time COLUMN or --group COLUMN calibrates on"
+            " whole blocks of them; where their order means nothing, shuffle the file once."
+        )
+    if report.guarantee == "blocks":
+        return (
+            f"Warning: uncertified, by blocks. {report.guarantee_reason}. Of times or groups"
+            " unlike these nothing is guaranteed."
+        )
+    return (
+        f"Warning: uncertified. The false-alarm rate is {report.expected_false_alarm_rate:.2%}"
+        " on average over calibration draws; of this draw nothing is guaranteed."
+    )
 
 
 def _disclosure(report: Report) -> str:
@@ -296,13 +360,10 @@ def _screening(screened: Screened) -> str:
 
 
 def _choice(report: Report) -> str:
-    if report.certified:
+    rows = f"{report.calibration_rows} calibration rows"
+    if report.expected_false_alarm_rate >= report.alpha / 2:
         return (
-            f"Alpha is {report.alpha:.0%}: the smallest of 1, 2, 5, 10 and 20 % that"
-            f" {report.calibration_rows} calibration rows certify with confidence"
-            f" {1 - report.delta:.0%}."
+            f"Alpha is {report.alpha:.0%}: the smallest of 1, 2, 5, 10 and 20 % of which {rows}"
+            " leave at least half in use."
         )
-    return (
-        f"Alpha is {report.alpha:.0%}: {report.calibration_rows} calibration rows certify none of"
-        " 1, 2, 5, 10 and 20 %."
-    )
+    return f"Alpha is {report.alpha:.0%}: {rows} are too few to have half of any budget in use."

@@ -10,6 +10,7 @@ from hourglass.service.errors import HourglassError
 from hourglass.service.model.artifact import Feature
 from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.detector import Detector
+from hourglass.service.model.guarantee import Guarantee
 from hourglass.service.rows.tables import encode_table, read_table
 from hourglass.service.serving.store import ModelFolder, Store, locate
 from hourglass.training.calibrate import attach_table, calibrate, choose_threshold
@@ -18,15 +19,17 @@ from hourglass.training.config import AutoConfig, RunConfig, write_config
 from hourglass.training.data import prepare
 from hourglass.training.errors import RunError
 from hourglass.training.evaluate import Evaluation, cross_fitted, evaluate_labelled
+from hourglass.training.exchangeability import Exchangeability
 from hourglass.training.exclusions import read_row_numbers
 from hourglass.training.export import export_core, to_bytes
 from hourglass.training.fingerprints import FILE as FINGERPRINTS
 from hourglass.training.fingerprints import fingerprint, write_fingerprints
+from hourglass.training.guarantee import exchangeability_of, left_out_rates, promise
 from hourglass.training.manifest import make_manifest
 from hourglass.training.presets import preset_of
 from hourglass.training.progress import SILENT, Progress
 from hourglass.training.publish import check_writable
-from hourglass.training.report import LeftOut, Report, write_report
+from hourglass.training.report import LeftOut, Report, time_axis, write_report
 from hourglass.training.screen import Screened, screen
 from hourglass.training.split import Prepared, split_data
 from hourglass.training.suspects import (
@@ -59,6 +62,8 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
         ignore=config.ignore,
         units=config.units,
         max_categories=config.max_categories,
+        time=config.time,
+        group=config.group,
         exclude=excluded,
     )
     serving = _check_replaceable(config, data.features)
@@ -104,14 +109,18 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     graph = export_core(trial.core)
 
     progress.stage("calibrating")
-    table = calibrate(graph, split.calibration_ND)
-    threshold = choose_threshold(table, config.alpha, config.delta, uncertified=config.uncertified)
+    table = calibrate(graph, split.calibration_ND, prepared.block_N)
+    uncertified = config.uncertified or prepared.block_N is not None
+    threshold = choose_threshold(table, config.alpha, config.delta, uncertified=uncertified)
+
+    progress.stage("testing exchangeability")
+    found = exchangeability_of(prepared, threshold.alpha, config)
+    rates = left_out_rates(graph, prepared, threshold.alpha)
+    guarantee = promise(prepared, threshold, found, config, rates, left_out.bias())
 
     progress.stage("describing")
     attach_table(graph, table)
-    file = to_bytes(
-        graph, make_manifest(graph, trial, prepared, threshold, config, left_out.bias())
-    )
+    file = to_bytes(graph, make_manifest(graph, trial, prepared, threshold, guarantee, config))
 
     progress.stage("evaluating")
     detector = Detector.from_bytes(file)  # the service's own checks, self-test included
@@ -133,13 +142,13 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
         device=device_of(config),
         model=trial.config,
     )
+    seconds = perf_counter() - started
     report = _report(
-        config, prepared, trial, threshold, detector, quality, perf_counter() - started
+        config, prepared, trial, threshold, guarantee, found, detector, quality, seconds
     )
     report = msgspec.structs.replace(
         report,
         left_out=left_out,
-        not_guaranteed=left_out.bias(),
         screened=screened,
         contamination_warning=warning,
         suspects_listed=len(suspects),
@@ -192,11 +201,15 @@ def _report(
     prepared: Prepared,
     trial: Trial,
     threshold: Threshold,
+    guarantee: Guarantee,
+    found: Exchangeability,
     detector: Detector,
     quality: Evaluation | None,
     seconds: float,
 ) -> Report:
     manifest, data, split = detector.manifest, prepared.data, prepared.split
+    in_blocks = prepared.block_N is not None
+    gap_rows = len(prepared.rows_ND) - sum(map(len, split)) if in_blocks else 0
     return Report(
         name=config.name,
         version=detector.version,
@@ -209,7 +222,10 @@ def _report(
         fit_rows=len(split.fit_ND),
         validation_rows=len(split.validation_ND),
         calibration_rows=len(split.calibration_ND),
-        dropped_rows=len(data.normal_ND) - sum(map(len, split)),
+        dropped_rows=len(data.normal_ND) - sum(map(len, split)) - gap_rows,
+        gap_rows=gap_rows,
+        copied_rows=prepared.copies,
+        time=time_axis(config.time, prepared.time_N),
         anomalous_rows=len(data.anomalies_AD),
         epochs=trial.fitted.epochs,
         best_epoch=trial.fitted.best_epoch,
@@ -217,7 +233,10 @@ def _report(
         alpha=threshold.alpha,
         alpha_chosen=config.alpha is None,
         delta=threshold.delta,
-        certified=threshold.certified,
+        certified=guarantee.kind == "certified",
+        guarantee=guarantee.kind,
+        guarantee_reason=guarantee.reason,
+        exchangeability=found,
         threshold=threshold.score,
         expected_false_alarm_rate=threshold.expected_false_alarm_rate,
         quality=quality,

@@ -1,4 +1,6 @@
-"""Which normal rows are fit for use, and the three disjoint sets they are split into."""
+"""Which normal rows are fit for use, and the three disjoint sets they are split into: drawn row by
+row, or held out as whole blocks of time or whole groups.
+"""
 
 from typing import NamedTuple
 
@@ -18,7 +20,14 @@ CERTIFYING_ROWS = (
 )
 MAX_CALIBRATION = 0.25  # unless that were more than this share of the rows
 
+BLOCKS = 5  # of time, spread evenly; the last one ends with the last row
+GAP = 10  # rows between blocks that no set gets: one for so many calibration rows of a block
+FEWEST_IN_BLOCK = 40  # smaller groups share a block, so that it can tell of 5 %
+LARGEST_GROUP = 3  # a group of more than one row in so many is always fitted
+COMMON = 50
+
 Float32 = NDArray[np.float32]
+Integers = NDArray[np.integer]
 
 
 class Split(NamedTuple):
@@ -29,6 +38,15 @@ class Split(NamedTuple):
     calibration_ND: Float32
 
 
+class Places(NamedTuple):
+    """Where each normal row goes: numbers of rows in their order, ascending within no set."""
+
+    fit_N: Integers
+    validation_N: Integers
+    calibration_N: Integers
+    block_N: Integers | None = None  # of each calibration row; None where rows were drawn singly
+
+
 class Prepared(NamedTuple):
     """The data of a run, ready for any member."""
 
@@ -36,6 +54,11 @@ class Prepared(NamedTuple):
     split: Split
     features: tuple[Feature, ...]  # with missing rate and range, as the fit rows have them
     min_observed_fraction: float
+    rows_ND: Float32  # all normal rows that can be used, in order of time where there is one
+    time_N: NDArray[np.float64] | None  # of these rows
+    group_N: Integers | None
+    block_N: Integers | None  # of each calibration row; None where rows were drawn singly
+    copies: int  # of these rows, those that repeat an earlier one
 
 
 def split_data(data: Data, config: RunConfig) -> Prepared:
@@ -43,12 +66,36 @@ def split_data(data: Data, config: RunConfig) -> Prepared:
     for.
     """
     rows_ND, min_observed_fraction = admissible_rows(data.normal_ND)
-    split = split_rows(rows_ND, config.split, config.seed)
-    if config.alpha is not None:  # known before the fit, so said before it
+    kept_N = np.flatnonzero((~np.isnan(data.normal_ND)).mean(axis=1) >= min_observed_fraction)
+    time_N = None if data.time_N is None else data.time_N[kept_N]
+    group_N = None if data.group_N is None else data.group_N[kept_N]
+    if time_N is not None:
+        order_N = np.argsort(time_N, kind="stable")
+        rows_ND, time_N = rows_ND[order_N], time_N[order_N]
+        group_N = None if group_N is None else group_N[order_N]
+    copy_N = copies_of(rows_ND)
+    if group_N is not None:
+        places = by_group(group_N, config.split, config.seed)
+    elif time_N is not None:
+        places = by_time(len(rows_ND), config.split)
+    else:
+        places = one_by_one(copy_N, config.split, config.seed)
+    split, block_N = take(rows_ND, places)
+    if config.alpha is not None and block_N is None:  # known before the fit, so said before it
         check_alpha(
             len(split.calibration_ND), config.alpha, config.delta, uncertified=config.uncertified
         )
-    return Prepared(data, split, describe(data.features, split.fit_ND), min_observed_fraction)
+    return Prepared(
+        data,
+        split,
+        describe(data.features, split.fit_ND),
+        min_observed_fraction,
+        rows_ND,
+        time_N,
+        group_N,
+        block_N,
+        copies=len(rows_ND) - len(np.unique(copy_N)),
+    )
 
 
 def admissible_rows(normal_ND: Float32) -> tuple[Float32, float]:
@@ -69,26 +116,122 @@ def admissible_rows(normal_ND: Float32) -> tuple[Float32, float]:
     return kept_ND, enough
 
 
-def split_rows(rows_ND: Float32, config: SplitConfig, seed: int) -> Split:
-    """A random split, the same for the same seed."""
-    order = np.random.default_rng(seed).permutation(len(rows_ND))
-    validation = min(max(1, round(len(rows_ND) * config.validation)), config.validation_cap)
-    certifying = min(CERTIFYING_ROWS, round(len(rows_ND) * MAX_CALIBRATION))
-    calibration = min(
-        max(1, certifying, round(len(rows_ND) * config.calibration)), config.calibration_cap
+def one_by_one(copy_N: Integers, config: SplitConfig, seed: int) -> Places:
+    """A random split, the same for the same seed, in which copies of one row stay together.
+
+    Of a row that makes up more than a fiftieth of all each copy is drawn by itself: it repeats by
+    nature.
+    """
+    random = np.random.default_rng(seed)
+    common_N = np.bincount(copy_N)[copy_N] > len(copy_N) / COMMON
+    copy_N = np.where(common_N, copy_N.max() + 1 + np.arange(len(copy_N)), copy_N)
+    key_N = random.permutation(copy_N.max() + 1)[copy_N]
+    order_N = np.argsort(key_N, kind="stable")
+    validation, calibration = sizes(len(copy_N), config)
+    # not between copies
+    cuts = np.searchsorted(
+        key_N[order_N], key_N[order_N][[validation - 1, validation + calibration - 1]], "right"
     )
-    held_out_ND, calibration_ND, fit_ND = (
-        rows_ND[part] for part in np.split(order, [validation, validation + calibration])
+    held_out_N, calibration_N, fit_N = np.split(order_N, cuts)
+    return Places(fit_N, held_out_N, calibration_N)
+
+
+def by_time(rows: int, config: SplitConfig) -> Places:
+    """Each fifth of the time is fitted, then held out, then calibrated on, with gaps between: rows
+    next to each other know too much of each other.
+    """
+    validation, calibration = (max(1, size // BLOCKS) for size in sizes(rows, config))
+    gap = calibration // GAP
+    parts: tuple[list[Integers], list[Integers], list[Integers]] = ([], [], [])
+    for block, stretch_N in enumerate(np.array_split(np.arange(rows), BLOCKS)):
+        end = len(stretch_N) - (gap if block < BLOCKS - 1 else 0)
+        cuts = np.cumsum([end, -calibration, -gap, -validation, -gap])[::-1]
+        if cuts[0] < 1:
+            raise RunError(f"{rows} normal rows are too few to hold out {BLOCKS} blocks of time")
+        fit_N, _, held_out_N, _, calibration_N, _ = np.split(stretch_N, cuts)
+        for part, taken_N in zip(parts, (fit_N, held_out_N, calibration_N), strict=True):
+            part.append(taken_N)
+    block_N = np.repeat(np.arange(BLOCKS), [len(part) for part in parts[2]])
+    fitted, held_out, calibrated = parts
+    return Places(
+        np.concatenate(fitted), np.concatenate(held_out), np.concatenate(calibrated), block_N
     )
+
+
+def by_group(group_N: Integers, config: SplitConfig, seed: int) -> Places:
+    """Whole groups in random order are calibrated on, then held out, until there are enough rows;
+    the rest is fitted. A block is a group, or several small ones.
+    """
+    count_G = np.bincount(group_N)
+    groups = np.random.default_rng(seed).permutation(np.flatnonzero(count_G))
+    free = [group for group in groups if count_G[group] <= len(group_N) / LARGEST_GROUP]
+    if len(groups) < 3 or len(free) < 2:
+        raise RunError(
+            f"of {len(groups)} groups {len(free)} have at most a third of the rows, expected at"
+            " least two of three groups: one to calibrate on, one to hold out, one to fit"
+        )
+    validation, calibration = sizes(len(group_N), config)
+    wanted = max(1, min(BLOCKS, len(groups) // 3))
+    calibrated: list[int] = []
+    while len(free) > 1 and (len(calibrated) < wanted or count_G[calibrated].sum() < calibration):
+        calibrated.append(free.pop(0))
+    held_out = [free.pop(0)]
+    while len(free) > 1 and count_G[held_out].sum() < validation:
+        held_out.append(free.pop(0))
+    block_G = _blocks(count_G, calibrated)
+    calibration_N = np.flatnonzero(np.isin(group_N, calibrated))
+    held_out_N = np.flatnonzero(np.isin(group_N, held_out))
+    fit_N = np.flatnonzero(~np.isin(group_N, [*calibrated, *held_out]))
+    return Places(fit_N, held_out_N, calibration_N, block_G[group_N[calibration_N]])
+
+
+def take(rows_ND: Float32, places: Places) -> tuple[Split, Integers | None]:
+    """The rows in their sets, and the block of each calibration row; RunError when a set is
+    empty.
+    """
+    fit_ND = rows_ND[places.fit_N]
     # a row that shows only what no fit row shows has no score
     known_D = ~np.isnan(fit_ND).all(axis=0)
+    known_N = np.asarray(~np.isnan(rows_ND[:, known_D]).all(axis=1))
     split = Split(
         fit_ND,
-        *(part[~np.isnan(part[:, known_D]).all(axis=1)] for part in (held_out_ND, calibration_ND)),
+        *(rows_ND[part[known_N[part]]] for part in (places.validation_N, places.calibration_N)),
     )
     if not all(map(len, split)):
         raise RunError(
             f"of {len(rows_ND)} normal rows, split.validation and split.calibration leave a set"
             " without any"
         )
-    return split
+    block_N = places.block_N
+    return split, None if block_N is None else block_N[known_N[places.calibration_N]]
+
+
+def sizes(rows: int, config: SplitConfig) -> tuple[int, int]:
+    """How many rows are held out, and calibrate."""
+    validation = min(max(1, round(rows * config.validation)), config.validation_cap)
+    certifying = min(CERTIFYING_ROWS, round(rows * MAX_CALIBRATION))
+    calibration = min(max(1, certifying, round(rows * config.calibration)), config.calibration_cap)
+    return validation, calibration
+
+
+def copies_of(rows_ND: Float32) -> Integers:
+    """[N] a number that rows share which are equal in every cell."""
+    rows_ND = np.ascontiguousarray(rows_ND + np.float32(0))  # -0 is 0
+    whole_N = rows_ND.view(np.dtype((np.void, rows_ND.dtype.itemsize * rows_ND.shape[1]))).ravel()
+    return np.asarray(np.unique(whole_N, return_inverse=True)[1])
+
+
+def _blocks(count_G: Integers, groups: list[int]) -> Integers:
+    """[G] the block of each of these groups; small ones share one, with the last where they are too
+    few.
+    """
+    block_G = np.zeros(len(count_G), dtype=int)
+    block, rows = 0, 0
+    for group in groups:
+        if rows >= FEWEST_IN_BLOCK:
+            block, rows = block + 1, 0
+        block_G[group] = block
+        rows += count_G[group]
+    if rows < FEWEST_IN_BLOCK and block:
+        block_G[block_G == block] = block - 1
+    return block_G

@@ -7,6 +7,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from hourglass.training.conditional import fit_conditional
 from hourglass.training.config import RunConfig
 from hourglass.training.core import Core
 from hourglass.training.errors import RunError
@@ -69,13 +70,15 @@ def fit_trial(
     except ValueError as error:
         raise RunError(str(error)) from error
     core = Core(member).eval()
+    core.reach.fit(torch.from_numpy(split.fit_ND), encoding.gaussian_D)
     residual_D = core.weigh(torch.from_numpy(split.validation_ND))
     return Trial(config, core, fitted, residual_D, perf_counter() - started)
 
 
 def absorb_held_out(trial: Trial, split: Split, seed: int) -> None:
     """Let the member learn from the held-out rows as well, once they have decided what they had
-    to: when to stop, which member to publish, the unit of each error.
+    to: when to stop, which member to publish, the unit of each error; and learn of both what
+    values let expect of each other.
     """
     member = trial.core.member
     fit_rows, held_out = (
@@ -83,3 +86,4 @@ def absorb_held_out(trial: Trial, split: Split, seed: int) -> None:
         for rows_ND in (split.fit_ND, split.validation_ND)
     )
     member.absorb_held_out(fit_rows, held_out, seed)
+    trial.core.conditional = fit_conditional(member.encoding, fit_rows.concatenate(held_out))

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from hourglass.service.errors import InvalidTable
 from hourglass.service.model.artifact import Feature
 from hourglass.service.model.detector import DEFAULT_MAX_BYTES, Scores
+from hourglass.service.model.reasons import reasons_of
 from hourglass.service.model.served import Served
+from hourglass.service.rows.sentences import say_why
 from hourglass.service.rows.tables import encode_table, read_table
 from hourglass.service.serving.observers import UNOBSERVED, Observers
 from hourglass.service.serving.registry import load, served_from
@@ -28,7 +30,11 @@ if TYPE_CHECKING:
 Float32 = NDArray[np.float32]
 
 CHUNK_ROWS = 65536
+# anomalies of a chunk that get a reason, the strangest: each takes as long as scoring dozens of
+# rows
+REASONED_ROWS = 1000
 TOP_ROWS = 10
+COLUMNS = ("score", "ratio", "p_value", "severity", "extrapolated", "is_anomaly", "reason")
 STORED = {
     "none": "no training rows, nor averages of them",
     "averages": "averages of training rows, which whoever has the file can read",
@@ -61,15 +67,13 @@ def score_file(
     progress: Callable[[int, int], None],
     observers: Observers = UNOBSERVED,
 ) -> "pl.DataFrame":
-    """The file's rows with score, ratio, p_value and is_anomaly beside them; null where too few
-    values are there to score.
+    """The file's rows with the COLUMNS of results beside them, of anomalies also the reason; null
+    where too few values are there to score.
     """
     import polars as pl
 
     frame = read_table(data)
-    if taken := [
-        name for name in ("score", "ratio", "p_value", "is_anomaly") if name in frame.columns
-    ]:
+    if taken := [name for name in COLUMNS if name in frame.columns]:
         raise InvalidTable(
             f"{data} has a column {taken[0]!r} already, which is where a result would go"
         )
@@ -104,12 +108,11 @@ def write_table(frame: "pl.DataFrame", path: Path) -> None:
 
 def summarise(served: Served, scored: "pl.DataFrame") -> str:
     """In a few lines: what was scored, with what, and how much of it is strange."""
-    threshold = served.threshold
     anomalies, skipped = int(scored["is_anomaly"].sum()), scored["score"].null_count()
     known = scored.height - skipped
     lines = [
         f"{scored.height} rows scored by {served.name}, version {served.detector.version[:12]}",
-        f"{anomalies} anomalies ({anomalies / max(known, 1):.1%}); {_describe(threshold)}",
+        f"{anomalies} anomalies ({anomalies / max(known, 1):.1%}); {_describe(served)}",
     ]
     if skipped:
         lines.append(
@@ -131,9 +134,11 @@ def top_rows(served: Served, scored: "pl.DataFrame") -> str:
     explained = served.detector.explain(encode_table(top, served.schema.features))
     names = [feature.name for feature in served.schema.features]
     why = [", ".join(names[d] for d in np.argsort(-row)[:3]) for row in explained.contributions]
-    lines = [["row", "score", "ratio", "p-value", "anomaly", "mostly because of"]]
-    for row, reason in zip(top.iter_rows(named=True), why, strict=True):
-        numbers = f"{row['score']:.4g}", f"{row['ratio']:.2f}", f"{row['p_value']:.4g}"
+    lines = [["row", "score", "severity", "p-value", "anomaly", "mostly because of"]]
+    for row, most in zip(top.iter_rows(named=True), why, strict=True):
+        reason = row["reason"] or most
+        severity = f"{row['severity']:.2f}{' extrapolated' if row['extrapolated'] else ''}"
+        numbers = f"{row['score']:.4g}", severity, f"{row['p_value']:.4g}"
         lines.append([str(row["row"]), *numbers, "yes" if row["is_anomaly"] else "no", reason])
     return _table(lines)
 
@@ -196,22 +201,44 @@ def _score_rows(served: Served, rows_ND: Float32, observers: Observers) -> "pl.D
     import polars as pl
 
     started = perf_counter()
-    score_N, p_value_N = served.detector.score(rows_ND)
+    scores = served.detector.score(rows_ND)
+    score_N = scores.score
     seconds = perf_counter() - started
     known_N = np.isfinite(score_N) & served.schema.has_enough(rows_ND)
-    observers.scored(
-        served, rows_ND[known_N], Scores(score_N[known_N], p_value_N[known_N]), seconds
-    )
+    observers.scored(served, rows_ND[known_N], Scores(*(each[known_N] for each in scores)), seconds)
+    is_anomaly_N = served.threshold.is_anomaly(score_N)
+    why = _say_why(served, rows_ND, score_N, known_N & is_anomaly_N)
     columns = {
         "score": score_N,
         "ratio": served.threshold.ratio(score_N),
-        "p_value": p_value_N,
-        "is_anomaly": served.threshold.is_anomaly(score_N),
+        "p_value": scores.p_value,
+        "severity": scores.severity,
+        "extrapolated": served.detector.table.is_extrapolated(score_N),
+        "is_anomaly": is_anomaly_N,
+        "reason": pl.Series(why, dtype=pl.String),
     }
     known = pl.Series(known_N)
     return pl.DataFrame(columns).select(
         pl.when(known).then(pl.col(name)).alias(name) for name in columns
     )
+
+
+def _say_why(
+    served: Served, rows_ND: Float32, score_N: Float32, anomalous_N: NDArray[np.bool_]
+) -> list[str | None]:
+    """Why rows are anomalies; of more than REASONED_ROWS, why the strangest are."""
+    anomalies = np.flatnonzero(anomalous_N)
+    anomalies = anomalies[np.argsort(-score_N[anomalies], kind="stable")[:REASONED_ROWS]]
+    sentences: list[str | None] = [None] * len(rows_ND)
+    if not len(anomalies):
+        return sentences
+    explanation = served.detector.explain(rows_ND[anomalies])
+    reasons = reasons_of(served.detector, rows_ND[anomalies], explanation, served.threshold.score)
+    if reasons is not None:
+        said = say_why(served.schema.features, rows_ND[anomalies], reasons)
+        for row, sentence in zip(anomalies.tolist(), said, strict=True):
+            sentences[row] = sentence
+    return sentences
 
 
 def _describe(served: Served) -> str:

@@ -21,7 +21,7 @@ from hourglass.service.api.problems import inference_errors
 from hourglass.service.api.scoring import MAX_VALUES, require_small
 from hourglass.service.errors import NotReady, UnknownModel
 from hourglass.service.model import artifact
-from hourglass.service.model.artifact import LATENT, P_VALUE, SCORE
+from hourglass.service.model.artifact import LATENT, P_VALUE, SCORE, SEVERITY
 from hourglass.service.model.detector import Detector, Scores
 from hourglass.service.model.served import Served
 from hourglass.service.rows import decoding, tensors
@@ -146,6 +146,7 @@ def model_metadata(
     shapes = {
         SCORE: [-1],
         P_VALUE: [-1],
+        SEVERITY: [-1],
         LATENT: [-1, latent_width],
     }
     return ModelMetadata(
@@ -201,13 +202,13 @@ async def infer(
     rows_ND, wanted = asked.rows_ND, {output.name for output in asked.outputs}
     width = sum(_width(served.detector, output) for output in wanted)
     require_small(len(rows_ND), width, MAX_VALUES, "values")
-    if wanted <= {SCORE, P_VALUE}:
+    if wanted <= {SCORE, P_VALUE, SEVERITY}:
         found = (await batcher.score(served, rows_ND))._asdict()
     else:
         compute = partial(_compute, served.detector, rows_ND, wanted)
         found, seconds = await batcher.run(rows_ND.size, compute)
         if SCORE in found:
-            scores = Scores(found[SCORE], found[P_VALUE])
+            scores = Scores(found[SCORE], found[P_VALUE], found[SEVERITY])
             parts.observers.scored(served, rows_ND, scores, seconds)
     write = partial(tensors.encode_answer, served, asked, found)
     answer, json_length = await batcher.run(len(rows_ND) * width, write)
@@ -233,7 +234,7 @@ def _find(parts: Parts, name: str, version: str | None) -> Served:
 
 def _width(detector: Detector, output: str) -> int:
     """Values of an output for one row."""
-    if output in (SCORE, P_VALUE):
+    if output in (SCORE, P_VALUE, SEVERITY):
         return 1
     return detector.latent_width if output == LATENT else detector.width
 

@@ -4,7 +4,7 @@ Every answer comes from one model taken at the start.
 """
 
 from time import perf_counter
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar import Request, Response, Router, post
@@ -18,6 +18,7 @@ from hourglass.service.api.problems import problems
 from hourglass.service.errors import NotDecodable, NotSampleable, TooManyRows
 from hourglass.service.model.artifact import GuaranteeKind
 from hourglass.service.model.detector import Explanation
+from hourglass.service.model.reasons import EXTRA_ROWS, reasons_of
 from hourglass.service.rows import decoding, encoding
 
 MAX_TOP = 1_000_000
@@ -40,6 +41,8 @@ class ScoreAnswer(msgspec.Struct, frozen=True):
     score: list[float]
     ratio: list[float]  # score / threshold: 1 is the threshold
     p_value: list[float]
+    severity: list[float]  # -log10 of the p-value, comparable between models
+    extrapolated: list[bool]  # beyond all calibration scores, where severity is a fitted tail's
     is_anomaly: list[bool]
 
 
@@ -50,13 +53,26 @@ class Contribution(msgspec.Struct, frozen=True):
     contribution: float
     share: float  # of the score
     actual: float | str | bool | None  # null is missing
-    expected: float | str | None  # of a boolean the probability of true
+    # given the values that are not to blame; of a boolean the probability of true
+    expected: float | str | None
     unit: str | msgspec.UnsetType = msgspec.UNSET
+    # from here on absent of a model of format 1.0
+    expected_sd: float | msgspec.UnsetType | None = msgspec.UNSET  # of a number
+    # of a number, (actual - expected) / expected_sd
+    deviation: float | msgspec.UnsetType | None = msgspec.UNSET
+    direction: Literal["high", "low"] | msgspec.UnsetType | None = msgspec.UNSET
+    # of the expected category, or of true
+    probability: float | msgspec.UnsetType | None = msgspec.UNSET
+    # without the values that are to blame the row would not alarm
+    blamed: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class ExplainAnswer(ScoreAnswer, frozen=True):
-    """The scores, and for each row its largest contributions."""
+    """The scores, for each row that alarms why it does, and for each row its features, those that
+    are to blame first, then the largest contributions.
+    """
 
+    reason: list[str | None]  # a sentence; null of a row that does not alarm
     explanations: list[list[Contribution]]
 
 
@@ -138,11 +154,15 @@ async def explain(
         sent = decoding.sent_categories(body, content_type, served.schema, rows_ND)
         started = perf_counter()
         explanation = served.detector.explain(rows_ND)
+        encoding.require_finite(served, explanation.score, explanation.contributions)
+        reasons = reasons_of(served.detector, rows_ND, explanation, served.threshold.score)
         seconds = perf_counter() - started
-        encoded = encoding.encode_explanations(served, rows_ND, explanation, sent, top=top)
+        encoded = encoding.encode_explanations(served, rows_ND, explanation, sent, reasons, top=top)
         return encoded, explanation, seconds
 
-    encoded, explanation, seconds = await parts.batcher.run(rows_ND.size, answer)
+    # the search for what is to blame scores an alarming row many times over
+    work = rows_ND.size * (1 + EXTRA_ROWS + served.schema.width)
+    encoded, explanation, seconds = await parts.batcher.run(work, answer)
     parts.observers.explained(served, rows_ND, explanation, seconds)
     return Response(encoded, media_type=decoding.JSON)
 

@@ -46,38 +46,65 @@ def read_rows(body: bytes | bytearray, width: int, max_rows: int, /) -> tuple[by
     return values_ND.astype("<f4").tobytes(), bool(np.isnan(values_ND).any())
 
 
-def look_up(ends_E: Float32, values: Float32, numbers_N: Float32, found_N: Float32, /) -> None:
-    """found[n] = values[e] by the first end that is not below numbers[n]."""
-    _require_floats(ends_E, values, numbers_N, found_N)
-    if not 0 < len(ends_E) < len(values) or len(found_N) != len(numbers_N):
-        raise ValueError("expected a value for each step and one more, and room for each number")
-    found_N[:] = values[np.searchsorted(ends_E, numbers_N)]
+def look_up(
+    ends_E: Float32,
+    values: Float32,
+    lines: Float32,
+    numbers_N: Float32,
+    found_N: Float32,
+    on_line_N: Float32,
+    /,
+) -> None:
+    """found[n] = values[e] by the first end that is not below numbers[n], and its place on the line
+    e.
+    """
+    _require_floats(ends_E, values, lines, numbers_N, found_N, on_line_N)
+    steps = len(ends_E)
+    if not 0 < steps < len(values) or len(lines) // 4 <= steps:
+        raise ValueError("expected a value and a line for each step and one more")
+    if not len(found_N) == len(on_line_N) == len(numbers_N):
+        raise ValueError("expected a value and a line for each step and one more, and room for all")
+    steps_N = np.searchsorted(ends_E, numbers_N)
+    found_N[:] = values[steps_N]
+    start_N, width_N, base_N, rise_N = lines[: 4 * steps + 4].reshape(-1, 4)[steps_N].T
+    within_N = numbers_N.clip(lines[0], np.float32(_LARGEST))
+    on_line_N[:] = base_N + rise_N * ((within_N - start_N) / width_N)
 
 
 def write_scores(
     head: bytes,
     threshold: float,
+    largest: float,
     score_N: Float32,
     p_value_N: Float32,
+    severity_N: Float32,
     spans: list[tuple[int, int]],
     /,
 ) -> list[bytes | None]:
     """The answers to requests whose rows were scored together."""
-    _require_floats(score_N, p_value_N)
-    if len(score_N) != len(p_value_N):
-        raise ValueError("expected a p-value for each score")
+    _require_floats(score_N, p_value_N, severity_N)
+    if not len(score_N) == len(p_value_N) == len(severity_N):
+        raise ValueError("expected a p-value and a severity for each score")
     if type(spans) is not list or not all(type(span) is tuple for span in spans):
         raise TypeError("the spans are a list of tuples of two")
     answers = []
     for start, end in spans.copy():  # which nobody changes meanwhile
         if not 0 <= start < end <= len(score_N):
             raise ValueError(f"{len(score_N)} rows have no span {start} to {end}")
-        answers.append(_answer(head, threshold, score_N[start:end], p_value_N[start:end]))
+        columns = (each[start:end] for each in (score_N, p_value_N, severity_N))
+        answers.append(_answer(head, threshold, largest, *columns))
     return answers
 
 
-def _answer(head: bytes, threshold: float, score_N: Float32, p_value_N: Float32) -> bytes | None:
-    if not (np.isfinite(score_N).all() and np.isfinite(p_value_N).all()):
+def _answer(
+    head: bytes,
+    threshold: float,
+    largest: float,
+    score_N: Float32,
+    p_value_N: Float32,
+    severity_N: Float32,
+) -> bytes | None:
+    if not all(np.isfinite(each).all() for each in (score_N, p_value_N, severity_N)):
         return None
     score_of_64_bits_N = score_N.astype(np.float64)
     ratio_N = score_of_64_bits_N / (threshold if threshold > _SMALLEST else _SMALLEST)
@@ -85,6 +112,8 @@ def _answer(head: bytes, threshold: float, score_N: Float32, p_value_N: Float32)
         "score": score_N,
         "ratio": ratio_N.clip(-_LARGEST, _LARGEST).astype(np.float32),
         "p_value": p_value_N,
+        "severity": severity_N,
+        "extrapolated": score_of_64_bits_N > largest,
         "is_anomaly": score_of_64_bits_N > threshold,
     }
     return b"%b,%b" % (head, orjson.dumps(columns, option=orjson.OPT_SERIALIZE_NUMPY)[1:])

@@ -27,15 +27,33 @@ INPUT = "features"
 SCORE = "score"
 # [N] share of held-out normal rows at least this strange; NaN only where score is NaN
 P_VALUE = "p_value"
+# [N] -log10 of the p-value, beyond the largest calibration score by a fitted tail; NaN only where
+# score is NaN. Files of format 1.0 lack it: their severity is -log10 of p_value.
+SEVERITY = "severity"
 CONTRIBUTIONS = "contributions"  # [N, D] non-negative, sum to score
 RECONSTRUCTION = "reconstruction"  # [N, D] expected values; for a boolean the probability of true
 LATENT = "latent"  # [N, K] the code
-OUTPUTS = (SCORE, P_VALUE, CONTRIBUTIONS, RECONSTRUCTION, LATENT)
+OUTPUTS = (SCORE, P_VALUE, SEVERITY, CONTRIBUTIONS, RECONSTRUCTION, LATENT)
 
 # Initializers that hold the calibration table: ascending scores, padded with +inf, and the p-value
 # of each interval between them.
 TABLE_SCORES = "calibration_scores"
 TABLE_P_VALUES = "calibration_p_values"
+# Of severity (model/severity.py): the ends of its steps that are no calibration scores, ascending,
+# the last the largest float32; and for each step between all ends start, width, base and rise of
+# its line [E, 4]. Severity is base + rise (s - start) / width, with s no lower than the first start
+# and no higher than the last end.
+SEVERITY_ENDS = "severity_ends"
+SEVERITY_LINES = "severity_lines"
+
+# Initializers of the Gaussian of the encoded columns E, which says what the other values of a row
+# let expect of each (from format 1.1 on, optional, all three or none): mean [E] and standard
+# deviation [E] in raw units, and the inverse of the correlations [E, E], or of columns taken as
+# independent [E]. A number or boolean has one column, a category one that is 1 where it is met.
+CONDITIONAL_MEAN = "conditional.mean"
+CONDITIONAL_SCALE = "conditional.scale"
+CONDITIONAL_PRECISION = "conditional.precision"
+CONDITIONAL = (CONDITIONAL_MEAN, CONDITIONAL_SCALE, CONDITIONAL_PRECISION)
 
 UNSEEN = -1.0
 SELF_TEST_TOLERANCE = 1e-4  # relative, between what training saw and what this machine computes
@@ -126,6 +144,7 @@ class SelfTest(msgspec.Struct, frozen=True, kw_only=True):
     contributions: tuple[tuple[float | None, ...], ...]
     reconstruction: tuple[tuple[float | None, ...], ...]
     latent: tuple[tuple[float | None, ...], ...]
+    severity: tuple[float | None, ...] | None = None  # from format 1.1 on
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from hourglass.service.errors import UncertifiableAlpha
 from hourglass.service.floats import look_up
+from hourglass.service.model.severity import Lines, fit_lines, step_lines
 
 Float32 = NDArray[np.float32]
 _LARGEST = float(np.finfo(np.float32).max)
@@ -56,24 +57,63 @@ class Threshold:
 class Table:
     """Ascending scores and the p-value of each interval: p_values[i] for scores[i - 1] < s <=
     scores[i]; one more of them.
+
+    Severity is a line over each of these steps and of those beyond; without `severity`, as in files
+    of format 1.0, it is -log10 of the p-value.
     """
 
     n: int  # calibration rows behind the table
     scores: Float32
     p_values: Float32
+    severity: Lines | None = None
     _ends: Float32 = field(init=False, repr=False, compare=False)
     _steps: Float32 = field(init=False, repr=False, compare=False)
+    _lines: Float32 = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if self.severity is None:
+            more, lines = np.array([np.inf], np.float32), step_lines(self.p_values)
+        else:
+            more, lines = self.severity.ends, self.severity.lines
+        ends = np.sort(np.concatenate([self.scores, more]))
+        steps = self.p_values[np.searchsorted(self.scores, ends, side="left")]
         # closed by infinity, so that there is a step for every number, and a last one for NaN
-        object.__setattr__(self, "_ends", np.append(self.scores, np.float32(np.inf)))
-        object.__setattr__(self, "_steps", np.append(self.p_values, np.float32(np.nan)))
+        ends[-1] = np.inf
+        last = np.full((1, 4), np.nan, np.float32)
+        object.__setattr__(self, "_ends", ends)
+        object.__setattr__(self, "_steps", np.append(steps, np.float32(np.nan)))
+        object.__setattr__(self, "_lines", np.concatenate([lines, last]).ravel())
+
+    def look_up(self, scores_N: Float32) -> tuple[Float32, Float32]:
+        """[N] scores -> [N] p-values and [N] severities; NaN only where the score is NaN."""
+        p_N, severity_N = np.empty(len(scores_N), np.float32), np.empty(len(scores_N), np.float32)
+        scores_N = np.ascontiguousarray(scores_N)
+        look_up(self._ends, self._steps, self._lines, scores_N, p_N, severity_N)
+        return p_N, severity_N
+
+    @property
+    def smallest_p_value(self) -> float:
+        """Of a score above all calibration scores."""
+        return float(self.p_values[-1])
 
     def p_value(self, scores_N: Float32) -> Float32:
-        """[N] scores -> [N] p-values; NaN only where the score is NaN."""
-        p_N = np.empty(len(scores_N), np.float32)
-        look_up(self._ends, self._steps, np.ascontiguousarray(scores_N), p_N)
-        return p_N
+        """[N] scores -> [N] p-values."""
+        return self.look_up(scores_N)[0]
+
+    def severities(self, scores_N: Float32) -> Float32:
+        """[N] scores -> [N] severities."""
+        return self.look_up(scores_N)[1]
+
+    @property
+    def largest(self) -> float:
+        """The largest calibration score: beyond it severity is extrapolated, and no p-value is
+        smaller.
+        """
+        return float(self.scores[-1])
+
+    def is_extrapolated(self, scores_N: Float32) -> NDArray[np.bool_]:
+        """[N] scores -> [N]; floats.write_scores decides alike."""
+        return scores_N > np.float32(self.largest)
 
     def threshold(self, alpha: float, delta: float, *, certified: bool = True) -> Threshold:
         """The threshold for (alpha, delta); UncertifiableAlpha when these rows cannot give it."""
@@ -81,6 +121,12 @@ class Table:
         if rank == 0:
             raise UncertifiableAlpha(refusal(self.n, alpha, delta, certified=certified))
         limit = rank / (self.n + 1)
+        if self.smallest_p_value > limit * (1 + 1e-6):  # a block with fewer rows than all have
+            raise UncertifiableAlpha(
+                f"alpha = {alpha:g} cannot be reached: the smallest held-out block has"
+                f" {round(1 / self.smallest_p_value) - 1} rows, of which no score is rarer than"
+                f" {self.smallest_p_value:.4f}"
+            )
         # p_values fall, so the alarm begins after the last score whose interval still has p > limit
         first_alarm = int(
             np.searchsorted(-self.p_values, -np.float32(limit * (1 + 1e-6)), side="left")
@@ -88,12 +134,19 @@ class Table:
         return Threshold(alpha, delta, certified, rank, float(self.scores[first_alarm - 1]), limit)
 
 
-def build_table(scores_N: Float32, *, exact_tail: int = 512, body: int = 512) -> Table:
+def build_table(
+    scores_N: Float32,
+    *,
+    block_N: NDArray[np.integer] | None = None,
+    exact_tail: int = 512,
+    body: int = 512,
+) -> Table:
     """The table of [N] calibration scores: exact up to exact_tail + body rows, then with the body
     at log-spaced ranks.
 
     Leaving out scores of the body only ever raises a p-value (at most 1.5 % there), so the
-    false-alarm rate stays in bounds.
+    false-alarm rate stays in bounds. Of scores in blocks a p-value is the largest of the blocks'
+    own: the rate of every block looked at is below any threshold's.
     """
     ascending = np.sort(scores_N.astype(np.float32))
     n = len(ascending)
@@ -107,9 +160,19 @@ def build_table(scores_N: Float32, *, exact_tail: int = 512, body: int = 512) ->
     else:
         knots = np.unique(ascending)
     # p in (knots[i-1], knots[i]] is that of a score just above knots[i-1]
-    above = n - np.searchsorted(ascending, knots, side="right")
-    counts = np.concatenate([[n], above])
-    return Table(n, knots, ((1 + counts) / (n + 1)).astype(np.float32))
+    blocks = [ascending]
+    if block_N is not None:
+        blocks = [np.sort(scores_N[block_N == block]) for block in np.unique(block_N)]
+    p_values = np.max([_p_values(block, knots) for block in blocks], axis=0).astype(np.float32)
+    falls = np.diff(p_values) < 0  # of blocks not at every score
+    knots, p_values = knots[falls], np.append(p_values[:1], p_values[1:][falls])
+    return Table(n, knots, p_values, fit_lines(ascending, knots) if ascending[0] > 0 else None)
+
+
+def _p_values(ascending: Float32, knots: Float32) -> NDArray[np.float64]:
+    above = len(ascending) - np.searchsorted(ascending, knots, side="right")
+    counts = np.concatenate([[len(ascending)], above])
+    return np.asarray((1 + counts) / (len(ascending) + 1))
 
 
 def certified_rank(n: int, alpha: float, delta: float) -> int:

@@ -5,7 +5,7 @@ Shapes: N rows, D features, K latent dimensions. Everything is float32.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,10 +25,13 @@ from hourglass.service.model.artifact import (
     P_VALUE,
     RECONSTRUCTION,
     SCORE,
+    SEVERITY,
     Manifest,
 )
 from hourglass.service.model.calibration import Table, Threshold
+from hourglass.service.model.conditional import Conditional
 from hourglass.service.model.safety import parse_model, read_manifest
+from hourglass.service.model.severity import LARGEST, Lines
 
 Float32 = NDArray[np.float32]
 DEFAULT_MAX_BYTES = 256 * 2**20
@@ -44,11 +47,13 @@ COMPARED_PLACES = 8
 class Scores(NamedTuple):
     score: Float32  # [N]
     p_value: Float32  # [N]
+    severity: Float32  # [N]
 
 
 class Explanation(NamedTuple):
     score: Float32  # [N]
     p_value: Float32  # [N]
+    severity: Float32  # [N]
     contributions: Float32  # [N, D], sum to score
     reconstruction: Float32  # [N, D], original units
 
@@ -64,6 +69,8 @@ class Detector:
     manifest: Manifest
     table: Table
     threshold: Threshold  # the manifest's own; the service may use another
+    # what values let expect of each other; None of a file of format 1.0
+    conditional: Conditional | None = field(repr=False)
     size_bytes: int
     cell_seconds: float  # what the score of one cell takes, as measured when it was loaded
     _scoring: ort.InferenceSession = field(repr=False)  # features -> score
@@ -99,6 +106,7 @@ class Detector:
                 threshold=table.threshold(
                     record.alpha, record.delta, certified=record.is_rule_certified
                 ),
+                conditional=Conditional.read(model, manifest.features),
                 size_bytes=len(data),
                 cell_seconds=_cell_seconds(gapless, len(manifest.features)),
                 _scoring=scoring,
@@ -108,7 +116,7 @@ class Detector:
                 _lone_as_two=lone_differs(whole, rows_ND),
                 _pool=pool,
             )
-            _check_table(table, _session(subgraphs.p_value_graph(model)))
+            _check_table(table, _session(subgraphs.table_graph(model)))
             detector.self_test()
         except HourglassError:
             raise
@@ -126,26 +134,34 @@ class Detector:
         return len(self.manifest.features)
 
     def score(self, rows_ND: Float32, *, gapless: bool = False) -> Scores:
-        """[N, D] -> scores and p-values [N]; NaN only where no cell of the row is observed.
+        """[N, D] -> scores, p-values and severities [N]; NaN only where no cell of the row is
+        observed.
 
         Of `gapless` rows the caller knows that no cell is missing.
         """
         has_all = gapless or not has_gap(rows_ND)
         session = self._gapless if has_all else self._scoring
         (score_N,) = self._run(session, [SCORE], INPUT, rows_ND)
-        return Scores(score_N, self.table.p_value(score_N))
+        return Scores(score_N, *self.table.look_up(score_N))
 
     def explain(self, rows_ND: Float32) -> Explanation:
-        """[N, D] -> scores, p-values, contributions [N, D] that sum to the score, and the expected
-        values [N, D].
+        """[N, D] -> scores, p-values, severities, contributions [N, D] that sum to the score, and
+        the expected values [N, D].
         """
-        return Explanation(
-            *self._run(self._whole, [SCORE, P_VALUE, CONTRIBUTIONS, RECONSTRUCTION], INPUT, rows_ND)
+        score_N, *rest = self._run(
+            self._whole, [SCORE, CONTRIBUTIONS, RECONSTRUCTION], INPUT, rows_ND
         )
+        return Explanation(score_N, *self.table.look_up(score_N), *rest)
 
     def reconstruct(self, rows_ND: Float32) -> Float32:
-        """[N, D] -> [N, D] with the missing filled in and the noise removed, original units."""
-        return self._run(self._whole, [RECONSTRUCTION], INPUT, rows_ND)[0]
+        """[N, D] -> [N, D] with the missing filled in, as the others let expect it, and the noise
+        removed, original units.
+        """
+        (clean_ND,) = self._run(self._whole, [RECONSTRUCTION], INPUT, rows_ND)
+        if self.conditional is None or not has_gap(rows_ND):
+            return clean_ND
+        expected_ND = self.conditional.expect(rows_ND).value_ND
+        return np.where(np.isnan(rows_ND), expected_ND, clean_ND).astype(np.float32)
 
     def encode(self, rows_ND: Float32) -> Float32:
         """[N, D] -> codes [N, K]."""
@@ -216,7 +232,7 @@ class Detector:
         """
         test = self.manifest.self_test
         inputs_ND = _array(test.inputs)
-        score, p_value, contributions, reconstruction = self.explain(inputs_ND)
+        score, p_value, severity, contributions, reconstruction = self.explain(inputs_ND)
         answers: dict[str, tuple[Float32, Sequence[Any]]] = {
             SCORE: (score, test.score),
             P_VALUE: (p_value, test.p_value),
@@ -232,6 +248,13 @@ class Detector:
                 raise InvalidArtifact(
                     f"the self-test failed: {name} differs from what training computed"
                 )
+        # compared as the p-values they stand for, which may move by one rank
+        if test.severity is not None and not _close(
+            10.0**-severity, 10.0 ** -_array(test.severity), steps=1 / (self.table.n + 1)
+        ):
+            raise InvalidArtifact(
+                "the self-test failed: severity differs from what training computed"
+            )
 
 
 def has_gap(rows_ND: Float32) -> bool:
@@ -359,24 +382,52 @@ def _read_table(model: onnx.ModelProto, n: int) -> Table:
         raise InvalidArtifact(
             "the calibration table is not a table of ascending scores and falling p-values"
         )
-    return Table(n, scores, p_values)
+    return Table(n, scores, p_values, _read_severity(tensors, scores))
+
+
+def _read_severity(tensors: Mapping[str, onnx.TensorProto], scores: Float32) -> Lines | None:
+    """None where the file is of format 1.0."""
+    if artifact.SEVERITY_ENDS not in tensors or artifact.SEVERITY_LINES not in tensors:
+        return None
+    more = onnx.numpy_helper.to_array(tensors[artifact.SEVERITY_ENDS])
+    lines = onnx.numpy_helper.to_array(tensors[artifact.SEVERITY_LINES])
+    ends = np.sort(np.concatenate([scores, more.ravel()]))
+    if lines.shape == (len(ends), 4) and np.isfinite(ends).all() and np.isfinite(lines).all():
+        start, width, base, rise = lines.T
+        ascending = (width > 0).all() and (rise >= 0).all() and base[0] >= 0
+        if ascending and (start[1:] == ends[:-1]).all() and (base[1:] >= (base + rise)[:-1]).all():
+            return Lines(more, lines)
+    raise InvalidArtifact("the severities are not lines that rise from step to step")
 
 
 def _check_table(table: Table, lookup: ort.InferenceSession) -> None:
-    """InvalidArtifact unless p-values read off the table, as the hot path does, are those of the
-    graph, at and beside every step.
+    """InvalidArtifact unless p-values and severities read off the table, as the hot path does, are
+    those of the graph, at and beside every step.
 
     In the graph the look-up is 16 nodes and takes half as long again as the score of one row; here
     it is one binary search.
     """
     far = np.float32(np.inf)
-    limits = np.array([0, -far, far, np.nan], np.float32)
-    below, above = np.nextafter(table.scores, -far), np.nextafter(table.scores, far)
-    score_N = np.concatenate([below, table.scores, above, limits])
-    if not np.array_equal(
-        lookup.run([P_VALUE], {SCORE: score_N})[0], table.p_value(score_N), equal_nan=True
-    ):
+    limits = np.array([0, -far, LARGEST, far, np.nan], np.float32)
+    ends = table.scores
+    if table.severity is not None:
+        ends = np.concatenate([ends, table.severity.ends[:-1]])
+    score_N = np.concatenate([np.nextafter(ends, -far), ends, np.nextafter(ends, far), limits])
+    p_value_N, severity_N = table.look_up(score_N)
+    found = dict(
+        zip(
+            (output.name for output in lookup.get_outputs()),
+            lookup.run(None, {SCORE: score_N}),
+            strict=True,
+        )
+    )
+    if not np.array_equal(found[P_VALUE], p_value_N, equal_nan=True):
         raise InvalidArtifact("the model's p-values are not those of its calibration table")
+    # another machine may multiply and add in one step, and round once where it rounds twice here
+    if (table.severity is not None) != (SEVERITY in found) or not np.allclose(
+        found.get(SEVERITY, severity_N), severity_N, rtol=1e-6, atol=1e-6, equal_nan=True
+    ):
+        raise InvalidArtifact("the model's severities are not those of its calibration table")
 
 
 def _session(model: bytes) -> ort.InferenceSession:

@@ -193,11 +193,13 @@ def _check_interface(model: ModelProto) -> None:
             f" [{artifact.INPUT!r}]"
         )
     outputs = {value.name for value in model.graph.output}
-    if missing := [name for name in artifact.OUTPUTS if name not in outputs]:
+    expected = [name for name in artifact.OUTPUTS if name != artifact.SEVERITY]  # 1.0 lacks it
+    if missing := [name for name in expected if name not in outputs]:
         raise InvalidArtifact(f"the model file lacks the output {', '.join(missing)}")
     for value in (*inputs, *model.graph.output):
         tensor = value.type.tensor_type
-        rank = 1 if value.name in (artifact.SCORE, artifact.P_VALUE) else 2
+        of_rows = (artifact.SCORE, artifact.P_VALUE, artifact.SEVERITY)
+        rank = 1 if value.name in of_rows else 2
         if tensor.elem_type != TensorProto.FLOAT or len(tensor.shape.dim) != rank:
             raise InvalidArtifact(f"{value.name!r} is not a float32 tensor of {rank} dimension(s)")
     if not 1 <= inputs[0].type.tensor_type.shape.dim[1].dim_value <= MAX_TENSOR_ELEMENTS:

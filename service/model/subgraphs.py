@@ -20,7 +20,14 @@ from onnx import (
 from onnx.utils import Extractor
 
 from hourglass.service.errors import InvalidArtifact
-from hourglass.service.model.artifact import INPUT, LATENT, P_VALUE, RECONSTRUCTION, SCORE
+from hourglass.service.model.artifact import (
+    INPUT,
+    LATENT,
+    P_VALUE,
+    RECONSTRUCTION,
+    SCORE,
+    SEVERITY,
+)
 from hourglass.service.model.shapes import Shape, shapes_of
 
 Array = NDArray[Any]
@@ -51,13 +58,16 @@ def complete_graph(model: ModelProto) -> bytes | None:
     return _cut(part, [INPUT], [SCORE])
 
 
-def p_value_graph(model: ModelProto) -> bytes:
-    """score -> p_value; InvalidArtifact where p_value depends on the row by another way than its
-    score.
+def table_graph(model: ModelProto) -> bytes:
+    """score -> p_value, and severity where there is one; InvalidArtifact where one of them depends
+    on the row by another way than its score.
     """
-    if _depends(model, P_VALUE, INPUT, given=SCORE):
-        raise InvalidArtifact("the model's p-value does not follow from its score")
-    return _cut(model, [SCORE], [P_VALUE])
+    outputs = [output.name for output in model.graph.output if output.name in (P_VALUE, SEVERITY)]
+    for name in outputs:
+        if _depends(model, name, INPUT, given=SCORE):
+            what = name.replace("_", "-")
+            raise InvalidArtifact(f"the model's {what} does not follow from its score")
+    return _cut(model, [SCORE], outputs)
 
 
 def decoder_graph(model: ModelProto) -> bytes | None:

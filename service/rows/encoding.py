@@ -11,7 +11,9 @@ from hourglass.service.errors import InvalidRow
 from hourglass.service.floats import write_scores
 from hourglass.service.model.artifact import UNSEEN, Feature
 from hourglass.service.model.detector import Explanation, Scores
+from hourglass.service.model.reasons import Reasons
 from hourglass.service.model.served import Served
+from hourglass.service.rows.sentences import deviation, say_why
 
 Float32 = NDArray[np.float32]
 
@@ -29,7 +31,13 @@ def encode_each(
     if raw:
         answers = [_encode_raw(scores, span) for span in spans]
     else:
-        answers = write_scores(served.answer_head, served.threshold.score, *scores, spans)
+        answers = write_scores(
+            served.answer_head,
+            served.threshold.score,
+            served.detector.table.largest,
+            *scores,
+            spans,
+        )
     return [
         _too_far(served, scores.score[start:end]) if answer is None else answer
         for (start, end), answer in zip(spans, answers, strict=True)
@@ -57,14 +65,23 @@ def encode_explanations(
     rows_ND: Float32,
     explanation: Explanation,
     sent: dict[tuple[int, int], str],
+    reasons: Reasons | None = None,
     *,
     top: int,
 ) -> bytes:
-    """The answer to an explain request: the scores, and per row its `top` largest contributions."""
-    score_N, p_value_N, contributions_ND, expected_ND = explanation
-    fields = _score_fields(served, Scores(score_N, p_value_N))
+    """The answer to an explain request: the scores, the sentences of rows that alarm, and per row
+    `top` features, those to blame first.
+    """
+    score_N, p_value_N, severity_N, contributions_ND, expected_ND = explanation
+    fields = _score_fields(served, Scores(score_N, p_value_N, severity_N))
     require_finite(served, contributions_ND, expected_ND)
-    order_ND = np.argsort(-contributions_ND, axis=1, kind="stable")[:, :top]
+    if reasons is None:
+        order_ND = np.argsort(-contributions_ND, axis=1, kind="stable")[:, :top]
+        fields["reason"] = [None] * len(rows_ND)
+    else:
+        order_ND = reasons.order_ND[:, :top]
+        expected_ND = reasons.expected.value_ND.astype(np.float32)
+        fields["reason"] = say_why(served.schema.features, rows_ND, reasons, sent)
     shares_ND = contributions_ND / np.maximum(score_N, np.float32(_SMALLEST))[:, None]
     fields["explanations"] = [
         [
@@ -77,6 +94,7 @@ def encode_explanations(
                 if feature.kind == "boolean"
                 else _value(expected_ND[n, d], feature),
                 **({"unit": feature.unit} if feature.unit else {}),
+                **_expectation(reasons, rows_ND, n, d),
             }
             for d in columns
         ]
@@ -145,7 +163,25 @@ def _score_fields(served: Served, scores: Scores) -> dict[str, object]:
         "score": scores.score,
         "ratio": threshold.ratio(scores.score),
         "p_value": scores.p_value,
+        "severity": scores.severity,
+        "extrapolated": served.detector.table.is_extrapolated(scores.score),
         "is_anomaly": threshold.is_anomaly(scores.score),
+    }
+
+
+def _expectation(reasons: Reasons | None, rows_ND: Float32, n: int, d: int) -> dict[str, object]:
+    """How sure what was expected is, how far off the value is, and whether it is to blame."""
+    if reasons is None:
+        return {}
+    expected = reasons.expected
+    far = deviation(float(rows_ND[n, d]), expected, (n, d))
+    blamed = reasons.order_ND[n, : reasons.blamed_N[n]]
+    return {
+        "expected_sd": expected.sd_ND[n, d],
+        "deviation": far,
+        "direction": None if far != far else "high" if far > 0 else "low",
+        "probability": expected.probability_ND[n, d],
+        "blamed": not reasons.as_a_whole_N[n] and d in blamed,
     }
 
 

@@ -193,7 +193,7 @@ class Batcher:
             _tell(each, answer)
         for future, start, end in parts:
             if not future.done():
-                future.set_result(Scores(scores.score[start:end], scores.p_value[start:end]))
+                future.set_result(Scores(*(each[start:end] for each in scores)))
         self._observers.scored(served, rows_ND, scores, seconds)
 
 

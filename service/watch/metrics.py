@@ -64,6 +64,8 @@ P_VALUE_BUCKETS = (
     0.9,
     1,
 )
+# the budgets' orders: a budget of 5 % is 1.3, one of 1 % is 2
+SEVERITY_BUCKETS = (0.3, 0.5, 1, 1.3, 1.7, 2, 2.3, 2.7, 3, 3.3, 3.7, 4, 5, 6)
 RATIO_BUCKETS = (0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1, 1.2, 1.5, 2, 3, 5, 10, 30, 100)
 REQUEST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 INFERENCE_BUCKETS = (
@@ -141,6 +143,12 @@ class Metrics:
             "p_value",
             "P-values of scored vectors; on normal traffic they are uniform.",
             P_VALUE_BUCKETS,
+            "model",
+        )
+        self._severities = histogram(
+            "severity",
+            "Severity of scored vectors, -log10 of the p-value; comparable between models.",
+            SEVERITY_BUCKETS,
             "model",
         )
         self._ratios = histogram(
@@ -269,6 +277,7 @@ class Metrics:
                 self._anomalies.labels(name),
                 {
                     Tally(P_VALUE_BUCKETS): self._p_values.labels(name),
+                    Tally(SEVERITY_BUCKETS): self._severities.labels(name),
                     Tally(RATIO_BUCKETS): self._ratios.labels(name),
                     Tally(INFERENCE_BUCKETS): self._inference.labels(name),
                     Tally(BATCH_BUCKETS): self._batches.labels(name),
@@ -328,6 +337,7 @@ class _Bound:
         "_p_values",
         "_ratios",
         "_rows",
+        "_severities",
         "_tallies",
         "_threshold",
         "_vectors",
@@ -339,7 +349,7 @@ class _Bound:
         self, vectors: Counter, anomalies: Counter, tallies: "dict[Tally, Histogram]"
     ) -> None:
         self._vectors, self._anomalies, self._tallies = vectors, anomalies, tallies
-        self._p_values, self._ratios, self.inference, self.batches = tallies
+        self._p_values, self._severities, self._ratios, self.inference, self.batches = tallies
         self._kept: list[Scores] = []  # not yet counted, all under this threshold
         self._threshold: Threshold | None = None
         self._rows = 0
@@ -361,13 +371,16 @@ class _Bound:
     def _count_kept(self) -> None:
         if not self._kept or self._threshold is None:
             return
-        score_N, p_value_N = (np.concatenate(arrays) for arrays in zip(*self._kept, strict=True))
+        score_N, p_value_N, severity_N = (
+            np.concatenate(arrays) for arrays in zip(*self._kept, strict=True)
+        )
         self._kept, self._rows = [], 0
         if not (finite := np.isfinite(score_N)).all():  # such rows are refused, not answered
-            score_N, p_value_N = score_N[finite], p_value_N[finite]
+            score_N, p_value_N, severity_N = score_N[finite], p_value_N[finite], severity_N[finite]
         self._vectors.inc(len(score_N))
         self._anomalies.inc(int(np.count_nonzero(self._threshold.is_anomaly(score_N))))
         self._p_values.add_all(p_value_N)
+        self._severities.add_all(severity_N)
         self._ratios.add_all(self._threshold.ratio(score_N))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 from kserve.protocol.infer_type import RequestedOutput
 
-OUTPUTS = ("latent", "score", "contributions", "reconstruction", "p_value")
+OUTPUTS = ("latent", "score", "contributions", "reconstruction", "severity", "p_value")
 
 
 def request(rows_ND, datatype="FP32", *, binary, outputs=None, request_id=None, **parameters):

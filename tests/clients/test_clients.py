@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 ENVIRONMENTS = HERE.parents[1] / "build" / "clients"
 NAME = "pump"
 ONES = [[1, 0, 1, 1], [0, 1, 1, 0]]
-OUTPUTS = ["latent", "score", "contributions", "reconstruction", "p_value"]
+OUTPUTS = ["latent", "score", "contributions", "reconstruction", "severity", "p_value"]
 THRESHOLD = {"alpha", "delta", "certified", "guarantee", "threshold"}
 
 

@@ -15,7 +15,7 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-OUTPUTS = ("latent", "score", "contributions", "reconstruction", "p_value")
+OUTPUTS = ("latent", "score", "contributions", "reconstruction", "severity", "p_value")
 COMPRESSIONS = (None, "gzip", "deflate")
 
 

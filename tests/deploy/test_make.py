@@ -59,6 +59,7 @@ def make(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("offered", "said"), [(["2.12.0", "2.13.0"], True), (["2.13.0", "2.13.0+cpu"], False)]
 )

@@ -78,6 +78,7 @@ def distributions(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
+@pytest.mark.slow
 def test_sdist_and_wheel_hold_all_of_both_packages(root: Path, distributions: Path) -> None:
     wanted = {
         str(path.relative_to(root))
@@ -140,6 +141,7 @@ print(hourglass.service.__file__, hourglass.training.__file__, sep="\\n")
 """
 
 
+@pytest.mark.slow
 def test_an_application_with_packages_service_and_training_of_its_own_uses_both(
     installed: Path, tmp_path: Path
 ) -> None:
@@ -170,6 +172,7 @@ def plain(distributions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return install(sdist, tmp_path_factory.mktemp("plain"), CC="/there/is/no/compiler")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_installed_without_a_compiler_the_service_gives_the_same_answers(
     plain: Path, models: Path, workers: str

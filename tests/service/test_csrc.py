@@ -48,15 +48,17 @@ bits = array.array("I", [rng.getrandbits(32) for _ in range(100_000)] + [e << 23
 values = [value for value in memoryview(bits.tobytes()).cast("f") if value - value == 0]
 numbers = array.array("f", values)
 spans = [(0, len(numbers)), (0, 1), (5, 300), *((start, start + 40) for start in range(0, 4000, 40))]
-written = floats.write_scores(b"{", 1.0, numbers, numbers, spans)
+written = floats.write_scores(b"{", 1.0, 2.0, numbers, numbers, numbers, spans)
 assert None not in written
 for value in values[:20_000]:
     one = array.array("f", [value])
-    assert floats.write_scores(b"{" + b"m" * rng.randrange(4000), abs(value), one, one, [(0, 1)]) != [None]
-found = array.array("f", numbers)
+    head = b"{" + b"m" * rng.randrange(4000)
+    assert floats.write_scores(head, abs(value), value, one, one, one, [(0, 1)]) != [None]
+found, on_line = array.array("f", numbers), array.array("f", numbers)
 for count in (1, 2, 3, 1000):
     ends = array.array("f", sorted(values[:count]))
-    floats.look_up(ends, array.array("f", range(count + 1)), numbers, found)
+    lines = array.array("f", [1] * (4 * count + 4))
+    floats.look_up(ends, array.array("f", range(count + 1)), lines, numbers, found, on_line)
 print("attacked")
 """
 

@@ -57,14 +57,14 @@ def is_read_as_python_does(floats, texts):
 def write(floats, values):
     """The numbers of an answer, each as its text."""
     score_N = np.array(values, np.float32)
-    (answer,) = floats.write_scores(HEAD, 1.0, score_N, score_N, [(0, len(score_N))])
+    (answer,) = floats.write_scores(HEAD, 1.0, 1.0, score_N, score_N, score_N, [(0, len(score_N))])
     return re.fullmatch(rb'.*"score":\[(.*)\],"ratio".*', answer)[1].split(b",")
 
 
 def write_one(floats, threshold, score, *, head=HEAD):
     """The answer to a request of one row."""
     score_1 = np.array([score], np.float32)
-    (answer,) = floats.write_scores(head, threshold, score_1, score_1, [(0, 1)])
+    (answer,) = floats.write_scores(head, threshold, 1.0, score_1, score_1, score_1, [(0, 1)])
     return answer
 
 
@@ -274,27 +274,55 @@ class TestLookingUp:
             np.arange(len(ends_E) + 1, dtype=np.float32),
             np.full(len(numbers_N), -1, np.float32),
         )
-        floats.look_up(ends_E, values, numbers_N, found_N)
+        lines_E4 = np.zeros((len(values), 4), np.float32)
+        lines_E4[:, 1], lines_E4[:, 2] = 1, values
+        on_line_N = np.full(len(numbers_N), -1, np.float32)
+        floats.look_up(ends_E, values, lines_E4.ravel(), numbers_N, found_N, on_line_N)
         # which puts NaN behind all
-        np.testing.assert_array_equal(found_N, np.searchsorted(ends_E, numbers_N))
+        steps_N = np.searchsorted(ends_E, numbers_N)
+        np.testing.assert_array_equal(found_N, steps_N)
+        # level lines are the values; NaN is nowhere on them
+        np.testing.assert_array_equal(on_line_N, np.where(np.isnan(numbers_N), np.nan, steps_N))
+
+    def test_a_number_has_its_place_on_the_line_of_its_step(self, floats):
+        ends_E = np.array([2, 4, np.inf], np.float32)
+        largest, nan = np.finfo(np.float32).max, np.nan
+        lines_E4 = np.array(
+            [[0, 2, 0, 1], [2, 2, 1, 0.5], [4, largest, 2, 1], [nan, nan, nan, nan]], np.float32
+        )
+        numbers_N = np.array([-np.inf, -1, 0, 1, 2, 3, 4, largest, np.inf, nan], np.float32)
+        found_N, on_line_N = np.empty((2, len(numbers_N)), np.float32)
+        floats.look_up(
+            ends_E, np.arange(4, dtype=np.float32), lines_E4.ravel(), numbers_N, found_N, on_line_N
+        )
+        expected_N = np.array([0, 0, 0, 0.5, 1, 1.25, 1.5, 3, 3, nan], np.float32)
+        np.testing.assert_array_equal(on_line_N, expected_N)
 
     @pytest.mark.parametrize(
-        ("ends", "values", "numbers", "found"),
-        [(0, 1, 1, 1), (3, 3, 1, 1), (3, 4, 2, 1), (3, 4, 1, 2)],
+        "lengths",
+        [
+            (0, 1, 4, 1, 1, 1),
+            (3, 3, 16, 1, 1, 1),
+            (3, 4, 15, 1, 1, 1),
+            (3, 4, 16, 2, 1, 1),
+            (3, 4, 16, 1, 2, 1),
+            (3, 4, 16, 1, 1, 2),
+        ],
     )
-    def test_lengths_that_do_not_fit_are_refused(self, floats, ends, values, numbers, found):
-        with pytest.raises(ValueError, match="expected a value for each step and one more"):
-            floats.look_up(
-                *(np.zeros(length, np.float32) for length in (ends, values, numbers, found))
-            )
+    def test_lengths_that_do_not_fit_are_refused(self, floats, lengths):
+        with pytest.raises(ValueError, match="expected a value and a line for each step and one"):
+            floats.look_up(*(np.zeros(length, np.float32) for length in lengths))
 
     def test_arrays_of_another_kind_are_refused(self, floats):
         some, fixed = np.zeros(2, np.float32), np.zeros(2, np.float32)
+        lines = np.ones(8, np.float32)
         fixed.flags.writeable = False
         for arrays in (
-            (np.zeros(1), some, some, some),
-            (some[:1], some, some, fixed),
-            (some[:1], some, [0.0, 1.0], some),
+            (np.zeros(1), some, lines, some, some, some),
+            (some[:1], some, np.zeros(8), some, some, some),
+            (some[:1], some, lines, some, fixed, some),
+            (some[:1], some, lines, some, some, fixed),
+            (some[:1], some, lines, [0.0, 1.0], some, some),
         ):
             with pytest.raises((TypeError, ValueError, BufferError)):
                 floats.look_up(*arrays)
@@ -317,16 +345,19 @@ class TestWriting:
             assert write(floats, each) == as_orjson_does(each)
 
     def test_an_answer_is_json_by_column(self, floats):
-        score_N, p_value_N = (
-            np.array([0.5, 2, 3e38, 1], np.float32),
-            np.array([1, 0.25, 1e-7, 0.5], np.float32),
+        columns = np.array(
+            [[0.5, 2, 3e38, 1], [1, 0.25, 1e-7, 0.5], [0, 0.5, 6.25, 0.3]], np.float32
         )
-        first, second = floats.write_scores(HEAD, 1.0, score_N, p_value_N, [(0, 1), (1, 4)])
-        assert first == HEAD + b',"score":[0.5],"ratio":[0.5],"p_value":[1.0],"is_anomaly":[false]}'
+        first, second = floats.write_scores(HEAD, 1.0, 2.0, *columns, [(0, 1), (1, 4)])
+        assert (
+            first
+            == HEAD
+            + b',"score":[0.5],"ratio":[0.5],"p_value":[1.0],"severity":[0.0],"extrapolated":[false],"is_anomaly":[false]}'
+        )
         assert (
             second
             == HEAD
-            + b',"score":[2.0,3e+38,1.0],"ratio":[2.0,3e+38,1.0],"p_value":[0.25,1e-7,0.5],"is_anomaly":[true,true,false]}'
+            + b',"score":[2.0,3e+38,1.0],"ratio":[2.0,3e+38,1.0],"p_value":[0.25,1e-7,0.5],"severity":[0.5,6.25,0.3],"extrapolated":[false,true,false],"is_anomaly":[true,true,false]}'
         )
 
     def test_a_ratio_is_never_beyond_float32(self, floats):
@@ -336,7 +367,9 @@ class TestWriting:
     @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
     def test_of_a_score_that_is_not_finite_there_is_no_answer(self, floats, score):
         score_N, p_value_N = np.array([1, score, 1], np.float32), np.full(3, 0.5, np.float32)
-        answers = floats.write_scores(HEAD, 1.0, score_N, p_value_N, [(0, 1), (1, 3), (2, 3)])
+        answers = floats.write_scores(
+            HEAD, 1.0, 1.0, score_N, p_value_N, p_value_N, [(0, 1), (1, 3), (2, 3)]
+        )
         assert [answer is None for answer in answers] == [False, True, False]
 
     def test_a_head_of_any_length_is_kept(self, floats):
@@ -347,13 +380,15 @@ class TestWriting:
     def test_a_span_of_other_rows_is_refused(self, floats, span):
         values_N = np.ones(3, np.float32)
         with pytest.raises(ValueError, match="3 rows have no span"):
-            floats.write_scores(HEAD, 1.0, values_N, values_N, [(0, 1), span])
+            floats.write_scores(HEAD, 1.0, 1.0, values_N, values_N, values_N, [(0, 1), span])
 
     def test_spans_that_change_meanwhile_are_those_that_were_given(self, floats):
         values_N, spans = np.ones(1_000_000, np.float32), [(0, 1_000_000), (0, 1)]
         answers = []
         thread = threading.Thread(
-            target=lambda: answers.extend(floats.write_scores(HEAD, 1.0, values_N, values_N, spans))
+            target=lambda: answers.extend(
+                floats.write_scores(HEAD, 1.0, 1.0, values_N, values_N, values_N, spans)
+            )
         )
         thread.start()
         spans.clear()
@@ -391,7 +426,12 @@ class TestWriting:
     )
     def test_arguments_of_another_kind_are_refused(self, floats, score_N, p_value_N, spans):
         with pytest.raises((TypeError, ValueError, BufferError)):
-            floats.write_scores(HEAD, 1.0, score_N, p_value_N, spans)
+            floats.write_scores(HEAD, 1.0, 1.0, score_N, p_value_N, np.ones(2, np.float32), spans)
+
+    def test_a_severity_is_expected_for_each_score(self, floats):
+        two_N, three_N = np.ones(2, np.float32), np.ones(3, np.float32)
+        with pytest.raises(ValueError, match="expected a p-value and a severity for each score"):
+            floats.write_scores(HEAD, 1.0, 1.0, two_N, two_N, three_N, [(0, 1)])
 
 
 class TestEqualAnswers:
@@ -407,13 +447,14 @@ class TestEqualAnswers:
 
     @settings(deadline=None, max_examples=300)
     @given(
-        st.lists(st.tuples(FLOAT32, FLOAT32), min_size=1, max_size=8),
+        st.lists(st.tuples(FLOAT32, FLOAT32, FLOAT32), min_size=1, max_size=8),
         FLOAT32 | st.floats() | st.sampled_from([0.0, -1.0, math.nan, math.inf]),
+        FLOAT32,
     )
-    def test_of_any_scores_python_writes_what_c_writes(self, compiled, rows, threshold):
-        score_N, p_value_N = np.array(rows, np.float32).T.copy()
+    def test_of_any_scores_python_writes_what_c_writes(self, compiled, rows, threshold, largest):
+        columns = np.array(rows, np.float32).T.copy()
         spans = [(0, len(rows)), *((n, n + 1) for n in range(len(rows)))]
-        arguments = HEAD, threshold, score_N, p_value_N, spans
+        arguments = HEAD, threshold, largest, *columns, spans
         assert plain.write_scores(*arguments) == compiled.write_scores(*arguments)
 
     @given(
@@ -422,8 +463,11 @@ class TestEqualAnswers:
     )
     def test_both_decide_as_the_threshold_does(self, floats, scores, limit):
         score_N = np.array(scores, np.float32)
-        (answer,) = floats.write_scores(HEAD, limit, score_N, score_N, [(0, len(score_N))])
+        (answer,) = floats.write_scores(
+            HEAD, limit, limit, score_N, score_N, score_N, [(0, len(score_N))]
+        )
         threshold, written = Threshold(0.01, 0.05, True, 1, limit, 0.005), json.loads(answer)
         assert written["is_anomaly"] == threshold.is_anomaly(score_N).tolist()
+        assert written["extrapolated"] == written["is_anomaly"]
         ratio_N = np.array(written["ratio"], np.float32)
         np.testing.assert_array_equal(ratio_N, threshold.ratio(score_N))

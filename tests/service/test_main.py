@@ -238,14 +238,21 @@ class TestScoring:
             "score",
             "ratio",
             "p_value",
+            "severity",
+            "extrapolated",
             "is_anomaly",
+            "reason",
         ]
+        assert scored["reason"].is_null().all()  # a file of format 1.0 has none
         rows_ND = sample_rows(MIXED, 30, seed=2)
         rows_ND[0, 0] = np.nan
         detector = Detector.from_bytes(make_artifact(MIXED))
         expected = detector.score(rows_ND)
         np.testing.assert_allclose(scored["score"], expected.score, rtol=1e-6)
         np.testing.assert_allclose(scored["p_value"], expected.p_value, rtol=1e-6)
+        np.testing.assert_allclose(scored["severity"], expected.severity, rtol=1e-5)
+        beyond = expected.score > detector.table.scores.max()
+        assert scored["extrapolated"].to_list() == beyond.tolist()
         np.testing.assert_allclose(
             scored["ratio"], expected.score / detector.threshold.score, rtol=1e-6
         )
@@ -255,6 +262,19 @@ class TestScoring:
         said = capsys.readouterr().out
         assert "30 rows scored by mixed, version" in said
         assert f"written to {output}" in said
+
+    def test_an_anomaly_is_written_and_shown_with_the_sentence_that_says_why(
+        self, models, tmp_path, capsys
+    ):
+        publish(models, "reasoned", make_artifact(conditional=True))
+        path, output = tmp_path / "rows.csv", tmp_path / "scored.csv"
+        path.write_text("a,b,c,d\n0.1,0.2,0.1,0\n0.1,0.2,900,0\n,,,\n")
+        assert main(["score", str(models / "reasoned"), str(path), "--output", str(output)]) == 0
+        scored = pl.read_csv(output)
+        said = "c is 900 where 0 ± 1 was expected (900 sd too high)"
+        assert scored["reason"].to_list() == [None, said, None]
+        assert main(["score", str(models / "reasoned"), str(path)]) == 0
+        assert f"yes      {said}\n" in capsys.readouterr().out
 
     def test_without_output_the_strangest_rows_are_shown_with_their_reasons(
         self, models, table, capsys
@@ -271,7 +291,7 @@ class TestScoring:
         assert lines[3].split() == [
             "row",
             "score",
-            "ratio",
+            "severity",
             "p-value",
             "anomaly",
             "mostly",

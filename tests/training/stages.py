@@ -7,6 +7,7 @@ from hourglass.training.calibrate import attach_table, calibrate, choose_thresho
 from hourglass.training.config import RunConfig
 from hourglass.training.data import prepare
 from hourglass.training.export import export_core, to_bytes
+from hourglass.training.guarantee import exchangeability_of, left_out_rates, promise
 from hourglass.training.manifest import make_manifest
 from hourglass.training.split import Prepared, split_data
 from hourglass.training.trial import Trial, absorb_held_out
@@ -14,7 +15,7 @@ from hourglass.training.trial import Trial, absorb_held_out
 
 def prepare_rows(config: RunConfig) -> Prepared:
     """Load, look at the data, split."""
-    columns = ("label", "ignore", "units", "max_categories")
+    columns = ("label", "ignore", "units", "max_categories", "time", "group")
     asked = {field: getattr(config, field) for field in columns}
     return split_data(prepare(read_table(Path(config.data)), **asked), config)
 
@@ -23,7 +24,11 @@ def finish(prepared: Prepared, trial: Trial, config: RunConfig) -> bytes:
     """Absorb the held-out rows, export, calibrate, describe: the bytes that would be published."""
     absorb_held_out(trial, prepared.split, config.seed)
     graph = export_core(trial.core)
-    table = calibrate(graph, prepared.split.calibration_ND)
-    threshold = choose_threshold(table, config.alpha, config.delta, uncertified=config.uncertified)
+    table = calibrate(graph, prepared.split.calibration_ND, prepared.block_N)
+    uncertified = config.uncertified or prepared.block_N is not None
+    threshold = choose_threshold(table, config.alpha, config.delta, uncertified=uncertified)
+    found = exchangeability_of(prepared, threshold.alpha, config)
+    rates = left_out_rates(graph, prepared, threshold.alpha)
+    guarantee = promise(prepared, threshold, found, config, rates)
     attach_table(graph, table)
-    return to_bytes(graph, make_manifest(graph, trial, prepared, threshold, config))
+    return to_bytes(graph, make_manifest(graph, trial, prepared, threshold, guarantee, config))

@@ -5,8 +5,8 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from hourglass.service.model import artifact
-from hourglass.service.model.calibration import Table, build_table
-from hourglass.training.calibrate import attach_table, choose_threshold
+from hourglass.service.model.calibration import Table, build_table, certified_rank
+from hourglass.training.calibrate import DEFAULT_ALPHAS, attach_table, choose_threshold
 from hourglass.training.errors import RunError
 from hourglass.training.export import run_graph
 
@@ -30,13 +30,16 @@ def probes(table: Table) -> Float32:
     """Every entry, its neighbours on both sides, and what lies beyond any table."""
     beyond = np.array([-1.0, 0.0, 1e-30, 1e30, 3.4e38, -np.inf, np.inf, np.nan], dtype=np.float32)
     below, above = (np.nextafter(table.scores, np.float32(end)) for end in (-np.inf, np.inf))
-    return np.concatenate([table.scores, below, above, beyond]).astype(np.float32)
+    assert table.severity is not None
+    ends = table.severity.ends[:-1]  # the last is the largest float32
+    more = [np.nextafter(ends, np.float32(0)), ends, np.nextafter(ends, np.float32(np.inf))]
+    return np.concatenate([table.scores, below, above, beyond, *more]).astype(np.float32)
 
 
 def scores(n: int, kind: str) -> Float32:
     rng = np.random.default_rng(n)
     if kind == "tied":
-        return rng.integers(0, 1 + n // 3, n).astype(np.float32)
+        return rng.integers(1, 2 + n // 3, n).astype(np.float32)
     if kind == "one value":
         return np.full(n, 0.5, dtype=np.float32)
     return rng.gamma(2.0, size=n).astype(np.float32)
@@ -47,17 +50,21 @@ def scores(n: int, kind: str) -> Float32:
 def test_the_graph_looks_up_what_the_table_says(n: int, kind: str) -> None:
     table = build_table(scores(n, kind))
     score_N = probes(table)
-    looked_up = run_graph(graph_of(table), [artifact.P_VALUE], score_N[:, None])[0]
-    assert np.array_equal(looked_up, table.p_value(score_N), equal_nan=True)
-    assert np.isnan(looked_up).sum() == 1
+    names = [artifact.P_VALUE, artifact.SEVERITY]
+    found = run_graph(graph_of(table), names, score_N[:, None])
+    for looked_up, expected in zip(found, table.look_up(score_N), strict=True):
+        assert np.array_equal(looked_up, expected, equal_nan=True)
+        assert np.isnan(looked_up).sum() == 1
 
 
 @pytest.mark.parametrize("n", [1, 59, 1025])
 def test_one_row_is_looked_up_as_many_are(n: int) -> None:
     table = build_table(scores(n, "distinct"))
     score_N = probes(table)[:: max(1, n // 20)]
-    one_by_one = run_graph(graph_of(table), [artifact.P_VALUE], score_N[:, None], batch=1)[0]
-    assert np.array_equal(one_by_one, table.p_value(score_N), equal_nan=True)
+    names = [artifact.P_VALUE, artifact.SEVERITY]
+    one_by_one = run_graph(graph_of(table), names, score_N[:, None], batch=1)
+    for looked_up, expected in zip(one_by_one, table.look_up(score_N), strict=True):
+        assert np.array_equal(looked_up, expected, equal_nan=True)
 
 
 @pytest.mark.parametrize("n", [1, 7, 400, 1024])
@@ -87,25 +94,31 @@ def test_a_compressed_table_never_understates_a_p_value_and_is_exact_in_the_tail
 
 @pytest.mark.parametrize(
     ("n", "alpha"),
-    # the fewest rows for each: (1 - alpha)^n <= .05
+    # between two budgets it goes up and down with the whole rank
     [
-        (299, 0.01),
         (20_000, 0.01),
-        (298, 0.02),
-        (149, 0.02),
-        (148, 0.05),
-        (59, 0.05),
-        (58, 0.1),
-        (29, 0.1),
-        (28, 0.2),
+        (1049, 0.01),
+        (772, 0.02),
+        (523, 0.02),
+        (385, 0.05),
+        (208, 0.05),
+        (152, 0.1),
+        (103, 0.1),
+        (75, 0.2),
         (14, 0.2),
     ],
 )
-def test_the_default_alpha_is_the_first_of_1_2_5_10_20_percent_that_the_rows_certify(
+def test_the_default_alpha_is_the_first_of_1_2_5_10_20_percent_of_which_half_is_in_use(
     n: int, alpha: float
 ) -> None:
-    threshold = choose_threshold(build_table(scores(n, "distinct")), None, 0.05, uncertified=False)
+    table = build_table(scores(n, "distinct"))
+    threshold = choose_threshold(table, None, 0.05, uncertified=False)
     assert threshold.alpha == alpha
+    if n >= 80:
+        assert threshold.expected_false_alarm_rate >= alpha / 2
+    if alpha > 0.01:  # of no smaller one is as much in use
+        smaller = DEFAULT_ALPHAS[DEFAULT_ALPHAS.index(alpha) - 1]
+        assert certified_rank(n, smaller, 0.05) / (n + 1) < smaller / 2
     assert threshold.certified
 
 
@@ -152,3 +165,11 @@ def test_a_score_alarms_exactly_when_its_p_value_is_within_the_rule(n: int, kind
     score_N = probes(table)[:-1]
     within = table.p_value(score_N) <= threshold.expected_false_alarm_rate * (1 + 1e-6)
     assert np.array_equal(score_N > threshold.score, within)
+
+
+def test_with_blocks_the_default_alpha_is_one_that_the_smallest_can_tell_of() -> None:
+    block_N = np.repeat([0, 1, 2], [60, 200, 200])
+    table = build_table(scores(460, "distinct"), block_N=block_N)
+    threshold = choose_threshold(table, None, 0.05, uncertified=True)
+    assert table.smallest_p_value == pytest.approx(1 / 61)
+    assert threshold.alpha == 0.05  # 1 / 61 is more than half of 2 %

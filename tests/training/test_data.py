@@ -301,3 +301,14 @@ class TestFilesAsPeopleWriteThem:
         (tmp_path / "table.xlsx").touch()
         with pytest.raises(InvalidTable, match=r"is not a file|is neither \.csv nor \.parquet"):
             read_table(tmp_path / name)
+
+
+@pytest.mark.parametrize(("spread", "refused"), [(5.0, True), (5000.0, False), (0.0, False)])
+def test_values_that_float32_cannot_tell_apart_are_refused(spread: float, refused: bool) -> None:
+    values = 1e9 + spread * np.random.default_rng(0).normal(size=100)
+    frame = pl.DataFrame({"meter": values, "vib": np.arange(100.0)})
+    if refused:
+        with pytest.raises(RunError, match=r"'meter', row 1: values around .* knows steps of 64"):
+            prepare(frame)
+    else:
+        assert len(prepare(frame).features) == 2

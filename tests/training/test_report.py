@@ -3,11 +3,13 @@
 import io
 
 import msgspec
+import numpy as np
 import pytest
 from rich.console import Console
 
 from hourglass.training.evaluate import Evaluation
-from hourglass.training.report import Report, print_report, write_report
+from hourglass.training.exchangeability import Exchangeability
+from hourglass.training.report import Report, print_report, time_axis, write_report
 
 QUALITY = Evaluation(
     auroc=0.9876,
@@ -21,6 +23,8 @@ QUALITY = Evaluation(
     anomalous_rows=8,
     refused_rows=0,
 )
+PASSED = Exchangeability(level=0.01, rows=120, effective_rows=120, order=None, findings=())
+DRIFTED = "not exchangeable: the last fifth of the rows alarms at 21% (15% to 28%)"
 REPORT = Report(
     name="pump",
     version="0123456789abcdef" * 4,
@@ -40,8 +44,11 @@ REPORT = Report(
     alpha_chosen=True,
     delta=0.05,
     certified=True,
+    guarantee="certified",
+    guarantee_reason=PASSED.text,
+    exchangeability=PASSED,
     threshold=3.5,
-    expected_false_alarm_rate=2 / 41,
+    expected_false_alarm_rate=3 / 41,
     quality=QUALITY,
     size_bytes=20_480,
     seconds=12.3,
@@ -63,7 +70,7 @@ def printed(**changes: object) -> str:
         "8 anomalous, 3 with too few values",
         "50, the best was 37",
         "0.12346",
-        "4.88%",
+        "7.32%",
         "0.9876",
         "0.8765",
         "75.00% of the anomalies at alpha = 0.1, certified",
@@ -78,19 +85,42 @@ def test_every_figure_is_in_the_table(words: str) -> None:
 
 def test_an_alpha_that_was_chosen_is_said_in_one_plain_line() -> None:
     line = (
-        "Alpha is 10%: the smallest of 1, 2, 5, 10 and 20 % that 40 calibration rows certify with"
-        " confidence 95%."
+        "Alpha is 10%: the smallest of 1, 2, 5, 10 and 20 % of which 40 calibration rows leave at"
+        " least half in use."
     )
     assert line in printed().splitlines()
     assert "Alpha is" not in printed(alpha_chosen=False)
 
 
 def test_what_is_not_certified_is_warned_of() -> None:
-    assert "Warning: uncertified. The false-alarm rate is 4.88% on average" in printed(
-        certified=False
+    assert "Warning: uncertified. The false-alarm rate is 7.32% on average" in printed(
+        certified=False, guarantee="marginal"
     )
-    assert "40 calibration rows certify none of 1, 2, 5, 10 and 20 %." in printed(certified=False)
+    assert "40 calibration rows are too few to have half of any budget in use." in printed(
+        expected_false_alarm_rate=2 / 41
+    )
     assert "Warning" not in printed()
+
+
+def test_of_rows_that_are_not_exchangeable_nothing_is_called_certified() -> None:
+    text = printed(certified=False, guarantee="none", guarantee_reason=DRIFTED)
+    assert f"Warning: {DRIFTED}. Nothing is guaranteed" in text
+    assert "--time COLUMN or --group COLUMN" in text
+    assert "alpha = 0.1, certified" not in printed(
+        certified=False, guarantee="none", guarantee_reason=DRIFTED, quality=None
+    )
+    blocks = printed(certified=False, guarantee="blocks", guarantee_reason="held in 5 blocks")
+    assert "Warning: uncertified, by blocks. held in 5 blocks" in blocks
+
+
+def test_gaps_and_repeated_times_are_counted_and_said() -> None:
+    axis = time_axis("at", np.array([0.0, 1, 2, 2, 3, 10, 11]))
+    assert axis is not None
+    assert (axis.step, axis.gaps, axis.longest_gap, axis.repeated) == (1.0, 1, 7.0, 1)
+    assert "at: 1 gaps, the longest 7 where a step is 1; 1 rows of the same time" in printed(
+        time=axis
+    )
+    assert time_axis(None, None) is None
 
 
 def test_the_preset_is_named_where_the_model_is_that_of_one() -> None:

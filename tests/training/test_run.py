@@ -62,7 +62,7 @@ def test_calibration_rows_are_scored_by_the_graph_and_nothing_else_sets_the_thre
 ) -> None:
     score_N = published.detector.score(prepare_rows(published.config).split.calibration_ND).score
     assert published.detector.table.scores.tolist() == sorted(set(score_N.tolist()))
-    rank = certified_rank(59, 0.05, 0.05)
+    rank = certified_rank(59, 0.2, 0.05)
     assert (
         published.report.threshold == published.detector.threshold.score == np.sort(score_N)[-rank]
     )
@@ -75,11 +75,13 @@ def test_the_report_beside_the_model_holds_the_figures(published: Published) -> 
     assert (written.fit_rows, written.validation_rows, written.calibration_rows) == ROWS
     assert (written.dropped_rows, written.anomalous_rows, written.features) == (0, 20, 7)
     assert (written.alpha, written.alpha_chosen, written.delta, written.certified) == (
-        0.05,
+        0.2,
         True,
         0.05,
         True,
     )
+    assert (written.guarantee, written.exchangeability.passed) == ("certified", True)
+    assert written.guarantee_reason == written.exchangeability.text
     assert written.epochs <= EPOCHS
     assert written.best_epoch <= written.epochs
     assert written.size_bytes == len(published.data)
@@ -101,7 +103,7 @@ def test_the_report_beside_the_model_holds_the_figures(published: Published) -> 
 def test_the_run_beside_the_model_has_every_choice_filled_in(published: Published) -> None:
     text = (published.folder / "run.toml").read_text()
     values = tomllib.loads(text)
-    assert (values["alpha"], values["uncertified"], values["label"]) == (0.05, False, "fault")
+    assert (values["alpha"], values["uncertified"], values["label"]) == (0.2, False, "fault")
     assert set(values["model"]) >= {"variant", "hidden", "latent", "noise", "mask_rate", "fit"}
     assert values["model"]["fit"]["epochs"] == EPOCHS
 
@@ -290,7 +292,7 @@ def test_with_very_few_rows_the_model_is_published_uncertified_with_a_warning(
     )
     outcome = command("fit", data, *flags)
     assert outcome.code == 0
-    assert "Alpha is 20%: 5 calibration rows certify none of 1, 2, 5, 10 and 20 %." in outcome.out
+    assert "Alpha is 20%: the smallest of 1, 2, 5, 10 and 20 % of which 5" in outcome.out
     assert "Warning: uncertified." in outcome.out
     detector = Detector.from_bytes(locate(tmp_path / "models" / "pump").read_bytes())
     assert detector.manifest.calibration.guarantee == "marginal"
@@ -339,3 +341,75 @@ def test_numbers_at_the_end_of_float32_are_fitted_and_scored(tmp_path: Path) -> 
     )
     assert np.isfinite(detector.explain(rows_ND).contributions).all()
     assert np.isfinite(detector.explain(rows_ND).reconstruction).all()
+
+
+def in_order(rows: int = 600) -> pl.DataFrame:
+    """Another state begins with the last fifth; `at` counts on, with a gap and a repeated time."""
+    rows_ND = tables.correlated(rows)
+    rows_ND[-rows // 5 :, 0] += 4
+    at_N = np.arange(rows)
+    at_N[200:] += 50
+    at_N[301] = at_N[300]
+    columns = {f"x{i}": rows_ND[:, i] for i in range(rows_ND.shape[1])}
+    return pl.DataFrame({"at": at_N, **columns, "machine": [f"m{i % 12}" for i in range(rows)]})
+
+
+def test_rows_that_are_not_exchangeable_are_published_without_a_guarantee_and_that_is_said(
+    tmp_path: Path, command: Command
+) -> None:
+    table = in_order().drop("at", "machine")
+    data = tables.write(table, tmp_path / "table.csv")
+    flags = ("--name", "pump", "--models", tmp_path / "models", "--variant", "linear")
+    outcome = command("fit", data, *flags, "--epochs", 1)
+    assert "Warning: not exchangeable: the last fifth of the rows alarms at" in outcome.out
+    assert "guarantee" in outcome.out
+    detector = Detector.from_bytes(locate(tmp_path / "models" / "pump").read_bytes())
+    record = detector.manifest.calibration
+    assert (record.guarantee, record.rule) == ("none", "certified")
+    assert str(record.reason).startswith("not exchangeable: the last fifth of the rows alarms at")
+    written = (tmp_path / "models" / "pump" / detector.version / "report.json").read_bytes()
+    report = msgspec.json.decode(written, type=Report)
+    assert (report.certified, report.guarantee, report.guarantee_reason) == (
+        False,
+        "none",
+        record.reason,
+    )
+    shuffled = tables.write(table.sample(fraction=1.0, shuffle=True, seed=0), tmp_path / "s.csv")
+    command("fit", shuffled, *flags, "--epochs", 1)
+    detector = Detector.from_bytes(locate(tmp_path / "models" / "pump").read_bytes())
+    record = detector.manifest.calibration
+    assert (record.guarantee, record.reason) == (
+        "certified",
+        "600 rows passed the tests of exchangeability at a level of 1%",
+    )
+
+
+def test_with_a_time_column_blocks_of_it_calibrate_and_it_is_no_feature(tmp_path: Path) -> None:
+    table = in_order().drop("machine").sample(fraction=1.0, shuffle=True, seed=0)
+    report = quick(tables.write(table, tmp_path / "t.csv"), tmp_path / "models", time="at")
+    record = load(report).manifest.calibration
+    assert (report.features, report.calibration_rows, report.gap_rows) == (4, 90, 14)
+    assert (record.guarantee, record.rule, report.certified) == ("blocks", "marginal", False)
+    assert "held in each of 5 held-out blocks of at (18 to 18 rows)" in report.guarantee_reason
+    assert "one that had no say in the threshold alarmed at up to" in report.guarantee_reason
+    assert "not exchangeable: the last fifth of the rows by at alarms at" in report.guarantee_reason
+    assert report.time is not None
+    assert (report.time.gaps, report.time.longest_gap, report.time.repeated) == (2, 51, 1)
+    assert tomllib.loads((Path(report.path).parent / "run.toml").read_text())["time"] == "at"
+
+
+def test_with_a_group_column_whole_groups_calibrate(tmp_path: Path) -> None:
+    data = tables.write(in_order().drop("at"), tmp_path / "t.csv")
+    report = quick(data, tmp_path / "models", group="machine")
+    assert (report.guarantee, report.features, report.gap_rows) == ("blocks", 4, 0)
+    assert "held in each of 4 held-out blocks of groups of machine" in report.guarantee_reason
+
+
+def test_the_run_beside_a_model_of_blocks_gives_the_same_bytes_again(
+    tmp_path: Path, command: Command
+) -> None:
+    data = tables.write(in_order().drop("machine"), tmp_path / "t.csv")
+    report = quick(data, tmp_path / "models", time="at")
+    again = command("fit", "--config", Path(report.path).parent / "run.toml")
+    assert (again.code, again.err) == (0, "")
+    assert (tmp_path / "models" / "pump" / POINTER).read_text() == f"{report.version}\n"

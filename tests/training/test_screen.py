@@ -41,7 +41,8 @@ def with_anomalies(share: float, *, seed: int = 1, rows: int = 1000) -> tables.F
 def test_clean_rows_are_left_as_they_are(models: Path) -> None:
     detector = serving(models)
     left_out = [screen(detector, with_anomalies(0, seed=seed)).said.left_out for seed in range(40)]
-    assert sum(count > 0 for count in left_out) <= 2
+    # one calibration draw for all: a fifth of such models would lose a few rows
+    assert sum(count > 0 for count in left_out) <= 8
     said = screen(detector, with_anomalies(0)).said
     # 100 calibration rows: the rank of 2 % is 2 of 101
     assert said.expected == pytest.approx(1000 * 2 / 101)

@@ -99,22 +99,25 @@ static PyObject *read_rows(PyObject *module, PyObject *const *arguments, Py_ssiz
     return answer;
 }
 
-static int get_answer(Answer *answer, PyObject *head, PyObject *threshold)
+/* The head, the threshold and the largest calibration score. */
+static int get_answer(Answer *answer, PyObject *const *arguments)
 {
     char *text;
-    if (PyBytes_AsStringAndSize(head, &text, &answer->head_bytes) < 0) return 0;
+    if (PyBytes_AsStringAndSize(arguments[0], &text, &answer->head_bytes) < 0) return 0;
     answer->head = text;
-    answer->threshold = PyFloat_AsDouble(threshold);
+    answer->threshold = PyFloat_AsDouble(arguments[1]);
+    if (PyErr_Occurred()) return 0;
+    answer->largest = PyFloat_AsDouble(arguments[2]);
     return !PyErr_Occurred();
 }
 
 /* The answer to so many rows; None where one of their numbers is not finite. */
-static PyObject *write_rows(const Answer *answer, const float *score, const float *p_value, Py_ssize_t count)
+static PyObject *write_rows(const Answer *answer, Rows rows, Py_ssize_t count)
 {
     char few[4096], *text = few;
     if (most_bytes(answer, count) > sizeof few && (text = PyMem_Malloc(most_bytes(answer, count))) == NULL) return PyErr_NoMemory();
     PyThreadState *state = unlock(count >= UNLOCKED_ROWS);
-    char *end = write_answer(text, answer, score, p_value, count);
+    char *end = write_answer(text, answer, rows, count);
     lock(state);
     PyObject *written = end ? PyBytes_FromStringAndSize(text, end - text) : none();
     if (text != few) PyMem_Free(text);
@@ -136,14 +139,14 @@ static int get_span(PyObject *span, Py_ssize_t rows, Py_ssize_t *start, Py_ssize
     return !PyErr_Occurred();
 }
 
-static PyObject *write_spans(const Answer *answer, const float *score, const float *p_value, Py_ssize_t rows, PyObject *spans)
+static PyObject *write_spans(const Answer *answer, Rows all, Py_ssize_t rows, PyObject *spans)
 {
     Py_ssize_t count = PyTuple_Size(spans);
     PyObject *written = PyList_New(count);
     for (Py_ssize_t i = 0; written && i < count; i++) {
         Py_ssize_t start, end;
         int found = get_span(PyTuple_GetItem(spans, i), rows, &start, &end);
-        PyObject *one = found ? write_rows(answer, score + start, p_value + start, end - start) : NULL;
+        PyObject *one = found ? write_rows(answer, (Rows){all.score + start, all.p_value + start, all.severity + start}, end - start) : NULL;
         if (one == NULL || PyList_SetItem(written, i, one) < 0) Py_CLEAR(written);
     }
     return written;
@@ -163,21 +166,21 @@ static int get_floats(PyObject *array, Py_buffer *view, int flags)
 static PyObject *write_scores(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
 {
     (void)module;
+    enum { SCORE, P_VALUE, SEVERITY, VIEWS };
     Answer answer;
-    if (!takes("write_scores", 5, count) || !get_answer(&answer, arguments[0], arguments[1])) return NULL;
-    if (!PyList_Check(arguments[4])) return PyErr_Format(PyExc_TypeError, "the spans are a list");
-    PyObject *spans = PyList_AsTuple(arguments[4]), *written = NULL; /* which nobody changes meanwhile */
-    Py_buffer score, p_value;
-    if (spans && get_floats(arguments[2], &score, 0)) {
-        if (get_floats(arguments[3], &p_value, 0)) {
-            if (score.len == p_value.len)
-                written = write_spans(&answer, score.buf, p_value.buf, score.len / (Py_ssize_t)sizeof(float), spans);
-            else
-                PyErr_SetString(PyExc_ValueError, "expected a p-value for each score");
-            PyBuffer_Release(&p_value);
-        }
-        PyBuffer_Release(&score);
+    Py_buffer views[VIEWS];
+    int taken = 0;
+    if (!takes("write_scores", 7, count) || !get_answer(&answer, arguments)) return NULL;
+    if (!PyList_Check(arguments[6])) return PyErr_Format(PyExc_TypeError, "the spans are a list");
+    PyObject *spans = PyList_AsTuple(arguments[6]), *written = NULL; /* which nobody changes meanwhile */
+    while (spans && taken < VIEWS && get_floats(arguments[3 + taken], &views[taken], 0)) taken++;
+    if (taken == VIEWS) {
+        if (views[SCORE].len == views[P_VALUE].len && views[SCORE].len == views[SEVERITY].len)
+            written = write_spans(&answer, (Rows){views[SCORE].buf, views[P_VALUE].buf, views[SEVERITY].buf}, views[SCORE].shape[0], spans);
+        else
+            PyErr_SetString(PyExc_ValueError, "expected a p-value and a severity for each score");
     }
+    while (taken > 0) PyBuffer_Release(&views[--taken]);
     Py_XDECREF(spans);
     return written;
 }
@@ -185,20 +188,25 @@ static PyObject *write_scores(PyObject *module, PyObject *const *arguments, Py_s
 static PyObject *look_up(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
 {
     (void)module;
-    enum { ENDS, VALUES, NUMBERS, FOUND, VIEWS };
+    enum { ENDS, VALUES, LINES, NUMBERS, FOUND, ON_LINES, VIEWS };
     Py_buffer views[VIEWS];
     int taken = 0;
     if (!takes("look_up", VIEWS, count)) return NULL;
-    while (taken < VIEWS && get_floats(arguments[taken], &views[taken], taken == FOUND ? PyBUF_WRITABLE : 0)) taken++;
+    while (taken < VIEWS && get_floats(arguments[taken], &views[taken], taken >= FOUND ? PyBUF_WRITABLE : 0)) taken++;
     if (taken == VIEWS) {
         Py_ssize_t steps = views[ENDS].shape[0], numbers = views[NUMBERS].shape[0];
-        const float *ends = views[ENDS].buf, *values = views[VALUES].buf, *number = views[NUMBERS].buf;
-        float *found = views[FOUND].buf;
-        if (steps == 0 || views[VALUES].shape[0] <= steps || views[FOUND].shape[0] != numbers)
-            PyErr_SetString(PyExc_ValueError, "expected a value for each step and one more, and room for each number");
+        const float *ends = views[ENDS].buf, *values = views[VALUES].buf, *lines = views[LINES].buf, *number = views[NUMBERS].buf;
+        float *found = views[FOUND].buf, *on_line = views[ON_LINES].buf;
+        if (steps == 0 || views[VALUES].shape[0] <= steps || views[LINES].shape[0] / LINE <= steps || views[FOUND].shape[0] != numbers
+            || views[ON_LINES].shape[0] != numbers)
+            PyErr_SetString(PyExc_ValueError, "expected a value and a line for each step and one more, and room for each number");
         else {
             PyThreadState *state = unlock(numbers >= UNLOCKED_ROWS);
-            for (Py_ssize_t n = 0; n < numbers; n++) found[n] = values[step_of(number[n], ends, steps)];
+            for (Py_ssize_t n = 0; n < numbers; n++) {
+                ptrdiff_t step = step_of(number[n], ends, steps);
+                found[n] = values[step];
+                on_line[n] = on_line_of(number[n], lines, step);
+            }
             lock(state);
         }
     }
@@ -211,8 +219,8 @@ static PyObject *look_up(PyObject *module, PyObject *const *arguments, Py_ssize_
 
 static PyMethodDef FUNCTIONS[] = {
     FUNCTION(read_rows, "body, width, max_rows"),
-    FUNCTION(look_up, "ends_E, values, numbers_N, found_N"),
-    FUNCTION(write_scores, "head, threshold, score_N, p_value_N, spans"),
+    FUNCTION(look_up, "ends_E, values, lines, numbers_N, found_N, on_line_N"),
+    FUNCTION(write_scores, "head, threshold, largest, score_N, p_value_N, severity_N, spans"),
     {NULL, NULL, 0, NULL},
 };
 

@@ -108,25 +108,30 @@ static char *write_number(char *to, float value)
 typedef struct {
     const char *head; /* an answer's beginning, up to its scores */
     ptrdiff_t head_bytes;
-    double threshold;
+    double threshold, largest; /* the largest calibration score: what is above is extrapolated */
 } Answer;
+
+typedef struct {
+    const float *score, *p_value, *severity;
+} Rows;
 
 #define TEXT(text) to = write_text(to, text, sizeof text - 1)
 
 static inline size_t most_bytes(const Answer *answer, ptrdiff_t count)
 {
-    const char between[] = ",\"score\":[],\"ratio\":[],\"p_value\":[],\"is_anomaly\":[]}";
-    return (size_t)answer->head_bytes + sizeof between + (size_t)count * (3 * (NUMBER_BYTES + 1) + sizeof "false,");
+    const char between[] = ",\"score\":[],\"ratio\":[],\"p_value\":[],\"severity\":[],\"extrapolated\":[],\"is_anomaly\":[]}";
+    return (size_t)answer->head_bytes + sizeof between + (size_t)count * (4 * (NUMBER_BYTES + 1) + 2 * sizeof "false,");
 }
 
 /* Write the answer to some rows and return where it ends; NULL where one of the numbers is not finite. */
-static char *write_answer(char *to, const Answer *answer, const float *score, const float *p_value, ptrdiff_t count)
+static char *write_answer(char *to, const Answer *answer, Rows rows, ptrdiff_t count)
 {
+    const float *score = rows.score, *p_value = rows.p_value, *severity = rows.severity;
     double limit = answer->threshold > FLT_MIN ? answer->threshold : FLT_MIN;
     to = write_text(to, answer->head, (size_t)answer->head_bytes);
     TEXT(",\"score\":[");
     for (ptrdiff_t n = 0; n < count; n++) {
-        if (!isfinite(score[n]) || !isfinite(p_value[n])) return NULL;
+        if (!isfinite(score[n]) || !isfinite(p_value[n]) || !isfinite(severity[n])) return NULL;
         to = write_number(to, score[n]);
         *to++ = ',';
     }
@@ -142,6 +147,18 @@ static char *write_answer(char *to, const Answer *answer, const float *score, co
     for (ptrdiff_t n = 0; n < count; n++) {
         to = write_number(to, p_value[n]);
         *to++ = ',';
+    }
+    to--;
+    TEXT("],\"severity\":[");
+    for (ptrdiff_t n = 0; n < count; n++) {
+        to = write_number(to, severity[n]);
+        *to++ = ',';
+    }
+    to--;
+    TEXT("],\"extrapolated\":[");
+    for (ptrdiff_t n = 0; n < count; n++) {
+        if (score[n] > answer->largest) TEXT("true,");
+        else TEXT("false,");
     }
     to--;
     TEXT("],\"is_anomaly\":[");

@@ -105,9 +105,7 @@ def lines(outcomes: Sequence[Outcome]) -> list[Line]:
 
     warned = [over_cases(outcomes, f"warned, {share:g}") for share in SHARES]
     shares = " / ".join(f"{share * 100:g}" for share in SHARES)
-    most = max(
-        (mean("suspected", share) or 0.0 for share in SHARES[1:]),
-    )
+    most = max(mean("suspected", share) or 0.0 for share in SHARES[1:])
     return [
         Line(
             f"{shares} % of unlabelled anomalies among the training rows: detection at the default"

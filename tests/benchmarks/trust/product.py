@@ -25,12 +25,15 @@ from hourglass.service.model.calibration import (
     build_table,
     certified_rank,
 )
+from hourglass.service.model.conditional import Conditional
+from hourglass.service.model.reasons import find_reasons
 from hourglass.service.rows.tables import encode_table, read_table
 from hourglass.training.calibrate import SCORE_RESOLUTION, choose_threshold
-from hourglass.training.config import load_config
+from hourglass.training.config import AutoConfig, load_config
 from hourglass.training.core import Core, CoreOutput
 from hourglass.training.data import prepare
 from hourglass.training.errors import RunError
+from hourglass.training.guarantee import exchangeability_of, promise
 from hourglass.training.split import split_data
 from hourglass.training.suspects import list_suspects, look_for_suspects, strangest, warn
 from hourglass.training.trial import absorb_held_out, fit_trial
@@ -88,10 +91,12 @@ class Fit(Protocol):
 @dataclass(frozen=True, slots=True)
 class Product:
     core: Core
+    conditional: Conditional  # of the core, as the service asks it
     columns: tuple[str, ...]
     encode: Callable[[pl.DataFrame], NDArray[np.float32]]
     table: Table
     default: Threshold
+    guarantee: str
     warnings: tuple[str, ...] = ()
     suspects: Integers | None = None
 
@@ -102,10 +107,6 @@ class Product:
     @property
     def alpha(self) -> float:
         return self.default.alpha
-
-    @property
-    def guarantee(self) -> str:
-        return "certified" if self.default.certified else "marginal"
 
     def threshold(self, alpha: float | None = None) -> float:
         if alpha is None:
@@ -121,14 +122,26 @@ class Product:
         return self.table.p_value(self.scores(rows_ND))
 
     def severities(self, rows_ND: Floats) -> Floats | None:
-        return None
+        return self.table.severities(self.scores(rows_ND))
 
     def explain(self, rows_ND: Floats) -> Blame:
         parts = self._run(rows_ND)
-        contributions_ND = np.concatenate([part.contributions_ND.numpy() for part in parts])
-        expected_ND = np.concatenate([part.reconstruction_ND.numpy() for part in parts])
-        # the order in which the service names them
-        return Blame(np.argsort(-contributions_ND, axis=1, kind="stable"), expected_ND)
+        reasons = find_reasons(
+            self.conditional,
+            rows_ND.astype(np.float32),
+            np.concatenate([part.score_N.numpy() for part in parts]),
+            np.concatenate([part.contributions_ND.numpy() for part in parts]),
+            threshold=self.threshold_asked(),
+            score=self.scores,
+        )
+        return Blame(reasons.order_ND, reasons.expected.value_ND)
+
+    def threshold_asked(self) -> float:
+        """The certified one of 5 %, which the protocols ask about, or the run's own."""
+        try:
+            return self.threshold(0.05)
+        except Refused:
+            return self.threshold()
 
     @torch.no_grad()
     def _run(self, rows_ND: Floats) -> list[CoreOutput]:
@@ -152,13 +165,14 @@ def fit(
         flags["contamination"] = contamination
         try:
             config = load_config(None, flags)
-            found = prepare(read_table(data))
-            strange = look_for_suspects(found, config)
-            suspects = list_suspects(found, strange) if strange else ()
+            data_found = prepare(read_table(data))
+            strange = look_for_suspects(data_found, config)
+            suspects = list_suspects(data_found, strange) if strange else ()
             warning = warn(strange) if strange else None
             if contamination:
-                found = found.without(strangest(found, strange, contamination))
-            prepared = split_data(found, config)
+                data_found = data_found.without(strangest(data_found, strange, contamination))
+            prepared = split_data(data_found, config)
+            assert not isinstance(config.model, AutoConfig)
             trial = fit_trial(prepared, config, config.model)
         except (RunError, HourglassError) as error:
             raise Refused(str(error)) from error
@@ -167,12 +181,25 @@ def fit(
     with torch.no_grad():
         score_N = torch.cat([trial.core(part).score_N for part in calibration.split(BULK)]).numpy()
     table = build_table(np.maximum(score_N, SCORE_RESOLUTION))
+    fitted = trial.core.conditional
+    assert fitted is not None
+    default = choose_threshold(table, config.alpha, config.delta, uncertified=False)
+    found = exchangeability_of(prepared, default.alpha, config)
+    guarantee = promise(prepared, default, found, config)
     return Product(
         core=trial.core,
+        conditional=Conditional(
+            prepared.features,
+            *(
+                tensor.numpy().astype(np.float64)
+                for tensor in (fitted.mean, fitted.scale, fitted.precision)
+            ),
+        ),
         columns=columns,
         encode=lambda frame: encode_table(frame, prepared.features),
         table=table,
-        default=choose_threshold(table, config.alpha, config.delta, uncertified=False),
-        warnings=(warning,) if warning else (),
+        default=default,
+        guarantee=guarantee.kind,
+        warnings=tuple(text for text in (None if found.passed else found.text, warning) if text),
         suspects=np.array([it.row - 1 for it in suspects], dtype=np.int64),
     )

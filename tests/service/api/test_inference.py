@@ -77,7 +77,7 @@ class TestMetadata:
         ]
         shapes = {output["name"]: output["shape"] for output in described["outputs"]}
         assert shapes == {
-            "score": [-1], "p_value": [-1], "contributions": [-1, width], "reconstruction": [-1, width], "latent": [-1, 2],
+            "score": [-1], "p_value": [-1], "severity": [-1], "contributions": [-1, width], "reconstruction": [-1, width], "latent": [-1, 2],
         }  # fmt: skip
         assert client.get(f"/v2/models/{name}/versions/{version}").json() == described
         for path in (f"/v2/models/{name}/ready", f"/v2/models/{name}/versions/{version}/ready"):
@@ -139,13 +139,13 @@ class TestInfer:
 
     def test_every_output_is_the_detectors_in_the_order_asked_for(self, client):
         explanation, codes_NK = DETECTOR.explain(ROWS_ND), DETECTOR.encode(ROWS_ND)
-        names = ["latent", "reconstruction", "p_value", "contributions", "score"]
+        names = ["latent", "reconstruction", "severity", "p_value", "contributions", "score"]
         answer = client.post(
             INFER, json=request(id="42", outputs=[{"name": name} for name in names])
         )
         assert answer.json()["id"] == "42"
         assert [output["name"] for output in answer.json()["outputs"]] == names
-        for name in ("reconstruction", "p_value", "contributions", "score"):
+        for name in ("reconstruction", "severity", "p_value", "contributions", "score"):
             np.testing.assert_array_equal(values(answer, name), getattr(explanation, name))
         np.testing.assert_array_equal(values(answer, "latent"), codes_NK)
         alone = client.post(INFER, json=request(outputs=[{"name": "latent"}]))

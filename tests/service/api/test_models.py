@@ -123,9 +123,7 @@ class TestChangingTheThreshold:
         assert running.get("/v1/models/plain").json()["certified"] is False
 
     @pytest.mark.parametrize("kind", ["none", "blocks"])
-    def test_no_change_certifies_a_model_whose_rows_were_not_exchangeable(
-        self, folder, models, kind
-    ):
+    def test_no_change_certifies_a_model_whose_rows_were_not_exchangeable(self, models, kind):
         reason = "not exchangeable: the last fifth of the rows alarms at 21 %"
         publish(models, "plain", make_artifact(guarantee=kind, reason=reason))
         with serving(models) as running:

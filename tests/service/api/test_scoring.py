@@ -258,3 +258,62 @@ def test_the_other_routes_refuse_who_takes_mere_numbers_alone(client, what):
             assert problem["detail"].startswith(
                 f"/v1/models/plain/{what} answers in application/json alone"
             )
+
+
+class TestReasons:
+    ROWS = ([0.1, True, "north", 0.2], [300, True, "north", 0.2], [0.1, True, "mars", -90])
+
+    @pytest.fixture
+    def answer(self, tmp_path):
+        publish(tmp_path, "reasoned", make_artifact(MIXED, conditional=True))
+        with serving(tmp_path) as client:
+            return post(client, "reasoned", "explain", self.ROWS)
+
+    def test_a_row_that_alarms_has_a_sentence_and_another_has_none(self, answer):
+        assert answer["is_anomaly"] == [False, True, True]
+        assert answer["reason"][0] is None
+        assert answer["reason"][1] == (
+            "load is 300 kW where 0.6 ± 0.8 kW was expected (374 sd too high)"
+        )
+        assert answer["reason"][2] == ("heat is -90 °C where 0 ± 1 °C was expected (90 sd too low)")
+
+    def test_the_value_to_blame_comes_first_with_what_was_expected_and_how_sure_that_is(
+        self, answer
+    ):
+        first = answer["explanations"][1][0]
+        assert (first["feature"], first["actual"], first["unit"]) == ("load", 300.0, "kW")
+        assert (first["direction"], first["blamed"], first["probability"]) == ("high", True, None)
+        assert first["expected"] == pytest.approx(0.6, rel=1e-4)
+        assert first["expected_sd"] == pytest.approx(0.8, rel=1e-4)
+        assert first["deviation"] == pytest.approx((300 - 0.6) / 0.8, rel=1e-4)
+        assert not any(each["blamed"] for each in answer["explanations"][1][1:])
+
+    def test_of_a_category_the_likeliest_is_expected_with_its_probability(self, answer):
+        for row, actual in ((0, "north"), (2, "mars")):
+            site = next(each for each in answer["explanations"][row] if each["feature"] == "site")
+            assert site["actual"] == actual
+            assert site["expected"] in ("north", "south", "west")
+            assert site["probability"] == pytest.approx(1 / 3, rel=1e-3)
+            assert (site["expected_sd"], site["deviation"], site["direction"]) == (None,) * 3
+
+    def test_a_model_of_format_1_0_explains_as_before(self, client):
+        rows = as_json_rows(NUMERIC, ROWS["plain"])
+        answer = post(client, "plain", "explain", rows)
+        explanation = PLAIN_DETECTOR.explain(ROWS["plain"])
+        assert answer["reason"] == [None] * 20
+        for n, row in enumerate(answer["explanations"]):
+            names = [each["feature"] for each in row]
+            order = np.argsort(-explanation.contributions[n], kind="stable")
+            assert names == [NUMERIC[d].name for d in order]
+            assert set(row[0]) == {"feature", "contribution", "share", "actual", "expected"}
+            expected = {each["feature"]: each["expected"] for each in row}
+            for d, feature in enumerate(NUMERIC):
+                assert expected[feature.name] == pytest.approx(
+                    float(explanation.reconstruction[n, d]), rel=1e-5
+                )
+
+    def test_a_row_too_far_out_is_refused_before_it_is_searched(self, tmp_path):
+        publish(tmp_path, "reasoned", make_artifact(conditional=True))
+        with serving(tmp_path) as client:
+            problem = client.post("/v1/explain", json={"rows": [[3e38, -3e38, 3e38, 0]]})
+        assert problem.status_code == 422

@@ -213,3 +213,37 @@ def test_p_values_of_many_are_those_of_each(number):
                 [table.p_value(scores_N[n : n + 1]) for n in range(len(scores_N))]
             )
             np.testing.assert_array_equal(table.p_value(scores_N), one_by_one)
+
+
+def test_of_blocks_a_p_value_is_that_of_the_block_where_the_score_is_least_rare():
+    rng = np.random.default_rng(0)
+    score_N = rng.gamma(2.0, size=600).astype(np.float32)
+    block_N = np.repeat([0, 1, 2], 200)
+    score_N[block_N == 1] *= 2
+    table = build_table(score_N, block_N=block_N)
+    probe_N = rng.gamma(3.0, size=100).astype(np.float32)
+    own = [
+        (1 + (score_N[block_N == block][None] >= probe_N[:, None]).sum(axis=1)) / 201
+        for block in range(3)
+    ]
+    assert table.p_value(probe_N) == pytest.approx(np.max(own, axis=0), rel=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [0.02, 0.05, 0.1, 0.2])
+def test_a_threshold_of_blocks_holds_in_every_one_of_them(alpha):
+    rng = np.random.default_rng(0)
+    score_N = rng.gamma(2.0, size=1000).astype(np.float32)
+    block_N = np.repeat(np.arange(5), 200)
+    score_N *= (1 + block_N / 4).astype(np.float32)
+    threshold = build_table(score_N, block_N=block_N).threshold(alpha, 0.05, certified=False)
+    rates = [(score_N[block_N == block] > threshold.score).mean() for block in range(5)]
+    assert max(rates) <= alpha
+    assert max(rates) >= alpha - 2 / 200  # and nothing is given away in the worst
+
+
+def test_a_budget_that_the_smallest_block_cannot_tell_of_is_refused_with_its_rows():
+    score_N = np.random.default_rng(0).gamma(2.0, size=500).astype(np.float32)
+    table = build_table(score_N, block_N=np.repeat([0, 1], [460, 40]))
+    with pytest.raises(UncertifiableAlpha, match="the smallest held-out block has 40 rows"):
+        table.threshold(0.02, 0.05, certified=False)
+    assert table.threshold(0.05, 0.05, certified=False).alpha == 0.05

@@ -279,7 +279,7 @@ def test_the_parts_carry_no_manifest(model):
         subgraphs.score_graph(model),
         subgraphs.complete_graph(model),
         subgraphs.decoder_graph(model),
-        subgraphs.p_value_graph(model),
+        subgraphs.table_graph(model),
     ):
         assert not onnx.load_model_from_string(part).metadata_props
 

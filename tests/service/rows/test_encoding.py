@@ -69,7 +69,7 @@ class TestAnswers:
         first, second, far = encoding.encode_each(
             PLAIN_MODEL, scores, [(0, 1), (1, 4), (4, 6)], raw=True
         )
-        expected_N2 = np.stack(scores, axis=1)
+        expected_N2 = np.stack(scores[:2], axis=1)
         np.testing.assert_array_equal(
             np.frombuffer(first + second, "<f4").reshape(-1, 2), expected_N2[:4]
         )
@@ -90,7 +90,7 @@ class TestAnswers:
             len(sizes) - 1
         ) + [far]
         for (start, end), answer in zip(spans, answers, strict=True):
-            alone = Scores(scores.score[start:end], scores.p_value[start:end])
+            alone = Scores(*(each[start:end] for each in scores))
             if isinstance(answer, InvalidRow):
                 assert answer.row == sizes[-1] - 1
             else:
@@ -105,7 +105,7 @@ class TestAnswers:
     def test_a_threshold_of_zero_gives_finite_ratios(self):
         zero = Threshold(0.05, 0.05, True, 1, 0.0, 0.05)
         model = Served("tiny", PLAIN_MODEL.detector, PLAIN, zero, 0.0)
-        scores = Scores(np.array([0, 1, 3e38], np.float32), np.array([1, 0.5, 0.1], np.float32))
+        scores = Scores(*np.array([[0, 1, 3e38], [1, 0.5, 0.1], [0, 0.3, 1]], np.float32))
         answer = orjson.loads(encode_scores(model, scores))
         assert answer["is_anomaly"] == [False, True, True]
         assert answer["ratio"][0] == 0.0

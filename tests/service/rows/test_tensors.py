@@ -267,7 +267,7 @@ class TestRequest:
         [
             (
                 request(ROWS, outputs=[{"name": "anomaly"}]),
-                "among score, p_value, contributions, .*, got 'anomaly'",
+                "among score, p_value, severity, contributions, .*, got 'anomaly'",
             ),
             (
                 request(ROWS, outputs=[{"name": "score"}, {"name": "score"}]),
@@ -414,7 +414,7 @@ class TestAnswer:
 
     @pytest.mark.parametrize("binary", [True, False])
     @pytest.mark.parametrize(
-        "name", ["score", "p_value", "contributions", "reconstruction", "latent"]
+        "name", ["score", "p_value", "severity", "contributions", "reconstruction", "latent"]
     )
     def test_neither_nan_nor_infinity_is_an_answer(self, name, binary):
         found, _ = self.answer((Output("score", False),))

@@ -28,7 +28,7 @@ class Watched:
 
     def __init__(self, detector: Detector, error: Exception | None = None) -> None:
         self.detector, self.version, self.error = detector, detector.version, error
-        self.manifest = detector.manifest
+        self.manifest, self.table = detector.manifest, detector.table
         self.cell_seconds = 1e-9
         self.batches: list[int] = []
         self.threads: set[threading.Thread] = set()

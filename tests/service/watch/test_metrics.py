@@ -29,13 +29,13 @@ from tests.artifacts import NUMERIC, make_artifact, publish, sample_rows
 from tests.serving import Process, serving
 
 NAMES = {
-    "hourglass_vectors_total", "hourglass_explained_total", "hourglass_anomalies_total", "hourglass_p_value", "hourglass_score_ratio",
+    "hourglass_vectors_total", "hourglass_explained_total", "hourglass_anomalies_total", "hourglass_p_value",
+    "hourglass_severity", "hourglass_score_ratio",
     "hourglass_request_duration_seconds", "hourglass_inference_duration_seconds", "hourglass_batch_rows",
     "hourglass_rejections_total", "hourglass_requests_total", "hourglass_model_info", "hourglass_model_calibration_rows",
     "hourglass_model_alpha", "hourglass_model_delta", "hourglass_model_expected_false_alarm_rate",
     "hourglass_model_certified", "hourglass_model_guarantee", "hourglass_model_threshold",
-    "hourglass_model_fitted_timestamp_seconds",
-    "hourglass_model_reloads_total", "hourglass_build_info",
+    "hourglass_model_fitted_timestamp_seconds", "hourglass_model_reloads_total", "hourglass_build_info",
 }  # fmt: skip
 
 
@@ -277,7 +277,8 @@ def test_a_row_without_a_finite_score_is_not_counted(tmp_path, extra):
     asyncio.run(registry.look())
     metrics = Metrics(registry, shared=False)
     score_N, p_value_N = [1, np.nan, np.inf] + [0.0] * extra, [0.5, np.nan, 0.01] + [1.0] * extra
-    scores = Scores(np.array(score_N, np.float32), np.array(p_value_N, np.float32))
+    severity_N = [0.3, np.nan, 2] + [0.0] * extra
+    scores = Scores(*np.array([score_N, p_value_N, severity_N], np.float32))
     metrics.scored(registry.find("pump"), np.zeros((3 + extra, 1), np.float32), scores, 0.001)
     values = samples(metrics.expose("")[0].decode())
     assert (
@@ -286,6 +287,7 @@ def test_a_row_without_a_finite_score_is_not_counted(tmp_path, extra):
         == 1 + extra
     )
     assert values["hourglass_p_value_sum", "pump"] == 0.5 + extra
+    assert values["hourglass_severity_sum", "pump"] == pytest.approx(0.3)
 
 
 def test_single_rows_count_as_many_do(models):
@@ -297,7 +299,7 @@ def test_single_rows_count_as_many_do(models):
     together, alone = Metrics(registry, shared=False), Metrics(registry, shared=False)
     together.scored(served, rows_ND, scores, 0.001)
     for n in range(len(rows_ND)):
-        one = Scores(scores.score[n : n + 1], scores.p_value[n : n + 1])
+        one = Scores(*(each[n : n + 1] for each in scores))
         alone.scored(served, rows_ND[n : n + 1], one, 0.001)
     found = []
     for metrics in (together, alone):
@@ -309,6 +311,7 @@ def test_single_rows_count_as_many_do(models):
                 if key[0].startswith(
                     (
                         "hourglass_p_value",
+                        "hourglass_severity",
                         "hourglass_score_ratio",
                         "hourglass_vectors",
                         "hourglass_anomalies",

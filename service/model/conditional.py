@@ -1,0 +1,263 @@
+"""Conditional: what the other values of a row let expect of each, by the Gaussian of the training
+rows that an artifact carries.
+
+Of standardised values z with precision P, P z / diag(P) is what each is off from its conditional
+mean, and 1 / diag(P) the variance of that. A missing value is left out of both: the precision of
+the others is P_oo - P_om inv(P_mm) P_mo (Lauritzen, Graphical Models, 1996, section 5.1).
+
+Shapes: N rows, D features, E encoded columns (one per number or boolean, one per category).
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, numpy_helper
+
+from hourglass.service.errors import InvalidArtifact
+from hourglass.service.model import artifact
+from hourglass.service.model.artifact import Feature
+
+LIMIT = 1e6  # standard deviations, as in the graph
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+class Expectation(NamedTuple):
+    """What each value of rows [N, D] should be, given all others that are observed."""
+
+    value_ND: Float64  # raw units; of a boolean the probability of true, of a category its code
+    sd_ND: Float64  # of a number's expectation, raw units; NaN of what is no number
+    probability_ND: Float64  # of the expected category, or of true; NaN of a number
+    # squared standard deviations between the value and what was expected; 0 where it is missing
+    distance_ND: Float64
+
+
+class _Columns(NamedTuple):
+    """The same in standardised encoded columns."""
+
+    mean_NE: Float64
+    variance_E: Float64
+    distance_NE: Float64  # of a category in the first of its columns
+
+
+@dataclass(frozen=True, slots=True)
+class Conditional:
+    """The Gaussian of one model, ready to be asked."""
+
+    features: tuple[Feature, ...]
+    mean_E: Float64  # raw units
+    scale_E: Float64
+    precision: Float64  # [E, E] of standardised columns, or [E] of independent ones
+    _slices: tuple[slice, ...] = field(init=False, repr=False)
+    _source_E: NDArray[np.intp] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        widths = [encoded_width(feature) for feature in self.features]
+        ends = np.cumsum(widths)
+        slices = tuple(
+            slice(int(end) - width, int(end)) for end, width in zip(ends, widths, strict=True)
+        )
+        object.__setattr__(self, "_slices", slices)
+        object.__setattr__(self, "_source_E", np.repeat(np.arange(len(widths)), widths))
+
+    @classmethod
+    def read(cls, model: ModelProto, features: tuple[Feature, ...]) -> Self | None:
+        """The Gaussian that a checked graph carries, if it does; InvalidArtifact where it is none
+        of these features.
+        """
+        tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+        if not tensors.keys() & set(artifact.CONDITIONAL):
+            return None
+        try:
+            mean_E, scale_E, precision = (
+                numpy_helper.to_array(tensors[name]).astype(np.float64)
+                for name in artifact.CONDITIONAL
+            )
+        except KeyError as error:
+            raise InvalidArtifact(f"the model file lacks the tensor {error}") from error
+        width = sum(map(encoded_width, features))
+        if (
+            mean_E.shape != (width,)
+            or scale_E.shape != (width,)
+            or precision.shape not in ((width,), (width, width))
+        ):
+            raise InvalidArtifact(
+                f"the model's Gaussian of {mean_E.shape}, {scale_E.shape}, {precision.shape} is not"
+                f" of the {width} columns of its features"
+            )
+        if not (all(np.isfinite(each).all() for each in (mean_E, scale_E, precision))):
+            raise InvalidArtifact("the model's Gaussian holds values that are not finite")
+        if (scale_E <= 0).any() or not _is_positive(precision):
+            raise InvalidArtifact(
+                "the model's Gaussian has scales that are not positive, or a precision that is not"
+                " symmetric and positive"
+            )
+        return cls(features, mean_E, scale_E, precision)
+
+    def expect(self, rows_ND: Float32) -> Expectation:
+        """[N, D] raw rows, NaN = missing -> what each value should be, given the others."""
+        z_NE = self.standardise(rows_ND)
+        missing_ND = np.isnan(rows_ND)
+        found = Expectation(*(np.full(rows_ND.shape, np.nan) for _ in Expectation._fields))
+        masks, which_N = np.unique(missing_ND, axis=0, return_inverse=True)
+        for mask, missing_D in enumerate(masks):
+            rows_N = np.flatnonzero(which_N.ravel() == mask)
+            columns = self._expect(z_NE[rows_N], missing_D[self._source_E])
+            self._decode(columns, rows_N, found)
+        return found
+
+    def strangest_set(self, row_D: Float32, start: list[int]) -> list[int]:
+        """So many of a row's features as `start` has, without which the rest of it is likeliest:
+        what is found from there by exchanging one number or boolean for another.
+
+        Without the columns S, a row's squared distance from the mean is less by the quadratic form
+        pull_S inv(P_SS) pull_S, where pull = P z.
+        """
+        if self.precision.ndim == 1:
+            return start
+        (z_E,) = self.standardise(row_D[None])
+        seen_E = ~np.isnan(z_E)
+        inner_EE, pull_E = self.precision, np.zeros_like(z_E)
+        if not seen_E.all():
+            covariance_EE = np.linalg.inv(self.precision)
+            inner_EE = np.zeros_like(covariance_EE)
+            within = np.ix_(seen_E, seen_E)
+            inner_EE[within] = np.linalg.inv(covariance_EE[within])
+        pull_E[seen_E] = inner_EE[np.ix_(seen_E, seen_E)] @ z_E[seen_E]
+        single = {
+            part.start: d
+            for d, (feature, part) in enumerate(zip(self.features, self._slices, strict=True))
+            if feature.kind != "categorical" and seen_E[part.start]
+        }
+        columns = [self._slices[d].start for d in start]
+        if len(set(columns) & set(single)) < len(columns):
+            return start
+        others = np.array(sorted(single))
+        best, changed = 0.0, True
+        while changed:
+            changed = False
+            for i in range(len(columns)):
+                rest = columns[:i] + columns[i + 1 :]
+                free = np.setdiff1d(others, rest)
+                sets_CS = np.column_stack([free, *(np.full(len(free), each) for each in rest)])
+                pull_CS = pull_E[sets_CS]
+                blocks_CSS = inner_EE[sets_CS[:, :, None], sets_CS[:, None, :]]
+                off_CS = np.linalg.solve(blocks_CSS, pull_CS[:, :, None])[:, :, 0]
+                less_C = (pull_CS * off_CS).sum(axis=1)
+                if less_C.max() > best * (1 + 1e-6):
+                    best, changed = float(less_C.max()), True
+                    columns = sets_CS[less_C.argmax()].tolist()
+        return [single[column] for column in columns]
+
+    def standardise(self, rows_ND: Float32) -> Float64:
+        """[N, E] standard deviations from the mean; NaN where missing."""
+        raw_NE = rows_ND[:, self._source_E].astype(np.float64)
+        for feature, part in zip(self.features, self._slices, strict=True):
+            if feature.kind == "categorical":
+                codes = np.arange(part.stop - part.start)
+                raw_NE[:, part] = np.where(
+                    np.isnan(raw_NE[:, part]), np.nan, raw_NE[:, part] == codes
+                )
+        return np.clip((raw_NE - self.mean_E) / self.scale_E, -LIMIT, LIMIT)
+
+    def deviations(self, row_D: Float32) -> Float64:
+        """[D] signed standard deviations from the mean; 0 of a category, or where missing."""
+        (z_E,) = self.standardise(row_D[None])
+        plain_D = [feature.kind != "categorical" for feature in self.features]
+        first_D = [
+            part.start if plain else 0 for plain, part in zip(plain_D, self._slices, strict=True)
+        ]
+        return np.where(plain_D, np.nan_to_num(z_E[first_D]), 0.0)
+
+    def correlation(self) -> Float64:
+        """[D, D] between numbers and booleans; 0 with a category."""
+        if self.precision.ndim == 1:
+            return np.eye(len(self.features))
+        covariance_EE = np.linalg.inv(self.precision)
+        sd_E = np.sqrt(np.diag(covariance_EE))
+        plain = [d for d, feature in enumerate(self.features) if feature.kind != "categorical"]
+        columns = [self._slices[d].start for d in plain]
+        correlation_DD = np.eye(len(self.features))
+        correlation_DD[np.ix_(plain, plain)] = (covariance_EE / sd_E / sd_E[:, None])[
+            np.ix_(columns, columns)
+        ]
+        return correlation_DD
+
+    def _expect(self, z_NE: Float64, missing_E: Bools) -> _Columns:
+        """Of rows that lack the same columns."""
+        filled_NE = np.where(missing_E, 0.0, z_NE)
+        if self.precision.ndim == 1:
+            away_NE = np.where(missing_E, 0.0, filled_NE)
+            distance_NE = np.square(away_NE) * self.precision
+            for part in self._blocks():
+                distance_NE[:, part.start] = distance_NE[:, part].sum(axis=1)
+            return _Columns(np.zeros_like(filled_NE), 1 / self.precision, distance_NE)
+        precision_EE, variance_E = self.precision, np.empty(len(missing_E))
+        if missing_E.any():
+            within_MM = precision_EE[np.ix_(missing_E, missing_E)]
+            away_ME = np.linalg.solve(within_MM, precision_EE[missing_E])
+            filled_NE[:, missing_E] = -filled_NE @ away_ME.T
+            variance_E[missing_E] = np.diag(np.linalg.inv(within_MM))
+            precision_EE = precision_EE - precision_EE[:, missing_E] @ away_ME
+        pull_NE = np.where(missing_E, 0.0, filled_NE @ self.precision)
+        diagonal_E = np.where(missing_E, 1.0, np.diag(precision_EE))
+        variance_E = np.where(missing_E, variance_E, 1 / diagonal_E)
+        mean_NE = filled_NE - pull_NE / diagonal_E
+        distance_NE = np.square(pull_NE) / diagonal_E
+        for part in self._blocks():
+            if not missing_E[part.start]:
+                off_NB = np.linalg.solve(precision_EE[part, part], pull_NE[:, part].T).T
+                mean_NE[:, part] = filled_NE[:, part] - off_NB
+                distance_NE[:, part.start] = (pull_NE[:, part] * off_NB).sum(axis=1)
+        return _Columns(mean_NE, variance_E, distance_NE)
+
+    def _decode(self, columns: _Columns, rows_N: NDArray[np.intp], found: Expectation) -> None:
+        """Write what columns say of features, of some of the rows."""
+        raw_NE = self.mean_E + self.scale_E * columns.mean_NE
+        for d, (feature, part) in enumerate(zip(self.features, self._slices, strict=True)):
+            if part.start == part.stop:  # no category was ever met
+                found.value_ND[rows_N, d] = found.distance_ND[rows_N, d] = 0.0
+                continue
+            value_N = raw_NE[:, part.start]
+            if feature.kind == "numeric":
+                sd = self.scale_E[part.start] * np.sqrt(columns.variance_E[part.start])
+                found.sd_ND[rows_N, d] = sd
+            elif feature.kind == "boolean":
+                value_N = np.clip(value_N, 0.0, 1.0)
+                found.probability_ND[rows_N, d] = value_N
+            else:
+                share_NB = np.maximum(raw_NE[:, part], 0.0)
+                value_N = share_NB.argmax(axis=1).astype(np.float64)
+                most_N = share_NB.max(axis=1) / np.maximum(share_NB.sum(axis=1), 1e-12)
+                found.probability_ND[rows_N, d] = most_N
+            found.value_ND[rows_N, d] = value_N
+            found.distance_ND[rows_N, d] = columns.distance_NE[:, part.start]
+
+    def _blocks(self) -> list[slice]:
+        """Columns of the categorical features."""
+        return [
+            part
+            for feature, part in zip(self.features, self._slices, strict=True)
+            if feature.kind == "categorical" and feature.categories
+        ]
+
+
+def encoded_width(feature: Feature) -> int:
+    """Columns of one feature."""
+    return len(feature.categories) if feature.kind == "categorical" else 1
+
+
+def _is_positive(precision: Float64) -> bool:
+    if precision.ndim == 1:
+        return bool((precision > 0).all())
+    if not np.allclose(precision, precision.T, rtol=1e-4, atol=1e-4 * np.abs(precision).max()):
+        return False
+    try:
+        np.linalg.cholesky(precision)
+    except np.linalg.LinAlgError:
+        return False
+    return True

@@ -1,0 +1,181 @@
+"""Reasons: which values of an alarming row are to blame.
+
+A value is to blame if the row would not be alarming without it: so candidates, which are the values
+that contribute most and are furthest from what the others let expect, are masked one by one, and
+the one whose masking lowers the score most is blamed; again from there, until the row alarms no
+more, or nothing lowers its score. Values that are wrong together hide each other, and the first
+step may be a wrong one: so from the second on, one of the candidates is as many values as the
+Gaussian alone would blame. What cannot be explained by a few values differs as a whole.
+
+Whoever asks brings the function that scores: the same search serves a file and a network.
+
+Shapes: N rows, D features, K candidates.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hourglass.service.model.conditional import Conditional, Expectation
+from hourglass.service.model.detector import Detector, Explanation
+
+SEARCHED_ROWS = 512  # at a time
+CANDIDATES = 8
+MOST_BLAMED = 5  # that is a few
+EXTRA_ROWS = 20  # scored for one row are at most so many and D more, beside the row itself
+SHARE_WEIGHT = 1.0  # of contributions against squared standard deviations, for each feature
+RELATED = 0.5  # correlation of features that are said to have moved together
+LARGEST_GROUP = 8
+SMALLEST = 1e-30
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Integers = NDArray[np.intp]
+
+
+class Reasons(NamedTuple):
+    """Why rows [N, D] are as strange as they are."""
+
+    order_ND: Integers  # features, the first to blame first
+    blamed_N: Integers  # so many of the order are to blame; 0 of a row that does not alarm
+    as_a_whole_N: NDArray[np.bool_]  # alarming, and not by a few values
+    groups: list[tuple[int, ...]]  # the features that moved together where a row differs as a whole
+    # given the values that are not to blame
+    expected: Expectation
+
+
+def reasons_of(
+    detector: Detector, rows_ND: Float32, explanation: Explanation, threshold: float
+) -> Reasons | None:
+    """Why a model explained rows as it did; None where its file does not carry what that takes."""
+    conditional = detector.conditional
+    if conditional is None:
+        return None
+    parts = [
+        find_reasons(
+            conditional,
+            rows_ND[part],
+            explanation.score[part],
+            explanation.contributions[part],
+            threshold=threshold,
+            score=lambda masked_ND: detector.score(masked_ND).score,
+        )
+        for start in range(0, len(rows_ND), SEARCHED_ROWS)
+        for part in [slice(start, start + SEARCHED_ROWS)]
+    ]
+    return Reasons(
+        np.concatenate([part.order_ND for part in parts]),
+        np.concatenate([part.blamed_N for part in parts]),
+        np.concatenate([part.as_a_whole_N for part in parts]),
+        [group for part in parts for group in part.groups],
+        Expectation(*map(np.concatenate, zip(*(part.expected for part in parts), strict=True))),
+    )
+
+
+def find_reasons(
+    conditional: Conditional,
+    rows_ND: Float32,
+    score_N: Float32,
+    contributions_ND: Float32,
+    *,
+    threshold: float,
+    score: Callable[[Float32], Float32],
+) -> Reasons:
+    """Why these rows have these scores; rows over the threshold are searched, all side by side."""
+    masked_ND, left_N = rows_ND.copy(), score_N.astype(np.float64)
+    blamed: list[list[int]] = [[] for _ in rows_ND]
+    spent, width = 0, rows_ND.shape[1]
+    searched = np.flatnonzero(left_N > threshold)
+    for _ in range(MOST_BLAMED):
+        count = min(CANDIDATES, width, EXTRA_ROWS + width - spent)
+        if count < 1 or not len(searched):
+            break
+        spent += count
+        ranked_SD = np.argsort(
+            -_blame(conditional, masked_ND[searched], contributions_ND[searched]),
+            axis=1,
+            kind="stable",
+        )
+        tried = [
+            _candidates(conditional, rows_ND[row], blamed[row], ranked_D.tolist(), count)
+            for row, ranked_D in zip(searched.tolist(), ranked_SD, strict=True)
+        ]
+        tried_SKD = np.repeat(rows_ND[searched, None], count, axis=1)
+        np.put_along_axis(tried_SKD, np.array(tried), np.nan, axis=2)
+        scores_SK = score(tried_SKD.reshape(-1, width)).reshape(-1, count).astype(np.float64)
+        # of no value at all there is no score
+        scores_SK = np.where(np.isnan(scores_SK), np.inf, scores_SK)
+        best_S = scores_SK.argmin(axis=1)
+        lowest_S = scores_SK.min(axis=1)
+        lowered_S = lowest_S < left_N[searched]
+        for i in np.flatnonzero(lowered_S).tolist():
+            row = searched[i]
+            blamed[row] = tried[i][best_S[i]]
+            masked_ND[row] = tried_SKD[i, best_S[i]]
+            left_N[row] = lowest_S[i]
+        searched = searched[lowered_S]
+        searched = searched[left_N[searched] > threshold]
+    as_a_whole_N = left_N > threshold
+    expected = conditional.expect(masked_ND)
+    rest_ND = _weigh(contributions_ND, expected.distance_ND)
+    rest_ND[np.isnan(masked_ND) & ~np.isnan(rows_ND)] = np.inf
+    order_ND = np.argsort(-rest_ND, axis=1, kind="stable")
+    for row, named in enumerate(blamed):
+        order_ND[row, : len(named)] = named
+    return Reasons(
+        order_ND,
+        np.array([len(named) for named in blamed], dtype=np.intp),
+        as_a_whole_N,
+        _groups(conditional, rows_ND, as_a_whole_N),
+        expected,
+    )
+
+
+def _candidates(
+    conditional: Conditional, row_D: Float32, blamed: list[int], ranked: list[int], count: int
+) -> list[list[int]]:
+    """So many sets of features, each of one more than are blamed: those and another one, or the
+    same number of others.
+    """
+    sets = [[*blamed, feature] for feature in ranked[:count]]
+    if blamed:
+        others = conditional.strangest_set(row_D, sets[0])
+        if set(others) not in map(set, sets):
+            sets[-1] = others
+    return sets
+
+
+def _blame(conditional: Conditional, rows_ND: Float32, contributions_ND: Float32) -> Float64:
+    """[N, D] -1 where there is no value to blame."""
+    weight_ND = _weigh(contributions_ND, conditional.expect(rows_ND).distance_ND)
+    return np.where(np.isnan(rows_ND), -1.0, weight_ND)
+
+
+def _weigh(contributions_ND: Float32, distance_ND: Float64) -> Float64:
+    total_N1 = np.maximum(contributions_ND.sum(axis=1, keepdims=True, dtype=np.float64), SMALLEST)
+    weight_ND: Float64 = (
+        SHARE_WEIGHT * contributions_ND.shape[1] * contributions_ND / total_N1 + distance_ND
+    )
+    return weight_ND
+
+
+def _groups(
+    conditional: Conditional, rows_ND: Float32, wanted_N: NDArray[np.bool_]
+) -> list[tuple[int, ...]]:
+    """For each wanted row the feature that is furthest from its mean, and those that moved with it
+    as their correlation has it, the furthest first.
+    """
+    groups: list[tuple[int, ...]] = [()] * len(rows_ND)
+    if not wanted_N.any():
+        return groups
+    correlation_DD = conditional.correlation()
+    for row in np.flatnonzero(wanted_N).tolist():
+        away_D = conditional.deviations(rows_ND[row])
+        lead = int(np.abs(away_D).argmax())
+        with_lead_D = correlation_DD[lead] * np.sign(away_D * away_D[lead])
+        together = np.flatnonzero((with_lead_D >= RELATED) & (np.abs(away_D) >= 1))
+        ranked = together[np.argsort(-np.abs(away_D[together]), kind="stable")]
+        groups[row] = tuple(ranked[:LARGEST_GROUP].tolist())
+    return groups

@@ -1,0 +1,75 @@
+"""What a run can promise of its threshold, and why."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+
+from hourglass.service.model.calibration import Threshold, build_table
+from hourglass.service.model.guarantee import ON_AVERAGE, Guarantee
+from hourglass.training.calibrate import calibration_scores
+from hourglass.training.config import RunConfig
+from hourglass.training.exchangeability import Exchangeability, examine
+from hourglass.training.split import Prepared
+
+
+def exchangeability_of(prepared: Prepared, alpha: float, config: RunConfig) -> Exchangeability:
+    """Test all rows of a run, in the order and the groups that it was told of."""
+    return examine(
+        prepared.rows_ND,
+        prepared.features,
+        alpha=alpha,
+        seed=config.seed,
+        order=config.time,
+        group_N=prepared.group_N,
+    )
+
+
+def promise(
+    prepared: Prepared,
+    threshold: Threshold,
+    found: Exchangeability,
+    config: RunConfig,
+    rates: Sequence[float] = (),
+    bias: str | None = None,
+) -> Guarantee:
+    """`certified` only for rows drawn singly that passed every test. The rates are those of
+    held-out blocks at a threshold that they had no say in; a bias is what rows left out for their
+    strangeness do to the promise.
+    """
+    if bias:
+        return Guarantee("none", bias if found.passed else f"{bias}; {found.text}")
+    if prepared.block_N is not None:
+        sizes = np.unique(prepared.block_N, return_counts=True)[1]
+        of = f"groups of {config.group}" if config.group else f"{config.time}"
+        reason = (
+            f"alpha = {threshold.alpha:g} held in each of {len(sizes)} held-out blocks of {of}"
+            f" ({sizes.min()} to {sizes.max()} rows)"
+        )
+        if rates:
+            reason += f"; one that had no say in the threshold alarmed at up to {max(rates):.1%}"
+        return Guarantee("blocks", reason if found.passed else f"{reason}; {found.text}")
+    if not found.passed:
+        return Guarantee("none", found.text)
+    if not threshold.certified:
+        return Guarantee("marginal", f"{ON_AVERAGE}; {found.text}")
+    return Guarantee("certified", found.text)
+
+
+def left_out_rates(graph: onnx.ModelProto, prepared: Prepared, alpha: float) -> Sequence[float]:
+    """The alarm rate of each block at the threshold that the others give; none of one block, or of
+    rows drawn singly.
+    """
+    block_N = prepared.block_N
+    blocks = () if block_N is None else np.unique(block_N)
+    if block_N is None or len(blocks) < 2:
+        return ()
+    score_N = calibration_scores(graph, prepared.split.calibration_ND)
+    rates = []
+    for block in blocks:
+        here_N = block_N == block
+        others = build_table(score_N[~here_N], block_N=block_N[~here_N])
+        limit = max(alpha, others.smallest_p_value)
+        threshold = others.threshold(limit, 0.5, certified=False)
+        rates.append(float((score_N[here_N] > threshold.score).mean()))
+    return rates

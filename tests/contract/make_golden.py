@@ -27,13 +27,13 @@ ROWS = 24
 SMALL = {
     "hidden": (16,),
     "latent": 3,
-    "width": 8,
+    "width": 4,
     "blocks": 1,
-    "components": 8,
-    "joint_components": 8,
-    "hidden_components": 8,
-    "features": 8,
-    "memory": 16,
+    "components": 4,
+    "joint_components": 4,
+    "hidden_components": 4,
+    "features": 4,
+    "memory": 8,
 }
 
 Cells = tuple[tuple[float | None, ...], ...]

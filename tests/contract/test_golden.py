@@ -86,7 +86,8 @@ def test_its_rows_try_everything(golden: Golden) -> None:
 
 
 def test_it_is_small_enough_to_be_kept(path: Path) -> None:
-    assert path.stat().st_size + path.with_suffix(".json").stat().st_size < 60_000
+    # the nodes alone of a graph of all that the presets are made of take 46 kB
+    assert path.stat().st_size + path.with_suffix(".json").stat().st_size < 100_000
 
 
 def test_it_is_never_written_over(golden: Golden) -> None:

@@ -21,7 +21,9 @@ from hourglass.service.model.detector import Detector
 from hourglass.service.model.schema import Schema
 
 LEVEL = 0.02  # p-value up to which a row is flagged
-BY_CHANCE = 0.01  # of clean tables, at most, lose rows
+# of clean tables, at most, lose a few rows: few calibration rows say little of what a model flags,
+# so that a stricter test would find no anomalies
+BY_CHANCE = 0.2
 ANOTHER_POPULATION = 0.2  # of the rows too many: they are not anomalies any more
 CHUNK = 4096
 

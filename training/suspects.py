@@ -137,9 +137,9 @@ def warn(strange: Strangeness) -> str | None:
         return None
     return (
         f"{beyond} of {len(score_N)} rows lie farther from all others than {EXPECTED:g} of them"
-        " would if the scores fell off as they begin to (a Hill tail between their 60 % and 90 %"
-        f" quantiles; the test warns of at most {FALSE_WARNINGS:.0%} of clean tables of that"
-        " kind): look at suspects.csv"
+        " would if the scores fell off as they begin to (a Hill tail between the 60 % and 90 %"
+        f" quantiles; the test warns of at most {FALSE_WARNINGS:.0%} of clean tables of that kind):"
+        f" look at {SUSPECTS}"
     )
 
 

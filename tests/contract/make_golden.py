@@ -27,11 +27,13 @@ ROWS = 24
 SMALL = {
     "hidden": (16,),
     "latent": 3,
-    "width": 8,
+    "width": 4,
     "blocks": 1,
-    "components": 8,
-    "features": 8,
-    "memory": 16,
+    "components": 4,
+    "joint_components": 4,
+    "hidden_components": 4,
+    "features": 4,
+    "memory": 8,
 }
 
 Cells = tuple[tuple[float | None, ...], ...]
@@ -51,6 +53,7 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True):
     contributions: Cells
     reconstruction: Cells
     latent: Cells
+    severity: tuple[float | None, ...] = ()  # from format 1.1 on
 
 
 def write(variant: str) -> Path:
@@ -101,6 +104,7 @@ def answers(data: bytes) -> Golden:
         contributions=cells(explanation.contributions),
         reconstruction=cells(explanation.reconstruction),
         latent=cells(detector.encode(rows_ND)),
+        severity=numbers(explanation.severity),
     )
 
 

@@ -16,6 +16,7 @@ QUALITY = Evaluation(
     average_precision=0.8765,
     detection_rate=0.75,
     false_alarm_rate=0.0125,
+    false_alarm_interval=(0.0, 0.05),
     alpha=0.1,
     certified=True,
     threshold=3.5,

@@ -158,6 +158,7 @@ def test_every_tensor_is_named_and_shaped_as_the_contract_says(one_pair: Pair) -
         artifact.INPUT: [width],
         artifact.SCORE: [],
         artifact.P_VALUE: [],
+        artifact.SEVERITY: [],
         artifact.CONTRIBUTIONS: [width],
         artifact.RECONSTRUCTION: [width],
         artifact.LATENT: [latent],

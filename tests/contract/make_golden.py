@@ -30,6 +30,8 @@ SMALL = {
     "width": 8,
     "blocks": 1,
     "components": 8,
+    "joint_components": 8,
+    "hidden_components": 8,
     "features": 8,
     "memory": 16,
 }
@@ -51,6 +53,7 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True):
     contributions: Cells
     reconstruction: Cells
     latent: Cells
+    severity: tuple[float | None, ...] = ()  # from format 1.1 on
 
 
 def write(variant: str) -> Path:
@@ -101,6 +104,7 @@ def answers(data: bytes) -> Golden:
         contributions=cells(explanation.contributions),
         reconstruction=cells(explanation.reconstruction),
         latent=cells(detector.encode(rows_ND)),
+        severity=numbers(explanation.severity),
     )
 
 

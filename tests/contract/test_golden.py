@@ -67,6 +67,12 @@ def test_it_answers_what_it_answered(golden: Golden, detector: Detector) -> None
     np.testing.assert_allclose(
         detector.score(rows_ND).score, array(golden.score), rtol=1e-4, atol=1e-6
     )
+    if golden.severity:
+        np.testing.assert_allclose(explanation.severity, array(golden.severity), atol=0.02)
+
+
+def test_from_format_1_1_on_it_holds_severity(golden: Golden, detector: Detector) -> None:
+    assert bool(golden.severity) == (detector.manifest.format != "1.0")
 
 
 def test_its_rows_try_everything(golden: Golden) -> None:
@@ -91,8 +97,8 @@ def test_it_is_never_written_over(golden: Golden) -> None:
 def test_neither_torch_nor_training_is_needed_to_load_it(path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from hourglass.service.model.detector import"
-        " Detector\nDetector.from_bytes(Path(sys.argv[1]).read_bytes())\nprint([name for name in"
-        " ('torch', 'training', 'polars', 'sklearn') if name in sys.modules])"
+        " Detector\nDetector.from_bytes(Path(sys.argv[1]).read_bytes())\nprint([name for name in sys.modules"
+        " if name.startswith(('torch', 'hourglass.training', 'polars', 'sklearn'))])"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, path], capture_output=True, text=True, check=True

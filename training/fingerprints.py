@@ -32,11 +32,19 @@ class Fingerprints(msgspec.Struct, frozen=True, kw_only=True):
 
     def seen(self, rows_ND: Float32) -> float | None:
         """The share of these rows that equal one of the model's; None where none can tell."""
-        kept_F = np.frombuffer(base64.b64decode(self.hashes), dtype="<u8")
-        hash_N = _hash(rows_ND, bytes.fromhex(self.salt))
+        kept_F, hash_N = self._compare(rows_ND)
         if len(kept_F) < self.rows:  # what lies beyond the largest one kept is not known
             hash_N = hash_N[hash_N <= kept_F[-1]]
         return float(np.isin(hash_N, kept_F).mean()) if len(hash_N) else None
+
+    def holds(self, rows_ND: Float32) -> NDArray[np.bool_]:
+        """[N] true where a row equals one whose fingerprint was kept."""
+        kept_F, hash_N = self._compare(rows_ND)
+        return np.isin(hash_N, kept_F)
+
+    def _compare(self, rows_ND: Float32) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        kept_F = np.frombuffer(base64.b64decode(self.hashes), dtype="<u8")
+        return kept_F, _hash(rows_ND, bytes.fromhex(self.salt))
 
 
 def fingerprint(rows_ND: Float32, *, most: int = MOST, salt: bytes | None = None) -> Fingerprints:

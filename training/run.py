@@ -23,7 +23,7 @@ from hourglass.training.exchangeability import Exchangeability
 from hourglass.training.exclusions import read_row_numbers
 from hourglass.training.export import export_core, to_bytes
 from hourglass.training.fingerprints import FILE as FINGERPRINTS
-from hourglass.training.fingerprints import fingerprint, write_fingerprints
+from hourglass.training.fingerprints import fingerprint, read_fingerprints, write_fingerprints
 from hourglass.training.guarantee import exchangeability_of, left_out_rates, promise
 from hourglass.training.manifest import make_manifest
 from hourglass.training.presets import preset_of
@@ -73,7 +73,10 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     if serving and config.screen:
         progress.stage("screening by the model in service")
         rows_ND = encode_table(frame[data.number_N - 1], serving.manifest.features)
-        left_out_N, screened = screen(serving, rows_ND)
+        known = read_fingerprints(
+            Store(Path(config.models)).model(config.name).file(serving.version).parent
+        )
+        left_out_N, screened = screen(serving, rows_ND, known)
         data = data.without(left_out_N)
 
     progress.stage("looking for suspects")

@@ -19,6 +19,7 @@ from scipy.stats import betabinom
 from hourglass.service.model.calibration import marginal_rank
 from hourglass.service.model.detector import Detector
 from hourglass.service.model.schema import Schema
+from hourglass.training.fingerprints import Fingerprints
 
 LEVEL = 0.02  # p-value up to which a row is flagged
 # of clean tables, at most, lose a few rows: few calibration rows say little of what a model flags,
@@ -32,7 +33,7 @@ class Screened(msgspec.Struct, frozen=True, kw_only=True):
     """What a model in service did with the new rows."""
 
     version: str  # of the model in service
-    rows: int  # it was asked about
+    rows: int  # it was asked about: those that it was not made of
     flagged: int
     expected: float  # false alarms among as many normal rows
     left_out: int
@@ -44,10 +45,15 @@ class Screening(NamedTuple):
     said: Screened
 
 
-def screen(serving: Detector, rows_ND: NDArray[np.float32]) -> Screening:
-    """Ask a detector about rows [N, D] encoded for it."""
+def screen(
+    serving: Detector, rows_ND: NDArray[np.float32], known: Fingerprints | None = None
+) -> Screening:
+    """Ask a detector about rows [N, D] encoded for it, but those whose fingerprints it has."""
     left_out_N = np.zeros(len(rows_ND), dtype=bool)
-    asked = np.flatnonzero(Schema.of(serving.manifest).has_enough(rows_ND))
+    new_N = Schema.of(serving.manifest).has_enough(rows_ND)
+    if known:
+        new_N &= ~known.holds(rows_ND)
+    asked = np.flatnonzero(new_N)
     parts = [
         serving.score(rows_ND[asked[start : start + CHUNK]])
         for start in range(0, len(asked), CHUNK)
@@ -72,6 +78,8 @@ def screen(serving: Detector, rows_ND: NDArray[np.float32]) -> Screening:
             ),
         )
 
+    if not len(asked):
+        return said(0, "no row is new to it")
     if rank == 0:
         return said(0, f"the {n} calibration rows of the model in service are too few to screen")
     if flagged <= betabinom.ppf(1 - BY_CHANCE, len(asked), rank, n + 1 - rank):

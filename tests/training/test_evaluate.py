@@ -173,7 +173,7 @@ def test_the_false_alarm_rate_is_measured_on_the_half_that_did_not_set_the_thres
         (judged > np.sort(setting)[-rank]).sum() for judged, setting in (halves, halves[::-1])
     )
     assert rate.rate == alarms / 2000
-    assert cross_fitted(published.detector, rows_ND[:20], 0) == (None, None)
+    assert cross_fitted(published.detector, rows_ND[:10], 0) == (None, None)
 
 
 def test_without_a_row_on_either_side_there_is_no_evaluation(

@@ -48,7 +48,7 @@ def test_the_demo_model_tells_malignant_from_benign_and_a_second_run_reuses_it(
     demo: Demo, command: Command
 ) -> None:
     models, data = demo.folder / "models", demo.folder / "demo"
-    assert "Alpha is 5%" in demo.printed  # what its few rows certify
+    assert "Alpha is 20%" in demo.printed  # what its few rows certify and leave in use
     assert "Published" in demo.printed
     figures = command(
         "evaluate", models / "tumour", data / "tumour.csv", "--label", "malignant", "--json"

@@ -71,7 +71,7 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
 
     screened: Screened | None = None
     if serving and config.screen:
-        progress.stage("screening by the model in service")
+        progress.stage("screening")
         rows_ND = encode_table(frame[data.number_N - 1], serving.manifest.features)
         known = read_fingerprints(
             Store(Path(config.models)).model(config.name).file(serving.version).parent

@@ -169,6 +169,7 @@ def test_progress_tells_the_stages_and_epochs(tmp_path: Path) -> None:
         "absorbing held-out rows",
         "exporting",
         "calibrating",
+        "testing exchangeability",
         "describing",
         "evaluating",
         "verifying",

@@ -27,6 +27,7 @@ FIT_LIMIT = 10.0  # standard deviations that one row may pull the covariance by
 STEPS = 8  # of conjugate gradients; more change nothing that is seen in a contribution
 SMALL = 1e-12
 SHARE_WEIGHT = 1.0  # of the member's own contributions, in squared standard deviations a feature
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 Float64 = NDArray[np.float64]
 
@@ -89,6 +90,8 @@ class Conditional(nn.Module):
         return z_NE
 
     def _buffer(self, name: str, value: Float64) -> None:
+        # at the end of float32 a deviation may be beyond it
+        value = np.clip(value, -FLOAT32_MAX, FLOAT32_MAX)
         self.register_buffer(name, torch.from_numpy(value.astype(np.float32)))
 
 

@@ -6,6 +6,7 @@ import torch
 
 from hourglass.service.model.detector import Detector
 from hourglass.training.config import load_config
+from hourglass.training.features import Encoding
 from hourglass.training.presets import PRESETS
 from hourglass.training.trial import fit_trial
 from tests.training import tables
@@ -64,16 +65,17 @@ def test_ranges_and_drift_reference_are_those_of_the_fit_rows(published: Publish
 def test_a_residual_variance_is_the_mean_held_out_error_of_its_feature(
     published: Published,
 ) -> None:
-    rows_ND = prepare_rows(published.config).split.validation_ND
-    explanation = published.detector.explain(rows_ND)
-    observed_ND = ~np.isnan(rows_ND)
-    observed_ND[:, 6] = False  # always missing
-    # contribution = error / residual / observed cells: the mean over a feature's observed cells is
-    # one
-    ratios_ND = explanation.contributions * observed_ND.sum(axis=1, keepdims=True)
+    prepared = prepare_rows(published.config)
+    rows_ND = prepared.split.validation_ND
+    encoding = Encoding(prepared.features, prepared.split.fit_ND, published.config.loss)
+    expected_ND = published.detector.explain(rows_ND).reconstruction
+    seen, expected = (encoding.encode(torch.from_numpy(each)) for each in (rows_ND, expected_ND))
+    errors_NE = (seen.values_NE - expected.values_NE).square()
     for index, feature in enumerate(published.detector.manifest.features[:5]):
         assert feature.residual_variance > 0
-        assert ratios_ND[observed_ND[:, index], index].mean() == pytest.approx(1.0, rel=1e-3)
+        if feature.kind == "numeric":
+            error_N = errors_NE[seen.observed_ND[:, index] > 0, encoding.slices[index]]
+            assert feature.residual_variance == pytest.approx(error_N.mean().item(), rel=1e-3)
 
 
 @torch.no_grad()

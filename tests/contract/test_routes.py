@@ -21,6 +21,8 @@ from tests.training.tables import Float32
 
 COUNT = 48
 
+Answer = tuple[list[float], list[float], list[float]]
+
 
 @pytest.fixture(scope="module")
 def pair(pairs: Callable[[str], Pair]) -> Pair:
@@ -47,10 +49,9 @@ def rows_ND(pair: Pair, table: pl.DataFrame) -> Float32:
 
 @pytest.fixture(scope="module")
 def expected(pair: Pair, rows_ND: Float32) -> bytes:
-    """Scores and p-values as they are of each row alone."""
+    """Scores, p-values and severities as they are of each row alone."""
     scores = [pair.detector.score(rows_ND[i : i + 1].copy()) for i in range(len(rows_ND))]
-    score_N, p_value_N = (np.concatenate(each) for each in zip(*scores, strict=True))
-    return score_N.tobytes() + p_value_N.tobytes()
+    return b"".join(np.concatenate(each).tobytes() for each in zip(*scores, strict=True))
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["fast", "ordinary"])
@@ -71,7 +72,7 @@ def test_a_row_is_answered_alike_by_every_route(
 ) -> None:
     parts = [slice(start, start + size) for start in range(0, COUNT, size)]
 
-    def ask(part: slice) -> tuple[list[float], list[float]]:
+    def ask(part: slice) -> Answer:
         return ASK[route](client, table[part], rows_ND[part])
 
     with ThreadPoolExecutor(8) as others:
@@ -86,18 +87,15 @@ def test_a_row_is_answered_alike_from_a_file(
     served, _ = open_model(models / "pump")
     path = tables.write(table, tmp_path / "rows.parquet")
     scored = score_file(served, path, progress=lambda _done, _of: None)
-    assert np.array(scored.select("score", "p_value").to_numpy().T, np.float32).tobytes() == (
-        expected
-    )
-
-
-Answer = tuple[list[float], list[float]]
+    assert np.array(
+        scored.select("score", "p_value", "severity").to_numpy().T, np.float32
+    ).tobytes() == (expected)
 
 
 def ask_json(client: httpx.Client, table: pl.DataFrame, _: Float32, route: str = "score") -> Answer:
     answer = client.post(f"/v1/models/pump/{route}", json={"rows": table.rows()})
     found = answer.raise_for_status().json()
-    return found["score"], found["p_value"]
+    return found["score"], found["p_value"], found["severity"]
 
 
 def ask_float32(client: httpx.Client, _: pl.DataFrame, rows_ND: Float32) -> Answer:
@@ -107,7 +105,7 @@ def ask_float32(client: httpx.Client, _: pl.DataFrame, rows_ND: Float32) -> Answ
         headers={"Content-Type": "application/octet-stream"},
     )
     found = answer.raise_for_status().json()
-    return found["score"], found["p_value"]
+    return found["score"], found["p_value"], found["severity"]
 
 
 def ask_explain(client: httpx.Client, table: pl.DataFrame, rows_ND: Float32) -> Answer:
@@ -119,11 +117,11 @@ def ask_v2(
 ) -> Answer:
     data = [None if cell != cell else cell for cell in rows_ND.ravel().tolist()]
     features = {"name": "features", "shape": rows_ND.shape, "datatype": "FP32", "data": data}
-    wanted = [{"name": name} for name in ("score", "p_value", *outputs)]
+    wanted = [{"name": name} for name in ("score", "p_value", "severity", *outputs)]
     body = {"inputs": [features], "outputs": wanted}
     answer = client.post("/v2/models/pump/infer", json=body).raise_for_status().json()
     found = {output["name"]: output["data"] for output in answer["outputs"]}
-    return found["score"], found["p_value"]
+    return found["score"], found["p_value"], found["severity"]
 
 
 def ask_v2_whole(client: httpx.Client, table: pl.DataFrame, rows_ND: Float32) -> Answer:

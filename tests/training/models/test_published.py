@@ -52,8 +52,9 @@ def test_the_same_run_fitted_again_in_torch_answers_as_the_published_graph_does(
     trial = fit_trial(made.prepared, made.config, made.config.model)
     absorb_held_out(trial, made.prepared.split, made.config.seed)
     again = trial.core
-    score, _, contributions, reconstruction = made.detector.explain(fresh_ND)
-    theirs = (score, contributions, reconstruction, made.detector.encode(fresh_ND))
+    seen = made.detector.explain(fresh_ND)
+    codes_NK = made.detector.encode(fresh_ND)
+    theirs = (seen.score, seen.contributions, seen.reconstruction, codes_NK)
     for ours, exported in zip(again(torch.from_numpy(fresh_ND)), theirs, strict=True):
         np.testing.assert_allclose(
             exported, ours.numpy(), rtol=1e-4, atol=1e-5 * np.abs(exported).max()
@@ -103,7 +104,7 @@ def test_a_code_decodes_to_the_reconstruction_of_its_row(
     assert made.detector.can_decode
     codes_NK = made.detector.encode(fresh_ND)
     assert codes_NK.shape == (len(fresh_ND), made.detector.latent_width)
-    expected_ND = made.detector.reconstruct(fresh_ND)
+    expected_ND = made.detector.explain(fresh_ND).reconstruction
     np.testing.assert_allclose(made.detector.decode(codes_NK), expected_ND, rtol=1e-4, atol=1e-4)
 
 

@@ -196,7 +196,9 @@ def _check_interface(model: ModelProto) -> None:
     expected = [name for name in artifact.OUTPUTS if name != artifact.SEVERITY]  # 1.0 lacks it
     if missing := [name for name in expected if name not in outputs]:
         raise InvalidArtifact(f"the model file lacks the output {', '.join(missing)}")
-    for value in (*inputs, *model.graph.output):
+    # a later minor format may have outputs that are not known here, and not asked for
+    known = [value for value in model.graph.output if value.name in artifact.OUTPUTS]
+    for value in (*inputs, *known):
         tensor = value.type.tensor_type
         of_rows = (artifact.SCORE, artifact.P_VALUE, artifact.SEVERITY)
         rank = 1 if value.name in of_rows else 2

@@ -275,3 +275,11 @@ def test_every_allowed_operator_is_one_of_onnx():
         "Bernoulli",
         "Multinomial",
     }
+
+
+def test_an_output_of_a_later_minor_format_is_no_reason_to_refuse():
+    model = onnx.load_model_from_string(make_artifact())
+    model.graph.node.append(onnx.helper.make_node("Identity", ["score"], ["later"]))
+    later = onnx.helper.make_tensor_value_info("later", onnx.TensorProto.FLOAT, ["batch"])
+    model.graph.output.append(later)
+    assert Detector.from_bytes(model.SerializeToString()).width == 4

@@ -21,7 +21,14 @@ from hourglass.service import VERSION
 from hourglass.service.api.models import ThresholdChange
 from hourglass.service.api.problems import BUG, HTTP_KINDS, KINDS
 from hourglass.service.api.scoring import SampleRequest, ScoreAnswer
-from hourglass.service.model.artifact import INPUT, MODEL_NAME, OUTPUTS, P_VALUE, SCORE
+from hourglass.service.model.artifact import (
+    INPUT,
+    MODEL_NAME,
+    OUTPUTS,
+    P_VALUE,
+    SCORE,
+    GuaranteeKind,
+)
 from hourglass.service.rows import decoding, encoding, tensors
 from hourglass.service.settings import Settings
 
@@ -134,13 +141,14 @@ _SCORES = (
     " who accepts that by name, little-endian float32, for each row its score and its p-value, and"
     " the rest as headers: a row is an anomaly if its score is above the threshold."
 )
+_HEADER_TYPES = {str: "string", GuaranteeKind: "string", bool: "boolean", float: "number"}
 _SCORE_HEADERS = {
-    header: {"description": f"Of a raw answer: {field} as in JSON.", "schema": {"type": kind}}
-    for field, header, kind in (
-        (field, encoding.raw_header(field), {str: "string", bool: "boolean", float: "number"}[kind])
-        for field, kind in get_type_hints(ScoreAnswer).items()
-        if kind in (str, bool, float)
-    )
+    encoding.raw_header(field): {
+        "description": f"Of a raw answer: {field} as in JSON.",
+        "schema": {"type": _HEADER_TYPES[hint]},
+    }
+    for field, hint in get_type_hints(ScoreAnswer).items()
+    if hint in _HEADER_TYPES
 }
 # of what stands in a path
 _PATTERNS = {

@@ -49,10 +49,6 @@ LANGUAGES = {
 # Every block that does not run: its README and first line, and why.
 NOT_RUN = {
     ("README.md", "make check"): "the suite cannot run itself",
-    (
-        "README.md",
-        "python3 -m venv .venv && .venv/bin/pip install -r deploy/requirements/training.txt -e .",
-    ): "it is what make demo runs, and tests run that",
     ("deploy/README.md", "docker compose up --detach --build"): "needs docker",
     ("deploy/README.md", "docker compose run --rm --entrypoint ls fit -t /models/pumps"): (
         "needs docker"
@@ -72,6 +68,10 @@ NOT_RUN = {
         "takes hours, and sets that are not here"
     ),
     ("tests/benchmarks/README.md", "make bench"): "takes minutes, and wrk",
+    (
+        "tests/benchmarks/trust/README.md",
+        ".venv/bin/python -m tests.benchmarks.trust folder --series series-folder --jobs 2",
+    ): "takes half an hour, and sets that are not here",
     (
         "tests/contract/golden/README.md",
         ".venv/bin/python -m tests.contract.make_golden denoising",

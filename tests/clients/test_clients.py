@@ -61,6 +61,7 @@ def expected(service: httpx.Client, request_to_client: dict[str, Any]) -> dict[s
     return {
         "score": answer["explain"]["score"],
         "p_value": answer["explain"]["p_value"],
+        "severity": answer["explain"]["severity"],
         "contributions": contributions,
         "reconstruction": answer["reconstruct"]["rows"],
         "latent": answer["encode"]["codes"],
@@ -121,6 +122,7 @@ class TestTritonclient:
         shapes = {
             "score": [-1],
             "p_value": [-1],
+            "severity": [-1],
             "contributions": [-1, 4],
             "reconstruction": [-1, 4],
             "latent": [-1, 2],

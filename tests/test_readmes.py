@@ -24,6 +24,7 @@ from hourglass.service.settings import Settings, variables
 from hourglass.training.__main__ import _parser as train_parser
 from hourglass.training.models import VARIANTS
 from tests.benchmarks.adbench.__main__ import _parser as adbench_parser
+from tests.benchmarks.trust.__main__ import _parser as trust_parser
 from tests.conftest import Demo
 from tests.serving import ROOT, free_port, serving
 
@@ -315,6 +316,8 @@ def check_command(words: list[str]) -> None:
             assert run(shlex.join(["make", "--dry-run", *targets]), ROOT)
         case [".venv/bin/python", "-m", "tests.benchmarks.adbench", *arguments]:
             adbench_parser().parse_args(arguments)
+        case [".venv/bin/python", "-m", "tests.benchmarks.trust", *arguments]:
+            trust_parser().parse_args(arguments)
         case [".venv/bin/python", "-m", "tests.contract.make_golden", variant]:
             assert (ROOT / "tests/contract/make_golden.py").exists()
             assert variant in VARIANTS

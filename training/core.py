@@ -11,6 +11,9 @@ Once a conditional Gaussian is there (conditional.py), a feature's share is of b
 contributions, and of the squared standard deviations between each value and what the others let
 expect. When one value is grotesquely wrong, all that a member knows of the row is drawn along by
 it; the second knows which one it is.
+
+The score of the presets is such a one: models/associative/fusion.py has its formula. A value far
+beyond all fit rows raises any score to what reach.py says.
 """
 
 from typing import NamedTuple

@@ -261,6 +261,6 @@ def _warn(problem: str | None) -> None:
 
 
 if __name__ == "__main__":
-    from hourglass.service import __main__ as importable  # of which workers find _app by its name
+    from hourglass.service import __main__ as importable  # which worker processes can import
 
     sys.exit(importable.main())

@@ -179,6 +179,11 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--delta", type=float, help="chance that the budget does not hold (.05)")
     uncertified = "hold the budget on average only, without the guarantee"
     parser.add_argument("--uncertified", action="store_true", default=None, help=uncertified)
+    folds = (
+        "models that calibrate on all rows together, each on those it was not fitted on (5 below"
+        " 600 rows); 0: one model, and rows of its own that certify"
+    )
+    parser.add_argument("--folds", type=int, metavar="N", help=folds)
     parser.add_argument(
         "--epochs", type=int, help="at most; fitting stops early when held-out rows stop improving"
     )

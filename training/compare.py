@@ -78,7 +78,9 @@ def compare(config: RunConfig, auto: AutoConfig, progress: Progress = SILENT) ->
     if config.contamination:
         strange = look_for_suspects(data, config)
         data = data.without(strangest(data, strange, config.contamination))
-    prepared = split_data(data, config)
+    # members are compared on one split
+    one = msgspec.structs.replace(config, split=msgspec.structs.replace(config.split, folds=0))
+    prepared = split_data(data, one)
     candidates = []
     for variant in dict.fromkeys((*auto.variants, "linear")):
         progress.stage(f"fitting {variant}")

@@ -15,6 +15,7 @@ from hourglass.training.models import VARIANTS, ModelConfig
 from hourglass.training.models.associative import AssociativeConfig
 from hourglass.training.presets import DEFAULT, PRESETS
 
+MOST_FOLDS = 20  # models in one file
 AUTO = "auto"  # in the place of a variant: fit several
 
 
@@ -29,6 +30,9 @@ class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     calibration: float = 0.15
     validation_cap: int = 10_000
     calibration_cap: int = 20_000
+    # models that calibrate on all rows together, each on those that it was not fitted on; 0: one
+    # model with calibration rows of its own; None: 5 below 600 rows that are drawn singly
+    folds: int | None = None
 
     def __post_init__(self) -> None:
         if not (
@@ -41,6 +45,8 @@ class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             )
         if self.validation_cap < 1 or self.calibration_cap < 1:
             raise ValueError("split.validation_cap and split.calibration_cap must be at least 1")
+        if self.folds is not None and self.folds != 0 and not 2 <= self.folds <= MOST_FOLDS:
+            raise ValueError(f"split.folds must be 0, or from 2 to {MOST_FOLDS}, got {self.folds}")
 
 
 class AutoConfig(
@@ -117,8 +123,8 @@ def load_config(path: Path | None, flags: dict[str, Any]) -> RunConfig:
     """A TOML file, if any, overridden by flags; RunError names the field that is wrong.
 
     `preset`, in the file or as a flag, stands for the model it names, and fields under [model]
-    override its own. The flags `variant`, `epochs` and `memory` stand for model.variant,
-    model.fit.epochs and what `AssociativeConfig.remembering` makes of model.
+    override its own. The flags `variant`, `epochs`, `folds` and `memory` stand for model.variant,
+    model.fit.epochs, split.folds and what `AssociativeConfig.remembering` makes of model.
     """
     values = _read(path) if path else {}
     flags = dict(flags)
@@ -126,6 +132,8 @@ def load_config(path: Path | None, flags: dict[str, Any]) -> RunConfig:
         flags.pop(flag, None) for flag in ("preset", "variant", "epochs", "memory")
     )
     model = _table(values, "model")
+    if (folds := flags.pop("folds", None)) is not None:
+        values["split"] = {**_table(values, "split"), "folds": folds}
     source = f"{path}: " if path else ""
     try:
         written, asked = (

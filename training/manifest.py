@@ -18,11 +18,14 @@ from hourglass.service.model.artifact import (
     Model,
     Producer,
     RowCounts,
+    Sampling,
 )
 from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.guarantee import Guarantee
 from hourglass.training.config import RunConfig
+from hourglass.training.core import Core
 from hourglass.training.export import make_self_test
+from hourglass.training.folds import Folds
 from hourglass.training.split import Prepared
 from hourglass.training.trial import Trial
 
@@ -38,7 +41,7 @@ def make_manifest(
     config: RunConfig,
 ) -> Manifest:
     """Describe a graph that has its table, with the answers it gives to the self-test's rows."""
-    member, split = trial.core.member, prepared.split
+    core, split = trial.core, prepared.split
     features = tuple(
         msgspec.structs.replace(feature, residual_variance=residual)
         for feature, residual in zip(prepared.features, trial.residual_D.tolist(), strict=True)
@@ -49,8 +52,8 @@ def make_manifest(
             variant=msgspec.to_builtins(trial.config)["variant"],
             hyper_parameters=msgspec.to_builtins(trial.config),
             seed=config.seed,
-            stores_rows=member.stores_rows,
-            parameter_count=sum(parameter.numel() for parameter in member.parameters()),
+            stores_rows=core.stores_rows,
+            parameter_count=sum(parameter.numel() for parameter in core.parameters()),
         ),
         producer=Producer(
             hourglass=VERSION,
@@ -62,15 +65,16 @@ def make_manifest(
         rows=RowCounts(
             fit=len(split.fit_ND),
             validation=len(split.validation_ND),
-            calibration=len(split.calibration_ND),
+            calibration=prepared.calibration_rows,
         ),
         features=features,
         calibration=CalibrationRecord(
-            method="split-conformal",
+            method="cross-conformal" if prepared.folds else "split-conformal",
+            folds=len(prepared.folds) or None,
             guarantee=guarantee.kind,
             reason=guarantee.reason,
             rule="certified" if threshold.certified else "marginal",
-            n=len(split.calibration_ND),
+            n=prepared.calibration_rows,
             alpha=threshold.alpha,
             delta=threshold.delta,
         ),
@@ -79,9 +83,16 @@ def make_manifest(
             for feature, column in zip(features, split.fit_ND.T, strict=True)
         ),
         self_test=make_self_test(graph, features, config.seed),
-        sampling=member.sampling(member.encoding.encode(torch.from_numpy(split.fit_ND))),
+        sampling=_sampling(core, split.fit_ND),
         min_observed_fraction=prepared.min_observed_fraction,
     )
+
+
+def _sampling(core: Core | Folds, fit_ND: NDArray[np.float32]) -> Sampling | None:
+    """How codes of new rows are drawn; codes of several models at once decode to nothing real."""
+    if isinstance(core, Folds):
+        return None
+    return core.member.sampling(core.encoding.encode(torch.from_numpy(fit_ND)))
 
 
 def _drift_reference(feature: Feature, column: NDArray[np.float32]) -> DriftReference:

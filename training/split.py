@@ -25,6 +25,9 @@ GAP = 10  # rows between blocks that no set gets: one for so many calibration ro
 FEWEST_IN_BLOCK = 40  # smaller groups share a block, so that it can tell of 5 %
 LARGEST_GROUP = 3  # a group of more than one row in so many is always fitted
 COMMON = 50
+FOLDS = 5
+# below so many rows, models of folds find more at the same budget than one with a split of its own
+FEW = 600
 
 Float32 = NDArray[np.float32]
 Integers = NDArray[np.integer]
@@ -59,6 +62,15 @@ class Prepared(NamedTuple):
     group_N: Integers | None
     block_N: Integers | None  # of each calibration row; None where rows were drawn singly
     copies: int  # of these rows, those that repeat an earlier one
+    # of each model of several, which calibrate on all rows together: folds.py; then `split` has all
+    # of them as fit rows
+    folds: tuple[Split, ...] = ()
+
+    @property
+    def calibration_rows(self) -> int:
+        """How many rows calibrate."""
+        parts = self.folds or (self.split,)
+        return sum(len(split.calibration_ND) for split in parts)
 
 
 def split_data(data: Data, config: RunConfig) -> Prepared:
@@ -74,18 +86,21 @@ def split_data(data: Data, config: RunConfig) -> Prepared:
         rows_ND, time_N = rows_ND[order_N], time_N[order_N]
         group_N = None if group_N is None else group_N[order_N]
     copy_N = copies_of(rows_ND)
-    if group_N is not None:
-        places = by_group(group_N, config.split, config.seed)
-    elif time_N is not None:
-        places = by_time(len(rows_ND), config.split)
+    folds: tuple[Split, ...] = ()
+    block_N: Integers | None = None
+    if count := folds_of(len(rows_ND), config):
+        few = in_folds(copy_N, count, config.split, config.seed)
+        folds = tuple(take(rows_ND, places)[0] for places in few)
+        split = Split(rows_ND, rows_ND[:0], rows_ND[:0])
     else:
-        places = one_by_one(copy_N, config.split, config.seed)
-    split, block_N = take(rows_ND, places)
-    if config.alpha is not None and block_N is None:  # known before the fit, so said before it
-        check_alpha(
-            len(split.calibration_ND), config.alpha, config.delta, uncertified=config.uncertified
-        )
-    return Prepared(
+        if group_N is not None:
+            places = by_group(group_N, config.split, config.seed)
+        elif time_N is not None:
+            places = by_time(len(rows_ND), config.split)
+        else:
+            places = one_by_one(copy_N, config.split, config.seed)
+        split, block_N = take(rows_ND, places)
+    prepared = Prepared(
         data,
         split,
         describe(data.features, split.fit_ND),
@@ -94,8 +109,30 @@ def split_data(data: Data, config: RunConfig) -> Prepared:
         time_N,
         group_N,
         block_N,
-        copies=len(rows_ND) - len(np.unique(copy_N)),
+        len(rows_ND) - len(np.unique(copy_N)),
+        folds,
     )
+    if config.alpha is not None and block_N is None:  # known before the fit, so said before it
+        check_alpha(
+            prepared.calibration_rows, config.alpha, config.delta, uncertified=config.uncertified
+        )
+    return prepared
+
+
+def folds_of(rows: int, config: RunConfig) -> int:
+    """How many folds so many rows are split into; 0 where they are split once. RunError where folds
+    are asked for that cannot be had.
+    """
+    folds = config.split.folds
+    if config.time is not None or config.group is not None:
+        if folds:
+            raise RunError("folds are of rows drawn singly, and --time and --group hold out blocks")
+        return 0
+    if folds is None:
+        return FOLDS if rows < FEW else 0
+    if folds > rows // 2:
+        raise RunError(f"{rows} normal rows make {rows // 2} folds at most, got {folds}")
+    return folds
 
 
 def admissible_rows(normal_ND: Float32) -> tuple[Float32, float]:
@@ -122,18 +159,26 @@ def one_by_one(copy_N: Integers, config: SplitConfig, seed: int) -> Places:
     Of a row that makes up more than a fiftieth of all each copy is drawn by itself: it repeats by
     nature.
     """
-    random = np.random.default_rng(seed)
-    common_N = np.bincount(copy_N)[copy_N] > len(copy_N) / COMMON
-    copy_N = np.where(common_N, copy_N.max() + 1 + np.arange(len(copy_N)), copy_N)
-    key_N = random.permutation(copy_N.max() + 1)[copy_N]
-    order_N = np.argsort(key_N, kind="stable")
+    order_N, key_N = _shuffled(copy_N, seed)
     validation, calibration = sizes(len(copy_N), config)
-    # not between copies
-    cuts = np.searchsorted(
-        key_N[order_N], key_N[order_N][[validation - 1, validation + calibration - 1]], "right"
-    )
-    held_out_N, calibration_N, fit_N = np.split(order_N, cuts)
+    held_out_N, calibration_N, fit_N = _cut(order_N, key_N, [validation, validation + calibration])
     return Places(fit_N, held_out_N, calibration_N)
+
+
+def in_folds(copy_N: Integers, folds: int, config: SplitConfig, seed: int) -> tuple[Places, ...]:
+    """Random folds of equal size, each of which calibrates once, the same for the same seed;
+    copies of one row stay together.
+    """
+    order_N, key_N = _shuffled(copy_N, seed)
+    ends = np.linspace(0, len(order_N), folds + 1).round().astype(int)[1:-1]
+    parts = _cut(order_N, key_N, ends.tolist())
+    places = []
+    for fold in range(folds):
+        rest_N = np.concatenate([parts[(fold + step) % folds] for step in range(1, folds)])
+        validation = min(max(1, round(len(rest_N) * config.validation)), len(rest_N) - 1)
+        held_out_N, fit_N = _cut(rest_N, key_N, [validation])
+        places.append(Places(fit_N, held_out_N, parts[fold]))
+    return tuple(places)
 
 
 def by_time(rows: int, config: SplitConfig) -> Places:
@@ -219,6 +264,25 @@ def copies_of(rows_ND: Float32) -> Integers:
     rows_ND = np.ascontiguousarray(rows_ND + np.float32(0))  # -0 is 0
     whole_N = rows_ND.view(np.dtype((np.void, rows_ND.dtype.itemsize * rows_ND.shape[1]))).ravel()
     return np.asarray(np.unique(whole_N, return_inverse=True)[1])
+
+
+def _shuffled(copy_N: Integers, seed: int) -> tuple[Integers, Integers]:
+    """The rows in a random order, copies of one row beside each other; and a number that copies
+    share, of each row.
+    """
+    common_N = np.bincount(copy_N)[copy_N] > len(copy_N) / COMMON
+    copy_N = np.where(common_N, copy_N.max() + 1 + np.arange(len(copy_N)), copy_N)
+    key_N = np.random.default_rng(seed).permutation(copy_N.max() + 1)[copy_N]
+    return np.argsort(key_N, kind="stable"), key_N
+
+
+def _cut(order_N: Integers, key_N: Integers, sizes: list[int]) -> list[Integers]:
+    """Parts that end after so many rows, or after the copies of the last of them."""
+    ends = [
+        size + int((key_N[order_N[size:]] == key_N[order_N[size - 1]]).cumprod().sum())
+        for size in sizes
+    ]
+    return np.split(order_N, ends)
 
 
 def _blocks(count_G: Integers, groups: list[int]) -> Integers:

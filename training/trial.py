@@ -10,9 +10,11 @@ from torch import Tensor
 from hourglass.training.conditional import fit_conditional
 from hourglass.training.config import RunConfig
 from hourglass.training.core import Core
+from hourglass.training.data import describe
 from hourglass.training.errors import RunError
 from hourglass.training.features import Encoding
 from hourglass.training.fit import Fitted, fit
+from hourglass.training.folds import Folds
 from hourglass.training.models import ModelConfig
 from hourglass.training.progress import SILENT, Progress
 from hourglass.training.split import Prepared, Split
@@ -22,7 +24,7 @@ class Trial(NamedTuple):
     """A fitted member."""
 
     config: ModelConfig  # every choice filled in
-    core: Core
+    core: Core | Folds
     fitted: Fitted
     residual_D: Tensor  # mean held-out error of each feature
     seconds: float
@@ -75,11 +77,37 @@ def fit_trial(
     return Trial(config, core, fitted, residual_D, perf_counter() - started)
 
 
+def fit_folds(
+    prepared: Prepared, run: RunConfig, model: ModelConfig, progress: Progress = SILENT
+) -> Trial:
+    """Fit one member without each fold, and score the fold by it; RunError as `fit_trial`."""
+    started = perf_counter()
+    cores, trials, scores = [], [], []
+    for number, split in enumerate(prepared.folds, 1):
+        progress.stage(f"fitting model {number} of {len(prepared.folds)}")
+        features = describe(prepared.data.features, split.fit_ND)
+        trial = fit_trial(prepared._replace(split=split, features=features), run, model, progress)
+        assert isinstance(trial.core, Core)
+        absorb_held_out(trial, split, run.seed)
+        trial.core.conditional = None  # there is one for all
+        cores.append(trial.core)
+        trials.append(trial)
+        with torch.no_grad():
+            scores.append(trial.core(torch.from_numpy(split.calibration_ND)).score_N.numpy())
+    rows_ND = prepared.split.fit_ND
+    encoding = Encoding(prepared.features, rows_ND, run.loss)
+    folds = Folds(cores, scores, encoding).eval()
+    folds.fit_conditional(rows_ND)
+    residual_D = torch.stack([trial.residual_D for trial in trials]).mean(dim=0)
+    return Trial(trials[0].config, folds, trials[0].fitted, residual_D, perf_counter() - started)
+
+
 def absorb_held_out(trial: Trial, split: Split, seed: int) -> None:
     """Let the member learn from the held-out rows as well, once they have decided what they had
     to: when to stop, which member to publish, the unit of each error; and learn of both what
     values let expect of each other.
     """
+    assert isinstance(trial.core, Core)
     member = trial.core.member
     fit_rows, held_out = (
         member.encoding.encode(torch.from_numpy(rows_ND))

@@ -8,13 +8,14 @@ from hourglass.service.model.artifact import CONTRIBUTIONS, LATENT, RECONSTRUCTI
 from hourglass.service.model.detector import Detector
 from hourglass.training.core import Core
 from hourglass.training.errors import RunError
+from hourglass.training.folds import Folds
 
 ROWS = 256
 TOLERANCE = 1e-4
 
 
 @torch.no_grad()
-def verify(detector: Detector, core: Core, rows_ND: NDArray[np.float32]) -> None:
+def verify(detector: Detector, core: Core | Folds, rows_ND: NDArray[np.float32]) -> None:
     """Compare torch and the service on the first of these rows [N, D]; RunError names the output
     that is another.
     """

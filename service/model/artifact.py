@@ -100,7 +100,9 @@ class Producer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RowCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """The three disjoint sets of normal rows."""
+    """The three disjoint sets of normal rows; of a cross-conformal model all rows fit, and all
+    calibrate.
+    """
 
     fit: int
     validation: int  # early stopping and residual variance
@@ -110,7 +112,8 @@ class RowCounts(msgspec.Struct, frozen=True, kw_only=True):
 class CalibrationRecord(msgspec.Struct, frozen=True, kw_only=True):
     """How the threshold was set, and what holds for it."""
 
-    method: Literal["split-conformal"]
+    # cross-conformal, from format 1.1 on: by several models, each on rows it was not fitted on
+    method: Literal["split-conformal", "cross-conformal"]
     guarantee: GuaranteeKind
     n: int
     alpha: float
@@ -118,6 +121,7 @@ class CalibrationRecord(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None  # one sentence: why it is this guarantee; from format 1.1 on
     # how alpha becomes a threshold; None, before format 1.1: by the guarantee's own rule
     rule: Literal["certified", "marginal"] | None = None
+    folds: int | None = None  # of a cross-conformal model
 
     @property
     def is_rule_certified(self) -> bool:

@@ -38,6 +38,7 @@ from hourglass.training.features import Encoding
 
 UPPER = 5  # one in so many rows of a fold tells of its tail
 SPACING = 1e-3  # of a fold's spread; closer scores count as one, or rounding would decide
+SMALL = 1e-12
 TAIL_STEPS = 2.0 ** np.arange(-2, 40)  # ends of lines beyond the largest score, in scales
 
 Float32 = NDArray[np.float32]
@@ -144,28 +145,33 @@ class Folds(nn.Module):
             start_N, base_N, change_N = self.lines.numpy()[line_N].T
             count_N = base_N + change_N * (score_N - start_N)
             joined.append(math.log(len(score_N)) - count_N)
-        return np.maximum(np.concatenate(joined), np.float32(0)).astype(np.float32)
+        scores: Float32 = np.maximum(np.concatenate(joined), 0).astype(np.float32)
+        return scores
 
 
 def _tails(ascending: Sequence[Float64]) -> list[tuple[float, float]]:
-    """Shape and scale of the law beyond the largest of each fold's scores."""
-    excesses = []
+    """Shape and scale of the law beyond the largest of each fold's scores; the folds are alike but
+    for their unit, the mean score.
+    """
+    excesses, units = [], []
     for scores in ascending:
         start = scores[-1 - max(1, len(scores) // UPPER)] if len(scores) > 1 else 0.0
-        excesses.append(scores[scores > start] - start)
+        unit = max(float(np.abs(scores).mean()), SMALL)
+        excesses.append((scores[scores > start] - start) / unit)
+        units.append(unit)
     together = np.sort(np.concatenate(excesses))
     if not len(together):  # all are alike
-        together = np.array([max(float(ascending[0][-1]), 1.0) * SPACING])
+        together = np.array([SPACING])
     shape, scale = fit_excess(together)
     largest = [float(excess[-1]) if len(excess) else 0.0 for excess in excesses]
-    return [(shape, scale + shape * excess) for excess in largest]
+    return [(shape, unit * (scale + shape * far)) for far, unit in zip(largest, units, strict=True)]
 
 
 def _lines(ascending: Float64, shape: float, scale: float) -> Float64:
     """[L, 3] lines of a fold's count: start, the count's logarithm there, and its change."""
     n = len(ascending)
     spread = float(np.quantile(ascending, 0.9) - np.median(ascending))
-    least = max(SPACING * spread, 1e-6 * abs(float(ascending[-1])), 1e-12)
+    least = max(SPACING * spread, 1e-6 * abs(float(ascending[-1])), SMALL)
     ends, counts = [min(0.0, float(ascending[0]) - 1.0)], [float(n)]
     for i, score in enumerate(ascending):
         if score - ends[-1] < least:  # the larger count stays, which calls fewer rows strange

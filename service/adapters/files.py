@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hourglass.service.errors import InvalidTable
-from hourglass.service.model.artifact import Feature
+from hourglass.service.model.artifact import Feature, RowCounts
 from hourglass.service.model.detector import DEFAULT_MAX_BYTES, Scores
 from hourglass.service.model.reasons import reasons_of
 from hourglass.service.model.served import Served
@@ -156,10 +156,7 @@ def describe(served: Served) -> str:
         ["format", f"{manifest.format}, {detector.size_bytes} bytes"],
         ["variant", f"{model.variant}, {model.parameter_count} parameters, seed {model.seed}"],
         ["hyper-parameters", parameters],
-        [
-            "rows",
-            f"{rows.fit} to fit, {rows.validation} to validate, {rows.calibration} to calibrate",
-        ],
+        ["rows", _rows(rows, manifest.calibration.folds)],
         ["contains", STORED[model.stores_rows]],
         ["false alarms", _describe(served)],
         ["guarantee", f"{served.guarantee.kind}: {served.guarantee.reason}"],
@@ -239,6 +236,12 @@ def _say_why(
         for row, sentence in zip(anomalies.tolist(), said, strict=True):
             sentences[row] = sentence
     return sentences
+
+
+def _rows(rows: RowCounts, folds: int | None) -> str:
+    if folds:
+        return f"{rows.fit} in {folds} folds: each fits all models but one, which calibrates on it"
+    return f"{rows.fit} to fit, {rows.validation} to validate, {rows.calibration} to calibrate"
 
 
 def _describe(served: Served) -> str:

@@ -1,5 +1,6 @@
 """One member fitted on one split of the data: what a run publishes and a comparison compares."""
 
+import math
 from time import perf_counter
 from typing import NamedTuple
 
@@ -18,6 +19,8 @@ from hourglass.training.folds import Folds
 from hourglass.training.models import ModelConfig
 from hourglass.training.progress import SILENT, Progress
 from hourglass.training.split import Prepared, Split
+
+TOGETHER = 2  # as many steps as one model would take are shared by the models of folds
 
 
 class Trial(NamedTuple):
@@ -82,6 +85,9 @@ def fit_folds(
 ) -> Trial:
     """Fit one member without each fold, and score the fold by it; RunError as `fit_trial`."""
     started = perf_counter()
+    if model.fit.epochs is None:
+        steps = math.ceil(model.fit.steps * TOGETHER / len(prepared.folds))
+        model = msgspec.structs.replace(model, fit=msgspec.structs.replace(model.fit, steps=steps))
     cores, trials, scores = [], [], []
     for number, split in enumerate(prepared.folds, 1):
         progress.stage(f"fitting model {number} of {len(prepared.folds)}")

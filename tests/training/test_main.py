@@ -237,7 +237,7 @@ def test_an_alpha_that_cannot_be_certified_is_refused_before_anything_is_publish
     tmp_path: Path, command: Command
 ) -> None:
     data, models = tables.write(GOOD, tmp_path / "table.csv"), tmp_path / "models"
-    flags = ("--variant", "linear", "--epochs", "1", "--alpha", "0.01")
+    flags = ("--variant", "linear", "--epochs", "1", "--alpha", "0.01", "--folds", "0")
     outcome = command("fit", data, "--name", "pump", "--models", models, *flags)
     refused(
         outcome, "it needs at least 299; the nearest alpha that can be certified is 0.181", models
@@ -296,9 +296,8 @@ def test_what_the_disk_refuses_is_one_sentence_too(
 
     monkeypatch.setattr(os, "fsync", full)
     data, models = tables.write(GOOD, tmp_path / "table.csv"), tmp_path / "models"
-    outcome = command(
-        "fit", data, "--name", "pump", "--models", models, "--variant", "linear", "--epochs", "1"
-    )
+    flags = ("--variant", "linear", "--epochs", "1", "--folds", "0")
+    outcome = command("fit", data, "--name", "pump", "--models", models, *flags)
     assert (outcome.code, outcome.err) == (
         2,
         f"hourglass-train: {models / 'pump'} cannot be written: No space left on device\n",
@@ -312,6 +311,7 @@ def test_a_preset_is_fitted_and_the_report_says_what_of_the_rows_the_file_contai
 ) -> None:
     data, models = tables.write(GOOD, tmp_path / "table.csv"), tmp_path / "models"
     flags = ("--name", "pump", "--models", models, "--variant", "associative", "--epochs", "1")
+    flags += ("--folds", "0")
     outcome = command("fit", data, *flags, "--memory", "2")
     assert (outcome.code, outcome.err) == (0, "")
     assert "averages of them" in outcome.out
@@ -335,10 +335,8 @@ def test_a_run_of_a_preset_has_its_name_and_gives_the_same_bytes_again_from_the_
 ) -> None:
     monkeypatch.setitem(PRESETS, "accurate", LinearConfig(fit=FitConfig(epochs=2)))
     data, models = tables.write(GOOD, tmp_path / "table.csv"), tmp_path / "models"
-    assert (
-        "accurate"
-        in command("fit", data, "--name", "pump", "--models", models, "--preset", "accurate").out
-    )
+    flags = ("--name", "pump", "--models", models, "--preset", "accurate", "--folds", "0")
+    assert "accurate" in command("fit", data, *flags).out
     first = locate(models / "pump")
     report = msgspec.json.decode((first.parent / "report.json").read_bytes(), type=Report)
     assert (report.preset, report.variant, report.stores_rows) == ("accurate", "linear", "none")

@@ -156,6 +156,7 @@ def test_progress_tells_the_stages_and_epochs(tmp_path: Path) -> None:
             "models": str(tmp_path / "models"),
             "variant": "linear",
             "epochs": 2,
+            "folds": 0,
         },
     )
     stages: list[str] = []
@@ -216,6 +217,8 @@ def test_a_model_with_other_features_is_published_over_the_one_in_service_only_b
         "linear",
         "--epochs",
         "1",
+        "--folds",
+        "0",
         "--quiet",
     )
     outcome = command(*arguments)
@@ -247,7 +250,7 @@ def test_flags_override_the_file_and_the_table_at_the_end_says_what_was_chosen(
     tables.write(tables.correlated(160), tmp_path / "table.csv")
     (tmp_path / "run.toml").write_text(
         f'data = "{tmp_path / "table.csv"}"\nname = "pump"\nmodels = "{tmp_path / "models"}"\nalpha'
-        ' = 0.2\n[model]\nvariant = "linear"\n[model.fit]\nepochs = 1\n'
+        ' = 0.2\n[model]\nvariant = "linear"\n[model.fit]\nepochs = 1\n[split]\nfolds = 0\n'
     )
     outcome = command(
         "fit",
@@ -291,6 +294,8 @@ def test_with_very_few_rows_the_model_is_published_uncertified_with_a_warning(
         "linear",
         "--epochs",
         "1",
+        "--folds",
+        "0",
     )
     outcome = command("fit", data, *flags)
     assert outcome.code == 0

@@ -42,15 +42,16 @@ def measure(case: Case, fit: Fit) -> Figures:
             f"oracle, {count}": share_above(oracle(fresh_N, ALPHA), anomaly_N),
         }
         try:
-            threshold = offered.threshold(ALPHA)  # what a fit that is asked for it has
+            fitted = fit(rows.fit_ND, preset=PRESET, seed=case.seed, alpha=ALPHA)
         except Refused:
             figures[f"refused, {count}"] = 1.0
             continue
-        rate = share_above(threshold, fresh_N)
+        threshold = fitted.threshold()
+        rate = share_above(threshold, fitted.scores(rows.fresh_ND))
         figures |= {
             f"refused, {count}": 0.0,
-            f"guarantee, {count}": offered.guarantee,
-            f"detection, {count}": share_above(threshold, anomaly_N),
+            f"guarantee, {count}": fitted.guarantee,
+            f"detection, {count}": share_above(threshold, fitted.scores(rows.anomalies_ND)),
             f"over, {count}": float(rate > ALPHA),
             f"used, {count}": rate / ALPHA,
         }

@@ -22,7 +22,8 @@ AUTO = "auto"  # in the place of a variant: fit several
 class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Shares of the normal rows; what is left fits the network.
 
-    The caps keep large data from being wasted on a threshold.
+    The caps keep large data from being wasted on a threshold. A row's values and the seed decide
+    where it goes, so that a run's own seed moves only the network.
     """
 
     validation: float = 0.12
@@ -33,6 +34,7 @@ class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     # models that calibrate on all rows together, each on those that it was not fitted on; 0: one
     # model with calibration rows of its own; None: 5 below 600 rows that are drawn singly
     folds: int | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if not (
@@ -47,6 +49,8 @@ class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError("split.validation_cap and split.calibration_cap must be at least 1")
         if self.folds is not None and self.folds != 0 and not 2 <= self.folds <= MOST_FOLDS:
             raise ValueError(f"split.folds must be 0, or from 2 to {MOST_FOLDS}, got {self.folds}")
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"split.seed must be from 0 to 2^64 - 1, got {self.seed}")
 
 
 class AutoConfig(

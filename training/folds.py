@@ -43,7 +43,7 @@ from hourglass.training.features import Encoding
 UPPER = 5  # one in so many rows of a fold tells of its tail
 SPACING = 1e-3  # of a fold's spread; closer scores count as one, or rounding would decide
 SMALL = 1e-12
-DISCOUNT = 1.3  # of the count, for p-values; more is over the budget in too many draws
+DISCOUNT = 1.2  # of the count, for p-values; more is over the budget in too many draws
 TAIL_STEPS = 2.0 ** np.arange(-2, 40)  # ends of lines beyond the largest score, in scales
 
 Float32 = NDArray[np.float32]

@@ -173,7 +173,7 @@ def test_a_table_of_models_that_agree_on_a_category_expects_it() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("n", "draws"), [(60, 60), (100, 60), (300, 40)])
+@pytest.mark.parametrize(("n", "draws"), [(60, 40), (100, 40), (300, 25)])
 def test_over_draws_of_few_rows_the_budget_is_kept(n: int, draws: int) -> None:
     fresh_ND = tables.correlated(4000, seed=10**6)
     rates = []
@@ -209,8 +209,8 @@ def test_the_file_says_what_holds_of_it(
     assert (record.guarantee, record.rule, record.alpha) == ("marginal", "certified", ALPHA)
     assert record.reason == report.guarantee_reason
     assert report.guarantee_reason.startswith(
-        "cross-conformal (CV+) by 2 models on 100 rows: alpha held in 94 of 100 draws where it was"
-        " tried, and by theorem at most 2.6 alpha + 5.9% of normal rows alarm on average"
+        "cross-conformal (CV+) by 2 models on 100 rows: alpha held in over 94 of 100 draws where it"
+        " was tried, and by theorem at most 2.4 alpha + 5.9% of normal rows alarm on average"
     )
     assert (report.calibration_rows, report.fit_rows, report.folds) == (100, 100, 2)
     assert report.quality is not None

@@ -1,4 +1,6 @@
-"""The command: fits generated tables, and counts what becomes of each."""
+"""Fit generated tables, and count what becomes of each: published, refused for a reason in the
+data, or failed.
+"""
 
 import argparse
 import re
@@ -6,6 +8,7 @@ import sys
 import tempfile
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -18,6 +21,7 @@ from hourglass.service.model.detector import Detector
 from hourglass.service.rows.tables import encode_table
 from hourglass.training.config import load_config
 from hourglass.training.errors import RunError
+from hourglass.training.presets import PRESETS
 from hourglass.training.run import run
 from tests.benchmarks.fits import tables
 
@@ -30,20 +34,26 @@ IN_THE_DATA = (
 )
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--preset", default="fast")
-    parser.add_argument("--tables", type=int, default=300)
-    parser.add_argument("--first", type=int, default=0, help="seed of the first table")
-    parser.add_argument("--steps", type=int, help="of a network's training, where there is one")
-    arguments = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
     started, counts = perf_counter(), Counter[str]()
-    for seed in range(arguments.first, arguments.first + arguments.tables):
-        outcome = attempt(tables.make(seed), arguments.preset, arguments.steps)
+    for seed in range(options.first, options.first + options.tables):
+        outcome = attempt(tables.make(seed), options.preset, options.steps)
         counts[outcome.split(":")[0]] += 1
         print(f"{seed} {outcome}", flush=True)
     print(f"{dict(counts)} in {perf_counter() - started:.0f} s")
     return 1 if counts["failed"] else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.fits", description=__doc__, allow_abbrev=False
+    )
+    parser.add_argument("--preset", choices=PRESETS, default="fast")
+    parser.add_argument("--tables", type=int, default=300, help="how many (default: 300)")
+    parser.add_argument("--first", type=int, default=0, help="seed of the first (default: 0)")
+    parser.add_argument("--steps", type=int, help="of training a network (default: the preset's)")
+    return parser
 
 
 def attempt(table: pl.DataFrame, preset: str, steps: int | None = None) -> str:

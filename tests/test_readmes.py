@@ -25,6 +25,7 @@ from hourglass.service.settings import Settings, variables
 from hourglass.training.__main__ import _parser as train_parser
 from hourglass.training.models import VARIANTS
 from tests.benchmarks.adbench.__main__ import _parser as adbench_parser
+from tests.benchmarks.fits.__main__ import _parser as fits_parser
 from tests.benchmarks.trust.__main__ import _parser as trust_parser
 from tests.conftest import Demo
 from tests.serving import ROOT, free_port, serving
@@ -69,6 +70,9 @@ NOT_RUN = {
     ),
     ("tests/benchmarks/README.md", "make bench-quality DATA=folder"): (
         "takes hours, and sets that are not here"
+    ),
+    ("tests/benchmarks/README.md", ".venv/bin/python -m tests.benchmarks.fits"): (
+        "takes three quarters of an hour"
     ),
     ("tests/benchmarks/README.md", "make bench"): "takes minutes, and wrk",
     (
@@ -326,6 +330,8 @@ def check_command(words: list[str]) -> None:
             assert run(shlex.join(["make", "--dry-run", *targets]), ROOT)
         case [".venv/bin/python", "-m", "tests.benchmarks.adbench", *arguments]:
             adbench_parser().parse_args(arguments)
+        case [".venv/bin/python", "-m", "tests.benchmarks.fits", *arguments]:
+            fits_parser().parse_args(arguments)
         case [".venv/bin/python", "-m", "tests.benchmarks.trust", *arguments]:
             trust_parser().parse_args(arguments)
         case [".venv/bin/python", "-m", "tests.contract.make_golden", variant]:

@@ -26,6 +26,7 @@ VALUE_LIMIT = 1e6  # keeps squared errors within float32
 LOGIT_LIMIT = 30.0
 FLOAT32_LIMIT = 3.0e38
 FLOAT32_STEP = 1.2e-7  # relative distance of neighbouring numbers
+TIE = 1e-4  # of logits, that categories are equally likely within
 
 
 Loss = Literal["auto", "mse", "bce"]
@@ -204,7 +205,10 @@ class Encoding(nn.Module):
             return raw_NE
         columns = [
             (
-                outputs_NE[:, part].argmax(dim=1, keepdim=True).to(raw_NE.dtype)
+                # of equally likely ones the first, whatever rounding makes of them
+                (outputs_NE[:, part] - TIE * self.code_E[part])
+                .argmax(dim=1, keepdim=True)
+                .to(raw_NE.dtype)
                 if feature.kind == "categorical"
                 else raw_NE[:, part]
             )

@@ -155,3 +155,10 @@ def test_of_many_rows_stretches_of_neighbours_are_looked_at_the_last_rows_among_
     assert (looked_at[0], looked_at[-1]) == (0, 999_999)
     assert (np.diff(looked_at) == 1).mean() > 0.99
     assert np.array_equal(_stretches(7), np.arange(7))
+
+
+def test_rows_nearly_all_of_which_are_alike_are_examined_without_a_warning() -> None:
+    """Of such scores scipy finds no exact p-value, takes the asymptotic one, and warns."""
+    rows_ND = np.zeros((28, WIDTH), np.float32)
+    rows_ND[-3] = 5
+    assert of(rows_ND).passed

@@ -143,6 +143,16 @@ def test_decoding_what_was_encoded_gives_the_row_back(encoding: Encoding) -> Non
     assert torch.allclose(decoded_ND[:, :BROKEN], rows_ND[:, :BROKEN], rtol=1e-6, atol=1e-6)
 
 
+def test_of_equally_likely_categories_the_first_is_expected_however_they_are_rounded(
+    encoding: Encoding,
+) -> None:
+    second = encoding.slices[SITE].start + 1
+    for more, expected in ((-1e-6, 0.0), (0.0, 0.0), (1e-6, 0.0), (1e-2, 1.0)):
+        outputs_NE = torch.zeros(1, encoding.encoded_width)
+        outputs_NE[0, second] = more
+        assert encoding.decode(outputs_NE)[0, SITE] == expected
+
+
 def test_a_boolean_is_decoded_to_its_probability_and_a_category_to_the_likeliest(
     encoding: Encoding,
 ) -> None:

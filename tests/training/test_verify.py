@@ -8,7 +8,7 @@ from hourglass.training.errors import RunError
 from hourglass.training.models.linear import LinearConfig
 from hourglass.training.split import Prepared
 from hourglass.training.trial import Trial, fit_trial
-from hourglass.training.verify import verify
+from hourglass.training.verify import TOLERANCE, differences, verify
 from tests.training import tables
 from tests.training.stages import finish, prepare_rows
 
@@ -53,3 +53,18 @@ def test_a_code_that_is_another_is_named_though_it_decodes_to_the_same_row(
         member.decoder.weight.mul_(0.5)
     with pytest.raises(RunError, match="computes another latent than the fitted network"):
         verify(detector, trial.core, prepared.split.validation_ND)
+
+
+@pytest.mark.slow
+def test_a_score_is_measured_by_the_spread_of_the_calibration_scores(exported: Exported) -> None:
+    trial, detector, prepared = exported
+    rows_ND = prepared.split.validation_ND
+    score_N = detector.score(rows_ND).score
+    median, high = np.quantile(detector.score(prepared.split.calibration_ND).score, [0.5, 0.9])
+    unit_N = np.maximum(high - median, np.abs(score_N - median))
+    with torch.no_grad():
+        trial.core.weight_D.mul_(1 + 1e-3)
+    (score, *_) = differences(detector, trial.core, rows_ND)
+    assert score.output == "score"
+    assert score.size == pytest.approx((score_N / unit_N).max() * 1e-3 / TOLERANCE, rel=0.1)
+    assert score.fitted == pytest.approx(score.served * (1 + 1e-3), rel=1e-5)

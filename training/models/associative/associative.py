@@ -32,7 +32,12 @@ from hourglass.training.models.associative.bags import Bags
 from hourglass.training.models.associative.filling import Filling, refill
 from hourglass.training.models.associative.fusion import Fusion
 from hourglass.training.models.associative.hidden_layers import ROWS, HiddenLayers
-from hourglass.training.models.associative.memory import ROWS_PER_PROTOTYPE, Memory, neighbourhoods
+from hourglass.training.models.associative.memory import (
+    ROWS_PER_PROTOTYPE,
+    Memory,
+    averages,
+    neighbourhoods,
+)
 from hourglass.training.models.associative.mixture import (
     MIN_CLUSTER_ROWS,
     Guess,
@@ -363,7 +368,7 @@ class Associative(Member):
         members = 1 if self.config.memory_rows else ROWS_PER_PROTOTYPE
         if self.config.memory:
             members_CM = neighbourhoods(half_NJ, self.config.memory, generator)[:, :members]
-            self.memory = Memory(half_NJ[members_CM].mean(dim=1))
+            self.memory = Memory(averages(half_NJ, members_CM))
         if self.bags is not None:
             self.bags.fit(half_NJ, generator, members=members)
 

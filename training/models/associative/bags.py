@@ -15,7 +15,12 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from hourglass.training.models.associative.memory import RESOLUTION, Memory, neighbourhoods
+from hourglass.training.models.associative.memory import (
+    RESOLUTION,
+    Memory,
+    averages,
+    neighbourhoods,
+)
 
 SHARE = 2 / 3  # of the features, that a bag has
 PROTOTYPES = 1024  # of a bag, at most,
@@ -100,4 +105,4 @@ class _Bag(nn.Module):
         values_NS = values_NJ[:, self.columns_S]
         count = min(PROTOTYPES, max(2, CELLS // len(self.columns_S)))
         near_CM = neighbourhoods(values_NS, count, generator)[:, :members]
-        self.memory = Memory(values_NS[near_CM].mean(dim=1))
+        self.memory = Memory(averages(values_NS, near_CM))

@@ -39,7 +39,9 @@ MISSING_RATES = (
     0.25,
     0.5,
 )
-MIN_SPREAD = 1e-3
+# of levels, which are logarithms: of a piece that tells no more than this between rows, rounding
+# would decide how rare it is
+MIN_SPREAD = 1e-2
 # of knots, in spreads: rows that are all alike would make a cliff, and rounding decide where on it
 # a row is
 MIN_SPACING = 0.05

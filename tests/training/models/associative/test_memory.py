@@ -8,6 +8,7 @@ from hourglass.training.models.associative.memory import (
     RESOLUTION,
     ROWS_PER_PROTOTYPE,
     Memory,
+    averages,
     neighbourhoods,
 )
 
@@ -18,9 +19,10 @@ def test_a_memory_recalls_the_softmax_weighted_mean_of_its_prototypes() -> None:
     memory = Memory(THREE)
     row = torch.tensor([[0.5, 1.0]])
     recall = memory(row, torch.ones(1, 2))
-    weights = torch.softmax(-(row - THREE).square().sum(dim=1) / memory.bandwidth, dim=0)
+    prototypes = memory.prototypes_CE
+    weights = torch.softmax(-(row - prototypes).square().sum(dim=1) / memory.bandwidth, dim=0)
     assert torch.allclose(recall.weights_NK[0], weights[recall.index_NK[0]])
-    assert torch.allclose(recall.parts_NE[0], (row[0] - weights @ THREE).square())
+    assert torch.allclose(recall.parts_NE[0], (row[0] - weights @ prototypes).square())
 
 
 def test_a_missing_cell_counts_in_no_distance_and_no_error() -> None:
@@ -87,3 +89,41 @@ def test_which_of_two_equally_far_prototypes_is_the_last_to_be_looked_at_does_no
     nearly_the_same = torch.tensor([[1e-5, -1e-5], [-1e-5, 1e-5]])
     one, other = memory(nearly_the_same, torch.ones(2, 2)).parts_NE
     assert torch.allclose(one, other, atol=1e-6)
+
+
+def corners(width: int) -> torch.Tensor:
+    return torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * width)
+
+
+def test_which_of_many_equally_far_prototypes_are_looked_at_does_not_matter() -> None:
+    """Of the 16 nearest, all as far, 12 are looked at: which ones a push of rounding decides."""
+    memory = Memory(torch.cat([corners(4), 3 * corners(4)]))
+    assert len(corners(4)) > NEAREST
+    pushes = 1e-6 * corners(4)
+    found = memory(pushes, torch.ones_like(pushes))
+    assert len({frozenset(index) for index in found.index_NK.tolist()}) > 1
+    assert torch.allclose(found.error_N1, found.error_N1[:1], atol=1e-2)
+    assert torch.allclose(found.ratio_N1, found.ratio_N1[:1], rtol=1e-2)
+
+
+def test_copies_of_a_prototype_are_one_that_counts_as_many_times() -> None:
+    many = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
+    shaken = many + 1e-4 * torch.randn(100, 4, generator=torch.Generator().manual_seed(1))
+    once, thrice = Memory(many), Memory(torch.cat([many, shaken, many]))
+    assert len(thrice.prototypes_CE) == len(once.prototypes_CE) == 100
+    assert thrice.told_C2[:, 1].tolist() == [3.0] * 100
+    row = torch.zeros(1, 4)
+    nearest = (many.square().sum(dim=1) + 4 * RESOLUTION).sqrt().sort().values
+    # of the closest five three are the nearest, and two the next
+    distance = (3 * nearest[0] + 2 * nearest[1]) / CLOSEST
+    thrice.told_C2[:, 0] = 0  # as if all had the usual scale
+    found = thrice(row, torch.ones(1, 4)).ratio_N1.sqrt() * torch.exp(thrice.usual_scale)
+    assert torch.allclose(found, distance, rtol=1e-2)
+
+
+def test_the_order_of_the_rows_behind_it_changes_no_bit_of_a_prototype() -> None:
+    rows = torch.randn(50, 7, generator=torch.Generator().manual_seed(0))
+    members = torch.tensor([[3, 14, 15, 9], [9, 3, 15, 14], [14, 15, 9, 3]])
+    means = averages(rows, members)
+    assert (means == means[0]).all()
+    assert torch.allclose(means[0], rows[members[0]].mean(dim=0))

@@ -20,6 +20,10 @@ from hourglass.service.model import artifact
 from hourglass.service.model.artifact import Feature
 
 LIMIT = 1e6  # standard deviations, as in the graph
+# Of filling gaps: .75 errs by .300 / .337 / .368 sd where one cell, a tenth or three tenths of them
+# are missing; the Gaussian alone by .323 / .365 / .404, .5 by .302 / .340 / .374, 1 by .305 / .340
+# / .369 (means over 19 sets of ADBench, `balanced`).
+CORRECTION = 0.75
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -109,6 +113,23 @@ class Conditional:
             columns = self._expect(z_NE[rows_N], missing_D[self._source_E])
             self._decode(columns, rows_N, found)
         return found
+
+    def fill(self, rows_ND: Float32, clean_ND: Float32) -> Float32:
+        """[N, D] rows as a model reconstructs them, and their gaps as both expect them.
+
+        A gap is filled as the Gaussian has it, and CORRECTION of the way further that the model's
+        row is there from what the Gaussian would make of it: what is not linear only the model
+        knows, what it blurs only the Gaussian. A category is the Gaussian's.
+        """
+        gap_ND = np.isnan(rows_ND)
+        filled_ND = self.expect(rows_ND).value_ND
+        linear_ND = self.expect(np.where(gap_ND, np.nan, clean_ND)).value_ND
+        for d, feature in enumerate(self.features):
+            if feature.kind != "categorical":
+                filled_ND[:, d] += CORRECTION * (clean_ND[:, d] - linear_ND[:, d])
+            if feature.kind == "boolean":
+                filled_ND[:, d] = np.clip(filled_ND[:, d], 0.0, 1.0)
+        return np.where(gap_ND, filled_ND, clean_ND).astype(np.float32)
 
     def strangest_set(self, row_D: Float32, start: list[int]) -> list[int]:
         """So many of a row's features as `start` has, without which the rest of it is likeliest:

@@ -23,6 +23,7 @@ from hourglass.service.model.detector import Detector, Explanation
 
 SEARCHED_ROWS = 512  # at a time
 CANDIDATES = 8
+ALIKE = 1.05  # times the lowest score is as low
 MOST_BLAMED = 5  # that is a few
 EXTRA_ROWS = 20  # scored for one row are at most so many and D more, beside the row itself
 SHARE_WEIGHT = 1.0  # of contributions against squared standard deviations, for each feature
@@ -107,8 +108,10 @@ def find_reasons(
         scores_SK = score(tried_SKD.reshape(-1, width)).reshape(-1, count).astype(np.float64)
         # of no value at all there is no score
         scores_SK = np.where(np.isnan(scores_SK), np.inf, scores_SK)
-        best_S = scores_SK.argmin(axis=1)
-        lowest_S = scores_SK.min(axis=1)
+        # of those that make a row ordinary, and about as much so, the first of the candidates
+        alike_SK = (scores_SK <= threshold) & (scores_SK <= ALIKE * scores_SK.min(1, keepdims=True))
+        best_S = np.where(alike_SK.any(axis=1), alike_SK.argmax(axis=1), scores_SK.argmin(axis=1))
+        lowest_S = np.take_along_axis(scores_SK, best_S[:, None], axis=1)[:, 0]
         lowered_S = lowest_S < left_N[searched]
         for i in np.flatnonzero(lowered_S).tolist():
             row = searched[i]

@@ -116,15 +116,19 @@ def test_a_detector_carries_the_gaussian_of_its_file():
     np.testing.assert_allclose(carried.mean_E, [0, 0.5, 1 / 3, 1 / 3, 1 / 3, 0], rtol=1e-6)
 
 
-def test_gaps_are_filled_as_the_other_values_let_expect():
+def test_a_gap_is_filled_by_the_gaussian_and_what_the_graph_knows_beyond_it():
     rows_ND = sample_rows(MIXED, 3)
-    rows_ND[1, [0, 2]] = np.nan
+    rows_ND[1, [0, 2]] = rows_ND[2, 1] = np.nan
     plain = Detector.from_bytes(make_artifact(MIXED))
     carrying = Detector.from_bytes(make_artifact(MIXED, conditional=True))
     filled_ND, clean_ND = carrying.reconstruct(rows_ND), plain.reconstruct(rows_ND)
     expected_ND = carrying.conditional.expect(rows_ND).value_ND
     gap_ND = np.isnan(rows_ND)
-    np.testing.assert_allclose(filled_ND[gap_ND], expected_ND[gap_ND], rtol=1e-6)
+    linear_ND = carrying.conditional.expect(np.where(gap_ND, np.nan, clean_ND)).value_ND
+    for n, d in ((1, 0), (2, 1)):
+        beyond = clean_ND[n, d] - linear_ND[n, d]
+        assert filled_ND[n, d] == pytest.approx(expected_ND[n, d] + 0.75 * beyond, rel=1e-6)
+    assert filled_ND[1, 2] == expected_ND[1, 2]
     np.testing.assert_array_equal(filled_ND[~gap_ND], clean_ND[~gap_ND])
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from hourglass.service.model.conditional import Conditional, Expectation
 from hourglass.service.model.detector import Detector, Explanation
 
-SEARCHED_ROWS = 512  # at a time
+SEARCHED_CELLS = 2**14  # at a time, of the rows before they are masked in many ways
 CANDIDATES = 8
 ALIKE = 1.05  # times the lowest score is as low
 MOST_BLAMED = 5  # that is a few
@@ -54,6 +54,7 @@ def reasons_of(
     conditional = detector.conditional
     if conditional is None:
         return None
+    step = max(1, SEARCHED_CELLS // rows_ND.shape[1])
     parts = [
         find_reasons(
             conditional,
@@ -63,8 +64,8 @@ def reasons_of(
             threshold=threshold,
             score=lambda masked_ND: detector.score(masked_ND).score,
         )
-        for start in range(0, len(rows_ND), SEARCHED_ROWS)
-        for part in [slice(start, start + SEARCHED_ROWS)]
+        for start in range(0, len(rows_ND), step)
+        for part in [slice(start, start + step)]
     ]
     return Reasons(
         np.concatenate([part.order_ND for part in parts]),

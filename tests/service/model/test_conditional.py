@@ -1,3 +1,5 @@
+from itertools import combinations
+
 import numpy as np
 import onnx
 import pytest
@@ -91,6 +93,37 @@ class TestMixed:
             spread = spread - weights @ self.covariance[np.ix_(rest, block)]
             assert distance == pytest.approx(off @ np.linalg.solve(spread, off), rel=1e-6)
         assert distance_N[1] > 10 > distance_N[0]
+
+
+def test_the_strangest_set_is_the_one_without_which_the_rest_is_likeliest():
+    rng = np.random.default_rng(7)
+    loadings = rng.normal(size=(9, 3))
+    covariance = loadings @ loadings.T + 0.3 * np.eye(9)
+    covariance /= np.sqrt(np.diag(covariance) * np.diag(covariance)[:, None])
+    features = tuple(Feature(name=f"x{d}", kind="numeric") for d in range(9))
+    gaussian = Conditional(features, np.zeros(9), np.ones(9), np.linalg.inv(covariance))
+
+    def distance(row_D, left_out):
+        seen = [d for d in range(9) if d not in left_out and not np.isnan(row_D[d])]
+        return row_D[seen] @ np.linalg.solve(covariance[np.ix_(seen, seen)], row_D[seen])
+
+    found_best = 0
+    for _ in range(30):
+        row_D = rng.multivariate_normal(np.zeros(9), covariance).astype(np.float32)
+        row_D[rng.choice(8, 3, replace=False)] += rng.choice([-6, 6], 3)
+        row_D[8] = np.nan
+        found = gaussian.strangest_set(row_D, [0, 1, 2])
+        assert len(set(found)) == 3
+        assert 8 not in found
+        least = min(distance(row_D, each) for each in combinations(range(8), 3))
+        assert distance(row_D, found) <= distance(row_D, [0, 1, 2]) * (1 + 1e-9)
+        found_best += distance(row_D, found) <= least * (1 + 1e-6)
+        rest_ND = row_D[None].copy()
+        rest_ND[0, found] = np.nan
+        expected = gaussian.expect(rest_ND)
+        off_D = np.abs(row_D - expected.value_ND[0]) / expected.sd_ND[0]
+        assert (np.diff(off_D[found]) <= 1e-6).all()
+    assert found_best >= 27
 
 
 def test_independent_columns_are_expected_at_their_means():

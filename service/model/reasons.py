@@ -2,10 +2,14 @@
 
 A value is to blame if the row would not be alarming without it: so candidates, which are the values
 that contribute most and are furthest from what the others let expect, are masked one by one, and
-the one whose masking lowers the score most is blamed; again from there, until the row alarms no
-more, or nothing lowers its score. Values that are wrong together hide each other, and the first
-step may be a wrong one: so from the second on, one of the candidates is as many values as the
-Gaussian alone would blame. What cannot be explained by a few values differs as a whole.
+the one whose masking lowers the score most is blamed, or the first candidate of those that make the
+row about as ordinary; again from there, until the row alarms no more, or nothing lowers its score.
+Values that are wrong together hide each other, and the first step may be a wrong one: so from the
+second on, one of the candidates is as many values as the Gaussian alone would blame. What cannot be
+explained by a few values differs as a whole.
+
+More candidates, each feature's usual drop, the residual's tail, its log-density, values set to what
+was expected instead of masked, and all of these weighed together name no more changed cells first.
 
 Whoever asks brings the function that scores: the same search serves a file and a network.
 

@@ -154,14 +154,14 @@ class Detector:
         return Explanation(score_N, *self.table.look_up(score_N), *rest)
 
     def reconstruct(self, rows_ND: Float32) -> Float32:
-        """[N, D] -> [N, D] with the missing filled in, as the others let expect it, and the noise
-        removed, original units.
+        """[N, D] -> [N, D] with the missing filled in and the noise removed, original units.
+
+        Gaps are filled by Conditional.fill, where the file carries it.
         """
         (clean_ND,) = self._run(self._whole, [RECONSTRUCTION], INPUT, rows_ND)
         if self.conditional is None or not has_gap(rows_ND):
             return clean_ND
-        expected_ND = self.conditional.expect(rows_ND).value_ND
-        return np.where(np.isnan(rows_ND), expected_ND, clean_ND).astype(np.float32)
+        return self.conditional.fill(rows_ND, clean_ND)
 
     def encode(self, rows_ND: Float32) -> Float32:
         """[N, D] -> codes [N, K]."""

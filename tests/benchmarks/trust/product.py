@@ -75,6 +75,9 @@ class Fitted(Protocol):
 
     def explain(self, rows_ND: Floats) -> Blame: ...
 
+    def fill(self, rows_ND: Floats) -> Floats:
+        """[N, D] the rows as /reconstruct has them, with their gaps (NaN) filled."""
+
 
 class Fit(Protocol):
     def __call__(
@@ -136,6 +139,10 @@ class Product:
             score=self.scores,
         )
         return Blame(reasons.order_ND, reasons.expected.value_ND)
+
+    def fill(self, rows_ND: Floats) -> Floats:
+        clean_ND = np.concatenate([part.reconstruction_ND.numpy() for part in self._run(rows_ND)])
+        return self.conditional.fill(rows_ND.astype(np.float32), clean_ND)
 
     def threshold_asked(self) -> float:
         """The certified one of 5 %, which the protocols ask about, or the run's own."""

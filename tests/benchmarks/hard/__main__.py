@@ -44,12 +44,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options.output.mkdir(parents=True, exist_ok=True)
     began = datetime.now(UTC)
-    found = {name: PROTOCOLS[name](options) for name in chosen}
-    report(found, options, began)
+    found: dict[str, list[Line]] = {}
+    for name in chosen:
+        found[name] = PROTOCOLS[name](options)
+        grids, notes = write(found, options, began)  # so that what is done is not lost
+    console = Console()
+    print_grids(grids, notes, console if console.is_terminal else Console(width=WIDTH))
     return 0
 
 
-def report(found: dict[str, list[Line]], options: Options, began: datetime) -> None:
+def write(
+    found: dict[str, list[Line]], options: Options, began: datetime
+) -> tuple[list[Grid], list[str]]:
+    """Put the table into the output folder, and return it."""
     grids = [
         Grid(
             name,
@@ -66,8 +73,7 @@ def report(found: dict[str, list[Line]], options: Options, began: datetime) -> N
     write_atomically(options.output / "table.md", as_markdown(grids, notes).encode())
     lines = {name: [line._asdict() for line in each] for name, each in found.items()}
     write_atomically(options.output / "hard.json", msgspec.json.format(msgspec.json.encode(lines)))
-    console = Console()
-    print_grids(grids, notes, console if console.is_terminal else Console(width=WIDTH))
+    return grids, notes
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,6 +3,7 @@ before, the server's peak memory, and what the attack was answered.
 """
 
 import resource
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import sleep
@@ -30,11 +31,13 @@ class Outcome(NamedTuple):
 
 
 def measure(options: Options) -> list[Line]:
-    return [
-        line
-        for name, attack in ATTACKS.items()
-        for line in lines(attack, outcome_of(name, attack, options), options)
-    ]
+    found = []
+    for name, attack in ATTACKS.items():
+        said = lines(attack, outcome_of(name, attack, options), options)
+        for line in said:
+            print(f"{line.what}: {line.now}", file=sys.stderr, flush=True)
+        found += said
+    return found
 
 
 def outcome_of(name: str, attack: Attack, options: Options) -> Outcome:

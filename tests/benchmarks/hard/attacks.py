@@ -16,6 +16,7 @@ from tests.benchmarks.hard.protocol import Options
 
 MIB = 2**20
 BODY_BYTES = 32 * MIB
+WIDE, WIDTH = "wide", 256  # a model of which 65,536 rows are such a body
 TIMEOUT_SECONDS = 60
 JSON, OCTETS = "application/json", "application/octet-stream"
 HEAD = f"POST /v1/models/{MODEL}/score HTTP/1.1\r\nHost: localhost\r\n".encode()
@@ -150,15 +151,21 @@ def numbers(name: str) -> Callable[[int], bytes]:
     return lambda size: begin + b"1," * ((size - len(begin) - 6) // 2) + b"NaN]]}"
 
 
+def rows(size: int) -> bytes:
+    """Of the wide model, and right."""
+    row = b"[" + b"1," * (WIDTH - 1) + b"1]"
+    return b'{"rows":[' + b",".join([row] * ((size - 20) // (len(row) + 1))) + b"]}"
+
+
 def tensor(size: int) -> bytes:
-    count = (size - 200) // 2
-    head = {"name": "features", "shape": [count // 4, 4], "datatype": "FP32", "data": []}
+    count = (size - 200) // 2 // WIDTH
+    head = {"name": "features", "shape": [count, WIDTH], "datatype": "FP32", "data": []}
     begin = json.dumps({"inputs": [head]}).encode().removesuffix(b"]}]}")
-    return begin + b"1," * (count // 4 * 4 - 1) + b"1]}]}"
+    return begin + b"1," * (count * WIDTH - 1) + b"1]}]}"
 
 
 def floats(size: int) -> bytes:
-    return b"\x00\x00\x80\x3f" * (size // 4)
+    return b"\x00\x00\x80\x3f" * (size // 4 // WIDTH * WIDTH)
 
 
 def bomb(size: int) -> bytes:
@@ -238,12 +245,15 @@ def _bodies() -> Iterator[tuple[str, Attack]]:
     ):  # fmt: skip
         what, path = f"16 million numbers and a NaN to /{route}", f"/v1/models/{MODEL}/{route}"
         yield f"nan-{route}", Attack(what, posts(path, JSON, numbers(name)), BODY_BYTES)
-    infer = f"/v2/models/{MODEL}/infer"
+    for route in ("score", "reconstruct", "encode"):
+        what, path = f"16 million numbers to /{route}, and right", f"/v1/models/{WIDE}/{route}"
+        yield f"wide-{route}", Attack(what, posts(path, JSON, rows), BODY_BYTES)
+    score, infer = f"/v1/models/{WIDE}/score", f"/v2/models/{WIDE}/infer"
+    yield "floats", Attack("32 MiB of float32 to /score", posts(score, OCTETS, floats), BODY_BYTES)
     yield (
         "tensor",
         Attack("16 million numbers to /v2 infer", posts(infer, JSON, tensor), BODY_BYTES),
     )
-    yield "floats", Attack("32 MiB of float32 to /score", posts(score, OCTETS, floats), BODY_BYTES)
     yield (
         "bomb",
         Attack("a gzip of 128 MiB to /v2 infer", posts(infer, JSON, bomb, "gzip"), BODY_BYTES),

@@ -9,8 +9,9 @@ from tempfile import TemporaryDirectory
 from time import sleep
 from typing import NamedTuple
 
+from hourglass.service.model.artifact import Feature
 from tests.artifacts import make_artifact, publish
-from tests.benchmarks.hard.attacks import ATTACKS, MIB, Attack, Said
+from tests.benchmarks.hard.attacks import ATTACKS, MIB, WIDE, WIDTH, Attack, Said
 from tests.benchmarks.hard.bystander import Ask, Bystander, Phases
 from tests.benchmarks.hard.good import MODEL, make_goods
 from tests.benchmarks.hard.protocol import Line, Options
@@ -43,8 +44,10 @@ def measure(options: Options) -> list[Line]:
 def outcome_of(name: str, attack: Attack, options: Options) -> Outcome:
     artifact = make_artifact()
     good = make_goods(artifact)["json"][0]
+    features = [Feature(name=f"x{d}", kind="numeric") for d in range(WIDTH)]
     with TemporaryDirectory() as folder:
         publish(Path(folder), MODEL, artifact)
+        publish(Path(folder), WIDE, make_artifact(features))
         with Process(Path(folder)) as server:
             port, pid = int(server.url.rpartition(":")[2]), server.popen.pid
             _allow_descriptors()  # ours: the server has what it was started with

@@ -64,7 +64,7 @@ def compare(config: RunConfig, auto: AutoConfig, progress: Progress = SILENT) ->
     RunError or HourglassError in one sentence when that cannot be done.
     """
     progress.stage("loading")
-    frame = read_table(Path(config.data))
+    frame = read_table(Path(config.data), config.dialect(), config.categorical)
     data = prepare(
         frame,
         label=config.label,
@@ -74,6 +74,12 @@ def compare(config: RunConfig, auto: AutoConfig, progress: Progress = SILENT) ->
         time=config.time,
         group=config.group,
         exclude=read_row_numbers(Path(config.exclude), frame.height) if config.exclude else (),
+        normal=config.normal,
+        keep=config.keep,
+        categorical=config.categorical,
+        dialect=config.dialect(),
+        max_rows=config.max_rows,
+        seed=config.seed,
     )
     if config.contamination:
         strange = look_for_suspects(data, config)

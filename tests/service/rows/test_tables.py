@@ -63,7 +63,8 @@ def test_a_column_without_any_value_is_missing_throughout(frame):
         (
             "load",
             [None, "much", "x"],
-            "column 'load', row 2: expected a number, got 'much' (String column)",
+            "column 'load', row 2: expected a number, got 'much'; leave a cell empty where the value is"
+            " missing, or --null 'much'",
         ),
         (
             "load",
@@ -71,7 +72,7 @@ def test_a_column_without_any_value_is_missing_throughout(frame):
             "column 'load', row 1: expected a number, got True (Boolean column)",
         ),
         ("site", [1, 2, 3], "column 'site', row 1: expected text, got 1 (Int64 column)"),
-        ("open", [0, 2, 1], "column 'open', row 1: expected true or false, got 0 (Int64 column)"),
+        ("open", [0, 2, 1], "column 'open', row 2: expected true or false, got 2 (Int64 column)"),
         (
             "load",
             [0.0, 1e39, 0.0],

@@ -26,7 +26,7 @@ SENTINELS = (
     *(sign * (10**digits - 1) for digits in (2, 3, 4, 5, 6) for sign in (-1, 1)),
     *(-32768, 32767, 65535, 2**31 - 1, -(2**31), 2**32 - 1),
 )
-SENTINEL_SHARE = 0.3  # of the cells, at most: what is more frequent is a value of its own
+SENTINEL_SHARE = 0.2  # of the cells, at most: what is more frequent is a value of its own
 APART = 1.0  # spans of the other values, between the sentinel and the nearest of them
 
 

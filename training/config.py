@@ -105,7 +105,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     # squared error for numbers, cross-entropy for the rest; bce takes numbers as probabilities
     loss: Loss = "auto"
     max_categories: int = 100  # a text column with more distinct values is refused
-    max_rows: int = 500_000  # normal rows that are used; of more so many are drawn at random
+    max_rows: int = 200_000  # normal rows that are used; of more so many are drawn at random
     force: bool = False  # publish although the features differ from those of the model in service
     split: SplitConfig = SplitConfig()
     model: ModelConfig | AutoConfig = PRESETS[DEFAULT]

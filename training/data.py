@@ -21,7 +21,7 @@ EXPECTED = "expected numbers, true/false or text"
 # in a file of text
 MONTH = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
 DATE = (
-    r"(?i)^((\d{1,4}[-/]\d{1,2}[-/]\d{1,4}|\d{1,2}\.\d{1,2}\.\d{4}|\d{1,2}:\d{2}:\d{2})(\b|T)"
+    r"(?i)^((\d{1,4}[-/]\d{1,2}[-/]\d{1,4}|\d{1,2}\.\d{1,2}\.\d{4}|\d{1,2}:\d{2}:\d{2})([ T,.Z+]|$)"
     rf"|((mon|tue|wed|thu|fri|sat|sun)[a-z]*,? )?(\d{{1,4}}[-/ .]{{0,2}}{MONTH}([^a-z]|$)"
     rf"|{MONTH}[-/ .]{{0,2}}\d))"
 )
@@ -307,7 +307,7 @@ def _refuse_numbers(text: pl.Series, dialect: Dialect, warnings: list[str]) -> N
             " this warning"
         )
         return
-    units = "; a row of units is to be deleted" if found.row == 1 and text.len() > 1 else ""
+    units = "; delete the row if it holds units" if found.row == found.cells == 1 else ""
     raise RunError(
         f"column {text.name!r}, row {found.row}: expected a number like the rows around it, got"
         f" {found.got}; {as_text}{units}"

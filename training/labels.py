@@ -13,7 +13,8 @@ from hourglass.training.errors import RunError
 NORMAL = frozenset(
     "normal normal. ok good benign inlier healthy regular nominal pass passed".split()
 )
-NO = frozenset("no n false f 0 0.0 none negative".split())  # of a column that names the anomaly
+# of a column that names the anomaly
+NO, YES = frozenset("no n false f 0 0.0".split()), frozenset("yes y true t 1 1.0".split())
 # a column of that name is true of normal rows
 NAMES_NORMAL = re.compile(r"(^|.*[_ .-])(is[_ .-]?)?(normal|inlier|ok|good|benign|healthy|valid)$")
 MOST_NAMED = 5  # values
@@ -66,7 +67,7 @@ def _plainly_normal(column: pl.Series, values: list[str]) -> str | None:
         # of only one value that is not 0 all rows are anomalies
         return zero if zero in values or len(values) == 1 else None
     plain = [value for value in values if value in NORMAL]
-    if not plain and not names_normal:
+    if not plain and not names_normal and NO | YES >= set(values):
         plain = [value for value in values if value in NO]
     return plain[0] if len(plain) == 1 else None
 

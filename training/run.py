@@ -73,6 +73,8 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
         seed=config.seed,
     )
     serving = _check_replaceable(config, data.features)
+    if not (serving and config.screen):
+        del frame  # far larger than the rows made of it
     normal_rows = len(data.normal_ND)
 
     screened: Screened | None = None

@@ -4,9 +4,11 @@ from time import perf_counter
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 import torch
 from torch import Tensor
 
+from hourglass.service.rows.memory import available_bytes
 from hourglass.training.conditional import fit_conditional
 from hourglass.training.config import RunConfig
 from hourglass.training.core import Core
@@ -16,6 +18,9 @@ from hourglass.training.fit import Fitted, fit
 from hourglass.training.models import ModelConfig
 from hourglass.training.progress import SILENT, Progress
 from hourglass.training.split import Prepared, Split
+
+LARGE = 10_000  # a size that a model's memory is looked at for
+WEIGHT_BYTES = 16  # a float32, its gradient and the two moments of it that Adam keeps
 
 
 class Trial(NamedTuple):
@@ -57,6 +62,7 @@ def fit_trial(
         config = msgspec.structs.replace(
             config, fit=msgspec.structs.replace(config.fit, epochs=epochs)
         )
+        _require_memory(config, encoding)
         member = config.build(encoding)
         fitted = fit(
             member,
@@ -73,6 +79,24 @@ def fit_trial(
     core.reach.fit(torch.from_numpy(split.fit_ND), encoding.gaussian_D)
     residual_D = core.weigh(torch.from_numpy(split.validation_ND))
     return Trial(config, core, fitted, residual_D, perf_counter() - started)
+
+
+def _require_memory(config: ModelConfig, encoding: Encoding) -> None:
+    """ValueError where the member alone, built without its numbers, is larger than memory."""
+    settings = msgspec.to_builtins(config)
+    del settings["fit"]
+    sizes = [size for value in settings.values() for size in np.ravel(value) if size is not None]
+    if max((size for size in sizes if not isinstance(size, str)), default=0) < LARGE:
+        return  # the first look at a model without numbers takes seconds
+    with torch.device("meta"):
+        member = config.build(encoding)
+    weights = sum(tensor.numel() for tensor in member.parameters())
+    needed, available = WEIGHT_BYTES * weights, available_bytes()
+    if available is not None and needed > available:
+        raise ValueError(
+            f"a model of {weights:,} parameters takes at least {needed / 1e9:.3g} GB of memory to"
+            f" fit, and {available / 1e9:.3g} GB are left; make it smaller, its width first"
+        )
 
 
 def absorb_held_out(trial: Trial, split: Split, seed: int) -> None:

@@ -25,10 +25,6 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
                 raise ValueError(
                     f"{name} must be one character, no quote or line end; got {sign!r}"
                 )
-        if self.separator == self.decimal:
-            raise ValueError(
-                f"separator and decimal are both {self.decimal!r}; --separator names another"
-            )
         if self.thousands == self.decimal:
             raise ValueError(
                 f"thousands and decimal are both {self.decimal!r}; --decimal names another"

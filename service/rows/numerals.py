@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MOST_SHOWN = 60  # characters of a cell
 IP_ADDRESS = r"^\d{1,3}(\.\d{1,3}){3}$"
 CURRENCY = r"[€$£¥]|EUR|USD|GBP|CHF"
-UNIT = rf"{CURRENCY}|%|‰|[°ºµμΩA-Za-z][A-Za-z0-9°µΩ/²³^%·*-]{{0,7}}"
+UNIT = rf"{CURRENCY}|%|‰|[°ºµμΩA-Za-z][A-Za-z°µΩ/²³^%·*]{{0,7}}[23]?"
 AMOUNT = r"[+-]?\d[\d.,' ]*"
 WITH_UNIT = rf"^[+-]?(({CURRENCY}) ?{AMOUNT}|{AMOUNT} ?({UNIT}))$"
 ORDINAL_OR_HEX = r"(?i)^(\d*(1st|2nd|3rd|[04-9]th|1[123]th)|[0-9a-f]{8,})$"
@@ -23,7 +23,7 @@ MISSING = frozenset(
     " #div/0! #value! #ref! #null! #num! #name?".split()
 )
 # from so few numbers with a unit on no one is surprised that they are categories: 2WD, 4WD
-FEW_WITH_UNIT = 5
+FEW_WITH_UNIT = 8
 
 HABITS = {  # a pattern of cells: what they are, and how to have them read
     r"^[+-]?[1-9]\d{0,2}(,\d{3})+$": (
@@ -41,8 +41,8 @@ HABITS = {  # a pattern of cells: what they are, and how to have them read
     ),
     r"^\([$€£]? ?[\d.,]+\)$": "a negative number in brackets: write it with a minus",
     r"^([−–] ?\d[\d.,]*|\d[\d.,]*-)$": "a number with another minus: write - in front",
-    r"^[<>≤≥~≈] ?[\d.,]+$": "a bound: write the number, or leave the cell empty",
 }
+BOUND = r"^[<>≤≥~≈] ?[\d.,]+$"  # among numbers; ages of <18 and >65 are categories
 
 
 class Misread(NamedTuple):
@@ -50,6 +50,7 @@ class Misread(NamedTuple):
 
     row: int  # from 1
     got: str  # quoted, and what it is
+    cells: int  # that are no numbers
     few_with_unit: bool = False  # of a few values that may as well be names: 2WD, 4WD
 
 
@@ -97,8 +98,9 @@ def misread(text: "pl.Series", dialect: Dialect = USUAL) -> Misread | None:
     if 2 * int(count.filter(plain | by_habit | with_unit).sum()) <= filled or plain.all():
         return None
     row = text.is_in(cells.filter(~plain).to_list()).arg_max() or 0
+    wrong = int(count.filter(~plain).sum())
     few = with_unit.sum() <= FEW_WITH_UNIT and not (plain | by_habit).any()
-    return Misread(row + 1, explain_cell(str(text[row])), few)
+    return Misread(row + 1, explain_cell(str(text[row])), wrong, few)
 
 
 def explain_cell(cell: str) -> str:
@@ -112,6 +114,8 @@ def explain_cell(cell: str) -> str:
         for pattern, meaning in HABITS.items():
             if text.str.contains(pattern)[0]:
                 return f"{shorten(cell)!r}, {meaning}"
+    if text.str.contains(BOUND)[0]:
+        return f"{shorten(cell)!r}, a bound: write the number, or leave the cell empty"
     if text.str.contains(WITH_UNIT)[0]:
         return f"{shorten(cell)!r}, which has a unit: write the number alone"
     return (

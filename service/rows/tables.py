@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hourglass.service.errors import InvalidTable
 from hourglass.service.model.artifact import UNSEEN, Feature
 from hourglass.service.rows.dialect import USUAL, Dialect
+from hourglass.service.rows.memory import available_bytes
 from hourglass.service.rows.numerals import explain_cell, shorten, to_numbers
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 LONGEST_NAME = 1000  # characters
+CELL_BYTES = 8  # at least, of a table and the float32 rows that are made of it
 SEPARATORS = ",;\t|"
 
 
@@ -39,8 +41,11 @@ def read_table(path: Path, dialect: Dialect = USUAL, text: Collection[str] = ())
         raise InvalidTable(f"{path} is not a file")
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
+            _require_memory(path, _parquet_cells(path) * CELL_BYTES)
             frame = pl.read_parquet(path)
         elif path.suffix.lower() in (".csv", ".tsv", ".txt"):
+            # two characters of a CSV are a cell at most, and mostly there are more
+            _require_memory(path, path.stat().st_size)
             frame = _read_csv(path, dialect, text)
         else:
             raise InvalidTable(f"{path} is neither .csv nor .parquet")
@@ -139,6 +144,23 @@ def first_value(column: "pl.Series") -> tuple[int, object]:
     """The number (from 1) of the first row that has a value, and the value, if long its start."""
     index = column.is_not_null().arg_max() or 0
     return index + 1, shorten(column[index])
+
+
+def _parquet_cells(path: Path) -> int:
+    import polars as pl
+
+    rows = int(pl.scan_parquet(path).select(pl.len()).collect().item())
+    return rows * len(pl.read_parquet_schema(path))
+
+
+def _require_memory(path: Path, needed: int) -> None:
+    """InvalidTable before anything is read of what can never be held."""
+    available = available_bytes()
+    if available is not None and needed > available:
+        raise InvalidTable(
+            f"{path} takes at least {needed / 1e9:.3g} GB of memory, and {available / 1e9:.3g} GB"
+            " are left; take fewer rows or columns"
+        )
 
 
 def _without_null_values(frame: "pl.DataFrame", null: tuple[str, ...]) -> "pl.DataFrame":

@@ -411,9 +411,9 @@ class TestScoring:
 
     def test_flags_that_contradict_each_other_are_one_sentence(self, models, tmp_path, capsys):
         arguments = ["score", str(models / "plain"), str(tmp_path / "rows.csv")]
-        assert main([*arguments, "--separator", ".", "--decimal", "."]) == 2
+        assert main([*arguments, "--thousands", ",", "--decimal", ","]) == 2
         assert capsys.readouterr().err == (
-            "hourglass: separator and decimal are both '.'; --separator names another\n"
+            "hourglass: thousands and decimal are both ','; --decimal names another\n"
         )
 
     def test_the_threshold_in_force_in_the_folder_holds_here_too(self, models, table, capsys):

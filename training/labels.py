@@ -67,7 +67,7 @@ def _plainly_normal(column: pl.Series, values: list[str]) -> str | None:
         # of only one value that is not 0 all rows are anomalies
         return zero if zero in values or len(values) == 1 else None
     plain = [value for value in values if value in NORMAL]
-    if not plain and not names_normal and NO | YES >= set(values):
+    if not plain and not names_normal and set(values) <= NO | YES:
         plain = [value for value in values if value in NO]
     return plain[0] if len(plain) == 1 else None
 

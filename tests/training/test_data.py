@@ -373,7 +373,11 @@ def test_a_few_names_that_look_like_numbers_are_categories_and_said_aloud() -> N
         ("Unnamed: 0", range(ROWS), "it is an index that pandas wrote along"),
         ("__index_level_0__", range(ROWS), "it is an index that pandas wrote along"),
         ("seconds", range(ROWS), "it rises with the row number"),
-        ("ts", [1_704_067_200 + 10_000 * (i * 37 % ROWS) for i in range(ROWS)], "it is a Unix time"),
+        (
+            "ts",
+            [1_704_067_200 + 10_000 * (i * 37 % ROWS) for i in range(ROWS)],
+            "it is a Unix time",
+        ),
         ("id", [i * 37 % ROWS for i in range(ROWS)], "it numbers the rows"),
     ],
 )

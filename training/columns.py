@@ -22,9 +22,12 @@ FEWEST = 20  # rows, that an order or a repetition says something
 FIRST, LAST = 946_684_800, 2_051_222_400
 BY_CHANCE = 1e-6  # that as many numbers drawn from so short a range were all distinct
 FEWEST_ANOMALIES = 5  # that a column tells from normal rows
-SENTINELS = (
-    *(sign * (10**digits - 1) for digits in (2, 3, 4, 5, 6) for sign in (-1, 1)),
-    *(-32768, 32767, 65535, 2**31 - 1, -(2**31), 2**32 - 1),
+SENTINELS = frozenset(
+    float(value)
+    for value in (
+        *(sign * (10**digits - 1) for digits in (2, 3, 4, 5, 6) for sign in (-1, 1)),
+        *(-32768, 32767, 65535, 2**31 - 1, -(2**31), 2**32 - 1),
+    )
 )
 SENTINEL_SHARE = 0.2  # of the cells, at most: what is more frequent is a value of its own
 APART = 1.0  # spans of the other values, between the sentinel and the nearest of them
@@ -40,18 +43,25 @@ def no_feature(column: pl.Series) -> str | None:
     if column.dtype.is_decimal():
         return None
     values = column.cast(pl.Float64).to_numpy()
-    if not np.isfinite(values).all() or (distinct := int(np.unique(values).size)) <= rows / 2:
+    if not np.isfinite(values).all():
         return None
     steps = np.diff(values)
-    if (steps >= 0).all() or (steps <= 0).all():
+    is_monotone = bool((steps >= 0).all() or (steps <= 0).all())
+    is_whole = bool((values == np.round(values)).all())
+    is_time = TIME_NAME.fullmatch(column.name) is not None
+    if not (is_monotone or is_whole or is_time):
+        return None
+    distinct = int(np.unique(values).size)
+    if distinct <= rows / 2:
+        return None
+    if is_monotone:
         return f"it {'rises' if values[-1] > values[0] else 'falls'} with the row number"
-    whole = bool((values == np.round(values)).all())
     low, high = float(values.min()), float(values.max())
     if any(FIRST * unit <= low and high <= LAST * unit for unit in (1, 1e3, 1e6, 1e9)) and (
-        TIME_NAME.fullmatch(column.name) or (whole and distinct == rows)
+        is_time or (is_whole and distinct == rows)
     ):
         return "it is a Unix time"
-    if not whole or distinct < rows:
+    if not is_whole or distinct < rows:
         return None
     # a birthday problem: n of R numbers are distinct with probability exp(-n^2 / 2R)
     if np.exp(-(rows**2) / (2 * (high - low + 1))) < BY_CHANCE:
@@ -78,17 +88,18 @@ def suspect_sentinel(column: pl.Series) -> str | None:
     if not column.dtype.is_numeric():
         return None
     values = column.cast(pl.Float64).drop_nulls().drop_nans().to_numpy()
-    for sentinel in SENTINELS:
+    if len(values) < FEWEST:
+        return None
+    for sentinel in {float(values.min()), float(values.max())} & SENTINELS:
         is_sentinel = values == sentinel
         count, rest = int(is_sentinel.sum()), values[~is_sentinel]
         if count < 2 or count > SENTINEL_SHARE * len(values) or len(rest) < FEWEST:
             continue
         low, high = float(rest.min()), float(rest.max())
-        gap = max(low - sentinel, sentinel - high)
-        if gap > APART * (high - low) and gap > 0:
+        if max(low - sentinel, sentinel - high) > APART * (high - low):
             return (
-                f"column {shorten(column.name)!r}: {count} of {len(values)} cells are {sentinel:g},"
-                f" far from the others ({low:.4g} to {high:.4g}); if it stands for a missing value,"
-                f" --null {sentinel} reads it so"
+                f"column {shorten(column.name)!r}: {count} of {len(values)} cells are"
+                f" {sentinel:.0f}, far from the others ({low:.4g} to {high:.4g}); if it stands for"
+                f" a missing value, --null {sentinel:.0f} reads it so"
             )
     return None

@@ -248,8 +248,7 @@ def _run(config: Any, *, quiet: bool) -> None:
 
     with _progress(quiet, title(config.model)) as progress:
         report = run(config, progress)
-    for warning in report.warnings:
-        print(f"hourglass-train: {warning}", file=sys.stderr)
+    _warn(report.warnings)
     print_report(report, Console(quiet=quiet))
 
 
@@ -272,6 +271,7 @@ def _compare(options: argparse.Namespace) -> None:
     with _progress(options.quiet, "") as progress:
         comparison = compare(config, AutoConfig(variants=variants, epochs=options.epochs), progress)
     write_atomically(output, msgspec.json.format(msgspec.json.encode(comparison), indent=2) + b"\n")
+    _warn(comparison.warnings)
     print_comparison(comparison, Console(quiet=options.quiet))
     if options.publish:
         flag = "preset" if comparison.chosen in PRESETS else "variant"
@@ -279,6 +279,12 @@ def _compare(options: argparse.Namespace) -> None:
             load_config(options.config, {**_flags(options), flag: comparison.chosen}),
             quiet=options.quiet,
         )
+
+
+def _warn(warnings: tuple[str, ...]) -> None:
+    """On standard error, whatever is quiet: a column that was left out is no detail."""
+    for warning in warnings:
+        print(f"hourglass-train: {warning}", file=sys.stderr)
 
 
 @contextmanager

@@ -56,6 +56,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     chosen: str
     reason: str
     candidates: tuple[Candidate, ...]
+    warnings: tuple[str, ...] = ()  # about columns and rows of the file, each a sentence
 
 
 def compare(config: RunConfig, auto: AutoConfig, progress: Progress = SILENT) -> Comparison:
@@ -95,7 +96,13 @@ def compare(config: RunConfig, auto: AutoConfig, progress: Progress = SILENT) ->
         candidate.variant: (candidate.power, candidate.held_out_error) for candidate in candidates
     }
     chosen, reason = pick(standings, injected=4 * len(prepared.split.validation_ND))
-    return Comparison(name=config.name, chosen=chosen, reason=reason, candidates=tuple(candidates))
+    return Comparison(
+        name=config.name,
+        chosen=chosen,
+        reason=reason,
+        candidates=tuple(candidates),
+        warnings=data.warnings,
+    )
 
 
 def choose(

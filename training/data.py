@@ -127,6 +127,11 @@ def prepare(
         )
         if sentence := suspect_sentinel(frame[column]):
             warnings.append(sentence)
+        if frame[column].null_count() == frame.height:
+            warnings.append(
+                f"column {shorten(column)!r} is empty in all rows: whatever comes in it later"
+                f" changes no score; --ignore {shorten(column)!r} leaves it out"
+            )
     drawn_N = normal_N | (anomalous_N & ~excluded_N)
     if max_rows is not None:
         for rows_N, noun in ((normal_N, "normal"), (anomalous_N & ~excluded_N, "anomalous")):

@@ -467,3 +467,12 @@ def test_of_more_rows_than_are_asked_for_a_sample_is_drawn_and_said() -> None:
     same = prepare(table, label="fault", time="t", max_rows=50, seed=1)
     assert same.number_N.tolist() == data.number_N.tolist()
     assert prepare(table, label="fault", time="t", max_rows=900).warnings == ()
+
+
+def test_an_empty_column_is_said_aloud() -> None:
+    data = prepare(pl.DataFrame({"a": NOISE, "gone": [None] * ROWS}))
+    assert [feature.name for feature in data.features] == ["a", "gone"]
+    assert data.warnings == (
+        "column 'gone' is empty in all rows: whatever comes in it later changes no score; --ignore"
+        " 'gone' leaves it out",
+    )

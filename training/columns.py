@@ -55,12 +55,13 @@ def no_feature(column: pl.Series) -> str | None:
     if distinct <= rows / 2:
         return None
     if is_monotone:
-        return f"it {'rises' if values[-1] > values[0] else 'falls'} with the row number"
+        ways = "rises" if values[-1] > values[0] else "falls"
+        return f"it {ways} with the row number, as a time that --time orders the rows by"
     low, high = float(values.min()), float(values.max())
     if any(FIRST * unit <= low and high <= LAST * unit for unit in (1, 1e3, 1e6, 1e9)) and (
         is_time or (is_whole and distinct == rows)
     ):
-        return "it is a Unix time"
+        return "it is a Unix time, which --time orders the rows by"
     if not is_whole or distinct < rows:
         return None
     # a birthday problem: n of R numbers are distinct with probability exp(-n^2 / 2R)

@@ -31,6 +31,7 @@ DATE_FORMS = (  # beside those that polars finds by itself
     *("%d-%b-%Y %H:%M:%S", "%d/%b/%Y:%H:%M:%S", "%d %b %Y %H:%M:%S", "%Y%m%d", "%Y-%m"),
 )
 
+LONGEST_CATEGORY = 1000  # characters
 STEPS = 8  # of float32 that a standard deviation has to be, or rounding is what is seen
 
 
@@ -332,6 +333,12 @@ def _categories(column: pl.Series, normal: pl.Series, max_categories: int) -> tu
     if known.is_empty():  # what anomalies hold must not shape the model
         raise RunError(
             f"column {column.name!r}, row {row}: only anomalous rows have text here; --ignore it"
+        )
+    longest = int(known.str.len_chars().max())  # type: ignore[arg-type]  # of text, that is not empty
+    if longest > LONGEST_CATEGORY:
+        raise RunError(
+            f"column {column.name!r}, row {row}: expected categories of at most"
+            f" {LONGEST_CATEGORY} characters, got one of {longest}; --ignore it"
         )
     distinct = known.n_unique()
     if distinct > max_categories or (distinct > 20 and distinct > len(known) / 2):

@@ -72,7 +72,7 @@ def to_numbers(text: "pl.Series", dialect: Dialect = USUAL) -> "pl.Series":
 
 def misread(text: "pl.Series", dialect: Dialect = USUAL) -> Misread | None:
     """Where most cells are numbers under some habit, missing values aside, and yet not all are
-    numbers.
+    numbers; or all are missing values.
     """
     import polars as pl
 
@@ -95,7 +95,8 @@ def misread(text: "pl.Series", dialect: Dialect = USUAL) -> Misread | None:
     if commonest.height:
         with_unit &= unit == commonest["unit"][0]
     filled = int(count.filter(~missing).sum())
-    if 2 * int(count.filter(plain | by_habit | with_unit).sum()) <= filled or plain.all():
+    numbers = int(count.filter(plain | by_habit | with_unit).sum())
+    if plain.all() or (2 * numbers <= filled and filled):  # nothing but missing values is no text
         return None
     row = text.is_in(cells.filter(~plain).to_list()).arg_max() or 0
     wrong = int(count.filter(~plain).sum())

@@ -254,7 +254,9 @@ def _ends_lines_with_cr(path: Path) -> bool:
 
 def _read_header(path: Path, dialect: Dialect) -> list[str]:
     """The columns' names. Polars renames a repeated one silently; we refuse it."""
-    header = [name.strip() for name in next(_lines(path, dialect), [])]
+    header = [name.strip() for name in next(_lines(path, dialect), [""])]
+    if not header:
+        raise InvalidTable(f"{path}: expected the first line to be a header or a row, got nothing")
     if len(header) == 1 and (
         other := next((sign for sign in SEPARATORS if sign in header[0]), None)
     ):

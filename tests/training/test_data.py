@@ -476,3 +476,8 @@ def test_an_empty_column_is_said_aloud() -> None:
         "column 'gone' is empty in all rows: whatever comes in it later changes no score; --ignore"
         " 'gone' leaves it out",
     )
+
+
+def test_a_category_of_many_characters_is_not_echoed() -> None:
+    with pytest.raises(RunError, match="of at most 1000 characters, got one of 1000000;"):
+        prepare(pl.DataFrame({"a": NOISE, "text": ["x" * 1_000_000, "y"] * 30}))

@@ -207,6 +207,7 @@ class TestHowACsvIsWritten:
             ("0,0,1\n1,2,3\n", "got the number 0: --no-header"),
             ("# by hand\na,b\n1,2\n", "--comment '#' leaves out such lines"),
             ("a,b\n1,2\n# end\n", "row 2: expected 2 cells, got 1: --comment '#' leaves out lines that begin so"),
+            ("\n\na,b\n1,2\n", "expected the first line to be a header or a row, got nothing"),
             ("a,b\n1,2,\n", "row 1: expected 2 cells, got 3, the last of them empty: end the first line with a separator"),
         ],
     )  # fmt: skip

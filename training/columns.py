@@ -74,6 +74,8 @@ def no_feature(column: pl.Series) -> str | None:
 
 def equals_label(column: pl.Series, anomalous_N: NDArray[np.bool_]) -> bool:
     """Whether the column has one value on all normal rows, and others on all anomalies."""
+    if not (column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.String, pl.Categorical)):
+        return False
     anomalies = int(anomalous_N.sum())
     if anomalies < FEWEST_ANOMALIES or len(column) - anomalies < FEWEST or column.null_count():
         return False

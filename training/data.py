@@ -89,24 +89,17 @@ def prepare(
     anomalous_N = (
         is_anomalous(frame, label, normal) if label else np.zeros(frame.height, dtype=bool)
     )
-    columns = [column for column in frame.columns if column not in {*named, *ignore}]
+    no_features, certain = {*named, *ignore}, {*keep, *categorical}
+    columns = [column for column in frame.columns if column not in no_features]
     if "" in columns:
         number = frame.columns.index("") + 1
         raise RunError(
             f"column {number} has no name (an index that was written along?); name it, or"
             " --ignore ''"
         )
-    warnings = []
-    for column in [column for column in columns if column not in {*keep, *categorical}]:
-        why = no_feature(frame[column])
-        if why is None and label and equals_label(frame[column], anomalous_N):
-            why = f"it tells the anomalies of {label!r} from all normal rows, as the label does"
-        if why is not None:
-            columns.remove(column)
-            warnings.append(
-                f"column {shorten(column)!r} is left out: {why}; --keep {shorten(column)!r} makes"
-                " it a feature"
-            )
+    asked = [column for column in columns if column not in certain]
+    left_out, warnings = _look_for_no_features(frame.select(asked), label, anomalous_N)
+    columns = [column for column in columns if column not in left_out]
     if not columns:
         raise RunError("; ".join(["no feature columns are left", *warnings]))
     excluded_N = np.zeros(frame.height, dtype=bool)
@@ -133,16 +126,16 @@ def prepare(
                 f"column {shorten(column)!r} is empty in all rows: whatever comes in it later"
                 f" changes no score; --ignore {shorten(column)!r} leaves it out"
             )
-    drawn_N = normal_N | (anomalous_N & ~excluded_N)
-    if max_rows is not None:
-        for rows_N, noun in ((normal_N, "normal"), (anomalous_N & ~excluded_N, "anomalous")):
-            if (count := int(rows_N.sum())) > max_rows:
-                rng = np.random.default_rng(seed)
-                drawn_N[rng.permutation(np.flatnonzero(rows_N))[max_rows:]] = False
-                warnings.append(
-                    f"{max_rows:,} of the {count:,} {noun} rows, drawn at random, are used;"
-                    " max_rows in the run's file sets how many"
-                )
+    drawn_N = np.zeros(frame.height, dtype=bool)
+    for rows_N, noun in ((normal_N, "normal"), (anomalous_N & ~excluded_N, "anomalous")):
+        rows, count = np.flatnonzero(rows_N), int(rows_N.sum())
+        if max_rows is not None and count > max_rows:
+            rows = np.random.default_rng(seed).permutation(rows)[:max_rows]
+            warnings.append(
+                f"{max_rows:,} of the {count:,} {noun} rows, drawn at random, are used; max_rows in"
+                " the run's file sets how many"
+            )
+        drawn_N[rows] = True
     if not drawn_N.all():
         frame = frame.filter(pl.Series(drawn_N))
     rows_ND = encode_table(frame, features)
@@ -156,6 +149,22 @@ def prepare(
         groups(frame[group])[normal_N] if group else None,
         tuple(warnings),
     )
+
+
+def _look_for_no_features(
+    frame: pl.DataFrame, label: str | None, anomalous_N: NDArray[np.bool_]
+) -> tuple[set[str], list[str]]:
+    """The columns that are left out, and a sentence about each."""
+    left_out, warnings = set(), []
+    for column in frame:
+        why = no_feature(column)
+        if why is None and label and equals_label(column, anomalous_N):
+            why = f"it tells the anomalies of {label!r} from all normal rows, as the label does"
+        if why is not None:
+            left_out.add(column.name)
+            name = repr(shorten(column.name))
+            warnings.append(f"column {name} is left out: {why}; --keep {name} makes it a feature")
+    return left_out, warnings
 
 
 def times(column: pl.Series) -> NDArray[np.float64]:

@@ -70,7 +70,8 @@ def encode_table(frame: "pl.DataFrame", features: Sequence[Feature]) -> NDArray[
     A category not among a feature's becomes UNSEEN. InvalidTable names the column and the first row
     (from 1) that is wrong.
     """
-    absent = [feature.name for feature in features if feature.name not in frame.columns]
+    present = set(frame.columns)
+    absent = [feature.name for feature in features if feature.name not in present]
     if absent:
         raise InvalidTable(
             f"the table has no column {absent[0]!r}, which the model expects ({len(absent)} absent"

@@ -64,6 +64,7 @@ def test_a_column_that_tells_all_anomalies_from_all_normal_rows_equals_the_label
     assert not equals_label(pl.Series(NORMAL + 100 * anomalous_N), anomalous_N)
     assert not equals_label(pl.Series(np.arange(ROWS) % 20 == 0), anomalous_N)
     assert not equals_label(pl.Series(np.arange(ROWS) < 2), np.arange(ROWS) < 2)
+    assert not equals_label(pl.Series([[1.0]] * ROWS), anomalous_N)
 
 
 @pytest.mark.parametrize("sentinel", [-999, 9999, 65535, -32768, 2**31 - 1])

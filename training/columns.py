@@ -56,12 +56,12 @@ def no_feature(column: pl.Series) -> str | None:
         return None
     if is_monotone:
         ways = "rises" if values[-1] > values[0] else "falls"
-        return f"it {ways} with the row number, as a time that --time orders the rows by"
+        return f"it {ways} with the row number (if it is a time, --time orders the rows by it)"
     low, high = float(values.min()), float(values.max())
     if any(FIRST * unit <= low and high <= LAST * unit for unit in (1, 1e3, 1e6, 1e9)) and (
         is_time or (is_whole and distinct == rows)
     ):
-        return "it is a Unix time, which --time orders the rows by"
+        return "it is a Unix time (--time orders the rows by it)"
     if not is_whole or distinct < rows:
         return None
     # a birthday problem: n of R numbers are distinct with probability exp(-n^2 / 2R)

@@ -46,7 +46,9 @@ BOUND = r"^[<>≤≥~≈] ?[\d.,]+$"  # among numbers; ages of <18 and >65 are c
 
 
 class Misread(NamedTuple):
-    """The first cell of a column of text that is no number, where the column means numbers."""
+    """The first cell of a column of text that is no number, or is one as text, where the column
+    means numbers.
+    """
 
     row: int  # from 1
     got: str  # quoted, and what it is
@@ -71,8 +73,8 @@ def to_numbers(text: "pl.Series", dialect: Dialect = USUAL) -> "pl.Series":
 
 
 def misread(text: "pl.Series", dialect: Dialect = USUAL) -> Misread | None:
-    """Where most cells are numbers under some habit, missing values aside, and yet not all are
-    numbers; or all are missing values.
+    """Where most cells of a column of text are numbers under some habit, missing values aside; or
+    where all are missing values.
     """
     import polars as pl
 
@@ -96,8 +98,11 @@ def misread(text: "pl.Series", dialect: Dialect = USUAL) -> Misread | None:
         with_unit &= unit == commonest["unit"][0]
     filled = int(count.filter(~missing).sum())
     numbers = int(count.filter(plain | by_habit | with_unit).sum())
-    if plain.all() or (2 * numbers <= filled and filled):  # nothing but missing values is no text
+    if 2 * numbers <= filled and filled:  # nothing but missing values is no text
         return None
+    if plain.all():
+        row = text.is_not_null().arg_max() or 0
+        return Misread(row + 1, explain_cell(str(text[row])), 0)
     row = text.is_in(cells.filter(~plain).to_list()).arg_max() or 0
     wrong = int(count.filter(~plain).sum())
     few = with_unit.sum() <= FEW_WITH_UNIT and not (plain | by_habit).any()
@@ -109,6 +114,8 @@ def explain_cell(cell: str) -> str:
     import polars as pl
 
     text = pl.Series([cell])
+    if to_numbers(text).is_not_null()[0]:
+        return f"{shorten(cell)!r}, a number written as text: make it a column of numbers"
     if cell.lower() in MISSING:
         return f"{shorten(cell)!r}; --null {cell!r} reads it as missing"
     if not text.str.contains(IP_ADDRESS)[0]:
@@ -129,7 +136,7 @@ def shorten(value: object) -> object:
     """What can be said of a value in a sentence."""
     if isinstance(value, str) and len(value) > MOST_SHOWN:
         return value[:MOST_SHOWN] + "…"
-    return value
+    return value[:MOST_SHOWN] if isinstance(value, bytes) else value
 
 
 def _escaped(sign: str) -> str:

@@ -131,12 +131,13 @@ def _misfit(
     column: "pl.Series", feature: Feature, wrong: "pl.Series", expected: str
 ) -> InvalidTable:
     """What to raise of the first wrong cell; of a text column the cell's way to be read."""
-    import polars as pl
 
     row = int((wrong if wrong.any() else column.is_not_null()).arg_max() or 0)
     value = column[row]
     got = f"{shorten(value)!r} ({column.dtype} column)"
-    if feature.kind == "numeric" and isinstance(value, str) and column.dtype == pl.String:
+    if column.dtype.is_nested():
+        got = str(column.dtype)
+    elif feature.kind == "numeric" and isinstance(value, str):
         got = explain_cell(value.strip())
     return InvalidTable(f"column {feature.name!r}, row {row + 1}: expected {expected}, got {got}")
 

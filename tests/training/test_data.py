@@ -329,6 +329,7 @@ NOISE = np.random.default_rng(0).normal(size=ROWS)
         ([f"{i} C" for i in range(ROWS)], "got '0 C', which has a unit: write the number alone"),
         ([f"{i}%" for i in range(ROWS)], "got '0%', which has a unit"),
         (["NA", "NA", "1.5"] * 20, "got 'NA'; --null 'NA' reads it as missing"),
+        (["7", "9"] * 30, "got '7', a number written as text: make it a column of numbers"),
         (["1_510", "9_000"] * 30, "digits in groups: --thousands _ reads them"),
         (
             ["kPa", *map(str, range(59))],

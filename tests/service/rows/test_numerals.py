@@ -123,8 +123,11 @@ def test_names_codes_and_ranges_are_no_numbers(cells):
     assert misread(column(*cells * 5)) is None
 
 
-def test_a_column_of_numbers_alone_is_in_order():
-    assert misread(column("1", "2.5", None, "-inf")) is None
+def test_numbers_written_as_text_are_found_too():
+    found = misread(column(None, "1", "2.5", "-inf"))
+    assert found is not None
+    assert (found.row, found.cells) == (2, 0)
+    assert found.got == "'1', a number written as text: make it a column of numbers"
 
 
 def test_a_long_cell_is_not_echoed():

@@ -159,6 +159,16 @@ def test_the_row_of_the_bad_cell_is_named_and_the_flag_that_reads_it(frame):
         assert str(caught.value) == f"column 'load', row 3: expected a number, got {meaning}"
 
 
+def test_numbers_written_as_text_and_lists_are_named_as_such(frame):
+    for values, sentence in (
+        ([None, "2", "3"], "column 'load', row 2: expected a number, got '2', a number written as"),
+        ([None, [1.0, 2.0], [3.0]], "column 'load', row 2: expected a number, got List(Float64)"),
+    ):
+        with pytest.raises(InvalidTable) as caught:
+            encode_table(frame.with_columns(pl.Series("load", values)), MIXED)
+        assert str(caught.value).startswith(sentence)
+
+
 def test_a_large_cell_is_not_echoed(frame):
     large = "x" * 200_000_000
     with pytest.raises(InvalidTable, match="column 'load', row 2: expected a number") as caught:

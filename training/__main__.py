@@ -22,8 +22,10 @@ from hourglass.service.serving.store import Store, locate, write_atomically
 from hourglass.training.errors import RunError
 from hourglass.training.progress import Epoch, Progress
 
-# what torch says
-OUT_OF_MEMORY = re.compile("(?i)not enough memory|out of memory|can't allocate memory")
+# what torch and onnxruntime say
+OUT_OF_MEMORY = re.compile(
+    "(?i)not enough memory|out of memory|can't allocate memory|failed to allocate|bad_alloc"
+)
 NORMAL_HELP = "the label of normal rows (0, false, or a word that plainly means normal)"
 NOT_OF_THE_RUN = ("run", "config", "quiet", "variants", "publish", "output")
 

@@ -193,7 +193,7 @@ def times(column: pl.Series) -> NDArray[np.float64]:
         row = int(np.argmin(np.isfinite(values)))
         raise RunError(
             f"time column {column.name!r}, row {row + 1}: expected a date, a time or a number, got"
-            f" {column[row]!r}"
+            f" {shorten(column[row])!r}"
         )
     return np.asarray(values, dtype=np.float64)
 

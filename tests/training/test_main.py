@@ -275,8 +275,9 @@ def test_a_model_larger_than_memory_is_refused_before_it_is_built(
         MemoryError(),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
         RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : std::bad_alloc"),
     ],
-    ids=["Python", "torch", "CUDA"],
+    ids=["Python", "torch", "CUDA", "onnxruntime"],
 )
 def test_memory_that_is_not_enough_is_one_sentence(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -354,6 +355,11 @@ def test_an_alpha_that_cannot_be_certified_is_refused_before_anything_is_publish
         (["promote", "pump"], "the following arguments are required: VERSION"),
         (["promote", "pump", "abc", "--models", "absent"], "there is no model 'pump' in absent"),
         (["demo", "--port", "99999"], "expected a port from 1 to 65535, got 99999"),
+        (["evaluate", "m", "d.csv", "--thousands", "."], "thousands and decimal are both '.'"),
+        (
+            ["compare", "d.csv", "--name", "pump", "--separator", ";;"],
+            "separator must be one character",
+        ),
         (
             ["evaluate", "absent", "d.csv", "--label", "y"],
             "absent is neither a model file nor a folder with one",

@@ -263,3 +263,17 @@ def test_a_name_of_many_characters_is_not_echoed(tmp_path):
     pl.DataFrame({"a": [1], "x" * 1_000_000: [2]}).write_parquet(path)
     with pytest.raises(InvalidTable, match=r"got 1000000 in that of column 2$"):
         read_table(path)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize(("decimal", "thousands"), [(".", ","), (",", "."), (",", " "), (".", "'")])
+def test_every_dialect_gives_the_same_table(tmp_path, separator, decimal, thousands):
+    rng = np.random.default_rng(0)
+    numbers = [None, 0.0, *(10.0 ** rng.uniform(-2, 7, 40) * rng.choice([-1, 1], 40)).round(3)]
+    swapped = str.maketrans({",": thousands, ".": decimal})
+    cells = ["n/a" if number is None else f"{number:,}".translate(swapped) for number in numbers]
+    lines = [f"a{separator}b", *('"' + cell + '"' + separator + "x" for cell in cells)]
+    path = tmp_path / "rows.csv"
+    path.write_text("\n".join(lines))
+    dialect = Dialect(separator=separator, decimal=decimal, thousands=thousands, null=("n/a",))
+    assert read_table(path, dialect)["a"].to_list() == numbers

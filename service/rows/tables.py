@@ -90,7 +90,7 @@ def _encode_column(column: "pl.Series", feature: Feature) -> NDArray[np.float32]
         return np.full(len(column), np.nan, dtype=np.float32)
     is_text = column.dtype in (pl.String, pl.Categorical, pl.Enum)
     if feature.kind == "categorical":
-        if not is_text:
+        if not is_text and not _may_be_categories(column, feature):
             raise _misfit(column, feature, column.is_not_null(), "text")
         codes = {category: float(code) for code, category in enumerate(feature.categories)}
         values = [
@@ -117,6 +117,16 @@ def _encode_column(column: "pl.Series", feature: Feature) -> NDArray[np.float32]
             f" {wide[row]:g}"
         )
     return wide.astype(np.float32)
+
+
+def _may_be_categories(column: "pl.Series", feature: Feature) -> bool:
+    """Whether whole numbers or true/false stand for categories that are written so."""
+    import polars as pl
+
+    known = pl.Series(feature.categories, dtype=pl.String)
+    if column.dtype.is_integer():
+        return known.cast(pl.Int64, strict=False).count() > 0
+    return column.dtype == pl.Boolean and known.is_in(["true", "false"]).any()
 
 
 def _is_no_boolean(column: "pl.Series") -> "pl.Series":
@@ -286,19 +296,25 @@ def _read_header(path: Path, dialect: Dialect) -> list[str]:
 
 
 def _number_that_is_no_name(header: Sequence[str]) -> str | None:
-    """The first of several numbers in a header, unless they ascend, as years, places and
-    wavelengths do that are names.
+    """The first of several numbers in a header, unless they are in order, as years, places and
+    wavelengths are that are names.
     """
     import polars as pl
 
     cells = pl.Series(header, dtype=pl.String)
     numbers = cells.cast(pl.Float64, strict=False)
     values = numbers.drop_nulls().drop_nans()
-    whole = bool((values == values.round()).all())
-    if len(values) < 2 and (whole or len(header) > 1):
+    steps = values.diff().drop_nulls()
+    is_whole = bool((values == values.round()).all())
+    if len(values) < 2 and (is_whole or len(header) > 1):
         return None
-    ascends = bool((values.diff().drop_nulls() > 0).all())
-    if ascends and (len(values) > 2 or whole):
+    if len(values) == len(header) == 2:
+        in_order = is_whole and steps[0] == 1
+    elif len(values) == 2:
+        in_order = is_whole
+    else:
+        in_order = bool((steps > 0).all() or (is_whole and (steps < 0).all()))
+    if in_order:
         return None
     return str(cells[numbers.is_not_null().arg_max() or 0])
 

@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from hourglass.service.errors import InvalidTable
+from hourglass.service.model.artifact import Feature
 from hourglass.service.rows.dialect import Dialect
 from hourglass.service.rows.tables import encode_table, read_table
 from tests.artifacts import MIXED, NUMERIC
@@ -214,6 +215,7 @@ class TestHowACsvIsWritten:
             ("1.5,0.2\n1,2\n", "expected names of columns in the first line, got the number 1.5: --no-header"),
             ("39, State-gov, 77516, Bachelors, 13\n50, Self, 83311, HS, 13\n", "got the number 39: --no-header"),
             ("5.1,3.5,1.4,0.2,Iris-setosa\n4.9,3,1.4,.2,Iris-setosa\n", "got the number 5.1: --no-header"),
+            ("3,7\n1,2\n", "got the number 3: --no-header"),
             ("0,0,1\n1,2,3\n", "got the number 0: --no-header"),
             ("# by hand\na,b\n1,2\n", "--comment '#' leaves out such lines"),
             ("a,b\n1,2\n# end\n", "row 2: expected 2 cells, got 1: --comment '#' leaves out lines that begin so"),
@@ -227,9 +229,19 @@ class TestHowACsvIsWritten:
         assert sentence in str(caught.value)
 
     @pytest.mark.parametrize(
-        "header", ["0,1,2", "2019,2020,2021", "400.5,401,401.5", "city,2020,2019b", "a,5", "7"]
+        "header",
+        [
+            "0,1,2",
+            "2019,2020,2021",
+            "400.5,401,401.5",
+            "city,2020,2019",
+            "2020,2019,2018",
+            "0,1",
+            "a,5",
+            "7",
+        ],
     )
-    def test_numbers_that_ascend_or_are_few_may_be_names(self, tmp_path, header):
+    def test_numbers_in_order_may_be_names(self, tmp_path, header):
         path = write(tmp_path / "rows.csv", f"{header}\n" + "1," * header.count(",") + "1\n")
         assert read_table(path).columns == header.split(",")
 
@@ -277,3 +289,16 @@ def test_every_dialect_gives_the_same_table(tmp_path, separator, decimal, thousa
     path.write_text("\n".join(lines))
     dialect = Dialect(separator=separator, decimal=decimal, thousands=thousands, null=("n/a",))
     assert read_table(path, dialect)["a"].to_list() == numbers
+
+
+@pytest.mark.parametrize(
+    ("categories", "values", "codes"),
+    [
+        (("1", "7", "A"), [7, None, 1, 2], [1, np.nan, 0, -1]),
+        (("false", "true"), [True, False, None], [1, 0, np.nan]),
+    ],
+)
+def test_whole_numbers_are_categories_where_those_are_written_so(categories, values, codes):
+    feature = Feature(name="site", kind="categorical", categories=categories)
+    rows_ND = encode_table(pl.DataFrame({"site": values}), [feature])
+    np.testing.assert_array_equal(rows_ND[:, 0], np.array(codes, np.float32))

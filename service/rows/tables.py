@@ -313,7 +313,8 @@ def _number_that_is_no_name(header: Sequence[str]) -> str | None:
     elif len(values) == 2:
         in_order = is_whole
     else:
-        in_order = bool((steps > 0).all() or (is_whole and (steps < 0).all()))
+        ascends, descends = bool((steps > 0).all()), bool((steps < 0).all())
+        in_order = len(values) > 2 and (ascends or (is_whole and descends))
     if in_order:
         return None
     return str(cells[numbers.is_not_null().arg_max() or 0])

@@ -215,6 +215,7 @@ class TestHowACsvIsWritten:
             ("1.5,0.2\n1,2\n", "expected names of columns in the first line, got the number 1.5: --no-header"),
             ("39, State-gov, 77516, Bachelors, 13\n50, Self, 83311, HS, 13\n", "got the number 39: --no-header"),
             ("5.1,3.5,1.4,0.2,Iris-setosa\n4.9,3,1.4,.2,Iris-setosa\n", "got the number 5.1: --no-header"),
+            ("1.5\n2.5\n", "got the number 1.5: --no-header"),
             ("3,7\n1,2\n", "got the number 3: --no-header"),
             ("0,0,1\n1,2,3\n", "got the number 0: --no-header"),
             ("# by hand\na,b\n1,2\n", "--comment '#' leaves out such lines"),

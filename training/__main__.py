@@ -334,7 +334,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     features = detector.manifest.features
     text = [feature.name for feature in features if feature.kind == "categorical"]
     frame = read_table(options.data, dialect, text)
-    rows_ND = encode_table(frame, features)
+    rows_ND = encode_table(frame, features, dialect)
     fingerprints = read_fingerprints(file.parent)
     seen = fingerprints.seen(rows_ND) if fingerprints else None
     anomalous = is_anomalous(frame, options.label, options.normal) if options.label else None

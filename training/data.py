@@ -138,7 +138,7 @@ def prepare(
         drawn_N[rows] = True
     if not drawn_N.all():
         frame = frame.filter(pl.Series(drawn_N))
-    rows_ND = encode_table(frame, features)
+    rows_ND = encode_table(frame, features, dialect)
     normal_N = normal_N[drawn_N]
     return Data(
         tuple(features),

@@ -85,7 +85,7 @@ def score_file(
             f"{data} has the columns {taken[0]!r} and {prefix + taken[0]!r} already, which is where"
             " a result would go"
         )
-    rows_ND, parts = encode_table(frame, served.schema.features), []
+    rows_ND, parts = encode_table(frame, served.schema.features, dialect), []
     for start in range(0, frame.height, CHUNK_ROWS):
         parts.append(_score_rows(served, rows_ND[start : start + CHUNK_ROWS], observers))
         if frame.height > CHUNK_ROWS:

@@ -78,8 +78,8 @@ def misread(text: "pl.Series", dialect: Dialect = USUAL) -> Misread | None:
     """
     import polars as pl
 
-    counts = text.drop_nulls().value_counts(name="count")
-    cells, count = counts[text.name], counts["count"]
+    counts = text.drop_nulls().alias("cell").value_counts(name="count")
+    cells, count = counts["cell"], counts["count"]
     plain = to_numbers(cells, dialect).is_not_null()
     missing = cells.str.to_lowercase().is_in(list(MISSING)) & ~plain
     address = cells.str.contains(IP_ADDRESS)
@@ -102,20 +102,22 @@ def misread(text: "pl.Series", dialect: Dialect = USUAL) -> Misread | None:
         return None
     if plain.all():
         row = text.is_not_null().arg_max() or 0
-        return Misread(row + 1, explain_cell(str(text[row])), 0)
+        return Misread(row + 1, explain_cell(str(text[row]), dialect), 0)
     row = text.is_in(cells.filter(~plain).to_list()).arg_max() or 0
     wrong = int(count.filter(~plain).sum())
     few = with_unit.sum() <= FEW_WITH_UNIT and not (plain | by_habit).any()
-    return Misread(row + 1, explain_cell(str(text[row])), wrong, few)
+    return Misread(row + 1, explain_cell(str(text[row]), dialect), wrong, few)
 
 
-def explain_cell(cell: str) -> str:
+def explain_cell(cell: str, dialect: Dialect = USUAL) -> str:
     """A cell that is no number, quoted, and the flag that reads it where there is one."""
     import polars as pl
 
     text = pl.Series([cell])
-    if to_numbers(text).is_not_null()[0]:
+    if to_numbers(text, dialect).is_not_null()[0]:
         return f"{shorten(cell)!r}, a number written as text: make it a column of numbers"
+    if to_numbers(text).is_not_null()[0]:
+        return f"{shorten(cell)!r}, a decimal point where --decimal {dialect.decimal} was given"
     if cell.lower() in MISSING:
         return f"{shorten(cell)!r}; --null {cell!r} reads it as missing"
     if not text.str.contains(IP_ADDRESS)[0]:

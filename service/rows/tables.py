@@ -64,7 +64,9 @@ def read_table(path: Path, dialect: Dialect = USUAL, text: Collection[str] = ())
     return _without_null_values(frame, dialect.null)
 
 
-def encode_table(frame: "pl.DataFrame", features: Sequence[Feature]) -> NDArray[np.float32]:
+def encode_table(
+    frame: "pl.DataFrame", features: Sequence[Feature], dialect: Dialect = USUAL
+) -> NDArray[np.float32]:
     """A table -> rows [N, D] in the features' order; columns the model does not know are left out.
 
     A category not among a feature's becomes UNSEEN. InvalidTable names the column and the first row
@@ -79,11 +81,11 @@ def encode_table(frame: "pl.DataFrame", features: Sequence[Feature]) -> NDArray[
         )
     rows_ND = np.empty((frame.height, len(features)), dtype=np.float32)
     for place, feature in enumerate(features):
-        rows_ND[:, place] = _encode_column(frame[feature.name], feature)
+        rows_ND[:, place] = _encode_column(frame[feature.name], feature, dialect)
     return rows_ND
 
 
-def _encode_column(column: "pl.Series", feature: Feature) -> NDArray[np.float32]:
+def _encode_column(column: "pl.Series", feature: Feature, dialect: Dialect) -> NDArray[np.float32]:
     import polars as pl
 
     if column.null_count() == len(column):
@@ -104,7 +106,8 @@ def _encode_column(column: "pl.Series", feature: Feature) -> NDArray[np.float32]
             raise _misfit(column, feature, wrong, "true or false")
     elif is_text:
         text = column.cast(pl.String).str.strip_chars()
-        raise _misfit(column, feature, text.is_not_null() & to_numbers(text).is_null(), "a number")
+        wrong = text.is_not_null() & to_numbers(text, dialect).is_null()
+        raise _misfit(column, feature, wrong, "a number", dialect)
     elif not column.dtype.is_numeric():
         raise _misfit(column, feature, column.is_not_null(), "a number")
     wide = column.cast(pl.Float64).to_numpy(allow_copy=True)
@@ -138,7 +141,11 @@ def _is_no_boolean(column: "pl.Series") -> "pl.Series":
 
 
 def _misfit(
-    column: "pl.Series", feature: Feature, wrong: "pl.Series", expected: str
+    column: "pl.Series",
+    feature: Feature,
+    wrong: "pl.Series",
+    expected: str,
+    dialect: Dialect = USUAL,
 ) -> InvalidTable:
     """What to raise of the first wrong cell; of a text column the cell's way to be read."""
 
@@ -148,7 +155,7 @@ def _misfit(
     if column.dtype.is_nested():
         got = str(column.dtype)
     elif feature.kind == "numeric" and isinstance(value, str):
-        got = explain_cell(value.strip())
+        got = explain_cell(value.strip(), dialect)
     return InvalidTable(f"column {feature.name!r}, row {row + 1}: expected {expected}, got {got}")
 
 

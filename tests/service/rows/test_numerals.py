@@ -130,6 +130,11 @@ def test_numbers_written_as_text_are_found_too():
     assert found.got == "'1', a number written as text: make it a column of numbers"
 
 
+@pytest.mark.parametrize("name", ["count", "cell", "unit", ""])
+def test_the_name_of_a_column_does_not_matter(name):
+    assert misread(pl.Series(name, ["1", "2", "NA"])) is not None
+
+
 def test_a_long_cell_is_not_echoed():
     found = misread(column("1", "2", "x" * 10_000_000))
     assert found is not None

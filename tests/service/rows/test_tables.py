@@ -303,3 +303,14 @@ def test_whole_numbers_are_categories_where_those_are_written_so(categories, val
     feature = Feature(name="site", kind="categorical", categories=categories)
     rows_ND = encode_table(pl.DataFrame({"site": values}), [feature])
     np.testing.assert_array_equal(rows_ND[:, 0], np.array(codes, np.float32))
+
+
+def test_the_bad_cell_is_that_of_the_dialect_the_file_is_in(tmp_path):
+    path = write(tmp_path / "rows.csv", "load;open;heat;site\n1,5;1;2;a\n2.5;1;2;a\n")
+    dialect = Dialect(separator=";", decimal=",")
+    with pytest.raises(InvalidTable) as caught:
+        encode_table(read_table(path, dialect), MIXED, dialect)
+    assert str(caught.value) == (
+        "column 'load', row 2: expected a number, got '2.5', a decimal point where --decimal , was"
+        " given"
+    )

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from hourglass.service.errors import HourglassError, InvalidSettings
+from hourglass.service.rows.dialect import add_dialect_arguments
 from hourglass.service.settings import Settings, read_settings, variables
 
 GRACEFUL_SECONDS = 30  # for what is in flight when the service is told to stop
@@ -38,6 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  or Python complains once more at exit
         return 0
+    except MemoryError:
+        print("hourglass: there is not enough memory for this", file=sys.stderr)
+        return 2
     except OSError as error:  # a folder that may not be entered, a disk that fails
         print(
             "hourglass:"
@@ -72,10 +76,15 @@ def serve(options: argparse.Namespace) -> int:
 def score(options: argparse.Namespace) -> int:
     """Score a file."""
     from hourglass.service.adapters import files
+    from hourglass.service.rows.dialect import Dialect, given_dialect
 
+    try:
+        dialect = Dialect(**given_dialect(options))
+    except ValueError as error:
+        raise InvalidSettings(str(error)) from error
     served, problem = files.open_model(options.model, alpha=options.alpha)
     _warn(problem)
-    scored = files.score_file(served, options.data, progress=_show_progress)
+    scored = files.score_file(served, options.data, dialect, progress=_show_progress)
     if options.output:
         files.write_table(scored, options.output)
     print(files.summarise(served, scored))
@@ -139,6 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--output", type=Path, help="write the rows with their scores here, as .csv or .parquet"
     )
+    add_dialect_arguments(command)
     command.add_argument(
         "--alpha", type=_rate, help="false-alarm rate, in place of the model's own"
     )

@@ -9,6 +9,7 @@ import msgspec
 import tomli_w
 
 from hourglass.service.model.artifact import MODEL_NAME
+from hourglass.service.rows.dialect import Dialect
 from hourglass.training.errors import RunError
 from hourglass.training.features import Loss
 from hourglass.training.models import VARIANTS, ModelConfig
@@ -16,6 +17,7 @@ from hourglass.training.models.associative import AssociativeConfig
 from hourglass.training.presets import DEFAULT, PRESETS
 
 MOST_FOLDS = 20  # models in one file
+MAX_THREADS = 1024
 AUTO = "auto"  # in the place of a variant: fit several
 
 
@@ -86,7 +88,17 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     )
     time: str | None = None  # orders the rows; whole blocks of it calibrate. No feature
     group: str | None = None  # whole groups calibrate. No feature
+    normal: str | None = None  # the label of normal rows, where it is not plain
     ignore: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()  # features, although they look like an index, a time or the label
+    categorical: tuple[str, ...] = ()  # categories, although they look like numbers
+    # how the CSV is written
+    separator: str = ","
+    decimal: Literal[".", ","] = "."
+    thousands: str | None = None
+    null: tuple[str, ...] = ()  # cells that mean a missing value
+    comment: str | None = None
+    header: bool = True
     exclude: str | None = None  # a file of row numbers, from 1, that are left out of everything
     # share of the normal rows, by out-of-fold score, that is left out of fitting and calibration
     contamination: float = 0.0
@@ -103,6 +115,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     # squared error for numbers, cross-entropy for the rest; bce takes numbers as probabilities
     loss: Loss = "auto"
     max_categories: int = 100  # a text column with more distinct values is refused
+    max_rows: int = 200_000  # normal rows that are used; of more so many are drawn at random
     force: bool = False  # publish although the features differ from those of the model in service
     split: SplitConfig = SplitConfig()
     model: ModelConfig | AutoConfig = PRESETS[DEFAULT]
@@ -119,8 +132,17 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise ValueError(
                 f"contamination must be at least 0 and below 0.5, got {self.contamination:g}"
             )
-        if self.threads < 1 or not 0 <= self.seed < 2**63:
-            raise ValueError("threads must be at least 1 and seed from 0 to 2**63 - 1")
+        if not 1 <= self.threads <= MAX_THREADS or not 0 <= self.seed < 2**63:
+            raise ValueError(
+                f"threads must be from 1 to {MAX_THREADS} and seed from 0 to 2**63 - 1"
+            )
+        if self.max_rows < 1:
+            raise ValueError(f"max_rows must be at least 1, got {self.max_rows}")
+        self.dialect()
+
+    def dialect(self) -> Dialect:
+        """How the data is written; ValueError where two signs mean the same."""
+        return Dialect(**{name: getattr(self, name) for name in Dialect.__struct_fields__})
 
 
 def load_config(path: Path | None, flags: dict[str, Any]) -> RunConfig:
@@ -191,6 +213,8 @@ def _read(path: Path) -> dict[str, Any]:
         ) from error
     except tomllib.TOMLDecodeError as error:
         raise RunError(f"{path} is not TOML: {error}") from error
+    except RecursionError as error:
+        raise RunError(f"{path} nests arrays or tables too deep to be read") from error
 
 
 def _table(values: dict[str, Any], key: str) -> dict[str, Any]:

@@ -94,6 +94,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     left_out: LeftOut | None = None
     screened: Screened | None = None  # None without a model in service
+    warnings: tuple[str, ...] = ()  # about columns and rows of the file, each a sentence
     contamination_warning: str | None = None
     suspects_listed: int = 0  # in suspects.csv
     suspects: tuple[Suspect, ...] = ()  # the strangest of them

@@ -59,7 +59,7 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     started = perf_counter()
     progress.stage("loading")
     check_writable(Path(config.models) / config.name)
-    frame = read_table(Path(config.data))
+    frame = read_table(Path(config.data), config.dialect(), config.categorical)
 
     progress.stage("looking at the data")
     excluded = read_row_numbers(Path(config.exclude), frame.height) if config.exclude else ()
@@ -72,8 +72,16 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
         time=config.time,
         group=config.group,
         exclude=excluded,
+        normal=config.normal,
+        keep=config.keep,
+        categorical=config.categorical,
+        dialect=config.dialect(),
+        max_rows=config.max_rows,
+        seed=config.seed,
     )
     serving = _check_replaceable(config, data.features)
+    if not (serving and config.screen):
+        del frame  # far larger than the rows made of it
     normal_rows = len(data.normal_ND)
 
     screened: Screened | None = None
@@ -173,6 +181,7 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
         report,
         left_out=left_out,
         screened=screened,
+        warnings=data.warnings,
         contamination_warning=warning,
         suspects_listed=len(suspects),
         suspects=suspects[:REPORTED],

@@ -5,9 +5,11 @@ from time import perf_counter
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 import torch
 from torch import Tensor
 
+from hourglass.service.rows.memory import available_bytes
 from hourglass.training.conditional import fit_conditional
 from hourglass.training.config import RunConfig
 from hourglass.training.core import Core
@@ -21,6 +23,8 @@ from hourglass.training.progress import SILENT, Progress
 from hourglass.training.split import Prepared, Split
 
 TOGETHER = 2  # as many steps as one model would take are shared by the models of folds
+LARGE = 10_000  # a size that a model's memory is looked at for
+WEIGHT_BYTES = 16  # a float32, its gradient and the two moments of it that Adam keeps
 
 
 class Trial(NamedTuple):
@@ -62,6 +66,7 @@ def fit_trial(
         config = msgspec.structs.replace(
             config, fit=msgspec.structs.replace(config.fit, epochs=epochs)
         )
+        _require_memory(config, encoding)
         member = config.build(encoding)
         fitted = fit(
             member,
@@ -106,6 +111,24 @@ def fit_folds(
     folds.fit_conditional(rows_ND)
     residual_D = torch.stack([trial.residual_D for trial in trials]).mean(dim=0)
     return Trial(trials[0].config, folds, trials[0].fitted, residual_D, perf_counter() - started)
+
+
+def _require_memory(config: ModelConfig, encoding: Encoding) -> None:
+    """ValueError where the member alone, built without its numbers, is larger than memory."""
+    settings = msgspec.to_builtins(config)
+    del settings["fit"]
+    sizes = [size for value in settings.values() for size in np.ravel(value) if size is not None]
+    if max((size for size in sizes if not isinstance(size, str)), default=0) < LARGE:
+        return  # the first look at a model without numbers takes seconds
+    with torch.device("meta"):
+        member = config.build(encoding)
+    weights = sum(tensor.numel() for tensor in member.parameters())
+    needed, available = WEIGHT_BYTES * weights, available_bytes()
+    if available is not None and needed > available:
+        raise ValueError(
+            f"a model of {weights:,} parameters takes at least {needed / 1e9:.3g} GB of memory to"
+            f" fit, and {available / 1e9:.3g} GB are left; make it smaller, its width first"
+        )
 
 
 def absorb_held_out(trial: Trial, split: Split, seed: int) -> None:

@@ -346,9 +346,21 @@ class TestScoring:
                 "the table has no column 'd', which the model expects (1 absent in all)",
             ),
             (
-                "a,b,c,d,score\n1,2,3,4,5\n",
+                "a,b,c,d,score,hourglass_score\n1,2,3,4,5,6\n",
                 "out.csv",
-                "{data} has a column 'score' already, which is where a result would go",
+                "{data} has the columns 'score' and 'hourglass_score' already, which is where a"
+                " result would go",
+            ),
+            (
+                "a;b;c;d\n1;2;3;4\n",
+                "out.csv",
+                "{data}: expected cells separated by ',', got a header with ';' between names:"
+                " --separator ';' reads it",
+            ),
+            (
+                "a,b,c,d\n1,2,3,4\n1,2,3,-\n",
+                "out.csv",
+                "column 'd', row 2: expected a number, got '-'; --null '-' reads it as missing",
             ),
             ("a,b,c,d\n1,2,3,4\n", "out.txt", "{output} is neither .csv nor .parquet"),
             (
@@ -370,6 +382,39 @@ class TestScoring:
             capsys.readouterr().err == f"hourglass: {sentence.format(data=data, output=output)}\n"
         )
         assert [path.name for path in folder.iterdir()] == ["rows.csv"]
+
+    def test_results_beside_columns_of_their_names_have_longer_names(
+        self, models, tmp_path, capsys
+    ):
+        data, output = tmp_path / "rows.csv", tmp_path / "out.csv"
+        data.write_text("a,b,c,d,score,reason\n1,2,3,4,5,x\n")
+        assert main(["score", str(models / "plain"), str(data)]) == 0
+        assert "1 rows scored by plain" in capsys.readouterr().out
+        assert main(["score", str(models / "plain"), str(data), "--output", str(output)]) == 0
+        scored = pl.read_csv(output)
+        assert scored["score"].to_list() == [5]
+        assert scored["reason"].to_list() == ["x"]
+        expected = Detector.from_bytes(make_artifact()).score(np.array([[1, 2, 3, 4]], np.float32))
+        assert scored["hourglass_score"].to_list() == pytest.approx(expected.score.tolist())
+
+    def test_a_file_is_read_as_the_flags_say(self, models, tmp_path, capsys):
+        data, output = tmp_path / "rows.csv", tmp_path / "out.csv"
+        data.write_text("# by hand\na;b;c;d\n1,5;-;1.234;-999\n2;3;4;5\n")
+        flags = "--separator ; --decimal , --thousands . --comment # --null - -999".split()
+        arguments = ["score", str(models / "plain"), str(data), "--output", str(output)]
+        assert main([*arguments, *flags]) == 0
+        scored = pl.read_csv(output)
+        assert scored.rows()[0][:4] == (1.5, None, 1234.0, None)
+        rows_ND = np.array([[1.5, np.nan, 1234, np.nan]], np.float32)
+        expected = Detector.from_bytes(make_artifact()).score(rows_ND)
+        assert scored["score"][0] == pytest.approx(expected.score[0])
+
+    def test_flags_that_contradict_each_other_are_one_sentence(self, models, tmp_path, capsys):
+        arguments = ["score", str(models / "plain"), str(tmp_path / "rows.csv")]
+        assert main([*arguments, "--thousands", ",", "--decimal", ","]) == 2
+        assert capsys.readouterr().err == (
+            "hourglass: thousands and decimal are both ','; --decimal names another\n"
+        )
 
     def test_the_threshold_in_force_in_the_folder_holds_here_too(self, models, table, capsys):
         (models / "mixed" / "threshold.json").write_text('{"alpha": 0.25, "delta": 0.1}')

@@ -51,7 +51,7 @@ class TestServing:
         body = b'{"rows":[[1,2,3,4]]}'
         lines = (
             "POST /v1/models/plain/score HTTP/1.1",
-            "Host: x",
+            "Host: localhost",
             "Content-Type: application/json",
             f"Content-Length: {len(body)}",
         )

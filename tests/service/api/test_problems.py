@@ -207,7 +207,7 @@ def test_a_client_that_goes_while_sending_harms_nobody_and_is_counted_as_a_body_
         host, port = client.base_url.host, client.base_url.port
         with socket.create_connection((host, port)) as leaving:
             leaving.sendall(
-                f"POST {SCORE} HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n".encode()
+                f"POST {SCORE} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n".encode()
                 + b'{"rows"'
             )
         rejected, deadline = "", time.monotonic() + 5

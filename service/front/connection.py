@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from hourglass.service.api.parts import STATE, Parts
@@ -39,6 +40,7 @@ class Connection(HttpToolsProtocol):
         "_closing",
         "_deaf",
         "_eof",
+        "_flow",
         "_held",
         "_parts",
         "_since",
@@ -65,6 +67,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         if self._parts is None:
             return
+        self.flow = self._flow = _Flow(transport)
         if _WATCHED not in self.app_state:
             self.app_state[_WATCHED] = True
             limits.watch(self.connections, self.loop)
@@ -229,7 +232,10 @@ class Connection(HttpToolsProtocol):
             try:
                 size = boundary.cut(data)
                 self._came += size
-                self._parse(data[:size])
+                part = data[:size]
+                if not (in_body or boundary.in_head) and boundary.asks_for_upgrade():
+                    self.parser, part = _parser(self), boundary.head_without_upgrade()
+                self._parse(part)
                 boundary.require_agreement(self._boundary is None)
             except HourglassError as error:
                 self.refuse(error)
@@ -244,17 +250,19 @@ class Connection(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            pass  # nobody has to: the request is answered as if it did not ask for it
+            pass  # of CONNECT, which the app refuses
         except httptools.HttpParserError as error:
             raise MalformedRequest(f"the request is not HTTP/1.1: {error}") from error
 
     def _hold(self, data: bytes) -> None:
         self._held = data
+        self._flow.holds = True
         self.flow.pause_reading()
 
     def _release(self) -> None:
         if (data := self._held) is not None and not self.transport.is_closing():
             self._held = None
+            self._flow.holds = False
             self.flow.resume_reading()
             self._feed(data) if self._boundary is not None else self._take(data)
             self._end_if_last()
@@ -307,9 +315,27 @@ class Connection(HttpToolsProtocol):
         if self._eof:
             self.transport.close()
             return
+        self._flow.holds = False
         self.flow.resume_reading()
         self.transport.write_eof()
         self.loop.call_later(limits.LINGER_SECONDS, self.transport.abort)
+
+
+class _Flow(FlowControl):
+    """uvicorn's flow control: while bytes are held, what reads a body does not resume reading."""
+
+    holds = False
+
+    def resume_reading(self) -> None:
+        if not self.holds:
+            super().resume_reading()
+
+
+def _parser(protocol: HttpToolsProtocol) -> httptools.HttpRequestParser:
+    """A new one, as uvicorn makes it."""
+    parser = httptools.HttpRequestParser(protocol)
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    return parser
 
 
 def begin_answer(

@@ -23,6 +23,7 @@ STOPPING_SECONDS = 2.0  # the same when the server ends
 LINGER_SECONDS = 2.0  # for a client that is refused to read why
 LOOK_SECONDS = 0.5
 
+_UPGRADE = re.compile(rb"\nupgrade[ \t]*:", re.IGNORECASE)
 _SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
 
 
@@ -77,6 +78,16 @@ class Boundary:
                 self._left = int(value)
         self._fields, self._read = 0, True
 
+    def asks_for_upgrade(self) -> bool:
+        """Whether the head, which is there, asks for another protocol: the parser would take its
+        body for that.
+        """
+        return _UPGRADE.search(self._head) is not None
+
+    def head_without_upgrade(self) -> bytes:
+        """The head as of a client that does not ask: nobody has to follow (RFC 9110, 7.8)."""
+        return _UPGRADE.sub(b"\nx-upgrade:", self._head)
+
     def require_agreement(self, complete: bool) -> None:
         """MalformedRequest where the parser, for which the request is complete or not, sees its
         parts end elsewhere: one of the two would take a body for a request.
@@ -97,7 +108,9 @@ class Boundary:
                 f"expected a request line of at most {MAX_REQUEST_LINE_BYTES} bytes, got more"
             )
         self._require_small(seen + size, self._fields - (2 if end >= 0 else 1))
-        self.in_head = end < 0
+        if end >= 0:
+            self.in_head = False
+            del self._head[end + 4 :]
         return size
 
     def _cut_chunks(self, data: bytes) -> int:

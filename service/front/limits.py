@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Collection, Iterable
-from typing import Protocol
+from typing import Any
 
 from hourglass.service.errors import HeadTooLarge, MalformedRequest, RequestLineTooLong
 
@@ -164,14 +164,8 @@ class Boundary:
             raise HeadTooLarge(f"expected at most {MAX_FIELDS} fields in a head, got more")
 
 
-class Watched(Protocol):
-    """A connection."""
-
-    def look(self, now: float, /) -> None: ...
-
-
-def watch(connections: Collection[Watched], loop: asyncio.AbstractEventLoop) -> None:
-    """Look at every connection from now on: one clock for all of them, so that an answer sets no
+def watch(connections: Collection[Any], loop: asyncio.AbstractEventLoop) -> None:
+    """Look at every Connection from now on: one clock for all of them, so that an answer sets no
     timer.
     """
     now = time.perf_counter()

@@ -279,7 +279,7 @@ class _Receiver(asyncio.BufferedProtocol):
             _exchange(connection, connection)
             connection.take_body(self._refused or self._body, counted=counted)
 
-    def eof_received(self) -> bool | None:  # type: ignore[override]
+    def eof_received(self) -> bool | None:
         return self._connection.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:

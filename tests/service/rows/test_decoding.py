@@ -3,6 +3,7 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -165,27 +166,36 @@ class TestRowsAsJson:
                 decode({"rows": [row]})
 
     @pytest.mark.parametrize(
-        "body",
+        ("body", "error"),
         [
-            b'{"rows":[' + b"[]," * 200_000 + b"[]]}",
-            b'{"rows":[' + b"{}," * 200_000 + b"{}]}",
-            b'{"rows":[[' + b"[]," * 200_000 + b"[]]]}",
-            b'{"' + b"\\\\" * 99 + b'":[' + b"[]," * 200_000 + b"[]]}",
-            b"[" * 200_000,
+            (b'{"rows":[' + b"[]," * 200_000 + b"[]]}", "expected at most 10 rows in one request, got 200001"),
+            (b'{"rows":[' + b"{}," * 200_000 + b"{}]}", "expected at most 10 rows in one request, got 200001"),
+            (b'{"rows":[[' + b"[]," * 200_000 + b"[]]]}", "expected 4 [a-z ]+, got 200001 in row 0 or one soon after"),
+            (b'{"rows":[[' + b"1," * 200_000 + b"1]]}", "expected 4 [a-z ]+, got 200001 in row 0 or one soon after"),
+            (b'{"rows":[[' + b'1,",[",' * 200_000 + b"1]]}", "expected 4 [a-z ]+, got 400001 in row 0 or one soon after"),
+            (b'{"rows":[{' + b'"a":1,' * 200_000 + b'"a":1}]}', "expected 4 [a-z ]+, got 200001 in row 0 or one soon after"),
+            (b'{"rows":[["' + b"x" * 2_000_000 + b'",1,2,3]]}', "expected at most 1048576 bytes of JSON for one of the .*, got 20000"),
+            (b'{' + b'"a":1,' * 200_000 + b'"rows":[[1,2,3,4]]}', "expected one array with all but 65536 of the body's 120002\\d bytes"),
+            (b'{"rows":{' + b'"a":1,' * 200_000 + b'"a":1}}', "expected one array with all but 65536 of the body's 12000\\d\\d bytes"),
+            (b'{"' + b"\\\\" * 99 + b'":[' + b"[]," * 200_000 + b"[]]}", "expected a JSON object"),
+            (b"[" * 200_000, "expected one array with all but 65536 of the body's 200000 bytes, got 0 bytes"),
         ],
-    )
-    def test_millions_of_arrays_are_refused_before_they_are_parsed(self, body):
-        for refuse in (
-            decoding.decode_rows,
-            lambda body, kind, schema, max_rows: decoding.decode_codes(
-                body, kind, 4, max_rows=max_rows
-            ),
-        ):
-            with pytest.raises(
-                TooManyRows,
-                match=r"expected at most 10 rows in one request, got 20000\d arrays and objects",
-            ):
-                refuse(body, "application/json", PLAIN, max_rows=10)
+    )  # fmt: skip
+    def test_millions_of_cells_keys_and_arrays_are_refused_before_they_are_parsed(
+        self, body, error, monkeypatch
+    ):
+        parsed = []
+        parse = msgspec.json.decode
+        monkeypatch.setattr(
+            msgspec.json, "decode", lambda text: (parsed.append(len(text)), parse(text))[1]
+        )
+        for field, refuse in (
+            (b'"rows"', decoding.decode_rows),
+            (b'"codes"', lambda *arguments, max_rows: decoding.decode_codes(*arguments[:2], 4, max_rows=max_rows)),
+        ):  # fmt: skip
+            with pytest.raises(HourglassError, match=error):
+                refuse(body.replace(b'"rows"', field), "application/json", PLAIN, max_rows=10)
+        assert max(parsed, default=0) < 100_000
 
     def test_brackets_in_strings_are_no_arrays(self):
         for text in ("[" * 200_000, '\\"[{' * 100_000, "\\" + '"[' * 100_000):

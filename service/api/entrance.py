@@ -15,6 +15,7 @@ from hourglass.service.watch.metrics import ASGIApp, Receive, Scope, Send
 
 PIECE_BYTES = 2**18  # of an answer: the next is written when the client has read the one before
 CHANGES = "changes"  # of a handler's opt: it changes what is served
+_PROBED = ("/health/", "/metrics")  # by Kubernetes and Prometheus, which ask by address
 _LOCAL = frozenset(("localhost", "127.0.0.1", "[::1]"))
 
 
@@ -67,7 +68,8 @@ def require_allowed(
 ) -> None:
     """ForeignHost or ReadOnly where these settings do not let the request pass."""
     headers = connection.scope["headers"]
-    if not answers_for(headers, settings):
+    probed = connection.scope["path"].startswith(_PROBED)
+    if not (probed or answers_for(headers, settings)):
         host = next(value for name, value in headers if name == b"host").decode("latin-1")
         expected = ", ".join(sorted(_allowed_hosts(settings)))
         raise ForeignHost(

@@ -197,6 +197,12 @@ class TestRowsAsJson:
                 refuse(body.replace(b'"rows"', field), "application/json", PLAIN, max_rows=10)
         assert max(parsed, default=0) < 100_000
 
+    def test_a_category_means_what_the_cell_of_a_file_means(self):
+        rows = [[1, True, text, 2] for text in ("south", " south", "south \t", "South", "", " ")]
+        np.testing.assert_array_equal(
+            decode({"rows": rows}, MIX)[:, 2], [1, 1, 1, -1, np.nan, np.nan]
+        )
+
     def test_brackets_in_strings_are_no_arrays(self):
         for text in ("[" * 200_000, '\\"[{' * 100_000, "\\" + '"[' * 100_000):
             np.testing.assert_array_equal(

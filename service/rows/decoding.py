@@ -7,6 +7,7 @@ feature name; null is missing.
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import msgspec
@@ -163,6 +164,9 @@ def _decode_objects(body: Body, schema: Schema, max_rows: int) -> Float32:
     names = [feature.name for feature in schema.features]
 
     def fill(rows: list[Any], first: int, rows_ND: Float32) -> None:
+        if (values_ND := _values(rows, schema)) is not None:
+            rows_ND[first : first + len(rows)] = values_ND
+            return
         for index, row in enumerate(rows, first):
             if isinstance(row, dict):
                 row = _in_order(row, index, schema)
@@ -369,6 +373,39 @@ def _cell(value: object, feature: Feature, codes: dict[str, float], row: int) ->
     if value in (0, 1) and isinstance(value, int | float):
         return float(value)
     raise misfit(row, feature.name, "true, false or null", shown(value))
+
+
+def _values(rows: list[Any], schema: Schema) -> NDArray[np.float64] | None:
+    """The rows' numbers, column by column; None where anything is wrong, or out of the ordinary, so
+    that it has to be looked at cell by cell.
+    """
+    kinds = {*map(type, rows)}
+    if kinds not in ({dict}, {list}) or {*map(len, rows)} != {schema.width} or schema.width < 2:
+        return None
+    if kinds == {dict}:
+        try:
+            rows = list(map(itemgetter(*schema.positions), rows))
+        except KeyError:
+            return None
+    values_ND = np.empty((len(rows), schema.width))
+    columns = zip(zip(*rows, strict=True), schema.features, schema.codes, strict=True)
+    for place, (column, feature, codes) in enumerate(columns):
+        if not _CELL_TYPES[feature.kind].issuperset(map(type, column)):
+            return None
+        if feature.kind == "categorical":
+            column = tuple(None if text is None else _code(text, codes) for text in column)
+        try:
+            values_ND[:, place] = np.array(column, np.float64)  # of None NaN
+        except OverflowError:
+            return None
+    return None if (np.abs(values_ND) >= OVERFLOW).any() else values_ND
+
+
+_CELL_TYPES = {
+    "numeric": frozenset((int, float, type(None))),
+    "boolean": frozenset((bool, type(None))),
+    "categorical": frozenset((str, type(None))),
+}
 
 
 def _code(category: str, codes: dict[str, float]) -> float:

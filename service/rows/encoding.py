@@ -4,6 +4,7 @@ Shapes: N rows, D features, K latent dimensions.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from io import BytesIO
 from itertools import islice
 from typing import NamedTuple
 
@@ -237,21 +238,19 @@ def encode_object(fields: Mapping[str, object]) -> bytes:
     """A JSON object. Its arrays and iterators are written slice by slice, since the library lets
     nobody else run while it writes; a list of bytes is JSON that was so written.
     """
-    written = bytearray(b"{")
+    written = BytesIO()  # which gives away what it holds without a copy
     for name, value in fields.items():
-        written += b"%b%b:" % (b"," if len(written) > 1 else b"", orjson.dumps(name))
+        written.write(b"%b%b:" % (b"," if written.tell() else b"{", orjson.dumps(name)))
         if isinstance(value, np.ndarray | Iterator) or (value and isinstance(value, list)):
-            written += b"["
+            written.write(b"[")
             listed = isinstance(value, list) and isinstance(value[0], bytes)
             for place, piece in enumerate(value if listed else _pieces(value)):
-                if place:
-                    written += b","
-                written += piece
-            written += b"]"
+                written.write(b",%b" % piece if place else piece)
+            written.write(b"]")
         else:
-            written += orjson.dumps(value)
-    written += b"}"
-    return bytes(written)
+            written.write(orjson.dumps(value))
+    written.write(b"}")
+    return written.getvalue()
 
 
 def _pieces(values: "Float32 | Iterator[object] | list[object]") -> Iterator[bytes]:

@@ -206,7 +206,9 @@ def test_whatever_changes_something_is_refused_to_a_process_that_only_scores():
     from hourglass.service.api.entrance import CHANGES
 
     routes = [scoring.router, scoring.named_router, models.router, inference.router]
-    app = Litestar(routes, dependencies={"parts": Provide(object, sync_to_thread=False)}, openapi_config=None)
+    app = Litestar(
+        routes, dependencies={"parts": Provide(object, sync_to_thread=False)}, openapi_config=None
+    )
     reads = {"score", "explain", "reconstruct", "encode", "decode", "sample", "infer"}
     for route in app.routes:
         for handler in getattr(route, "route_handlers", ()):

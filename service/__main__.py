@@ -256,6 +256,7 @@ def _serve(settings: Settings, listening: socket.socket) -> int:
         server.run(sockets=[listening])
         return 0
     supervisor = Multiprocess(config, sockets=[listening])
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it would end all workers to start others
     supervisor.run()
     return (
         STARTUP_FAILURE

@@ -20,7 +20,18 @@ from hourglass.service.errors import HourglassError, InvalidSettings
 from hourglass.service.rows.dialect import add_dialect_arguments
 from hourglass.service.settings import Settings, read_settings, variables
 
-GRACEFUL_SECONDS = 30  # for what is in flight when the service is told to stop
+# for what is in flight when the service is told to stop: Docker kills after 10
+GRACEFUL_SECONDS = 8
+FLAGS = (
+    "models",
+    "host",
+    "port",
+    "workers",
+    "keep_alive",
+    "root_path",
+    "allowed_hosts",
+    "read_only",
+)  # of serve, which are settings too
 _logger = logging.getLogger("hourglass.service")  # also where this file runs as __main__
 
 
@@ -56,8 +67,7 @@ def serve(options: argparse.Namespace) -> int:
     # read when numpy is imported, which is later: its linear algebra, of which nothing here is
     # used, starts a thread for each core
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    flags = {name: getattr(options, name) for name in ("models", "host", "port", "workers")}
-    settings = read_settings(os.environ, **flags)
+    settings = read_settings(os.environ, **{name: getattr(options, name) for name in FLAGS})
     if not settings.models.is_dir():
         raise InvalidSettings(
             f"there is no folder {settings.models} to take models from; --models names another"
@@ -66,6 +76,7 @@ def serve(options: argparse.Namespace) -> int:
     signals = (signal.SIGTERM, signal.SIGINT)
     for each in signals:
         signal.signal(each, _stop)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # of a terminal that closes, or a log's rotation
     if settings.workers == 1:
         return _serve(settings, listening)
     with TemporaryDirectory(prefix="hourglass-metrics-") as folder:
@@ -132,6 +143,27 @@ def _parser() -> argparse.ArgumentParser:
         "--port", type=int, help=f"port to listen on, 0 for any free one (default: {defaults.port})"
     )
     command.add_argument("--workers", type=int, help=f"processes (default: {defaults.workers})")
+    command.add_argument(
+        "--keep-alive",
+        type=float,
+        metavar="SECONDS",
+        help=f"that an idle connection is kept (default: {defaults.keep_alive:g})",
+    )
+    command.add_argument(
+        "--root-path", metavar="PATH", help="what a proxy has in front of every path, as /anomalies"
+    )
+    command.add_argument(
+        "--allowed-hosts",
+        metavar="NAMES",
+        help="the hosts to answer for, separated by commas, * for any (default: localhost's names"
+        " when bound to it, else any)",
+    )
+    command.add_argument(
+        "--read-only",
+        action="store_true",
+        default=None,
+        help="only score: refuse what changes a model",
+    )
     command.epilog = f"Every setting can also come from the environment: {', '.join(variables())}."
     command.set_defaults(run=serve)
 
@@ -234,6 +266,7 @@ def _serve(settings: Settings, listening: socket.socket) -> int:
         server.run(sockets=[listening])
         return 0
     supervisor = Multiprocess(config, sockets=[listening])
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it would end all workers to start others
     supervisor.run()
     return (
         STARTUP_FAILURE

@@ -7,16 +7,19 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
 from litestar import Litestar
+from litestar.config.cors import CORSConfig
 from litestar.connection import ASGIConnection
 from litestar.di import Provide
 from litestar.handlers import BaseRouteHandler
 from litestar.types import ControllerRouterHandler
 
 from hourglass.service.api import docs, health, inference, metrics, models, scoring
+from hourglass.service.api.entrance import enter, require_allowed
 from hourglass.service.api.parts import STATE, Guard, Parts, allow
 from hourglass.service.api.problems import problem_handlers
 from hourglass.service.machine.cpus import available_cpus
 from hourglass.service.serving.batcher import Batcher
+from hourglass.service.serving.budget import Budget
 from hourglass.service.serving.observers import Observers
 from hourglass.service.serving.registry import Registry
 from hourglass.service.serving.store import Store
@@ -47,12 +50,17 @@ def create_app(
     counted = Metrics(registry, shared=settings.workers > 1)
     observers = Observers([counted])
     batcher = Batcher(observers, inline_cells=settings.inline_cells, max_rows=settings.max_rows)
-    parts = Parts(settings, registry, counted, observers, batcher, guard)
+    # one body of any size allowed must find room
+    budget = Budget(max(settings.max_held_bytes, settings.max_body_bytes))
+    parts = Parts(settings, registry, counted, observers, batcher, budget, guard)
 
     def provide_parts() -> Parts:
         return parts
 
-    def ask_guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    def ask_guard(
+        connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
+    ) -> None:
+        require_allowed(connection, handler, settings)
         guard(connection.scope["path"], connection.scope["headers"])
 
     @asynccontextmanager
@@ -78,17 +86,21 @@ def create_app(
         metrics.metrics,
     ]
     dependencies = {"parts": Provide(provide_parts, sync_to_thread=False)}
+    origins = [each.strip() for each in settings.cors_origins.split(",") if each.strip()]
     app = Litestar(
-        [*routes, docs.docs_router(routes, dependencies, settings), docs.root],
+        [*routes, docs.docs_router(routes, dependencies, settings), docs.root(settings)],
         dependencies=dependencies,
         guards=[ask_guard],
-        exception_handlers=problem_handlers(counted, max_body_bytes=settings.max_body_bytes),
+        exception_handlers=problem_handlers(
+            counted, max_body_bytes=settings.max_body_bytes, root_path=settings.root_path
+        ),
+        cors_config=CORSConfig(allow_origins=origins) if origins else None,
         lifespan=[serving],
         logging_config=None,  # __main__ configures logging
         openapi_config=None,  # api/docs.py writes the document
         request_max_body_size=settings.max_body_bytes,
     )
-    observed = counted.observe_requests(cast(ASGIApp, app))
+    observed = enter(counted.observe_requests(cast(ASGIApp, app)), parts)
 
     async def entrance(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

@@ -54,6 +54,34 @@ class TooManyRows(HourglassError):
     """More rows than the service takes in one request."""
 
 
+class MalformedRequest(HourglassError):
+    """What came is not HTTP/1.1."""
+
+
+class RequestLineTooLong(HourglassError):
+    """A request's first line, with its path, is longer than the service reads."""
+
+
+class HeadTooLarge(HourglassError):
+    """A request's fields, before or behind its body, are more than the service reads."""
+
+
+class TooSlow(HourglassError):
+    """A client has begun a request, and does not go on with it."""
+
+
+class Overloaded(HourglassError):
+    """The service holds as many connections, or bytes of bodies, as it may; later there is room."""
+
+
+class ForeignHost(HourglassError):
+    """The request is for a host that the service does not answer for."""
+
+
+class ReadOnly(HourglassError):
+    """The request would change what is served, which this process does not do."""
+
+
 class UnknownModel(HourglassError):
     """No model of that name is served."""
 

@@ -15,10 +15,10 @@ from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, HeaderParameter
 
 from hourglass.service import VERSION
-from hourglass.service.api.body import accepted_encoding, pack, read_unpacked_body
+from hourglass.service.api.body import accepted_encoding, pack, read_packed_body
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import inference_errors
-from hourglass.service.api.scoring import MAX_VALUES, require_small
+from hourglass.service.api.scoring import BYTES_OF_A_CELL, MAX_VALUES, require_small
 from hourglass.service.errors import NotReady, UnknownModel
 from hourglass.service.model import artifact
 from hourglass.service.model.artifact import LATENT, P_VALUE, SCORE, SEVERITY
@@ -190,15 +190,17 @@ async def infer(
 ) -> Response[bytes]:
     served = _find(parts, name, version)
     settings, batcher = parts.settings, parts.batcher
-    body = await read_unpacked_body(request, max_bytes=settings.max_body_bytes)
-    read = partial(
-        tensors.decode_request,
-        body,
-        inference_header_content_length,
-        served.schema,
-        max_rows=settings.max_rows,
-    )
-    asked = await batcher.run(len(body) // 4, read)
+    body, unpacked = await read_packed_body(request, max_bytes=settings.max_body_bytes)
+
+    def read() -> tensors.Inference:
+        return tensors.decode_request(
+            unpacked(),
+            inference_header_content_length,
+            served.schema,
+            max_rows=settings.max_rows,
+        )
+
+    asked = await batcher.run(body // BYTES_OF_A_CELL, read)
     rows_ND, wanted = asked.rows_ND, {output.name for output in asked.outputs}
     width = sum(_width(served.detector, output) for output in wanted)
     require_small(len(rows_ND), width, MAX_VALUES, "values")

@@ -19,4 +19,5 @@ from hourglass.service.api.problems import problems
 )
 def metrics(request: Request[Any, Any, Any], parts: NamedDependency[Parts]) -> Response[bytes]:
     body, content_type = parts.metrics.expose(request.headers.get("accept", ""))
-    return Response(body, media_type=content_type)
+    # Litestar adds a charset of its own to any text
+    return Response(body, media_type=content_type.partition("; charset=")[0])

@@ -10,6 +10,7 @@ from litestar.params import FromPath
 from msgspec import UNSET, UnsetType
 
 from hourglass.service.api.body import read_body
+from hourglass.service.api.entrance import CHANGES
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import problems
 from hourglass.service.errors import InvalidArtifact
@@ -67,7 +68,7 @@ class FeatureSummary(msgspec.Struct, frozen=True, kw_only=True):
 class ModelDetail(ModelSummary, frozen=True, kw_only=True):
     """One model in service, and what its manifest says of it."""
 
-    fitted_at: datetime
+    fitted_at: datetime | None  # null where its file has a date beyond the calendar's years
     model: Model
     producer: Producer
     rows: RowCounts
@@ -120,7 +121,12 @@ def show_model(parts: NamedDependency[Parts], name: FromPath[str]) -> ModelDetai
     return _detail(parts.registry.find(name), parts)
 
 
-@patch("/{name:str}", summary="Change alpha and delta", responses=problems(400, 404, 409, 413, 415))
+@patch(
+    "/{name:str}",
+    summary="Change alpha and delta",
+    responses=problems(400, 403, 404, 409, 413, 415),
+    opt={CHANGES: True},
+)
 async def change_threshold(
     request: Request[Any, Any, Any], parts: NamedDependency[Parts], name: FromPath[str]
 ) -> ModelSummary:
@@ -140,7 +146,8 @@ async def change_threshold(
 @post(
     "/{name:str}/reload",
     summary="Look at the folder now",
-    responses=problems(404, 409),
+    responses=problems(403, 404, 409),
+    opt={CHANGES: True},
     status_code=200,
 )
 async def reload_model(parts: NamedDependency[Parts], name: FromPath[str]) -> Reloaded:
@@ -193,7 +200,7 @@ def _detail(served: Served, parts: Parts) -> ModelDetail:
     manifest = served.detector.manifest
     return ModelDetail(
         **_summary(served, parts),
-        fitted_at=datetime.fromtimestamp(served.fitted_at, UTC),
+        fitted_at=_date(served.fitted_at),
         model=manifest.model,
         producer=manifest.producer,
         rows=manifest.rows,
@@ -203,6 +210,13 @@ def _detail(served: Served, parts: Parts) -> ModelDetail:
         min_observed_fraction=manifest.min_observed_fraction,
         nearest_certifiable_alpha=nearest_alpha(served.detector.table.n, served.threshold.delta),
     )
+
+
+def _date(seconds: float) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError):  # of a file, from before the year 1 or after 9999
+        return None
 
 
 def _feature(feature: Feature) -> FeatureSummary:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from hourglass.service.serving.batcher import Batcher
+from hourglass.service.serving.budget import Budget
 from hourglass.service.serving.observers import Observers
 from hourglass.service.serving.registry import Registry
 from hourglass.service.settings import Settings
@@ -29,4 +30,5 @@ class Parts:
     metrics: Metrics
     observers: Observers
     batcher: Batcher
+    budget: Budget
     guard: Guard

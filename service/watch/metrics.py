@@ -41,9 +41,13 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 Reason = Literal[
     "body", "json", "width", "feature", "value", "missing", "too_large", "too_many_rows",
-    "content_type", "model", "route", "method", "alpha", "internal",
+    "content_type", "model", "route", "method", "alpha", "internal", "malformed", "slow",
+    "overloaded", "host", "read_only",
 ]  # fmt: skip
 REASONS: tuple[Reason, ...] = Reason.__args__  # type: ignore[attr-defined]
+UNDELIVERED = 499  # counted in place of a status where the client has gone before its answer
+# the key of a request's state under which a server may put a function: has the client gone?
+GONE = "gone"
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 
 P_VALUE_BUCKETS = (
@@ -239,16 +243,20 @@ class Metrics:
                 await app(scope, receive, send)
                 return
             started = time.perf_counter()
+            status, seconds = 0, 0.0
 
             async def counted_send(message: MutableMapping[str, Any]) -> None:
+                nonlocal status, seconds
                 if message["type"] == "http.response.start":
+                    status, seconds = message["status"], time.perf_counter() - started
+                await send(message)
+                if message["type"] == "http.response.body" and not message.get("more_body"):
                     route = scope.get("path_template", "unmatched")  # Litestar's
                     method = scope["method"] if scope["method"] in METHODS else "other"
-                    self.observe_request(
-                        route, method, message["status"], time.perf_counter() - started
-                    )
-                await send(message)
+                    answered = UNDELIVERED if is_gone() else status
+                    self.observe_request(route, method, answered, seconds)
 
+            is_gone = scope.get("state", {}).get(GONE, bool)
             await app(scope, receive, counted_send)
 
         return observed

@@ -1,6 +1,7 @@
 """`python -m hourglass.service`: starting, stopping, and what is said when it cannot be."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -16,7 +17,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hourglass.service.__main__ import main
+from hourglass.service.__main__ import GRACEFUL_SECONDS, main
+from hourglass.service.front.limits import STOPPING_SECONDS
 from hourglass.service.model.artifact import Model
 from hourglass.service.model.detector import Detector
 from tests.artifacts import MIXED, NUMERIC, make_artifact, publish, sample_rows
@@ -51,7 +53,7 @@ class TestServing:
         body = b'{"rows":[[1,2,3,4]]}'
         lines = (
             "POST /v1/models/plain/score HTTP/1.1",
-            "Host: x",
+            "Host: localhost",
             "Content-Type: application/json",
             f"Content-Length: {len(body)}",
         )
@@ -103,6 +105,45 @@ class TestServing:
             assert all(count.result(timeout=20) > 10 for count in counts)
             assert idle.rest() == b""
             assert process.wait() == 0
+
+    @pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
+    def test_sighup_does_not_kill(self, models, workers):
+        with Process(models, "--workers", workers) as process:
+            os.killpg(process.popen.pid, signal.SIGHUP)
+            time.sleep(0.5)
+            answer = httpx.post(f"{process.url}/v1/models/plain/score", json={"rows": [[1] * 4]})
+            assert answer.status_code == 200
+            assert process.stop() == 0
+
+    def test_the_time_to_end_fits_dockers(self):
+        assert GRACEFUL_SECONDS + STOPPING_SECONDS <= 10
+
+    def test_what_an_operator_decides_about_the_wire_is_a_flag(self, models):
+        flags = (
+            "--keep-alive",
+            "0.5",
+            "--root-path",
+            "/x",
+            "--allowed-hosts",
+            "a.example",
+            "--read-only",
+        )
+        with Process(models, *flags) as process:
+            with Connection(httpx.Client(base_url=process.url)) as connection:
+                connection.send(
+                    request(b"{", "Host: a.example", path="/x/v1/models/nobody/score").replace(
+                        b"Host: localhost\r\n", b""
+                    )
+                )
+                assert json.loads(connection.answer()[2])["type"] == "/x/docs#unknown-model"
+                started = time.monotonic()
+                assert connection.rest() == b""
+                assert time.monotonic() - started < 3
+            headers = {"host": "a.example"}
+            assert httpx.get(f"{process.url}/v1/models").status_code == 421
+            changed = httpx.patch(f"{process.url}/v1/models/plain", json={}, headers=headers)
+            assert changed.status_code == 403
+            assert process.stop() == 0
 
     def test_it_says_where_it_serves_and_what(self, models):
         with Process(models) as process:

@@ -7,6 +7,7 @@ import pytest
 
 from hourglass.service.model.detector import Detector
 from hourglass.service.model.guarantee import UNTESTED
+from hourglass.service.model.served import Served
 from tests.artifacts import MIXED, make_artifact, publish, sample_rows
 from tests.serving import serving
 
@@ -228,3 +229,21 @@ def test_names_of_thresholds_on_disk_are_those_of_the_api(running, models):
         "delta": 0.05,
         "uncertified": False,
     }
+
+
+@pytest.mark.parametrize("seconds", [0, 253_402_300_799, 253_402_300_800, 3e11, 1e30, -1e12])
+def test_a_file_of_any_date_is_shown(models, monkeypatch, seconds):
+    """Its file system may have none of these dates, another's has."""
+    make = Served.__init__
+
+    def dated(self, *arguments, **named):
+        make(self, *arguments, **named)
+        object.__setattr__(self, "fitted_at", seconds)
+
+    monkeypatch.setattr(Served, "__init__", dated)
+    with serving(models) as client:
+        answer = client.get("/v1/models/plain")
+        assert answer.status_code == 200
+        shown = {0: "1970-01-01T00:00:00Z", 253_402_300_799: "9999-12-31T23:59:59Z"}.get(seconds)
+        assert answer.json()["fitted_at"] == shown
+        assert client.get("/metrics").status_code == 200

@@ -107,6 +107,7 @@ def test_the_exposition_comes_in_the_format_asked_for(client, accept):
     answer = client.get("/metrics", headers={"accept": accept})
     assert answer.status_code == 200
     wanted = "application/openmetrics-text" if "openmetrics" in accept else "text/plain"
+    assert answer.headers["content-type"].count("charset") == 1
     assert answer.headers["content-type"].startswith(wanted)
     assert answer.text.endswith("# EOF\n") == ("openmetrics" in accept)
 

@@ -66,7 +66,7 @@ def serve(options: argparse.Namespace) -> int:
         return _serve(settings, listening)
     with TemporaryDirectory(prefix="hourglass-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # read by prometheus_client in each worker
-        return _serve(settings, listening)
+        return _serve(settings, listening, Path(folder))
 
 
 def score(options: argparse.Namespace) -> int:
@@ -189,17 +189,16 @@ def _bind(settings: Settings) -> socket.socket:
     return listening
 
 
-def _serve(settings: Settings, listening: socket.socket) -> int:
+def _serve(settings: Settings, listening: socket.socket, shared: Path | None = None) -> int:
     import uvicorn
     from uvicorn.config import STARTUP_FAILURE
-    from uvicorn.supervisors import Multiprocess
 
     from hourglass.service import floats
     from hourglass.service.front.protocol import ScoringProtocol
-    from hourglass.service.worker import worker_app
+    from hourglass.service.worker import Supervisor, worker_app
 
     config = uvicorn.Config(
-        partial(worker_app, settings),
+        partial(worker_app, settings, shared),
         factory=True,
         http=ScoringProtocol,
         workers=settings.workers,
@@ -223,7 +222,7 @@ def _serve(settings: Settings, listening: socket.socket) -> int:
         server = uvicorn.Server(config)
         server.run(sockets=[listening])
         return 0
-    supervisor = Multiprocess(config, sockets=[listening])
+    supervisor = Supervisor(config, sockets=[listening])
     supervisor.run()
     return (
         STARTUP_FAILURE

@@ -48,13 +48,13 @@ def open_model(path: Path, *, alpha: float | None = None) -> tuple[Served, str |
     """
     path = path.absolute()  # its name is the model's, also of `.`
     if (model := ModelFolder(path)).has_current():
-        served, problem = load(model)
+        served, _ = load(model)
     else:
         file = locate(path)
         artifact = read_file(file, max_bytes=DEFAULT_MAX_BYTES)
-        served, problem = served_from(artifact, name_of(file)), None
+        served = served_from(artifact, name_of(file))
     if alpha is None:
-        return served, problem
+        return served, served.warning
     current = served.threshold
     threshold = served.detector.table.threshold(alpha, current.delta, certified=current.certified)
     return replace(served, threshold=threshold), None

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from hourglass.service.serving.batcher import Batcher
 from hourglass.service.serving.observers import Observers
+from hourglass.service.serving.peers import Peers
 from hourglass.service.serving.registry import Registry
 from hourglass.service.settings import Settings
 from hourglass.service.watch.metrics import Metrics
@@ -30,3 +31,4 @@ class Parts:
     observers: Observers
     batcher: Batcher
     guard: Guard
+    peers: Peers | None = None  # where there are several workers

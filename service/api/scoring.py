@@ -28,7 +28,7 @@ MAX_CONTRIBUTIONS = 2**20
 MAX_VALUES = 2**23
 
 
-class ScoreAnswer(msgspec.Struct, frozen=True):
+class ScoreAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """One array per quantity; entry i belongs to row i."""
 
     model: str
@@ -38,6 +38,8 @@ class ScoreAnswer(msgspec.Struct, frozen=True):
     certified: bool
     guarantee: GuaranteeKind
     threshold: float
+    # why the budget in force is not the one that was set; absent where it is
+    warning: str | msgspec.UnsetType = msgspec.UNSET
     score: list[float]
     ratio: list[float]  # score / threshold: 1 is the threshold
     p_value: list[float]
@@ -67,7 +69,7 @@ class Contribution(msgspec.Struct, frozen=True):
     blamed: bool | msgspec.UnsetType = msgspec.UNSET
 
 
-class ExplainAnswer(ScoreAnswer, frozen=True):
+class ExplainAnswer(ScoreAnswer, frozen=True, kw_only=True):
     """The scores, for each row that alarms why it does, and for each row its features, those that
     are to blame first, then the largest contributions.
     """
@@ -126,7 +128,7 @@ async def score(
     parts: NamedDependency[Parts],
     name: FromPath[str | None] = None,
 ) -> Response[bytes]:
-    served = parts.registry.find(name)
+    served = await parts.registry.get(name)
     raw = accepts_raw(request.scope["headers"])
     answer = await parts.batcher.answer(served, *await read_body(request), raw=raw)
     if raw:
@@ -143,7 +145,7 @@ async def explain(
         int, QueryParameter(ge=1, le=MAX_TOP, description="How many features to list for each row.")
     ] = 10,
 ) -> Response[bytes]:
-    served = parts.registry.find(name)
+    served = await parts.registry.get(name)
     body, content_type = await read_body(request)
     rows_ND = decoding.decode_rows(
         body, content_type, served.schema, max_rows=parts.settings.max_rows
@@ -173,7 +175,7 @@ async def reconstruct(
     parts: NamedDependency[Parts],
     name: FromPath[str | None] = None,
 ) -> Response[bytes]:
-    served = parts.registry.find(name)
+    served = await parts.registry.get(name)
     rows_ND = decoding.decode_rows(
         *await read_body(request), served.schema, max_rows=parts.settings.max_rows
     )
@@ -192,7 +194,7 @@ async def encode(
     parts: NamedDependency[Parts],
     name: FromPath[str | None] = None,
 ) -> Response[bytes]:
-    served = parts.registry.find(name)
+    served = await parts.registry.get(name)
     rows_ND = decoding.decode_rows(
         *await read_body(request), served.schema, max_rows=parts.settings.max_rows
     )
@@ -209,7 +211,7 @@ async def decode(
     parts: NamedDependency[Parts],
     name: FromPath[str | None] = None,
 ) -> Response[bytes]:
-    served = parts.registry.find(name)
+    served = await parts.registry.get(name)
     detector = served.detector
     if not detector.can_decode:
         raise NotDecodable(
@@ -241,7 +243,7 @@ async def sample(
     parts: NamedDependency[Parts],
     name: FromPath[str | None] = None,
 ) -> Response[bytes]:
-    served = parts.registry.find(name)
+    served = await parts.registry.get(name)
     wanted = decoding.decode_request(*await read_body(request), SampleRequest)
     if wanted.count > parts.settings.max_rows:
         raise TooManyRows(

@@ -158,7 +158,11 @@ class ScoringProtocol(HttpToolsProtocol):
                     self._beginning = rest
                     return
                 head = front.heads.get(data[at:end]) or front.read(data[at:end])
-                if head is None or not (front.guard is allow or front.lets_pass(head)):
+                if (
+                    head is None
+                    or not (front.guard is allow or front.lets_pass(head))
+                    or not front.parts.registry.is_loaded(head.name)
+                ):
                     self._hand_over(data[at:])
                     return
                 self._started = perf_counter()

@@ -35,8 +35,13 @@ def test_the_list_shows_every_model_with_its_threshold(client):
         "expected_false_alarm_rate": 13 / 401,
         "calibration_rows": 400,
         "feature_count": 4,
+        "fitted_at": answer["models"][0]["fitted_at"],
+        "ready": True,
         "last_error": None,
+        "fault": None,
+        "warning": None,
     }
+    assert answer["waiting"] == []
 
 
 def test_one_model_shows_its_features_and_where_it_comes_from(client):
@@ -67,7 +72,11 @@ def test_a_broken_model_is_listed_with_its_reason_and_the_others_are_served(tmp_
         answer = client.get("/v1/models").json()
         assert [model["name"] for model in answer["models"]] == ["pump"]
         assert answer["broken"] == [
-            {"name": "fan", "last_error": "the model file is not ONNX, or is cut short"}
+            {
+                "name": "fan",
+                "last_error": "the model file is not ONNX, or is cut short",
+                "fault": "refused",
+            }
         ]
         assert client.get("/health/ready").json()["models"] == ["pump"]
         assert (

@@ -35,7 +35,8 @@ NAMES = {
     "hourglass_rejections_total", "hourglass_requests_total", "hourglass_model_info", "hourglass_model_calibration_rows",
     "hourglass_model_alpha", "hourglass_model_delta", "hourglass_model_expected_false_alarm_rate",
     "hourglass_model_certified", "hourglass_model_guarantee", "hourglass_model_threshold",
-    "hourglass_model_fitted_timestamp_seconds", "hourglass_model_reloads_total", "hourglass_build_info",
+    "hourglass_model_fitted_timestamp_seconds", "hourglass_model_ready", "hourglass_model_error",
+    "hourglass_model_reloads_total", "hourglass_build_info",
 }  # fmt: skip
 
 

@@ -16,9 +16,11 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from hourglass.service.errors import HourglassError, InvalidSettings
+from hourglass.service.errors import HourglassError, InvalidSettings, printable
+from hourglass.service.serving.store import require_models
 from hourglass.service.settings import Settings, read_settings, variables
 
+SERVE_FLAGS = ("models", "host", "port", "workers", "max_loaded")
 GRACEFUL_SECONDS = 30  # for what is in flight when the service is told to stop
 _logger = logging.getLogger("hourglass.service")  # also where this file runs as __main__
 
@@ -31,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except HourglassError as error:
-        print(f"hourglass: {error}", file=sys.stderr)
+        print(f"hourglass: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -52,12 +54,9 @@ def serve(options: argparse.Namespace) -> int:
     # read when numpy is imported, which is later: its linear algebra, of which nothing here is
     # used, starts a thread for each core
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    flags = {name: getattr(options, name) for name in ("models", "host", "port", "workers")}
+    flags = {name: getattr(options, name) for name in SERVE_FLAGS}
     settings = read_settings(os.environ, **flags)
-    if not settings.models.is_dir():
-        raise InvalidSettings(
-            f"there is no folder {settings.models} to take models from; --models names another"
-        )
+    _warn(require_models(settings.models))
     listening = _bind(settings)
     signals = (signal.SIGTERM, signal.SIGINT)
     for each in signals:
@@ -92,7 +91,8 @@ def inspect(options: argparse.Namespace) -> int:
     served, problem = files.open_model(options.model)
     _warn(problem)
     if options.json:
-        print(msgspec.json.format(msgspec.json.encode(served.detector.manifest), indent=2).decode())
+        manifest = msgspec.json.format(msgspec.json.encode(served.detector.manifest), indent=2)
+        print(printable(manifest.decode()))
     else:
         print(files.describe(served))
     return 0
@@ -123,6 +123,9 @@ def _parser() -> argparse.ArgumentParser:
         "--port", type=int, help=f"port to listen on, 0 for any free one (default: {defaults.port})"
     )
     command.add_argument("--workers", type=int, help=f"processes (default: {defaults.workers})")
+    command.add_argument(
+        "--max-loaded", type=int, help="models to keep in memory at once (default: all)"
+    )
     command.epilog = f"Every setting can also come from the environment: {', '.join(variables())}."
     command.set_defaults(run=serve)
 

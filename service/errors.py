@@ -3,6 +3,7 @@
 Nothing here knows of HTTP; api/problems.py maps these to statuses.
 """
 
+import json
 from typing import Literal, get_args
 
 
@@ -122,3 +123,14 @@ class InvalidTable(HourglassError):
 
 class InvalidSettings(HourglassError):
     """The service's settings are wrong, or the place it is to run in is not as it must be."""
+
+
+def printable(text: str) -> str:
+    """Text that may come from a file, for a terminal: what would move the cursor or colour the
+    screen is written as JSON writes it.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text
+    )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hourglass.service.errors import InvalidTable
+from hourglass.service.errors import InvalidTable, printable
 from hourglass.service.model.artifact import Feature
 from hourglass.service.model.detector import DEFAULT_MAX_BYTES, Scores
 from hourglass.service.model.reasons import reasons_of
@@ -272,6 +272,7 @@ def _values(feature: Feature) -> str:
 
 
 def _table(lines: list[list[str]]) -> str:
+    lines = [[printable(cell) for cell in line] for line in lines]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 

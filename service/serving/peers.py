@@ -6,6 +6,7 @@ looked. One that does not say so in time finds the threshold at its next look.
 """
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -13,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 ANSWER_SECONDS = 2.0
+_logger = logging.getLogger(__name__)
 _LARGEST = 256  # bytes of a message: a number and a model's name
 
 
@@ -29,10 +31,16 @@ class Peers:
 
     def listen(self) -> None:
         """From now on this worker is told, and tells."""
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
-        self._socket.bind(str(self._folder / f"{os.getpid()}.worker"))
-        asyncio.get_running_loop().add_reader(self._socket, self._read)
+        own = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            own.setblocking(False)
+            own.bind(str(self._folder / f"{os.getpid()}.worker"))
+        except OSError as error:  # a path of over 107 bytes
+            own.close()
+            _logger.warning("workers cannot tell each other of thresholds: %s", error)
+            return
+        self._socket = own
+        asyncio.get_running_loop().add_reader(own, self._read)
 
     def close(self) -> None:
         """Be no peer any more."""
@@ -44,6 +52,8 @@ class Peers:
 
     async def tell(self, name: str) -> bool:
         """Have all others look at a model's folder; whether all of them have."""
+        if self._socket is None:
+            return False
         self._asked += 1
         number, lacking = self._asked, set[str]()
         self._lacking[number] = lacking

@@ -32,7 +32,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from hourglass.service.errors import Fault, InvalidArtifact
+from hourglass.service.errors import Fault, InvalidArtifact, InvalidSettings
 from hourglass.service.model.artifact import version_of
 
 MODEL_FILE = "model.onnx"
@@ -300,6 +300,38 @@ def locate(path: Path) -> Path:
     return file
 
 
+def require_models(path: Path) -> str | None:
+    """InvalidSettings where a path is no folder of models; a sentence where it holds none yet."""
+    if path.is_file():
+        raise InvalidSettings(f"{path} is a file, expected a folder of models; --models names one")
+    if not path.is_dir():
+        raise InvalidSettings(
+            f"there is no folder {path} to take models from; --models names another"
+        )
+    full = path.absolute()
+    if (path / POINTER).is_file():
+        raise InvalidSettings(
+            f"{path} is the folder of one model, since it holds {POINTER}; --models {full.parent}"
+            f" serves that as {full.name}, and all others in there"
+        )
+    if (path / MODEL_FILE).is_file():
+        raise InvalidSettings(
+            f"{path} is the folder of one version, since it holds {MODEL_FILE}, expected a folder"
+            f" of models; --models {full.parent.parent} may be meant"
+        )
+    with suppress(OSError):  # which the look at it says
+        if not any(_is_pointed(state) for state in Store(path).look().values()):
+            return (
+                f"{path} holds no model yet, expected {path}/NAME/{POINTER}; they are served as"
+                " they come"
+            )
+    return None
+
+
+def _is_pointed(state: tuple[object, ...]) -> bool:
+    return not state or state[0] is not None
+
+
 def name_of(path: Path) -> str:
     """MODELS/<name>/<version>/model.onnx is called <name>, any other file what it is called."""
     in_store = path.name == MODEL_FILE and path.parent.parent.name
@@ -366,7 +398,15 @@ def _read(path: Path, *, max_bytes: int) -> ModelFile:
 
     What is opened does not make us wait, as a FIFO would for its writer.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise InvalidArtifact(
+                f"{path} is a socket, or a device that is not there, expected a regular file",
+                "unreadable",
+            ) from error
+        raise
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

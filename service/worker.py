@@ -9,6 +9,7 @@ from uvicorn.supervisors import Multiprocess
 from hourglass.service.app import create_app
 from hourglass.service.machine import collector, heap, turns
 from hourglass.service.settings import Settings
+from hourglass.service.watch.metrics import WORKER_DEATHS
 
 _logger = logging.getLogger("hourglass.service")
 
@@ -31,11 +32,7 @@ class Supervisor(Multiprocess):
     """
 
     def init_processes(self) -> None:
-        self._deaths = Counter(
-            "hourglass_worker_deaths_total",
-            "Worker processes that died and were replaced.",
-            registry=None,
-        )
+        self._deaths = Counter(*WORKER_DEATHS, registry=None)
         super().init_processes()
 
     def keep_subprocess_alive(self) -> None:

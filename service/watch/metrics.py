@@ -92,6 +92,10 @@ INFERENCE_BUCKETS = (
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384, 65536)
 
 
+WORKER_DEATHS = (
+    "hourglass_worker_deaths_total",
+    "Worker processes that died and were replaced.",
+)
 KEPT = 512  # runs that are counted at once, which costs a tenth
 KEPT_ROWS = 8192
 
@@ -199,6 +203,8 @@ class Metrics:
             REQUEST_BUCKETS,
             "route",
         )
+        if not shared:  # where there are workers their supervisor counts them
+            Counter(*WORKER_DEATHS, registry=self._exposed)
         for reason in REASONS:
             self._rejections.labels(reason)
         self._bound: dict[str, _Bound] = {}  # models with traffic
@@ -237,8 +243,8 @@ class Metrics:
         """
         if load.name not in self._labelled:
             self._labelled.add(load.name)
-            self._vectors.labels(load.name)
-            self._anomalies.labels(load.name)
+            for counter in (self._vectors, self._anomalies, self._explained):
+                counter.labels(load.name)
             for outcome in ("swapped", "failed"):
                 self._reloads.labels(load.name, outcome)
         if load.outcome in ("swapped", "failed"):

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -54,7 +55,7 @@ def create_app(
     )
     counted = Metrics(registry, shared=settings.workers > 1, workers=shared)
     registry.tell = counted.observe_load
-    peers = Peers(shared, registry.refresh) if shared else None
+    peers = Peers(shared, os.getpid(), registry.refresh) if shared else None
     observers = Observers([counted])
     batcher = Batcher(observers, inline_cells=settings.inline_cells, max_rows=settings.max_rows)
     parts = Parts(settings, registry, counted, observers, batcher, guard, peers)

@@ -21,8 +21,9 @@ _LARGEST = 256  # bytes of a message: a number and a model's name
 class Peers:
     """The others, as one worker sees them."""
 
-    def __init__(self, folder: Path, look: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(self, folder: Path, pid: int, look: Callable[[str], Awaitable[None]]) -> None:
         self._folder, self._look = folder, look
+        self._own = folder / f"{pid}.worker"
         self._socket: socket.socket | None = None
         self._asked = 0
         self._lacking: dict[int, set[str]] = {}  # by the number of what was asked
@@ -34,7 +35,7 @@ class Peers:
         own = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
             own.setblocking(False)
-            own.bind(str(self._folder / f"{os.getpid()}.worker"))
+            own.bind(str(self._own))
         except OSError as error:  # a path of over 107 bytes
             own.close()
             _logger.warning("workers cannot tell each other of thresholds: %s", error)
@@ -47,7 +48,7 @@ class Peers:
         if self._socket is not None:
             asyncio.get_running_loop().remove_reader(self._socket)
             self._socket.close()
-            (self._folder / f"{os.getpid()}.worker").unlink(missing_ok=True)
+            self._own.unlink(missing_ok=True)
             self._socket = None
 
     async def tell(self, name: str) -> bool:
@@ -57,8 +58,7 @@ class Peers:
         self._asked += 1
         number, lacking = self._asked, set[str]()
         self._lacking[number] = lacking
-        own = f"{os.getpid()}.worker"
-        for place in [place for place in self._folder.glob("*.worker") if place.name != own]:
+        for place in sorted(set(self._folder.glob("*.worker")) - {self._own}):
             if self._send(f"{number} {name}", str(place)):
                 lacking.add(str(place))
         with suppress(TimeoutError):

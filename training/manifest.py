@@ -84,19 +84,21 @@ def make_manifest(
         ),
         self_test=make_self_test(graph, features, config.seed),
         sampling=member.sampling(member.encoding.encode(torch.from_numpy(split.fit_ND))),
-        fitted_at=fitted_at(Path(config.data), prepared.time_N),
+        fitted_at=fitted_at(config, prepared.time_N),
         min_observed_fraction=prepared.min_observed_fraction,
     )
 
 
-def fitted_at(data: Path, time_N: NDArray[np.float64] | None) -> float | None:
-    """The newest row's time, or the data file's: equal runs give equal bytes, whenever they run.
-    None where neither is known.
+def fitted_at(config: RunConfig, time_N: NDArray[np.float64] | None) -> float | None:
+    """What the run is given, the newest row's time, or the data file's: equal runs give equal
+    bytes, whenever they run. None where none of them is known.
     """
+    if config.fitted_at is not None:
+        return config.fitted_at
     if time_N is not None and len(time_N) and UNIX_TIMES[0] <= time_N.max() <= UNIX_TIMES[1]:
         return float(time_N.max())
     try:
-        return float(min(max(int(data.stat().st_mtime), 0), LAST_SECOND))
+        return float(min(max(int(Path(config.data).stat().st_mtime), 0), LAST_SECOND))
     except OSError:  # moved away since it was read
         return None
 

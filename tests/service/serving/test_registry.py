@@ -179,7 +179,14 @@ class TestLooking:
         assert "cannot be read" in registry.errors["pump"]
         assert look(registry) == {"pump": "unchanged"}
 
-    def test_the_time_of_fitting_is_that_of_the_file(self, registry, folder):
+    def test_the_time_of_fitting_is_what_the_manifest_says(self, registry, folder):
+        publish(folder, "pump", make_artifact(fitted_at=1.5e9))
+        look(registry)
+        assert registry.find("pump").fitted_at == registry.summaries[0].fitted_at == 1.5e9
+
+    def test_the_time_of_fitting_of_a_file_that_does_not_say_it_is_the_file_s(
+        self, registry, folder
+    ):
         path = next(folder.glob("pump/*/model.onnx"))
         assert registry.find("pump").fitted_at == path.stat().st_mtime
         assert abs(registry.find("pump").fitted_at - time.time()) < 60

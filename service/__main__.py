@@ -16,22 +16,24 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from hourglass.service.errors import HourglassError, InvalidSettings
+from hourglass.service.errors import HourglassError, InvalidSettings, printable
 from hourglass.service.rows.dialect import add_dialect_arguments
+from hourglass.service.serving.store import require_models
 from hourglass.service.settings import Settings, read_settings, variables
 
 # for what is in flight when the service is told to stop: Docker kills after 10
 GRACEFUL_SECONDS = 8
-FLAGS = (
+SERVE_FLAGS = (
     "models",
     "host",
     "port",
     "workers",
+    "max_loaded",
     "keep_alive",
     "root_path",
     "allowed_hosts",
     "read_only",
-)  # of serve, which are settings too
+)  # which are settings too
 _logger = logging.getLogger("hourglass.service")  # also where this file runs as __main__
 
 
@@ -43,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except HourglassError as error:
-        print(f"hourglass: {error}", file=sys.stderr)
+        print(f"hourglass: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -67,11 +69,9 @@ def serve(options: argparse.Namespace) -> int:
     # read when numpy is imported, which is later: its linear algebra, of which nothing here is
     # used, starts a thread for each core
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    settings = read_settings(os.environ, **{name: getattr(options, name) for name in FLAGS})
-    if not settings.models.is_dir():
-        raise InvalidSettings(
-            f"there is no folder {settings.models} to take models from; --models names another"
-        )
+    flags = {name: getattr(options, name) for name in SERVE_FLAGS}
+    settings = read_settings(os.environ, **flags)
+    _warn(require_models(settings.models))
     listening = _bind(settings)
     signals = (signal.SIGTERM, signal.SIGINT)
     for each in signals:
@@ -81,7 +81,7 @@ def serve(options: argparse.Namespace) -> int:
         return _serve(settings, listening)
     with TemporaryDirectory(prefix="hourglass-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # read by prometheus_client in each worker
-        return _serve(settings, listening)
+        return _serve(settings, listening, Path(folder))
 
 
 def score(options: argparse.Namespace) -> int:
@@ -112,7 +112,8 @@ def inspect(options: argparse.Namespace) -> int:
     served, problem = files.open_model(options.model)
     _warn(problem)
     if options.json:
-        print(msgspec.json.format(msgspec.json.encode(served.detector.manifest), indent=2).decode())
+        manifest = msgspec.json.format(msgspec.json.encode(served.detector.manifest), indent=2)
+        print(printable(manifest.decode()))
     else:
         print(files.describe(served))
     return 0
@@ -143,6 +144,9 @@ def _parser() -> argparse.ArgumentParser:
         "--port", type=int, help=f"port to listen on, 0 for any free one (default: {defaults.port})"
     )
     command.add_argument("--workers", type=int, help=f"processes (default: {defaults.workers})")
+    command.add_argument(
+        "--max-loaded", type=int, help="models to keep in memory at once (default: all)"
+    )
     command.add_argument(
         "--keep-alive",
         type=float,
@@ -231,17 +235,16 @@ def _bind(settings: Settings) -> socket.socket:
     return listening
 
 
-def _serve(settings: Settings, listening: socket.socket) -> int:
+def _serve(settings: Settings, listening: socket.socket, shared: Path | None = None) -> int:
     import uvicorn
     from uvicorn.config import STARTUP_FAILURE
-    from uvicorn.supervisors import Multiprocess
 
     from hourglass.service import floats
     from hourglass.service.front.protocol import ScoringProtocol
-    from hourglass.service.worker import worker_app
+    from hourglass.service.worker import Supervisor, worker_app
 
     config = uvicorn.Config(
-        partial(worker_app, settings),
+        partial(worker_app, settings, shared),
         factory=True,
         http=ScoringProtocol,
         workers=settings.workers,
@@ -265,7 +268,7 @@ def _serve(settings: Settings, listening: socket.socket) -> int:
         server = uvicorn.Server(config)
         server.run(sockets=[listening])
         return 0
-    supervisor = Multiprocess(config, sockets=[listening])
+    supervisor = Supervisor(config, sockets=[listening])
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it would end all workers to start others
     supervisor.run()
     return (

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any, cast
 
 from litestar import Litestar
@@ -21,38 +23,47 @@ from hourglass.service.machine.cpus import available_cpus
 from hourglass.service.serving.batcher import Batcher
 from hourglass.service.serving.budget import Budget
 from hourglass.service.serving.observers import Observers
+from hourglass.service.serving.peers import Peers
 from hourglass.service.serving.registry import Registry
 from hourglass.service.serving.store import Store
 from hourglass.service.settings import Settings
 from hourglass.service.watch.metrics import ASGIApp, Metrics, Receive, Scope, Send
 
+START_SECONDS = 1.0  # that the start waits for models; those left are loaded while it answers
 FLUSH_SECONDS = 0.1  # how old a worker's numbers may be when another one is scraped
 _logger = logging.getLogger(__name__)
 
 
 def create_app(
-    settings: Settings, *, guard: Guard = allow, after_load: Callable[[], None] = lambda: None
+    settings: Settings,
+    *,
+    guard: Guard = allow,
+    after_load: Callable[[], None] = lambda: None,
+    shared: Path | None = None,
 ) -> ASGIApp:
-    """The service as an ASGI app. It loads its models when it starts, and looks for new ones until
-    it stops.
+    """The service as an ASGI app. It loads its models from its start on, and looks for new ones
+    until it stops.
 
     `guard` is asked about each request to a route before anything else is done for it, here and in
-    front.protocol. `after_load` is called, in a thread, whenever a model was read. Nothing of the
-    process is changed here: __main__ does that.
+    front.protocol. `after_load` is called, in a thread, whenever a model was read. `shared` is a
+    folder where several workers meet. Nothing of the process is changed here: __main__ does that.
     """
     threads = settings.threads or max(1, available_cpus() // settings.workers)
     registry = Registry(
         Store(settings.models),
         threads=threads,
         max_bytes=settings.max_model_bytes,
+        max_loaded=settings.max_loaded,
         after_load=after_load,
     )
-    counted = Metrics(registry, shared=settings.workers > 1)
+    counted = Metrics(registry, shared=settings.workers > 1, workers=shared)
+    registry.tell = counted.observe_load
+    peers = Peers(shared, os.getpid(), registry.refresh) if shared else None
     observers = Observers([counted])
     batcher = Batcher(observers, inline_cells=settings.inline_cells, max_rows=settings.max_rows)
     # one body of any size allowed must find room
     budget = Budget(max(settings.max_held_bytes, settings.max_body_bytes))
-    parts = Parts(settings, registry, counted, observers, batcher, budget, guard)
+    parts = Parts(settings, registry, counted, observers, batcher, budget, guard, peers)
 
     def provide_parts() -> Parts:
         return parts
@@ -65,8 +76,11 @@ def create_app(
 
     @asynccontextmanager
     async def serving(_: Litestar) -> AsyncIterator[None]:
-        await _look(parts)
-        clocks = [asyncio.create_task(_poll(parts))]
+        if peers:
+            peers.listen()
+        clocks = [asyncio.create_task(_poll(parts, started := asyncio.Event()))]
+        with suppress(TimeoutError):
+            await asyncio.wait_for(started.wait(), START_SECONDS)
         if counted.shared:
             clocks.append(asyncio.create_task(_flush(counted)))
         yield
@@ -74,6 +88,9 @@ def create_app(
             clock.cancel()
             with suppress(asyncio.CancelledError):
                 await clock
+        if peers:
+            peers.close()
+        registry.close()
         parts.batcher.close()
         counted.flush()
 
@@ -110,18 +127,14 @@ def create_app(
     return entrance
 
 
-async def _poll(parts: Parts) -> None:
+async def _poll(parts: Parts, started: asyncio.Event) -> None:
     while True:
-        await asyncio.sleep(parts.settings.poll_seconds)
         try:
-            await _look(parts)
+            await parts.registry.look()
         except Exception:  # looking must go on, whatever the file system comes up with
             _logger.exception("looking at %s failed", parts.settings.models)
-
-
-async def _look(parts: Parts) -> None:
-    for load in await parts.registry.look():
-        parts.metrics.observe_load(load)
+        started.set()
+        await asyncio.sleep(parts.settings.poll_seconds)
 
 
 async def _flush(metrics: Metrics) -> None:

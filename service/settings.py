@@ -28,6 +28,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_body_bytes: Annotated[int, Meta(ge=1)] = 32 * 2**20
     max_rows: Annotated[int, Meta(ge=1)] = 65536  # in one request
     max_model_bytes: Annotated[int, Meta(ge=1)] = 256 * 2**20
+    # kept in memory; the others are read again when somebody asks; None: all of them
+    max_loaded: Annotated[int, Meta(ge=1)] | None = None
     threads: Annotated[int, Meta(ge=1, le=1024)] | None = (
         None  # for one bulk of rows; None: the CPUs that each worker has
     )

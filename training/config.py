@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 import tomli_w
 
-from hourglass.service.model.artifact import MODEL_NAME
+from hourglass.service.model.artifact import LAST_SECOND, MODEL_NAME
 from hourglass.service.rows.dialect import Dialect
 from hourglass.training.errors import RunError
 from hourglass.training.features import Loss
@@ -87,6 +87,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         None  # rows where it is not zero are anomalies, kept out of fitting and calibration
     )
     time: str | None = None  # orders the rows; whole blocks of it calibrate. No feature
+    # seconds since 1970, told of the model; None: the newest row's time, or the data file's
+    fitted_at: float | None = None
     group: str | None = None  # whole groups calibrate. No feature
     normal: str | None = None  # the label of normal rows, where it is not plain
     ignore: tuple[str, ...] = ()
@@ -128,6 +130,10 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         for field, value in (("alpha", self.alpha), ("delta", self.delta)):
             if value is not None and not 0 < value <= 0.5:
                 raise ValueError(f"{field} must be above 0 and at most 0.5, got {value:g}")
+        if self.fitted_at is not None and not 0 <= self.fitted_at <= LAST_SECOND:
+            raise ValueError(
+                f"fitted_at must be from 0 to {LAST_SECOND}, the end of 9999, got {self.fitted_at}"
+            )
         if not 0 <= self.contamination < 0.5:
             raise ValueError(
                 f"contamination must be at least 0 and below 0.5, got {self.contamination:g}"

@@ -1,5 +1,7 @@
 """The manifest of a fitted member: what the file says of itself, its features, rows and makers."""
 
+from pathlib import Path
+
 import msgspec
 import numpy as np
 import onnx
@@ -11,6 +13,7 @@ from hourglass.service import VERSION
 from hourglass.service.model.artifact import (
     FORMAT_MAJOR,
     FORMAT_MINOR,
+    LAST_SECOND,
     CalibrationRecord,
     DriftReference,
     Feature,
@@ -30,6 +33,7 @@ from hourglass.training.split import Prepared
 from hourglass.training.trial import Trial
 
 DRIFT_BINS = 10
+UNIX_TIMES = (1e8, 4e9)  # from 1973 to 2096: other numbers of a time column are no seconds of it
 
 
 def make_manifest(
@@ -84,6 +88,7 @@ def make_manifest(
         ),
         self_test=make_self_test(graph, features, config.seed),
         sampling=_sampling(core, split.fit_ND),
+        fitted_at=fitted_at(config, prepared.time_N),
         min_observed_fraction=prepared.min_observed_fraction,
     )
 
@@ -93,6 +98,20 @@ def _sampling(core: Core | Folds, fit_ND: NDArray[np.float32]) -> Sampling | Non
     if isinstance(core, Folds):
         return None
     return core.member.sampling(core.encoding.encode(torch.from_numpy(fit_ND)))
+
+
+def fitted_at(config: RunConfig, time_N: NDArray[np.float64] | None) -> float | None:
+    """What the run is given, the newest row's time, or the data file's: equal runs give equal
+    bytes, whenever they run. None where none of them is known.
+    """
+    if config.fitted_at is not None:
+        return config.fitted_at
+    if time_N is not None and len(time_N) and UNIX_TIMES[0] <= time_N.max() <= UNIX_TIMES[1]:
+        return float(time_N.max())
+    try:
+        return float(min(max(int(Path(config.data).stat().st_mtime), 0), LAST_SECOND))
+    except OSError:  # moved away since it was read
+        return None
 
 
 def _drift_reference(feature: Feature, column: NDArray[np.float32]) -> DriftReference:

@@ -171,6 +171,7 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
         alpha=threshold.alpha,
         uncertified=not threshold.certified,
         device=device_of(config),
+        fitted_at=detector.manifest.fitted_at,
         model=trial.config,
     )
     seconds = perf_counter() - started

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hourglass.service.errors import InvalidTable
+from hourglass.service.errors import InvalidTable, printable
 from hourglass.service.model.artifact import Feature, RowCounts
 from hourglass.service.model.detector import DEFAULT_MAX_BYTES, Scores
 from hourglass.service.model.reasons import reasons_of
@@ -51,13 +51,13 @@ def open_model(path: Path, *, alpha: float | None = None) -> tuple[Served, str |
     """
     path = path.absolute()  # its name is the model's, also of `.`
     if (model := ModelFolder(path)).has_current():
-        served, problem = load(model)
+        served, _ = load(model)
     else:
         file = locate(path)
         artifact = read_file(file, max_bytes=DEFAULT_MAX_BYTES)
-        served, problem = served_from(artifact, name_of(file)), None
+        served = served_from(artifact, name_of(file))
     if alpha is None:
-        return served, problem
+        return served, served.warning
     current = served.threshold
     threshold = served.detector.table.threshold(alpha, current.delta, certified=current.certified)
     return replace(served, threshold=threshold), None
@@ -289,6 +289,7 @@ def _values(feature: Feature) -> str:
 
 
 def _table(lines: list[list[str]]) -> str:
+    lines = [[printable(cell) for cell in line] for line in lines]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 

@@ -19,7 +19,6 @@ from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
 
 from hourglass.service import VERSION
-from hourglass.service.api.models import ThresholdChange
 from hourglass.service.api.problems import BUG, HTTP_KINDS, KINDS
 from hourglass.service.api.scoring import SampleRequest, ScoreAnswer
 from hourglass.service.model.artifact import (
@@ -31,6 +30,7 @@ from hourglass.service.model.artifact import (
     GuaranteeKind,
 )
 from hourglass.service.rows import decoding, encoding, tensors
+from hourglass.service.serving.store import ThresholdChange
 from hourglass.service.settings import Settings
 
 Json = dict[str, Any]

@@ -129,18 +129,18 @@ def server_ready(parts: NamedDependency[Parts]) -> ServerReady:
     return ServerReady(ready=True)
 
 
-@get("/ready", summary="Is the model ready?", responses=inference_errors(404), sync_to_thread=False)
-def model_ready(
+@get("/ready", summary="Is the model ready?", responses=inference_errors(404))
+async def model_ready(
     parts: NamedDependency[Parts], name: FromPath[str], version: FromPath[str | None] = None
 ) -> ModelReady:
-    return ModelReady(_find(parts, name, version).name, ready=True)
+    return ModelReady((await _find(parts, name, version)).name, ready=True)
 
 
-@get("/", summary="Describe a model", responses=inference_errors(404), sync_to_thread=False)
-def model_metadata(
+@get("/", summary="Describe a model", responses=inference_errors(404))
+async def model_metadata(
     parts: NamedDependency[Parts], name: FromPath[str], version: FromPath[str | None] = None
 ) -> ModelMetadata:
-    served = _find(parts, name, version)
+    served = await _find(parts, name, version)
     width, latent_width = served.schema.width, served.detector.latent_width
     # of the others one value for each feature
     shapes = {
@@ -188,7 +188,7 @@ async def infer(
         ),
     ] = None,
 ) -> Response[bytes]:
-    served = _find(parts, name, version)
+    served = await _find(parts, name, version)
     settings, batcher = parts.settings, parts.batcher
     body, unpacked = await read_packed_body(request, max_bytes=settings.max_body_bytes)
 
@@ -224,8 +224,8 @@ async def infer(
     )
 
 
-def _find(parts: Parts, name: str, version: str | None) -> Served:
-    served = parts.registry.find(name)
+async def _find(parts: Parts, name: str, version: str | None) -> Served:
+    served = await parts.registry.get(name)
     if version is not None and version != served.detector.version:
         raise UnknownModel(
             f"model {name!r} has no version {version[:80]!r} in service, the one served is"

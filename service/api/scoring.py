@@ -35,7 +35,7 @@ EXPLAINED_CELLS = 2**17  # explained and written at once, of a request
 BYTES_OF_A_CELL = 4  # of JSON or float32, for how long reading it takes
 
 
-class ScoreAnswer(msgspec.Struct, frozen=True):
+class ScoreAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """One array per quantity; entry i belongs to row i."""
 
     model: str
@@ -45,6 +45,8 @@ class ScoreAnswer(msgspec.Struct, frozen=True):
     certified: bool
     guarantee: GuaranteeKind
     threshold: float
+    # why the budget in force is not the one that was set; absent where it is
+    warning: str | msgspec.UnsetType = msgspec.UNSET
     score: list[float]
     ratio: list[float]  # score / threshold: 1 is the threshold
     p_value: list[float]
@@ -74,7 +76,7 @@ class Contribution(msgspec.Struct, frozen=True):
     blamed: bool | msgspec.UnsetType = msgspec.UNSET
 
 
-class ExplainAnswer(ScoreAnswer, frozen=True):
+class ExplainAnswer(ScoreAnswer, frozen=True, kw_only=True):
     """The scores, for each row that alarms why it does, and for each row its features, those that
     are to blame first, then the largest contributions.
     """
@@ -133,7 +135,7 @@ async def score(
     parts: NamedDependency[Parts],
     name: FromPath[str | None] = None,
 ) -> Response[bytes]:
-    served = parts.registry.find(name)
+    served = await parts.registry.get(name)
     raw = accepts_raw(request.scope["headers"])
     answer = await parts.batcher.answer(served, *await read_body(request), raw=raw)
     if raw:
@@ -150,7 +152,7 @@ async def explain(
         int, QueryParameter(ge=1, le=MAX_TOP, description="How many features to list for each row.")
     ] = 10,
 ) -> Response[bytes]:
-    served = parts.registry.find(name)
+    served = await parts.registry.get(name)
     body, content_type = await read_body(request)
     rows_ND = await _decode(parts, served, body, content_type)
     width = served.schema.width
@@ -189,7 +191,7 @@ async def reconstruct(
     parts: NamedDependency[Parts],
     name: FromPath[str | None] = None,
 ) -> Response[bytes]:
-    served = parts.registry.find(name)
+    served = await parts.registry.get(name)
     rows_ND = await _decode(parts, served, *await read_body(request))
     require_small(len(rows_ND), served.schema.width, MAX_VALUES, "values")
 
@@ -207,7 +209,7 @@ async def encode(
     parts: NamedDependency[Parts],
     name: FromPath[str | None] = None,
 ) -> Response[bytes]:
-    served = parts.registry.find(name)
+    served = await parts.registry.get(name)
     rows_ND = await _decode(parts, served, *await read_body(request))
     require_small(len(rows_ND), served.detector.latent_width, MAX_VALUES, "values")
 
@@ -223,7 +225,7 @@ async def decode(
     parts: NamedDependency[Parts],
     name: FromPath[str | None] = None,
 ) -> Response[bytes]:
-    served = parts.registry.find(name)
+    served = await parts.registry.get(name)
     detector = served.detector
     if not detector.can_decode:
         raise NotDecodable(
@@ -261,7 +263,7 @@ async def sample(
     parts: NamedDependency[Parts],
     name: FromPath[str | None] = None,
 ) -> Response[bytes]:
-    served = parts.registry.find(name)
+    served = await parts.registry.get(name)
     wanted = decoding.decode_request(*await read_body(request), SampleRequest)
     if wanted.count > parts.settings.max_rows:
         raise TooManyRows(

@@ -142,7 +142,11 @@ class ScoringProtocol(Connection):
                     self._begin_waiting(perf_counter())
                     return
                 head = front.heads.get(data[at:end]) or front.read(data[at:end])
-                if head is None or not (front.guard is allow or front.lets_pass(head)):
+                if (
+                    head is None
+                    or not (front.guard is allow or front.lets_pass(head))
+                    or not front.parts.registry.is_loaded(head.name)
+                ):
                     self._hand_over(data[at:])
                     return
                 self._started = perf_counter()

@@ -56,7 +56,9 @@ def raw_headers(served: Served) -> dict[str, str]:
     A row is an anomaly where its score is above the threshold.
     """
     return {
-        raw_header(field): orjson.dumps(value).decode().strip('"')
+        raw_header(field): (
+            orjson.dumps(value).decode().encode("ascii", "backslashreplace").decode().strip('"')
+        )
         for field, value in served.facts().items()
     }
 

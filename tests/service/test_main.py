@@ -10,9 +10,11 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -181,14 +183,91 @@ class TestServing:
 
     @pytest.mark.slow
     def test_a_change_made_at_one_worker_reaches_the_other(self, models):
-        with Process(models, "--workers", "2", HOURGLASS_POLL_SECONDS="0.05") as process:
-            httpx.patch(f"{process.url}/v1/models/plain", json={"alpha": 0.2}).raise_for_status()
-            time.sleep(0.5)
-            alphas = {
-                httpx.get(f"{process.url}/v1/models/plain").json()["alpha"] for _ in range(20)
-            }
+        """Before it is answered, however seldom the folder is looked at."""
+        with Process(models, "--workers", "2", HOURGLASS_POLL_SECONDS="3600") as process:
+            for alpha in (0.2, 0.1, 0.3):
+                change = {"alpha": alpha}
+                changed = httpx.patch(f"{process.url}/v1/models/plain", json=change).json()
+                assert (changed["alpha"], changed.get("until")) == (alpha, None)
+                # each on a connection of its own, so that both workers get some
+                found = [httpx.get(f"{process.url}/v1/models/plain").json() for _ in range(20)]
+                assert {model["alpha"] for model in found} == {alpha}
             assert process.stop() == 0
-        assert alphas == {0.2}
+
+    @pytest.mark.slow
+    def test_changes_at_two_workers_at_once_are_merged_and_not_lost(self, models):
+        with Process(models, "--workers", "2", HOURGLASS_POLL_SECONDS="3600") as process:
+            url = f"{process.url}/v1/models/plain"
+
+            def change(number: int) -> None:
+                what = (
+                    {"alpha": 0.1 + number / 1000} if number % 2 else {"delta": 0.1 + number / 1000}
+                )
+                httpx.patch(url, json=what, timeout=20).raise_for_status()
+
+            with ThreadPoolExecutor(8) as clients:
+                list(clients.map(change, range(40)))
+            stored = json.loads((models / "plain" / "threshold.json").read_text())
+            found = [httpx.get(url).json() for _ in range(10)]
+            assert process.stop() == 0
+        assert stored["alpha"] > 0.1
+        assert stored["delta"] >= 0.1
+        for model in found:
+            assert (model["alpha"], model["delta"]) == (stored["alpha"], stored["delta"])
+
+    @pytest.mark.slow
+    def test_a_worker_that_does_not_answer_is_said_with_the_time_by_which_it_has_looked(
+        self, models
+    ):
+        with Process(models, "--workers", "2") as process:
+            children = Path(f"/proc/{process.popen.pid}/task/{process.popen.pid}/children")
+            workers = [
+                int(pid)
+                for pid in children.read_text().split()
+                if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
+            ]
+            os.kill(workers[0], signal.SIGSTOP)
+            try:
+                for _ in range(10):  # until one reaches the other worker
+                    try:
+                        answer = httpx.patch(
+                            f"{process.url}/v1/models/plain", json={"alpha": 0.2}, timeout=5
+                        )
+                        break
+                    except httpx.TimeoutException:
+                        continue
+            finally:
+                os.kill(workers[0], signal.SIGCONT)
+            until = datetime.fromisoformat(answer.json()["until"])
+            assert 0 < (until - datetime.now(UTC)).total_seconds() < 10
+            assert process.stop() == 0
+
+    @pytest.mark.parametrize("name", ["plain", "plain/version", "nowhere"])
+    def test_a_folder_that_is_none_of_models_is_one_sentence_that_says_what_was_meant(
+        self, models, name
+    ):
+        (models / "plain" / "version").symlink_to(
+            next((models / "plain").glob("*/model.onnx")).parent
+        )
+        done = run("serve", "--models", models / name, "--port", "0")
+        meant = {
+            "plain": f"is the folder of one model, since it holds current; --models {models} serves",
+            "plain/version": "is the folder of one version, since it holds model.onnx",
+            "nowhere": f"there is no folder {models / 'nowhere'} to take models from",
+        }
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert meant[name] in done.stderr
+
+    def test_an_empty_folder_is_served_and_it_is_said_what_belongs_there(self, tmp_path):
+        with Process(tmp_path, HOURGLASS_POLL_SECONDS="0.05") as process:
+            assert httpx.get(f"{process.url}/health/ready").status_code == 503
+            publish(tmp_path, "pump", make_artifact())
+            deadline = time.monotonic() + 10
+            while httpx.get(f"{process.url}/health/ready").status_code == 503:
+                assert time.monotonic() < deadline
+            assert process.stop() == 0
+        said = f"hourglass: {tmp_path} holds no model yet, expected {tmp_path}/NAME/current"
+        assert process.log[0].startswith(said)
 
     def test_settings_come_from_the_environment_and_flags_win(self, models, tmp_path_factory):
         with Process(
@@ -508,6 +587,47 @@ class TestInspecting:
         monkeypatch.chdir(tmp_path / "pump")
         assert main(["inspect", "."]) == 0
         assert capsys.readouterr().out.startswith("pump\n")
+
+    def test_what_would_colour_the_screen_is_written_as_json_writes_it(self, tmp_path, capsys):
+        name = "\x1b[2J\x1b]0;owned\x07\x9bcolour"
+        features = (msgspec.structs.replace(NUMERIC[0], name=name, unit="\r\x08"), *NUMERIC[1:])
+        publish(tmp_path, "pump", make_artifact(features))
+        for flags in ((), ("--json",)):
+            assert main(["inspect", str(tmp_path / "pump"), *flags]) == 0
+            printed = capsys.readouterr().out
+            assert all(each.isprintable() or each == "\n" for each in printed)
+            assert "\\u001b[2J\\u001b]0;owned\\u0007\\u009bcolour" in printed
+        assert json.loads(printed)["features"][0]["name"] == name
+
+    def test_an_error_that_quotes_a_file_writes_no_control_characters_either(
+        self, tmp_path, capsys
+    ):
+        (tmp_path / "current").write_text("\x1b[31mred\x9b")
+        assert main(["inspect", str(tmp_path)]) == 2
+        assert capsys.readouterr().err.isprintable() is False  # the line's end
+        (tmp_path / "\x1b[31m").mkdir()
+        assert main(["inspect", str(tmp_path / "\x1b[31m")]) == 2
+        assert "\x1b" not in capsys.readouterr().err
+
+    @pytest.mark.parametrize("pointer", ["../../secret", "/etc/passwd", "..", "a/../../b"])
+    def test_no_pointer_leads_out_of_the_folder(self, tmp_path, capsys, pointer):
+        publish(tmp_path / "secret", "pump", make_artifact())
+        folder = tmp_path / "models" / "pump"
+        folder.mkdir(parents=True)
+        (folder / "current").write_text(pointer)
+        assert main(["inspect", str(folder)]) == 2
+        assert "expected a version (64 hexadecimal digits)" in capsys.readouterr().err
+        (folder / "current").unlink()
+        (folder / "current").symlink_to(tmp_path / "secret" / "pump" / "current")
+        assert main(["inspect", str(folder)]) == 2
+        assert "is a link that leads out of the folder" in capsys.readouterr().err
+
+    def test_a_file_that_is_not_of_its_version_is_refused(self, models, capsys):
+        file = next((models / "plain").glob("*/model.onnx"))
+        file.write_bytes(make_artifact(shift=3))
+        for path in (file, file.parent, models / "plain"):
+            assert main(["inspect", str(path)]) == 2
+            assert "it was changed, or cut short" in capsys.readouterr().err
 
     def test_as_json_it_is_the_manifest(self, models, capsys):
         assert main(["inspect", str(models / "mixed"), "--json"]) == 0

@@ -1,3 +1,4 @@
+import os
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -122,6 +123,7 @@ def test_what_anomalous_rows_hold_never_reaches_the_artifact(
         fault=pl.col("fault") * 5,
     )
     data = tables.write(changed, tmp_path / "changed.csv")
+    os.utime(data, (published.detector.manifest.fitted_at or 0,) * 2)
     report = run(msgspec.structs.replace(published.config, data=str(data), models=str(tmp_path)))
     assert Path(report.path).read_bytes() == published.data
 

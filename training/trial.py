@@ -24,6 +24,7 @@ from hourglass.training.split import Prepared, Split
 
 TOGETHER = 2  # as many steps as one model would take are shared by the models of folds
 LARGE = 10_000  # a size that a model's memory is looked at for
+FLOAT32_BYTES = 4
 WEIGHT_BYTES = 16  # a float32, its gradient and the two moments of it that Adam keeps
 
 
@@ -123,11 +124,13 @@ def _require_memory(config: ModelConfig, encoding: Encoding) -> None:
     with torch.device("meta"):
         member = config.build(encoding)
     weights = sum(tensor.numel() for tensor in member.parameters())
-    needed, available = WEIGHT_BYTES * weights, available_bytes()
+    others = sum(tensor.numel() for tensor in member.buffers())
+    needed, available = WEIGHT_BYTES * weights + FLOAT32_BYTES * others, available_bytes()
     if available is not None and needed > available:
         raise ValueError(
-            f"a model of {weights:,} parameters takes at least {needed / 1e9:.3g} GB of memory to"
-            f" fit, and {available / 1e9:.3g} GB are left; make it smaller, its width first"
+            f"a model of {weights + others:,} numbers takes at least {needed / 1e9:.3g} GB of"
+            f" memory to fit, and {available / 1e9:.3g} GB are left; make it smaller, its width"
+            " first"
         )
 
 

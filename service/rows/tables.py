@@ -191,8 +191,9 @@ def _without_null_values(frame: "pl.DataFrame", null: tuple[str, ...]) -> "pl.Da
     numbers = pl.Series(null).cast(pl.Float64, strict=False).drop_nulls()
     columns = []
     for column in frame:
-        if column.dtype == pl.String:
-            columns.append(column.set(column.str.strip_chars().is_in(list(null)), None))
+        if column.dtype in (pl.String, pl.Categorical, pl.Enum):
+            text = column.cast(pl.String)
+            columns.append(text.set(text.str.strip_chars().is_in(list(null)), None))
         elif column.dtype.is_numeric() and len(numbers):
             missing = column.cast(pl.Float64).is_in(numbers.to_list()).fill_null(False)
             columns.append(column.set(missing, None) if missing.any() else column)

@@ -251,11 +251,13 @@ class TestHowACsvIsWritten:
         frame = read_table(path, text=("code", "open", "site"))
         assert frame.rows() == [("01067", "true", "7"), ("99999", "false", "8")]
 
-    def test_null_values_hold_for_parquet_too(self, tmp_path):
+    @pytest.mark.parametrize("text", [pl.String, pl.Categorical, pl.Enum(["NA", "x"])])
+    def test_null_values_hold_for_parquet_too(self, tmp_path, text):
         path = tmp_path / "rows.parquet"
-        pl.DataFrame({"a": [1.0, -999.0], "b": ["NA", "x"], "c": [-999, 3]}).write_parquet(path)
-        frame = read_table(path, Dialect(null=("NA", "-999")))
-        assert frame.rows() == [(1.0, None, None), (None, "x", 3)]
+        frame = pl.DataFrame({"a": [1.0, -999.0], "b": ["NA", "x"], "c": [-999, 3]})
+        frame.with_columns(pl.col("b").cast(text)).write_parquet(path)
+        read = read_table(path, Dialect(null=("NA", "-999")))
+        assert read.rows() == [(1.0, None, None), (None, "x", 3)]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])

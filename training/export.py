@@ -10,7 +10,7 @@ import onnx
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
-from onnx import checker
+from onnx import checker, numpy_helper
 
 from hourglass.service.model import artifact
 from hourglass.service.model.artifact import (
@@ -68,6 +68,7 @@ def export_core(core: Core | Folds) -> onnx.ModelProto:
                 logger.setLevel(level)
     assert program is not None
     model: onnx.ModelProto = program.model_proto
+    _name_conditional(model.graph, core)
     round_alike_everywhere(model)
     _tidy(model)
     return model
@@ -135,9 +136,20 @@ def _tidy(model: onnx.ModelProto) -> None:
     _keep_once(graph)
 
 
+def _name_conditional(graph: onnx.GraphProto, core: Core) -> None:
+    """Constants of the contract that torch found equal to another, and left out for that."""
+    found, values = {tensor.name for tensor in graph.initializer}, core.state_dict()
+    graph.initializer.extend(
+        numpy_helper.from_array(values[name].numpy(), name)
+        for name in CONDITIONAL
+        if name in values and name not in found
+    )
+
+
 def _keep_once(graph: onnx.GraphProto) -> None:
     """Constants by name, and one for all that are alike, of which torch makes one for each use."""
-    kept: dict[bytes, onnx.TensorProto] = {}
+    constants: list[onnx.TensorProto] = []
+    kept: dict[bytes, str] = {}
     same: dict[str, str] = {}
     # those that the contract names keep their names
     for tensor in sorted(
@@ -147,9 +159,11 @@ def _keep_once(graph: onnx.GraphProto) -> None:
         value.CopyFrom(tensor)
         value.ClearField("name")
         same[tensor.name] = kept.setdefault(
-            value.SerializeToString(deterministic=True), tensor
-        ).name
-    constants = sorted(kept.values(), key=lambda tensor: tensor.name)
+            value.SerializeToString(deterministic=True), tensor.name
+        )
+        if tensor.name in CONDITIONAL or same[tensor.name] == tensor.name:
+            constants.append(tensor)
+    constants.sort(key=lambda tensor: tensor.name)
     del graph.initializer[:]
     graph.initializer.extend(constants)
     for node in graph.node:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from hourglass.training.models.associative.tail_probabilities import Gaps, TailProbabilities
 
+HIGHEST = 1e30  # score: held-out rows that are all alike make a power of it that float32 lacks
+
 
 class Fusion(nn.Module):
     """Reads the tail probability of each piece of evidence, and that of each group's average."""
@@ -39,7 +41,8 @@ class Fusion(nn.Module):
         """
         joint_N1, share_NH = self._join(levels_NH, missing_N1)
         narrowing_N1, shift_N1 = self.gaps.moves(missing_N1)  # of its logarithm
-        return joint_N1**narrowing_N1 * torch.exp(shift_N1), share_NH
+        score_N1 = joint_N1**narrowing_N1 * torch.exp(shift_N1)
+        return score_N1.clamp_max(HIGHEST), share_NH
 
     @torch.no_grad()
     def fit(self, levels_RNH: Tensor, missing_RN1: Tensor) -> None:

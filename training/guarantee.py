@@ -67,9 +67,9 @@ def cross_conformal(n: int, folds: int) -> str:
     more = min(2 * (1 - 1 / folds) / (n / folds + 1), (1 - folds / n) / (folds + 1))
     more += 2 * (1 + folds / 2) / (n + 1)
     return (
-        f"cross-conformal (CV+) by {folds} models on {n} rows: alpha held in over 94 of 100 draws where"
-        f" it was tried, and by theorem at most {2 * DISCOUNT:g} alpha + {more:.1%} of normal rows"
-        " alarm on average over draws; of this draw nothing is certified"
+        f"cross-conformal (CV+) by {folds} models on {n} rows: alpha held in over 94 of 100 draws"
+        f" where it was tried, and by theorem at most {2 * DISCOUNT:g} alpha + {more:.1%} of normal"
+        " rows alarm on average over draws; of this draw nothing is certified"
     )
 
 

@@ -26,7 +26,7 @@ from hourglass.service.model.conditional import Conditional, Expectation
 from hourglass.service.model.detector import Detector, Explanation
 
 SEARCHED_CELLS = 2**14  # at a time, of the rows before they are masked in many ways
-CANDIDATES = 8
+CANDIDATES = 6  # 8 or 16 name no more
 ALIKE = 1.05  # times the lowest score is as low
 MOST_BLAMED = 5  # that is a few
 EXTRA_ROWS = 20  # scored for one row are at most so many and D more, beside the row itself

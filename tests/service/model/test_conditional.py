@@ -165,6 +165,33 @@ def test_a_gap_is_filled_by_the_gaussian_and_what_the_graph_knows_beyond_it():
     np.testing.assert_array_equal(filled_ND[~gap_ND], clean_ND[~gap_ND])
 
 
+PAIR = (Feature(name="x", kind="numeric"), Feature(name="y", kind="numeric"))
+
+
+def test_what_is_not_linear_the_model_fills_three_quarters_of_the_way():
+    unrelated = Conditional(PAIR, np.array([0.0, 1.0]), np.ones(2), np.eye(2))
+    row_ND = np.array([[2.0, np.nan]], np.float32)
+    clean_ND = np.array([[2.0, 4.0]], np.float32)  # y is the square of x, which has no correlation
+    assert unrelated.fill(row_ND, clean_ND).tolist() == [[2.0, 1.0 + 0.75 * 3.0]]
+
+
+def test_a_model_that_blurs_a_row_along_its_correlations_changes_no_filling():
+    related = Conditional(PAIR, np.zeros(2), np.ones(2), np.linalg.inv([[1.0, 0.9], [0.9, 1.0]]))
+    row_ND = np.array([[3.0, np.nan], [np.nan, -1.0]], np.float32)
+    blurred_ND = np.array([[1.0, 0.9], [-0.27, -0.3]], np.float32)
+    filled_ND = related.fill(row_ND, blurred_ND)
+    np.testing.assert_allclose(filled_ND, [[1.0, 2.7], [-0.9, -0.3]], rtol=1e-6)
+
+
+def test_a_filled_boolean_stays_a_probability():
+    features = (PAIR[0], Feature(name="open", kind="boolean"))
+    unrelated = Conditional(features, np.array([0.0, 0.1]), np.ones(2), np.eye(2))
+    row_ND = np.array([[0.0, np.nan]], np.float32)
+    for clean, filled in ((1.0, 0.1 + 0.75 * 0.9), (2.0, 1.0), (-1.0, 0.0)):
+        found_ND = unrelated.fill(row_ND, np.array([[0.0, clean]], np.float32))
+        assert found_ND[0, 1] == pytest.approx(filled, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [

@@ -20,6 +20,7 @@ import httpx
 import pytest
 import yaml
 
+from hourglass.service.__main__ import _parser as service_parser
 from hourglass.service.settings import Settings, variables
 from hourglass.training.__main__ import _parser as train_parser
 from hourglass.training.models import VARIANTS
@@ -52,6 +53,7 @@ LANGUAGES = {
 }
 # Every block that does not run: its README and first line, and why.
 NOT_RUN = {
+    ("README.md", "python3 -m venv .venv"): "a test must not install anything",
     ("README.md", "make check"): "the suite cannot run itself",
     ("deploy/README.md", "docker compose up --detach --build"): "needs docker",
     ("deploy/README.md", "docker compose run --rm --entrypoint ls fit -t /models/pumps"): (
@@ -319,6 +321,14 @@ def _without_numbers(line: str) -> str:
 def check_command(words: list[str]) -> None:
     """That what a command names is there: targets, options, services and files."""
     match words:
+        case ["python3", "-m", "venv", ".venv"]:
+            assert run("python3 -m venv --help", ROOT)
+        case [".venv/bin/pip", "install", "--requirement", file, "--editable", "."]:
+            assert (ROOT / file).exists()
+        case [".venv/bin/hourglass-train", *arguments]:
+            train_parser().parse_args(arguments)
+        case [".venv/bin/hourglass", *arguments]:
+            service_parser().parse_args(arguments)
         case ["make", *targets]:
             assert run(shlex.join(["make", "--dry-run", *targets]), ROOT)
         case [".venv/bin/python", "-m", "tests.benchmarks.adbench", *arguments]:

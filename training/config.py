@@ -21,7 +21,8 @@ AUTO = "auto"  # in the place of a variant: fit several
 class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Shares of the normal rows; what is left fits the network.
 
-    The caps keep large data from being wasted on a threshold.
+    The caps keep large data from being wasted on a threshold. A row's values and the seed decide
+    where it goes, so that a run's own seed moves only the network.
     """
 
     validation: float = 0.12
@@ -29,6 +30,7 @@ class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     calibration: float = 0.15
     validation_cap: int = 10_000
     calibration_cap: int = 20_000
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if not (
@@ -41,6 +43,8 @@ class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             )
         if self.validation_cap < 1 or self.calibration_cap < 1:
             raise ValueError("split.validation_cap and split.calibration_cap must be at least 1")
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"split.seed must be from 0 to 2^64 - 1, got {self.seed}")
 
 
 class AutoConfig(

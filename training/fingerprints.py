@@ -44,13 +44,13 @@ class Fingerprints(msgspec.Struct, frozen=True, kw_only=True):
 
     def _compare(self, rows_ND: Float32) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
         kept_F = np.frombuffer(base64.b64decode(self.hashes), dtype="<u8")
-        return kept_F, _hash(rows_ND, bytes.fromhex(self.salt))
+        return kept_F, hash_rows(rows_ND, bytes.fromhex(self.salt))
 
 
 def fingerprint(rows_ND: Float32, *, most: int = MOST, salt: bytes | None = None) -> Fingerprints:
     """Hash rows [N, D]; with a new salt, unless one is given."""
     salt = salt or secrets.token_bytes(16)
-    distinct = np.unique(_hash(rows_ND, salt))
+    distinct = np.unique(hash_rows(rows_ND, salt))
     hashes = base64.b64encode(distinct[:most].astype("<u8").tobytes()).decode()
     return Fingerprints(salt=salt.hex(), rows=len(distinct), hashes=hashes)
 
@@ -68,7 +68,7 @@ def read_fingerprints(folder: Path) -> Fingerprints | None:
         return None
 
 
-def _hash(rows_ND: Float32, salt: bytes) -> NDArray[np.uint64]:
+def hash_rows(rows_ND: Float32, salt: bytes) -> NDArray[np.uint64]:
     """[N]; all NaN are alike, and both zeros."""
     plain_ND = np.where(np.isnan(rows_ND), np.float32(np.nan), rows_ND + np.float32(0.0))
     lines = np.ascontiguousarray(plain_ND, dtype="<f4")

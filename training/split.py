@@ -12,6 +12,7 @@ from hourglass.training.calibrate import check_alpha
 from hourglass.training.config import RunConfig, SplitConfig
 from hourglass.training.data import Data, describe
 from hourglass.training.errors import RunError
+from hourglass.training.fingerprints import hash_rows
 
 MIN_NORMAL_ROWS = 20
 MIN_OBSERVED_FRACTION = 0.5
@@ -73,13 +74,13 @@ def split_data(data: Data, config: RunConfig) -> Prepared:
         order_N = np.argsort(time_N, kind="stable")
         rows_ND, time_N = rows_ND[order_N], time_N[order_N]
         group_N = None if group_N is None else group_N[order_N]
-    copy_N = copies_of(rows_ND)
+    hash_N = row_hashes(rows_ND, config.split.seed)
     if group_N is not None:
-        places = by_group(group_N, config.split, config.seed)
+        places = by_group(group_N, config.split)
     elif time_N is not None:
         places = by_time(len(rows_ND), config.split)
     else:
-        places = one_by_one(copy_N, config.split, config.seed)
+        places = one_by_one(hash_N, config.split)
     split, block_N = take(rows_ND, places)
     if config.alpha is not None and block_N is None:  # known before the fit, so said before it
         check_alpha(
@@ -94,7 +95,7 @@ def split_data(data: Data, config: RunConfig) -> Prepared:
         time_N,
         group_N,
         block_N,
-        copies=len(rows_ND) - len(np.unique(copy_N)),
+        copies=len(rows_ND) - len(np.unique(hash_N)),
     )
 
 
@@ -116,18 +117,21 @@ def admissible_rows(normal_ND: Float32) -> tuple[Float32, float]:
     return kept_ND, enough
 
 
-def one_by_one(copy_N: Integers, config: SplitConfig, seed: int) -> Places:
-    """A random split, the same for the same seed, in which copies of one row stay together.
+def one_by_one(hash_N: NDArray[np.uint64], config: SplitConfig) -> Places:
+    """A split by the hash of each row, which keeps copies of a row together.
 
-    Of a row that makes up more than a fiftieth of all each copy is drawn by itself: it repeats by
+    Neither the order of the rows nor a run's seed has a part in it: of two fits of the same rows
+    the thresholds and tails come from the same rows, and of a fit on more rows largely so. Each
+    copy of a row that makes up more than a fiftieth of all is drawn by itself: it repeats by
     nature.
     """
-    random = np.random.default_rng(seed)
-    common_N = np.bincount(copy_N)[copy_N] > len(copy_N) / COMMON
-    copy_N = np.where(common_N, copy_N.max() + 1 + np.arange(len(copy_N)), copy_N)
-    key_N = random.permutation(copy_N.max() + 1)[copy_N]
+    _, copy_N, count = np.unique(hash_N, return_inverse=True, return_counts=True)
+    common_N = count[copy_N] > len(hash_N) / COMMON
+    random = np.random.default_rng(config.seed)
+    drawn_N = random.integers(2**64, size=len(hash_N), dtype=np.uint64)
+    key_N = np.where(common_N, drawn_N, hash_N)
     order_N = np.argsort(key_N, kind="stable")
-    validation, calibration = sizes(len(copy_N), config)
+    validation, calibration = sizes(len(hash_N), config)
     # not between copies
     cuts = np.searchsorted(
         key_N[order_N], key_N[order_N][[validation - 1, validation + calibration - 1]], "right"
@@ -158,12 +162,12 @@ def by_time(rows: int, config: SplitConfig) -> Places:
     )
 
 
-def by_group(group_N: Integers, config: SplitConfig, seed: int) -> Places:
+def by_group(group_N: Integers, config: SplitConfig) -> Places:
     """Whole groups in random order are calibrated on, then held out, until there are enough rows;
     the rest is fitted. A block is a group, or several small ones.
     """
     count_G = np.bincount(group_N)
-    groups = np.random.default_rng(seed).permutation(np.flatnonzero(count_G))
+    groups = np.random.default_rng(config.seed).permutation(np.flatnonzero(count_G))
     free = [group for group in groups if count_G[group] <= len(group_N) / LARGEST_GROUP]
     if len(groups) < 3 or len(free) < 2:
         raise RunError(
@@ -214,11 +218,9 @@ def sizes(rows: int, config: SplitConfig) -> tuple[int, int]:
     return validation, calibration
 
 
-def copies_of(rows_ND: Float32) -> Integers:
-    """[N] a number that rows share which are equal in every cell."""
-    rows_ND = np.ascontiguousarray(rows_ND + np.float32(0))  # -0 is 0
-    whole_N = rows_ND.view(np.dtype((np.void, rows_ND.dtype.itemsize * rows_ND.shape[1]))).ravel()
-    return np.asarray(np.unique(whole_N, return_inverse=True)[1])
+def row_hashes(rows_ND: Float32, seed: int) -> NDArray[np.uint64]:
+    """[N] a number that rows share which are equal in every cell, and others do not."""
+    return hash_rows(rows_ND, seed.to_bytes(8, "little"))
 
 
 def _blocks(count_G: Integers, groups: list[int]) -> Integers:

@@ -216,6 +216,7 @@ def test_a_config_reads_back_as_it_was_written(tmp_path: Path, variant: str) -> 
         ),
         ("[split]\nvalidation = 0.6\ncalibration = 0.4", "must be above 0 and below 1 together"),
         ("[split]\ncalibration_cap = 0", "must be at least 1"),
+        ("[split]\nseed = -1", r"split.seed must be from 0 to 2\^64 - 1, got -1"),
         ("this is no TOML", "is not TOML"),
     ],
 )

@@ -11,7 +11,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import httptools
 
@@ -253,16 +253,16 @@ def _value(base: Base, draw: random.Random) -> Mutated:
         [[[[1]]]], "\ud800", [[1, 2, 3, 4]] * 50, {"rows": []}, [1e39], -1e-300, 2**63,
     )  # fmt: skip
     for _ in range(draw.randrange(1, 3)):
-        at: object = sent
+        at: Any = sent
         while True:  # down to anywhere
-            keys = list(at) if isinstance(at, dict) else range(len(at))  # type: ignore[arg-type]
+            keys = list(at) if isinstance(at, dict) else range(len(at))
             if not keys:
                 break
             key = draw.choice(keys)
-            if isinstance(at[key], dict | list) and draw.random() < 0.8:  # type: ignore[index]
-                at = at[key]  # type: ignore[index]
+            if isinstance(at[key], dict | list) and draw.random() < 0.8:
+                at = at[key]
                 continue
-            at[key] = deepcopy(draw.choice(values))  # type: ignore[index]
+            at[key] = deepcopy(draw.choice(values))
             if isinstance(at, dict) and draw.random() < 0.2:
                 name = draw.choice(("x", "", "rows", "outputs", "count", "alpha"))
                 at[name] = deepcopy(draw.choice(values))

@@ -58,7 +58,7 @@ def create_app(
     peers = Peers(shared, os.getpid(), registry.refresh) if shared else None
     observers = Observers([counted])
     batcher = Batcher(observers, inline_cells=settings.inline_cells, max_rows=settings.max_rows)
-    parts = Parts(settings, registry, counted, observers, batcher, guard, peers)
+    parts = Parts(settings, registry, counted, observers, batcher, guard, peers=peers)
 
     def provide_parts() -> Parts:
         return parts

@@ -63,7 +63,7 @@ def create_app(
     batcher = Batcher(observers, inline_cells=settings.inline_cells, max_rows=settings.max_rows)
     # one body of any size allowed must find room
     budget = Budget(max(settings.max_held_bytes, settings.max_body_bytes))
-    parts = Parts(settings, registry, counted, observers, batcher, budget, guard, peers)
+    parts = Parts(settings, registry, counted, observers, batcher, budget, guard, peers=peers)
 
     def provide_parts() -> Parts:
         return parts

@@ -136,7 +136,7 @@ def _tidy(model: onnx.ModelProto) -> None:
     _keep_once(graph)
 
 
-def _name_conditional(graph: onnx.GraphProto, core: Core) -> None:
+def _name_conditional(graph: onnx.GraphProto, core: Core | Folds) -> None:
     """Constants of the contract that torch found equal to another, and left out for that."""
     found, values = {tensor.name for tensor in graph.initializer}, core.state_dict()
     graph.initializer.extend(

@@ -64,10 +64,14 @@ def test_a_thousand_models_are_live_at_once_small_and_cheap_to_scrape(thousand: 
             assert time.monotonic() < deadline
             time.sleep(1)
         each = (resident_bytes(process) - alone) / MODELS
-        before = cpu_seconds(process)
-        scrapes = [client.get("/metrics").text for _ in range(10)]
-        scrape = (cpu_seconds(process) - before) / len(scrapes)
-        series = sum(not line.startswith("#") for line in scrapes[-1].splitlines())
+        text, seconds = "", []
+        for _ in range(10):
+            before = cpu_seconds(process)
+            text = client.get("/metrics").text
+            seconds.append(cpu_seconds(process) - before)
+        # the middle: what neighbours do to the caches, and the looks at the folder, are in it too
+        scrape = sorted(seconds)[len(seconds) // 2]
+        series = sum(not line.startswith("#") for line in text.splitlines())
         assert process.stop() == 0
     print(f"\nlive with {loaded} of {MODELS} models loaded, first score of another {first:.3f} s")
     print(f"{each / 1024:.0f} KiB each, scrape {scrape:.3f} CPU s, {series} series")

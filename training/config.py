@@ -34,7 +34,8 @@ class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     validation_cap: int = 10_000
     calibration_cap: int = 20_000
     # models that calibrate on all rows together, each on those that it was not fitted on; 0: one
-    # model with calibration rows of its own; None: 5 below 600 rows that are drawn singly
+    # model with calibration rows of its own; None: 5 of a preset, or of several variants to choose
+    # from, below 600 rows that are drawn singly
     folds: int | None = None
     seed: int = 0
 

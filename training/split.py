@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from hourglass.service.model.artifact import Feature
 from hourglass.training.calibrate import check_alpha
-from hourglass.training.config import RunConfig, SplitConfig
+from hourglass.training.config import AutoConfig, RunConfig, SplitConfig
 from hourglass.training.data import Data, describe
 from hourglass.training.errors import RunError
 from hourglass.training.fingerprints import hash_rows
+from hourglass.training.models.associative import AssociativeConfig
 
 MIN_NORMAL_ROWS = 20
 MIN_OBSERVED_FRACTION = 0.5
@@ -129,8 +130,9 @@ def folds_of(rows: int, config: RunConfig) -> int:
         if folds:
             raise RunError("folds are of rows drawn singly, and --time and --group hold out blocks")
         return 0
-    if folds is None:
-        return FOLDS if rows < FEW else 0
+    if folds is None:  # a member that is named is taken as it is: its codes can be decoded
+        preset = isinstance(config.model, (AssociativeConfig, AutoConfig))
+        return FOLDS if preset and rows < FEW else 0
     if folds > rows // 2:
         raise RunError(f"{rows} normal rows make {rows // 2} folds at most, got {folds}")
     return folds

@@ -95,6 +95,8 @@ def test_few_rows_are_split_into_folds_unless_told_otherwise() -> None:
 
     assert folds_of(FEW - 1, asked(None)) == FOLDS
     assert [folds_of(rows, asked(None)) for rows in (FEW, 10_000)] == [0, 0]
+    named = load_config(None, {"data": "unread", "name": "pump", "variant": "variational"})
+    assert folds_of(FEW - 1, named) == 0
     assert [folds_of(rows, asked(0)) for rows in (60, FEW)] == [0, 0]
     assert [folds_of(rows, asked(3)) for rows in (60, FEW)] == [3, 3]
     assert folds_of(60, asked(None, time="at")) == folds_of(60, asked(0, group="machine")) == 0

@@ -13,10 +13,6 @@ without fold k, and c_k(s) the number of rows of fold k that score at least s,
 and (1 + n exp(-score)) / (n + 1) is CV+'s p-value. Scores of two models are never compared with
 each other: their tails have another scale in each.
 
-A mean over models is small less often than what one of them says: on 15 public sets, and on
-Gaussian rows, 60 to 80 % as many normal rows as the p-value says were that strange. So the table of
-p-values, and with it the threshold, takes the count for DISCOUNT times less.
-
 The count is made continuous, so that no two scores are tied and none is the most there is. Its
 logarithm falls in straight lines from one score of the fold to the next, where it is the true count
 less a half; and beyond the largest by a generalised Pareto law of what all folds have above their
@@ -43,7 +39,6 @@ from hourglass.training.features import Encoding
 UPPER = 5  # one in so many rows of a fold tells of its tail
 SPACING = 1e-3  # of a fold's spread; closer scores count as one, or rounding would decide
 SMALL = 1e-12
-DISCOUNT = 1.2  # of the count, for p-values; more is over the budget in too many draws
 TAIL_STEPS = 2.0 ** np.arange(-2, 40)  # ends of lines beyond the largest score, in scales
 
 Float32 = NDArray[np.float32]
@@ -135,7 +130,7 @@ class Folds(nn.Module):
         """[n] the score that a row has to be above for fewer than 1, 2, and so on to n rows to be
         as strange.
         """
-        count_N = np.minimum(DISCOUNT * np.arange(1, self.rows + 1), self.rows)
+        count_N = np.arange(1, self.rows + 1)
         ranks: Float32 = (math.log(self.rows) - np.log(count_N)).astype(np.float32)
         return ranks
 

@@ -10,7 +10,6 @@ from hourglass.service.model.guarantee import ON_AVERAGE, Guarantee
 from hourglass.training.calibrate import calibration_scores
 from hourglass.training.config import RunConfig
 from hourglass.training.exchangeability import Exchangeability, examine
-from hourglass.training.folds import DISCOUNT
 from hourglass.training.split import Prepared
 
 
@@ -62,14 +61,14 @@ def promise(
 
 def cross_conformal(n: int, folds: int) -> str:
     """What holds of the threshold of models that calibrate on each other's rows: theorem 4 of the
-    paper that folds.py names, for a count that is less by DISCOUNT, and a half in every fold.
+    paper that folds.py names, for a count that is less by a half in every fold.
     """
     more = min(2 * (1 - 1 / folds) / (n / folds + 1), (1 - folds / n) / (folds + 1))
     more += 2 * (1 + folds / 2) / (n + 1)
     return (
-        f"cross-conformal (CV+) by {folds} models on {n} rows: alpha held in over 94 of 100 draws"
-        f" where it was tried, and by theorem at most {2 * DISCOUNT:g} alpha + {more:.1%} of normal"
-        " rows alarm on average over draws; of this draw nothing is certified"
+        f"cross-conformal (CV+) by {folds} models on {n} rows: by theorem at most 2 alpha +"
+        f" {more:.1%} of normal rows alarm on average over draws, and far fewer where it was tried;"
+        " of this draw nothing is certified"
     )
 
 

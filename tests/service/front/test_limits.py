@@ -15,7 +15,7 @@ import pytest
 from hourglass.service.errors import HeadTooLarge, MalformedRequest
 from hourglass.service.front import limits
 from tests.artifacts import MIXED, make_artifact, publish
-from tests.posts import PLAIN, request
+from tests.posts import PLAIN, request, rows
 from tests.serving import Connection, Process, serving
 
 GET = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -231,9 +231,14 @@ class TestTime:
     def test_a_client_that_does_not_read_is_let_go(self, models, hurried):
         with serving(models, fast=True) as client, ExitStack() as stack:
             connections = [stack.enter_context(Connection(client)) for _ in range(4)]
-            for connection, asked in zip(connections, [GET, request()] * 2, strict=True):
+            for connection, asked in zip(
+                connections,
+                [GET.replace(b"/health/live", b"/metrics"), request(rows(*[[1, 2, 3, 4]] * 100))]
+                * 2,
+                strict=True,
+            ):
                 connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-                send_in_background(connection, *[asked * 500] * 400)
+                send_in_background(connection, *[asked * 100] * 100)
             deadline = time.monotonic() + 30
             state = client.server.server_state
             while len(state.connections) > 1 and time.monotonic() < deadline:

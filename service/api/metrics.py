@@ -20,5 +20,6 @@ async def metrics(
     request: Request[Any, Any, Any], parts: NamedDependency[Parts]
 ) -> Response[bytes]:
     body, content_type = await parts.metrics.scrape(request.headers.get("accept", ""))
-    # Litestar adds a charset of its own to any text
-    return Response(body, media_type=content_type.partition("; charset=")[0])
+    if content_type.startswith("text/"):  # to which Litestar adds the charset
+        content_type = content_type.partition("; charset=")[0]
+    return Response(body, media_type=content_type)

@@ -87,6 +87,8 @@ class Connection(HttpToolsProtocol):
             self._hold(self._held + data)
         elif self._boundary is not None:
             self._feed(data)
+        elif self._is_asked():
+            self._hold(data)
         else:
             self._take(data)
 

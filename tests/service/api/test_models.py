@@ -188,7 +188,7 @@ class TestChangingTheThreshold:
         """A body may take long to come; what is changed is the model that is then in service."""
         body = b'{"alpha": 0.2}'
         head = (
-            "PATCH /v1/models/plain HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            "PATCH /v1/models/plain HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         )
         with Connection(running) as connection:
@@ -256,7 +256,7 @@ class TestManyModels:
         body = b'{"rows":[[1,2,3,4]]}'
         requests = [
             (
-                f"POST /v1/models/{name}/score HTTP/1.1\r\nHost: x\r\n"
+                f"POST /v1/models/{name}/score HTTP/1.1\r\nHost: localhost\r\n"
                 f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
             ).encode()
             + body

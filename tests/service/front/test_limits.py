@@ -350,6 +350,28 @@ class TestOrder:
                 assert connection.rest() == b""
         assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
+    def test_a_score_that_comes_in_pieces_behind_another_request_is_answered_after_it(
+        self, models, monkeypatch
+    ):
+        from hourglass.service.model.detector import Detector
+
+        gate, explain = threading.Event(), Detector.explain
+
+        def waits(self, *arguments, **named):
+            gate.wait(10)
+            return explain(self, *arguments, **named)
+
+        with serving(models, fast=True, inline_cells=0) as client, Connection(client) as connection:
+            monkeypatch.setattr(Detector, "explain", waits)
+            connection.send(request(path="/v1/models/plain/explain"), pause_seconds=0.1)
+            connection.send(request()[:30], request()[30:], pause_seconds=0.1)
+            gate.set()
+            answers = [connection.answer() for _ in range(2)]
+        assert [status for status, _, _ in answers] == [200, 200]
+        first, second = (json.loads(body) for _, _, body in answers)
+        assert "explanations" in first
+        assert "explanations" not in second
+
     def test_a_bad_chunk_is_answered_and_ends_its_request(self, client, caplog):
         with Connection(client) as connection:
             connection.send(GET + CHUNKED + b"14\r\n" + PLAIN + b"\r\nx\r\n")
@@ -407,7 +429,7 @@ class TestOrder:
             run = getattr(Detector, name)
 
             def waits(self, *arguments, run=run, **named):
-                if threading.current_thread().name.startswith("scoring"):
+                if threading.current_thread().name.startswith(("scoring", "long work")):
                     begun.set()
                     gate.wait(10)
                 return run(self, *arguments, **named)

@@ -136,7 +136,7 @@ def find_reasons(
         order_ND,
         np.array([len(named) for named in blamed], dtype=np.intp),
         as_a_whole_N,
-        _groups(conditional, rows_ND, as_a_whole_N),
+        _groups(conditional, rows_ND, as_a_whole_N, order_ND[:, 0]),
         expected,
     )
 
@@ -170,10 +170,13 @@ def _weigh(contributions_ND: Float32, distance_ND: Float64) -> Float64:
 
 
 def _groups(
-    conditional: Conditional, rows_ND: Float32, wanted_N: NDArray[np.bool_]
+    conditional: Conditional,
+    rows_ND: Float32,
+    wanted_N: NDArray[np.bool_],
+    first_N: NDArray[np.intp],
 ) -> list[tuple[int, ...]]:
-    """For each wanted row the feature that is furthest from its mean, and those that moved with it
-    as their correlation has it, the furthest first.
+    """For each wanted row the feature that is named first, and those that moved with it as their
+    correlation has it, the furthest from its mean first.
     """
     groups: list[tuple[int, ...]] = [()] * len(rows_ND)
     if not wanted_N.any():
@@ -181,9 +184,11 @@ def _groups(
     correlation_DD = conditional.correlation()
     for row in np.flatnonzero(wanted_N).tolist():
         away_D = conditional.deviations(rows_ND[row])
-        lead = int(np.abs(away_D).argmax())
+        lead = int(first_N[row])
         with_lead_D = correlation_DD[lead] * np.sign(away_D * away_D[lead])
-        together = np.flatnonzero((with_lead_D >= RELATED) & (np.abs(away_D) >= 1))
+        moved_D = (with_lead_D >= RELATED) & (np.abs(away_D) >= 1)
+        moved_D[lead] = False
+        together = np.flatnonzero(moved_D)
         ranked = together[np.argsort(-np.abs(away_D[together]), kind="stable")]
-        groups[row] = tuple(ranked[:LARGEST_GROUP].tolist())
+        groups[row] = (lead, *ranked[: LARGEST_GROUP - 1].tolist())
     return groups

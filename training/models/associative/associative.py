@@ -62,8 +62,9 @@ HALF = 0.5
 LATENT = (
     16  # without a mixture the code is that many leading principal components of the first view
 )
-# that many tell how rare a level is: few rows several times over, with other cells hidden
-HELD_OUT_ROWS = 4000
+# that many tell how rare a level is: few rows several times over, with other cells hidden; fewer
+# where they are wide
+HELD_OUT_ROWS, HELD_OUT_CELLS = 4000, 4_000_000
 CHUNK = 512  # rows at a time
 RESOLUTION = (
     1e-5  # mean squared error, in variances of a column, below which there is only rounding
@@ -387,7 +388,8 @@ class Associative(Member):
         return torch.cat([hidden.project(look(*chunk)) for chunk in chunks])
 
     def _fit_fusion(self, held_out: Encoded, generator: torch.Generator) -> None:
-        rows = held_out.repeat(max(1, HELD_OUT_ROWS // len(held_out.values_NE)))
+        count = min(HELD_OUT_ROWS, HELD_OUT_CELLS // held_out.values_NE.shape[1])
+        rows = held_out.repeat(max(1, count // len(held_out.values_NE)))
         levels, missing = [], []
         for rate in MISSING_RATES:
             hidden_ND = (torch.rand(rows.observed_ND.shape, generator=generator) < rate).float()

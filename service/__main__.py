@@ -16,10 +16,24 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from hourglass.service.errors import HourglassError, InvalidSettings
+from hourglass.service.errors import HourglassError, InvalidSettings, printable
+from hourglass.service.rows.dialect import add_dialect_arguments
+from hourglass.service.serving.store import require_models
 from hourglass.service.settings import Settings, read_settings, variables
 
-GRACEFUL_SECONDS = 30  # for what is in flight when the service is told to stop
+# for what is in flight when the service is told to stop: Docker kills after 10
+GRACEFUL_SECONDS = 8
+SERVE_FLAGS = (
+    "models",
+    "host",
+    "port",
+    "workers",
+    "max_loaded",
+    "keep_alive",
+    "root_path",
+    "allowed_hosts",
+    "read_only",
+)  # which are settings too
 _logger = logging.getLogger("hourglass.service")  # also where this file runs as __main__
 
 
@@ -31,13 +45,16 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except HourglassError as error:
-        print(f"hourglass: {error}", file=sys.stderr)
+        print(f"hourglass: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  or Python complains once more at exit
         return 0
+    except MemoryError:
+        print("hourglass: there is not enough memory for this", file=sys.stderr)
+        return 2
     except OSError as error:  # a folder that may not be entered, a disk that fails
         print(
             "hourglass:"
@@ -52,30 +69,33 @@ def serve(options: argparse.Namespace) -> int:
     # read when numpy is imported, which is later: its linear algebra, of which nothing here is
     # used, starts a thread for each core
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    flags = {name: getattr(options, name) for name in ("models", "host", "port", "workers")}
+    flags = {name: getattr(options, name) for name in SERVE_FLAGS}
     settings = read_settings(os.environ, **flags)
-    if not settings.models.is_dir():
-        raise InvalidSettings(
-            f"there is no folder {settings.models} to take models from; --models names another"
-        )
+    _warn(require_models(settings.models))
     listening = _bind(settings)
     signals = (signal.SIGTERM, signal.SIGINT)
     for each in signals:
         signal.signal(each, _stop)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # of a terminal that closes, or a log's rotation
     if settings.workers == 1:
         return _serve(settings, listening)
     with TemporaryDirectory(prefix="hourglass-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # read by prometheus_client in each worker
-        return _serve(settings, listening)
+        return _serve(settings, listening, Path(folder))
 
 
 def score(options: argparse.Namespace) -> int:
     """Score a file."""
     from hourglass.service.adapters import files
+    from hourglass.service.rows.dialect import Dialect, given_dialect
 
+    try:
+        dialect = Dialect(**given_dialect(options))
+    except ValueError as error:
+        raise InvalidSettings(str(error)) from error
     served, problem = files.open_model(options.model, alpha=options.alpha)
     _warn(problem)
-    scored = files.score_file(served, options.data, progress=_show_progress)
+    scored = files.score_file(served, options.data, dialect, progress=_show_progress)
     if options.output:
         files.write_table(scored, options.output)
     print(files.summarise(served, scored))
@@ -92,7 +112,8 @@ def inspect(options: argparse.Namespace) -> int:
     served, problem = files.open_model(options.model)
     _warn(problem)
     if options.json:
-        print(msgspec.json.format(msgspec.json.encode(served.detector.manifest), indent=2).decode())
+        manifest = msgspec.json.format(msgspec.json.encode(served.detector.manifest), indent=2)
+        print(printable(manifest.decode()))
     else:
         print(files.describe(served))
     return 0
@@ -123,6 +144,30 @@ def _parser() -> argparse.ArgumentParser:
         "--port", type=int, help=f"port to listen on, 0 for any free one (default: {defaults.port})"
     )
     command.add_argument("--workers", type=int, help=f"processes (default: {defaults.workers})")
+    command.add_argument(
+        "--max-loaded", type=int, help="models to keep in memory at once (default: all)"
+    )
+    command.add_argument(
+        "--keep-alive",
+        type=float,
+        metavar="SECONDS",
+        help=f"that an idle connection is kept (default: {defaults.keep_alive:g})",
+    )
+    command.add_argument(
+        "--root-path", metavar="PATH", help="what a proxy has in front of every path, as /anomalies"
+    )
+    command.add_argument(
+        "--allowed-hosts",
+        metavar="NAMES",
+        help="the hosts to answer for, separated by commas, * for any (default: localhost's names"
+        " when bound to it, else any)",
+    )
+    command.add_argument(
+        "--read-only",
+        action="store_true",
+        default=None,
+        help="only score: refuse what changes a model",
+    )
     command.epilog = f"Every setting can also come from the environment: {', '.join(variables())}."
     command.set_defaults(run=serve)
 
@@ -139,6 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--output", type=Path, help="write the rows with their scores here, as .csv or .parquet"
     )
+    add_dialect_arguments(command)
     command.add_argument(
         "--alpha", type=_rate, help="false-alarm rate, in place of the model's own"
     )
@@ -189,17 +235,16 @@ def _bind(settings: Settings) -> socket.socket:
     return listening
 
 
-def _serve(settings: Settings, listening: socket.socket) -> int:
+def _serve(settings: Settings, listening: socket.socket, shared: Path | None = None) -> int:
     import uvicorn
     from uvicorn.config import STARTUP_FAILURE
-    from uvicorn.supervisors import Multiprocess
 
     from hourglass.service import floats
     from hourglass.service.front.protocol import ScoringProtocol
-    from hourglass.service.worker import worker_app
+    from hourglass.service.worker import Supervisor, worker_app
 
     config = uvicorn.Config(
-        partial(worker_app, settings),
+        partial(worker_app, settings, shared),
         factory=True,
         http=ScoringProtocol,
         workers=settings.workers,
@@ -223,7 +268,8 @@ def _serve(settings: Settings, listening: socket.socket) -> int:
         server = uvicorn.Server(config)
         server.run(sockets=[listening])
         return 0
-    supervisor = Multiprocess(config, sockets=[listening])
+    supervisor = Supervisor(config, sockets=[listening])
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it would end all workers to start others
     supervisor.run()
     return (
         STARTUP_FAILURE

@@ -2,63 +2,85 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any, cast
 
 from litestar import Litestar
+from litestar.config.cors import CORSConfig
 from litestar.connection import ASGIConnection
 from litestar.di import Provide
 from litestar.handlers import BaseRouteHandler
 from litestar.types import ControllerRouterHandler
 
 from hourglass.service.api import docs, health, inference, metrics, models, scoring
+from hourglass.service.api.entrance import enter, require_allowed
 from hourglass.service.api.parts import STATE, Guard, Parts, allow
 from hourglass.service.api.problems import problem_handlers
 from hourglass.service.machine.cpus import available_cpus
 from hourglass.service.serving.batcher import Batcher
+from hourglass.service.serving.budget import Budget
 from hourglass.service.serving.observers import Observers
+from hourglass.service.serving.peers import Peers
 from hourglass.service.serving.registry import Registry
 from hourglass.service.serving.store import Store
 from hourglass.service.settings import Settings
 from hourglass.service.watch.metrics import ASGIApp, Metrics, Receive, Scope, Send
 
+START_SECONDS = 1.0  # that the start waits for models; those left are loaded while it answers
 FLUSH_SECONDS = 0.1  # how old a worker's numbers may be when another one is scraped
 _logger = logging.getLogger(__name__)
 
 
 def create_app(
-    settings: Settings, *, guard: Guard = allow, after_load: Callable[[], None] = lambda: None
+    settings: Settings,
+    *,
+    guard: Guard = allow,
+    after_load: Callable[[], None] = lambda: None,
+    shared: Path | None = None,
 ) -> ASGIApp:
-    """The service as an ASGI app. It loads its models when it starts, and looks for new ones until
-    it stops.
+    """The service as an ASGI app. It loads its models from its start on, and looks for new ones
+    until it stops.
 
     `guard` is asked about each request to a route before anything else is done for it, here and in
-    front.protocol. `after_load` is called, in a thread, whenever a model was read. Nothing of the
-    process is changed here: __main__ does that.
+    front.protocol. `after_load` is called, in a thread, whenever a model was read. `shared` is a
+    folder where several workers meet. Nothing of the process is changed here: __main__ does that.
     """
     threads = settings.threads or max(1, available_cpus() // settings.workers)
     registry = Registry(
         Store(settings.models),
         threads=threads,
         max_bytes=settings.max_model_bytes,
+        max_loaded=settings.max_loaded,
         after_load=after_load,
     )
-    counted = Metrics(registry, shared=settings.workers > 1)
+    counted = Metrics(registry, shared=settings.workers > 1, workers=shared)
+    registry.tell = counted.observe_load
+    peers = Peers(shared, os.getpid(), registry.refresh) if shared else None
     observers = Observers([counted])
     batcher = Batcher(observers, inline_cells=settings.inline_cells, max_rows=settings.max_rows)
-    parts = Parts(settings, registry, counted, observers, batcher, guard)
+    # one body of any size allowed must find room
+    budget = Budget(max(settings.max_held_bytes, settings.max_body_bytes))
+    parts = Parts(settings, registry, counted, observers, batcher, budget, guard, peers=peers)
 
     def provide_parts() -> Parts:
         return parts
 
-    def ask_guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    def ask_guard(
+        connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
+    ) -> None:
+        require_allowed(connection, handler, settings)
         guard(connection.scope["path"], connection.scope["headers"])
 
     @asynccontextmanager
     async def serving(_: Litestar) -> AsyncIterator[None]:
-        await _look(parts)
-        clocks = [asyncio.create_task(_poll(parts))]
+        if peers:
+            peers.listen()
+        clocks = [asyncio.create_task(_poll(parts, started := asyncio.Event()))]
+        with suppress(TimeoutError):
+            await asyncio.wait_for(started.wait(), START_SECONDS)
         if counted.shared:
             clocks.append(asyncio.create_task(_flush(counted)))
         yield
@@ -66,6 +88,9 @@ def create_app(
             clock.cancel()
             with suppress(asyncio.CancelledError):
                 await clock
+        if peers:
+            peers.close()
+        registry.close()
         parts.batcher.close()
         counted.flush()
 
@@ -78,17 +103,21 @@ def create_app(
         metrics.metrics,
     ]
     dependencies = {"parts": Provide(provide_parts, sync_to_thread=False)}
+    origins = [each.strip() for each in settings.cors_origins.split(",") if each.strip()]
     app = Litestar(
-        [*routes, docs.docs_router(routes, dependencies, settings), docs.root],
+        [*routes, docs.docs_router(routes, dependencies, settings), docs.root(settings)],
         dependencies=dependencies,
         guards=[ask_guard],
-        exception_handlers=problem_handlers(counted, max_body_bytes=settings.max_body_bytes),
+        exception_handlers=problem_handlers(
+            counted, max_body_bytes=settings.max_body_bytes, root_path=settings.root_path
+        ),
+        cors_config=CORSConfig(allow_origins=origins) if origins else None,
         lifespan=[serving],
         logging_config=None,  # __main__ configures logging
         openapi_config=None,  # api/docs.py writes the document
         request_max_body_size=settings.max_body_bytes,
     )
-    observed = counted.observe_requests(cast(ASGIApp, app))
+    observed = enter(counted.observe_requests(cast(ASGIApp, app)), parts)
 
     async def entrance(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -98,18 +127,14 @@ def create_app(
     return entrance
 
 
-async def _poll(parts: Parts) -> None:
+async def _poll(parts: Parts, started: asyncio.Event) -> None:
     while True:
-        await asyncio.sleep(parts.settings.poll_seconds)
         try:
-            await _look(parts)
+            await parts.registry.look()
         except Exception:  # looking must go on, whatever the file system comes up with
             _logger.exception("looking at %s failed", parts.settings.models)
-
-
-async def _look(parts: Parts) -> None:
-    for load in await parts.registry.look():
-        parts.metrics.observe_load(load)
+        started.set()
+        await asyncio.sleep(parts.settings.poll_seconds)
 
 
 async def _flush(metrics: Metrics) -> None:

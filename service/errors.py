@@ -3,6 +3,9 @@
 Nothing here knows of HTTP; api/problems.py maps these to statuses.
 """
 
+import json
+from typing import Literal, get_args
+
 
 class HourglassError(Exception):
     """Base of every error that is meant to be read by a person; the message is one whole
@@ -54,8 +57,40 @@ class TooManyRows(HourglassError):
     """More rows than the service takes in one request."""
 
 
+class MalformedRequest(HourglassError):
+    """What came is not HTTP/1.1."""
+
+
+class RequestLineTooLong(HourglassError):
+    """A request's first line, with its path, is longer than the service reads."""
+
+
+class HeadTooLarge(HourglassError):
+    """A request's fields, before or behind its body, are more than the service reads."""
+
+
+class TooSlow(HourglassError):
+    """A client has begun a request, and does not go on with it."""
+
+
+class Overloaded(HourglassError):
+    """The service holds as many connections, or bytes of bodies, as it may; later there is room."""
+
+
+class ForeignHost(HourglassError):
+    """The request is for a host that the service does not answer for."""
+
+
+class ReadOnly(HourglassError):
+    """The request would change what is served, which this process does not do."""
+
+
 class UnknownModel(HourglassError):
     """No model of that name is served."""
+
+
+class NotLoaded(UnknownModel):
+    """The model is there, but not in memory: who can wait asks the registry to load it."""
 
 
 class NotReady(HourglassError):
@@ -82,8 +117,32 @@ class ThresholdNotStored(HourglassError):
     """
 
 
+# Why the newest state of a model's folder is not, or not wholly, in service: a closed set, since it
+# is the label of a metric.
+Fault = Literal[
+    "gone",  # the folder, a moment ago
+    "pointer",  # there is none, or it names no version
+    "missing",  # the version's file is not there, or not yet
+    "unreadable",  # a file may not be read, or is no regular file
+    "damaged",  # the file's SHA-256 is another: it was changed, or is still being copied
+    "refused",  # the file is broken, foreign, unsafe, too large, or of another format
+    "resources",  # descriptors or memory were used up
+    "timeout",  # the load took too long
+    "threshold",  # threshold.json is none
+    "uncertifiable",  # what threshold.json asks for this version cannot give
+]
+FAULTS: tuple[Fault, ...] = get_args(Fault)
+PASSING: frozenset[Fault] = frozenset(("missing", "unreadable", "damaged", "resources", "timeout"))
+
+
 class InvalidArtifact(HourglassError):
-    """A model file that is broken, foreign, unsafe, or of a format this service does not read."""
+    """A model file that is broken, foreign, unsafe, or of a format this service does not read; or
+    what stands beside it.
+    """
+
+    def __init__(self, message: str, fault: Fault = "refused") -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class InvalidTable(HourglassError):
@@ -92,3 +151,14 @@ class InvalidTable(HourglassError):
 
 class InvalidSettings(HourglassError):
     """The service's settings are wrong, or the place it is to run in is not as it must be."""
+
+
+def printable(text: str) -> str:
+    """Text that may come from a file, for a terminal: what would move the cursor or colour the
+    screen is written as JSON writes it.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text
+    )

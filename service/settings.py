@@ -28,6 +28,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_body_bytes: Annotated[int, Meta(ge=1)] = 32 * 2**20
     max_rows: Annotated[int, Meta(ge=1)] = 65536  # in one request
     max_model_bytes: Annotated[int, Meta(ge=1)] = 256 * 2**20
+    # kept in memory; the others are read again when somebody asks; None: all of them
+    max_loaded: Annotated[int, Meta(ge=1)] | None = None
     threads: Annotated[int, Meta(ge=1, le=1024)] | None = (
         None  # for one bulk of rows; None: the CPUs that each worker has
     )
@@ -35,6 +37,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     # models that do it in 1 ms
     inline_cells: Annotated[int, Meta(ge=0)] = 8192
     log_level: LogLevel = "info"
+    keep_alive: Annotated[float, Meta(gt=0, le=86400)] = 75.0  # seconds; above load balancers' 60
+    min_bytes_per_second: Annotated[int, Meta(ge=0)] = 500  # of a body, or of an answer's reading
+    max_connections: Annotated[int, Meta(ge=1)] = 4096  # of each worker
+    max_held_bytes: Annotated[int, Meta(ge=1)] = 256 * 2**20  # bodies and unread answers, a worker
+    root_path: Annotated[str, Meta(pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = ""  # in front, by a proxy
+    allowed_hosts: str = ""  # by commas; none: localhost's if bound to it, else any
+    cors_origins: str = ""  # by commas
+    read_only: bool = False  # only score: no PATCH, no reload
 
 
 def read_settings(environ: Mapping[str, str], **flags: object) -> Settings:

@@ -1,12 +1,46 @@
 """worker_app(settings): what each worker process runs, and what is asked of that process for it."""
 
+import logging
+from pathlib import Path
+
+from prometheus_client import Counter
+from uvicorn.supervisors import Multiprocess
+
 from hourglass.service.app import create_app
 from hourglass.service.machine import collector, heap, turns
 from hourglass.service.settings import Settings
+from hourglass.service.watch.metrics import WORKER_DEATHS
+
+_logger = logging.getLogger("hourglass.service")
 
 
-def worker_app(settings: Settings) -> collector.ASGIApp:
-    """The app; called on the thread of the event loop, which then has short turns on its CPU."""
+def worker_app(settings: Settings, shared: Path | None = None) -> collector.ASGIApp:
+    """The app; called on the thread of the event loop, which then has short turns on its CPU.
+
+    `shared` is the folder of several workers.
+    """
     heap.keep_freed()
     turns.shorten()
-    return collector.freeze_when_started(create_app(settings, after_load=heap.give_back_freed))
+    app = create_app(settings, after_load=heap.give_back_freed, shared=shared)
+    return collector.freeze_when_started(app)
+
+
+class Supervisor(Multiprocess):
+    """uvicorn's, which puts another worker in the place of one that died, and says nothing of it.
+
+    The counter lies in the workers' folder, so that each of them exposes it.
+    """
+
+    def init_processes(self) -> None:
+        self._deaths = Counter(*WORKER_DEATHS, registry=None)
+        super().init_processes()
+
+    def keep_subprocess_alive(self) -> None:
+        before = list(self.processes)
+        super().keep_subprocess_alive()
+        for process in before:
+            if process not in self.processes:
+                self._deaths.inc()
+                code = process.exitcode or 0
+                how = f"by signal {-code}" if code < 0 else f"with status {code}"
+                _logger.error("worker %s died %s; another one takes its place", process.pid, how)

@@ -17,7 +17,7 @@ def request(
     length: int | None = -1,
     version: str = "1.1",
 ) -> bytes:
-    lines = [f"{method} {path} HTTP/{version}", "Host: x", *headers]
+    lines = [f"{method} {path} HTTP/{version}", "Host: localhost", *headers]
     if kind is not None:
         lines.append(f"Content-Type: {kind}")
     if length is not None:
@@ -126,5 +126,5 @@ CLOSING = {
     "close and keep-alive": request(PLAIN, "Connection: keep-alive, close"),
     "garbage": bytes(range(256)) * 20,
     "the beginning of http/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "a connection to elsewhere": b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a connection to elsewhere": b"CONNECT x:1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
 }  # fmt: skip

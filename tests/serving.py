@@ -20,6 +20,7 @@ import uvicorn
 
 from hourglass.service.api.parts import Guard, allow
 from hourglass.service.app import create_app
+from hourglass.service.front import connection
 from hourglass.service.front.protocol import ScoringProtocol
 from hourglass.service.settings import Settings
 
@@ -35,12 +36,12 @@ def serving(
     server_options: Mapping[str, object] = MappingProxyType({}),
     **settings: object,
 ) -> Iterator[httpx.Client]:
-    """A client of the real app behind a real server, in a thread; behind uvicorn's own protocol, or
-    the fast one.
+    """A client of the real app behind a real server, in a thread; by the ordinary way alone, or
+    with the fast path.
     """
     app = create_app(Settings(models=models, **settings), guard=guard)
     options = {
-        "http": ScoringProtocol if fast else "httptools",
+        "http": ScoringProtocol if fast else connection.Connection,
         "access_log": False,
         **server_options,
     }

@@ -26,8 +26,11 @@ from hourglass.training.__main__ import _parser as train_parser
 from hourglass.training.models import VARIANTS
 from tests.benchmarks.adbench.__main__ import _parser as adbench_parser
 from tests.benchmarks.fits.__main__ import _parser as fits_parser
+from tests.benchmarks.hard.__main__ import PROTOCOLS
+from tests.benchmarks.hard.__main__ import _parser as hard_parser
 from tests.benchmarks.trust.__main__ import _parser as trust_parser
 from tests.conftest import Demo
+from tests.fuzz.__main__ import _parser as fuzz_parser
 from tests.serving import ROOT, free_port, serving
 
 READMES = [
@@ -79,6 +82,10 @@ NOT_RUN = {
         "tests/benchmarks/trust/README.md",
         ".venv/bin/python -m tests.benchmarks.trust folder --series series-folder --jobs 2",
     ): "takes half an hour, and sets that are not here",
+    ("tests/benchmarks/hard/README.md", ".venv/bin/python -m tests.benchmarks.hard"): (
+        "takes ten minutes"
+    ),
+    ("tests/fuzz/README.md", ".venv/bin/python -m tests.fuzz --minutes 30 --keep"): "needs clang",
     (
         "tests/contract/golden/README.md",
         ".venv/bin/python -m tests.contract.make_golden denoising",
@@ -334,6 +341,10 @@ def check_command(words: list[str]) -> None:
             fits_parser().parse_args(arguments)
         case [".venv/bin/python", "-m", "tests.benchmarks.trust", *arguments]:
             trust_parser().parse_args(arguments)
+        case [".venv/bin/python", "-m", "tests.benchmarks.hard", *arguments]:
+            assert {*(hard_parser().parse_args(arguments).only or PROTOCOLS)} <= PROTOCOLS.keys()
+        case [".venv/bin/python", "-m", "tests.fuzz", *arguments]:
+            fuzz_parser().parse_args(arguments)
         case [".venv/bin/python", "-m", "tests.contract.make_golden", variant]:
             assert (ROOT / "tests/contract/make_golden.py").exists()
             assert variant in VARIANTS

@@ -3,6 +3,7 @@ hourglass.training`.
 """
 
 import argparse
+import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -16,10 +17,16 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
 from hourglass.service.errors import HourglassError, InvalidTable
+from hourglass.service.rows.dialect import Dialect, add_dialect_arguments, given_dialect
 from hourglass.service.serving.store import Store, locate, write_atomically
 from hourglass.training.errors import RunError
 from hourglass.training.progress import Epoch, Progress
 
+# what torch and onnxruntime say
+OUT_OF_MEMORY = re.compile(
+    "(?i)not enough memory|out of memory|can't allocate memory|failed to allocate|bad_alloc"
+)
+NORMAL_HELP = "the label of normal rows (0, false, or a word that plainly means normal)"
 NOT_OF_THE_RUN = ("run", "config", "quiet", "variants", "publish", "output")
 
 
@@ -34,6 +41,15 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(f"hourglass-train: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
+            raise
+        print(
+            "hourglass-train: there is not enough memory for this; fewer rows (max_rows), columns"
+            " or a smaller model need less",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("hourglass-train: interrupted; nothing was published", file=sys.stderr)
@@ -104,6 +120,8 @@ def _parser() -> argparse.ArgumentParser:
         help="rows where it is not 0 are anomalies; without it, or without any, the alarm rates of"
         " ten parts of the file",
     )
+    evaluate.add_argument("--normal", metavar="VALUE", help=NORMAL_HELP)
+    add_dialect_arguments(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.set_defaults(run=_evaluate)
 
@@ -157,6 +175,22 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COLUMN",
         help="columns that are not features",
     )
+    parser.add_argument("--normal", metavar="VALUE", help=NORMAL_HELP)
+    parser.add_argument(
+        "--keep",
+        nargs="+",
+        action="extend",
+        metavar="COLUMN",
+        help="columns that are features, although they look like an index, a time or the label",
+    )
+    parser.add_argument(
+        "--categorical",
+        nargs="+",
+        action="extend",
+        metavar="COLUMN",
+        help="columns of text, although they look like numbers",
+    )
+    add_dialect_arguments(parser)
     exclude = "row numbers, one a line from 1, or a CSV with a column row, such as suspects.csv"
     parser.add_argument("--exclude", metavar="FILE", help=exclude)
     parser.add_argument(
@@ -179,6 +213,11 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--delta", type=float, help="chance that the budget does not hold (.05)")
     uncertified = "hold the budget on average only, without the guarantee"
     parser.add_argument("--uncertified", action="store_true", default=None, help=uncertified)
+    folds = (
+        "models that calibrate on all rows together, each on those it was not fitted on (5 below"
+        " 600 rows); 0: one model, and rows of its own that certify"
+    )
+    parser.add_argument("--folds", type=int, metavar="N", help=folds)
     parser.add_argument(
         "--epochs", type=int, help="at most; fitting stops early when held-out rows stop improving"
     )
@@ -216,6 +255,7 @@ def _run(config: Any, *, quiet: bool) -> None:
 
     with _progress(quiet, title(config.model)) as progress:
         report = run(config, progress)
+    _warn(report.warnings)
     print_report(report, Console(quiet=quiet))
 
 
@@ -238,6 +278,7 @@ def _compare(options: argparse.Namespace) -> None:
     with _progress(options.quiet, "") as progress:
         comparison = compare(config, AutoConfig(variants=variants, epochs=options.epochs), progress)
     write_atomically(output, msgspec.json.format(msgspec.json.encode(comparison), indent=2) + b"\n")
+    _warn(comparison.warnings)
     print_comparison(comparison, Console(quiet=options.quiet))
     if options.publish:
         flag = "preset" if comparison.chosen in PRESETS else "variant"
@@ -245,6 +286,12 @@ def _compare(options: argparse.Namespace) -> None:
             load_config(options.config, {**_flags(options), flag: comparison.chosen}),
             quiet=options.quiet,
         )
+
+
+def _warn(warnings: tuple[str, ...]) -> None:
+    """On standard error, whatever is quiet: a column that was left out is no detail."""
+    for warning in warnings:
+        print(f"hourglass-train: {warning}", file=sys.stderr)
 
 
 @contextmanager
@@ -278,18 +325,24 @@ def _progress(quiet: bool, title: str) -> Iterator[Progress]:
 def _evaluate(options: argparse.Namespace) -> None:
     from hourglass.service.model.detector import Detector
     from hourglass.service.rows.tables import encode_table, read_table
-    from hourglass.training.data import is_anomalous
     from hourglass.training.evaluate import AlarmRates, Evaluation, alarm_rates, evaluate
     from hourglass.training.fingerprints import read_fingerprints
+    from hourglass.training.labels import is_anomalous
     from hourglass.training.report import print_alarm_rates, print_evaluation, print_seen
 
+    try:
+        dialect = Dialect(**given_dialect(options))
+    except ValueError as error:
+        raise RunError(str(error)) from error
     file = locate(options.model)
     detector = Detector.from_bytes(file.read_bytes())
-    frame = read_table(options.data)
-    rows_ND = encode_table(frame, detector.manifest.features)
+    features = detector.manifest.features
+    text = [feature.name for feature in features if feature.kind == "categorical"]
+    frame = read_table(options.data, dialect, text)
+    rows_ND = encode_table(frame, features, dialect)
     fingerprints = read_fingerprints(file.parent)
     seen = fingerprints.seen(rows_ND) if fingerprints else None
-    anomalous = is_anomalous(frame, options.label) if options.label else None
+    anomalous = is_anomalous(frame, options.label, options.normal) if options.label else None
     found: Evaluation | AlarmRates
     if anomalous is None or not anomalous.any():
         found = alarm_rates(detector, rows_ND)
@@ -335,6 +388,7 @@ def _demo(options: argparse.Namespace) -> None:
                     "name": demo.NAME,
                     "models": str(options.models),
                     "label": demo.LABEL,
+                    "folds": 0,  # a first look takes seconds, and shows a certified budget
                 },
             ),
             quiet=False,

@@ -34,6 +34,7 @@ from hourglass.service.model.calibration import (
 from hourglass.service.model.severity import LARGEST
 from hourglass.training.errors import RunError
 from hourglass.training.export import run_graph
+from hourglass.training.folds import Folds
 
 DEFAULT_ALPHAS = (0.01, 0.02, 0.05, 0.10, 0.20)
 # of a row that is reproduced exactly only rounding is left, and that differs between machines
@@ -55,6 +56,13 @@ def calibration_scores(graph: onnx.ModelProto, rows_ND: NDArray[np.float32]) -> 
     """[N] scores of calibration rows, as the table counts them."""
     score_N: NDArray[np.float32] = run_graph(graph, [SCORE], rows_ND)[0]
     return np.maximum(score_N, np.float32(SCORE_RESOLUTION))
+
+
+def rank_table(folds: Folds) -> Table:
+    """Of models that calibrate on each other's rows the score is the p-value's logarithm, so that
+    the table is known.
+    """
+    return build_table(np.maximum(folds.ranks(), np.float32(SCORE_RESOLUTION)))
 
 
 def choose_threshold(

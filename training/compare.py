@@ -56,6 +56,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     chosen: str
     reason: str
     candidates: tuple[Candidate, ...]
+    warnings: tuple[str, ...] = ()  # about columns and rows of the file, each a sentence
 
 
 def compare(config: RunConfig, auto: AutoConfig, progress: Progress = SILENT) -> Comparison:
@@ -64,7 +65,7 @@ def compare(config: RunConfig, auto: AutoConfig, progress: Progress = SILENT) ->
     RunError or HourglassError in one sentence when that cannot be done.
     """
     progress.stage("loading")
-    frame = read_table(Path(config.data))
+    frame = read_table(Path(config.data), config.dialect(), config.categorical)
     data = prepare(
         frame,
         label=config.label,
@@ -74,11 +75,19 @@ def compare(config: RunConfig, auto: AutoConfig, progress: Progress = SILENT) ->
         time=config.time,
         group=config.group,
         exclude=read_row_numbers(Path(config.exclude), frame.height) if config.exclude else (),
+        normal=config.normal,
+        keep=config.keep,
+        categorical=config.categorical,
+        dialect=config.dialect(),
+        max_rows=config.max_rows,
+        seed=config.seed,
     )
     if config.contamination:
         strange = look_for_suspects(data, config)
         data = data.without(strangest(data, strange, config.contamination))
-    prepared = split_data(data, config)
+    # members are compared on one split
+    one = msgspec.structs.replace(config, split=msgspec.structs.replace(config.split, folds=0))
+    prepared = split_data(data, one)
     candidates = []
     for variant in dict.fromkeys((*auto.variants, "linear")):
         progress.stage(f"fitting {variant}")
@@ -89,7 +98,13 @@ def compare(config: RunConfig, auto: AutoConfig, progress: Progress = SILENT) ->
         candidate.variant: (candidate.power, candidate.held_out_error) for candidate in candidates
     }
     chosen, reason = pick(standings, injected=4 * len(prepared.split.validation_ND))
-    return Comparison(name=config.name, chosen=chosen, reason=reason, candidates=tuple(candidates))
+    return Comparison(
+        name=config.name,
+        chosen=chosen,
+        reason=reason,
+        candidates=tuple(candidates),
+        warnings=data.warnings,
+    )
 
 
 def choose(

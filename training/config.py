@@ -8,13 +8,16 @@ from typing import Any, Literal
 import msgspec
 import tomli_w
 
-from hourglass.service.model.artifact import MODEL_NAME
+from hourglass.service.model.artifact import LAST_SECOND, MODEL_NAME
+from hourglass.service.rows.dialect import Dialect
 from hourglass.training.errors import RunError
 from hourglass.training.features import Loss
 from hourglass.training.models import VARIANTS, ModelConfig
 from hourglass.training.models.associative import AssociativeConfig
 from hourglass.training.presets import DEFAULT, PRESETS
 
+MOST_FOLDS = 20  # models in one file
+MAX_THREADS = 1024
 AUTO = "auto"  # in the place of a variant: fit several
 
 
@@ -30,6 +33,10 @@ class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     calibration: float = 0.15
     validation_cap: int = 10_000
     calibration_cap: int = 20_000
+    # models that calibrate on all rows together, each on those that it was not fitted on; 0: one
+    # model with calibration rows of its own; None: 5 of a preset, or of several variants to choose
+    # from, below 600 rows that are drawn singly
+    folds: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -43,6 +50,8 @@ class SplitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             )
         if self.validation_cap < 1 or self.calibration_cap < 1:
             raise ValueError("split.validation_cap and split.calibration_cap must be at least 1")
+        if self.folds is not None and self.folds != 0 and not 2 <= self.folds <= MOST_FOLDS:
+            raise ValueError(f"split.folds must be 0, or from 2 to {MOST_FOLDS}, got {self.folds}")
         if not 0 <= self.seed < 2**64:
             raise ValueError(f"split.seed must be from 0 to 2^64 - 1, got {self.seed}")
 
@@ -79,8 +88,20 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         None  # rows where it is not zero are anomalies, kept out of fitting and calibration
     )
     time: str | None = None  # orders the rows; whole blocks of it calibrate. No feature
+    # seconds since 1970, told of the model; None: the newest row's time, or the data file's
+    fitted_at: float | None = None
     group: str | None = None  # whole groups calibrate. No feature
+    normal: str | None = None  # the label of normal rows, where it is not plain
     ignore: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()  # features, although they look like an index, a time or the label
+    categorical: tuple[str, ...] = ()  # categories, although they look like numbers
+    # how the CSV is written
+    separator: str = ","
+    decimal: Literal[".", ","] = "."
+    thousands: str | None = None
+    null: tuple[str, ...] = ()  # cells that mean a missing value
+    comment: str | None = None
+    header: bool = True
     exclude: str | None = None  # a file of row numbers, from 1, that are left out of everything
     # share of the normal rows, by out-of-fold score, that is left out of fitting and calibration
     contamination: float = 0.0
@@ -97,6 +118,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     # squared error for numbers, cross-entropy for the rest; bce takes numbers as probabilities
     loss: Loss = "auto"
     max_categories: int = 100  # a text column with more distinct values is refused
+    max_rows: int = 200_000  # normal rows that are used; of more so many are drawn at random
     force: bool = False  # publish although the features differ from those of the model in service
     split: SplitConfig = SplitConfig()
     model: ModelConfig | AutoConfig = PRESETS[DEFAULT]
@@ -109,20 +131,33 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         for field, value in (("alpha", self.alpha), ("delta", self.delta)):
             if value is not None and not 0 < value <= 0.5:
                 raise ValueError(f"{field} must be above 0 and at most 0.5, got {value:g}")
+        if self.fitted_at is not None and not 0 <= self.fitted_at <= LAST_SECOND:
+            raise ValueError(
+                f"fitted_at must be from 0 to {LAST_SECOND}, the end of 9999, got {self.fitted_at}"
+            )
         if not 0 <= self.contamination < 0.5:
             raise ValueError(
                 f"contamination must be at least 0 and below 0.5, got {self.contamination:g}"
             )
-        if self.threads < 1 or not 0 <= self.seed < 2**63:
-            raise ValueError("threads must be at least 1 and seed from 0 to 2**63 - 1")
+        if not 1 <= self.threads <= MAX_THREADS or not 0 <= self.seed < 2**63:
+            raise ValueError(
+                f"threads must be from 1 to {MAX_THREADS} and seed from 0 to 2**63 - 1"
+            )
+        if self.max_rows < 1:
+            raise ValueError(f"max_rows must be at least 1, got {self.max_rows}")
+        self.dialect()
+
+    def dialect(self) -> Dialect:
+        """How the data is written; ValueError where two signs mean the same."""
+        return Dialect(**{name: getattr(self, name) for name in Dialect.__struct_fields__})
 
 
 def load_config(path: Path | None, flags: dict[str, Any]) -> RunConfig:
     """A TOML file, if any, overridden by flags; RunError names the field that is wrong.
 
     `preset`, in the file or as a flag, stands for the model it names, and fields under [model]
-    override its own. The flags `variant`, `epochs` and `memory` stand for model.variant,
-    model.fit.epochs and what `AssociativeConfig.remembering` makes of model.
+    override its own. The flags `variant`, `epochs`, `folds` and `memory` stand for model.variant,
+    model.fit.epochs, split.folds and what `AssociativeConfig.remembering` makes of model.
     """
     values = _read(path) if path else {}
     flags = dict(flags)
@@ -130,6 +165,8 @@ def load_config(path: Path | None, flags: dict[str, Any]) -> RunConfig:
         flags.pop(flag, None) for flag in ("preset", "variant", "epochs", "memory")
     )
     model = _table(values, "model")
+    if (folds := flags.pop("folds", None)) is not None:
+        values["split"] = {**_table(values, "split"), "folds": folds}
     source = f"{path}: " if path else ""
     try:
         written, asked = (
@@ -183,6 +220,8 @@ def _read(path: Path) -> dict[str, Any]:
         ) from error
     except tomllib.TOMLDecodeError as error:
         raise RunError(f"{path} is not TOML: {error}") from error
+    except RecursionError as error:
+        raise RunError(f"{path} nests arrays or tables too deep to be read") from error
 
 
 def _table(values: dict[str, Any], key: str) -> dict[str, Any]:

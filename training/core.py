@@ -16,13 +16,14 @@ The score of the presets is such a one: models/associative/fusion.py has its for
 beyond all fit rows raises any score to what reach.py says.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from hourglass.training import reach
 from hourglass.training.conditional import SHARE_WEIGHT, Conditional
+from hourglass.training.features import Encoding
 from hourglass.training.models.member import Member
 
 # of a standardised feature's variance: below it, a network's own inexactness would be the unit
@@ -81,10 +82,19 @@ class Core(nn.Module):
         contributions_ND = parts_ND * (score_N / total_N.clamp_min(1e-30)).unsqueeze(1)
         if self.conditional is not None:
             parts_ND = contributions_ND + encoded.observed_ND * 1e-20
-            parts_ND = parts_ND / parts_ND.sum(dim=1, keepdim=True) * (SHARE_WEIGHT * width)
-            parts_ND = parts_ND + self.conditional(encoding, features, encoded.observed_ND)
-            contributions_ND = score_N.unsqueeze(1) * (parts_ND / parts_ND.sum(dim=1, keepdim=True))
+            parts_ND = blend(self.conditional, encoding, features, encoded.observed_ND, parts_ND)
+            contributions_ND = score_N.unsqueeze(1) * parts_ND
         return CoreOutput(score_N, contributions_ND, encoding.decode(outputs_NE), latent_NK)
+
+    @property
+    def stores_rows(self) -> Literal["none", "averages", "rows"]:
+        """What of the training rows the file will contain."""
+        return self.member.stores_rows
+
+    @property
+    def encoding(self) -> Encoding:
+        """Of the rows; the features are the file's."""
+        return self.member.encoding
 
     @torch.no_grad()
     def weigh(self, rows_ND: Tensor) -> Tensor:
@@ -113,3 +123,19 @@ class Core(nn.Module):
             unit_D = (errors_ND.sum() / seen_D.sum().clamp_min(1.0)).expand_as(residual_D)
         self.weight_D.copy_(1 / unit_D.clamp_min(RESIDUAL_FLOOR))
         return residual_D
+
+
+def blend(
+    conditional: Conditional,
+    encoding: Encoding,
+    features: Tensor,
+    observed_ND: Tensor,
+    parts_ND: Tensor,
+) -> Tensor:
+    """[N, D] each feature's share of the blame: by what a member lays on it, and by how far it is
+    from what the others let expect.
+    """
+    parts_ND = parts_ND / parts_ND.sum(dim=1, keepdim=True)
+    parts_ND = parts_ND * (SHARE_WEIGHT * parts_ND.shape[1])
+    parts_ND = parts_ND + conditional(encoding, features, observed_ND)
+    return parts_ND / parts_ND.sum(dim=1, keepdim=True)

@@ -1,6 +1,7 @@
 """CSV and Parquet in: which columns are features, of what kind, and which rows are normal."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -8,15 +9,29 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hourglass.service.model.artifact import Feature
+from hourglass.service.rows.dialect import USUAL, Dialect
+from hourglass.service.rows.numerals import misread, shorten
 from hourglass.service.rows.tables import FLOAT32_MAX, encode_table, first_value
+from hourglass.training.columns import equals_label, no_feature, suspect_sentinel
 from hourglass.training.errors import RunError
+from hourglass.training.labels import is_anomalous
 
 TEXT = (pl.String, pl.Categorical, pl.Enum)
 EXPECTED = "expected numbers, true/false or text"
 # in a file of text
-DATE = r"^(\d{1,4}[-/]\d{1,2}[-/]\d{1,4}|\d{1,2}\.\d{1,2}\.\d{4}|\d{1,2}:\d{2}:\d{2})(\b|T)"
+MONTH = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
+DATE = (
+    r"(?i)^((\d{1,4}[-/]\d{1,2}[-/]\d{1,4}|\d{1,2}\.\d{1,2}\.\d{4}|\d{1,2}:\d{2}:\d{2})([ T,.Z+]|$)"
+    rf"|((mon|tue|wed|thu|fri|sat|sun)[a-z]*,? )?(\d{{1,4}}[-/ .]{{0,2}}{MONTH}([^a-z]|$)"
+    rf"|{MONTH}[-/ .]{{0,2}}\d))"
+)
+DATE_FORMS = (  # beside those that polars finds by itself
+    *("%m/%d/%Y", "%m/%d/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%m/%d/%y", "%m/%d/%Y %I:%M:%S %p"),
+    *("%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y"),
+    *("%d-%b-%Y %H:%M:%S", "%d/%b/%Y:%H:%M:%S", "%d %b %Y %H:%M:%S", "%Y%m%d", "%Y-%m"),
+)
 
-
+LONGEST_CATEGORY = 1000  # characters
 STEPS = 8  # of float32 that a standard deviation has to be, or rounding is what is seen
 
 
@@ -29,6 +44,7 @@ class Data(NamedTuple):
     number_N: NDArray[np.int64]  # of the normal rows in the file, from 1 without the header
     time_N: NDArray[np.float64] | None = None  # of the normal rows; None without a time column
     group_N: NDArray[np.int64] | None = None  # a number for each group, of the normal rows
+    warnings: tuple[str, ...] = ()  # sentences a person should read
 
     def without(self, left_out_N: NDArray[np.bool_]) -> "Data":
         """The same but for some of the normal rows."""
@@ -51,65 +67,104 @@ def prepare(
     time: str | None = None,
     group: str | None = None,
     exclude: Sequence[int] = (),
+    normal: str | None = None,
+    keep: tuple[str, ...] = (),
+    categorical: tuple[str, ...] = (),
+    dialect: Dialect = USUAL,
+    max_rows: int | None = None,
+    seed: int = 0,
 ) -> Data:
     """A table -> features with their kinds, and float32 rows; the excluded ones, by their numbers
-    from 1, are neither normal nor anomalous.
+    from 1, are neither normal nor anomalous. `normal` is the label of normal rows, `keep` names
+    columns that are features whatever they look like, `categorical` those that are categories; of
+    more than `max_rows` normal rows, or anomalous ones, so many are drawn.
 
     RunError or InvalidTable names the column and row (from 1).
     """
     named = [column for column in (label, time, group) if column]
-    for column in (*named, *ignore, *(units or {})):
+    for column in (*named, *ignore, *(units or {}), *keep, *categorical):
         if column not in frame.columns:
             raise RunError(f"there is no column {column!r}; the columns are {_names(frame)}")
-    anomalous = is_anomalous(frame, label) if label else np.zeros(frame.height, dtype=bool)
-    excluded = np.zeros(frame.height, dtype=bool)
-    excluded[np.asarray(exclude, dtype=np.int64) - 1] = True
-    normal_N = ~anomalous & ~excluded
-    columns = [column for column in frame.columns if column not in (*named, *ignore)]
-    if not columns:
-        raise RunError("no feature columns are left")
+    frame = frame.with_columns(_as_text(frame[column]) for column in categorical)
+    anomalous_N = (
+        is_anomalous(frame, label, normal) if label else np.zeros(frame.height, dtype=bool)
+    )
+    no_features, certain = {*named, *ignore}, {*keep, *categorical}
+    columns = [column for column in frame.columns if column not in no_features]
     if "" in columns:
         number = frame.columns.index("") + 1
         raise RunError(
             f"column {number} has no name (an index that was written along?); name it, or"
             " --ignore ''"
         )
-    normal = frame.filter(pl.Series(normal_N))
-    features = tuple(
-        _infer(frame[column], normal[column], (units or {}).get(column), max_categories)
-        for column in columns
-    )
-    rows_ND = encode_table(frame, features)
+    asked = [column for column in columns if column not in certain]
+    left_out, warnings = _look_for_no_features(frame.select(asked), label, anomalous_N)
+    columns = [column for column in columns if column not in left_out]
+    if not columns:
+        raise RunError("; ".join(["no feature columns are left", *warnings]))
+    excluded_N = np.zeros(frame.height, dtype=bool)
+    excluded_N[np.asarray(exclude, dtype=np.int64) - 1] = True
+    normal_N = ~anomalous_N & ~excluded_N
+    mask = pl.Series(normal_N)
+    features = []
+    for column in columns:
+        features.append(
+            _infer(
+                frame[column],
+                frame[column].filter(mask),
+                (units or {}).get(column),
+                max_categories,
+                dialect,
+                as_text=column in categorical,
+                warnings=warnings,
+            )
+        )
+        if sentence := suspect_sentinel(frame[column]):
+            warnings.append(sentence)
+        if frame[column].null_count() == frame.height:
+            warnings.append(
+                f"column {shorten(column)!r} is empty in all rows: any value in it later is an"
+                f" anomaly; --ignore {shorten(column)!r} leaves it out"
+            )
+    drawn_N = np.zeros(frame.height, dtype=bool)
+    for rows_N, noun in ((normal_N, "normal"), (anomalous_N & ~excluded_N, "anomalous")):
+        rows, count = np.flatnonzero(rows_N), int(rows_N.sum())
+        if max_rows is not None and count > max_rows:
+            rows = np.random.default_rng(seed).permutation(rows)[:max_rows]
+            warnings.append(
+                f"{max_rows:,} of the {count:,} {noun} rows, drawn at random, are used; max_rows in"
+                " the run's file sets how many"
+            )
+        drawn_N[rows] = True
+    if not drawn_N.all():
+        frame = frame.filter(pl.Series(drawn_N))
+    rows_ND = encode_table(frame, features, dialect)
+    normal_N = normal_N[drawn_N]
     return Data(
-        features,
-        rows_ND[normal_N],
-        rows_ND[anomalous & ~excluded],
-        np.flatnonzero(normal_N) + 1,
+        tuple(features),
+        rows_ND if normal_N.all() else rows_ND[normal_N],
+        rows_ND[~normal_N],
+        (np.flatnonzero(drawn_N) + 1)[normal_N],
         times(frame[time])[normal_N] if time else None,
         groups(frame[group])[normal_N] if group else None,
+        tuple(warnings),
     )
 
 
-def is_anomalous(frame: pl.DataFrame, label: str) -> NDArray[np.bool_]:
-    """[N] true where the label is not zero."""
-    if label not in frame.columns:
-        raise RunError(
-            f"there is no column {label!r} to be the label; the columns are {_names(frame)}"
-        )
-    column = frame[label]
-    if not (column.dtype.is_numeric() or column.dtype == pl.Boolean):
-        row, value = first_value(column)
-        raise RunError(
-            f"label column {label!r}, row {row}: expected 0 for normal or a number for an anomaly,"
-            f" got {value!r}"
-        )
-    values = column.cast(pl.Float64).to_numpy()  # null becomes NaN
-    if np.isnan(values).any():
-        raise RunError(
-            f"label column {label!r}, row {np.isnan(values).argmax() + 1}: expected a number, got"
-            " nothing"
-        )
-    return np.asarray(values != 0)
+def _look_for_no_features(
+    frame: pl.DataFrame, label: str | None, anomalous_N: NDArray[np.bool_]
+) -> tuple[set[str], list[str]]:
+    """The columns that are left out, and a sentence about each."""
+    left_out, warnings = set(), []
+    for column in frame:
+        why = no_feature(column)
+        if why is None and label and equals_label(column, anomalous_N):
+            why = f"it tells the anomalies of {label!r} from all normal rows, as the label does"
+        if why is not None:
+            left_out.add(column.name)
+            name = repr(shorten(column.name))
+            warnings.append(f"column {name} is left out: {why}; --keep {name} makes it a feature")
+    return left_out, warnings
 
 
 def times(column: pl.Series) -> NDArray[np.float64]:
@@ -138,7 +193,7 @@ def times(column: pl.Series) -> NDArray[np.float64]:
         row = int(np.argmin(np.isfinite(values)))
         raise RunError(
             f"time column {column.name!r}, row {row + 1}: expected a date, a time or a number, got"
-            f" {column[row]!r}"
+            f" {shorten(column[row])!r}"
         )
     return np.asarray(values, dtype=np.float64)
 
@@ -168,10 +223,29 @@ def describe(features: tuple[Feature, ...], rows_ND: NDArray[np.float32]) -> tup
 
 
 def _instants(text: pl.Series) -> pl.Series:
-    try:
-        return text.str.to_datetime(strict=False, time_unit="us")
-    except pl.exceptions.ComputeError:  # no form of a date is found in it
-        return text
+    """The instants that the text holds, by the form that reads most of it; the text itself where
+    none reads any.
+    """
+    found = []
+    with suppress(pl.exceptions.ComputeError):  # no form of a date is found in it
+        found.append(text.str.to_datetime(strict=False, time_unit="us"))
+    if not found or found[0].null_count() > text.null_count():
+        found += [text.str.to_datetime(form, strict=False, time_unit="us") for form in DATE_FORMS]
+    best = min(found, key=pl.Series.null_count)
+    return best if best.null_count() < len(text) else text
+
+
+def _as_text(column: pl.Series) -> pl.Series:
+    """Of numbers and true/false that are to be categories, what a CSV would hold."""
+    if column.dtype.is_integer() or column.dtype == pl.Boolean:
+        return column.cast(pl.String)
+    if column.dtype.is_numeric():
+        row, value = first_value(column)
+        raise RunError(
+            f"column {column.name!r}, row {row}: expected text or whole numbers to be categories,"
+            f" got {value!r}"
+        )
+    return column
 
 
 def _names(frame: pl.DataFrame, most: int = 20) -> str:
@@ -179,7 +253,16 @@ def _names(frame: pl.DataFrame, most: int = 20) -> str:
     return ", ".join(map(repr, frame.columns[:most])) + left_out
 
 
-def _infer(column: pl.Series, normal: pl.Series, unit: str | None, max_categories: int) -> Feature:
+def _infer(
+    column: pl.Series,
+    normal: pl.Series,
+    unit: str | None,
+    max_categories: int,
+    dialect: Dialect,
+    *,
+    as_text: bool,
+    warnings: list[str],
+) -> Feature:
     """The kind by the column's type.
 
     A category known only from anomalies is not known: it is unseen.
@@ -195,11 +278,13 @@ def _infer(column: pl.Series, normal: pl.Series, unit: str | None, max_categorie
     row, value = first_value(column)
     if column.dtype.is_temporal():
         raise RunError(
-            f"column {name!r}, row {row}: {EXPECTED}, got the date or time {value}; --ignore it, or"
-            " make it a number"
+            f"column {name!r}, row {row}: {EXPECTED}, got the date or time {value}; --time {name!r}"
+            " orders the rows by it, or --ignore it"
         )
     if column.dtype not in TEXT:
         raise RunError(f"column {name!r}, row {row}: {EXPECTED}, got {column.dtype}")
+    if not as_text:
+        _refuse_numbers(column.cast(pl.String).str.strip_chars(), dialect, warnings)
     return Feature(
         name=name,
         kind="categorical",
@@ -226,28 +311,44 @@ def _require_resolution(column: pl.Series) -> None:
         )
 
 
+def _refuse_numbers(text: pl.Series, dialect: Dialect, warnings: list[str]) -> None:
+    """RunError where text means numbers; of a few names such as 2WD and 4WD a warning."""
+    found = misread(text, dialect)
+    if found is None:
+        return
+    as_text = f"--categorical {text.name!r} takes the column as text"
+    if found.few_with_unit:
+        warnings.append(
+            f"column {text.name!r} is taken as categories, such as {found.got}; {as_text} without"
+            " this warning"
+        )
+        return
+    units = "; delete the row if it holds units" if found.row == found.cells == 1 else ""
+    raise RunError(
+        f"column {text.name!r}, row {found.row}: expected a number like the rows around it, got"
+        f" {found.got}; {as_text}{units}"
+    )
+
+
 def _categories(column: pl.Series, normal: pl.Series, max_categories: int) -> tuple[str, ...]:
     text = column.cast(pl.String)
-    numbers = text.cast(pl.Float64, strict=False)
     filled = len(text) - text.null_count()
-    if (
-        numbers.is_not_null().sum() > filled / 2
-    ):  # a column of numbers with something else among them
-        row = (text.is_not_null() & numbers.is_null()).arg_max() or 0
-        raise RunError(
-            f"column {column.name!r}, row {row + 1}: expected a number like the rows around it, got"
-            f" {text[row]!r}; leave a cell empty where the value is missing"
-        )
     row, value = first_value(text)
     if text.str.contains(DATE).sum() > filled / 2:
         raise RunError(
-            f"column {column.name!r}, row {row}: {EXPECTED}, got the date or time {value}; --ignore"
-            " it, or make it a number"
+            f"column {column.name!r}, row {row}: {EXPECTED}, got the date or time {value}; --time"
+            f" {column.name!r} orders the rows by it, or --ignore it"
         )
     known = normal.cast(pl.String).drop_nulls()
     if known.is_empty():  # what anomalies hold must not shape the model
         raise RunError(
             f"column {column.name!r}, row {row}: only anomalous rows have text here; --ignore it"
+        )
+    longest = int(known.str.len_chars().max())  # type: ignore[arg-type]  # of text, that is not empty
+    if longest > LONGEST_CATEGORY:
+        raise RunError(
+            f"column {column.name!r}, row {row}: expected categories of at most"
+            f" {LONGEST_CATEGORY} characters, got one of {longest}; --ignore it"
         )
     distinct = known.n_unique()
     if distinct > max_categories or (distinct > 20 and distinct > len(known) / 2):

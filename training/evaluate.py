@@ -58,6 +58,9 @@ class Rate(NamedTuple):
         return cls(alarms / rows, (low, high))
 
 
+NO_RATE = Rate(None, None)
+
+
 class Part(msgspec.Struct, frozen=True, kw_only=True):
     """Rows first to last of the file, from 1."""
 
@@ -86,7 +89,13 @@ class AlarmRates(msgspec.Struct, frozen=True, kw_only=True):
 
 def evaluate(detector: Detector, normal_ND: Float32, anomalies_AD: Float32) -> Evaluation:
     """Score both sets; ValueError when one of them has no row that can be scored."""
-    normal_N, refused_normal = _scores(detector, normal_ND)
+    normal_N, refused = _scores(detector, normal_ND)
+    return _evaluate(detector, normal_N, anomalies_AD, refused)
+
+
+def _evaluate(
+    detector: Detector, normal_N: Float32, anomalies_AD: Float32, refused_normal: int
+) -> Evaluation:
     anomalies_A, refused_anomalies = _scores(detector, anomalies_AD)
     if not len(normal_N) or not len(anomalies_A):
         raise ValueError(
@@ -119,6 +128,19 @@ def evaluate_labelled(
         return evaluate(detector, normal_ND, anomalies_AD)
     except ValueError:
         return None
+
+
+def evaluate_out_of_fold(
+    detector: Detector, normal_N: Float32, anomalies_AD: Float32
+) -> Evaluation | None:
+    """The same of models that were fitted on all normal rows but one fold each: normal scores [N]
+    are those by the model that a row is new to. No false-alarm rate, as no row is new to all.
+    """
+    try:
+        quality = _evaluate(detector, normal_N, anomalies_AD, 0)
+    except ValueError:
+        return None
+    return msgspec.structs.replace(quality, false_alarm_rate=None, false_alarm_interval=None)
 
 
 def alarm_rates(detector: Detector, rows_ND: Float32) -> AlarmRates:

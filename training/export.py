@@ -26,6 +26,7 @@ from hourglass.service.model.artifact import (
     SelfTest,
 )
 from hourglass.training.core import Core
+from hourglass.training.folds import Folds
 from hourglass.training.rounding import round_alike_everywhere
 
 OPSET = 20
@@ -34,9 +35,9 @@ SELF_TEST_ROWS = 4
 Float32 = NDArray[np.float32]
 
 
-def export_core(core: Core) -> onnx.ModelProto:
+def export_core(core: Core | Folds) -> onnx.ModelProto:
     """The core as a tidy ONNX graph: the same weights give the same bytes in any process."""
-    width = len(core.member.encoding.features)
+    width = len(core.encoding.features)
     # two rows that reach every branch: one with values, one with missing cells
     example = torch.zeros(2, width)
     example[1, ::2] = torch.nan
@@ -135,7 +136,7 @@ def _tidy(model: onnx.ModelProto) -> None:
     _keep_once(graph)
 
 
-def _name_conditional(graph: onnx.GraphProto, core: Core) -> None:
+def _name_conditional(graph: onnx.GraphProto, core: Core | Folds) -> None:
     """Constants of the contract that torch found equal to another, and left out for that."""
     found, values = {tensor.name for tensor in graph.initializer}, core.state_dict()
     graph.initializer.extend(

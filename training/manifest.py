@@ -1,5 +1,7 @@
 """The manifest of a fitted member: what the file says of itself, its features, rows and makers."""
 
+from pathlib import Path
+
 import msgspec
 import numpy as np
 import onnx
@@ -11,6 +13,7 @@ from hourglass.service import VERSION
 from hourglass.service.model.artifact import (
     FORMAT_MAJOR,
     FORMAT_MINOR,
+    LAST_SECOND,
     CalibrationRecord,
     DriftReference,
     Feature,
@@ -18,15 +21,19 @@ from hourglass.service.model.artifact import (
     Model,
     Producer,
     RowCounts,
+    Sampling,
 )
 from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.guarantee import Guarantee
 from hourglass.training.config import RunConfig
+from hourglass.training.core import Core
 from hourglass.training.export import make_self_test
+from hourglass.training.folds import Folds
 from hourglass.training.split import Prepared
 from hourglass.training.trial import Trial
 
 DRIFT_BINS = 10
+UNIX_TIMES = (1e8, 4e9)  # from 1973 to 2096: other numbers of a time column are no seconds of it
 
 
 def make_manifest(
@@ -38,7 +45,7 @@ def make_manifest(
     config: RunConfig,
 ) -> Manifest:
     """Describe a graph that has its table, with the answers it gives to the self-test's rows."""
-    member, split = trial.core.member, prepared.split
+    core, split = trial.core, prepared.split
     features = tuple(
         msgspec.structs.replace(feature, residual_variance=residual)
         for feature, residual in zip(prepared.features, trial.residual_D.tolist(), strict=True)
@@ -49,8 +56,8 @@ def make_manifest(
             variant=msgspec.to_builtins(trial.config)["variant"],
             hyper_parameters=msgspec.to_builtins(trial.config),
             seed=config.seed,
-            stores_rows=member.stores_rows,
-            parameter_count=sum(parameter.numel() for parameter in member.parameters()),
+            stores_rows=core.stores_rows,
+            parameter_count=sum(parameter.numel() for parameter in core.parameters()),
         ),
         producer=Producer(
             hourglass=VERSION,
@@ -62,15 +69,16 @@ def make_manifest(
         rows=RowCounts(
             fit=len(split.fit_ND),
             validation=len(split.validation_ND),
-            calibration=len(split.calibration_ND),
+            calibration=prepared.calibration_rows,
         ),
         features=features,
         calibration=CalibrationRecord(
-            method="split-conformal",
+            method="cross-conformal" if prepared.folds else "split-conformal",
+            folds=len(prepared.folds) or None,
             guarantee=guarantee.kind,
             reason=guarantee.reason,
             rule="certified" if threshold.certified else "marginal",
-            n=len(split.calibration_ND),
+            n=prepared.calibration_rows,
             alpha=threshold.alpha,
             delta=threshold.delta,
         ),
@@ -79,9 +87,31 @@ def make_manifest(
             for feature, column in zip(features, split.fit_ND.T, strict=True)
         ),
         self_test=make_self_test(graph, features, config.seed),
-        sampling=member.sampling(member.encoding.encode(torch.from_numpy(split.fit_ND))),
+        sampling=_sampling(core, split.fit_ND),
+        fitted_at=fitted_at(config, prepared.time_N),
         min_observed_fraction=prepared.min_observed_fraction,
     )
+
+
+def _sampling(core: Core | Folds, fit_ND: NDArray[np.float32]) -> Sampling | None:
+    """How codes of new rows are drawn; codes of several models at once decode to nothing real."""
+    if isinstance(core, Folds):
+        return None
+    return core.member.sampling(core.encoding.encode(torch.from_numpy(fit_ND)))
+
+
+def fitted_at(config: RunConfig, time_N: NDArray[np.float64] | None) -> float | None:
+    """What the run is given, the newest row's time, or the data file's: equal runs give equal
+    bytes, whenever they run. None where none of them is known.
+    """
+    if config.fitted_at is not None:
+        return config.fitted_at
+    if time_N is not None and len(time_N) and UNIX_TIMES[0] <= time_N.max() <= UNIX_TIMES[1]:
+        return float(time_N.max())
+    try:
+        return float(min(max(int(Path(config.data).stat().st_mtime), 0), LAST_SECOND))
+    except OSError:  # moved away since it was read
+        return None
 
 
 def _drift_reference(feature: Feature, column: NDArray[np.float32]) -> DriftReference:

@@ -70,6 +70,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     fit_rows: int
     validation_rows: int
     calibration_rows: int
+    # models, each fitted on all rows but one fold, on which it calibrates; 0: one model
+    folds: int = 0
     dropped_rows: int  # normal rows with too few observed cells
     gap_rows: int = 0  # left out between blocks of time
     copied_rows: int = 0  # repeat an earlier row; in a random split copies stay together
@@ -92,6 +94,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     left_out: LeftOut | None = None
     screened: Screened | None = None  # None without a model in service
+    warnings: tuple[str, ...] = ()  # about columns and rows of the file, each a sentence
     contamination_warning: str | None = None
     suspects_listed: int = 0  # in suspects.csv
     suspects: tuple[Suspect, ...] = ()  # the strangest of them
@@ -266,6 +269,8 @@ def _lines(report: Report) -> list[tuple[str, str]]:
         f"{report.fit_rows} fit, {report.validation_rows} held out, {report.calibration_rows}"
         " calibration"
     )
+    if report.folds:
+        rows = f"{report.fit_rows}, in {report.folds} folds: each fits all models but one"
     left_out = f"{report.anomalous_rows} anomalous, {report.dropped_rows} with too few values"
     if report.gap_rows:
         left_out += f", {report.gap_rows} between blocks"
@@ -322,6 +327,11 @@ def _warning(report: Report) -> str:
         return (
             f"Warning: uncertified, by blocks. {report.guarantee_reason}. Of times or groups"
             " unlike these nothing is guaranteed."
+        )
+    if report.folds:
+        return (
+            f"Warning: uncertified. {report.guarantee_reason}. --folds 0 certifies, with one model"
+            " and fewer rows for its threshold."
         )
     return (
         f"Warning: uncertified. The false-alarm rate is {report.expected_false_alarm_rate:.2%}"

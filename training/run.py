@@ -13,17 +13,24 @@ from hourglass.service.model.detector import Detector
 from hourglass.service.model.guarantee import Guarantee
 from hourglass.service.rows.tables import encode_table, read_table
 from hourglass.service.serving.store import ModelFolder, Store, locate
-from hourglass.training.calibrate import attach_table, calibrate, choose_threshold
+from hourglass.training.calibrate import attach_table, calibrate, choose_threshold, rank_table
 from hourglass.training.compare import choose
 from hourglass.training.config import AutoConfig, RunConfig, write_config
 from hourglass.training.data import prepare
 from hourglass.training.errors import RunError
-from hourglass.training.evaluate import Evaluation, cross_fitted, evaluate_labelled
+from hourglass.training.evaluate import (
+    NO_RATE,
+    Evaluation,
+    cross_fitted,
+    evaluate_labelled,
+    evaluate_out_of_fold,
+)
 from hourglass.training.exchangeability import Exchangeability
 from hourglass.training.exclusions import read_row_numbers
 from hourglass.training.export import export_core, to_bytes
 from hourglass.training.fingerprints import FILE as FINGERPRINTS
 from hourglass.training.fingerprints import fingerprint, read_fingerprints, write_fingerprints
+from hourglass.training.folds import Folds
 from hourglass.training.guarantee import exchangeability_of, left_out_rates, promise
 from hourglass.training.manifest import make_manifest
 from hourglass.training.presets import preset_of
@@ -41,7 +48,7 @@ from hourglass.training.suspects import (
     warn,
     write_suspects,
 )
-from hourglass.training.trial import Trial, absorb_held_out, device_of, fit_trial
+from hourglass.training.trial import Trial, absorb_held_out, device_of, fit_folds, fit_trial
 from hourglass.training.verify import verify
 
 
@@ -52,7 +59,7 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     started = perf_counter()
     progress.stage("loading")
     check_writable(Path(config.models) / config.name)
-    frame = read_table(Path(config.data))
+    frame = read_table(Path(config.data), config.dialect(), config.categorical)
 
     progress.stage("looking at the data")
     excluded = read_row_numbers(Path(config.exclude), frame.height) if config.exclude else ()
@@ -65,8 +72,16 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
         time=config.time,
         group=config.group,
         exclude=excluded,
+        normal=config.normal,
+        keep=config.keep,
+        categorical=config.categorical,
+        dialect=config.dialect(),
+        max_rows=config.max_rows,
+        seed=config.seed,
     )
     serving = _check_replaceable(config, data.features)
+    if not (serving and config.screen):
+        del frame  # far larger than the rows made of it
     normal_rows = len(data.normal_ND)
 
     screened: Screened | None = None
@@ -100,19 +115,28 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     split = prepared.split
 
     progress.stage("fitting")
-    if isinstance(config.model, AutoConfig):
-        trial = choose(prepared, config, config.model, progress)
+    if prepared.folds:
+        model = config.model
+        if isinstance(model, AutoConfig):
+            first = prepared._replace(split=prepared.folds[0])
+            model = choose(first, config, model, progress).config
+        trial = fit_folds(prepared, config, model, progress)
     else:
-        trial = fit_trial(prepared, config, config.model, progress)
-
-    progress.stage("absorbing held-out rows")
-    absorb_held_out(trial, split, config.seed)
+        if isinstance(config.model, AutoConfig):
+            trial = choose(prepared, config, config.model, progress)
+        else:
+            trial = fit_trial(prepared, config, config.model, progress)
+        progress.stage("absorbing held-out rows")
+        absorb_held_out(trial, split, config.seed)
 
     progress.stage("exporting")
     graph = export_core(trial.core)
 
     progress.stage("calibrating")
-    table = calibrate(graph, split.calibration_ND, prepared.block_N)
+    if isinstance(trial.core, Folds):
+        table = rank_table(trial.core)
+    else:
+        table = calibrate(graph, split.calibration_ND, prepared.block_N)
     uncertified = config.uncertified or prepared.block_N is not None
     threshold = choose_threshold(table, config.alpha, config.delta, uncertified=uncertified)
 
@@ -127,15 +151,19 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
 
     progress.stage("evaluating")
     detector = Detector.from_bytes(file)  # the service's own checks, self-test included
-    quality = evaluate_labelled(detector, split.calibration_ND, data.anomalies_AD)
-    false_alarms = cross_fitted(detector, split.calibration_ND, config.seed)
+    if isinstance(trial.core, Folds):
+        quality = evaluate_out_of_fold(detector, trial.core.out_of_fold(), data.anomalies_AD)
+        false_alarms = NO_RATE  # no row is new to all models
+    else:
+        quality = evaluate_labelled(detector, split.calibration_ND, data.anomalies_AD)
+        false_alarms = cross_fitted(detector, split.calibration_ND, config.seed)
     if quality:
         quality = msgspec.structs.replace(
             quality, false_alarm_rate=false_alarms.rate, false_alarm_interval=false_alarms.interval
         )
 
     progress.stage("verifying")
-    verify(detector, trial.core, split.validation_ND)
+    verify(detector, trial.core, split.fit_ND if prepared.folds else split.validation_ND)
 
     progress.stage("publishing")
     resolved = msgspec.structs.replace(
@@ -143,6 +171,7 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
         alpha=threshold.alpha,
         uncertified=not threshold.certified,
         device=device_of(config),
+        fitted_at=detector.manifest.fitted_at,
         model=trial.config,
     )
     seconds = perf_counter() - started
@@ -153,6 +182,7 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
         report,
         left_out=left_out,
         screened=screened,
+        warnings=data.warnings,
         contamination_warning=warning,
         suspects_listed=len(suspects),
         suspects=suspects[:REPORTED],
@@ -224,7 +254,8 @@ def _report(
         features=len(manifest.features),
         fit_rows=len(split.fit_ND),
         validation_rows=len(split.validation_ND),
-        calibration_rows=len(split.calibration_ND),
+        calibration_rows=prepared.calibration_rows,
+        folds=len(prepared.folds),
         dropped_rows=len(data.normal_ND) - sum(map(len, split)) - gap_rows,
         gap_rows=gap_rows,
         copied_rows=prepared.copies,

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from hourglass.service.model.artifact import Feature
 from hourglass.training.calibrate import check_alpha
-from hourglass.training.config import RunConfig, SplitConfig
+from hourglass.training.config import AutoConfig, RunConfig, SplitConfig
 from hourglass.training.data import Data, describe
 from hourglass.training.errors import RunError
 from hourglass.training.fingerprints import hash_rows
+from hourglass.training.models.associative import AssociativeConfig
 
 MIN_NORMAL_ROWS = 20
 MIN_OBSERVED_FRACTION = 0.5
@@ -26,6 +27,9 @@ GAP = 10  # rows between blocks that no set gets: one for so many calibration ro
 FEWEST_IN_BLOCK = 40  # smaller groups share a block, so that it can tell of 5 %
 LARGEST_GROUP = 3  # a group of more than one row in so many is always fitted
 COMMON = 50
+FOLDS = 5
+# below so many rows, models of folds find more at the same budget than one with a split of its own
+FEW = 600
 
 Float32 = NDArray[np.float32]
 Integers = NDArray[np.integer]
@@ -60,6 +64,15 @@ class Prepared(NamedTuple):
     group_N: Integers | None
     block_N: Integers | None  # of each calibration row; None where rows were drawn singly
     copies: int  # of these rows, those that repeat an earlier one
+    # of each model of several, which calibrate on all rows together: folds.py; then `split` has all
+    # of them as fit rows
+    folds: tuple[Split, ...] = ()
+
+    @property
+    def calibration_rows(self) -> int:
+        """How many rows calibrate."""
+        parts = self.folds or (self.split,)
+        return sum(len(split.calibration_ND) for split in parts)
 
 
 def split_data(data: Data, config: RunConfig) -> Prepared:
@@ -75,18 +88,21 @@ def split_data(data: Data, config: RunConfig) -> Prepared:
         rows_ND, time_N = rows_ND[order_N], time_N[order_N]
         group_N = None if group_N is None else group_N[order_N]
     hash_N = row_hashes(rows_ND, config.split.seed)
-    if group_N is not None:
-        places = by_group(group_N, config.split)
-    elif time_N is not None:
-        places = by_time(len(rows_ND), config.split)
+    folds: tuple[Split, ...] = ()
+    block_N: Integers | None = None
+    if count := folds_of(len(rows_ND), config):
+        few = in_folds(hash_N, count, config.split)
+        folds = tuple(take(rows_ND, places)[0] for places in few)
+        split = Split(rows_ND, rows_ND[:0], rows_ND[:0])
     else:
-        places = one_by_one(hash_N, config.split)
-    split, block_N = take(rows_ND, places)
-    if config.alpha is not None and block_N is None:  # known before the fit, so said before it
-        check_alpha(
-            len(split.calibration_ND), config.alpha, config.delta, uncertified=config.uncertified
-        )
-    return Prepared(
+        if group_N is not None:
+            places = by_group(group_N, config.split)
+        elif time_N is not None:
+            places = by_time(len(rows_ND), config.split)
+        else:
+            places = one_by_one(hash_N, config.split)
+        split, block_N = take(rows_ND, places)
+    prepared = Prepared(
         data,
         split,
         describe(data.features, split.fit_ND),
@@ -95,8 +111,31 @@ def split_data(data: Data, config: RunConfig) -> Prepared:
         time_N,
         group_N,
         block_N,
-        copies=len(rows_ND) - len(np.unique(hash_N)),
+        len(rows_ND) - len(np.unique(hash_N)),
+        folds,
     )
+    if config.alpha is not None and block_N is None:  # known before the fit, so said before it
+        check_alpha(
+            prepared.calibration_rows, config.alpha, config.delta, uncertified=config.uncertified
+        )
+    return prepared
+
+
+def folds_of(rows: int, config: RunConfig) -> int:
+    """How many folds so many rows are split into; 0 where they are split once. RunError where folds
+    are asked for that cannot be had.
+    """
+    folds = config.split.folds
+    if config.time is not None or config.group is not None:
+        if folds:
+            raise RunError("folds are of rows drawn singly, and --time and --group hold out blocks")
+        return 0
+    if folds is None:  # a member that is named is taken as it is: its codes can be decoded
+        preset = isinstance(config.model, (AssociativeConfig, AutoConfig))
+        return FOLDS if preset and rows < FEW else 0
+    if folds > rows // 2:
+        raise RunError(f"{rows} normal rows make {rows // 2} folds at most, got {folds}")
+    return folds
 
 
 def admissible_rows(normal_ND: Float32) -> tuple[Float32, float]:
@@ -125,19 +164,26 @@ def one_by_one(hash_N: NDArray[np.uint64], config: SplitConfig) -> Places:
     copy of a row that makes up more than a fiftieth of all is drawn by itself: it repeats by
     nature.
     """
-    _, copy_N, count = np.unique(hash_N, return_inverse=True, return_counts=True)
-    common_N = count[copy_N] > len(hash_N) / COMMON
-    random = np.random.default_rng(config.seed)
-    drawn_N = random.integers(2**64, size=len(hash_N), dtype=np.uint64)
-    key_N = np.where(common_N, drawn_N, hash_N)
-    order_N = np.argsort(key_N, kind="stable")
+    order_N, key_N = _shuffled(hash_N, config.seed)
     validation, calibration = sizes(len(hash_N), config)
-    # not between copies
-    cuts = np.searchsorted(
-        key_N[order_N], key_N[order_N][[validation - 1, validation + calibration - 1]], "right"
-    )
-    held_out_N, calibration_N, fit_N = np.split(order_N, cuts)
+    held_out_N, calibration_N, fit_N = _cut(order_N, key_N, [validation, validation + calibration])
     return Places(fit_N, held_out_N, calibration_N)
+
+
+def in_folds(hash_N: NDArray[np.uint64], folds: int, config: SplitConfig) -> tuple[Places, ...]:
+    """Folds of equal size by the hash of each row, each of which calibrates once; copies of one row
+    stay together.
+    """
+    order_N, key_N = _shuffled(hash_N, config.seed)
+    ends = np.linspace(0, len(order_N), folds + 1).round().astype(int)[1:-1]
+    parts = _cut(order_N, key_N, ends.tolist())
+    places = []
+    for fold in range(folds):
+        rest_N = np.concatenate([parts[(fold + step) % folds] for step in range(1, folds)])
+        validation = min(max(1, round(len(rest_N) * config.validation)), len(rest_N) - 1)
+        held_out_N, fit_N = _cut(rest_N, key_N, [validation])
+        places.append(Places(fit_N, held_out_N, parts[fold]))
+    return tuple(places)
 
 
 def by_time(rows: int, config: SplitConfig) -> Places:
@@ -221,6 +267,25 @@ def sizes(rows: int, config: SplitConfig) -> tuple[int, int]:
 def row_hashes(rows_ND: Float32, seed: int) -> NDArray[np.uint64]:
     """[N] a number that rows share which are equal in every cell, and others do not."""
     return hash_rows(rows_ND, seed.to_bytes(8, "little"))
+
+
+def _shuffled(hash_N: NDArray[np.uint64], seed: int) -> tuple[Integers, NDArray[np.uint64]]:
+    """The rows in the order of their hashes; and the number of each that stays with its copies."""
+    _, copy_N, count = np.unique(hash_N, return_inverse=True, return_counts=True)
+    common_N = count[copy_N] > len(hash_N) / COMMON
+    random = np.random.default_rng(seed)
+    drawn_N = random.integers(2**64, size=len(hash_N), dtype=np.uint64)
+    key_N = np.where(common_N, drawn_N, hash_N)
+    return np.argsort(key_N, kind="stable"), key_N
+
+
+def _cut(order_N: Integers, key_N: NDArray[np.uint64], sizes: list[int]) -> list[Integers]:
+    """Parts that end after so many rows, or after the copies of the last of them."""
+    ends = [
+        size + int((key_N[order_N[size:]] == key_N[order_N[size - 1]]).cumprod().sum())
+        for size in sizes
+    ]
+    return np.split(order_N, ends)
 
 
 def _blocks(count_G: Integers, groups: list[int]) -> Integers:

@@ -1,28 +1,38 @@
 """One member fitted on one split of the data: what a run publishes and a comparison compares."""
 
+import math
 from time import perf_counter
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 import torch
 from torch import Tensor
 
+from hourglass.service.rows.memory import available_bytes
 from hourglass.training.conditional import fit_conditional
 from hourglass.training.config import RunConfig
 from hourglass.training.core import Core
+from hourglass.training.data import describe
 from hourglass.training.errors import RunError
 from hourglass.training.features import Encoding
 from hourglass.training.fit import Fitted, fit
+from hourglass.training.folds import Folds
 from hourglass.training.models import ModelConfig
 from hourglass.training.progress import SILENT, Progress
 from hourglass.training.split import Prepared, Split
+
+TOGETHER = 2  # as many steps as one model would take are shared by the models of folds
+LARGE = 10_000  # a size that a model's memory is looked at for
+FLOAT32_BYTES = 4
+WEIGHT_BYTES = 16  # a float32, its gradient and the two moments of it that Adam keeps
 
 
 class Trial(NamedTuple):
     """A fitted member."""
 
     config: ModelConfig  # every choice filled in
-    core: Core
+    core: Core | Folds
     fitted: Fitted
     residual_D: Tensor  # mean held-out error of each feature
     seconds: float
@@ -57,6 +67,7 @@ def fit_trial(
         config = msgspec.structs.replace(
             config, fit=msgspec.structs.replace(config.fit, epochs=epochs)
         )
+        _require_memory(config, encoding)
         member = config.build(encoding)
         fitted = fit(
             member,
@@ -75,11 +86,60 @@ def fit_trial(
     return Trial(config, core, fitted, residual_D, perf_counter() - started)
 
 
+def fit_folds(
+    prepared: Prepared, run: RunConfig, model: ModelConfig, progress: Progress = SILENT
+) -> Trial:
+    """Fit one member without each fold, and score the fold by it; RunError as `fit_trial`."""
+    started = perf_counter()
+    if model.fit.epochs is None:
+        steps = math.ceil(model.fit.steps * TOGETHER / len(prepared.folds))
+        model = msgspec.structs.replace(model, fit=msgspec.structs.replace(model.fit, steps=steps))
+    cores, trials, scores = [], [], []
+    for number, split in enumerate(prepared.folds, 1):
+        progress.stage(f"fitting model {number} of {len(prepared.folds)}")
+        features = describe(prepared.data.features, split.fit_ND)
+        trial = fit_trial(prepared._replace(split=split, features=features), run, model, progress)
+        assert isinstance(trial.core, Core)
+        absorb_held_out(trial, split, run.seed)
+        trial.core.conditional = None  # there is one for all
+        cores.append(trial.core)
+        trials.append(trial)
+        with torch.no_grad():
+            scores.append(trial.core(torch.from_numpy(split.calibration_ND)).score_N.numpy())
+    rows_ND = prepared.split.fit_ND
+    encoding = Encoding(prepared.features, rows_ND, run.loss)
+    folds = Folds(cores, scores, encoding).eval()
+    folds.fit_conditional(rows_ND)
+    residual_D = torch.stack([trial.residual_D for trial in trials]).mean(dim=0)
+    return Trial(trials[0].config, folds, trials[0].fitted, residual_D, perf_counter() - started)
+
+
+def _require_memory(config: ModelConfig, encoding: Encoding) -> None:
+    """ValueError where the member alone, built without its numbers, is larger than memory."""
+    settings = msgspec.to_builtins(config)
+    del settings["fit"]
+    sizes = [size for value in settings.values() for size in np.ravel(value) if size is not None]
+    if max((size for size in sizes if not isinstance(size, str)), default=0) < LARGE:
+        return  # the first look at a model without numbers takes seconds
+    with torch.device("meta"):
+        member = config.build(encoding)
+    weights = sum(tensor.numel() for tensor in member.parameters())
+    others = sum(tensor.numel() for tensor in member.buffers())
+    needed, available = WEIGHT_BYTES * weights + FLOAT32_BYTES * others, available_bytes()
+    if available is not None and needed > available:
+        raise ValueError(
+            f"a model of {weights + others:,} numbers takes at least {needed / 1e9:.3g} GB of"
+            f" memory to fit, and {available / 1e9:.3g} GB are left; make it smaller, its width"
+            " first"
+        )
+
+
 def absorb_held_out(trial: Trial, split: Split, seed: int) -> None:
     """Let the member learn from the held-out rows as well, once they have decided what they had
     to: when to stop, which member to publish, the unit of each error; and learn of both what
     values let expect of each other.
     """
+    assert isinstance(trial.core, Core)
     member = trial.core.member
     fit_rows, held_out = (
         member.encoding.encode(torch.from_numpy(rows_ND))

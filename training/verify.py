@@ -23,6 +23,7 @@ from hourglass.service.model.calibration import Table
 from hourglass.service.model.detector import Detector
 from hourglass.training.core import Core
 from hourglass.training.errors import RunError
+from hourglass.training.folds import Folds
 
 ROWS = 256
 TOLERANCE = 1e-3
@@ -43,7 +44,7 @@ class Difference(NamedTuple):
     size: float  # above 1: too large; infinite where only one of them is a number
 
 
-def verify(detector: Detector, core: Core, rows_ND: Float32) -> None:
+def verify(detector: Detector, core: Core | Folds, rows_ND: Float32) -> None:
     """Compare torch and the service on the first of these rows [N, D]; RunError names the output
     that is another.
     """
@@ -57,14 +58,14 @@ def verify(detector: Detector, core: Core, rows_ND: Float32) -> None:
 
 
 @torch.no_grad()
-def differences(detector: Detector, core: Core, rows_ND: Float32) -> Iterator[Difference]:
+def differences(detector: Detector, core: Core | Folds, rows_ND: Float32) -> Iterator[Difference]:
     """The largest difference of each output between torch and the service on rows [N, D]."""
     explained, code_NK = detector.explain(rows_ND), detector.encode(rows_ND)
     fitted = [output.numpy() for output in core(torch.from_numpy(rows_ND))]
     score_N1 = explained.score[:, None]
     median, spread = _spread(detector.table)
     # whatever is no number of its own unit is a probability or the place of a category
-    unit_D = core.member.encoding.scale_D.numpy()
+    unit_D = core.encoding.scale_D.numpy()
     unit_D = np.where(unit_D > 0, unit_D, 1.0)
     compared = (
         (SCORE, score_N1, fitted[0][:, None], np.maximum(spread, np.abs(score_N1 - median))),

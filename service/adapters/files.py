@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hourglass.service.errors import InvalidTable
-from hourglass.service.model.artifact import Feature
+from hourglass.service.errors import InvalidTable, printable
+from hourglass.service.model.artifact import Feature, RowCounts
 from hourglass.service.model.detector import DEFAULT_MAX_BYTES, Scores
 from hourglass.service.model.reasons import reasons_of
 from hourglass.service.model.served import Served
+from hourglass.service.rows.dialect import USUAL, Dialect
 from hourglass.service.rows.sentences import say_why
 from hourglass.service.rows.tables import encode_table, read_table
 from hourglass.service.serving.observers import UNOBSERVED, Observers
@@ -34,6 +35,8 @@ CHUNK_ROWS = 65536
 # rows
 REASONED_ROWS = 1000
 TOP_ROWS = 10
+# before the name of a result where the file has a column of that name
+PREFIX = "hourglass_"
 COLUMNS = ("score", "ratio", "p_value", "severity", "extrapolated", "is_anomaly", "reason")
 STORED = {
     "none": "no training rows, nor averages of them",
@@ -48,13 +51,13 @@ def open_model(path: Path, *, alpha: float | None = None) -> tuple[Served, str |
     """
     path = path.absolute()  # its name is the model's, also of `.`
     if (model := ModelFolder(path)).has_current():
-        served, problem = load(model)
+        served, _ = load(model)
     else:
         file = locate(path)
         artifact = read_file(file, max_bytes=DEFAULT_MAX_BYTES)
-        served, problem = served_from(artifact, name_of(file)), None
+        served = served_from(artifact, name_of(file))
     if alpha is None:
-        return served, problem
+        return served, served.warning
     current = served.threshold
     threshold = served.detector.table.threshold(alpha, current.delta, certified=current.certified)
     return replace(served, threshold=threshold), None
@@ -63,26 +66,37 @@ def open_model(path: Path, *, alpha: float | None = None) -> tuple[Served, str |
 def score_file(
     served: Served,
     data: Path,
+    dialect: Dialect = USUAL,
     *,
     progress: Callable[[int, int], None],
     observers: Observers = UNOBSERVED,
 ) -> "pl.DataFrame":
     """The file's rows with the COLUMNS of results beside them, of anomalies also the reason; null
-    where too few values are there to score.
+    where too few values are there to score. Where a column of the file has the name of a result,
+    the results' names get the PREFIX.
     """
     import polars as pl
 
-    frame = read_table(data)
-    if taken := [name for name in COLUMNS if name in frame.columns]:
+    text = [feature.name for feature in served.schema.features if feature.kind == "categorical"]
+    frame = read_table(data, dialect, text)
+    prefix = PREFIX if any(name in frame.columns for name in COLUMNS) else ""
+    if taken := [name for name in COLUMNS if prefix + name in frame.columns]:
         raise InvalidTable(
-            f"{data} has a column {taken[0]!r} already, which is where a result would go"
+            f"{data} has the columns {taken[0]!r} and {prefix + taken[0]!r} already, which is where"
+            " a result would go"
         )
-    rows_ND, parts = encode_table(frame, served.schema.features), []
+    rows_ND, parts = encode_table(frame, served.schema.features, dialect), []
     for start in range(0, frame.height, CHUNK_ROWS):
         parts.append(_score_rows(served, rows_ND[start : start + CHUNK_ROWS], observers))
         if frame.height > CHUNK_ROWS:
             progress(min(start + CHUNK_ROWS, frame.height), frame.height)
-    return frame.hstack(pl.concat(parts))
+    results = pl.concat(parts)
+    return frame.hstack(results.rename({name: prefix + name for name in COLUMNS}))
+
+
+def result(scored: "pl.DataFrame", name: str) -> "pl.Series":
+    """The column that score_file put a result in: of two of that name the later one."""
+    return scored[PREFIX + name if PREFIX + name in scored.columns else name]
 
 
 def write_table(frame: "pl.DataFrame", path: Path) -> None:
@@ -108,7 +122,8 @@ def write_table(frame: "pl.DataFrame", path: Path) -> None:
 
 def summarise(served: Served, scored: "pl.DataFrame") -> str:
     """In a few lines: what was scored, with what, and how much of it is strange."""
-    anomalies, skipped = int(scored["is_anomaly"].sum()), scored["score"].null_count()
+    anomalies = int(result(scored, "is_anomaly").sum())
+    skipped = result(scored, "score").null_count()
     known = scored.height - skipped
     lines = [
         f"{scored.height} rows scored by {served.name}, version {served.detector.version[:12]}",
@@ -123,23 +138,22 @@ def summarise(served: Served, scored: "pl.DataFrame") -> str:
 
 def top_rows(served: Served, scored: "pl.DataFrame") -> str:
     """The strangest rows, as a table, with the features that make them so."""
-    top = (
-        scored.with_row_index("row", offset=1)
-        .drop_nulls("score")
-        .sort("score", descending=True)
-        .head(TOP_ROWS)
-    )
+    score = result(scored, "score")
+    order = score.arg_sort(descending=True, nulls_last=True)[: min(TOP_ROWS, score.count())]
+    top = scored[order]
     if top.height == 0:
         return "no row could be scored"
     explained = served.detector.explain(encode_table(top, served.schema.features))
     names = [feature.name for feature in served.schema.features]
     why = [", ".join(names[d] for d in np.argsort(-row)[:3]) for row in explained.contributions]
     lines = [["row", "score", "severity", "p-value", "anomaly", "mostly because of"]]
-    for row, most in zip(top.iter_rows(named=True), why, strict=True):
+    results = {name: result(top, name).to_list() for name in COLUMNS}
+    for place, (number, most) in enumerate(zip(order.to_list(), why, strict=True)):
+        row = {name: values[place] for name, values in results.items()}
         reason = row["reason"] or most
         severity = f"{row['severity']:.2f}{' extrapolated' if row['extrapolated'] else ''}"
         numbers = f"{row['score']:.4g}", severity, f"{row['p_value']:.4g}"
-        lines.append([str(row["row"]), *numbers, "yes" if row["is_anomaly"] else "no", reason])
+        lines.append([str(number + 1), *numbers, "yes" if row["is_anomaly"] else "no", reason])
     return _table(lines)
 
 
@@ -156,10 +170,7 @@ def describe(served: Served) -> str:
         ["format", f"{manifest.format}, {detector.size_bytes} bytes"],
         ["variant", f"{model.variant}, {model.parameter_count} parameters, seed {model.seed}"],
         ["hyper-parameters", parameters],
-        [
-            "rows",
-            f"{rows.fit} to fit, {rows.validation} to validate, {rows.calibration} to calibrate",
-        ],
+        ["rows", _rows(rows, manifest.calibration.folds)],
         ["contains", STORED[model.stores_rows]],
         ["false alarms", _describe(served)],
         ["guarantee", f"{served.guarantee.kind}: {served.guarantee.reason}"],
@@ -241,6 +252,12 @@ def _say_why(
     return sentences
 
 
+def _rows(rows: RowCounts, folds: int | None) -> str:
+    if folds:
+        return f"{rows.fit} in {folds} folds: each fits all models but one, which calibrates on it"
+    return f"{rows.fit} to fit, {rows.validation} to validate, {rows.calibration} to calibrate"
+
+
 def _describe(served: Served) -> str:
     threshold = served.threshold
     promise = (
@@ -272,6 +289,7 @@ def _values(feature: Feature) -> str:
 
 
 def _table(lines: list[list[str]]) -> str:
+    lines = [[printable(cell) for cell in line] for line in lines]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 

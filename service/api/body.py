@@ -4,7 +4,8 @@ it.
 
 import asyncio
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from litestar import Request
@@ -30,9 +31,11 @@ async def read_body(request: Request[Any, Any, Any]) -> tuple[bytes, str]:
     return await request.body(), request.headers.get("content-type", "")
 
 
-async def read_unpacked_body(request: Request[Any, Any, Any], *, max_bytes: int) -> bytes:
-    """The body's bytes, decompressed in a thread where they came compressed: few bytes can be much
-    work.
+async def read_packed_body(
+    request: Request[Any, Any, Any], *, max_bytes: int
+) -> tuple[int, Callable[[], bytes]]:
+    """How many bytes the body holds at most, and what gives it, decompressed where it came
+    compressed: few bytes can be much work, and many of them at once much memory.
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity" and encoding not in ENCODINGS:
@@ -40,11 +43,9 @@ async def read_unpacked_body(request: Request[Any, Any, Any], *, max_bytes: int)
             f"expected a Content-Encoding among {', '.join(ENCODINGS)}, got {encoding[:40]}"
         )
     body = await request.body()
-    return (
-        body
-        if encoding == "identity"
-        else await asyncio.to_thread(unpack, body, encoding, max_bytes=max_bytes)
-    )
+    if encoding == "identity":
+        return len(body), lambda: body
+    return max_bytes, partial(unpack, body, encoding, max_bytes=max_bytes)
 
 
 def unpack(body: bytes, encoding: str, *, max_bytes: int) -> bytes:

@@ -12,13 +12,13 @@ import numpy as np
 from litestar import Litestar, Request, Response, Router, get
 from litestar.di import Provide
 from litestar.exceptions import NotFoundException
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.params import FromPath
 from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
 
 from hourglass.service import VERSION
-from hourglass.service.api.models import ThresholdChange
 from hourglass.service.api.problems import BUG, HTTP_KINDS, KINDS
 from hourglass.service.api.scoring import SampleRequest, ScoreAnswer
 from hourglass.service.model.artifact import (
@@ -30,6 +30,7 @@ from hourglass.service.model.artifact import (
     GuaranteeKind,
 )
 from hourglass.service.rows import decoding, encoding, tensors
+from hourglass.service.serving.store import ThresholdChange
 from hourglass.service.settings import Settings
 
 Json = dict[str, Any]
@@ -47,12 +48,22 @@ _SMALL_FILES = {
     ),
     "start.js": (
         "text/javascript",
-        f'SwaggerUIBundle({{url: "{PATH}/openapi.json", dom_id: "#ui", validatorUrl: null}});\n',
+        (
+            'SwaggerUIBundle({url: new URL("openapi.json", document.currentScript.src).href,'
+            ' dom_id: "#ui", validatorUrl: null});\n'
+        ),
     ),
 }
-# Swagger UI styles elements inline
-_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
-_KEEP = {"Cache-Control": "public, max-age=86400"}
+_SNIFF = {"X-Content-Type-Options": "nosniff"}
+# of every page; Swagger UI styles elements inline
+PAGE_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
+        " frame-ancestors 'none'"
+    ),
+    **_SNIFF,
+}
+_KEEP = {"Cache-Control": "public, max-age=86400", **_SNIFF}
 
 
 def docs_router(
@@ -68,13 +79,11 @@ def docs_router(
 
     @get("/", sync_to_thread=False)
     def page() -> Response[str]:
-        return Response(
-            _page(), media_type="text/html", headers={"Content-Security-Policy": _POLICY}
-        )
+        return Response(_page(settings.root_path), media_type="text/html", headers=PAGE_HEADERS)
 
     @get("/openapi.json", sync_to_thread=False)
     def openapi() -> Response[bytes]:
-        return Response(document(), media_type="application/json")
+        return Response(document(), media_type="application/json", headers=_SNIFF)
 
     @get("/{file:str}", sync_to_thread=False)
     def asset(request: Request[Any, Any, Any], file: FromPath[str]) -> Response[bytes]:
@@ -83,9 +92,14 @@ def docs_router(
     return Router(PATH, route_handlers=[page, openapi, asset], include_in_schema=False)
 
 
-@get("/", include_in_schema=False, sync_to_thread=False)
-def root() -> Redirect:
-    return Redirect(PATH)
+def root(settings: Settings) -> HTTPRouteHandler:
+    """The route of /, behind the root path."""
+
+    @get("/", include_in_schema=False, sync_to_thread=False)
+    def redirect() -> Redirect:
+        return Redirect(settings.root_path + PATH)
+
+    return redirect
 
 
 def write_document(
@@ -109,6 +123,7 @@ def write_document(
     )
     app = Litestar(routes, dependencies=dependencies, openapi_config=config, logging_config=None)
     document: Json = app.openapi_schema.to_schema()
+    document["servers"] = [{"url": settings.root_path or "/"}]
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             if body := _body(path, method, settings):
@@ -318,8 +333,9 @@ def _asset(file: str, accept_encoding: str) -> Response[bytes]:
     return Response(gzip.decompress(packed), media_type=_MEDIA_TYPES[file], headers=headers)
 
 
-def _page() -> str:
+def _page(root_path: str) -> str:
     """The page; below the routes, what the `type` of each problem points to."""
+    path = root_path + PATH
     kinds = dict.fromkeys((*KINDS.values(), *HTTP_KINDS.values(), BUG))
     problems = "\n".join(
         f'<dt id="{kind.slug}">{kind.slug}</dt><dd>{kind.status}: {escape(kind.title)}.</dd>'
@@ -331,8 +347,8 @@ def _page() -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Hourglass</title>
-<link rel="icon" href="{PATH}/icon.svg">
-<link rel="stylesheet" href="{PATH}/swagger-ui.css">
+<link rel="icon" href="{path}/icon.svg">
+<link rel="stylesheet" href="{path}/swagger-ui.css">
 <style>
 #problems {{ max-width: 1460px; margin: 0 auto 4rem; padding: 0 20px; font-family: sans-serif }}
 </style>
@@ -345,8 +361,8 @@ def _page() -> str:
 {problems}
 </dl>
 </section>
-<script src="{PATH}/swagger-ui-bundle.js"></script>
-<script src="{PATH}/start.js"></script>
+<script src="{path}/swagger-ui-bundle.js"></script>
+<script src="{path}/start.js"></script>
 </body>
 </html>
 """

@@ -34,7 +34,7 @@ def ready(parts: NamedDependency[Parts]) -> Ready:
             "no model is in service"
             + "".join(f"; {name}: {why}" for name, why in parts.registry.errors.items())
         )
-    return Ready("ready", list(parts.registry.served))
+    return Ready("ready", [each.name for each in parts.registry.summaries])
 
 
 router = Router("/health", route_handlers=[live, ready], tags=["health"])

@@ -15,10 +15,10 @@ from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, HeaderParameter
 
 from hourglass.service import VERSION
-from hourglass.service.api.body import accepted_encoding, pack, read_unpacked_body
+from hourglass.service.api.body import accepted_encoding, pack, read_packed_body
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import inference_errors
-from hourglass.service.api.scoring import MAX_VALUES, require_small
+from hourglass.service.api.scoring import BYTES_OF_A_CELL, MAX_VALUES, require_small
 from hourglass.service.errors import NotReady, UnknownModel
 from hourglass.service.model import artifact
 from hourglass.service.model.artifact import LATENT, P_VALUE, SCORE, SEVERITY
@@ -129,18 +129,18 @@ def server_ready(parts: NamedDependency[Parts]) -> ServerReady:
     return ServerReady(ready=True)
 
 
-@get("/ready", summary="Is the model ready?", responses=inference_errors(404), sync_to_thread=False)
-def model_ready(
+@get("/ready", summary="Is the model ready?", responses=inference_errors(404))
+async def model_ready(
     parts: NamedDependency[Parts], name: FromPath[str], version: FromPath[str | None] = None
 ) -> ModelReady:
-    return ModelReady(_find(parts, name, version).name, ready=True)
+    return ModelReady((await _find(parts, name, version)).name, ready=True)
 
 
-@get("/", summary="Describe a model", responses=inference_errors(404), sync_to_thread=False)
-def model_metadata(
+@get("/", summary="Describe a model", responses=inference_errors(404))
+async def model_metadata(
     parts: NamedDependency[Parts], name: FromPath[str], version: FromPath[str | None] = None
 ) -> ModelMetadata:
-    served = _find(parts, name, version)
+    served = await _find(parts, name, version)
     width, latent_width = served.schema.width, served.detector.latent_width
     # of the others one value for each feature
     shapes = {
@@ -188,17 +188,19 @@ async def infer(
         ),
     ] = None,
 ) -> Response[bytes]:
-    served = _find(parts, name, version)
+    served = await _find(parts, name, version)
     settings, batcher = parts.settings, parts.batcher
-    body = await read_unpacked_body(request, max_bytes=settings.max_body_bytes)
-    read = partial(
-        tensors.decode_request,
-        body,
-        inference_header_content_length,
-        served.schema,
-        max_rows=settings.max_rows,
-    )
-    asked = await batcher.run(len(body) // 4, read)
+    body, unpacked = await read_packed_body(request, max_bytes=settings.max_body_bytes)
+
+    def read() -> tensors.Inference:
+        return tensors.decode_request(
+            unpacked(),
+            inference_header_content_length,
+            served.schema,
+            max_rows=settings.max_rows,
+        )
+
+    asked = await batcher.run(body // BYTES_OF_A_CELL, read)
     rows_ND, wanted = asked.rows_ND, {output.name for output in asked.outputs}
     width = sum(_width(served.detector, output) for output in wanted)
     require_small(len(rows_ND), width, MAX_VALUES, "values")
@@ -222,8 +224,8 @@ async def infer(
     )
 
 
-def _find(parts: Parts, name: str, version: str | None) -> Served:
-    served = parts.registry.find(name)
+async def _find(parts: Parts, name: str, version: str | None) -> Served:
+    served = await parts.registry.get(name)
     if version is not None and version != served.detector.version:
         raise UnknownModel(
             f"model {name!r} has no version {version[:80]!r} in service, the one served is"

@@ -15,8 +15,10 @@ from hourglass.service.api.problems import problems
     media_type="text/plain",
     responses=problems(),
     tags=["metrics"],
-    sync_to_thread=False,
 )
-def metrics(request: Request[Any, Any, Any], parts: NamedDependency[Parts]) -> Response[bytes]:
-    body, content_type = parts.metrics.expose(request.headers.get("accept", ""))
-    return Response(body, media_type=content_type)
+async def metrics(
+    request: Request[Any, Any, Any], parts: NamedDependency[Parts]
+) -> Response[bytes]:
+    body, content_type = await parts.metrics.scrape(request.headers.get("accept", ""))
+    # Litestar adds a charset of its own to any text
+    return Response(body, media_type=content_type.partition("; charset=")[0])

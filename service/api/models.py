@@ -1,6 +1,6 @@
 """What is served, and what may be changed about it while it is served."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import msgspec
@@ -10,14 +10,23 @@ from litestar.params import FromPath
 from msgspec import UNSET, UnsetType
 
 from hourglass.service.api.body import read_body
+from hourglass.service.api.entrance import CHANGES
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import problems
-from hourglass.service.errors import InvalidArtifact
-from hourglass.service.model.artifact import Feature, GuaranteeKind, Model, Producer, RowCounts
+from hourglass.service.errors import Fault, InvalidArtifact
+from hourglass.service.model.artifact import (
+    LAST_SECOND,
+    Feature,
+    GuaranteeKind,
+    Model,
+    Producer,
+    RowCounts,
+)
 from hourglass.service.model.calibration import nearest_alpha
-from hourglass.service.model.served import Served
+from hourglass.service.model.served import Served, Summary
 from hourglass.service.rows.decoding import decode_request
-from hourglass.service.serving.store import Rate, StoredThreshold
+from hourglass.service.serving.registry import LOOK_SECONDS
+from hourglass.service.serving.store import ThresholdChange
 
 
 class ModelSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +44,11 @@ class ModelSummary(msgspec.Struct, frozen=True, kw_only=True):
     expected_false_alarm_rate: float
     calibration_rows: int
     feature_count: int
+    fitted_at: datetime  # the time of the newest row it was fitted to, or of the file of rows
+    ready: bool  # whether it is in memory; if not, the first request for it has it loaded
     last_error: str | None  # why the newest state of its folder is not, or not wholly, in service
+    fault: Fault | None  # the same in one word
+    warning: str | None  # why the budget in force is not the one that was set
 
 
 class BrokenModel(msgspec.Struct, frozen=True):
@@ -43,13 +56,17 @@ class BrokenModel(msgspec.Struct, frozen=True):
 
     name: str
     last_error: str
+    fault: Fault
 
 
 class Models(msgspec.Struct, frozen=True):
-    """The models in service, and those that could not be brought into it."""
+    """The models in service, those that could not be brought into it, and the names of those that
+    have not been read yet.
+    """
 
     models: list[ModelSummary]
     broken: list[BrokenModel]
+    waiting: list[str]
 
 
 class FeatureSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +84,6 @@ class FeatureSummary(msgspec.Struct, frozen=True, kw_only=True):
 class ModelDetail(ModelSummary, frozen=True, kw_only=True):
     """One model in service, and what its manifest says of it."""
 
-    fitted_at: datetime
     model: Model
     producer: Producer
     rows: RowCounts
@@ -78,14 +94,11 @@ class ModelDetail(ModelSummary, frozen=True, kw_only=True):
     nearest_certifiable_alpha: float  # at this delta
 
 
-class ThresholdChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Another false-alarm budget; what is left out stays as it is."""
+class ChangedModel(ModelSummary, frozen=True, kw_only=True):
+    """The model with its new budget."""
 
-    alpha: Rate | UnsetType = UNSET
-    delta: Rate | UnsetType = UNSET
-    uncertified: bool | UnsetType = (
-        UNSET  # true: the marginal rule, alpha on average without the confidence 1 - delta
-    )
+    # with several workers: until then some may answer by the old one; absent where all have it
+    until: datetime | UnsetType = UNSET
 
 
 class Reloaded(msgspec.Struct, frozen=True):
@@ -98,9 +111,17 @@ class Reloaded(msgspec.Struct, frozen=True):
 
 @get("/", summary="List the models", responses=problems(), sync_to_thread=False)
 def list_models(parts: NamedDependency[Parts]) -> Models:
-    served, errors = parts.registry.served, parts.registry.errors
-    broken = [BrokenModel(name, error) for name, error in errors.items() if name not in served]
-    return Models([ModelSummary(**_summary(each, parts)) for each in served.values()], broken)
+    summaries, problems = parts.registry.summaries, parts.registry.problems
+    known = {each.name for each in summaries}
+    return Models(
+        [ModelSummary(**_summary(each, parts)) for each in summaries],
+        [
+            BrokenModel(name, sentence, fault)
+            for name, (fault, sentence) in problems.items()
+            if name not in known
+        ],
+        sorted(parts.registry.unloaded - known - problems.keys()),
+    )
 
 
 @route(
@@ -115,38 +136,41 @@ def model_options() -> Response[None]:
     return Response(None, headers={"Allow": "GET, OPTIONS, PATCH"})
 
 
-@get("/{name:str}", summary="Show a model", responses=problems(404), sync_to_thread=False)
-def show_model(parts: NamedDependency[Parts], name: FromPath[str]) -> ModelDetail:
-    return _detail(parts.registry.find(name), parts)
+@get("/{name:str}", summary="Show a model", responses=problems(404))
+async def show_model(parts: NamedDependency[Parts], name: FromPath[str]) -> ModelDetail:
+    return _detail(await parts.registry.get(name), parts)
 
 
-@patch("/{name:str}", summary="Change alpha and delta", responses=problems(400, 404, 409, 413, 415))
+@patch(
+    "/{name:str}",
+    summary="Change alpha and delta",
+    responses=problems(400, 403, 404, 409, 413, 415),
+    opt={CHANGES: True},
+)
 async def change_threshold(
     request: Request[Any, Any, Any], parts: NamedDependency[Parts], name: FromPath[str]
-) -> ModelSummary:
-    served = parts.registry.find(name)
+) -> ChangedModel:
     change = decode_request(*await read_body(request), ThresholdChange)
-    if change != ThresholdChange():
-        current = served.threshold
-        alpha = current.alpha if change.alpha is UNSET else change.alpha
-        delta = current.delta if change.delta is UNSET else change.delta
-        uncertified = not current.certified if change.uncertified is UNSET else change.uncertified
-        served = await parts.registry.set_threshold(
-            name, StoredThreshold(alpha, delta, uncertified)
-        )
-    return ModelSummary(**_summary(served, parts))
+    if change == ThresholdChange():
+        return ChangedModel(**_summary((await parts.registry.get(name)).summary, parts))
+    served = await parts.registry.change_threshold(name, change)
+    until: datetime | UnsetType = UNSET
+    if parts.settings.workers > 1 and not (parts.peers and await parts.peers.tell(name)):
+        seconds = parts.settings.poll_seconds + LOOK_SECONDS
+        until = datetime.now(UTC) + timedelta(seconds=seconds)
+    return ChangedModel(**_summary(served.summary, parts), until=until)
 
 
 @post(
     "/{name:str}/reload",
     summary="Look at the folder now",
-    responses=problems(404, 409),
+    responses=problems(403, 404, 409),
+    opt={CHANGES: True},
     status_code=200,
 )
 async def reload_model(parts: NamedDependency[Parts], name: FromPath[str]) -> Reloaded:
     (load,) = await parts.registry.look(name)
-    parts.metrics.observe_load(load)
-    if load.outcome == "failed" or load.version is None:
+    if load.outcome == "failed" or load.outcome == "retired" or load.version is None:
         stays = (
             f"version {load.version} stays in service"
             if load.version
@@ -170,30 +194,24 @@ router = Router(
 )
 
 
-def _summary(served: Served, parts: Parts) -> dict[str, Any]:
-    threshold, manifest = served.threshold, served.detector.manifest
+def _summary(summary: Summary, parts: Parts) -> dict[str, Any]:
+    problem = parts.registry.problems.get(summary.name)
     return {
-        "name": served.name,
-        "version": served.detector.version,
-        "variant": manifest.model.variant,
-        "alpha": threshold.alpha,
-        "delta": threshold.delta,
-        "certified": served.guarantee.kind == "certified",
-        "guarantee": served.guarantee.kind,
-        "guarantee_reason": served.guarantee.reason,
-        "threshold": threshold.score,
-        "expected_false_alarm_rate": threshold.expected_false_alarm_rate,
-        "calibration_rows": served.detector.table.n,
-        "feature_count": served.schema.width,
-        "last_error": parts.registry.errors.get(served.name),
+        **summary._asdict(),
+        "certified": summary.guarantee.kind == "certified",
+        "guarantee": summary.guarantee.kind,
+        "guarantee_reason": summary.guarantee.reason,
+        "fitted_at": datetime.fromtimestamp(min(max(summary.fitted_at, 0), LAST_SECOND), UTC),
+        "ready": summary.name in parts.registry.served,
+        "last_error": problem.sentence if problem else None,
+        "fault": problem.fault if problem else None,
     }
 
 
 def _detail(served: Served, parts: Parts) -> ModelDetail:
     manifest = served.detector.manifest
     return ModelDetail(
-        **_summary(served, parts),
-        fitted_at=datetime.fromtimestamp(served.fitted_at, UTC),
+        **_summary(served.summary, parts),
         model=manifest.model,
         producer=manifest.producer,
         rows=manifest.rows,

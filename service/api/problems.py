@@ -4,6 +4,7 @@ One table maps the domain's errors to statuses; no traceback leaves the process.
 """
 
 import logging
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from hourglass.service.watch.metrics import Metrics, Reason
 
 MEDIA_TYPE = "application/problem+json"
 JSON = "application/json"
+RETRY_SECONDS = "1"  # after which there may be room again
 _logger = logging.getLogger(__name__)
 
 
@@ -28,7 +30,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     (title, detail).
     """
 
-    type: str  # /docs#<kind>
+    type: str  # /docs#<kind>, behind the root path
     title: str
     status: int
     detail: str
@@ -83,6 +85,19 @@ KINDS: Mapping[type[Exception], Kind] = {
         409, "threshold-not-stored", "The threshold cannot be changed here", "alpha"
     ),
     errors.InvalidArtifact: Kind(409, "invalid-artifact", "The model file was refused", "model"),
+    errors.MalformedRequest: Kind(
+        400, "malformed-request", "The request is not HTTP/1.1", "malformed"
+    ),
+    errors.RequestLineTooLong: Kind(
+        414, "request-line-too-long", "The request's first line is too long", "too_large"
+    ),
+    errors.HeadTooLarge: Kind(
+        431, "head-too-large", "The request has too many fields, or too large ones", "too_large"
+    ),
+    errors.TooSlow: Kind(408, "too-slow", "The request did not come in time", "slow"),
+    errors.Overloaded: Kind(503, "overloaded", "There is no room at the moment", "overloaded"),
+    errors.ForeignHost: Kind(421, "foreign-host", "The request is for another host", "host"),
+    errors.ReadOnly: Kind(403, "read-only", "Nothing can be changed here", "read_only"),
 }
 HTTP_KINDS: Mapping[int, Kind] = {
     400: Kind(400, "bad-request", "The request cannot be read", "value"),
@@ -90,6 +105,7 @@ HTTP_KINDS: Mapping[int, Kind] = {
     405: Kind(405, "method-not-allowed", "This path does not take this method", "method"),
     413: Kind(413, "too-large", "The request body is too large", "too_large"),
 }
+_KSERVE_V1 = re.compile(r"(/v1/models/[^/:]+)(:predict|:explain)")
 BUG = Kind(500, "internal-error", "Something went wrong in the service", "internal")
 
 
@@ -100,16 +116,19 @@ class Refusal(NamedTuple):
     body: bytes
     reason: Reason
     media_type: str
+    headers: Mapping[str, str]
 
 
-def refuse(error: Exception, method: str, path: str) -> Refusal:
+def refuse(error: Exception, method: str, path: str, root_path: str = "") -> Refusal:
     """The answer to a request that ran into an error of the domain, or into a bug, which is
     logged.
+
+    `root_path` is what a proxy has in front of the path.
     """
     kind = next((KINDS[cls] for cls in type(error).__mro__ if cls in KINDS), None)
     if kind is None:
         _logger.error("%s %s failed", method, path, exc_info=error)
-        return _refusal(BUG, "the service's log says what it was", path)
+        return _refusal(BUG, "the service's log says what it was", path, root_path)
     if isinstance(error, errors.InvalidRow):
         place = {
             "row": error.row,
@@ -117,32 +136,40 @@ def refuse(error: Exception, method: str, path: str) -> Refusal:
             "expected": error.expected,
             "got": error.got,
         }
-        return _refusal(kind, str(error), path, **place, reason=error.reason)
-    return _refusal(kind, str(error), path)
+        return _refusal(kind, str(error), path, root_path, **place, reason=error.reason)
+    return _refusal(kind, str(error), path, root_path)
 
 
-def problem_handlers(metrics: Metrics, *, max_body_bytes: int) -> ExceptionHandlersMap:
+def problem_handlers(
+    metrics: Metrics, *, max_body_bytes: int, root_path: str
+) -> ExceptionHandlersMap:
     """The app's exception handlers: whatever is raised becomes a problem, and is counted by its
     reason.
     """
 
     def answer(refusal: Refusal) -> Response[bytes]:
         metrics.observe_rejection(refusal.reason)
-        return Response(refusal.body, status_code=refusal.status, media_type=refusal.media_type)
+        return Response(
+            refusal.body,
+            status_code=refusal.status,
+            media_type=refusal.media_type,
+            headers=refusal.headers,
+        )
 
     def of_any(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-        return answer(refuse(error, request.method, request.scope["path"]))
+        return answer(refuse(error, request.method, request.scope["path"], root_path))
 
     def of_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
         path = request.scope["path"]
         if isinstance(
             error, InternalServerException
         ):  # Litestar's word for a client that goes while it is sending
-            return answer(_refusal(HTTP_KINDS[400], error.detail, path, reason="body"))
+            return answer(_refusal(HTTP_KINDS[400], error.detail, path, root_path, reason="body"))
         kind = HTTP_KINDS.get(error.status_code)
         if kind is None:
             return of_any(request, error)
-        response = answer(_refusal(kind, _detail(request, error, max_body_bytes), path))
+        detail = _detail(request, error, max_body_bytes, root_path)
+        response = answer(_refusal(kind, detail, path, root_path))
         response.headers.update(
             {name.title(): value for name, value in (error.headers or {}).items()}
         )
@@ -151,20 +178,22 @@ def problem_handlers(metrics: Metrics, *, max_body_bytes: int) -> ExceptionHandl
     return {HTTPException: of_http, Exception: of_any}
 
 
-def _refusal(kind: Kind, detail: str, path: str, **place: Any) -> Refusal:
+def _refusal(kind: Kind, detail: str, path: str, root_path: str, **place: Any) -> Refusal:
     reason: Reason = place.pop("reason", kind.reason)
+    headers = {"Retry-After": RETRY_SECONDS} if kind.reason == "overloaded" else {}
     if _is_inference(path):
         text = f"{kind.title.lower()}: {detail}" if kind is BUG else detail
-        return Refusal(kind.status, msgspec.json.encode(InferenceError(text)), reason, JSON)
+        body = msgspec.json.encode(InferenceError(text))
+        return Refusal(kind.status, body, reason, JSON, headers)
     problem = Problem(
-        type=f"/docs#{kind.slug}",
+        type=f"{root_path}/docs#{kind.slug}",
         title=kind.title,
         status=kind.status,
         detail=detail,
-        instance=quote(path),
+        instance=quote(root_path + path),
         **place,
     )
-    return Refusal(kind.status, msgspec.json.encode(problem), reason, MEDIA_TYPE)
+    return Refusal(kind.status, msgspec.json.encode(problem), reason, MEDIA_TYPE, headers)
 
 
 def problems(*statuses: int) -> dict[int, ResponseSpec]:
@@ -201,10 +230,18 @@ def _description(status: int) -> str:
     return "; ".join(kind.title for kind in kinds) or HTTPStatus(status).description
 
 
-def _detail(request: Request[Any, Any, Any], error: HTTPException, max_body_bytes: int) -> str:
+def _detail(
+    request: Request[Any, Any, Any], error: HTTPException, max_body_bytes: int, root_path: str
+) -> str:
     path = request.scope["path"]
+    if found := _KSERVE_V1.fullmatch(path):
+        return (
+            f"{found[2]} is of KServe's first protocol, which is not spoken here; rows go to"
+            f" {root_path}{found[1]}/score, or in the Open Inference Protocol to"
+            f" {root_path}/v2{found[1].removeprefix('/v1')}/infer"
+        )
     if error.status_code == 404:
-        return f"there is nothing at {path}; /docs lists what there is"
+        return f"there is nothing at {path}; {root_path}/docs lists what there is"
     if error.status_code == 405:
         return (
             f"{path} takes {(error.headers or {}).get('allow', 'other methods')}, got"

@@ -3,6 +3,8 @@
 Every answer comes from one model taken at the start.
 """
 
+from collections.abc import Iterator
+from functools import partial
 from time import perf_counter
 from typing import Annotated, Any, Literal
 
@@ -19,16 +21,21 @@ from hourglass.service.errors import NotDecodable, NotSampleable, TooManyRows
 from hourglass.service.model.artifact import GuaranteeKind
 from hourglass.service.model.detector import Explanation
 from hourglass.service.model.reasons import EXTRA_ROWS, reasons_of
+from hourglass.service.model.served import Served
 from hourglass.service.rows import decoding, encoding
+from hourglass.service.rows.decoding import Float32
 
 MAX_TOP = 1_000_000
 # What one answer may hold, since few bytes can ask for much: a gigabyte was had by `top` or by
 # `count` on a model of 2,000 features.
-MAX_CONTRIBUTIONS = 2**20
+MAX_CONTRIBUTIONS = 2**18
+MAX_EXPLAINED_VALUES = 2**22
 MAX_VALUES = 2**23
+EXPLAINED_CELLS = 2**17  # explained and written at once, of a request
+BYTES_OF_A_CELL = 4  # of JSON or float32, for how long reading it takes
 
 
-class ScoreAnswer(msgspec.Struct, frozen=True):
+class ScoreAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """One array per quantity; entry i belongs to row i."""
 
     model: str
@@ -38,6 +45,8 @@ class ScoreAnswer(msgspec.Struct, frozen=True):
     certified: bool
     guarantee: GuaranteeKind
     threshold: float
+    # why the budget in force is not the one that was set; absent where it is
+    warning: str | msgspec.UnsetType = msgspec.UNSET
     score: list[float]
     ratio: list[float]  # score / threshold: 1 is the threshold
     p_value: list[float]
@@ -67,7 +76,7 @@ class Contribution(msgspec.Struct, frozen=True):
     blamed: bool | msgspec.UnsetType = msgspec.UNSET
 
 
-class ExplainAnswer(ScoreAnswer, frozen=True):
+class ExplainAnswer(ScoreAnswer, frozen=True, kw_only=True):
     """The scores, for each row that alarms why it does, and for each row its features, those that
     are to blame first, then the largest contributions.
     """
@@ -126,7 +135,7 @@ async def score(
     parts: NamedDependency[Parts],
     name: FromPath[str | None] = None,
 ) -> Response[bytes]:
-    served = parts.registry.find(name)
+    served = await parts.registry.get(name)
     raw = accepts_raw(request.scope["headers"])
     answer = await parts.batcher.answer(served, *await read_body(request), raw=raw)
     if raw:
@@ -143,27 +152,36 @@ async def explain(
         int, QueryParameter(ge=1, le=MAX_TOP, description="How many features to list for each row.")
     ] = 10,
 ) -> Response[bytes]:
-    served = parts.registry.find(name)
+    served = await parts.registry.get(name)
     body, content_type = await read_body(request)
-    rows_ND = decoding.decode_rows(
-        body, content_type, served.schema, max_rows=parts.settings.max_rows
-    )
-    require_small(len(rows_ND), min(top, served.schema.width), MAX_CONTRIBUTIONS, "contributions")
+    rows_ND = await _decode(parts, served, body, content_type)
+    width = served.schema.width
+    require_small(len(rows_ND), min(top, width), MAX_CONTRIBUTIONS, "contributions")
+    require_small(len(rows_ND), width, MAX_EXPLAINED_VALUES, "values")
+    explained: list[tuple[Float32, Explanation, float]] = []
 
-    def answer() -> tuple[bytes, Explanation, float]:
+    def explain_parts() -> Iterator[encoding.Explained]:
+        rows = max(1, EXPLAINED_CELLS // width)
+        for start in range(0, len(rows_ND), rows):
+            part_ND = rows_ND[start : start + rows]
+            started = perf_counter()
+            explanation = served.detector.explain(part_ND)
+            encoding.require_finite(
+                served, explanation.score, explanation.contributions, first=start
+            )
+            reasons = reasons_of(served.detector, part_ND, explanation, served.threshold.score)
+            explained.append((part_ND, explanation, perf_counter() - started))
+            yield encoding.Explained(part_ND, explanation, reasons)
+
+    def answer() -> bytes:
         sent = decoding.sent_categories(body, content_type, served.schema, rows_ND)
-        started = perf_counter()
-        explanation = served.detector.explain(rows_ND)
-        encoding.require_finite(served, explanation.score, explanation.contributions)
-        reasons = reasons_of(served.detector, rows_ND, explanation, served.threshold.score)
-        seconds = perf_counter() - started
-        encoded = encoding.encode_explanations(served, rows_ND, explanation, sent, reasons, top=top)
-        return encoded, explanation, seconds
+        return encoding.encode_explanations(served, explain_parts(), sent, top=top)
 
     # the search for what is to blame scores an alarming row many times over
-    work = rows_ND.size * (1 + EXTRA_ROWS + served.schema.width)
-    encoded, explanation, seconds = await parts.batcher.run(work, answer)
-    parts.observers.explained(served, rows_ND, explanation, seconds)
+    work = rows_ND.size * (1 + EXTRA_ROWS + width)
+    encoded = await parts.batcher.run(work, answer)
+    for part in explained:
+        parts.observers.explained(served, *part)
     return Response(encoded, media_type=decoding.JSON)
 
 
@@ -173,10 +191,9 @@ async def reconstruct(
     parts: NamedDependency[Parts],
     name: FromPath[str | None] = None,
 ) -> Response[bytes]:
-    served = parts.registry.find(name)
-    rows_ND = decoding.decode_rows(
-        *await read_body(request), served.schema, max_rows=parts.settings.max_rows
-    )
+    served = await parts.registry.get(name)
+    rows_ND = await _decode(parts, served, *await read_body(request))
+    require_small(len(rows_ND), served.schema.width, MAX_VALUES, "values")
 
     def answer() -> bytes:
         return encoding.encode_rows(
@@ -192,10 +209,9 @@ async def encode(
     parts: NamedDependency[Parts],
     name: FromPath[str | None] = None,
 ) -> Response[bytes]:
-    served = parts.registry.find(name)
-    rows_ND = decoding.decode_rows(
-        *await read_body(request), served.schema, max_rows=parts.settings.max_rows
-    )
+    served = await parts.registry.get(name)
+    rows_ND = await _decode(parts, served, *await read_body(request))
+    require_small(len(rows_ND), served.detector.latent_width, MAX_VALUES, "values")
 
     def answer() -> bytes:
         return encoding.encode_codes(served, served.detector.encode(rows_ND))
@@ -209,15 +225,21 @@ async def decode(
     parts: NamedDependency[Parts],
     name: FromPath[str | None] = None,
 ) -> Response[bytes]:
-    served = parts.registry.find(name)
+    served = await parts.registry.get(name)
     detector = served.detector
     if not detector.can_decode:
         raise NotDecodable(
             f"model {served.name} needs the row as well as the code to reconstruct it"
         )
-    codes_NK = decoding.decode_codes(
-        *await read_body(request), detector.latent_width, max_rows=parts.settings.max_rows
+    body, content_type = await read_body(request)
+    read = partial(
+        decoding.decode_codes,
+        body,
+        content_type,
+        detector.latent_width,
+        max_rows=parts.settings.max_rows,
     )
+    codes_NK = await parts.batcher.run(len(body) // BYTES_OF_A_CELL, read)
     require_small(len(codes_NK), detector.width, MAX_VALUES, "values")
 
     def answer() -> bytes:
@@ -241,7 +263,7 @@ async def sample(
     parts: NamedDependency[Parts],
     name: FromPath[str | None] = None,
 ) -> Response[bytes]:
-    served = parts.registry.find(name)
+    served = await parts.registry.get(name)
     wanted = decoding.decode_request(*await read_body(request), SampleRequest)
     if wanted.count > parts.settings.max_rows:
         raise TooManyRows(
@@ -262,6 +284,14 @@ async def sample(
     return Response(
         await parts.batcher.run(wanted.count * detector.width, answer), media_type=decoding.JSON
     )
+
+
+async def _decode(parts: Parts, served: Served, body: bytes, content_type: str) -> Float32:
+    """The body's rows; those of a large one are read beside the event loop."""
+    read = partial(
+        decoding.decode_rows, body, content_type, served.schema, max_rows=parts.settings.max_rows
+    )
+    return await parts.batcher.run(len(body) // BYTES_OF_A_CELL, read)
 
 
 def require_small(rows: int, width: int, most: int, what: str) -> None:

@@ -67,7 +67,8 @@ def look_up(
     steps_N = np.searchsorted(ends_E, numbers_N)
     found_N[:] = values[steps_N]
     start_N, width_N, base_N, rise_N = lines[: 4 * steps + 4].reshape(-1, 4)[steps_N].T
-    within_N = numbers_N.clip(lines[0], np.float32(_LARGEST))
+    below_N = numbers_N < lines[0]  # and not clip, which makes NaN of a start that is
+    within_N = np.where(below_N, lines[0], np.minimum(numbers_N, np.float32(_LARGEST)))
     on_line_N[:] = base_N + rise_N * ((within_N - start_N) / width_N)
 
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import httptools
 
 from hourglass.service.api.body import accepts_raw
+from hourglass.service.api.entrance import answers_for, without_root
 from hourglass.service.api.parts import Parts
+from hourglass.service.front.limits import MAX_FIELDS
 from hourglass.service.model.artifact import MODEL_NAME
 from hourglass.service.rows import decoding
 
@@ -55,9 +57,12 @@ def read_request_head(data: bytes, parts: Parts) -> RequestHead | None:
 
 
 def _plain_head(url: bytes, headers: list[tuple[bytes, bytes]], parts: Parts) -> RequestHead | None:
-    path = url.decode("latin-1")
+    settings = parts.settings
+    path = without_root(url.decode("latin-1"), settings.root_path)
     name = found[1] if (found := _NAMED.fullmatch(path)) else None
     if name is None and path != "/v1/score":
+        return None
+    if len(headers) > MAX_FIELDS or not answers_for(headers, settings):
         return None
     values: dict[bytes, bytes] = {}
     for header, value in headers:
@@ -66,6 +71,8 @@ def _plain_head(url: bytes, headers: list[tuple[bytes, bytes]], parts: Parts) ->
         ):
             return None
         values[header] = value
+    if b"origin" in values and settings.cors_origins:
+        return None
     if values.get(b"connection", b"keep-alive").lower() != b"keep-alive":
         return None
     media_type = decoding.media_type_of(values.get(b"content-type", b"").decode("latin-1"))
@@ -75,7 +82,7 @@ def _plain_head(url: bytes, headers: list[tuple[bytes, bytes]], parts: Parts) ->
     length = values.get(b"content-length", b"0")
     if content_type is None or not length.isdigit() or len(length) > 15:
         return None
-    if not 1 <= int(length) <= parts.settings.max_body_bytes:
+    if not 1 <= int(length) <= settings.max_body_bytes:
         return None
     route = "/v1/score" if name is None else "/v1/models/{name}/score"
     raw = accepts_raw(headers)

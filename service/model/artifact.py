@@ -8,9 +8,10 @@ Every published format has a file in tests/contract/golden that must load for ev
 
 import hashlib
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from hourglass.service.errors import InvalidArtifact
 
@@ -59,6 +60,9 @@ UNSEEN = -1.0
 SELF_TEST_TOLERANCE = 1e-4  # relative, between what training saw and what this machine computes
 MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
+LAST_SECOND = 253402300799  # of the year 9999, after which dates have no name
+Share = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(ge=0, le=10**9)]
 GuaranteeKind = Literal["certified", "marginal", "blocks", "none"]  # guarantee.py says what each is
 
 
@@ -69,7 +73,7 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True):
     kind: Literal["numeric", "boolean", "categorical"]
     unit: str | None = None
     categories: tuple[str, ...] = ()  # position is the code
-    missing_rate: float = 0.0  # share of the fit rows
+    missing_rate: Share = 0.0  # of the fit rows
     minimum: float | None = None  # of the fit rows; None when every one was missing
     maximum: float | None = None
     # mean held-out error of the expected values; the unit of this contribution where the score is
@@ -100,24 +104,28 @@ class Producer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RowCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """The three disjoint sets of normal rows."""
+    """The three disjoint sets of normal rows; of a cross-conformal model all rows fit, and all
+    calibrate.
+    """
 
-    fit: int
-    validation: int  # early stopping and residual variance
-    calibration: int
+    fit: Count
+    validation: Count  # early stopping and residual variance
+    calibration: Count
 
 
 class CalibrationRecord(msgspec.Struct, frozen=True, kw_only=True):
     """How the threshold was set, and what holds for it."""
 
-    method: Literal["split-conformal"]
+    # cross-conformal, from format 1.1 on: by several models, each on rows it was not fitted on
+    method: Literal["split-conformal", "cross-conformal"]
     guarantee: GuaranteeKind
-    n: int
-    alpha: float
-    delta: float
+    n: Annotated[int, Meta(ge=1, le=10**9)]
+    alpha: Annotated[float, Meta(gt=0, lt=1)]
+    delta: Annotated[float, Meta(gt=0, lt=1)]
     reason: str | None = None  # one sentence: why it is this guarantee; from format 1.1 on
     # how alpha becomes a threshold; None, before format 1.1: by the guarantee's own rule
     rule: Literal["certified", "marginal"] | None = None
+    folds: int | None = None  # of a cross-conformal model
 
     @property
     def is_rule_certified(self) -> bool:
@@ -154,7 +162,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: Literal["normal", "codebook"]
     codes: tuple[tuple[float, ...], ...] = ()
-    shares: tuple[float, ...] = ()
+    shares: tuple[Share, ...] = ()
     # standard deviation around a decoded row, per feature in raw units; 0 for what is no number
     noise: tuple[float, ...]
 
@@ -171,7 +179,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     drift: tuple[DriftReference, ...]
     self_test: SelfTest
     sampling: Sampling | None = None  # None: the model cannot make up rows
-    min_observed_fraction: float = 0.5  # rows with fewer observed cells are refused
+    # seconds since the epoch: the newest row's time, or the data file's, since equal runs give
+    # equal files; None in files of before it was written down
+    fitted_at: Annotated[float, Meta(ge=0, le=LAST_SECOND)] | None = None
+    min_observed_fraction: Share = 0.5  # rows with fewer observed cells are refused
     requires: tuple[str, ...] = ()
 
 

@@ -187,8 +187,10 @@ def _p_values(ascending: Float32, knots: Float32) -> NDArray[np.float64]:
 
 def certified_rank(n: int, alpha: float, delta: float) -> int:
     """m* of the (alpha, delta) rule for n calibration rows; 0 when it does not exist."""
-    log_term = n * math.log1p(-alpha)  # log P(Bin = 0)
-    total, rank = 0.0, 0
+    # below twelve standard deviations under the mean lies less than the smallest delta's millionth
+    rank = max(0, math.floor(n * alpha - 12 * math.sqrt(n * alpha) - 12))
+    log_term = _log_binomial(n, rank, alpha)
+    total = 0.0
     while rank < n:
         total += math.exp(log_term)
         if total > delta:
@@ -196,6 +198,12 @@ def certified_rank(n: int, alpha: float, delta: float) -> int:
         rank += 1
         log_term += math.log((n - rank + 1) / rank) + math.log(alpha) - math.log1p(-alpha)
     return rank
+
+
+def _log_binomial(n: int, k: int, alpha: float) -> float:
+    """log P(Bin(n, alpha) = k)."""
+    ways = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) if k else 0.0
+    return ways + k * math.log(alpha) + (n - k) * math.log1p(-alpha)
 
 
 def marginal_rank(n: int, alpha: float) -> int:

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from hourglass.service.errors import HourglassError, InvalidArtifact
@@ -31,6 +30,7 @@ from hourglass.service.model.artifact import (
 from hourglass.service.model.calibration import Table, Threshold
 from hourglass.service.model.conditional import Conditional
 from hourglass.service.model.safety import parse_model, read_manifest
+from hourglass.service.model.session import Session
 from hourglass.service.model.severity import LARGEST, Lines
 
 Float32 = NDArray[np.float32]
@@ -73,11 +73,11 @@ class Detector:
     conditional: Conditional | None = field(repr=False)
     size_bytes: int
     cell_seconds: float  # what the score of one cell takes, as measured when it was loaded
-    _scoring: ort.InferenceSession = field(repr=False)  # features -> score
-    _gapless: ort.InferenceSession = field(repr=False)  # the same for rows without a gap
-    _whole: ort.InferenceSession = field(repr=False)
+    _scoring: Session = field(repr=False)  # features -> score
+    _gapless: Session = field(repr=False)  # the same for rows without a gap
+    _whole: Session = field(repr=False)
     # latent -> reconstruction; None where it needs the row too
-    _decoder: ort.InferenceSession | None = field(repr=False)
+    _decoder: Session | None = field(repr=False)
     _lone_as_two: bool = field(repr=False)  # whether one row is run as two
     _pool: Executor | None = field(repr=False)
 
@@ -94,9 +94,10 @@ class Detector:
         try:
             model = parse_model(data, max_bytes=max_bytes)
             manifest = read_manifest(model)
-            table = _read_table(model, manifest.calibration.n)
             record = manifest.calibration
-            scoring, whole = _session(subgraphs.score_graph(model)), _session(data)
+            table = _read_table(model, record.n)
+            _check_rows(table, record)
+            scoring, whole = Session(subgraphs.score_graph(model)), Session(data)
             rows_ND = _rows_to_compare(manifest, whole)
             gapless = _gapless_session(model, scoring, rows_ND)
             detector = cls(
@@ -112,11 +113,11 @@ class Detector:
                 _scoring=scoring,
                 _gapless=gapless,
                 _whole=whole,
-                _decoder=_session(decoder) if (decoder := subgraphs.decoder_graph(model)) else None,
+                _decoder=Session(decoder) if (decoder := subgraphs.decoder_graph(model)) else None,
                 _lone_as_two=lone_differs(whole, rows_ND),
                 _pool=pool,
             )
-            _check_table(table, _session(subgraphs.table_graph(model)))
+            _check_table(table, Session(subgraphs.table_graph(model)))
             detector.self_test()
         except HourglassError:
             raise
@@ -127,6 +128,12 @@ class Detector:
                 f"the model cannot be run: {type(error).__name__}: {reason[:200]}"
             ) from error
         return detector
+
+    def rest(self) -> None:
+        """Hold no more than the bytes of a small model until it is asked again."""
+        for session in (self._scoring, self._gapless, self._whole, self._decoder):
+            if session is not None:
+                session.rest()
 
     @property
     def width(self) -> int:
@@ -154,14 +161,14 @@ class Detector:
         return Explanation(score_N, *self.table.look_up(score_N), *rest)
 
     def reconstruct(self, rows_ND: Float32) -> Float32:
-        """[N, D] -> [N, D] with the missing filled in, as the others let expect it, and the noise
-        removed, original units.
+        """[N, D] -> [N, D] with the missing filled in and the noise removed, original units.
+
+        Gaps are filled by Conditional.fill, where the file carries it.
         """
         (clean_ND,) = self._run(self._whole, [RECONSTRUCTION], INPUT, rows_ND)
         if self.conditional is None or not has_gap(rows_ND):
             return clean_ND
-        expected_ND = self.conditional.expect(rows_ND).value_ND
-        return np.where(np.isnan(rows_ND), expected_ND, clean_ND).astype(np.float32)
+        return self.conditional.fill(rows_ND, clean_ND)
 
     def encode(self, rows_ND: Float32) -> Float32:
         """[N, D] -> codes [N, K]."""
@@ -210,7 +217,7 @@ class Detector:
         return np.where(boolean_D, drawn_ND, rows_ND + noise_ND).astype(np.float32)
 
     def _run(
-        self, session: ort.InferenceSession, outputs: list[str], source: str, values: Float32
+        self, session: Session, outputs: list[str], source: str, values: Float32
     ) -> list[Float32]:
         """Many rows go in parts: inner tensors are wider than rows, and a whole bulk of them would
         fill the memory.
@@ -265,7 +272,7 @@ def has_gap(rows_ND: Float32) -> bool:
     return math.isnan(np.vdot(rows_ND, rows_ND))
 
 
-def lone_differs(session: ort.InferenceSession, rows_ND: Float32) -> bool:
+def lone_differs(session: Session, rows_ND: Float32) -> bool:
     """Whether a row comes out in one way alone and in another among others, the same wherever it is
     among them: then this processor has another kernel for one row.
 
@@ -282,9 +289,7 @@ def lone_differs(session: ort.InferenceSession, rows_ND: Float32) -> bool:
     return together[1:] == later and alone != together
 
 
-def _gapless_session(
-    model: onnx.ModelProto, scoring: ort.InferenceSession, rows_ND: Float32
-) -> ort.InferenceSession:
+def _gapless_session(model: onnx.ModelProto, scoring: Session, rows_ND: Float32) -> Session:
     """A session for rows without a gap, if it scores these rows as the other does, to the last bit;
     else the other.
     """
@@ -292,14 +297,14 @@ def _gapless_session(
     try:
         if (part := subgraphs.complete_graph(model)) is None:
             return scoring
-        gapless = _session(part)
+        gapless = Session(part)
         (got_N,) = gapless.run([SCORE], {INPUT: rows_ND})
     except Exception:  # onnxruntime's have no base in common; what cannot be run so is run as it is
         return scoring
     return gapless if np.array_equal(expected_N, got_N, equal_nan=True) else scoring
 
 
-def _rows_to_compare(manifest: Manifest, whole: ort.InferenceSession) -> Float32:
+def _rows_to_compare(manifest: Manifest, whole: Session) -> Float32:
     """Rows without a gap, COMPARED_ROWS of them or as many as may be run at once: from cells of the
     self-test's, which do not belong together, step by step to what is expected instead.
     """
@@ -316,7 +321,7 @@ def _rows_to_compare(manifest: Manifest, whole: ort.InferenceSession) -> Float32
     return np.where(numeric_D, blended_ND, strange_ND)
 
 
-def _cell_seconds(session: ort.InferenceSession, width: int) -> float:
+def _cell_seconds(session: Session, width: int) -> float:
     """Of runs that grow until one takes long enough to be measured, and no longer: models differ by
     a factor of a thousand.
     """
@@ -337,7 +342,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _run_part(
-    session: ort.InferenceSession,
+    session: Session,
     outputs: list[str],
     source: str,
     values: Float32,
@@ -385,6 +390,16 @@ def _read_table(model: onnx.ModelProto, n: int) -> Table:
     return Table(n, scores, p_values, _read_severity(tensors, scores))
 
 
+def _check_rows(table: Table, record: artifact.CalibrationRecord) -> None:
+    """The most extreme of n scores has the p-value 1 / (n + 1); of blocks that of the smallest."""
+    most = 1 / table.smallest_p_value
+    if record.guarantee in ("certified", "marginal") and record.n + 1 > most * (1 + 1e-5):
+        raise InvalidArtifact(
+            f"the manifest gives {record.n} calibration rows, its smallest p-value"
+            f" {table.smallest_p_value:g} is one of {round(most) - 1}"
+        )
+
+
 def _read_severity(tensors: Mapping[str, onnx.TensorProto], scores: Float32) -> Lines | None:
     """None where the file is of format 1.0."""
     if artifact.SEVERITY_ENDS not in tensors or artifact.SEVERITY_LINES not in tensors:
@@ -400,7 +415,7 @@ def _read_severity(tensors: Mapping[str, onnx.TensorProto], scores: Float32) -> 
     raise InvalidArtifact("the severities are not lines that rise from step to step")
 
 
-def _check_table(table: Table, lookup: ort.InferenceSession) -> None:
+def _check_table(table: Table, lookup: Session) -> None:
     """InvalidArtifact unless p-values and severities read off the table, as the hot path does, are
     those of the graph, at and beside every step.
 
@@ -428,17 +443,3 @@ def _check_table(table: Table, lookup: ort.InferenceSession) -> None:
         found.get(SEVERITY, severity_N), severity_N, rtol=1e-6, atol=1e-6, equal_nan=True
     ):
         raise InvalidArtifact("the model's severities are not those of its calibration table")
-
-
-def _session(model: bytes) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = (
-        1  # more only makes small batches slower; large ones go in runs beside each other
-    )
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what goes wrong is raised, and said once
-    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    session._model_bytes = (
-        None  # kept by the wrapper for ever, to fall back to a provider that is not used here
-    )
-    return session

@@ -3,6 +3,7 @@
 - certified: the false-alarm rate is at most alpha with confidence 1 - delta, for rows that are
   exchangeable with the calibration rows; the run tested whether its own rows can be;
 - marginal: the rate is at most alpha on average over calibration draws, under the same condition;
+  of models that calibrate on each other's rows (cross-conformal), at most what the reason says;
 - blocks: the rate was at most alpha in every held-out block of time, or of groups, looked at;
 - none: the run's rows are not exchangeable, so that nothing is promised of others.
 """

@@ -2,10 +2,14 @@
 
 A value is to blame if the row would not be alarming without it: so candidates, which are the values
 that contribute most and are furthest from what the others let expect, are masked one by one, and
-the one whose masking lowers the score most is blamed; again from there, until the row alarms no
-more, or nothing lowers its score. Values that are wrong together hide each other, and the first
-step may be a wrong one: so from the second on, one of the candidates is as many values as the
-Gaussian alone would blame. What cannot be explained by a few values differs as a whole.
+the one whose masking lowers the score most is blamed, or the first candidate of those that make the
+row about as ordinary; again from there, until the row alarms no more, or nothing lowers its score.
+Values that are wrong together hide each other, and the first step may be a wrong one: so from the
+second on, one of the candidates is as many values as the Gaussian alone would blame. What cannot be
+explained by a few values differs as a whole.
+
+More candidates, each feature's usual drop, the residual's tail, its log-density, values set to what
+was expected instead of masked, and all of these weighed together name no more changed cells first.
 
 Whoever asks brings the function that scores: the same search serves a file and a network.
 
@@ -21,8 +25,9 @@ from numpy.typing import NDArray
 from hourglass.service.model.conditional import Conditional, Expectation
 from hourglass.service.model.detector import Detector, Explanation
 
-SEARCHED_ROWS = 512  # at a time
-CANDIDATES = 8
+SEARCHED_CELLS = 2**14  # at a time, of the rows before they are masked in many ways
+CANDIDATES = 6  # 8 or 16 name no more
+ALIKE = 1.05  # times the lowest score is as low
 MOST_BLAMED = 5  # that is a few
 EXTRA_ROWS = 20  # scored for one row are at most so many and D more, beside the row itself
 SHARE_WEIGHT = 1.0  # of contributions against squared standard deviations, for each feature
@@ -53,6 +58,7 @@ def reasons_of(
     conditional = detector.conditional
     if conditional is None:
         return None
+    step = max(1, SEARCHED_CELLS // rows_ND.shape[1])
     parts = [
         find_reasons(
             conditional,
@@ -62,8 +68,8 @@ def reasons_of(
             threshold=threshold,
             score=lambda masked_ND: detector.score(masked_ND).score,
         )
-        for start in range(0, len(rows_ND), SEARCHED_ROWS)
-        for part in [slice(start, start + SEARCHED_ROWS)]
+        for start in range(0, len(rows_ND), step)
+        for part in [slice(start, start + step)]
     ]
     return Reasons(
         np.concatenate([part.order_ND for part in parts]),
@@ -107,8 +113,10 @@ def find_reasons(
         scores_SK = score(tried_SKD.reshape(-1, width)).reshape(-1, count).astype(np.float64)
         # of no value at all there is no score
         scores_SK = np.where(np.isnan(scores_SK), np.inf, scores_SK)
-        best_S = scores_SK.argmin(axis=1)
-        lowest_S = scores_SK.min(axis=1)
+        # of those that make a row ordinary, and about as much so, the first of the candidates
+        alike_SK = (scores_SK <= threshold) & (scores_SK <= ALIKE * scores_SK.min(1, keepdims=True))
+        best_S = np.where(alike_SK.any(axis=1), alike_SK.argmax(axis=1), scores_SK.argmin(axis=1))
+        lowest_S = np.take_along_axis(scores_SK, best_S[:, None], axis=1)[:, 0]
         lowered_S = lowest_S < left_N[searched]
         for i in np.flatnonzero(lowered_S).tolist():
             row = searched[i]

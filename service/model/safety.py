@@ -6,6 +6,7 @@ constants it computes while loading.
 """
 
 import math
+from collections import Counter
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -16,6 +17,7 @@ from hourglass.service.model import artifact
 from hourglass.service.model.shapes import shapes_of
 
 MAX_TENSOR_ELEMENTS = 1 << 26  # of any one constant, stored or computed while loading
+MAX_ELEMENTS = 1 << 27  # of all of them together
 MIN_OPSET, MAX_OPSET = 13, 23
 
 # Pure functions of their inputs, whose output is no larger than their inputs' product; nothing with
@@ -77,9 +79,24 @@ def read_manifest(model: ModelProto) -> artifact.Manifest:
         )
     if manifest.rows.calibration != manifest.calibration.n:
         raise InvalidArtifact("the manifest gives two different numbers of calibration rows")
+    _check_names(manifest)
     if manifest.sampling:
         _check_sampling(manifest)
     return manifest
+
+
+def _check_names(manifest: artifact.Manifest) -> None:
+    names = [feature.name for feature in manifest.features]
+    if "" in names:
+        raise InvalidArtifact(f"the manifest gives feature {names.index('')} no name")
+    if twice := next((name for name, count in Counter(names).items() if count > 1), None):
+        raise InvalidArtifact(f"the manifest names two features {twice!r}")
+    for feature in manifest.features:
+        counts = Counter(feature.categories)
+        if twice := next((name for name, count in counts.items() if count > 1), None):
+            raise InvalidArtifact(
+                f"the manifest names two categories of {feature.name!r} {twice!r}"
+            )
 
 
 def _check_sampling(manifest: artifact.Manifest) -> None:
@@ -167,8 +184,13 @@ def _check_computed_sizes(model: ModelProto) -> None:
         raise InvalidArtifact(
             f"the shapes in the model file do not fit each other: {str(error).splitlines()[0]}"
         ) from error
+    together = sum(math.prod(tensor.dims) for tensor in model.graph.initializer)
     for node in model.graph.node:
+        for tensor in (attribute.t for attribute in node.attribute if attribute.HasField("t")):
+            together += math.prod(tensor.dims)
         for name in node.output:
+            if not name:  # an output that is left out
+                continue
             if name not in shapes:
                 raise InvalidArtifact(
                     f"the operator {node.op_type} makes a tensor whose size cannot be told"
@@ -179,6 +201,11 @@ def _check_computed_sizes(model: ModelProto) -> None:
                     f"the operator {node.op_type} would make a tensor of over {MAX_TENSOR_ELEMENTS}"
                     " elements"
                 )
+            together += math.prod(shapes[name])
+    if together > MAX_ELEMENTS:
+        raise InvalidArtifact(
+            f"the tensors of the model file have over {MAX_ELEMENTS} elements together"
+        )
 
 
 def _check_interface(model: ModelProto) -> None:

@@ -4,6 +4,7 @@ Immutable; a change makes another one.
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import orjson
 
@@ -11,6 +12,23 @@ from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.detector import Detector
 from hourglass.service.model.guarantee import Guarantee, guarantee_of
 from hourglass.service.model.schema import Schema
+
+
+class Summary(NamedTuple):
+    """What is told of a model in service, whether it is in memory or not."""
+
+    name: str
+    version: str
+    variant: str
+    alpha: float
+    delta: float
+    guarantee: Guarantee
+    threshold: float
+    expected_false_alarm_rate: float
+    calibration_rows: int
+    feature_count: int
+    fitted_at: float  # seconds since the epoch
+    warning: str | None
 
 
 # two are the same only if they are one: hashed on the hot path
@@ -22,9 +40,8 @@ class Served:
     detector: Detector
     schema: Schema
     threshold: Threshold
-    fitted_at: (
-        float  # seconds since the epoch: when the file was written, since its bytes hold no time
-    )
+    fitted_at: float  # seconds since the epoch
+    warning: str | None = None  # why the threshold is not the one that an operator has set
     answer_head: bytes = field(init=False, repr=False)  # facts() as JSON, without the closing brace
 
     def __post_init__(self) -> None:
@@ -35,10 +52,30 @@ class Served:
         """What holds for the threshold in force."""
         return guarantee_of(self.detector.manifest.calibration, self.threshold)
 
+    @property
+    def summary(self) -> Summary:
+        """What is told of it."""
+        manifest, threshold = self.detector.manifest, self.threshold
+        return Summary(
+            name=self.name,
+            version=self.detector.version,
+            variant=manifest.model.variant,
+            alpha=threshold.alpha,
+            delta=threshold.delta,
+            guarantee=self.guarantee,
+            threshold=threshold.score,
+            expected_false_alarm_rate=threshold.expected_false_alarm_rate,
+            calibration_rows=self.detector.table.n,
+            feature_count=self.schema.width,
+            fitted_at=self.fitted_at,
+            warning=self.warning,
+        )
+
     def facts(self) -> dict[str, object]:
         """What every answer to a score request begins with: which model, and the budget in
-        force.
+        force; a warning where that is not the budget that was set.
         """
+        warning = {"warning": self.warning} if self.warning else {}
         return {
             "model": self.name,
             "version": self.detector.version,
@@ -47,4 +84,5 @@ class Served:
             "certified": self.guarantee.kind == "certified",
             "guarantee": self.guarantee.kind,
             "threshold": self.threshold.score,
+            **warning,
         }

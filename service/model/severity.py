@@ -86,18 +86,22 @@ def fit_tail(ascending: Float64) -> Tail | None:
     above = ascending[ascending > start]
     if len(np.unique(above)) < FEWEST:
         return None
-    excess, count = above - start, len(above)
+    shape, scale = fit_excess(above - start)
+    return Tail(start, math.log10((n + 1) / (len(above) + 1)), shape, scale)
+
+
+def fit_excess(ascending: Float64) -> tuple[float, float]:
+    """Shape and scale of a generalised Pareto law of ascending excesses; the shape is 0 where they
+    do not tell.
+    """
+    count = len(ascending)
     # a_0 and a_1 of Hosking and Wallis, whose k is minus our shape
-    mean = float(excess.mean())
-    weighted = float((excess * (1 - (np.arange(1, count + 1) - 0.35) / count)).mean())
-    shape = min(max(2 - mean / (mean - 2 * weighted), 0.0), MAX_SHAPE)
+    mean = float(ascending.mean())
+    weighted = float((ascending * (1 - (np.arange(1, count + 1) - 0.35) / count)).mean())
+    told = count >= FEWEST and mean > 2 * weighted
+    shape = min(max(2 - mean / (mean - 2 * weighted), 0.0), MAX_SHAPE) if told else 0.0
     # of the clipped shape the scale that keeps the mean
-    return Tail(
-        start=start,
-        base=math.log10((n + 1) / (count + 1)),
-        shape=shape,
-        scale=mean * (1 - shape),
-    )
+    return shape, mean * (1 - shape)
 
 
 def fit_lines(ascending: Float32, knots: Float32) -> Lines:

@@ -6,7 +6,8 @@ feature name; null is missing.
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import msgspec
@@ -34,6 +35,14 @@ from hourglass.service.rows.cells import (
     require_cells,
     shown,
 )
+from hourglass.service.rows.slicing import (
+    MARK,
+    SLICE_BYTES,
+    WHOLE_BYTES,
+    count_commas,
+    slice_array,
+    slices,
+)
 
 Float32 = NDArray[np.float32]
 Body = bytes | bytearray
@@ -44,7 +53,8 @@ JSON = "application/json"
 # Little-endian float32, row after row. Of a request its features: NaN is missing, a category its
 # code, -1 an unseen one. Of an answer to a score request [N, 2], a row's score and its p-value.
 RAW = "application/octet-stream"
-_FEW_ARRAYS = 2**17  # of JSON: whatever they are, they are parsed in 0.1 s
+LARGE_ROW_BYTES, CELL_BYTES = 2**20, 256  # a row of JSON has either, or for each cell, at most
+_MARKS = {b"\xef\xbb\xbf": "UTF-8", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
 def decode_rows(body: Body, content_type: str, schema: Schema, *, max_rows: int) -> Float32:
@@ -81,7 +91,7 @@ def decode_cells(
             np.vdot(rows_ND, rows_ND)
         ):  # finite itself only if every number is
             return rows_ND, False
-        _require_raw(rows_ND, schema)
+        return rows_ND, require_raw(rows_ND, schema)
     else:
         raise UnsupportedMediaType(
             f"expected a body of type {JSON} or {RAW}, got {_shown_type(media_type)}"
@@ -89,46 +99,34 @@ def decode_cells(
     return rows_ND, _has_gap(rows_ND, schema)
 
 
-def decode_codes(body: bytes, content_type: str, width: int, *, max_rows: int) -> Float32:
+def decode_codes(body: Body, content_type: str, width: int, *, max_rows: int) -> Float32:
     """JSON body {"codes": [[...]]} -> codes [N, K]."""
     require_json(content_type)
-    require_few_arrays(body, max_rows)
-    codes = _rows_in(_parse(body, "codes", [f"code[{k}]" for k in range(width)]), "codes", max_rows)
-    codes_NK = np.empty((len(codes), width), dtype=np.float32)
-    for index, code in enumerate(codes):
-        if not isinstance(code, list) or len(code) != width:
-            raise _wrong_width(index, code, width, "latent numbers")
-        codes_NK[index] = [_number(value, index, f"code[{k}]") for k, value in enumerate(code)]
-    return codes_NK
+    names = [f"code[{k}]" for k in range(width)]
 
+    def fill(codes: list[Any], first: int, codes_NK: Float32) -> None:
+        for index, code in enumerate(codes, first):
+            if not isinstance(code, list) or len(code) != width:
+                raise _wrong_width(index, code, width, "latent numbers")
+            codes_NK[index] = [_number(value, index, names[k]) for k, value in enumerate(code)]
 
-def require_few_arrays(body: Body, max_rows: int) -> None:
-    """TooManyRows where JSON holds far more arrays and objects than so many rows are.
-
-    Ten million of them are only 30 MB to send, but a gigabyte to hold, and nothing else runs while
-    they are parsed.
-    """
-    most = max(max_rows + 2, _FEW_ARRAYS)
-    if body.count(b"[") + body.count(b"{") <= most:
-        return
-    bytes_N = np.frombuffer(body.replace(rb"\\", b"").replace(rb"\"", b""), np.uint8)
-    in_string_N = np.logical_xor.accumulate(bytes_N == ord('"'))
-    count = np.count_nonzero(((bytes_N == ord("[")) | (bytes_N == ord("{"))) & ~in_string_N)
-    if count > most:
-        raise TooManyRows(
-            f"expected at most {max_rows} rows in one request, got {count} arrays and objects in"
-            " its JSON"
-        )
+    return _decode_array(body, "codes", names, "latent numbers", max_rows, fill)
 
 
 def decode_request(body: bytes, content_type: str, kind: type[Request]) -> Request:
     """JSON body -> a small request that holds no rows."""
     require_json(content_type)
+    if len(body) > WHOLE_BYTES:
+        raise InvalidBody(
+            f"expected a JSON object of at most {WHOLE_BYTES} bytes, got {len(body)} bytes"
+        )
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         fields = ", ".join(kind.__struct_fields__)
-        raise InvalidJSON(f"expected a JSON object with {fields}: {str(error)[:200]}") from error
+        raise InvalidJSON(
+            f"expected a JSON object with {fields}: {what_is_wrong(body, error)}"
+        ) from error
 
 
 def require_json(content_type: str) -> None:
@@ -147,33 +145,110 @@ def sent_categories(
     unseen = np.argwhere((rows_ND == UNSEEN) & categorical)
     if len(unseen) == 0 or media_type_of(content_type) != JSON:
         return {}
-    rows = msgspec.json.decode(body)["rows"]
     names = [feature.name for feature in schema.features]
-    return {
-        (n, d): rows[n][d] if isinstance(rows[n], list) else rows[n][names[d]]
-        for n, d in unseen.tolist()
-    }
+    sent: dict[tuple[int, int], str] = {}
+    columns: dict[int, list[int]] = {}
+    for n, d in unseen.tolist():
+        columns.setdefault(n, []).append(d)
+    for first, rows in _groups(body, "rows"):
+        for n in columns.keys() & range(first, first + len(rows)):
+            row = rows[n - first]
+            sent |= {(n, d): row[d] if isinstance(row, list) else row[names[d]] for d in columns[n]}
+    return sent
 
 
 _LITTLE_FLOAT = np.dtype("<f4")
 
 
 def _decode_objects(body: Body, schema: Schema, max_rows: int) -> Float32:
-    require_few_arrays(body, max_rows)
-    rows = _rows_in(
-        _parse(body, "rows", [feature.name for feature in schema.features]), "rows", max_rows
-    )
-    rows_ND = np.empty((len(rows), schema.width), dtype=np.float32)
-    for index, row in enumerate(rows):
-        if isinstance(row, dict):
-            row = _in_order(row, index, schema)
-        elif not isinstance(row, list) or len(row) != schema.width:
-            raise _wrong_width(index, row, schema.width, "features")
-        rows_ND[index] = [
-            _cell(value, feature, codes, index)
-            for value, feature, codes in zip(row, schema.features, schema.codes, strict=True)
-        ]
+    names = [feature.name for feature in schema.features]
+
+    def fill(rows: list[Any], first: int, rows_ND: Float32) -> None:
+        if (values_ND := _values(rows, schema)) is not None:
+            rows_ND[first : first + len(rows)] = values_ND
+            return
+        for index, row in enumerate(rows, first):
+            if isinstance(row, dict):
+                row = _in_order(row, index, schema)
+            elif not isinstance(row, list) or len(row) != schema.width:
+                raise _wrong_width(index, row, schema.width, "features")
+            rows_ND[index] = [
+                _cell(value, feature, codes, index)
+                for value, feature, codes in zip(row, schema.features, schema.codes, strict=True)
+            ]
+
+    return _decode_array(body, "rows", names, "features", max_rows, fill)
+
+
+def _decode_array(
+    body: Body,
+    field: str,
+    names: Sequence[str],
+    what: str,
+    max_rows: int,
+    fill: Callable[[list[Any], int, Float32], None],
+) -> Float32:
+    """The rows of a JSON body, as `fill` writes them to their places; of a large body slice after
+    slice.
+    """
+    sliced = slice_array(body, 2)
+    rows = _rows_in(_parse(sliced.rest, field, names), field, max_rows)
+    if rows != [MARK]:
+        rows_ND = np.empty((len(rows), len(names)), dtype=np.float32)
+        fill(rows, 0, rows_ND)
+        return rows_ND
+    if sliced.elements > max_rows:
+        raise _too_many(sliced.elements, max_rows)
+    rows_ND = np.empty((sliced.elements, len(names)), dtype=np.float32)
+    first = 0
+    for start, text in slices(sliced):
+        require_small(text, first, len(names), what)
+        rows = parse_slice(text, start, names, first)
+        fill(rows, first, rows_ND)
+        first += len(rows)
     return rows_ND
+
+
+def require_small(text: bytes, first: int, width: int, what: str) -> None:
+    """InvalidRow where a slice is so long, or holds so many cells, that parsing it takes long: its
+    last row does.
+    """
+    if len(text) <= 2 * SLICE_BYTES:
+        return
+    # SLICE_BYTES are those of rows before that one
+    if (sent := count_commas(text, 2) + 1) > 2 * width + SLICE_BYTES:
+        message = f"expected {width} {what}, got {sent} in row {first} or one soon after"
+        raise InvalidRow(message, expected=f"{width} {what}", got=str(sent), reason="width")
+    if len(text) > (most := max(LARGE_ROW_BYTES, CELL_BYTES * width)):
+        message = (
+            f"expected at most {most} bytes of JSON for one of the {what}' rows, got {len(text)} in"
+            f" row {first} or one soon after"
+        )
+        raise InvalidRow(message, expected=f"at most {most} bytes", got=f"{len(text)} bytes")
+
+
+def parse_slice(text: bytes, start: int, names: Sequence[str], first: int) -> list[Any]:
+    """The rows of a slice, the first of which is that of the body; its text began there."""
+    try:
+        rows: list[Any] = msgspec.json.decode(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        _name_bad_number(text, names, first)
+        place = f"from byte {start - 1} of the body: {str(error)[:200]}"
+        raise InvalidJSON(f"the body is not JSON, {place}") from error
+    if not rows:
+        raise InvalidJSON(f"the body is not JSON: nothing follows a comma at byte {start - 1}")
+    return rows
+
+
+def _groups(body: Body, field: str) -> Iterator[tuple[int, list[Any]]]:
+    """The rows of a body that was decoded before, some at a time, with the first one's number."""
+    sliced, first = slice_array(body, 2), 0
+    if not sliced.cuts:
+        yield 0, msgspec.json.decode(sliced.rest)[field]
+    for _, text in slices(sliced):
+        rows = msgspec.json.decode(text)
+        yield first, rows
+        first += len(rows)
 
 
 def _raw_rows(body: Body, schema: Schema, max_rows: int) -> Float32:
@@ -191,7 +266,10 @@ def _raw_rows(body: Body, schema: Schema, max_rows: int) -> Float32:
     return as_rows(body, schema.width)
 
 
-def _require_raw(rows_ND: Float32, schema: Schema) -> None:
+def require_raw(rows_ND: Float32, schema: Schema) -> bool:
+    """Whether any value is missing of rows that came as numbers; InvalidRow where one is none that
+    its feature has.
+    """
     require_cells(rows_ND, np.isinf(rows_ND), schema, A_NUMBER)
     for column, feature in enumerate(schema.features):
         if feature.kind == "numeric":
@@ -204,6 +282,7 @@ def _require_raw(rows_ND: Float32, schema: Schema) -> None:
             (values_N < first) | (values_N > last) | (values_N % 1 != 0) & ~np.isnan(values_N)
         )
         require_cells(rows_ND, wrong_ND, schema, f"a whole number from {first:g} to {last}")
+    return _has_gap(rows_ND, schema)
 
 
 def _parse(body: Body, field: str, names: Sequence[str]) -> object:
@@ -212,22 +291,32 @@ def _parse(body: Body, field: str, names: Sequence[str]) -> object:
     try:
         return msgspec.json.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        _name_bad_number(body, field, names)
-        raise InvalidJSON(f"the body is not JSON: {str(error)[:200]}") from error
+        _name_bad_number(body, names, 0, field)
+        raise InvalidJSON(f"the body is not JSON: {what_is_wrong(body, error)}") from error
 
 
-def _name_bad_number(body: Body, field: str, names: Sequence[str]) -> None:
-    """InvalidNumber when what keeps a body from being JSON is such a number in a row: that is worth
-    naming the cell.
+def what_is_wrong(body: Body, error: Exception) -> str:
+    """Why JSON cannot be read; a byte order mark by its name, since nobody sees it."""
+    for mark, name in _MARKS.items():
+        if body.startswith(mark):
+            return f"it begins with a byte order mark of {name}, expected UTF-8 without one"
+    return str(error)[:200]
+
+
+def _name_bad_number(
+    text: Body, names: Sequence[str], first: int, field: str | None = None
+) -> None:
+    """InvalidNumber when what keeps little JSON from being it is such a number in a row: that is
+    worth naming the cell.
     """
     try:
         sent = json.loads(
-            body.decode(), parse_constant=NoNumber, parse_float=parse_float, parse_int=parse_float
+            text.decode(), parse_constant=NoNumber, parse_float=parse_float, parse_int=parse_float
         )
     except (ValueError, RecursionError):
         return
-    rows = sent.get(field) if isinstance(sent, dict) else None
-    for index, row in enumerate(rows if isinstance(rows, list) else ()):
+    rows = sent.get(field) if isinstance(sent, dict) else sent if field is None else None
+    for index, row in enumerate(rows if isinstance(rows, list) else (), first):
         # of an object only what the model knows: a name from outside may hold what cannot be sent
         # back, half a character
         cells = (
@@ -279,11 +368,52 @@ def _cell(value: object, feature: Feature, codes: dict[str, float], row: int) ->
         return _number(value, row, feature.name)
     if feature.kind == "categorical":
         if isinstance(value, str):
-            return codes.get(value, UNSEEN)
+            return _code(value, codes)
         raise misfit(row, feature.name, "a string or null", shown(value))
     if value in (0, 1) and isinstance(value, int | float):
         return float(value)
     raise misfit(row, feature.name, "true, false or null", shown(value))
+
+
+def _values(rows: list[Any], schema: Schema) -> NDArray[np.float64] | None:
+    """The rows' numbers, column by column; None where anything is wrong, or out of the ordinary, so
+    that it has to be looked at cell by cell.
+    """
+    kinds = {*map(type, rows)}
+    if kinds not in ({dict}, {list}) or {*map(len, rows)} != {schema.width} or schema.width < 2:
+        return None
+    if kinds == {dict}:
+        try:
+            rows = list(map(itemgetter(*schema.positions), rows))
+        except KeyError:
+            return None
+    values_ND = np.empty((len(rows), schema.width))
+    columns = zip(zip(*rows, strict=True), schema.features, schema.codes, strict=True)
+    for place, (column, feature, codes) in enumerate(columns):
+        if not _CELL_TYPES[feature.kind].issuperset(map(type, column)):
+            return None
+        if feature.kind == "categorical":
+            column = tuple(None if text is None else _code(text, codes) for text in column)
+        try:
+            values_ND[:, place] = np.array(column, np.float64)  # of None NaN
+        except OverflowError:
+            return None
+    return None if (np.abs(values_ND) >= OVERFLOW).any() else values_ND
+
+
+_CELL_TYPES = {
+    "numeric": frozenset((int, float, type(None))),
+    "boolean": frozenset((bool, type(None))),
+    "categorical": frozenset((str, type(None))),
+}
+
+
+def _code(category: str, codes: dict[str, float]) -> float:
+    """As in a file: spaces around it mean nothing, and a cell of nothing else is missing."""
+    if (code := codes.get(category)) is not None:
+        return code
+    stripped = category.strip()
+    return codes.get(stripped, UNSEEN) if stripped else math.nan
 
 
 def _number(value: object, row: int, name: str) -> float:

@@ -3,6 +3,11 @@
 Shapes: N rows, D features, K latent dimensions.
 """
 
+from collections.abc import Iterable, Iterator, Mapping
+from io import BytesIO
+from itertools import islice
+from typing import NamedTuple
+
 import numpy as np
 import orjson
 from numpy.typing import NDArray
@@ -17,6 +22,7 @@ from hourglass.service.rows.sentences import deviation, say_why
 
 Float32 = NDArray[np.float32]
 
+SLICE_CELLS, SLICE_ROWS = 2**13, 32  # that are written at once, of numbers and of anything else
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
 
@@ -50,7 +56,9 @@ def raw_headers(served: Served) -> dict[str, str]:
     A row is an anomaly where its score is above the threshold.
     """
     return {
-        raw_header(field): orjson.dumps(value).decode().strip('"')
+        raw_header(field): (
+            orjson.dumps(value).decode().encode("ascii", "backslashreplace").decode().strip('"')
+        )
         for field, value in served.facts().items()
     }
 
@@ -60,31 +68,58 @@ def raw_header(field: str) -> str:
     return f"hourglass-{field}"
 
 
+class Explained(NamedTuple):
+    """Some of a request's rows, and what was found about them."""
+
+    rows_ND: Float32
+    explanation: Explanation
+    reasons: Reasons | None
+
+
 def encode_explanations(
-    served: Served,
-    rows_ND: Float32,
-    explanation: Explanation,
-    sent: dict[tuple[int, int], str],
-    reasons: Reasons | None = None,
-    *,
-    top: int,
+    served: Served, parts: Iterable[Explained], sent: dict[tuple[int, int], str], *, top: int
 ) -> bytes:
     """The answer to an explain request: the scores, the sentences of rows that alarm, and per row
     `top` features, those to blame first.
+
+    `parts` are all of its rows in order; each is written before the next is asked for.
     """
-    score_N, p_value_N, severity_N, contributions_ND, expected_ND = explanation
-    fields = _score_fields(served, Scores(score_N, p_value_N, severity_N))
-    require_finite(served, contributions_ND, expected_ND)
+    scores: list[Scores] = []
+    sentences: list[str | None] = []
+    pieces: list[bytes] = []
+    first = 0
+    for rows_ND, explanation, reasons in parts:
+        score_N, p_value_N, severity_N, contributions_ND, expected_ND = explanation
+        require_finite(served, score_N, contributions_ND, expected_ND, first=first)
+        scores.append(Scores(score_N, p_value_N, severity_N))
+        came = {(n - first, d): text for (n, d), text in sent.items() if n >= first} if sent else {}
+        if reasons is None:
+            sentences += [None] * len(rows_ND)
+        else:
+            sentences += say_why(served.schema.features, rows_ND, reasons, came)
+        pieces += _pieces(_explain_rows(served, rows_ND, explanation, reasons, came, top))
+        first += len(rows_ND)
+    fields = _score_fields(served, Scores(*map(np.concatenate, zip(*scores, strict=True))))
+    return encode_object({**fields, "reason": sentences, "explanations": pieces})
+
+
+def _explain_rows(
+    served: Served,
+    rows_ND: Float32,
+    explanation: Explanation,
+    reasons: Reasons | None,
+    sent: dict[tuple[int, int], str],
+    top: int,
+) -> Iterator[list[dict[str, object]]]:
+    contributions_ND, expected_ND = explanation.contributions, explanation.reconstruction
     if reasons is None:
         order_ND = np.argsort(-contributions_ND, axis=1, kind="stable")[:, :top]
-        fields["reason"] = [None] * len(rows_ND)
     else:
         order_ND = reasons.order_ND[:, :top]
         expected_ND = reasons.expected.value_ND.astype(np.float32)
-        fields["reason"] = say_why(served.schema.features, rows_ND, reasons, sent)
-    shares_ND = contributions_ND / np.maximum(score_N, np.float32(_SMALLEST))[:, None]
-    fields["explanations"] = [
-        [
+    shares_ND = contributions_ND / np.maximum(explanation.score, np.float32(_SMALLEST))[:, None]
+    for n, columns in enumerate(order_ND.tolist()):
+        yield [
             {
                 "feature": (feature := served.schema.features[d]).name,
                 "contribution": contributions_ND[n, d],
@@ -98,9 +133,6 @@ def encode_explanations(
             }
             for d in columns
         ]
-        for n, columns in enumerate(order_ND.tolist())
-    ]
-    return _encode(fields)
 
 
 def encode_rows(served: Served, rows_ND: Float32, *, filled_from: Float32 | None = None) -> bytes:
@@ -111,35 +143,34 @@ def encode_rows(served: Served, rows_ND: Float32, *, filled_from: Float32 | None
     if served.schema.all_numeric:
         fields["rows"] = rows_ND
     else:
-        fields["rows"] = [
+        fields["rows"] = (
             [_value(value, feature) for value, feature in zip(row, features, strict=True)]
             for row in rows_ND
-        ]
+        )
     if filled_from is not None:
-        fields["filled"] = [
-            [features[d].name for d in np.flatnonzero(missing_D)]
-            for missing_D in np.isnan(filled_from)
-        ]
-    return _encode(fields)
+        fields["filled"] = (
+            [features[d].name for d in np.flatnonzero(np.isnan(row_D))] for row_D in filled_from
+        )
+    return encode_object(fields)
 
 
 def encode_codes(served: Served, codes_NK: Float32) -> bytes:
     """The answer to an encode request."""
     require_finite(served, codes_NK)
-    return _encode({**_head(served), "codes": codes_NK})
+    return encode_object({**_head(served), "codes": codes_NK})
 
 
-def require_finite(served: Served, *answers: Float32, what: str = "score") -> None:
+def require_finite(served: Served, *answers: Float32, what: str = "score", first: int = 0) -> None:
     """Refuse rows so far out that the model's float32 arithmetic overflows: neither NaN nor
     infinity is an answer.
     """
     for answer in answers:
         if not np.isfinite(answer).all():
-            raise _too_far(served, answer, what)
+            raise _too_far(served, answer, what, first)
 
 
-def _too_far(served: Served, answer: Float32, what: str = "score") -> InvalidRow:
-    row = int(np.argwhere(~np.isfinite(answer))[0, 0])
+def _too_far(served: Served, answer: Float32, what: str = "score", first: int = 0) -> InvalidRow:
+    row = first + int(np.argwhere(~np.isfinite(answer))[0, 0])
     message = f"row {row} is so far from what {served.name} knows that its {what} is beyond float32"
     return InvalidRow(message, row=row, expected=f"values whose {what} fits float32")
 
@@ -205,5 +236,32 @@ def _value(value: np.float32, feature: Feature) -> object:
     return value
 
 
-def _encode(fields: dict[str, object]) -> bytes:
-    return orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
+def encode_object(fields: Mapping[str, object]) -> bytes:
+    """A JSON object. Its arrays and iterators are written slice by slice, since the library lets
+    nobody else run while it writes; a list of bytes is JSON that was so written.
+    """
+    written = BytesIO()  # which gives away what it holds without a copy
+    for name, value in fields.items():
+        written.write(b"%b%b:" % (b"," if written.tell() else b"{", orjson.dumps(name)))
+        if isinstance(value, np.ndarray | Iterator) or (value and isinstance(value, list)):
+            written.write(b"[")
+            listed = isinstance(value, list) and isinstance(value[0], bytes)
+            for place, piece in enumerate(value if listed else _pieces(value)):
+                written.write(b",%b" % piece if place else piece)
+            written.write(b"]")
+        else:
+            written.write(orjson.dumps(value))
+    written.write(b"}")
+    return written.getvalue()
+
+
+def _pieces(values: "Float32 | Iterator[object] | list[object]") -> Iterator[bytes]:
+    """JSON of the elements, some at a time, without the brackets around them."""
+    if isinstance(values, np.ndarray):
+        step = max(1, SLICE_CELLS * len(values) // max(1, values.size))
+        parts: Iterator[object] = (values[at : at + step] for at in range(0, len(values), step))
+    else:
+        iterator = iter(values)
+        parts = iter(lambda: list(islice(iterator, SLICE_ROWS)), [])
+    for part in parts:
+        yield orjson.dumps(part, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]

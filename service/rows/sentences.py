@@ -3,6 +3,8 @@
 Shapes: N rows, D features.
 """
 
+import json
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -14,6 +16,7 @@ from hourglass.service.model.reasons import Reasons
 
 MOST_NAMED = 3  # of the values to blame; a sentence that names more is not read
 FARTHEST = 1000  # standard deviations, beyond which the number says nothing more
+LONGEST = 60  # characters of a category as it came
 
 Float32 = NDArray[np.float32]
 
@@ -34,9 +37,7 @@ def say_why(
             sentences.append(_say_whole(features, rows_ND[n], reasons.groups[n]))
         elif blamed:
             said = [
-                _say_cell(
-                    features[d], rows_ND[n, d], reasons.expected, (n, d), (sent or {}).get((n, d))
-                )
+                _say_cell(features[d], rows_ND[n, d], reasons.expected, (n, d), sent.get((n, d)))
                 for d in reasons.order_ND[n, : min(blamed, MOST_NAMED)].tolist()
             ]
             rest = f"; and {blamed - MOST_NAMED} more" if blamed > MOST_NAMED else ""
@@ -62,34 +63,73 @@ def _say_cell(
 ) -> str:
     should = float(expected.value_ND[at])
     if feature.kind == "numeric":
-        unit = f" {feature.unit}" if feature.unit else ""
-        far = deviation(float(value), expected, at)
-        side = "high" if far > 0 else "low"
-        by = f"{abs(far):.2g}" if abs(far) < 10 else f"{min(abs(far), FARTHEST):.0f}"
-        over = "over " if abs(far) > FARTHEST else ""
-        return (
-            f"{feature.name} is {value:.4g}{unit} where {should:.4g} ± {expected.sd_ND[at]:.2g}"
-            f"{unit} was expected ({over}{by} sd too {side})"
-        )
+        return _say_number(feature, _shortest(value), expected, at)
     probability = float(expected.probability_ND[at])
     if feature.kind == "boolean":
         meant, probability = ("true", should) if should >= 0.5 else ("false", 1 - should)
         came = "true" if value >= 0.5 else "false"
+    elif not feature.categories:
+        came = _quote("unknown" if sent is None else sent)
+        return f"{feature.name} is {came} where none was ever met"
     else:
-        meant = feature.categories[int(should)] if feature.categories else "nothing"
-        came = sent or ("unknown" if value == UNSEEN else feature.categories[int(value)])
-    return f"{feature.name} is {came} where {meant} was expected ({probability:.0%})"
+        meant = _quote(feature.categories[int(should)])
+        known = "unknown" if value == UNSEEN else feature.categories[int(value)]
+        came = _quote(known if sent is None else sent)
+    likely = "over 99%" if probability > 0.995 else f"{probability:.0%}"
+    if came == meant:
+        return f"{feature.name} is {came}, which by itself was expected ({likely})"
+    return f"{feature.name} is {came} where {meant} was expected ({likely})"
+
+
+def _say_number(feature: Feature, value: float, expected: Expectation, at: tuple[int, int]) -> str:
+    """The expected value has as many decimals as two digits of its standard deviation, and the
+    value no more.
+    """
+    sd = float(expected.sd_ND[at])
+    decimals = 1 - math.floor(math.log10(sd)) if 0 < sd < math.inf else 3
+    unit = f" {feature.unit}" if feature.unit else ""
+    came = f"{feature.name} is {_digits(value, max(decimals, 0))}{unit}"
+    should = _digits(float(expected.value_ND[at]), decimals)
+    should = f"{should} ± {_digits(sd, decimals)}{unit}"
+    far = deviation(value, expected, at)
+    if abs(far) < 1:
+        return f"{came}, which by itself was expected ({should})"
+    by = f"{abs(far):.2g}" if abs(far) < 9.95 else f"{min(abs(far), FARTHEST):.0f}"
+    over = "over " if abs(far) > FARTHEST else ""
+    side = "high" if far > 0 else "low"
+    return f"{came} where {should} was expected ({over}{by} sd too {side})"
+
+
+def _digits(value: float, decimals: int) -> str:
+    return f"{round(value, decimals) + 0.0:.10g}"  # + 0.0, since -0 is 0
+
+
+def _shortest(value: np.float32) -> float:
+    """0.1 of the float32 that is 0.1 and a little more."""
+    return float(str(value))
+
+
+def _quote(category: str) -> str:
+    """A string of a client's in a sentence: what is blank or would break the line is quoted."""
+    text = category if len(category) <= LONGEST else category[: LONGEST - 1] + "…"
+    plain = text.isprintable() and text.strip() == text != ""
+    return text if plain else json.dumps(text, ensure_ascii=False)
 
 
 def _say_whole(features: tuple[Feature, ...], row_D: Float32, group: tuple[int, ...]) -> str:
     if not group:
         return "differs as a whole"
     lead, *others = group
-    values = f"{features[lead].name} is {row_D[lead]:.4g}"
-    if features[lead].unit:
-        values += f" {features[lead].unit}"
+    if features[lead].kind == "boolean":
+        said = f"{features[lead].name} is {'true' if row_D[lead] >= 0.5 else 'false'}"
+    else:
+        said = f"{features[lead].name} is {_shortest(row_D[lead]):.10g}"
+        if features[lead].unit:
+            said += f" {features[lead].unit}"
     if not others:
-        return f"differs as a whole, most of all in one value: {values}"
-    names = [features[d].name for d in others]
+        return f"differs as a whole, most of all in one value: {said}"
+    names = [features[d].name for d in others[:MOST_NAMED]]
+    if len(others) > MOST_NAMED:
+        names.append(f"{len(others) - MOST_NAMED} more")
     listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-    return f"differs as a whole: {values}, and {listed} moved with it"
+    return f"differs as a whole: {said}, and {listed} moved with it"

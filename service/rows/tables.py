@@ -4,7 +4,8 @@ Needs polars (the `files` extra).
 """
 
 import csv
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,15 +14,23 @@ from numpy.typing import NDArray
 
 from hourglass.service.errors import InvalidTable
 from hourglass.service.model.artifact import UNSEEN, Feature
+from hourglass.service.rows.dialect import USUAL, Dialect
+from hourglass.service.rows.memory import available_bytes
+from hourglass.service.rows.numerals import explain_cell, shorten, to_numbers
 
 if TYPE_CHECKING:
     import polars as pl
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+LONGEST_NAME = 1000  # characters
+CELL_BYTES = 8  # at least, of a table and the float32 rows that are made of it
+SEPARATORS = ",;\t|"
 
 
-def read_table(path: Path) -> "pl.DataFrame":
-    """A CSV or Parquet file, whole; InvalidTable in one sentence when it cannot be read."""
+def read_table(path: Path, dialect: Dialect = USUAL, text: Collection[str] = ()) -> "pl.DataFrame":
+    """A CSV or Parquet file, whole; InvalidTable in one sentence when it cannot be read. Of a CSV
+    the columns named in `text` stay text although they look like numbers.
+    """
     try:
         import polars as pl
     except ImportError as error:
@@ -32,9 +41,12 @@ def read_table(path: Path) -> "pl.DataFrame":
         raise InvalidTable(f"{path} is not a file")
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
+            _require_memory(path, _parquet_cells(path) * CELL_BYTES)
             frame = pl.read_parquet(path)
-        elif path.suffix.lower() in (".csv", ".txt"):
-            frame = _read_csv(path)
+        elif path.suffix.lower() in (".csv", ".tsv", ".txt"):
+            # two characters of a CSV are a cell at most, and mostly there are more
+            _require_memory(path, path.stat().st_size)
+            frame = _read_csv(path, dialect, text)
         else:
             raise InvalidTable(f"{path} is neither .csv nor .parquet")
     except pl.exceptions.NoDataError as error:
@@ -43,33 +55,45 @@ def read_table(path: Path) -> "pl.DataFrame":
         raise InvalidTable(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     if frame.height == 0:
         raise InvalidTable(f"{path} holds no rows")
-    return frame
+    longest = max(frame.columns, key=len)
+    if len(longest) > LONGEST_NAME:
+        raise InvalidTable(
+            f"{path}: expected names of at most {LONGEST_NAME} characters, got {len(longest)} in"
+            f" that of column {frame.columns.index(longest) + 1}"
+        )
+    return _without_null_values(frame, dialect.null)
 
 
-def encode_table(frame: "pl.DataFrame", features: Sequence[Feature]) -> NDArray[np.float32]:
+def encode_table(
+    frame: "pl.DataFrame", features: Sequence[Feature], dialect: Dialect = USUAL
+) -> NDArray[np.float32]:
     """A table -> rows [N, D] in the features' order; columns the model does not know are left out.
 
     A category not among a feature's becomes UNSEEN. InvalidTable names the column and the first row
     (from 1) that is wrong.
     """
-    absent = [feature.name for feature in features if feature.name not in frame.columns]
+    present = set(frame.columns)
+    absent = [feature.name for feature in features if feature.name not in present]
     if absent:
         raise InvalidTable(
             f"the table has no column {absent[0]!r}, which the model expects ({len(absent)} absent"
             " in all)"
         )
-    return np.stack([_encode_column(frame[feature.name], feature) for feature in features], axis=1)
+    rows_ND = np.empty((frame.height, len(features)), dtype=np.float32)
+    for place, feature in enumerate(features):
+        rows_ND[:, place] = _encode_column(frame[feature.name], feature, dialect)
+    return rows_ND
 
 
-def _encode_column(column: "pl.Series", feature: Feature) -> NDArray[np.float32]:
+def _encode_column(column: "pl.Series", feature: Feature, dialect: Dialect) -> NDArray[np.float32]:
     import polars as pl
 
     if column.null_count() == len(column):
         return np.full(len(column), np.nan, dtype=np.float32)
+    is_text = column.dtype in (pl.String, pl.Categorical, pl.Enum)
     if feature.kind == "categorical":
-        column = _expect(
-            column, feature, column.dtype in (pl.String, pl.Categorical, pl.Enum), "text"
-        )
+        if not is_text and not _may_be_categories(column, feature):
+            raise _misfit(column, feature, column.is_not_null(), "text")
         codes = {category: float(code) for code, category in enumerate(feature.categories)}
         values = [
             np.nan if value is None else codes.get(value, UNSEEN)
@@ -77,11 +101,15 @@ def _encode_column(column: "pl.Series", feature: Feature) -> NDArray[np.float32]
         ]
         return np.array(values, dtype=np.float32)
     if feature.kind == "boolean":
-        _expect(
-            column, feature, column.dtype == pl.Boolean or _is_zero_or_one(column), "true or false"
-        )
-    else:
-        _expect(column, feature, column.dtype.is_numeric(), "a number")
+        wrong = _is_no_boolean(column)
+        if wrong.any():
+            raise _misfit(column, feature, wrong, "true or false")
+    elif is_text:
+        text = column.cast(pl.String).str.strip_chars()
+        wrong = text.is_not_null() & to_numbers(text, dialect).is_null()
+        raise _misfit(column, feature, wrong, "a number", dialect)
+    elif not column.dtype.is_numeric():
+        raise _misfit(column, feature, column.is_not_null(), "a number")
     wide = column.cast(pl.Float64).to_numpy(allow_copy=True)
     with np.errstate(over="ignore", invalid="ignore"):
         out_of_range = np.flatnonzero(np.abs(wide) > FLOAT32_MAX)
@@ -94,80 +122,237 @@ def _encode_column(column: "pl.Series", feature: Feature) -> NDArray[np.float32]
     return wide.astype(np.float32)
 
 
-def _is_zero_or_one(column: "pl.Series") -> bool:
-    return column.dtype.is_numeric() and bool(column.drop_nulls().is_in([0, 1]).all())
+def _may_be_categories(column: "pl.Series", feature: Feature) -> bool:
+    """Whether whole numbers or true/false stand for categories that are written so."""
+    import polars as pl
+
+    known = pl.Series(feature.categories, dtype=pl.String)
+    if column.dtype.is_integer():
+        return known.cast(pl.Int64, strict=False).count() > 0
+    return column.dtype == pl.Boolean and known.is_in(["true", "false"]).any()
 
 
-def _expect(column: "pl.Series", feature: Feature, holds: bool, expected: str) -> "pl.Series":
-    if not holds:
-        row, value = first_value(column)
-        raise InvalidTable(
-            f"column {feature.name!r}, row {row}: expected {expected}, got {value!r}"
-            f" ({column.dtype} column)"
-        )
-    return column
+def _is_no_boolean(column: "pl.Series") -> "pl.Series":
+    import polars as pl
+
+    if column.dtype.is_numeric():
+        return (~column.cast(pl.Float64).fill_nan(None).is_in([0.0, 1.0])).fill_null(False)
+    return column.is_not_null() & pl.repeat(column.dtype != pl.Boolean, len(column), eager=True)
+
+
+def _misfit(
+    column: "pl.Series",
+    feature: Feature,
+    wrong: "pl.Series",
+    expected: str,
+    dialect: Dialect = USUAL,
+) -> InvalidTable:
+    """What to raise of the first wrong cell; of a text column the cell's way to be read."""
+
+    row = int((wrong if wrong.any() else column.is_not_null()).arg_max() or 0)
+    value = column[row]
+    got = f"{shorten(value)!r} ({column.dtype} column)"
+    if column.dtype.is_nested():
+        got = str(column.dtype)
+    elif feature.kind == "numeric" and isinstance(value, str):
+        got = explain_cell(value.strip(), dialect)
+    return InvalidTable(f"column {feature.name!r}, row {row + 1}: expected {expected}, got {got}")
 
 
 def first_value(column: "pl.Series") -> tuple[int, object]:
-    """The number (from 1) of the first row that has a value, and the value."""
+    """The number (from 1) of the first row that has a value, and the value, if long its start."""
     index = column.is_not_null().arg_max() or 0
-    return index + 1, column[index]
+    return index + 1, shorten(column[index])
 
 
-def _read_csv(path: Path) -> "pl.DataFrame":
+def _parquet_cells(path: Path) -> int:
     import polars as pl
 
-    header = _read_header(path)
+    rows = int(pl.scan_parquet(path).select(pl.len()).collect().item())
+    return rows * len(pl.read_parquet_schema(path))
+
+
+def _require_memory(path: Path, needed: int) -> None:
+    """InvalidTable before anything is read of what can never be held."""
+    available = available_bytes()
+    if available is not None and needed > available:
+        raise InvalidTable(
+            f"{path} takes at least {needed / 1e9:.3g} GB of memory, and {available / 1e9:.3g} GB"
+            " are left; take fewer rows or columns"
+        )
+
+
+def _without_null_values(frame: "pl.DataFrame", null: tuple[str, ...]) -> "pl.DataFrame":
+    """With nothing in cells that say so, numbers among them: -999 is also -999.0."""
+    import polars as pl
+
+    if not null:
+        return frame
+    numbers = pl.Series(null).cast(pl.Float64, strict=False).drop_nulls()
+    columns = []
+    for column in frame:
+        if column.dtype in (pl.String, pl.Categorical, pl.Enum):
+            text = column.cast(pl.String)
+            columns.append(text.set(text.str.strip_chars().is_in(list(null)), None))
+        elif column.dtype.is_numeric() and len(numbers):
+            missing = column.cast(pl.Float64).is_in(numbers.to_list()).fill_null(False)
+            columns.append(column.set(missing, None) if missing.any() else column)
+    return frame.with_columns(columns)
+
+
+def _read_csv(path: Path, dialect: Dialect, text: Collection[str]) -> "pl.DataFrame":
+    import polars as pl
+
+    header = _read_header(path, dialect)
+    asked: dict[str, object] = {
+        "separator": dialect.separator,
+        "has_header": dialect.header,
+        "comment_prefix": dialect.comment,
+        "eol_char": "\r" if _ends_lines_with_cr(path) else "\n",
+        "decimal_comma": dialect.decimal == "," != dialect.separator,
+        "null_values": list(dialect.null),
+        # polars would take 1.510 for a fraction where the point stands between groups
+        "infer_schema": not dialect.decimal == "," == dialect.separator,
+        "infer_schema_length": None,
+    }
+    # polars leaves spaces and doubled quotes in names as they are
+    names = pl.read_csv(path, n_rows=0, **asked).columns  # type: ignore[arg-type]
+    if len(names) == len(header):
+        kept = [raw for raw, name in zip(names, header, strict=True) if name in text]
+        asked["schema_overrides"] = dict.fromkeys(kept, pl.String)
     try:
-        frame = pl.read_csv(path, infer_schema_length=None)
+        frame = pl.read_csv(path, **asked)  # type: ignore[arg-type]
     except pl.exceptions.ComputeError:
-        _check_widths(path)
+        _check_widths(path, dialect)
         raise
     if frame[:, -1].null_count():
-        frame = frame.filter(~pl.int_range(frame.height, eager=True).is_in(_check_widths(path)))
+        empty = _check_widths(path, dialect)
+        frame = frame.filter(~pl.int_range(frame.height, eager=True).is_in(empty))
     if len(header) == frame.width:
-        frame.columns = header  # polars leaves spaces and doubled quotes as they are
-    return frame.with_columns(_tidy(column) for column in frame if column.dtype == pl.String)
+        frame.columns = header
+    if header[-1] == "" and frame[:, -1].null_count() == frame.height:
+        frame = frame[:, :-1]  # lines that end with a separator
+    return frame.with_columns(
+        _tidy(column, dialect, as_text=column.name in text)
+        for column in frame
+        if column.dtype == pl.String
+    )
 
 
-def _tidy(column: "pl.Series") -> "pl.Series":
-    """Spaces around a cell mean nothing, an empty cell is missing, and what is numbers throughout
-    (' 1.5', '-Infinity') is no text.
+def _tidy(column: "pl.Series", dialect: Dialect, *, as_text: bool) -> "pl.Series":
+    """Spaces around a cell mean nothing, an empty cell is missing, and what is numbers or true and
+    false throughout (' 1.5', '-Infinity', ' True') is no text.
     """
-    import polars as pl
 
     text = column.str.strip_chars()
-    text = text.set(text == "", None)
-    numbers = text.cast(pl.Float64, strict=False)
-    return numbers if numbers.null_count() == text.null_count() < len(text) else text
+    text = text.set((text == "") | text.is_in(list(dialect.null)), None)
+    if as_text or text.null_count() == len(text):
+        return text
+    numbers = to_numbers(text, dialect)
+    if numbers.null_count() == text.null_count():
+        return numbers
+    truth = text.str.to_lowercase()
+    if truth.drop_nulls().is_in(["true", "false"]).all():
+        return (truth == "true").alias(column.name)
+    return text
 
 
-def _read_header(path: Path) -> list[str]:
-    """The columns' names. Polars renames a repeated one silently; we refuse it."""
-    with path.open(newline="", encoding="utf-8-sig") as lines:
-        header = [name.strip() for name in next(csv.reader(lines), [])]
-    repeated = next((name for name in header if header.count(name) > 1), None)
-    if repeated is not None:
-        raise InvalidTable(f"{path} has the column {repeated!r} more than once")
-    if len(header) == 1 and (other := next((sign for sign in ";\t|" if sign in header[0]), None)):
-        raise InvalidTable(
-            f"{path}: expected cells separated by commas, got a header with {other!r} between names"
+def _lines(path: Path, dialect: Dialect) -> Iterator[list[str]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        lines = (
+            line for line in file if dialect.comment is None or not line.startswith(dialect.comment)
         )
+        yield from csv.reader(lines, delimiter=dialect.separator)
+
+
+def _ends_lines_with_cr(path: Path) -> bool:
+    """As Macintosh once did: CR and no LF."""
+    with path.open("rb") as file:
+        start = file.read(2**16).rstrip(b"\r")
+    return b"\r" in start and b"\n" not in start
+
+
+def _read_header(path: Path, dialect: Dialect) -> list[str]:
+    """The columns' names. Polars renames a repeated one silently; we refuse it."""
+    header = [name.strip() for name in next(_lines(path, dialect), [""])]
+    if not header:
+        raise InvalidTable(f"{path}: expected the first line to be a header or a row, got nothing")
+    if len(header) == 1 and (
+        other := next((sign for sign in SEPARATORS if sign in header[0]), None)
+    ):
+        raise InvalidTable(
+            f"{path}: expected cells separated by {dialect.separator!r}, got a header with"
+            f" {other!r} between names: --separator"
+            f" {'tab' if other == chr(9) else repr(other)} reads it"
+        )
+    if not dialect.header:
+        return [f"column_{number}" for number in range(1, len(header) + 1)]
+    if len(header) == 1 and header[0].startswith("#"):
+        raise InvalidTable(
+            f"{path}: expected names of columns, got a first line that begins with '#':"
+            " --comment '#' leaves out such lines"
+        )
+    if number := _number_that_is_no_name(header):
+        raise InvalidTable(
+            f"{path}: expected names of columns in the first line, got the number {number}:"
+            " --no-header takes the line as a row, --comment SIGN leaves out lines above the names"
+        )
+    repeated = next((name for name, count in Counter(header).items() if count > 1), None)
+    if repeated is not None:
+        raise InvalidTable(f"{path} has the column {shorten(repeated)!r} more than once")
     return header
 
 
-def _check_widths(path: Path) -> list[int]:
+def _number_that_is_no_name(header: Sequence[str]) -> str | None:
+    """The first of several numbers in a header, unless they are in order, as years, places and
+    wavelengths are that are names.
+    """
+    import polars as pl
+
+    cells = pl.Series(header, dtype=pl.String)
+    numbers = cells.cast(pl.Float64, strict=False)
+    values = numbers.drop_nulls().drop_nans()
+    steps = values.diff().drop_nulls()
+    is_whole = bool((values == values.round()).all())
+    if len(values) < 2 and (is_whole or len(header) > 1):
+        return None
+    if len(values) == len(header) == 2:
+        in_order = is_whole and steps[0] == 1
+    elif len(values) == 2:
+        in_order = is_whole
+    else:
+        ascends, descends = bool((steps > 0).all()), bool((steps < 0).all())
+        in_order = len(values) > 2 and (ascends or (is_whole and descends))
+    if in_order:
+        return None
+    return str(cells[numbers.is_not_null().arg_max() or 0])
+
+
+def _check_widths(path: Path, dialect: Dialect) -> list[int]:
     """Polars fills up a line that is too short, and does not say which one is too long; returns the
     empty lines, which are no rows.
     """
     empty = []
-    with path.open(newline="", encoding="utf-8-sig") as lines:
-        reader = csv.reader(lines)
-        width = len(next(reader, []))
-        for index, cells in enumerate(reader):
-            if not cells:
-                empty.append(index)
-            elif len(cells) != width:
-                row = index + 1 - len(empty)
-                raise InvalidTable(f"{path}, row {row}: expected {width} cells, got {len(cells)}")
+    reader = _lines(path, dialect)
+    width = len(next(reader, [])) if dialect.header else None
+    for index, cells in enumerate(reader):
+        if not cells:
+            empty.append(index)
+            continue
+        width = len(cells) if width is None else width
+        if len(cells) != width:
+            row = index + 1 - len(empty)
+            raise InvalidTable(
+                f"{path}, row {row}: expected {width} cells, got {len(cells)}{_why(cells, width)}"
+            )
     return empty
+
+
+def _why(cells: Sequence[str], width: int) -> str:
+    if cells[0].startswith("#"):
+        return ": --comment '#' leaves out lines that begin so"
+    if len(cells) == width + 1 and not cells[-1].strip():
+        return ", the last of them empty: end the first line with a separator, too"
+    if width == 1:
+        return ": if the first line is no header, --comment SIGN or deleting it leaves it out"
+    return ""

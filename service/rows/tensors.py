@@ -8,12 +8,11 @@ features.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from hourglass.service.errors import InvalidBody, InvalidJSON, InvalidRow, TooManyRows
@@ -31,6 +30,7 @@ from hourglass.service.rows.cells import (
     require_cells,
     shown,
 )
+from hourglass.service.rows.slicing import MARK, Sliced, slice_array, slices
 
 Float32 = NDArray[np.float32]
 
@@ -80,11 +80,12 @@ def decode_request(
             f"expected an Inference-Header-Content-Length within the body's {len(body)} bytes, got"
             f" {header_length}"
         )
-    head, tail = body[:header_length], body[header_length:] if header_length is not None else b""
-    decoding.require_few_arrays(head, max_rows)
-    request = _parse(head)
+    # a view: of what follows the JSON there may be much
+    tail = memoryview(body)[header_length:] if header_length is not None else memoryview(b"")
+    sliced = slice_array(body[:header_length], 4)
+    request = _parse(sliced.rest)
     outputs = _outputs(request)
-    return Inference(request.id, _rows(request, tail, schema, max_rows), outputs)
+    return Inference(request.id, _rows(request, sliced, tail, schema, max_rows), outputs)
 
 
 def encode_answer(
@@ -104,19 +105,19 @@ def encode_answer(
         "guarantee": served.guarantee.kind,
         "threshold": threshold.score,
     }
-    fields["outputs"], raw = [], []
+    outputs: list[bytes] = []
+    raw: list[bytes] = []
     for name, binary in asked.outputs:
         tensor = np.ascontiguousarray(tensors[name], dtype="<f4")
         encoding.require_finite(served, tensor, what=name)
-        described = {"name": name, "datatype": DATATYPE, "shape": tensor.shape}
+        described: dict[str, Any] = {"name": name, "datatype": DATATYPE, "shape": tensor.shape}
         if binary:
-            fields["outputs"].append(
-                {**described, "parameters": {"binary_data_size": tensor.nbytes}}
-            )
+            described["parameters"] = {"binary_data_size": tensor.nbytes}
             raw.append(tensor.tobytes())
         else:
-            fields["outputs"].append({**described, "data": tensor.ravel()})
-    head = orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
+            described["data"] = tensor.ravel()
+        outputs.append(encoding.encode_object(described))
+    head = encoding.encode_object({**fields, "outputs": outputs})
     return b"".join((head, *raw)), len(head) if raw else None
 
 
@@ -143,14 +144,14 @@ class _Request(msgspec.Struct):
 _request = msgspec.json.Decoder(_Request)
 
 
-def _parse(head: bytes) -> _Request:
+def _parse(head: decoding.Body) -> _Request:
     try:
         return _request.decode(head)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         return _parse_leniently(head, error)
 
 
-def _parse_leniently(head: bytes, refused: Exception) -> _Request:
+def _parse_leniently(head: decoding.Body, refused: Exception) -> _Request:
     """JSON with NaN, which is how tritonclient writes a missing value, and with what is no float,
     of which the cell is to be named.
     """
@@ -164,15 +165,15 @@ def _parse_leniently(head: bytes, refused: Exception) -> _Request:
     except msgspec.ValidationError as error:
         raise _no_request(error) from error
     except (ValueError, RecursionError):
-        raise _no_request(refused) from refused
+        raise _no_request(refused, head) from refused
 
 
-def _no_request(error: Exception) -> InvalidJSON:
+def _no_request(error: Exception, head: decoding.Body = b"") -> InvalidJSON:
     if isinstance(error, msgspec.ValidationError):
         expected = 'expected a JSON object with "inputs" as the Open Inference Protocol has it'
     else:
         expected = "the request is not JSON"
-    return InvalidJSON(f"{expected}: {str(error)[:200]}")
+    return InvalidJSON(f"{expected}: {decoding.what_is_wrong(head, error)}")
 
 
 def _constant(text: str) -> NoNumber | None:
@@ -224,7 +225,9 @@ def _refuse_foreign(parameters: dict[str, Any] | None, tensor: str) -> None:
             )
 
 
-def _rows(request: _Request, tail: bytes, schema: Schema, max_rows: int) -> Float32:
+def _rows(
+    request: _Request, sliced: Sliced, tail: memoryview, schema: Schema, max_rows: int
+) -> Float32:
     if [each.name for each in request.inputs] != [INPUT]:
         got = ", ".join(repr(each.name[:80]) for each in request.inputs[:10]) or "none"
         raise InvalidBody(f"expected the one input {INPUT!r}, got {got}")
@@ -253,16 +256,15 @@ def _rows(request: _Request, tail: bytes, schema: Schema, max_rows: int) -> Floa
             raise InvalidBody(
                 f"expected nothing after the JSON without a binary_data_size, got {len(tail)} bytes"
             )
-        values_ND = _from_json(sent, schema)
+        rows_ND = _from_json(sent, sliced, schema)
     else:
-        values_ND = _from_bytes(sent, size, tail, schema)
+        rows_ND = _to_float32(_from_bytes(sent, size, tail, schema), schema)
     # From here on it is the raw body of /v1: one place says what a row must be.
-    return decoding.decode_rows(
-        _to_float32(values_ND, schema).tobytes(), decoding.RAW, schema, max_rows=max_rows
-    )
+    decoding.require_raw(rows_ND, schema)
+    return rows_ND
 
 
-def _from_bytes(sent: _Input, size: object, tail: bytes, schema: Schema) -> NDArray[Any]:
+def _from_bytes(sent: _Input, size: object, tail: memoryview, schema: Schema) -> NDArray[Any]:
     datatype = np.dtype(DATATYPES[sent.datatype])
     expected = f"{sent.shape[0] * schema.width * datatype.itemsize} bytes"
     if sent.data is not None:
@@ -279,60 +281,108 @@ def _from_bytes(sent: _Input, size: object, tail: bytes, schema: Schema) -> NDAr
     return np.frombuffer(tail, dtype=datatype).reshape(-1, schema.width)
 
 
-def _from_json(sent: _Input, schema: Schema) -> NDArray[np.float64]:
-    """Data as one flat array, row after row, or as an array of rows."""
+def _from_json(sent: _Input, sliced: Sliced, schema: Schema) -> Float32:
+    """Data as one flat array, row after row, or as an array of rows; of a large one slice after
+    slice.
+    """
     if sent.data is None:
         raise InvalidBody(f"expected data for {INPUT!r}, or a binary_data_size in its parameters")
     count, width = sent.shape[0], schema.width
-    cells: list[Any] = sent.data
-    if cells and isinstance(cells[0], list):
-        for row, each in enumerate(cells):
-            if not isinstance(each, list) or len(each) != width:
-                got = str(len(each)) if isinstance(each, list) else shown(each)
-                message = f"expected {width} features, got {got} in row {row}"
-                raise InvalidRow(
-                    message, row=row, expected=f"{width} features", got=got, reason="width"
-                )
-        cells = [cell for each in cells for cell in each]
-    if len(cells) != count * width:
-        expected = f"{count * width} values"
-        message = (
-            f"expected {expected} for the shape {_shown_shape(sent.shape)} of {INPUT!r}, got"
-            f" {len(cells)}"
-        )
-        raise InvalidRow(message, expected=expected, got=str(len(cells)), reason="width")
+    flat = np.empty(count * width, dtype=np.float32)
+    if sent.data == [MARK] and sliced.elements not in (count, count * width):
+        raise _wrong_count(sent, count * width, sliced.elements)
+    first = at = 0
+    nested: bool | None = None
+    for group in [sent.data] if sent.data != [MARK] else _groups(sliced, width):
+        cells: list[Any] = group
+        if nested is None:
+            nested = bool(cells) and isinstance(cells[0], list)
+        if nested:
+            for row, each in enumerate(cells, first):
+                if not isinstance(each, list) or len(each) != width:
+                    got = str(len(each)) if isinstance(each, list) else shown(each)
+                    message = f"expected {width} features, got {got} in row {row}"
+                    raise InvalidRow(
+                        message, row=row, expected=f"{width} features", got=got, reason="width"
+                    )
+            first += len(cells)
+            cells = [cell for each in cells for cell in each]
+        if at + len(cells) <= len(flat):
+            flat[at : at + len(cells)] = _floats(cells, at, sent.datatype, schema)
+        at += len(cells)
+    if at != len(flat):
+        raise _wrong_count(sent, count * width, at)
+    return flat.reshape(count, width)
+
+
+def _wrong_count(sent: _Input, values: int, got: int) -> InvalidRow:
+    expected = f"{values} values"
+    shape = _shown_shape(sent.shape)
+    message = f"expected {expected} for the shape {shape} of {INPUT!r}, got {got}"
+    return InvalidRow(message, expected=expected, got=str(got), reason="width")
+
+
+def _groups(sliced: Sliced, width: int) -> Iterator[list[Any]]:
+    """The data's elements, some at a time."""
+    first = 0
+    for start, text in slices(sliced):
+        decoding.require_small(text, first, width, "features")
+        cells = _parse_group(text, start)
+        yield cells
+        first += len(cells)
+
+
+def _parse_group(text: bytes, start: int) -> list[Any]:
+    try:
+        cells: list[Any] = msgspec.json.decode(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as refused:
+        try:
+            cells = json.loads(
+                text.decode(), parse_constant=_constant, parse_float=parse_float, parse_int=_int
+            )
+        except (ValueError, RecursionError):
+            raise InvalidJSON(
+                f"the request is not JSON, from byte {start - 1}: {str(refused)[:200]}"
+            ) from refused
+    if not cells:
+        raise InvalidJSON(f"the request is not JSON: nothing follows a comma at byte {start - 1}")
+    return cells
+
+
+def _floats(cells: list[Any], at: int, datatype: str, schema: Schema) -> Float32:
+    """Cells, the first of which has that place, as float32."""
     try:
         numbers: Sequence[float | None] = msgspec.convert(
-            cells, list[bool | None] if sent.datatype == "BOOL" else list[float | None]
+            cells, list[bool | None] if datatype == "BOOL" else list[float | None]
         )
-        values_ND = np.array(numbers, dtype=np.float64).reshape(count, width)  # None becomes NaN
+        values_C = np.array(numbers, dtype=np.float64)  # None becomes NaN
     except (
         msgspec.ValidationError,
         OverflowError,
         UnicodeEncodeError,
     ) as error:  # the last of half a character
-        raise _wrong_cell(cells, sent.datatype, schema) from error
-    if (np.abs(values_ND) >= OVERFLOW).any():
-        raise _wrong_cell(cells, sent.datatype, schema)
-    datatype = np.dtype(DATATYPES[sent.datatype])
-    if datatype.kind in "iu" and sent.datatype != "BOOL":
-        limits = np.iinfo(datatype)
-        wrong_ND = (
-            (values_ND < limits.min) | (values_ND > limits.max) | (values_ND != np.floor(values_ND))
-        )
-        require_cells(
-            values_ND,
-            wrong_ND & ~np.isnan(values_ND),
-            schema,
-            f"a whole number from {limits.min} to {limits.max}",
-        )
-    return values_ND
+        raise _wrong_cell(cells, at, datatype, schema) from error
+    if (np.abs(values_C) >= OVERFLOW).any():
+        raise _wrong_cell(cells, at, datatype, schema)
+    dtype = np.dtype(DATATYPES[datatype])
+    if dtype.kind in "iu" and datatype != "BOOL":
+        limits = np.iinfo(dtype)
+        wrong_C = (
+            (values_C < limits.min) | (values_C > limits.max) | (values_C != np.floor(values_C))
+        ) & ~np.isnan(values_C)
+        if wrong_C.any():
+            place = int(np.argmax(wrong_C))
+            row, column = divmod(at + place, schema.width)
+            expected = f"a whole number from {limits.min} to {limits.max}"
+            name = schema.features[column].name
+            raise misfit(row, name, expected, f"{values_C[place]:g}")
+    return values_C.astype(np.float32)
 
 
-def _wrong_cell(cells: list[Any], datatype: str, schema: Schema) -> InvalidRow:
+def _wrong_cell(cells: list[Any], at: int, datatype: str, schema: Schema) -> InvalidRow:
     """What is wrong with the first cell that is."""
     expected = "true, false or null" if datatype == "BOOL" else "a number or null"
-    for place, cell in enumerate(cells):
+    for place, cell in enumerate(cells, at):
         row, column = divmod(place, schema.width)
         name = schema.features[column].name
         if isinstance(cell, NoNumber) or (_is_number(cell) and abs(cell) >= OVERFLOW):

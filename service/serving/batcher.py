@@ -36,7 +36,8 @@ class Waiter(Protocol):
 class Batcher:
     """Collects the requests of a turn of the event loop.
 
-    Small batches are scored on the loop, larger ones in one thread.
+    Small batches are scored on the loop, larger ones in one thread; long work of another kind has a
+    thread of its own, so that scores do not wait for it.
     """
 
     def __init__(self, observers: Observers, *, inline_cells: int, max_rows: int) -> None:
@@ -49,6 +50,7 @@ class Batcher:
         )
         self._waiting: dict[_Kind, _Batch] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scoring")
+        self._long_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="long work")
 
     async def score(self, served: Served, rows_ND: Float32) -> Scores:
         """The scores of these rows [N, D], by this very model."""
@@ -104,14 +106,18 @@ class Batcher:
         return False
 
     async def run(self, cells: int, work: Callable[[], T]) -> T:
-        """Any other work on so many cells: at once when it is little, else in the thread."""
+        """Any other work on so many cells: at once when it is little, in the thread of scores when
+        it is short, else in the other.
+        """
         if cells <= self._inline_cells:
             return work()
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        thread = self._thread if cells <= self._scored_cells else self._long_thread
+        return await asyncio.get_running_loop().run_in_executor(thread, work)
 
     def close(self) -> None:
-        """End the thread, once what it does is done."""
+        """End the threads, once what they do is done."""
         self._thread.shutdown()
+        self._long_thread.shutdown()
 
     def _batch(self, kind: "_Kind") -> "_Batch":
         if (batch := self._waiting.get(kind)) is None:

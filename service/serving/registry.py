@@ -2,20 +2,30 @@
 reference at a time.
 
 Readers take one `Served` and answer from it alone; whatever goes wrong while looking, what is in
-service stays. How the folder is laid out is store.py's.
+service stays. How the folder is laid out is store.py's; what may hang is done in threads of
+patience.py's.
+
+A model is in service as long as its folder is there. It need not be in memory: with many models
+those that were not asked for in the longest time are let go, and read again when somebody asks.
 """
 
 import asyncio
+import errno
 import logging
+import math
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import replace
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal, NamedTuple, TypeVar
+from time import monotonic
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from hourglass.service.errors import (
+    PASSING,
+    Fault,
     HourglassError,
     InvalidArtifact,
+    NotLoaded,
     ThresholdNotStored,
     UncertifiableAlpha,
     UnknownModel,
@@ -24,32 +34,65 @@ from hourglass.service.model.artifact import MODEL_NAME
 from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.detector import DEFAULT_MAX_BYTES, Detector
 from hourglass.service.model.schema import Schema
-from hourglass.service.model.served import Served
+from hourglass.service.model.served import Served, Summary
+from hourglass.service.serving.patience import PatientThread, TooSlow
 from hourglass.service.serving.store import (
     THRESHOLD_FILE,
     ModelFile,
     ModelFolder,
     Store,
     StoredThreshold,
+    ThresholdChange,
 )
 
 T = TypeVar("T")
+LOOK_SECONDS = 5.0  # for the folder to be looked into, or a threshold to be written
+LOAD_SECONDS = 30.0
+CLOSE_SECONDS = 2.0  # that what is being loaded may hold up the end
+AWAKE_MODELS = 64  # in memory; of more, those that nobody asks for take a tenth of the room
+GONE_LOOKS = 2  # in a row without its folder, after which a model is retired
+FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 1.0, 60.0  # after a failure whose cause may pass
+HANGS = "the file system hangs"
 _logger = logging.getLogger(__name__)
+
+
+class Problem(NamedTuple):
+    """Why the newest state of a model's folder is not, or not wholly, in service."""
+
+    fault: Fault
+    sentence: str
 
 
 class Load(NamedTuple):
     """What came of looking at one model's folder."""
 
     name: str
-    outcome: Literal["unchanged", "loaded", "swapped", "failed"]
+    outcome: Literal["unchanged", "loaded", "swapped", "failed", "retired"]
     version: str | None  # now in service
     reason: str | None = None  # why it failed, or what else is wrong
 
 
-class Registry:
-    """The models in service.
+@dataclass(slots=True, eq=False)
+class _Known:
+    """What is known of one model, beside the model itself."""
 
-    Only `look` and `set_threshold` change it, one at a time, and on the event loop.
+    summary: Summary | None = None  # of what is, or was last, in memory
+    problem: Problem | None = None
+    seen: object = None  # what the folder looked like when it was last acted on
+    deep: object = None  # the same, the version's file included, where that failed
+    missed: int = 0  # looks in a row without its folder
+    failures: int = 0  # in a row
+    retry_at: float = math.inf
+    used_at: float = -math.inf
+    changes: int = 0  # of the threshold, by this process
+    hanging: "Future[Any] | None" = None  # a load that was let go
+    loading: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Registry:
+    """The models in service; changed on the event loop alone.
+
+    `max_loaded` models at most are kept in memory.
     """
 
     def __init__(
@@ -58,131 +101,338 @@ class Registry:
         *,
         threads: int,
         max_bytes: int,
+        max_loaded: int | None = None,
         after_load: Callable[[], None] = lambda: None,
     ) -> None:
         self._store, self._max_bytes, self._after_load = store, max_bytes, after_load
+        self._max_loaded = max_loaded
         # one for all models and all their versions: what one of them does not use is the others'
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="runs") if threads > 1 else None
-        # always the same thread: each thread has its own part of the heap, and every one would keep
-        # the room that a load took
-        self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
+        self._disk, self._loads = PatientThread("disk"), PatientThread("loads")
         self._served: dict[str, Served] = {}
-        self._errors: dict[str, str] = {}
-        self._seen: dict[str, object] = {}  # what the folder looked like when it was last acted on
+        self._known: dict[str, _Known] = {}
+        self._unloaded: set[str] = set()
         self._ignored: set[str] = set()
-        self._unreadable: str | None = (
-            None  # why the folder itself could not be looked into, the last time
-        )
-        self._changing = asyncio.Lock()
+        # why the folder itself could not be looked into, the last time
+        self._unreadable: str | None = None
+        self._hanging: Future[Any] | None = None  # a look that was let go
+        self._looking = asyncio.Lock()
+        self.tell: Callable[[Load], None] = lambda _: None  # of each folder that was acted on
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Of all models whose folders are there, in service or not."""
+        return frozenset(self._known)
 
     @property
     def served(self) -> Mapping[str, Served]:
-        """By name, in the names' order."""
+        """Those in memory, by name, in the names' order."""
         return self._served
 
     @property
-    def errors(self) -> Mapping[str, str]:
+    def unloaded(self) -> frozenset[str]:
+        """Names of the models that are in service, or may be, but not in memory."""
+        return frozenset(self._unloaded)
+
+    @property
+    def summaries(self) -> list[Summary]:
+        """Of all that were ever in memory and are in service, in the names' order."""
+        known = sorted(self._known.items())
+        return [each.summary for name, each in known if each.summary and self._is_served(name)]
+
+    @property
+    def problems(self) -> Mapping[str, Problem]:
         """By name: why the newest state of a model's folder is not, or not wholly, in service."""
-        return self._errors
+        known = sorted(self._known.items())
+        return {name: each.problem for name, each in known if each.problem}
+
+    @property
+    def errors(self) -> Mapping[str, str]:
+        """The same in a sentence each."""
+        return {name: problem.sentence for name, problem in self.problems.items()}
+
+    def is_loaded(self, name: str | None) -> bool:
+        """Whether `find` need not be waited for; True also of a model that is nowhere."""
+        return not self._unloaded or (name not in self._unloaded and name is not None)
 
     def find(self, name: str | None) -> Served:
-        """The model of that name; of no name, the only one there is. UnknownModel otherwise."""
+        """The model of that name; of no name, the only one there is. NotLoaded where it is not in
+        memory, UnknownModel where it is nowhere.
+        """
         if name is not None and (served := self._served.get(name)):
+            if self._max_loaded:
+                self._known[name].used_at = monotonic()
             return served
-        if name is None and len(self._served) == 1:
-            return next(iter(self._served.values()))
-        choice = f"served are: {', '.join(self._served)}" if self._served else "no model is served"
+        if name is None and len(self._served) + len(self._unloaded) == 1:
+            (name,) = self._served or self._unloaded
+            return self.find(name)
+        if name in self._unloaded:
+            raise NotLoaded(f"model {name!r} is not loaded yet")
+        names = sorted({*self._served, *self._unloaded})
+        choice = f"served are: {', '.join(names)}" if names else "no model is served"
         if name is None:
             raise UnknownModel(
                 f"the path names no model, which needs exactly one to be served; {choice}"
             )
-        broken = f" ({self._errors[name]})" if name in self._errors else ""
+        problem = self._known[name].problem if name in self._known else None
+        broken = f" ({problem.sentence})" if problem else ""
         raise UnknownModel(f"no model {name!r} is served{broken}; {choice}")
+
+    async def get(self, name: str | None) -> Served:
+        """The same, read from the folder first where it is not in memory."""
+        try:
+            return self.find(name)
+        except NotLoaded:
+            name = name or next(iter(self._unloaded))
+            if (known := self._known.get(name)) is not None:
+                known.used_at = monotonic()
+                await self._load(name, known, only_missing=True)
+            return self.find(name)
 
     async def look(self, name: str | None = None) -> list[Load]:
         """Bring what changed on disk into service: of every model, or of one, which is then tried
         even if nothing changed.
         """
-        async with self._changing:
-            names = await self._off_loop(self._names)
-            if name is None:
-                self._errors = {
-                    each: error for each, error in self._errors.items() if each in names
-                }
-                return [await self._look_at(each, again=False) for each in names]
-            if name not in names:
+        if name is None:
+            async with self._looking:
+                return await self._look_at_all()
+        if name not in self._known:
+            state = await self._state(name) if MODEL_NAME.fullmatch(name) else None
+            if state is None or not _is_model(name, state):
                 self.find(name)  # raises
-            return [await self._look_at(name, again=True)]
+            self._known.setdefault(name, _Known())
+        return [await self._load(name, self._known[name])]
 
-    async def set_threshold(self, name: str, stored: StoredThreshold) -> Served:
-        """Store another false-alarm budget and serve with it; UncertifiableAlpha or
-        ThresholdNotStored when it cannot be.
+    async def refresh(self, name: str) -> None:
+        """Serve with the budget that another process has stored."""
+        if name in self._served:
+            await self._load(name, self._known[name])
+
+    async def change_threshold(self, name: str, change: ThresholdChange) -> Served:
+        """Store another false-alarm budget, made of the one that is stored now, and serve with it;
+        UncertifiableAlpha or ThresholdNotStored when it cannot be.
         """
-        async with self._changing:
-            served = self.find(name)
-            threshold = _threshold(served.detector, stored)
-            try:
-                await self._off_loop(partial(self._store.model(name).set_threshold, stored))
-            except OSError as error:
-                raise ThresholdNotStored(
-                    f"{THRESHOLD_FILE} of {name} cannot be written ({error.strerror}), so the"
-                    " threshold stays as it is"
-                ) from error
-            self._served = {**self._served, name: replace(served, threshold=threshold)}
-            self._seen.pop(name, None)  # the file may be taken away again before anybody looks
-            self._errors.pop(name, None)
-            return self._served[name]
+        served, known = await self.get(name), self._known[name]
+        own = served.threshold
 
-    async def _off_loop(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._disk, work)
+        def changed(stored: StoredThreshold | None) -> StoredThreshold:
+            in_force = StoredThreshold(own.alpha, own.delta, not own.certified)
+            after = change.of(stored or in_force)
+            _threshold(served.detector, after)  # raises
+            return after
 
-    def _names(self) -> list[str]:
-        """Names of folders with a pointer, and of models in service, whose folder may have gone."""
+        store = partial(self._store.model(name).change_threshold, changed)
         try:
-            names, unreadable = self._store.candidates(), None
+            stored = await self._disk.run(store, seconds=LOOK_SECONDS)
+        except (OSError, TooSlow) as error:
+            why = error.strerror if isinstance(error, OSError) else HANGS
+            raise ThresholdNotStored(
+                f"{THRESHOLD_FILE} of {name} cannot be written ({why}), so the threshold stays as"
+                " it is"
+            ) from error
+        known.changes += 1
+        known.seen = None  # the file may be taken away again before anybody looks
+        after, problem = _with_threshold(self._served.get(name, served), stored)
+        if name in self._served:  # it may have been let go meanwhile
+            self._served[name] = after
+        known.summary = after.summary
+        if problem or (known.problem and known.problem.fault in ("threshold", "uncertifiable")):
+            known.problem = problem
+        return after
+
+    def close(self) -> None:
+        """End the threads; what hangs in them is left behind."""
+        self._disk.close(seconds=0.0)
+        self._loads.close(seconds=CLOSE_SECONDS)
+
+    def _is_served(self, name: str) -> bool:
+        return name in self._served or name in self._unloaded
+
+    async def _look_at_all(self) -> list[Load]:
+        if self._hanging and not self._hanging.done():
+            return self._all_unreadable(HANGS)
+        try:
+            folders = await self._disk.run(self._store.look, seconds=LOOK_SECONDS)
         except OSError as error:
-            names, unreadable = [], error.strerror
-        if unreadable and unreadable != self._unreadable:
-            _logger.error("%s cannot be read: %s", self._store.path, unreadable)
-        self._unreadable = unreadable
-        for name in names:
-            if not MODEL_NAME.fullmatch(name) and name not in self._ignored:
-                self._ignored.add(name)
-                place = self._store.model(name).path
-                _logger.warning(
-                    "%s is ignored: a model's name matches %s", place, MODEL_NAME.pattern
-                )
-        return sorted(set(names) - self._ignored | self._served.keys())
+            return self._all_unreadable(error.strerror or str(error))
+        except TooSlow as error:
+            self._hanging = error.work
+            return self._all_unreadable(HANGS)
+        self._unreadable = self._hanging = None
+        self._take_up(folders)
+        loads = [self._miss(name) for name in sorted(self._known.keys() - folders.keys())]
+        loads += [await self._look_at(name, folders[name]) for name in self._by_use(folders)]
+        return sorted(loads)
 
-    async def _look_at(self, name: str, *, again: bool) -> Load:
+    def _all_unreadable(self, why: str) -> list[Load]:
+        """Of all models, which stay in service: the folder they lie in cannot be looked into."""
+        outcome: Literal["failed", "unchanged"] = "unchanged"
+        if why != self._unreadable:
+            outcome, self._unreadable = "failed", why
+            _logger.error("%s cannot be read: %s", self._store.path, why)
+            for known in self._known.values():
+                sentence = f"{self._store.path} cannot be read: {why}"
+                known.problem, known.seen = Problem("unreadable", sentence), None
+        return [Load(name, outcome, self._version(name), why) for name in sorted(self._known)]
+
+    def _take_up(self, folders: Mapping[str, tuple[object, ...]]) -> None:
+        """Know of the models whose folders have appeared."""
+        for name, state in folders.items():
+            if name in self._known or name in self._ignored or not _is_model(name, state):
+                continue
+            if MODEL_NAME.fullmatch(name):
+                self._known[name] = _Known()
+                self._unloaded.add(name)
+            else:
+                self._ignored.add(name)
+                place, names = self._store.model(name).path, MODEL_NAME.pattern
+                _logger.warning("%s is ignored: a model's name matches %s", place, names)
+
+    def _by_use(self, folders: Mapping[str, tuple[Any, ...]]) -> list[str]:
+        """Those asked for last first, then those published last."""
+
+        def order(name: str) -> tuple[float, int]:
+            pointer = folders[name][0] if folders[name] else None
+            return -self._known[name].used_at, -(pointer[0] if pointer else 0)
+
+        return sorted(sorted(self._known.keys() & folders.keys()), key=order)
+
+    def _miss(self, name: str) -> Load:
+        """Retire a model whose folder is gone, once that is no mere moment."""
+        known, version = self._known[name], self._version(name)
+        known.missed += 1
+        if known.missed < GONE_LOOKS:
+            sentence = f"{self._store.model(name).path} cannot be read: No such file or directory"
+            known.problem, known.seen = Problem("gone", sentence), None
+            return Load(name, "failed", version, sentence)
+        del self._known[name]
+        self._served.pop(name, None)
+        self._unloaded.discard(name)
+        _logger.info("model %s: its folder is gone, it is out of service", name)
+        return Load(name, "retired", version)
+
+    async def _look_at(self, name: str, state: tuple[object, ...]) -> Load:
+        known = self._known.get(name)
+        if known is None or (known.hanging and not known.hanging.done()):
+            return Load(name, "unchanged", self._version(name))
+        known.missed = 0
+        if state == known.seen:
+            if not known.failures:
+                return Load(name, "unchanged", self._version(name))
+            if monotonic() < known.retry_at and await self._deep(name) == known.deep:
+                return Load(name, "unchanged", self._version(name))
+        elif name in self._unloaded and not known.failures and self._is_full():
+            known.seen = state  # read when somebody asks for it
+            return Load(name, "unchanged", self._version(name))
+        return await self._load(name, known, state)
+
+    def _is_full(self) -> bool:
+        return self._max_loaded is not None and len(self._served) >= self._max_loaded
+
+    async def _state(self, name: str) -> tuple[object, ...]:
+        return await self._disk.run(self._store.model(name).look, seconds=LOOK_SECONDS)
+
+    async def _deep(self, name: str) -> object:
+        return await self._disk.run(self._store.model(name).state, seconds=LOOK_SECONDS)
+
+    async def _load(
+        self,
+        name: str,
+        known: _Known,
+        state: tuple[object, ...] = (),
+        *,
+        only_missing: bool = False,
+    ) -> Load:
+        """Read a model's folder and serve what it says; of two who ask at once one does."""
+        async with known.loading:
+            if only_missing and name not in self._unloaded:
+                return Load(name, "unchanged", self._version(name))
+            load = await self._load_alone(name, known, state)
+        self.tell(load)
+        return load
+
+    async def _load_alone(self, name: str, known: _Known, state: tuple[object, ...]) -> Load:
         model, before = self._store.model(name), self._served.get(name)
-        version = before.detector.version if before else None
-        seen = model.state()
-        if seen == self._seen.get(name) and not again:
-            return Load(name, "unchanged", version)
-        self._seen[name] = seen
+        last = self._version(name)
         try:
-            after, problem = await self._off_loop(
-                partial(load, model, before, pool=self._pool, max_bytes=self._max_bytes)
-            )
+            known.seen, known.deep = state or await self._state(name), await self._deep(name)
+            while True:
+                changes = known.changes
+                work = partial(load, model, before, pool=self._pool, max_bytes=self._max_bytes)
+                after, problem = await self._loads.run(work, seconds=LOAD_SECONDS)
+                if changes == known.changes:
+                    break
+                before = after  # its threshold was changed while it was read
         except Exception as error:
-            # a file from elsewhere can break its readers in ways that have no name
-            known = isinstance(error, HourglassError)
-            reason = str(error) if known else f"the model file cannot be loaded: {error!r}"
-            self._errors[name] = reason
-            _logger.error("model %s: %s; in service stays %s", name, reason, version or "none")
-            return Load(name, "failed", version, reason)
-        if before is None or after.detector is not before.detector:
-            await self._off_loop(self._after_load)
-        self._served = dict(sorted({**self._served, name: after}.items()))
-        self._errors.pop(name, None)
-        if problem:
-            self._errors[name] = problem
-            _logger.error("model %s: %s", name, problem)
-        if before and version == after.detector.version:
-            return Load(name, "unchanged", version, problem)
-        _logger.info("model %s: version %s is in service", name, after.detector.version)
-        return Load(name, "swapped" if before else "loaded", after.detector.version, problem)
+            return self._fail(name, known, error)
+        return await self._serve(name, known, after, problem, last)
+
+    async def _serve(
+        self, name: str, known: _Known, after: Served, problem: Problem | None, last: str | None
+    ) -> Load:
+        if self._known.get(name) is not known:  # retired meanwhile
+            return Load(name, "retired", None)
+        before = self._served.get(name)
+        is_new = before is None or after.detector is not before.detector
+        self._unloaded.discard(name)
+        if before is None:
+            self._served = dict(sorted({**self._served, name: after}.items()))
+        else:
+            self._served[name] = after
+        said = known.problem
+        known.summary, known.problem = after.summary, problem
+        known.failures, known.retry_at, known.hanging = 0, math.inf, None
+        if is_new:
+            if len(self._served) > AWAKE_MODELS:
+                after.detector.rest()
+            self._let_go(keep=name)
+            await self._loads.run(self._after_load, seconds=LOAD_SECONDS)
+        if problem and problem != said:
+            _logger.error("model %s: %s", name, problem.sentence)
+        version = after.detector.version
+        sentence = problem.sentence if problem else None
+        if version == last:
+            return Load(name, "unchanged", version, sentence)
+        _logger.info("model %s: version %s is in service", name, version)
+        return Load(name, "swapped" if last else "loaded", version, sentence)
+
+    def _let_go(self, *, keep: str) -> None:
+        """Of more models than are to be kept in memory those that were not asked for in the longest
+        time.
+        """
+        while self._max_loaded and len(self._served) > self._max_loaded:
+            others = (name for name in self._served if name != keep)
+            if (
+                oldest := min(others, key=lambda name: self._known[name].used_at, default=None)
+            ) is None:
+                return
+            self._served = {name: each for name, each in self._served.items() if name != oldest}
+            self._unloaded.add(oldest)
+
+    def _fail(self, name: str, known: _Known, error: Exception) -> Load:
+        problem, version = _problem(error), self._version(name)
+        if isinstance(error, TooSlow):
+            known.hanging = error.work
+        known.failures += 1
+        known.retry_at = math.inf
+        if problem.fault in PASSING:
+            wait = min(FIRST_RETRY_SECONDS * 2 ** (known.failures - 1), LAST_RETRY_SECONDS)
+            known.retry_at = monotonic() + wait
+        if name not in self._served:
+            self._unloaded.discard(name)
+            known.summary = None
+        if problem != known.problem:  # said once, however often it is tried
+            stays = version or "none"
+            _logger.error("model %s: %s; in service stays %s", name, problem.sentence, stays)
+        known.problem = problem
+        return Load(name, "failed", version, problem.sentence)
+
+    def _version(self, name: str) -> str | None:
+        """The version in service, in memory or not."""
+        if name in self._served:
+            return self._served[name].detector.version
+        summary = self._known[name].summary if name in self._known else None
+        return summary.version if summary else None
 
 
 def load(
@@ -191,7 +441,7 @@ def load(
     *,
     pool: Executor | None = None,
     max_bytes: int = DEFAULT_MAX_BYTES,
-) -> tuple[Served, str | None]:
+) -> tuple[Served, Problem | None]:
     """What a model's folder says should be served, and what is wrong with its threshold;
     InvalidArtifact when nothing can be.
 
@@ -203,17 +453,10 @@ def load(
     else:
         file = model.read(version, max_bytes=max_bytes)
         served = served_from(file, model.name, pool=pool, max_bytes=max_bytes)
-    own = served.detector.threshold
     try:
-        stored = model.threshold()
-        threshold = _threshold(served.detector, stored) if stored else own
-        return replace(served, threshold=threshold), None
-    except (InvalidArtifact, UncertifiableAlpha) as error:
-        problem = (
-            f"{THRESHOLD_FILE} cannot be used, the model's own alpha = {own.alpha:g} is in force:"
-            f" {error}"
-        )
-        return replace(served, threshold=own), problem
+        return _with_threshold(served, model.threshold())
+    except InvalidArtifact as error:
+        return _with_own(served, Problem("threshold", str(error)))
 
 
 def served_from(
@@ -221,8 +464,52 @@ def served_from(
 ) -> Served:
     """An artifact, with its own threshold; InvalidArtifact when it cannot be served."""
     detector = Detector.from_bytes(file.data, pool=pool, max_bytes=max_bytes)
-    return Served(name, detector, Schema.of(detector.manifest), detector.threshold, file.written_at)
+    fitted_at = detector.manifest.fitted_at
+    if fitted_at is None:  # a file from before it was written down
+        fitted_at = file.written_at
+    return Served(name, detector, Schema.of(detector.manifest), detector.threshold, fitted_at)
+
+
+def _with_threshold(
+    served: Served, stored: StoredThreshold | None
+) -> tuple[Served, Problem | None]:
+    """The model with a stored budget; with its own, and why, where it cannot have that."""
+    if stored is None:
+        return replace(served, threshold=served.detector.threshold, warning=None), None
+    try:
+        threshold = _threshold(served.detector, stored)
+    except UncertifiableAlpha as error:
+        return _with_own(served, Problem("uncertifiable", str(error)))
+    return replace(served, threshold=threshold, warning=None), None
+
+
+def _with_own(served: Served, why: Problem) -> tuple[Served, Problem]:
+    own = served.detector.threshold
+    warning = (
+        f"{THRESHOLD_FILE} cannot be used, the model's own alpha = {own.alpha:g} is in force:"
+        f" {why.sentence}"
+    )
+    return replace(served, threshold=own, warning=warning), Problem(why.fault, warning)
 
 
 def _threshold(detector: Detector, stored: StoredThreshold) -> Threshold:
     return detector.table.threshold(stored.alpha, stored.delta, certified=not stored.uncertified)
+
+
+def _is_model(name: str, state: tuple[object, ...]) -> bool:
+    """Whether a folder that looks so has a pointer; of one that is closed to us by its name."""
+    return state[0] is not None if state else MODEL_NAME.fullmatch(name) is not None
+
+
+def _problem(error: Exception) -> Problem:
+    """Of a file from elsewhere, which can break its readers in ways that have no name."""
+    if isinstance(error, InvalidArtifact):
+        return Problem(error.fault, str(error))
+    if isinstance(error, HourglassError):
+        return Problem("refused", str(error))
+    if isinstance(error, TooSlow):
+        return Problem("timeout", f"the model was not loaded within {LOAD_SECONDS:g} s")
+    used_up = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in used_up):
+        return Problem("resources", f"the model file cannot be loaded: {error!r}")
+    return Problem("refused", f"the model file cannot be loaded: {error!r}")

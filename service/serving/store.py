@@ -3,30 +3,53 @@
     MODELS/<name>/<version>/model.onnx   a version, the SHA-256 of this file; reports lie beside it
     MODELS/<name>/current                the pointer: one line, the version in service
     MODELS/<name>/threshold.json         the false-alarm budget changed while running, if it was
+    MODELS/<name>/.lock                  held by whoever changes threshold.json
 
-Whatever is written is written beside its place under a name that begins with a dot, and moved in:
-nobody ever reads half of it. Such names are no versions and no models.
+Whatever is written is written beside its place under a random name that begins with a dot, and
+moved in: nobody ever reads half of it. Such names are no versions and no models; what a killed
+process left of them goes when somebody publishes a day later.
+
+Whatever is read is a regular file of bounded size: a FIFO or a device in its place is refused at
+once. Pointer and threshold may be links within the model's folder, as Kubernetes makes them; the
+model's file may lie anywhere, since its hash says what it is.
 """
 
+import errno
+import fcntl
 import os
 import re
 import shutil
+import stat
+import sys
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
-from hourglass.service.errors import InvalidArtifact
-from hourglass.service.model.artifact import MODEL_NAME, version_of
+from hourglass.service.errors import Fault, InvalidArtifact, InvalidSettings
+from hourglass.service.model.artifact import version_of
 
 MODEL_FILE = "model.onnx"
 POINTER = "current"
 THRESHOLD_FILE = "threshold.json"
+MAX_TEXT_BYTES = 4096  # of a pointer or a threshold
+LOCK_SECONDS = 3.0  # that a change of the threshold waits for another one
+STALE_SECONDS = 86400.0
+SCRATCH = (".publishing-*", ".replaced-*", f".{POINTER}-*", f".{THRESHOLD_FILE}-*")
 _VERSION = re.compile(r"[0-9a-f]{64}")
+_KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 Rate = Annotated[float, Meta(ge=1e-9, le=0.5)]  # under that no number of rows is enough
 
@@ -37,6 +60,25 @@ class StoredThreshold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     alpha: Rate
     delta: Rate
     uncertified: bool = False
+
+
+class ThresholdChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Another false-alarm budget; what is left out stays as it is."""
+
+    alpha: Rate | UnsetType = UNSET
+    delta: Rate | UnsetType = UNSET
+    uncertified: bool | UnsetType = (
+        UNSET  # true: the marginal rule, alpha on average without the confidence 1 - delta
+    )
+
+    def of(self, stored: StoredThreshold) -> StoredThreshold:
+        """The budget that comes of another one."""
+        given = {
+            name: value
+            for name in self.__struct_fields__
+            if (value := getattr(self, name)) is not UNSET
+        }
+        return msgspec.structs.replace(stored, **given)
 
 
 class ModelFile(NamedTuple):
@@ -56,23 +98,38 @@ class ModelFolder:
     def name(self) -> str:
         return self.path.name
 
+    def look(self) -> tuple[object, ...]:
+        """Something that differs as soon as the pointer or the threshold is another one; the first
+        of it is None where there is no pointer. Empty where the folder is closed to us.
+        """
+        return _look_into(str(self.path))
+
     def state(self) -> object:
-        """Something that differs as soon as the pointer or the threshold is another one."""
-        return _signature(self.path / POINTER), _signature(self.path / THRESHOLD_FILE)
+        """Something that differs as soon as the pointer, the threshold, or the version's folder or
+        file is another one.
+        """
+        state = _signature(f"{self.path}/{POINTER}"), _signature(f"{self.path}/{THRESHOLD_FILE}")
+        try:
+            version = self.current()
+        except InvalidArtifact:
+            return state
+        return *state, _signature(f"{self.path}/{version}"), _signature(str(self.file(version)))
 
     def current(self) -> str:
         """The version that the pointer names; InvalidArtifact where it names none."""
         pointer = self.path / POINTER
         try:
-            with pointer.open("rb") as file:
-                version = file.read(200).decode(errors="replace").strip()
+            text = self._read_text(pointer).decode(errors="replace").strip()
+        except FileNotFoundError as error:
+            raise _unreadable(pointer, error, "pointer") from error
         except OSError as error:
-            raise InvalidArtifact(f"{pointer} cannot be read: {error.strerror}") from error
-        if not _VERSION.fullmatch(version):
+            raise _unreadable(pointer, error) from error
+        if not _VERSION.fullmatch(text):
             raise InvalidArtifact(
-                f"{pointer} holds {version[:80]!r}, expected a version (64 hexadecimal digits)"
+                f"{pointer} holds {text[:80]!r}, expected a version (64 hexadecimal digits)",
+                "pointer",
             )
-        return version
+        return text
 
     def has_current(self) -> bool:
         """Whether there is a pointer."""
@@ -84,12 +141,7 @@ class ModelFolder:
 
     def read(self, version: str, *, max_bytes: int) -> ModelFile:
         """The artifact of a version; InvalidArtifact where it is not what its name says."""
-        file = read_file(self.file(version), max_bytes=max_bytes)
-        if (found := version_of(file.data)) != version:
-            raise InvalidArtifact(
-                f"{self.file(version)} has the SHA-256 {found}: it was changed, or cut short"
-            )
-        return file
+        return read_file(self.file(version), max_bytes=max_bytes)
 
     def versions(self) -> list[str]:
         """Those that are there, in the order of their names."""
@@ -99,23 +151,34 @@ class ModelFolder:
     def is_intact(self, version: str) -> bool:
         """Whether the artifact of a version is there, and is what its name says."""
         try:
-            return version_of(self.file(version).read_bytes()) == version
-        except (FileNotFoundError, NotADirectoryError):
+            return version_of(_read(self.file(version), max_bytes=sys.maxsize).data) == version
+        except (FileNotFoundError, NotADirectoryError, InvalidArtifact):
             return False
 
     def threshold(self) -> StoredThreshold | None:
         """The budget changed while running, if it was; InvalidArtifact where it cannot be read."""
         try:
-            data = (self.path / THRESHOLD_FILE).read_bytes()
+            data = self._read_text(self.path / THRESHOLD_FILE)
             return msgspec.json.decode(data, type=StoredThreshold)
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise InvalidArtifact(f"it cannot be read: {error}") from error
+        except (OSError, InvalidArtifact, msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InvalidArtifact(f"it cannot be read: {error}", "threshold") from error
 
-    def set_threshold(self, stored: StoredThreshold) -> None:
-        """Keep another budget for restarts and other workers; OSError where that fails."""
-        write_atomically(self.path / THRESHOLD_FILE, msgspec.json.encode(stored))
+    def change_threshold(
+        self, change: Callable[[StoredThreshold | None], StoredThreshold]
+    ) -> StoredThreshold:
+        """Keep another budget for restarts and other workers, made of the one that is stored now;
+        OSError where that fails. Two changes at once, of any processes, follow each other.
+        """
+        with self._locked():
+            try:
+                stored = self.threshold()
+            except InvalidArtifact:
+                stored = None
+            changed = change(stored)
+            write_atomically(self.path / THRESHOLD_FILE, msgspec.json.encode(changed))
+        return changed
 
     def publish(self, data: bytes, beside: Mapping[str, str]) -> str:
         """Write an artifact and the texts beside it (file name -> text), point at it, and return
@@ -123,24 +186,82 @@ class ModelFolder:
         """
         version = version_of(data)
         self.path.mkdir(parents=True, exist_ok=True)
+        self._sweep()
         if not self.is_intact(version):
-            shutil.rmtree(self.path / version, ignore_errors=True)
             scratch = Path(tempfile.mkdtemp(prefix=".publishing-", dir=self.path))
             try:
                 _write(scratch / MODEL_FILE, data)
                 for file, text in beside.items():
                     _write(scratch / file, text.encode())
                 scratch.chmod(0o755)
-                scratch.rename(self.path / version)
-            except BaseException:
+                self._move_in(scratch, version)
+            finally:
                 shutil.rmtree(scratch, ignore_errors=True)
-                raise
         self.point(version)
         return version
 
     def point(self, version: str) -> None:
         """Replace the pointer in one step: readers see the old version or the new one."""
         write_atomically(self.path / POINTER, f"{version}\n".encode())
+
+    def _move_in(self, scratch: Path, version: str) -> None:
+        """Make a folder that of a version, in place of a damaged one; another process may do the
+        same, and then its folder is as good.
+        """
+        place = self.path / version
+        try:
+            scratch.rename(place)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+            if self.is_intact(version):
+                return
+            replaced = Path(tempfile.mkdtemp(prefix=".replaced-", dir=self.path))
+            try:
+                with suppress(FileNotFoundError):
+                    place.rename(replaced / version)
+                self._move_in(scratch, version)
+            finally:
+                shutil.rmtree(replaced, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Take away what processes that were killed long ago left half written."""
+        before = time.time() - STALE_SECONDS
+        for path in [path for pattern in SCRATCH for path in self.path.glob(pattern)]:
+            with suppress(OSError):
+                if path.lstat().st_mtime >= before:
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
+
+    def _read_text(self, path: Path) -> bytes:
+        """A pointer's or a threshold's bytes, which no link may take from elsewhere."""
+        if path.is_symlink() and not path.resolve().is_relative_to(self.path.resolve()):
+            raise InvalidArtifact(f"{path} is a link that leads out of the folder", "unreadable")
+        return _read(path, max_bytes=MAX_TEXT_BYTES).data
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One process at a time; the lock of one that dies is free."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor, end = (
+            os.open(self.path / ".lock", flags, 0o644),
+            time.monotonic() + LOCK_SECONDS,
+        )
+        try:
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > end:
+                        raise OSError(errno.ETIMEDOUT, "another process holds its lock") from None
+                    time.sleep(0.005)
+            yield
+        finally:
+            os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +274,12 @@ class Store:
         """The model of that name, whether it is there or not."""
         return ModelFolder(self.path / name)
 
-    def candidates(self) -> list[str]:
-        """Names of the folders that have a pointer, also such as no model may have; OSError where
-        the folder cannot be read.
+    def look(self) -> dict[str, tuple[object, ...]]:
+        """What ModelFolder.look sees of each folder in here, also of such whose name no model may
+        have; OSError where the folder cannot be read.
         """
-        return sorted(folder.name for folder in self.path.iterdir() if _has_pointer(folder))
+        with os.scandir(self.path) as entries:
+            return {entry.name: _look_into(entry.path) for entry in entries if entry.is_dir()}
 
 
 def locate(path: Path) -> Path:
@@ -178,6 +300,38 @@ def locate(path: Path) -> Path:
     return file
 
 
+def require_models(path: Path) -> str | None:
+    """InvalidSettings where a path is no folder of models; a sentence where it holds none yet."""
+    if path.is_file():
+        raise InvalidSettings(f"{path} is a file, expected a folder of models; --models names one")
+    if not path.is_dir():
+        raise InvalidSettings(
+            f"there is no folder {path} to take models from; --models names another"
+        )
+    full = path.absolute()
+    if (path / POINTER).is_file():
+        raise InvalidSettings(
+            f"{path} is the folder of one model, since it holds {POINTER}; --models {full.parent}"
+            f" serves that as {full.name}, and all others in there"
+        )
+    if (path / MODEL_FILE).is_file():
+        raise InvalidSettings(
+            f"{path} is the folder of one version, since it holds {MODEL_FILE}, expected a folder"
+            f" of models; --models {full.parent.parent} may be meant"
+        )
+    with suppress(OSError):  # which the look at it says
+        if not any(_is_pointed(state) for state in Store(path).look().values()):
+            return (
+                f"{path} holds no model yet, expected {path}/NAME/{POINTER}; they are served as"
+                " they come"
+            )
+    return None
+
+
+def _is_pointed(state: tuple[object, ...]) -> bool:
+    return not state or state[0] is not None
+
+
 def name_of(path: Path) -> str:
     """MODELS/<name>/<version>/model.onnx is called <name>, any other file what it is called."""
     in_store = path.name == MODEL_FILE and path.parent.parent.name
@@ -185,16 +339,21 @@ def name_of(path: Path) -> str:
 
 
 def read_file(path: Path, *, max_bytes: int) -> ModelFile:
-    """An artifact by its path; InvalidArtifact where it cannot be read or is too large."""
+    """An artifact by its path; InvalidArtifact where it cannot be read, is too large, or is not of
+    the version whose folder it lies in.
+    """
     try:
-        status = path.stat()
-        if status.st_size > max_bytes:
-            raise InvalidArtifact(
-                f"the model file has {status.st_size} bytes, at most {max_bytes} are loaded"
-            )
-        return ModelFile(path.read_bytes(), status.st_mtime)
+        file = _read(path, max_bytes=max_bytes)
+    except FileNotFoundError as error:
+        raise _unreadable(path, error, "missing") from error
     except OSError as error:
-        raise InvalidArtifact(f"{path} cannot be read: {error.strerror}") from error
+        raise _unreadable(path, error) from error
+    version = path.parent.name
+    if _VERSION.fullmatch(version) and (found := version_of(file.data)) != version:
+        raise InvalidArtifact(
+            f"{path} has the SHA-256 {found}: it was changed, or cut short", "damaged"
+        )
+    return file
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -212,23 +371,63 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
-def _has_pointer(folder: Path) -> bool:
-    """Whether there is a pointer, or may be: of a closed folder a look at the model says why."""
+def _look_into(folder: str) -> tuple[object, ...]:
     try:
-        (folder / POINTER).stat()
+        pointer: tuple[int, ...] | None = _status(f"{folder}/{POINTER}")
     except PermissionError:
-        return MODEL_NAME.fullmatch(folder.name) is not None
+        return ()  # a look at the model says so
     except OSError:
-        return False
-    return True
+        pointer = None
+    return pointer, _signature(f"{folder}/{THRESHOLD_FILE}")
 
 
-def _signature(path: Path) -> tuple[int, ...] | None:
+def _signature(path: str) -> tuple[int, ...] | None:
     try:
-        status = path.stat()
+        return _status(path)
     except OSError:
         return None
+
+
+def _status(path: str) -> tuple[int, ...]:
+    status = os.stat(path)
     return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _read(path: Path, *, max_bytes: int) -> ModelFile:
+    """A regular file; InvalidArtifact where it is none, or too large.
+
+    What is opened does not make us wait, as a FIFO would for its writer.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise InvalidArtifact(
+                f"{path} is a socket, or a device that is not there, expected a regular file",
+                "unreadable",
+            ) from error
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+            raise InvalidArtifact(f"{path} is {kind}, expected a regular file", "unreadable")
+        size = status.st_size
+        if size <= max_bytes:
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                data = file.read(size + 1)  # it may grow meanwhile
+            size = max(size, len(data))
+    finally:
+        os.close(descriptor)
+    if size > max_bytes:
+        raise InvalidArtifact(f"{path} has {size} bytes, at most {max_bytes} are loaded")
+    return ModelFile(data, status.st_mtime)
+
+
+def _unreadable(path: Path, error: OSError, fault: Fault = "unreadable") -> InvalidArtifact:
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        fault = "resources"
+    return InvalidArtifact(f"{path} cannot be read: {error.strerror}", fault)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -3,10 +3,14 @@
 Label values come from configuration and closed sets, never from what a client sends.
 """
 
+import asyncio
 import platform
 import time
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -28,9 +32,11 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from hourglass.service import VERSION, floats
+from hourglass.service.errors import FAULTS
 from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.detector import Explanation, Scores
-from hourglass.service.model.served import Served
+from hourglass.service.model.served import Served, Summary
+from hourglass.service.serving.peers import pids
 from hourglass.service.serving.registry import Load, Registry
 
 Float32 = NDArray[np.float32]
@@ -41,9 +47,13 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 Reason = Literal[
     "body", "json", "width", "feature", "value", "missing", "too_large", "too_many_rows",
-    "content_type", "model", "route", "method", "alpha", "internal",
+    "content_type", "model", "route", "method", "alpha", "internal", "malformed", "slow",
+    "overloaded", "host", "read_only",
 ]  # fmt: skip
 REASONS: tuple[Reason, ...] = Reason.__args__  # type: ignore[attr-defined]
+UNDELIVERED = 499  # counted in place of a status where the client has gone before its answer
+# the key of a request's state under which a server may put a function: has the client gone?
+GONE = "gone"
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 
 P_VALUE_BUCKETS = (
@@ -86,6 +96,10 @@ INFERENCE_BUCKETS = (
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384, 65536)
 
 
+WORKER_DEATHS = (
+    "hourglass_worker_deaths_total",
+    "Worker processes that died and were replaced.",
+)
 KEPT = 512  # runs that are counted at once, which costs a tenth
 KEPT_ROWS = 8192
 
@@ -99,15 +113,22 @@ class Metrics:
 
     `shared` is for several worker processes: counters and histograms then live in files of
     PROMETHEUS_MULTIPROC_DIR, and any worker answers for all. What is known of the models is the
-    same in each, and read at the scrape.
+    same in each, and read at the scrape; `workers` is the folder by which they know each other.
+
+    Of a thousand models most are quiet: a model has histograms once it has traffic, and no series
+    once it is retired.
     """
 
-    def __init__(self, models: Registry, *, shared: bool) -> None:
-        self.shared = shared
+    def __init__(self, models: Registry, *, shared: bool, workers: Path | None = None) -> None:
+        self.shared, self._models = shared, models
+        # what is scraped is written beside the event loop
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the number of series, and several workers cannot have them
         self._exposed = CollectorRegistry()
         if shared:
-            MultiProcessCollector(self._exposed)  # type: ignore[no-untyped-call]
+            self._exposed.register(_Shared(models))
+            if workers is not None:
+                self._exposed.register(_Processes(workers))
         else:
             ProcessCollector(registry=self._exposed)
             PlatformCollector(registry=self._exposed)
@@ -186,9 +207,12 @@ class Metrics:
             REQUEST_BUCKETS,
             "route",
         )
+        if not shared:  # where there are workers their supervisor counts them
+            Counter(*WORKER_DEATHS, registry=self._exposed)
         for reason in REASONS:
             self._rejections.labels(reason)
-        self._bound: dict[str, _Bound] = {}
+        self._bound: dict[str, _Bound] = {}  # models with traffic
+        self._labelled: set[str] = set()  # models with series
         self._answers: dict[tuple[str, str, int], Tally] = {}  # by route, method, status
 
     def scored(self, served: Served, _: Float32, scores: Scores, seconds: float) -> None:
@@ -204,7 +228,7 @@ class Metrics:
         """Rows that were explained are counted apart: among the scored ones they would make alarms
         seem more than they are.
         """
-        self._bind(served.name)
+        self._labelled.add(served.name)
         self._explained.labels(served.name).inc(len(rows_ND))
 
     def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
@@ -218,10 +242,15 @@ class Metrics:
         tally.add(seconds)
 
     def observe_load(self, load: Load) -> None:
-        """What came of looking at a model's folder; series begin at zero when a model first
+        """What came of looking at a model's folder; counters begin at zero when a model first
         appears.
         """
-        self._bind(load.name)
+        if load.name not in self._labelled:
+            self._labelled.add(load.name)
+            for counter in (self._vectors, self._anomalies, self._explained):
+                counter.labels(load.name)
+            for outcome in ("swapped", "failed"):
+                self._reloads.labels(load.name, outcome)
         if load.outcome in ("swapped", "failed"):
             self._reloads.labels(load.name, load.outcome).inc()
 
@@ -239,16 +268,20 @@ class Metrics:
                 await app(scope, receive, send)
                 return
             started = time.perf_counter()
+            status, seconds = 0, 0.0
 
             async def counted_send(message: MutableMapping[str, Any]) -> None:
+                nonlocal status, seconds
                 if message["type"] == "http.response.start":
+                    status, seconds = message["status"], time.perf_counter() - started
+                await send(message)
+                if message["type"] == "http.response.body" and not message.get("more_body"):
                     route = scope.get("path_template", "unmatched")  # Litestar's
                     method = scope["method"] if scope["method"] in METHODS else "other"
-                    self.observe_request(
-                        route, method, message["status"], time.perf_counter() - started
-                    )
-                await send(message)
+                    answered = UNDELIVERED if is_gone() else status
+                    self.observe_request(route, method, answered, seconds)
 
+            is_gone = scope.get("state", {}).get(GONE, bool)
             await app(scope, receive, counted_send)
 
         return observed
@@ -256,6 +289,15 @@ class Metrics:
     def expose(self, accept: str) -> tuple[bytes, str]:
         """The exposition, and its content type, in the format that the Accept header asks for."""
         self.flush()
+        return self._encode(accept)
+
+    async def scrape(self, accept: str) -> tuple[bytes, str]:
+        """The same, written beside the event loop."""
+        self.flush()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._encode, accept)
+
+    def _encode(self, accept: str) -> tuple[bytes, str]:
         try:
             encode, content_type = choose_encoder(accept)
             return encode(self._exposed), content_type
@@ -264,13 +306,29 @@ class Metrics:
 
     def flush(self) -> None:
         """Hand what was counted over to the library's metrics."""
+        self._forget(self._labelled - self._models.names)
         for bound in self._bound.values():
             bound.flush()
         for (route, method, status), tally in self._answers.items():
             if count := tally.flush(self._durations.labels(route)):
                 self._requests.labels(route, method, status).inc(count)
 
+    def _forget(self, names: set[str]) -> None:
+        """Have no series of models that are no more. Those of several workers lie in files, where
+        they cannot be taken away, and are left out of what is exposed.
+        """
+        of_models = (
+            self._vectors, self._explained, self._anomalies, self._p_values, self._severities,
+            self._ratios, self._inference, self._batches, self._reloads,
+        )  # fmt: skip
+        for name in names:
+            self._bound.pop(name, None)
+            for metric in () if self.shared else of_models:
+                metric.remove_by_labels({"model": name})
+        self._labelled -= names
+
     def _bind(self, name: str) -> "_Bound":
+        self._labelled.add(name)
         if (bound := self._bound.get(name)) is None:
             bound = self._bound[name] = _Bound(
                 self._vectors.labels(name),
@@ -283,9 +341,6 @@ class Metrics:
                     Tally(BATCH_BUCKETS): self._batches.labels(name),
                 },
             )
-            self._explained.labels(name)
-            for outcome in ("swapped", "failed"):
-                self._reloads.labels(name, outcome)
         return bound
 
 
@@ -391,13 +446,10 @@ class _Models(Collector):
         self._models = models
 
     def collect(self) -> Iterator[Metric]:
-        served = self._models.served.values()
+        summaries, loaded = self._models.summaries, self._models.served
         info = InfoMetricFamily("hourglass_model", "The models in service.", labels=["model"])
-        for each in served:
-            manifest = each.detector.manifest
-            info.add_metric(
-                [each.name], {"version": each.detector.version, "variant": manifest.model.variant}
-            )
+        for each in summaries:
+            info.add_metric([each.name], {"version": each.version, "variant": each.variant})
         yield info
         build = InfoMetricFamily("hourglass_build", "The service itself, and what it runs on.")
         build.add_metric(
@@ -411,50 +463,99 @@ class _Models(Collector):
         )
         yield build
         yield _gauge(
-            "calibration_rows",
-            "Rows behind the threshold.",
-            ((s, s.detector.table.n) for s in served),
+            "ready",
+            "1 if the model is in memory; 0 if the first request for it has it loaded.",
+            ((each, each.name in loaded) for each in summaries),
         )
         yield _gauge(
-            "alpha", "False-alarm rate asked for.", ((s, s.threshold.alpha) for s in served)
+            "calibration_rows",
+            "Rows behind the threshold.",
+            ((each, each.calibration_rows) for each in summaries),
+        )
+        yield _gauge(
+            "alpha", "False-alarm rate asked for.", ((each, each.alpha) for each in summaries)
         )
         yield _gauge(
             "delta",
             "Risk that alpha is exceeded all the same.",
-            ((s, s.threshold.delta) for s in served),
+            ((each, each.delta) for each in summaries),
         )
         yield _gauge(
             "expected_false_alarm_rate",
             "Share of normal vectors expected above the threshold.",
-            ((s, s.threshold.expected_false_alarm_rate) for s in served),
+            ((each, each.expected_false_alarm_rate) for each in summaries),
         )
         yield _gauge(
             "certified",
             "1 if alpha holds with confidence 1 - delta.",
-            ((s, s.guarantee.kind == "certified") for s in served),
+            ((each, each.guarantee.kind == "certified") for each in summaries),
         )
         guarantee = GaugeMetricFamily(
             "hourglass_model_guarantee",
             "1 for what is promised of alpha: certified, marginal, blocks or none.",
             labels=["model", "guarantee"],
         )
-        for each in served:
+        for each in summaries:
             guarantee.add_metric([each.name, each.guarantee.kind], 1.0)
         yield guarantee
         yield _gauge(
             "threshold",
             "Score above which a vector is an anomaly.",
-            ((s, s.threshold.score) for s in served),
+            ((each, each.threshold) for each in summaries),
         )
         yield _gauge(
             "fitted_timestamp_seconds",
-            "When the model was written.",
-            ((s, s.fitted_at) for s in served),
+            "Time of the newest row that the model was fitted to, or of the file of rows.",
+            ((each, each.fitted_at) for each in summaries),
         )
+        error = GaugeMetricFamily(
+            "hourglass_model_error",
+            "1 while the newest state of a model's folder is not, or not wholly, in service:"
+            f" {', '.join(FAULTS)}.",
+            labels=["model", "reason"],
+        )
+        for name, problem in self._models.problems.items():
+            error.add_metric([name, problem.fault], 1.0)
+        yield error
 
 
-def _gauge(name: str, text: str, values: Iterable[tuple[Served, float]]) -> GaugeMetricFamily:
+class _Shared(Collector):
+    """What all workers have counted of the models that are there."""
+
+    def __init__(self, models: Registry) -> None:
+        self._models = models
+        self._all = MultiProcessCollector(None)  # type: ignore[no-untyped-call]
+
+    def collect(self) -> Iterator[Metric]:
+        names = self._models.names
+        for metric in self._all.collect():  # type: ignore[no-untyped-call]
+            metric.samples = [
+                sample
+                for sample in metric.samples
+                if sample.labels.get("model") in names or "model" not in sample.labels
+            ]
+            yield metric
+
+
+class _Processes(Collector):
+    """process_* of each worker, with its number."""
+
+    def __init__(self, workers: Path) -> None:
+        self._workers = workers
+
+    def collect(self) -> Iterator[Metric]:
+        families: dict[str, Metric] = {}
+        for pid in pids(self._workers):
+            collector = ProcessCollector(pid=partial(int, pid), registry=CollectorRegistry())
+            for metric in collector.collect():
+                samples, metric.samples = metric.samples, []
+                family = families.setdefault(metric.name, metric)
+                family.samples += [sample._replace(labels={"pid": str(pid)}) for sample in samples]
+        yield from families.values()
+
+
+def _gauge(name: str, text: str, values: Iterable[tuple[Summary, float]]) -> GaugeMetricFamily:
     family = GaugeMetricFamily(f"hourglass_model_{name}", text, labels=["model"])
-    for served, value in values:
-        family.add_metric([served.name], float(value))
+    for each, value in values:
+        family.add_metric([each.name], float(value))
     return family

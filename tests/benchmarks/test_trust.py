@@ -66,6 +66,9 @@ class Farthest:
         order_ND = np.argsort(-self._distances(rows_ND), axis=1)
         return Blame(order_ND, np.broadcast_to(self.held_out_ND.mean(axis=0), rows_ND.shape))
 
+    def fill(self, rows_ND: Floats) -> Floats:
+        return np.where(np.isnan(rows_ND), self.held_out_ND.mean(axis=0), rows_ND)
+
     def _distances(self, rows_ND: Floats) -> Floats:
         mean_D, sd_D = self.held_out_ND.mean(axis=0), self.held_out_ND.std(axis=0)
         distance_ND = np.abs(rows_ND - mean_D) / np.where(sd_D > 0, sd_D, 1.0)
@@ -204,6 +207,10 @@ def test_a_farthest_cell_is_named_first_and_a_mean_is_a_means_error_away(tmp_pat
         measured["one, 6 sd, column mean, error"]
     )
     assert measured["one, 6 sd, column mean, error"] == pytest.approx(0.8, abs=0.1)
+    assert measured["gaps, one, product, error"] == pytest.approx(0.8, abs=0.1)
+    # 5 % of the fit rows are over the threshold; whose farthest cell was not the changed one
+    assert 0.0 < measured["one, 6 sd, before"] < 0.1
+    assert measured["one, 6 sd, product, raised"] >= measured["one, 6 sd, product, alarmed"]
 
 
 def test_one_gaussian_expects_what_the_others_let_expect() -> None:
@@ -213,6 +220,8 @@ def test_one_gaussian_expects_what_the_others_let_expect() -> None:
     gaussian = changed_cells.Gaussian(np.stack([x0_N, x0_N + 0.1 * noise_N], axis=1))
     blame = gaussian.explain(np.array([[1.0, 1.0], [1.0, 2.0]]))
     np.testing.assert_allclose(blame.expected[:, 1], 1.0, atol=0.01)
+    filled_ND = gaussian.fill(np.array([[1.0, np.nan], [1.0, 2.0], [np.nan, np.nan]]))
+    np.testing.assert_allclose(filled_ND, [[1.0, 1.0], [1.0, 2.0], [0.0, 0.0]], atol=0.05)
 
 
 def test_suspects_are_counted_among_those_who_are_and_cut_at_the_share(tmp_path: Path) -> None:
@@ -448,16 +457,18 @@ def test_a_line_is_met_when_each_of_its_figures_is() -> None:
 def test_the_product_fits_scores_and_explains_in_this_process() -> None:
     """The one contact with training: a change of its functions shows here."""
     random = np.random.default_rng(0)
-    rows_ND = random.normal(size=(300, 1)) * [1.0, 2.0, -1.0] + 0.1 * random.normal(size=(300, 3))
+    rows_ND = random.normal(size=(100, 1)) * [1.0, 2.0, -1.0] + 0.1 * random.normal(size=(100, 3))
     fitted = product.fit(rows_ND, preset="fast", seed=0)
     broken_ND = rows_ND[:5] + np.array([0.0, 5.0, 0.0])
-    assert fitted.n == 59
+    assert fitted.n == 100  # few rows calibrate in folds
     assert (fitted.scores(broken_ND) > fitted.threshold(fitted.alpha)).all()
     assert fitted.threshold() == fitted.threshold(fitted.alpha)
-    np.testing.assert_allclose(fitted.p_values(broken_ND), 1 / 60, rtol=1e-6)
+    np.testing.assert_allclose(fitted.p_values(broken_ND), 1 / 101, rtol=1e-6)
     blame = fitted.explain(broken_ND)
     assert blame.order.shape == blame.expected.shape == (5, 3)
-    with pytest.raises(Refused, match="59 calibration rows cannot certify"):
+    filled_ND = fitted.fill(np.array([[1.0, np.nan, -1.0], [-1.0, np.nan, 1.0]]))
+    np.testing.assert_allclose(filled_ND[:, 1], [2.0, -2.0], atol=0.2)
+    with pytest.raises(Refused, match="100 calibration rows cannot certify"):
         fitted.threshold(0.01)
     with pytest.raises(Refused, match="cannot be certified"):
         product.fit(rows_ND, preset="fast", seed=0, alpha=0.01)

@@ -33,10 +33,11 @@ def dashboard(root: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
-    """The series of a service that has a model and has answered."""
+    """The series of a service that has a model, and a broken one, and has answered."""
     models = tmp_path_factory.mktemp("models")
     publish(models, "pumps", make_artifact())
-    with TestClient(create_app(Settings(models=models))) as client:
+    publish(models, "broken", b"no model")
+    with TestClient(create_app(Settings(models=models)), base_url="http://127.0.0.1") as client:
         rows = as_json_rows(NUMERIC, sample_rows(NUMERIC, 3))
         assert client.post("/v1/score", json={"rows": rows}).status_code == 200
         assert client.get("/health/ready").status_code == 200

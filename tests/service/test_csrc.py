@@ -7,11 +7,19 @@ import shlex
 import subprocess
 import sys
 import sysconfig
+import tomllib
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hourglass import service
+from hourglass.service.floats import plain
+from tests.serving import ROOT
+
+SOURCE = Path(service.__file__).with_name("floats") / "csrc" / "floats.c"
+INCLUDE = f"-I{sysconfig.get_path('include')}"
 
 ATTACK = """
 import sys
@@ -69,13 +77,9 @@ def test_nothing_is_read_or_written_beside_a_buffer_and_nothing_undefined_is_don
         pytest.skip("the sanitizers are preloaded in the way of Linux")
     compiler = shlex.split(os.environ.get("CC", "cc"))
     sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    source, built = (
-        str(Path(service.__file__).with_name("floats") / "csrc" / "floats.c"),
-        str(tmp_path / "compiled.abi3.so"),
-    )
-    include = f"-I{sysconfig.get_path('include')}"
+    built = tmp_path / "compiled.abi3.so"
     subprocess.run(
-        [*compiler, "-O1", "-g", *sanitizers, "-shared", "-fPIC", include, source, "-o", built],
+        [*compiler, "-O1", "-g", *sanitizers, "-shared", "-fPIC", INCLUDE, SOURCE, "-o", built],
         check=True,
     )
     runtime = subprocess.run(
@@ -95,3 +99,27 @@ def test_nothing_is_read_or_written_beside_a_buffer_and_nothing_undefined_is_don
     )
     assert done.returncode == 0, done.stderr
     assert (done.stdout, done.stderr) == ("attacked\n", "")
+
+
+@pytest.mark.slow
+def test_a_place_on_a_line_has_the_same_bits_where_one_instruction_multiplies_and_adds(tmp_path):
+    (extension,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"][
+        "ext-modules"
+    ]
+    cpu = Path("/proc/cpuinfo")
+    fused = ["-mfma"] if cpu.exists() and " fma " in cpu.read_text() else []  # as ARM always has
+    compiler, built = shlex.split(os.environ.get("CC", "cc")), tmp_path / "compiled.abi3.so"
+    flags = [*extension["extra-compile-args"], *fused, "-shared", "-fPIC", INCLUDE]
+    subprocess.run([*compiler, *flags, SOURCE, "-o", built], check=True)
+    specification = spec_from_file_location("compiled", built)
+    compiled = module_from_spec(specification)
+    specification.loader.exec_module(compiled)
+    draw = np.random.default_rng(0)
+    ends_E, numbers_N = (draw.lognormal(size=count).astype(np.float32) for count in (50, 10_000))
+    lines = draw.lognormal(size=4 * 51).astype(np.float32)
+    places = []
+    for twin in (compiled, plain):
+        found_N, on_line_N = np.empty((2, len(numbers_N)), np.float32)
+        twin.look_up(np.sort(ends_E), lines[:51], lines, numbers_N, found_N, on_line_N)
+        places.append(on_line_N)
+    np.testing.assert_array_equal(*places)

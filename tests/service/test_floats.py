@@ -138,6 +138,9 @@ class TestReading:
             ],
         )
         is_read_as_python_does(floats, ["0.5e9223372036854775808"])
+        is_read_as_python_does(
+            floats, ["1.5" + "0" * 200 + "1e-99999", "-" + "7" * 400 + "e-000420"]
+        )
 
     def test_halfway_between_two_float32_numbers_and_beside_it(self, floats):
         lower = np.random.default_rng(0).lognormal(0, 20, 2000).astype(np.float32)

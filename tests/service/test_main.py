@@ -1,6 +1,7 @@
 """`python -m hourglass.service`: starting, stopping, and what is said when it cannot be."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -9,14 +10,17 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
 
-from hourglass.service.__main__ import main
+from hourglass.service.__main__ import GRACEFUL_SECONDS, main
+from hourglass.service.front.limits import STOPPING_SECONDS
 from hourglass.service.model.artifact import Model
 from hourglass.service.model.detector import Detector
 from tests.artifacts import MIXED, NUMERIC, make_artifact, publish, sample_rows
@@ -51,7 +55,7 @@ class TestServing:
         body = b'{"rows":[[1,2,3,4]]}'
         lines = (
             "POST /v1/models/plain/score HTTP/1.1",
-            "Host: x",
+            "Host: localhost",
             "Content-Type: application/json",
             f"Content-Length: {len(body)}",
         )
@@ -104,6 +108,45 @@ class TestServing:
             assert idle.rest() == b""
             assert process.wait() == 0
 
+    @pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
+    def test_sighup_does_not_kill(self, models, workers):
+        with Process(models, "--workers", workers) as process:
+            os.killpg(process.popen.pid, signal.SIGHUP)
+            time.sleep(0.5)
+            answer = httpx.post(f"{process.url}/v1/models/plain/score", json={"rows": [[1] * 4]})
+            assert answer.status_code == 200
+            assert process.stop() == 0
+
+    def test_the_time_to_end_fits_dockers(self):
+        assert GRACEFUL_SECONDS + STOPPING_SECONDS <= 10
+
+    def test_what_an_operator_decides_about_the_wire_is_a_flag(self, models):
+        flags = (
+            "--keep-alive",
+            "0.5",
+            "--root-path",
+            "/x",
+            "--allowed-hosts",
+            "a.example",
+            "--read-only",
+        )
+        with Process(models, *flags) as process:
+            with Connection(httpx.Client(base_url=process.url)) as connection:
+                connection.send(
+                    request(b"{", "Host: a.example", path="/x/v1/models/nobody/score").replace(
+                        b"Host: localhost\r\n", b""
+                    )
+                )
+                assert json.loads(connection.answer()[2])["type"] == "/x/docs#unknown-model"
+                started = time.monotonic()
+                assert connection.rest() == b""
+                assert time.monotonic() - started < 3
+            headers = {"host": "a.example"}
+            assert httpx.get(f"{process.url}/v1/models").status_code == 421
+            changed = httpx.patch(f"{process.url}/v1/models/plain", json={}, headers=headers)
+            assert changed.status_code == 403
+            assert process.stop() == 0
+
     def test_it_says_where_it_serves_and_what(self, models):
         with Process(models) as process:
             assert process.stop() == 0
@@ -140,14 +183,91 @@ class TestServing:
 
     @pytest.mark.slow
     def test_a_change_made_at_one_worker_reaches_the_other(self, models):
-        with Process(models, "--workers", "2", HOURGLASS_POLL_SECONDS="0.05") as process:
-            httpx.patch(f"{process.url}/v1/models/plain", json={"alpha": 0.2}).raise_for_status()
-            time.sleep(0.5)
-            alphas = {
-                httpx.get(f"{process.url}/v1/models/plain").json()["alpha"] for _ in range(20)
-            }
+        """Before it is answered, however seldom the folder is looked at."""
+        with Process(models, "--workers", "2", HOURGLASS_POLL_SECONDS="3600") as process:
+            for alpha in (0.2, 0.1, 0.3):
+                change = {"alpha": alpha}
+                changed = httpx.patch(f"{process.url}/v1/models/plain", json=change).json()
+                assert (changed["alpha"], changed.get("until")) == (alpha, None)
+                # each on a connection of its own, so that both workers get some
+                found = [httpx.get(f"{process.url}/v1/models/plain").json() for _ in range(20)]
+                assert {model["alpha"] for model in found} == {alpha}
             assert process.stop() == 0
-        assert alphas == {0.2}
+
+    @pytest.mark.slow
+    def test_changes_at_two_workers_at_once_are_merged_and_not_lost(self, models):
+        with Process(models, "--workers", "2", HOURGLASS_POLL_SECONDS="3600") as process:
+            url = f"{process.url}/v1/models/plain"
+
+            def change(number: int) -> None:
+                what = (
+                    {"alpha": 0.1 + number / 1000} if number % 2 else {"delta": 0.1 + number / 1000}
+                )
+                httpx.patch(url, json=what, timeout=20).raise_for_status()
+
+            with ThreadPoolExecutor(8) as clients:
+                list(clients.map(change, range(40)))
+            stored = json.loads((models / "plain" / "threshold.json").read_text())
+            found = [httpx.get(url).json() for _ in range(10)]
+            assert process.stop() == 0
+        assert stored["alpha"] > 0.1
+        assert stored["delta"] >= 0.1
+        for model in found:
+            assert (model["alpha"], model["delta"]) == (stored["alpha"], stored["delta"])
+
+    @pytest.mark.slow
+    def test_a_worker_that_does_not_answer_is_said_with_the_time_by_which_it_has_looked(
+        self, models
+    ):
+        with Process(models, "--workers", "2") as process:
+            children = Path(f"/proc/{process.popen.pid}/task/{process.popen.pid}/children")
+            workers = [
+                int(pid)
+                for pid in children.read_text().split()
+                if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
+            ]
+            os.kill(workers[0], signal.SIGSTOP)
+            try:
+                for _ in range(10):  # until one reaches the other worker
+                    try:
+                        answer = httpx.patch(
+                            f"{process.url}/v1/models/plain", json={"alpha": 0.2}, timeout=5
+                        )
+                        break
+                    except httpx.TimeoutException:
+                        continue
+            finally:
+                os.kill(workers[0], signal.SIGCONT)
+            until = datetime.fromisoformat(answer.json()["until"])
+            assert 0 < (until - datetime.now(UTC)).total_seconds() < 10
+            assert process.stop() == 0
+
+    @pytest.mark.parametrize("name", ["plain", "plain/version", "nowhere"])
+    def test_a_folder_that_is_none_of_models_is_one_sentence_that_says_what_was_meant(
+        self, models, name
+    ):
+        (models / "plain" / "version").symlink_to(
+            next((models / "plain").glob("*/model.onnx")).parent
+        )
+        done = run("serve", "--models", models / name, "--port", "0")
+        meant = {
+            "plain": f"is the folder of one model, since it holds current; --models {models} serves",
+            "plain/version": "is the folder of one version, since it holds model.onnx",
+            "nowhere": f"there is no folder {models / 'nowhere'} to take models from",
+        }
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert meant[name] in done.stderr
+
+    def test_an_empty_folder_is_served_and_it_is_said_what_belongs_there(self, tmp_path):
+        with Process(tmp_path, HOURGLASS_POLL_SECONDS="0.05") as process:
+            assert httpx.get(f"{process.url}/health/ready").status_code == 503
+            publish(tmp_path, "pump", make_artifact())
+            deadline = time.monotonic() + 10
+            while httpx.get(f"{process.url}/health/ready").status_code == 503:
+                assert time.monotonic() < deadline
+            assert process.stop() == 0
+        said = f"hourglass: {tmp_path} holds no model yet, expected {tmp_path}/NAME/current"
+        assert process.log[0].startswith(said)
 
     def test_settings_come_from_the_environment_and_flags_win(self, models, tmp_path_factory):
         with Process(
@@ -346,9 +466,21 @@ class TestScoring:
                 "the table has no column 'd', which the model expects (1 absent in all)",
             ),
             (
-                "a,b,c,d,score\n1,2,3,4,5\n",
+                "a,b,c,d,score,hourglass_score\n1,2,3,4,5,6\n",
                 "out.csv",
-                "{data} has a column 'score' already, which is where a result would go",
+                "{data} has the columns 'score' and 'hourglass_score' already, which is where a"
+                " result would go",
+            ),
+            (
+                "a;b;c;d\n1;2;3;4\n",
+                "out.csv",
+                "{data}: expected cells separated by ',', got a header with ';' between names:"
+                " --separator ';' reads it",
+            ),
+            (
+                "a,b,c,d\n1,2,3,4\n1,2,3,-\n",
+                "out.csv",
+                "column 'd', row 2: expected a number, got '-'; --null '-' reads it as missing",
             ),
             ("a,b,c,d\n1,2,3,4\n", "out.txt", "{output} is neither .csv nor .parquet"),
             (
@@ -370,6 +502,39 @@ class TestScoring:
             capsys.readouterr().err == f"hourglass: {sentence.format(data=data, output=output)}\n"
         )
         assert [path.name for path in folder.iterdir()] == ["rows.csv"]
+
+    def test_results_beside_columns_of_their_names_have_longer_names(
+        self, models, tmp_path, capsys
+    ):
+        data, output = tmp_path / "rows.csv", tmp_path / "out.csv"
+        data.write_text("a,b,c,d,score,reason\n1,2,3,4,5,x\n")
+        assert main(["score", str(models / "plain"), str(data)]) == 0
+        assert "1 rows scored by plain" in capsys.readouterr().out
+        assert main(["score", str(models / "plain"), str(data), "--output", str(output)]) == 0
+        scored = pl.read_csv(output)
+        assert scored["score"].to_list() == [5]
+        assert scored["reason"].to_list() == ["x"]
+        expected = Detector.from_bytes(make_artifact()).score(np.array([[1, 2, 3, 4]], np.float32))
+        assert scored["hourglass_score"].to_list() == pytest.approx(expected.score.tolist())
+
+    def test_a_file_is_read_as_the_flags_say(self, models, tmp_path, capsys):
+        data, output = tmp_path / "rows.csv", tmp_path / "out.csv"
+        data.write_text("# by hand\na;b;c;d\n1,5;-;1.234;-999\n2;3;4;5\n")
+        flags = "--separator ; --decimal , --thousands . --comment # --null - -999".split()
+        arguments = ["score", str(models / "plain"), str(data), "--output", str(output)]
+        assert main([*arguments, *flags]) == 0
+        scored = pl.read_csv(output)
+        assert scored.rows()[0][:4] == (1.5, None, 1234.0, None)
+        rows_ND = np.array([[1.5, np.nan, 1234, np.nan]], np.float32)
+        expected = Detector.from_bytes(make_artifact()).score(rows_ND)
+        assert scored["score"][0] == pytest.approx(expected.score[0])
+
+    def test_flags_that_contradict_each_other_are_one_sentence(self, models, tmp_path, capsys):
+        arguments = ["score", str(models / "plain"), str(tmp_path / "rows.csv")]
+        assert main([*arguments, "--thousands", ",", "--decimal", ","]) == 2
+        assert capsys.readouterr().err == (
+            "hourglass: thousands and decimal are both ','; --decimal names another\n"
+        )
 
     def test_the_threshold_in_force_in_the_folder_holds_here_too(self, models, table, capsys):
         (models / "mixed" / "threshold.json").write_text('{"alpha": 0.25, "delta": 0.1}')
@@ -422,6 +587,47 @@ class TestInspecting:
         monkeypatch.chdir(tmp_path / "pump")
         assert main(["inspect", "."]) == 0
         assert capsys.readouterr().out.startswith("pump\n")
+
+    def test_what_would_colour_the_screen_is_written_as_json_writes_it(self, tmp_path, capsys):
+        name = "\x1b[2J\x1b]0;owned\x07\x9bcolour"
+        features = (msgspec.structs.replace(NUMERIC[0], name=name, unit="\r\x08"), *NUMERIC[1:])
+        publish(tmp_path, "pump", make_artifact(features))
+        for flags in ((), ("--json",)):
+            assert main(["inspect", str(tmp_path / "pump"), *flags]) == 0
+            printed = capsys.readouterr().out
+            assert all(each.isprintable() or each == "\n" for each in printed)
+            assert "\\u001b[2J\\u001b]0;owned\\u0007\\u009bcolour" in printed
+        assert json.loads(printed)["features"][0]["name"] == name
+
+    def test_an_error_that_quotes_a_file_writes_no_control_characters_either(
+        self, tmp_path, capsys
+    ):
+        (tmp_path / "current").write_text("\x1b[31mred\x9b")
+        assert main(["inspect", str(tmp_path)]) == 2
+        assert capsys.readouterr().err.isprintable() is False  # the line's end
+        (tmp_path / "\x1b[31m").mkdir()
+        assert main(["inspect", str(tmp_path / "\x1b[31m")]) == 2
+        assert "\x1b" not in capsys.readouterr().err
+
+    @pytest.mark.parametrize("pointer", ["../../secret", "/etc/passwd", "..", "a/../../b"])
+    def test_no_pointer_leads_out_of_the_folder(self, tmp_path, capsys, pointer):
+        publish(tmp_path / "secret", "pump", make_artifact())
+        folder = tmp_path / "models" / "pump"
+        folder.mkdir(parents=True)
+        (folder / "current").write_text(pointer)
+        assert main(["inspect", str(folder)]) == 2
+        assert "expected a version (64 hexadecimal digits)" in capsys.readouterr().err
+        (folder / "current").unlink()
+        (folder / "current").symlink_to(tmp_path / "secret" / "pump" / "current")
+        assert main(["inspect", str(folder)]) == 2
+        assert "is a link that leads out of the folder" in capsys.readouterr().err
+
+    def test_a_file_that_is_not_of_its_version_is_refused(self, models, capsys):
+        file = next((models / "plain").glob("*/model.onnx"))
+        file.write_bytes(make_artifact(shift=3))
+        for path in (file, file.parent, models / "plain"):
+            assert main(["inspect", str(path)]) == 2
+            assert "it was changed, or cut short" in capsys.readouterr().err
 
     def test_as_json_it_is_the_manifest(self, models, capsys):
         assert main(["inspect", str(models / "mixed"), "--json"]) == 0

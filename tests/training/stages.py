@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import msgspec
+
 from hourglass.service.rows.tables import read_table
 from hourglass.training.calibrate import attach_table, calibrate, choose_threshold
 from hourglass.training.config import RunConfig
@@ -14,10 +16,11 @@ from hourglass.training.trial import Trial, absorb_held_out
 
 
 def prepare_rows(config: RunConfig) -> Prepared:
-    """Load, look at the data, split."""
+    """Load, look at the data, split once, however few the rows."""
     columns = ("label", "ignore", "units", "max_categories", "time", "group")
     asked = {field: getattr(config, field) for field in columns}
-    return split_data(prepare(read_table(Path(config.data)), **asked), config)
+    once = msgspec.structs.replace(config, split=msgspec.structs.replace(config.split, folds=0))
+    return split_data(prepare(read_table(Path(config.data)), **asked), once)
 
 
 def finish(prepared: Prepared, trial: Trial, config: RunConfig) -> bytes:

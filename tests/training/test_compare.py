@@ -23,7 +23,7 @@ from tests.training.stages import prepare_rows
 def config(folder: Path, table: pl.DataFrame, **more: object) -> RunConfig:
     path = tables.write(table, folder / "rows.csv")
     given = {"data": str(path), "name": "pump", "models": str(folder / "models"), "label": "fault"}
-    return load_config(None, given | more)
+    return load_config(None, {**given, "folds": 0, **more})
 
 
 @pytest.fixture(scope="module")

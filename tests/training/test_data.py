@@ -1,4 +1,5 @@
 import math
+from collections.abc import Sequence
 from datetime import date, datetime
 from pathlib import Path
 
@@ -7,9 +8,11 @@ import polars as pl
 import pytest
 
 from hourglass.service.errors import InvalidTable
+from hourglass.service.rows.dialect import Dialect
 from hourglass.service.rows.tables import read_table
-from hourglass.training.data import describe, is_anomalous, prepare
+from hourglass.training.data import describe, prepare, times
 from hourglass.training.errors import RunError
+from hourglass.training.labels import is_anomalous
 from tests.training import tables
 
 
@@ -127,17 +130,17 @@ def test_what_is_not_zero_in_the_label_is_an_anomaly(values: list[object]) -> No
         (
             frame(a=[1], label=["bad"]),
             (
-                "label column 'label', row 1: expected 0 for normal or a number for an anomaly, got"
-                " 'bad'"
+                r"label column 'label': expected 0 for normal rows, got 'bad' \(1 rows\);"
+                " --normal VALUE names the normal one"
             ),
         ),
         (
             frame(a=[1, 2], label=[0, None]),
-            "label column 'label', row 2: expected a number, got nothing",
+            "label column 'label', row 2: expected a label, got nothing",
         ),
         (
             frame(a=[1, 2], label=[0.0, math.nan]),
-            "label column 'label', row 2: expected a number, got nothing",
+            "label column 'label', row 2: expected a label, got nothing",
         ),
         (frame(a=[1]), "there is no column 'label'"),
     ],
@@ -266,9 +269,9 @@ class TestFilesAsPeopleWriteThem:
         [
             ("a,b\n1,2\n1,2,3\n", "row 2: expected 2 cells, got 3"),
             ("a,b\n1,2\n\n1\n", "row 2: expected 2 cells, got 1"),
-            ("# made by hand\na,b\n1,2\n", "row 1: expected 1 cells, got 2"),
-            ("a;b\n1;2\n", "expected cells separated by commas, got a header with ';'"),
-            ("a\tb\n1\t2\n", r"got a header with '\\t'"),
+            ("# made by hand\na,b\n1,2\n", "first line that begins with '#': --comment '#'"),
+            ("a;b\n1;2\n", "got a header with ';' between names: --separator ';' reads it"),
+            ("a\tb\n1\t2\n", "between names: --separator tab reads it"),
             ("a,b,a\n1,2,3\n", "has the column 'a' more than once"),
             ("a,a \n1,2\n", "has the column 'a' more than once"),
             ("a,,\n1,2,3\n", "has the column '' more than once"),
@@ -306,7 +309,7 @@ class TestFilesAsPeopleWriteThem:
 @pytest.mark.parametrize(("spread", "refused"), [(5.0, True), (5000.0, False), (0.0, False)])
 def test_values_that_float32_cannot_tell_apart_are_refused(spread: float, refused: bool) -> None:
     values = 1e9 + spread * np.random.default_rng(0).normal(size=100)
-    frame = pl.DataFrame({"meter": values, "vib": np.arange(100.0)})
+    frame = pl.DataFrame({"meter": values, "vib": np.arange(100.0) % 7})
     if refused:
         with pytest.raises(RunError, match=r"'meter', row 1: values around .* knows steps of 64"):
             prepare(frame)
@@ -319,3 +322,170 @@ def test_a_constant_is_taken_whatever_its_standard_deviation_is_rounded_to(value
     frame = pl.DataFrame({"fixed": np.full(58, value), "vib": np.arange(58.0)})
     assert frame["fixed"].to_numpy().std() > 0
     assert [feature.name for feature in prepare(frame).features] == ["fixed", "vib"]
+
+
+ROWS = 60
+NOISE = np.random.default_rng(0).normal(size=ROWS)
+
+
+@pytest.mark.parametrize(
+    ("cells", "sentence"),
+    [
+        (["1,510", "9,000", "950"] * 20, "got '1,510', digits in groups: --thousands , reads"),
+        (["1,5", "2,25", "3"] * 20, "got '1,5', a decimal comma: --decimal , reads it"),
+        ([f"{i} C" for i in range(ROWS)], "got '0 C', which has a unit: write the number alone"),
+        ([f"{i}%" for i in range(ROWS)], "got '0%', which has a unit"),
+        (["NA", "NA", "1.5"] * 20, "got 'NA'; --null 'NA' reads it as missing"),
+        (["7", "9"] * 30, "got '7', a number written as text: make it a column of numbers"),
+        (["1_510", "9_000"] * 30, "digits in groups: --thousands _ reads them"),
+        (
+            ["kPa", *map(str, range(59))],
+            "got 'kPa'; .*; delete the row if it holds units",
+        ),
+    ],
+)
+def test_text_that_means_numbers_is_refused_with_the_flag_that_reads_it(
+    cells: list[str], sentence: str
+) -> None:
+    table = pl.DataFrame({"a": cells, "b": NOISE})
+    with pytest.raises(RunError, match=rf"column 'a', row \d+: expected a number .*{sentence}"):
+        prepare(table)
+    with pytest.raises(RunError, match=r"; --categorical 'a' takes the column as text"):
+        prepare(table)
+
+
+def test_what_looks_like_numbers_is_text_where_it_is_asked_for() -> None:
+    table = pl.DataFrame({"plan": ["1,510", "9,000"] * 30, "zone": [1, 2] * 30, "b": NOISE})
+    data = prepare(table, categorical=("plan", "zone"))
+    assert [(it.name, it.kind, it.categories) for it in data.features] == [
+        ("plan", "categorical", ("1,510", "9,000")),
+        ("zone", "categorical", ("1", "2")),
+        ("b", "numeric", ()),
+    ]
+    with pytest.raises(RunError, match="'b', row 1: expected text or whole numbers"):
+        prepare(table, categorical=("b",))
+
+
+def test_a_few_names_that_look_like_numbers_are_categories_and_said_aloud() -> None:
+    data = prepare(pl.DataFrame({"drive": ["2WD", "4WD"] * 30, "b": NOISE}))
+    assert data.features[0].categories == ("2WD", "4WD")
+    assert len(data.warnings) == 1
+    assert data.warnings[0].startswith("column 'drive' is taken as categories, such as '2WD'")
+    asked = prepare(pl.DataFrame({"drive": ["2WD", "4WD"] * 30}), categorical=("drive",))
+    assert asked.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "why"),
+    [
+        ("Unnamed: 0", range(ROWS), "it is an index that pandas wrote along"),
+        ("__index_level_0__", range(ROWS), "it is an index that pandas wrote along"),
+        ("seconds", range(ROWS), "it rises with the row number"),
+        (
+            "ts",
+            [1_704_067_200 + 10_000 * (i * 37 % ROWS) for i in range(ROWS)],
+            "it is a Unix time",
+        ),
+        ("id", [i * 37 % ROWS for i in range(ROWS)], "it numbers the rows"),
+    ],
+)
+def test_what_is_no_feature_is_left_out_with_a_sentence_and_can_be_kept(
+    name: str, values: Sequence[int], why: str
+) -> None:
+    table = pl.DataFrame({name: list(values), "b": NOISE})
+    data = prepare(table)
+    assert [feature.name for feature in data.features] == ["b"]
+    assert len(data.warnings) == 1
+    assert data.warnings[0].startswith(f"column {name!r} is left out: {why}")
+    assert data.warnings[0].endswith(f"--keep {name!r} makes it a feature")
+    kept = prepare(table, keep=(name,))
+    assert [feature.name for feature in kept.features] == [name, "b"]
+    assert kept.warnings == ()
+    with pytest.raises(RunError, match=r"no feature columns are left; column .* is left out"):
+        prepare(table.drop("b"))
+
+
+def test_a_column_that_equals_the_label_is_named_and_left_out() -> None:
+    table = pl.DataFrame({"a": NOISE, "leak": [0] * 40 + [1] * 20, "fault": [0] * 40 + [1] * 20})
+    data = prepare(table, label="fault")
+    assert [feature.name for feature in data.features] == ["a"]
+    assert data.warnings[0].startswith(
+        "column 'leak' is left out: it tells the anomalies of 'fault' from all normal rows"
+    )
+    assert len(prepare(table, label="fault", keep=("leak",)).features) == 2
+
+
+def test_a_sentinel_is_suspected_and_missing_once_it_is_said_to_be(tmp_path: Path) -> None:
+    values = [-999.0 if i % 20 == 0 else value for i, value in enumerate(NOISE)]
+    path = tables.write(pl.DataFrame({"a": values, "b": NOISE}), tmp_path / "rows.csv")
+    data = prepare(read_table(path))
+    assert data.warnings[0].startswith("column 'a': 3 of 60 cells are -999, far from the others")
+    told = prepare(read_table(path, Dialect(null=("-999",))))
+    assert told.warnings == ()
+    assert np.isnan(told.normal_ND[:, 0]).sum() == 3
+
+
+def test_the_normal_label_may_be_named() -> None:
+    table = pl.DataFrame({"a": NOISE, "label": [1] * 40 + [-1] * 20})
+    assert len(prepare(table, label="label", normal="1").anomalies_AD) == 20
+
+
+@pytest.mark.parametrize(
+    "dates",
+    [
+        ["01/13/2024", "01/02/2024"],
+        ["13/01/2024", "02/01/2024"],
+        ["Jan 13, 2024", "Jan 02, 2024"],
+        ["13-Jan-2024", "02-Jan-2024"],
+        ["13 January 2024", "02 January 2024"],
+        ["2024-01-13T00:00:00Z", "2024-01-02T00:00:00Z"],
+    ],
+    ids=lambda dates: dates[0],
+)
+def test_time_is_read_in_the_forms_people_write_dates(dates: list[str]) -> None:
+    assert (times(pl.Series("t", dates)) / 86400).tolist() == [19735, 19724]
+
+
+@pytest.mark.parametrize("cell", ["Jan 5, 2024", "5-Jan-24", "Mon, 5 January 2024", "May 2024"])
+def test_dates_with_the_names_of_months_are_no_categories(cell: str) -> None:
+    with pytest.raises(RunError, match=f"got the date or time {cell}; --time 'a' orders"):
+        prepare(pl.DataFrame({"a": [cell, None] * 30, "b": NOISE}))
+
+
+@pytest.mark.parametrize("names", [["may", "jun", "mar"], ["Mon", "Tue"], ["March", "May"]])
+def test_names_of_months_and_days_alone_are_categories(names: list[str]) -> None:
+    assert prepare(pl.DataFrame({"a": names})).features[0].categories == tuple(sorted(names))
+
+
+def test_of_more_rows_than_are_asked_for_a_sample_is_drawn_and_said() -> None:
+    table = pl.DataFrame(
+        {"a": np.arange(1000) % 7 + NOISE[0], "fault": np.arange(1000) % 10 == 0, "t": range(1000)}
+    )
+    data = prepare(table, label="fault", time="t", max_rows=50, seed=1)
+    assert (len(data.normal_ND), len(data.anomalies_AD)) == (50, 50)
+    assert data.warnings == (
+        "50 of the 900 normal rows, drawn at random, are used; max_rows in the run's file sets how"
+        " many",
+        "50 of the 100 anomalous rows, drawn at random, are used; max_rows in the run's file sets"
+        " how many",
+    )
+    assert data.time_N is not None
+    assert data.number_N.tolist() == (data.time_N + 1).tolist()
+    assert data.number_N.tolist() != list(range(1, 51))
+    same = prepare(table, label="fault", time="t", max_rows=50, seed=1)
+    assert same.number_N.tolist() == data.number_N.tolist()
+    assert prepare(table, label="fault", time="t", max_rows=900).warnings == ()
+
+
+def test_an_empty_column_is_said_aloud() -> None:
+    data = prepare(pl.DataFrame({"a": NOISE, "gone": [None] * ROWS}))
+    assert [feature.name for feature in data.features] == ["a", "gone"]
+    assert data.warnings == (
+        "column 'gone' is empty in all rows: any value in it later is an anomaly; --ignore 'gone'"
+        " leaves it out",
+    )
+
+
+def test_a_category_of_many_characters_is_not_echoed() -> None:
+    with pytest.raises(RunError, match="of at most 1000 characters, got one of 1000000;"):
+        prepare(pl.DataFrame({"a": NOISE, "text": ["x" * 1_000_000, "y"] * 30}))

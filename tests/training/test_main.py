@@ -17,8 +17,10 @@ import pytest
 
 from hourglass.service.adapters.files import describe, open_model
 from hourglass.service.model.detector import Detector
+from hourglass.service.rows.dialect import Dialect
 from hourglass.service.serving.store import locate
 from hourglass.training.compare import Comparison
+from hourglass.training.config import load_config
 from hourglass.training.models.linear import LinearConfig
 from hourglass.training.models.member import FitConfig
 from hourglass.training.models.plain import PlainConfig
@@ -97,7 +99,12 @@ REFUSED_TABLES = {
     "a line too long": ("a,b\n" + "1,2\n" * 30 + "1,2,3\n", "row 31: expected 2 cells, got 3"),
     "a line too short": ("a,b\n" + "1,2\n" * 30 + "1\n", "row 31: expected 2 cells, got 1"),
     "nothing but missing cells": ("a,b\n" + ",\n" * 30, "every cell of the normal rows is missing"),
-    "another separator": ("a;b\n" + "1;2\n" * 30, "expected cells separated by commas"),
+    "another separator": ("a;b\n" + "1;2\n" * 30, "between names: --separator ';' reads it"),
+    "a decimal comma": (
+        with_cell(9, "1,5"),
+        "column 'x1', row 9: expected a number like the rows around it, got '1,5', a decimal"
+        " comma: --decimal , reads it",
+    ),
     "another encoding": (b"a,caf\xe9\n" + b"1,2\n" * 30, "cannot be read: 'utf-8'"),
     "no table at all": (bytes(range(256)) * 10, "cannot be read"),
 }
@@ -146,15 +153,22 @@ def test_parquet_columns_that_are_no_features_are_refused(
     ("values", "sentence"),
     [
         (
-            ["ok"] * 60,
+            ["calm", "calm", "odd"] * 20,
             (
-                "label column 'extra', row 1: expected 0 for normal or a number for an anomaly, got"
-                " 'ok'"
+                "label column 'extra': expected 0 for normal rows, got 'calm' (40 rows), 'odd'"
+                " (20 rows); --normal VALUE names the normal one"
+            ),
+        ),
+        (
+            [1, 1, -1] * 20,
+            (
+                "label column 'extra': expected 0 for normal rows, got '1' (40 rows), '-1'"
+                " (20 rows); --normal VALUE names the normal one"
             ),
         ),
         (
             [0] * 20 + [None] + [1] * 39,
-            "label column 'extra', row 21: expected a number, got nothing",
+            "label column 'extra', row 21: expected a label, got nothing",
         ),
         ([1] * 60, "there are 0 normal rows, expected at least 20"),
     ],
@@ -202,6 +216,10 @@ def test_a_label_that_cannot_be_used_is_refused(
         (["--memory", "some"], "argument --memory: invalid int value: 'some'"),
         (["--loss", "guess"], "'guess'"),
         (["--loss", "bce"], "the loss bce needs every number between 0 and 1"),
+        (["--separator", ";;"], "separator must be one character"),
+        (["--thousands", "."], "thousands and decimal are both '.'"),
+        (["--keep", "bad"], "there is no column 'bad'"),
+        (["--categorical", "x0"], "column 'x0', row 1: expected at most 100 categories"),
         (["--config", "absent.toml"], "absent.toml cannot be read: No such file or directory"),
         (["--name", "../pump"], "name must be lower-case letters, digits, - and _"),
         (["--models", "/dev/null"], "/dev/null/pump cannot be written: /dev/null is not a folder"),
@@ -226,6 +244,89 @@ def test_an_unknown_field_of_the_file_is_refused_with_the_file(
     refused(outcome, f"{tmp_path / 'run.toml'}: Object contains unknown field 'colour'", models)
 
 
+def test_a_file_that_nests_too_deep_is_refused(tmp_path: Path, command: Command) -> None:
+    data, models = tables.write(GOOD, tmp_path / "table.csv"), tmp_path / "models"
+    file = tmp_path / "run.toml"
+    file.write_text("ignore = " + "[" * 100_000 + "]" * 100_000 + "\n")
+    outcome = command("fit", data, "--name", "pump", "--models", models, "--config", file)
+    refused(outcome, "run.toml nests arrays or tables too deep to be read", models)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        'preset = "balanced"\n[model]\nwidth = 1_000_000\n',
+        '[model]\nvariant = "denoising"\nhidden = [1_000_000, 1_000_000]\n',
+    ],
+)
+def test_a_model_larger_than_memory_is_refused_before_it_is_built(
+    tmp_path: Path, command: Command, model: str
+) -> None:
+    data, models = tables.write(GOOD, tmp_path / "table.csv"), tmp_path / "models"
+    file = tmp_path / "run.toml"
+    file.write_text(model)
+    outcome = command("fit", data, "--name", "pump", "--models", models, "--config", file)
+    refused(outcome, "GB are left; make it smaller, its width first", models)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : std::bad_alloc"),
+    ],
+    ids=["Python", "torch", "CUDA", "onnxruntime"],
+)
+def test_memory_that_is_not_enough_is_one_sentence(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def too_much(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("hourglass.training.run.read_table", too_much)
+    data, models = tables.write(GOOD, tmp_path / "table.csv"), tmp_path / "models"
+    outcome = command("fit", data, "--name", "pump", "--models", models)
+    refused(outcome, "there is not enough memory for this; fewer rows (max_rows), columns", models)
+
+
+def test_a_fit_says_what_it_leaves_out_and_keeps_how_the_file_is_written(
+    tmp_path: Path, command: Command
+) -> None:
+    models = tmp_path / "models"
+    lines = [
+        f"{place};{';'.join(str(value).replace('.', ',') for value in row)};{-1 if place % 7 else 1}"
+        for place, row in enumerate(GOOD.round(4).tolist())
+    ]
+    data = tmp_path / "table.csv"
+    data.write_text("\n".join(["# by hand", "Unnamed: 0;a;b;c;d;y", *lines, "?;1;?;2;3;-1", ""]))
+    flags = "--separator ; --decimal , --null ? NA --comment # --label y --normal -1".split()
+    outcome = command(
+        *("fit", data, "--name", "pump", "--models", models, "--variant", "linear", "--epochs"),
+        *(2, "--uncertified", "--quiet", *flags),
+    )
+    said = "column 'Unnamed: 0' is left out: it is an index that pandas wrote along; --keep"
+    assert (outcome.code, outcome.err.count("\n")) == (0, 1)
+    assert said in outcome.err
+    folder = locate(models / "pump").parent
+    report = msgspec.json.decode((folder / "report.json").read_bytes(), type=Report)
+    assert said in report.warnings[0]
+    assert (report.features, report.anomalous_rows) == (4, 9)
+    kept = load_config(folder / "run.toml", {})
+    assert kept.dialect() == Dialect(separator=";", decimal=",", null=("?", "NA"), comment="#")
+    assert kept.normal == "-1"
+    measured = command(
+        *("evaluate", models / "pump", data, "--json", "--label", "y", "--normal", "-1"), *flags[:9]
+    )
+    assert measured.code == 0
+    assert msgspec.json.decode(measured.out)["anomalous_rows"] == 9
+    data.write_text("\n".join(["a;b;c;d", "1;2;3;4", "1;2;3;n.d."]))
+    named = command("evaluate", models / "pump", data, *flags[:4])
+    assert named.code == 2
+    assert "column 'd', row 2: expected a number, got 'n.d.'" in named.err
+
+
 def test_data_that_is_absent_or_not_named_is_refused(tmp_path: Path, command: Command) -> None:
     models = tmp_path / "models"
     absent = command("fit", tmp_path / "absent.csv", "--name", "pump", "--models", models)
@@ -237,7 +338,7 @@ def test_an_alpha_that_cannot_be_certified_is_refused_before_anything_is_publish
     tmp_path: Path, command: Command
 ) -> None:
     data, models = tables.write(GOOD, tmp_path / "table.csv"), tmp_path / "models"
-    flags = ("--variant", "linear", "--epochs", "1", "--alpha", "0.01")
+    flags = ("--variant", "linear", "--epochs", "1", "--alpha", "0.01", "--folds", "0")
     outcome = command("fit", data, "--name", "pump", "--models", models, *flags)
     refused(
         outcome, "it needs at least 299; the nearest alpha that can be certified is 0.181", models
@@ -254,6 +355,11 @@ def test_an_alpha_that_cannot_be_certified_is_refused_before_anything_is_publish
         (["promote", "pump"], "the following arguments are required: VERSION"),
         (["promote", "pump", "abc", "--models", "absent"], "there is no model 'pump' in absent"),
         (["demo", "--port", "99999"], "expected a port from 1 to 65535, got 99999"),
+        (["evaluate", "m", "d.csv", "--thousands", "."], "thousands and decimal are both '.'"),
+        (
+            ["compare", "d.csv", "--name", "pump", "--separator", ";;"],
+            "separator must be one character",
+        ),
         (
             ["evaluate", "absent", "d.csv", "--label", "y"],
             "absent is neither a model file nor a folder with one",
@@ -296,9 +402,8 @@ def test_what_the_disk_refuses_is_one_sentence_too(
 
     monkeypatch.setattr(os, "fsync", full)
     data, models = tables.write(GOOD, tmp_path / "table.csv"), tmp_path / "models"
-    outcome = command(
-        "fit", data, "--name", "pump", "--models", models, "--variant", "linear", "--epochs", "1"
-    )
+    flags = ("--variant", "linear", "--epochs", "1", "--folds", "0")
+    outcome = command("fit", data, "--name", "pump", "--models", models, *flags)
     assert (outcome.code, outcome.err) == (
         2,
         f"hourglass-train: {models / 'pump'} cannot be written: No space left on device\n",
@@ -312,6 +417,7 @@ def test_a_preset_is_fitted_and_the_report_says_what_of_the_rows_the_file_contai
 ) -> None:
     data, models = tables.write(GOOD, tmp_path / "table.csv"), tmp_path / "models"
     flags = ("--name", "pump", "--models", models, "--variant", "associative", "--epochs", "1")
+    flags += ("--folds", "0")
     outcome = command("fit", data, *flags, "--memory", "2")
     assert (outcome.code, outcome.err) == (0, "")
     assert "averages of them" in outcome.out
@@ -335,10 +441,8 @@ def test_a_run_of_a_preset_has_its_name_and_gives_the_same_bytes_again_from_the_
 ) -> None:
     monkeypatch.setitem(PRESETS, "accurate", LinearConfig(fit=FitConfig(epochs=2)))
     data, models = tables.write(GOOD, tmp_path / "table.csv"), tmp_path / "models"
-    assert (
-        "accurate"
-        in command("fit", data, "--name", "pump", "--models", models, "--preset", "accurate").out
-    )
+    flags = ("--name", "pump", "--models", models, "--preset", "accurate", "--folds", "0")
+    assert "accurate" in command("fit", data, *flags).out
     first = locate(models / "pump")
     report = msgspec.json.decode((first.parent / "report.json").read_bytes(), type=Report)
     assert (report.preset, report.variant, report.stores_rows) == ("accurate", "linear", "none")

@@ -1,12 +1,16 @@
+import os
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 
+from hourglass.service.model.artifact import LAST_SECOND
 from hourglass.service.model.detector import Detector
 from hourglass.training.config import load_config
 from hourglass.training.features import Encoding
+from hourglass.training.manifest import fitted_at
 from hourglass.training.presets import PRESETS
 from hourglass.training.trial import fit_trial
 from tests.training import tables
@@ -76,6 +80,34 @@ def test_a_residual_variance_is_the_mean_held_out_error_of_its_feature(
         if feature.kind == "numeric":
             error_N = errors_NE[seen.observed_ND[:, index] > 0, encoding.slices[index]]
             assert feature.residual_variance == pytest.approx(error_N.mean().item(), rel=1e-3)
+
+
+def test_the_time_it_was_fitted_is_that_of_its_rows_and_not_of_the_run(
+    published: Published,
+) -> None:
+    config = published.config
+    assert published.detector.manifest.fitted_at == int(Path(config.data).stat().st_mtime)
+    assert load_config(published.folder / "run.toml", {}).fitted_at == int(
+        Path(config.data).stat().st_mtime
+    )
+    newest = np.array([1.6e9, 1.7e9, 1.5e9])
+    assert fitted_at(config, newest) == 1.7e9
+    numbered = np.arange(100.0)  # in order of time, but no seconds since 1970
+    assert fitted_at(config, numbered) == int(Path(config.data).stat().st_mtime)
+    given = msgspec.structs.replace(config, fitted_at=1.0)
+    assert fitted_at(given, newest) == 1.0
+    moved = msgspec.structs.replace(config, data="moved away")
+    assert fitted_at(moved, None) is None
+
+
+def test_a_data_file_of_a_time_that_has_no_name_is_no_error(tmp_path: Path) -> None:
+    data = tmp_path / "rows.csv"
+    data.write_text("x\n1\n")
+    os.utime(data, (1e11, 1e11))
+    config = load_config(None, {"data": str(data), "name": "pump"})
+    seconds = fitted_at(config, None)
+    assert seconds is not None
+    assert 1e9 < seconds <= LAST_SECOND  # a file system may keep fewer years
 
 
 @torch.no_grad()

@@ -113,7 +113,7 @@ def test_contamination_and_exclusions_reach_the_run_the_report_and_run_toml(
     data = tables.write(with_anomalies(0.05, rows=400), tmp_path / "rows.csv")
     (tmp_path / "bad.txt").write_text("1\n2\n3\n")
     flags = ("--name", "pump", "--models", tmp_path / "models", "--variant", "linear")
-    lost = ("--contamination", "0.05", "--exclude", tmp_path / "bad.txt")
+    lost = ("--contamination", "0.05", "--exclude", tmp_path / "bad.txt", "--folds", "0")
     outcome = command("fit", data, *flags, "--epochs", "1", *lost)
     assert (outcome.code, outcome.err) == (0, "")
     assert "20 the strangest" in " ".join(outcome.out.replace("│", " ").split())

@@ -24,22 +24,16 @@ static int takes(const char *function, Py_ssize_t expected, Py_ssize_t count)
     return count == expected;
 }
 
-/* Read the number that read_cells could not; 0 where it is no number after all. */
+/* Read the number that read_cells could not, however long it is; 0 where it is no number after all. */
 static int read_odd(Reader *r)
 {
-    char text[128];
-    size_t length = 0;
-    while (r->at[length] && strchr("+-.0123456789eE", r->at[length])) {
-        text[length] = r->at[length];
-        if (++length == sizeof text) return 0;
-    }
-    text[length] = 0;
-    r->value = PyOS_string_to_double(text, NULL, NULL);
+    char *after;
+    r->value = PyOS_string_to_double(r->at, &after, NULL);
     if (PyErr_Occurred()) {
         PyErr_Clear();
         return 0;
     }
-    r->at += length;
+    r->at = after;
     r->given = 1;
     return 1;
 }

@@ -28,15 +28,16 @@ from hourglass.service.model.calibration import (
 from hourglass.service.model.conditional import Conditional
 from hourglass.service.model.reasons import find_reasons
 from hourglass.service.rows.tables import encode_table, read_table
-from hourglass.training.calibrate import SCORE_RESOLUTION, choose_threshold
+from hourglass.training.calibrate import SCORE_RESOLUTION, choose_threshold, rank_table
 from hourglass.training.config import AutoConfig, load_config
 from hourglass.training.core import Core, CoreOutput
 from hourglass.training.data import prepare
 from hourglass.training.errors import RunError
+from hourglass.training.folds import Folds
 from hourglass.training.guarantee import exchangeability_of, promise
 from hourglass.training.split import split_data
 from hourglass.training.suspects import list_suspects, look_for_suspects, strangest, warn
-from hourglass.training.trial import absorb_held_out, fit_trial
+from hourglass.training.trial import absorb_held_out, fit_folds, fit_trial
 
 BULK = 1024
 
@@ -74,6 +75,9 @@ class Fitted(Protocol):
 
     def explain(self, rows_ND: Floats) -> Blame: ...
 
+    def fill(self, rows_ND: Floats) -> Floats:
+        """[N, D] the rows as /reconstruct has them, with their gaps (NaN) filled."""
+
 
 class Fit(Protocol):
     def __call__(
@@ -90,7 +94,7 @@ class Fit(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    core: Core
+    core: Core | Folds
     conditional: Conditional  # of the core, as the service asks it
     columns: tuple[str, ...]
     encode: Callable[[pl.DataFrame], NDArray[np.float32]]
@@ -136,6 +140,10 @@ class Product:
         )
         return Blame(reasons.order_ND, reasons.expected.value_ND)
 
+    def fill(self, rows_ND: Floats) -> Floats:
+        clean_ND = np.concatenate([part.reconstruction_ND.numpy() for part in self._run(rows_ND)])
+        return self.conditional.fill(rows_ND.astype(np.float32), clean_ND)
+
     def threshold_asked(self) -> float:
         """The certified one of 5 %, which the protocols ask about, or the run's own."""
         try:
@@ -173,14 +181,18 @@ def fit(
                 data_found = data_found.without(strangest(data_found, strange, contamination))
             prepared = split_data(data_found, config)
             assert not isinstance(config.model, AutoConfig)
-            trial = fit_trial(prepared, config, config.model)
+            fit = fit_folds if prepared.folds else fit_trial
+            trial = fit(prepared, config, config.model)
         except (RunError, HourglassError) as error:
             raise Refused(str(error)) from error
-    absorb_held_out(trial, prepared.split, config.seed)
-    calibration = torch.from_numpy(prepared.split.calibration_ND)
-    with torch.no_grad():
-        score_N = torch.cat([trial.core(part).score_N for part in calibration.split(BULK)]).numpy()
-    table = build_table(np.maximum(score_N, SCORE_RESOLUTION))
+    if isinstance(trial.core, Folds):
+        table = rank_table(trial.core)
+    else:
+        absorb_held_out(trial, prepared.split, config.seed)
+        calibration = torch.from_numpy(prepared.split.calibration_ND)
+        with torch.no_grad():
+            parts = [trial.core(part).score_N for part in calibration.split(BULK)]
+        table = build_table(np.maximum(torch.cat(parts).numpy(), SCORE_RESOLUTION))
     fitted = trial.core.conditional
     assert fitted is not None
     default = choose_threshold(table, config.alpha, config.delta, uncertified=False)

@@ -160,7 +160,15 @@ class TestPage:
         assert page.headers["content-security-policy"].startswith("default-src 'self'")
 
     def test_its_script_starts_on_the_document(self, client):
-        assert 'url: "/docs/openapi.json"' in client.get("/docs/start.js").text
+        assert 'url: new URL("openapi.json", document.currentScript.src)' in (
+            client.get("/docs/start.js").text
+        )
+
+    def test_it_is_framed_by_nobody_and_read_as_what_it_says_it_is(self, client):
+        page = client.get("/docs")
+        assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
+        for path in ("/docs", "/docs/openapi.json", "/docs/start.js", "/docs/swagger-ui.css"):
+            assert client.get(path).headers["x-content-type-options"] == "nosniff"
 
     @pytest.mark.parametrize(
         ("file", "media_type"),

@@ -1,14 +1,17 @@
 """What is served, changing its threshold, and reloading it."""
 
 import json
+import time
 from datetime import UTC, datetime
 
 import pytest
 
 from hourglass.service.model.detector import Detector
 from hourglass.service.model.guarantee import UNTESTED
+from hourglass.service.model.served import Served
+from hourglass.service.serving.store import ModelFolder, StoredThreshold
 from tests.artifacts import MIXED, make_artifact, publish, sample_rows
-from tests.serving import serving
+from tests.serving import Connection, serving
 
 
 @pytest.fixture
@@ -35,8 +38,13 @@ def test_the_list_shows_every_model_with_its_threshold(client):
         "expected_false_alarm_rate": 13 / 401,
         "calibration_rows": 400,
         "feature_count": 4,
+        "fitted_at": answer["models"][0]["fitted_at"],
+        "ready": True,
         "last_error": None,
+        "fault": None,
+        "warning": None,
     }
+    assert answer["waiting"] == []
 
 
 def test_one_model_shows_its_features_and_where_it_comes_from(client):
@@ -67,7 +75,11 @@ def test_a_broken_model_is_listed_with_its_reason_and_the_others_are_served(tmp_
         answer = client.get("/v1/models").json()
         assert [model["name"] for model in answer["models"]] == ["pump"]
         assert answer["broken"] == [
-            {"name": "fan", "last_error": "the model file is not ONNX, or is cut short"}
+            {
+                "name": "fan",
+                "last_error": "the model file is not ONNX, or is cut short",
+                "fault": "refused",
+            }
         ]
         assert client.get("/health/ready").json()["models"] == ["pump"]
         assert (
@@ -172,6 +184,100 @@ class TestChangingTheThreshold:
         assert (problem.status_code, problem.json()["type"]) == (409, "/docs#threshold-not-stored")
         assert running.get("/v1/models/plain").json()["alpha"] == 0.05
 
+    def test_the_model_is_taken_once_the_body_is_there(self, running, models):
+        """A body may take long to come; what is changed is the model that is then in service."""
+        body = b'{"alpha": 0.2}'
+        head = (
+            "PATCH /v1/models/plain HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        with Connection(running) as connection:
+            connection.send(head.encode() + body[:5])
+            time.sleep(0.1)
+            version = publish(models, "plain", make_artifact(shift=1, calibration_rows=300))
+            running.post("/v1/models/plain/reload").raise_for_status()
+            connection.send(body[5:])
+            status, _, answer = connection.answer()
+        changed = json.loads(answer)
+        assert (status, changed["version"], changed["alpha"]) == (200, version, 0.2)
+        assert changed["calibration_rows"] == 300
+
+    def test_it_merges_into_what_another_process_has_stored(self, running, models):
+        stored = StoredThreshold(alpha=0.3, delta=0.05)
+        ModelFolder(models / "plain").change_threshold(lambda _: stored)
+        changed = running.patch("/v1/models/plain", json={"delta": 0.2}).json()
+        assert (changed["alpha"], changed["delta"]) == (0.3, 0.2)
+
+    def test_what_a_new_version_cannot_certify_is_a_warning_in_every_answer_until_it_can(
+        self, running, models
+    ):
+        running.patch("/v1/models/plain", json={"alpha": 0.01}).raise_for_status()
+        publish(models, "plain", make_artifact(calibration_rows=100))
+        running.post("/v1/models/plain/reload").raise_for_status()
+        row = {"rows": [[1, 2, 3, 4]]}
+        warning = (
+            "threshold.json cannot be used, the model's own alpha = 0.05 is in force: alpha = 0.01"
+            " cannot be certified at delta = 0.05 with 100 calibration rows: it needs at least 299;"
+            " the nearest alpha that can be certified is 0.0296"
+        )
+        shown = running.get("/v1/models/plain").json()
+        assert (shown["fault"], shown["warning"]) == ("uncertifiable", warning)
+        assert running.get("/v1/models").json()["models"][1]["warning"] == warning
+        assert running.post("/v1/models/plain/score", json=row).json()["warning"] == warning
+        assert running.post("/v1/models/plain/explain", json=row).json()["warning"] == warning
+        raw = running.post(
+            "/v1/models/plain/score", json=row, headers={"accept": "application/octet-stream"}
+        )
+        assert raw.headers["hourglass-warning"] == warning
+        assert 'error{model="plain",reason="uncertifiable"} 1.0' in running.get("/metrics").text
+        running.patch("/v1/models/plain", json={"alpha": 0.1}).raise_for_status()
+        assert running.get("/v1/models/plain").json()["fault"] is None
+        assert "warning" not in running.post("/v1/models/plain/score", json=row).json()
+
+
+class TestManyModels:
+    """Of which few are kept in memory."""
+
+    @pytest.fixture(params=[False, True], ids=["app", "front"])
+    def few(self, tmp_path, request):
+        for number, name in enumerate("abc"):
+            publish(tmp_path, name, make_artifact(shift=number))
+        with serving(tmp_path, fast=request.param, max_loaded=1, poll_seconds=3600) as client:
+            yield client
+
+    def test_each_answers_whether_it_is_in_memory_or_not(self, few):
+        for name in "abcabc":
+            answer = few.post(f"/v1/models/{name}/score", json={"rows": [[1, 2, 3, 4]]})
+            assert (answer.status_code, answer.json()["model"]) == (200, name)
+            assert few.get(f"/v1/models/{name}").json()["features"][0]["name"] == "a"
+            assert few.get(f"/v2/models/{name}/ready").json()["ready"] is True
+
+    def test_pipelined_requests_for_several_are_answered_in_their_order(self, few):
+        body = b'{"rows":[[1,2,3,4]]}'
+        requests = [
+            (
+                f"POST /v1/models/{name}/score HTTP/1.1\r\nHost: x\r\n"
+                f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            ).encode()
+            + body
+            for name in "abcabc"
+        ]
+        with Connection(few) as connection:
+            connection.send(b"".join(requests))
+            answers = [json.loads(connection.answer()[2])["model"] for _ in requests]
+        assert answers == list("abcabc")
+
+    def test_the_list_says_which_are_in_memory_and_which_were_never_read(self, few):
+        answer = few.get("/v1/models").json()
+        assert len(answer["models"]) == 1
+        assert sorted([answer["models"][0]["name"], *answer["waiting"]]) == ["a", "b", "c"]
+        for name in answer["waiting"]:
+            few.get(f"/v1/models/{name}").raise_for_status()
+        models = few.get("/v1/models").json()["models"]
+        assert [model["name"] for model in models] == ["a", "b", "c"]
+        assert [model["ready"] for model in models].count(True) == 1
+        assert few.get("/health/ready").json()["models"] == ["a", "b", "c"]
+
 
 class TestReloading:
     def test_it_looks_now_rather_than_at_the_next_poll(self, running, models):
@@ -228,3 +334,21 @@ def test_names_of_thresholds_on_disk_are_those_of_the_api(running, models):
         "delta": 0.05,
         "uncertified": False,
     }
+
+
+@pytest.mark.parametrize("seconds", [0, 253_402_300_799, 253_402_300_800, 3e11, 1e30, -1e12])
+def test_a_file_of_any_date_is_shown(models, monkeypatch, seconds):
+    """Its file system may have none of these dates, another's has."""
+    make = Served.__init__
+
+    def dated(self, *arguments, **named):
+        make(self, *arguments, **named)
+        object.__setattr__(self, "fitted_at", seconds)
+
+    monkeypatch.setattr(Served, "__init__", dated)
+    with serving(models) as client:
+        answer = client.get("/v1/models/plain")
+        assert answer.status_code == 200
+        shown = "1970-01-01T00:00:00Z" if seconds <= 0 else "9999-12-31T23:59:59Z"
+        assert answer.json()["fitted_at"] == shown
+        assert client.get("/metrics").status_code == 200

@@ -179,9 +179,39 @@ def test_another_method_is_a_405_that_says_which_are_allowed(client):
         assert allowed in answer.headers["allow"].split(", ")
 
 
-def test_head_is_a_405_without_a_body(client):
-    answer = client.head("/v1/models")
+def test_head_is_a_405_without_a_body_where_there_is_no_get(client):
+    answer = client.head(SCORE)
     assert (answer.status_code, answer.content) == (405, b"")
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/health/ready", "/docs", "/v2"])
+def test_head_is_answered_as_get_is_without_a_body(client, path):
+    head, get = client.head(path), client.get(path)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+    assert "content-length" in head.headers
+
+
+@pytest.mark.parametrize("verb", ["predict", "explain"])
+def test_kserves_first_protocol_is_told_where_to_go(client, verb):
+    answer = client.post(f"/v1/models/plain:{verb}", json={"instances": [[1, 2, 3, 4]]})
+    assert answer.status_code in (404, 405)
+    assert answer.json()["detail"] == (
+        f":{verb} is of KServe's first protocol, which is not spoken here; rows go to"
+        " /v1/models/plain/score, or in the Open Inference Protocol to /v2/models/plain/infer"
+    )
+
+
+@pytest.mark.parametrize("path", [SCORE, "/v1/models/plain/decode", "/v2/models/plain/infer"])
+@pytest.mark.parametrize(("encoding", "name"), [("utf-8-sig", "UTF-8"), ("utf-16", "UTF-16")])
+def test_a_byte_order_mark_is_named(client, path, encoding, name):
+    body = '{"rows": [[1, 2, 3, 4]]}'.encode(encoding)
+    answer = client.post(path, content=body, headers={"content-type": "application/json"})
+    problem = answer.json()
+    assert answer.status_code == 400
+    assert f"begins with a byte order mark of {name}, expected UTF-8 without one" in (
+        problem.get("detail") or problem["error"]
+    )
 
 
 def test_a_defect_of_the_service_is_a_500_without_a_traceback_and_logged_with_one(
@@ -207,7 +237,7 @@ def test_a_client_that_goes_while_sending_harms_nobody_and_is_counted_as_a_body_
         host, port = client.base_url.host, client.base_url.port
         with socket.create_connection((host, port)) as leaving:
             leaving.sendall(
-                f"POST {SCORE} HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n".encode()
+                f"POST {SCORE} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n".encode()
                 + b'{"rows"'
             )
         rejected, deadline = "", time.monotonic() + 5
@@ -220,6 +250,7 @@ def test_a_client_that_goes_while_sending_harms_nobody_and_is_counted_as_a_body_
 
 def test_every_domain_error_a_route_can_raise_has_its_place_in_the_table():
     offline = {errors.HourglassError, errors.InvalidTable, errors.InvalidSettings}
+    offline.add(errors.NotLoaded)  # who meets it waits; if not, it is an UnknownModel
     every = {
         each
         for each in vars(errors).values()

@@ -107,7 +107,7 @@ def test_a_short_request_cannot_ask_for_an_answer_without_end(tmp_path):
             (
                 "explain?top=1000",
                 raw,
-                "expected at most 1048576 contributions in one answer, got 3500 rows of 300",
+                "expected at most 262144 contributions in one answer, got 3500 rows of 300",
             ),
             (
                 "sample",

@@ -314,7 +314,7 @@ class TestOneConnection:
 
     def test_an_idle_one_is_closed_after_the_timeout_and_a_busy_one_is_not(self, models):
         with (
-            serving(models, fast=True, server_options={"timeout_keep_alive": 1}) as client,
+            serving(models, fast=True, keep_alive=1) as client,
             Connection(client) as connection,
         ):
             started = time.monotonic()

@@ -1,6 +1,7 @@
 """P-values and the (alpha, delta) rule: the numbers that the product promises."""
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -25,6 +26,27 @@ def binomial_tail(n: int, alpha: float, most: int) -> float:
         math.exp(way + k * math.log(alpha) + (n - k) * math.log1p(-alpha))
         for k, way in enumerate(ways)
     )
+
+
+@pytest.mark.parametrize("alpha", [1e-9, 1e-4, 0.05, 0.5])
+@pytest.mark.parametrize("delta", [1e-9, 0.05, 0.5])
+def test_the_certified_rank_of_a_thousand_million_rows_takes_no_time(alpha, delta):
+    started = time.process_time()
+    rank = certified_rank(10**9, alpha, delta)
+    assert time.process_time() - started < 1
+    mean, sd = 1e9 * alpha, math.sqrt(1e9 * alpha)
+    assert mean - 7 * sd - 7 <= rank <= mean + 7 * sd + 1
+
+
+@pytest.mark.parametrize("n", [59, 400, 3000, 20_000])
+@pytest.mark.parametrize("alpha", [0.001, 0.05, 0.3])
+@pytest.mark.parametrize("delta", [1e-6, 0.05])
+def test_the_certified_rank_is_the_sum_over_all_ranks(n, alpha, delta):
+    """As it was computed before the lower ranks, which add nothing, were left out."""
+    ranks = np.arange(n + 1)
+    logs = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in ranks]
+    terms = np.exp(np.array(logs) + ranks * math.log(alpha) + (n - ranks) * math.log1p(-alpha))
+    assert certified_rank(n, alpha, delta) == int((np.cumsum(terms) <= delta).sum())
 
 
 @pytest.mark.parametrize(("alpha", "rows"), [(0.05, 59), (0.01, 299), (0.001, 2995)])

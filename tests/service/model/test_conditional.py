@@ -1,3 +1,5 @@
+from itertools import combinations
+
 import numpy as np
 import onnx
 import pytest
@@ -93,6 +95,37 @@ class TestMixed:
         assert distance_N[1] > 10 > distance_N[0]
 
 
+def test_the_strangest_set_is_the_one_without_which_the_rest_is_likeliest():
+    rng = np.random.default_rng(7)
+    loadings = rng.normal(size=(9, 3))
+    covariance = loadings @ loadings.T + 0.3 * np.eye(9)
+    covariance /= np.sqrt(np.diag(covariance) * np.diag(covariance)[:, None])
+    features = tuple(Feature(name=f"x{d}", kind="numeric") for d in range(9))
+    gaussian = Conditional(features, np.zeros(9), np.ones(9), np.linalg.inv(covariance))
+
+    def distance(row_D, left_out):
+        seen = [d for d in range(9) if d not in left_out and not np.isnan(row_D[d])]
+        return row_D[seen] @ np.linalg.solve(covariance[np.ix_(seen, seen)], row_D[seen])
+
+    found_best = 0
+    for _ in range(30):
+        row_D = rng.multivariate_normal(np.zeros(9), covariance).astype(np.float32)
+        row_D[rng.choice(8, 3, replace=False)] += rng.choice([-6, 6], 3)
+        row_D[8] = np.nan
+        found = gaussian.strangest_set(row_D, [0, 1, 2])
+        assert len(set(found)) == 3
+        assert 8 not in found
+        least = min(distance(row_D, each) for each in combinations(range(8), 3))
+        assert distance(row_D, found) <= distance(row_D, [0, 1, 2]) * (1 + 1e-9)
+        found_best += distance(row_D, found) <= least * (1 + 1e-6)
+        rest_ND = row_D[None].copy()
+        rest_ND[0, found] = np.nan
+        expected = gaussian.expect(rest_ND)
+        off_D = np.abs(row_D - expected.value_ND[0]) / expected.sd_ND[0]
+        assert (np.diff(off_D[found]) <= 1e-6).all()
+    assert found_best >= 27
+
+
 def test_independent_columns_are_expected_at_their_means():
     gaussian = Conditional(NUMERIC, MEAN_D, SCALE_D, np.ones(4))
     row_ND = np.array([[14.0, -3.1, np.nan, 500.0]], np.float32)
@@ -116,16 +149,47 @@ def test_a_detector_carries_the_gaussian_of_its_file():
     np.testing.assert_allclose(carried.mean_E, [0, 0.5, 1 / 3, 1 / 3, 1 / 3, 0], rtol=1e-6)
 
 
-def test_gaps_are_filled_as_the_other_values_let_expect():
+def test_a_gap_is_filled_by_the_gaussian_and_what_the_graph_knows_beyond_it():
     rows_ND = sample_rows(MIXED, 3)
-    rows_ND[1, [0, 2]] = np.nan
+    rows_ND[1, [0, 2]] = rows_ND[2, 1] = np.nan
     plain = Detector.from_bytes(make_artifact(MIXED))
     carrying = Detector.from_bytes(make_artifact(MIXED, conditional=True))
     filled_ND, clean_ND = carrying.reconstruct(rows_ND), plain.reconstruct(rows_ND)
     expected_ND = carrying.conditional.expect(rows_ND).value_ND
     gap_ND = np.isnan(rows_ND)
-    np.testing.assert_allclose(filled_ND[gap_ND], expected_ND[gap_ND], rtol=1e-6)
+    linear_ND = carrying.conditional.expect(np.where(gap_ND, np.nan, clean_ND)).value_ND
+    for n, d in ((1, 0), (2, 1)):
+        beyond = clean_ND[n, d] - linear_ND[n, d]
+        assert filled_ND[n, d] == pytest.approx(expected_ND[n, d] + 0.75 * beyond, rel=1e-6)
+    assert filled_ND[1, 2] == expected_ND[1, 2]
     np.testing.assert_array_equal(filled_ND[~gap_ND], clean_ND[~gap_ND])
+
+
+PAIR = (Feature(name="x", kind="numeric"), Feature(name="y", kind="numeric"))
+
+
+def test_what_is_not_linear_the_model_fills_three_quarters_of_the_way():
+    unrelated = Conditional(PAIR, np.array([0.0, 1.0]), np.ones(2), np.eye(2))
+    row_ND = np.array([[2.0, np.nan]], np.float32)
+    clean_ND = np.array([[2.0, 4.0]], np.float32)  # y is the square of x, which has no correlation
+    assert unrelated.fill(row_ND, clean_ND).tolist() == [[2.0, 1.0 + 0.75 * 3.0]]
+
+
+def test_a_model_that_blurs_a_row_along_its_correlations_changes_no_filling():
+    related = Conditional(PAIR, np.zeros(2), np.ones(2), np.linalg.inv([[1.0, 0.9], [0.9, 1.0]]))
+    row_ND = np.array([[3.0, np.nan], [np.nan, -1.0]], np.float32)
+    blurred_ND = np.array([[1.0, 0.9], [-0.27, -0.3]], np.float32)
+    filled_ND = related.fill(row_ND, blurred_ND)
+    np.testing.assert_allclose(filled_ND, [[1.0, 2.7], [-0.9, -0.3]], rtol=1e-6)
+
+
+def test_a_filled_boolean_stays_a_probability():
+    features = (PAIR[0], Feature(name="open", kind="boolean"))
+    unrelated = Conditional(features, np.array([0.0, 0.1]), np.ones(2), np.eye(2))
+    row_ND = np.array([[0.0, np.nan]], np.float32)
+    for clean, filled in ((1.0, 0.1 + 0.75 * 0.9), (2.0, 1.0), (-1.0, 0.0)):
+        found_ND = unrelated.fill(row_ND, np.array([[0.0, clean]], np.float32))
+        assert found_ND[0, 1] == pytest.approx(filled, rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from hourglass.service.model.artifact import Feature
 from hourglass.service.model.conditional import Conditional
 from hourglass.service.model.detector import Detector
-from hourglass.service.model.reasons import EXTRA_ROWS, find_reasons, reasons_of
+from hourglass.service.model.reasons import EXTRA_ROWS, SEARCHED_CELLS, find_reasons, reasons_of
 from tests.artifacts import NUMERIC, make_artifact, sample_rows
 
 D = 12
@@ -136,6 +136,21 @@ def test_rows_are_explained_alike_alone_and_together():
         assert alone.blamed_N[0] == together.blamed_N[n]
 
 
+def test_of_maskings_that_make_a_row_ordinary_alike_the_likelier_values_is_blamed():
+    row_ND = np.zeros((1, D), np.float32)
+    row_ND[0, [2, 9]] = 6 * SCALE_D[2], 3 * SCALE_D[9]  # the other values let expect neither
+
+    def either(rows_ND):
+        missing_ND = np.isnan(rows_ND)
+        score_N = np.where(missing_ND[:, [2, 9]].any(axis=1), 0.5 * THRESHOLD, 2 * THRESHOLD)
+        # to mask the ninth lowers it by a little more
+        return (score_N - 0.01 * THRESHOLD * missing_ND[:, 9]).astype(np.float32)
+
+    assert GAUSSIAN.expect(row_ND).distance_ND[0, 2] > GAUSSIAN.expect(row_ND).distance_ND[0, 9]
+    reasons = find(row_ND, score=either)
+    assert (reasons.order_ND[0, 0], reasons.blamed_N[0]) == (2, 1)
+
+
 def test_a_missing_value_is_never_blamed_and_the_last_one_stays():
     rows_ND = np.full((1, D), np.nan, np.float32)
     rows_ND[0, 4] = 1000
@@ -145,14 +160,15 @@ def test_a_missing_value_is_never_blamed_and_the_last_one_stays():
 
 
 def test_a_model_explains_its_rows_where_its_file_carries_the_gaussian():
-    rows_ND = sample_rows(NUMERIC, 600, seed=1)  # more than are searched at a time
+    rows_ND = sample_rows(NUMERIC, 5000, seed=1)
     rows_ND[::7, 2] = 500
+    assert rows_ND.size > SEARCHED_CELLS
     detector = Detector.from_bytes(make_artifact(NUMERIC, conditional=True))
     explanation = detector.explain(rows_ND)
     reasons = reasons_of(detector, rows_ND, explanation, detector.threshold.score)
     assert (reasons.order_ND[::7, 0] == 2).all()
     assert reasons.order_ND.shape == rows_ND.shape
-    assert len(reasons.groups) == 600
+    assert len(reasons.groups) == 5000
     assert reasons.expected.value_ND.shape == rows_ND.shape
     old = Detector.from_bytes(make_artifact(NUMERIC))
     assert reasons_of(old, rows_ND, old.explain(rows_ND), old.threshold.score) is None

@@ -3,7 +3,9 @@ it, with the reason.
 """
 
 import random
+import time
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -11,8 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hourglass.service.errors import InvalidArtifact
 from hourglass.service.model import artifact, safety
+from hourglass.service.model.artifact import CalibrationRecord, RowCounts
 from hourglass.service.model.detector import Detector
-from tests.artifacts import MIXED, make_artifact
+from tests.artifacts import MIXED, NUMERIC, make_artifact
 
 
 def node(kind, inputs, outputs, **attributes):
@@ -126,6 +129,13 @@ def a_bomb_of_broadcasting(model):
     model.graph.node.append(node("Add", ["column", "row"], ["unused"]))
 
 
+def forty_bombs_that_are_small_enough_each(model):
+    constant(model, "shape", np.array([1 << 26], np.int64))
+    constant(model, "nothing", np.zeros(1, np.float32))
+    for number in range(40):
+        model.graph.node.append(node("Expand", ["nothing", "shape"], [f"unused {number}"]))
+
+
 def an_old_opset(model):
     model.opset_import[0].version = 9
 
@@ -211,6 +221,7 @@ def shapes_that_do_not_fit(model):
         (a_bomb_whose_size_is_hidden, "the operator ConstantOfShape makes a tensor whose size cannot be told"),
         (a_bomb_of_two_vectors, "the operator MatMul would make a tensor of over"),
         (a_bomb_of_broadcasting, "the operator Add would make a tensor of over"),
+        (forty_bombs_that_are_small_enough_each, "the tensors of the model file have over 134217728 elements"),
         (an_old_opset, "has opset 9, expected 13 to 23"),
         (another_input, r"has inputs \['features', 'more'\], expected \['features'\]"),
         (another_width, "the shapes in the model file do not fit|names 4 features, the graph takes 5"),
@@ -231,6 +242,55 @@ def test_a_file_that_could_do_harm_or_is_not_ours_is_refused_with_the_reason(spo
     spoil(model)
     with pytest.raises(InvalidArtifact, match=reason):
         Detector.from_bytes(model.SerializeToString())
+
+
+NAMED_TWICE = (*NUMERIC[:3], NUMERIC[0])
+NAMELESS = (*NUMERIC[:3], msgspec.structs.replace(NUMERIC[3], name=""))
+SITE = msgspec.structs.replace(MIXED[2], categories=("north", "south", "north"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"features": NAMED_TWICE}, "names two features 'a'"),
+        ({"features": NAMELESS}, "gives feature 3 no name"),
+        ({"features": (SITE, *NUMERIC[1:])}, "names two categories of 'site' 'north'"),
+        ({"min_observed_fraction": 1.5}, r"`float` <= 1.0 - at `\$.min_observed_fraction`"),
+        ({"min_observed_fraction": -0.5}, r"`float` >= 0.0 - at `\$.min_observed_fraction`"),
+        (
+            {"features": (msgspec.structs.replace(NUMERIC[0], missing_rate=2.0), *NUMERIC[1:])},
+            r"`float` <= 1.0 - at `\$.features\[0\].missing_rate`",
+        ),
+        (
+            {"rows": RowCounts(fit=-1, validation=1, calibration=400)},
+            r"`int` >= 0 - at `\$.rows.fit`",
+        ),
+        ({"fitted_at": 1e12}, r"`float` <= 253402300799.0 - at `\$.fitted_at`"),
+    ],
+)
+def test_a_manifest_whose_names_or_shares_are_none_is_refused(changes, reason):
+    with pytest.raises(InvalidArtifact, match=reason):
+        Detector.from_bytes(make_artifact(**changes))
+
+
+@pytest.mark.parametrize(
+    ("n", "reason"),
+    [
+        (401, "gives 401 calibration rows, its smallest p-value 0.00249377 is one of 400"),
+        (10**9, "gives 1000000000 calibration rows"),
+        (10**12, "`int` <= 1000000000"),
+    ],
+)
+def test_a_manifest_with_more_calibration_rows_than_its_table_is_refused_at_once(n, reason):
+    rows = RowCounts(fit=1000, validation=100, calibration=n)
+    record = CalibrationRecord(
+        method="split-conformal", guarantee="certified", n=n, alpha=0.05, delta=0.05
+    )
+    data = make_artifact(rows=rows, calibration=record)
+    started = time.monotonic()
+    with pytest.raises(InvalidArtifact, match=reason):
+        Detector.from_bytes(data)
+    assert time.monotonic() - started < 1
 
 
 def test_the_cap_is_on_the_bytes_before_anything_is_parsed():

@@ -1,8 +1,10 @@
 """Request bytes -> rows."""
 
 import json
+import random
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -165,27 +167,72 @@ class TestRowsAsJson:
                 decode({"rows": [row]})
 
     @pytest.mark.parametrize(
-        "body",
+        ("body", "error"),
         [
-            b'{"rows":[' + b"[]," * 200_000 + b"[]]}",
-            b'{"rows":[' + b"{}," * 200_000 + b"{}]}",
-            b'{"rows":[[' + b"[]," * 200_000 + b"[]]]}",
-            b'{"' + b"\\\\" * 99 + b'":[' + b"[]," * 200_000 + b"[]]}",
-            b"[" * 200_000,
+            (b'{"rows":[' + b"[]," * 200_000 + b"[]]}", "expected at most 10 rows in one request, got 200001"),
+            (b'{"rows":[' + b"{}," * 200_000 + b"{}]}", "expected at most 10 rows in one request, got 200001"),
+            (b'{"rows":[[' + b"[]," * 200_000 + b"[]]]}", "expected 4 [a-z ]+, got 200001 in row 0 or one soon after"),
+            (b'{"rows":[[' + b"1," * 200_000 + b"1]]}", "expected 4 [a-z ]+, got 200001 in row 0 or one soon after"),
+            (b'{"rows":[[' + b'1,",[",' * 200_000 + b"1]]}", "expected 4 [a-z ]+, got 400001 in row 0 or one soon after"),
+            (b'{"rows":[{' + b'"a":1,' * 200_000 + b'"a":1}]}', "expected 4 [a-z ]+, got 200001 in row 0 or one soon after"),
+            (b'{"rows":[["' + b"x" * 2_000_000 + b'",1,2,3]]}', "expected at most 1048576 bytes of JSON for one of the .*, got 20000"),
+            (b'{' + b'"a":1,' * 200_000 + b'"rows":[[1,2,3,4]]}', "expected one array with all but 65536 of the body's 120002\\d bytes"),
+            (b'{"rows":{' + b'"a":1,' * 200_000 + b'"a":1}}', "expected one array with all but 65536 of the body's 12000\\d\\d bytes"),
+            (b'{"' + b"\\\\" * 99 + b'":[' + b"[]," * 200_000 + b"[]]}", "expected a JSON object"),
+            (b"[" * 200_000, "expected one array with all but 65536 of the body's 200000 bytes, got 0 bytes"),
         ],
-    )
-    def test_millions_of_arrays_are_refused_before_they_are_parsed(self, body):
-        for refuse in (
-            decoding.decode_rows,
-            lambda body, kind, schema, max_rows: decoding.decode_codes(
-                body, kind, 4, max_rows=max_rows
-            ),
-        ):
-            with pytest.raises(
-                TooManyRows,
-                match=r"expected at most 10 rows in one request, got 20000\d arrays and objects",
-            ):
-                refuse(body, "application/json", PLAIN, max_rows=10)
+    )  # fmt: skip
+    def test_millions_of_cells_keys_and_arrays_are_refused_before_they_are_parsed(
+        self, body, error, monkeypatch
+    ):
+        parsed = []
+        parse = msgspec.json.decode
+        monkeypatch.setattr(
+            msgspec.json, "decode", lambda text: (parsed.append(len(text)), parse(text))[1]
+        )
+        for field, refuse in (
+            (b'"rows"', decoding.decode_rows),
+            (b'"codes"', lambda *arguments, max_rows: decoding.decode_codes(*arguments[:2], 4, max_rows=max_rows)),
+        ):  # fmt: skip
+            with pytest.raises(HourglassError, match=error):
+                refuse(body.replace(b'"rows"', field), "application/json", PLAIN, max_rows=10)
+        assert max(parsed, default=0) < 100_000
+
+    def test_a_category_means_what_the_cell_of_a_file_means(self):
+        rows = [[1, True, text, 2] for text in ("south", " south", "south \t", "South", "", " ")]
+        np.testing.assert_array_equal(
+            decode({"rows": rows}, MIX)[:, 2], [1, 1, 1, -1, np.nan, np.nan]
+        )
+
+    @pytest.mark.parametrize("objects", [False, True])
+    @pytest.mark.parametrize("count", [50, 20_000])
+    def test_many_rows_are_read_as_each_alone_is(self, objects, count):
+        """At once, by column or by cell, whole or slice after slice."""
+        draw, names = random.Random(count), [feature.name for feature in MIX.features]
+        values = [1, 2.5, 7, -3e38, 2**40], [True, False, None], ["south", "mars", None, " west"]
+        arrays = [[*map(draw.choice, values), draw.random()] for _ in range(count)]
+        arrays[count // 2][1] = 0.0  # which has to be looked at by itself
+        sent = [dict(zip(names, row, strict=True)) if objects else row for row in arrays]
+        found_ND = decode({"rows": sent}, MIX, max_rows=count)
+        each_ND = np.concatenate([decode({"rows": [row]}, MIX) for row in sent[:: count // 50]])
+        np.testing.assert_array_equal(found_ND[:: count // 50], each_ND)
+        for n, cell, error in ((count - 1, "x", InvalidRow), (count // 3, 1e39, InvalidNumber)):
+            spoilt = {**sent[n], "heat": cell} if objects else [*sent[n][:3], cell]
+            rows = [*sent[:n], spoilt, *sent[n + 1 :]]
+            with pytest.raises(error, match=f"in row {n}$") as caught:
+                decode({"rows": rows}, MIX, max_rows=count)
+            assert (caught.value.row, caught.value.feature) == (n, "heat")
+        text = json.dumps({"rows": sent}).encode()
+        for wrong in (b"NaN", b"1e999"):
+            place = text.rindex(b"0.")
+            broken = text[:place] + wrong + text[place:].lstrip(b"0123456789.e-")
+            named = f"for 'heat', got {wrong.decode()} in row {count - 1}"
+            with pytest.raises(InvalidNumber, match=named):
+                decode(broken, MIX, max_rows=count)
+        with pytest.raises(InvalidJSON, match="the body is not JSON"):
+            decode(text[:-2] + b",]}", MIX, max_rows=count + 1)
+        with pytest.raises(TooManyRows, match=f"got {count}$"):
+            decode(text, MIX, max_rows=count - 1)
 
     def test_brackets_in_strings_are_no_arrays(self):
         for text in ("[" * 200_000, '\\"[{' * 100_000, "\\" + '"[' * 100_000):

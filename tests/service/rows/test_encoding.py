@@ -94,7 +94,7 @@ class TestAnswers:
             if isinstance(answer, InvalidRow):
                 assert answer.row == sizes[-1] - 1
             else:
-                assert answer == encoding._encode(encoding._score_fields(PLAIN_MODEL, alone))
+                assert answer == encoding.encode_object(encoding._score_fields(PLAIN_MODEL, alone))
 
     def test_an_anomaly_is_exactly_what_has_a_p_value_of_at_most_the_expected_rate(self):
         scores = PLAIN_MODEL.detector.score(sample_rows(NUMERIC, 2000, seed=9) * 2)
@@ -120,7 +120,9 @@ class TestAnswers:
             )
         for answer in (
             lambda: encode_scores(PLAIN_MODEL, scores),
-            lambda: encoding.encode_explanations(PLAIN_MODEL, rows_ND, explanation, {}, top=3),
+            lambda: encoding.encode_explanations(
+                PLAIN_MODEL, [encoding.Explained(rows_ND, explanation, None)], {}, top=3
+            ),
         ):
             with pytest.raises(
                 InvalidRow, match=r"^row 1 is so far from what tiny knows"
@@ -132,7 +134,9 @@ class TestAnswers:
         rows_ND = sample_rows(MIXED, 6, seed=4)
         explanation = MIXED_MODEL.detector.explain(rows_ND)
         answer = orjson.loads(
-            encoding.encode_explanations(MIXED_MODEL, rows_ND, explanation, {}, top=4)
+            encoding.encode_explanations(
+                MIXED_MODEL, [encoding.Explained(rows_ND, explanation, None)], {}, top=4
+            )
         )
         for n, row in enumerate(answer["explanations"]):
             contributions = [each["contribution"] for each in row]
@@ -155,7 +159,9 @@ class TestAnswers:
         assert sent == {(0, 2): "mars"}
         explanation = MIXED_MODEL.detector.explain(rows_ND)
         answer = orjson.loads(
-            encoding.encode_explanations(MIXED_MODEL, rows_ND, explanation, sent, top=9)
+            encoding.encode_explanations(
+                MIXED_MODEL, [encoding.Explained(rows_ND, explanation, None)], sent, top=9
+            )
         )
         first, second = ({each["feature"]: each for each in row} for row in answer["explanations"])
         assert [first[name]["actual"] for name in ("load", "open", "site", "heat")] == [
@@ -180,7 +186,9 @@ class TestAnswers:
         assert decoding.sent_categories(rows_ND.tobytes(), RAW, MIX, rows_ND) == {}
         explanation = MIXED_MODEL.detector.explain(rows_ND)
         answer = orjson.loads(
-            encoding.encode_explanations(MIXED_MODEL, rows_ND, explanation, {}, top=9)
+            encoding.encode_explanations(
+                MIXED_MODEL, [encoding.Explained(rows_ND, explanation, None)], {}, top=9
+            )
         )
         assert {each["feature"]: each["actual"] for each in answer["explanations"][0]}["site"] == -1
 
@@ -188,7 +196,10 @@ class TestAnswers:
         rows_ND = sample_rows(NUMERIC, 3)
         answer = orjson.loads(
             encoding.encode_explanations(
-                PLAIN_MODEL, rows_ND, PLAIN_MODEL.detector.explain(rows_ND), {}, top=1
+                PLAIN_MODEL,
+                [encoding.Explained(rows_ND, PLAIN_MODEL.detector.explain(rows_ND), None)],
+                {},
+                top=1,
             )
         )
         assert [len(row) for row in answer["explanations"]] == [1, 1, 1]

@@ -110,7 +110,7 @@ class TestRowsAsJson:
         sent = (
             json.dumps(request(["many"], (1, 4))).replace('"many"', "[]," * 200_000 + "[]").encode()
         )
-        with pytest.raises(TooManyRows, match="got 200006 arrays and objects"):
+        with pytest.raises(InvalidRow, match=r"expected 4 values for the shape .*, got 200001"):
             decode(sent)
 
     @pytest.mark.parametrize("literal", ["1e999", "-1e999", "1" + "0" * 5000])

@@ -326,3 +326,25 @@ def test_other_work_runs_where_its_size_says():
     batching.close()
     assert inline is threading.main_thread()
     assert beside is not threading.main_thread()
+
+
+@pytest.mark.parametrize("inline_cells", [10_000, 0])
+def test_scores_do_not_wait_for_long_work_of_another_kind(inline_cells):
+    scored, model = threading.Event(), served()
+    asked = batcher(inline_cells)
+
+    def work() -> bool:
+        return scored.wait(10)
+
+    async def score_meanwhile():
+        long_work = asyncio.ensure_future(asked.run(10**9, work))
+        await asked.score(model, REQUESTS[0])
+        # what is short enough has the thread of scores, where there is one for it
+        await asked.run(160_000 if inline_cells else 0, lambda: None)
+        scored.set()
+        return await long_work
+
+    try:
+        assert asyncio.run(score_meanwhile())
+    finally:
+        asked.close()

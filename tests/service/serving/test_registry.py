@@ -4,29 +4,34 @@ visible.
 
 import asyncio
 import errno
+import itertools
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hourglass.service.errors import (
+    FAULTS,
     InvalidArtifact,
+    NotLoaded,
     ThresholdNotStored,
     UncertifiableAlpha,
     UnknownModel,
 )
 from hourglass.service.model import artifact
 from hourglass.service.model.artifact import Feature
-from hourglass.service.serving.registry import Registry, StoredThreshold, load, served_from
-from hourglass.service.serving.store import ModelFolder, Store, read_file
-from tests.artifacts import make_artifact, point, publish
+from hourglass.service.serving.registry import Registry, load, served_from
+from hourglass.service.serving.store import ModelFolder, Store, ThresholdChange, read_file
+from tests.artifacts import NUMERIC, make_artifact, point, publish, sample_rows
 
 
 def registry_of(folder: Path, **options: int) -> Registry:
@@ -42,17 +47,19 @@ def close(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
     could.
     """
 
-    def refusing(method: Callable[..., object]) -> Callable[..., object]:
-        def refuse(path: Path, *arguments: object, **options: object) -> object:
-            entered = path if method.__name__ == "iterdir" else path.parent
-            if any(folder == entered or folder in entered.parents for folder in folders):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-            return method(path, *arguments, **options)
+    def refusing(function: Callable[..., object]) -> Callable[..., object]:
+        def refuse(path: object, *arguments: object, **options: object) -> object:
+            if isinstance(path, str | Path):
+                entered = Path(path) if function.__name__ == "scandir" else Path(path).parent
+                if any(folder == entered or folder in entered.parents for folder in folders):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return function(path, *arguments, **options)
 
         return refuse
 
-    for name in ("stat", "open", "iterdir"):
-        monkeypatch.setattr(Path, name, refusing(getattr(Path, name)))
+    for name in ("stat", "open", "scandir"):
+        real = getattr(os, name)
+        monkeypatch.setattr(f"hourglass.service.serving.store.os.{name}", refusing(real))
 
 
 def version_in_service(registry: Registry, name: str = "pump") -> str:
@@ -172,7 +179,14 @@ class TestLooking:
         assert "cannot be read" in registry.errors["pump"]
         assert look(registry) == {"pump": "unchanged"}
 
-    def test_the_time_of_fitting_is_that_of_the_file(self, registry, folder):
+    def test_the_time_of_fitting_is_what_the_manifest_says(self, registry, folder):
+        publish(folder, "pump", make_artifact(fitted_at=1.5e9))
+        look(registry)
+        assert registry.find("pump").fitted_at == registry.summaries[0].fitted_at == 1.5e9
+
+    def test_the_time_of_fitting_of_a_file_that_does_not_say_it_is_the_file_s(
+        self, registry, folder
+    ):
         path = next(folder.glob("pump/*/model.onnx"))
         assert registry.find("pump").fitted_at == path.stat().st_mtime
         assert abs(registry.find("pump").fitted_at - time.time()) < 60
@@ -249,7 +263,7 @@ class TestDistrust:
         registry = registry_of(folder, max_bytes=100)
         assert look(registry) == {"pump": "failed"}
         assert "bytes, at most 100 are loaded" in registry.errors["pump"]
-        with pytest.raises(UnknownModel, match=r"no model 'pump' is served \(the model file has"):
+        with pytest.raises(UnknownModel, match=r"no model 'pump' is served \(.*bytes, at most"):
             registry.find("pump")
 
     @pytest.mark.parametrize(
@@ -297,7 +311,7 @@ class TestDistrust:
 class TestThresholds:
     def change(self, registry, alpha, delta=0.05, uncertified=False):
         return asyncio.run(
-            registry.set_threshold("pump", StoredThreshold(alpha, delta, uncertified))
+            registry.change_threshold("pump", ThresholdChange(alpha, delta, uncertified))
         )
 
     def test_another_alpha_holds_at_once_and_the_detector_stays(self, registry):
@@ -348,7 +362,7 @@ class TestThresholds:
         with pytest.raises(ThresholdNotStored, match="so the threshold stays as it is"):
             self.change(registry, 0.1)
         assert registry.find("pump") is before
-        assert [path.name for path in (folder / "pump").glob(".*")] == []
+        assert [path.name for path in (folder / "pump").glob(".*")] == [".lock"]
 
     def test_it_survives_a_new_version(self, registry, folder):
         self.change(registry, 0.1)
@@ -364,10 +378,13 @@ class TestThresholds:
         publish(folder, "pump", make_artifact(calibration_rows=100))
         assert look(registry) == {"pump": "swapped"}
         assert registry.find("pump").threshold.alpha == 0.05
-        assert (
-            "the model's own alpha = 0.05 is in force: alpha = 0.01 cannot be certified"
-            in registry.errors["pump"]
-        )
+        sentence = "the model's own alpha = 0.05 is in force: alpha = 0.01 cannot be certified"
+        assert sentence in registry.errors["pump"]
+        assert registry.problems["pump"].fault == "uncertifiable"
+        assert sentence in registry.find("pump").facts()["warning"]
+        assert sentence in registry.summaries[0].warning
+        self.change(registry, 0.1)
+        assert (registry.problems, registry.find("pump").warning) == ({}, None)
 
     @pytest.mark.parametrize(
         "text",
@@ -381,6 +398,329 @@ class TestThresholds:
         look(registry)
         assert registry.find("pump").threshold.alpha == 0.05
         assert "threshold.json cannot be used" in registry.errors["pump"]
+
+
+class TestWhatHangs:
+    """A load that does not end: of a file system that stopped answering, say."""
+
+    @pytest.fixture
+    def hanging(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
+        """Models whose loads hang until the test is over."""
+        names: set[str] = set()
+        over = threading.Event()
+
+        def hang(model: ModelFolder, *arguments: object, **options: object) -> object:
+            if model.name in names:
+                over.wait()
+            return load(model, *arguments, **options)
+
+        monkeypatch.setattr("hourglass.service.serving.registry.load", hang)
+        monkeypatch.setattr("hourglass.service.serving.registry.LOAD_SECONDS", 0.4)
+        monkeypatch.setattr("hourglass.service.serving.patience.PATIENCE_SECONDS", 0.1)
+        yield names
+        over.set()
+
+    def test_it_is_let_go_and_other_models_are_looked_at(self, registry, folder, hanging):
+        publish(folder, "fan", make_artifact())
+        publish(folder, "pump", make_artifact(shift=1))
+        hanging.add("fan")
+        assert look(registry) == {"fan": "failed", "pump": "swapped"}
+        assert registry.problems["fan"].fault == "timeout"
+
+    def test_it_is_not_tried_again_while_it_hangs(self, registry, folder, hanging):
+        publish(folder, "fan", make_artifact())
+        hanging.add("fan")
+        look(registry)
+        before = threading.active_count()
+        for shift in (1, 2, 3):
+            publish(folder, "fan", make_artifact(shift=shift))
+            assert look(registry)["fan"] == "unchanged"
+        assert threading.active_count() <= before
+
+    def test_another_models_threshold_and_reload_do_not_wait_for_it(
+        self, registry, folder, hanging
+    ):
+        publish(folder, "fan", make_artifact())
+        hanging.add("fan")
+
+        async def meanwhile() -> tuple[float, float]:
+            looking = asyncio.create_task(registry.look())
+            await asyncio.sleep(0.05)
+            started = time.monotonic()
+            await registry.change_threshold("pump", ThresholdChange(alpha=0.1))
+            changed = time.monotonic() - started
+            publish(folder, "pump", make_artifact(shift=1))
+            (reloaded,) = await registry.look("pump")
+            assert reloaded.outcome == "swapped"
+            took = time.monotonic() - started
+            await looking
+            return changed, took
+
+        changed, reloaded = asyncio.run(meanwhile())
+        assert changed < 0.1
+        assert reloaded < 0.4
+
+    def test_a_threshold_of_the_model_itself_does_not_wait_and_is_not_lost(
+        self, registry, folder, monkeypatch
+    ):
+        go_on = threading.Event()
+
+        def late(model: ModelFolder, *arguments: object, **options: object) -> object:
+            loaded = load(model, *arguments, **options)
+            go_on.wait(5)
+            return loaded
+
+        monkeypatch.setattr("hourglass.service.serving.registry.load", late)
+        publish(folder, "pump", make_artifact(shift=1))
+
+        async def meanwhile() -> float:
+            looking = asyncio.create_task(registry.look())
+            await asyncio.sleep(0.1)
+            after = await registry.change_threshold("pump", ThresholdChange(alpha=0.1))
+            go_on.set()
+            await looking
+            return after.threshold.alpha
+
+        assert asyncio.run(meanwhile()) == 0.1
+        assert registry.find("pump").threshold.alpha == 0.1
+        assert registry.find("pump").detector.manifest.model.hyper_parameters == {"shift": 1}
+
+    def test_the_folder_that_hangs_is_said_once_and_what_is_in_service_stays(
+        self, registry, folder, monkeypatch, caplog
+    ):
+        over = threading.Event()
+        monkeypatch.setattr("hourglass.service.serving.registry.LOOK_SECONDS", 0.1)
+        monkeypatch.setattr("hourglass.service.serving.patience.PATIENCE_SECONDS", 0.05)
+        monkeypatch.setattr(Store, "look", lambda _: over.wait())
+        assert look(registry) == {"pump": "failed"}
+        assert [look(registry) for _ in range(3)] == [{"pump": "unchanged"}] * 3
+        over.set()
+        assert caplog.messages == [f"{folder} cannot be read: the file system hangs"]
+        assert list(registry.served) == ["pump"]
+
+    def test_the_end_of_the_process_does_not_wait_for_it(self, folder):
+        code = (
+            "import asyncio, sys, threading\n"
+            "from pathlib import Path\n"
+            "from hourglass.service.serving import registry as r\n"
+            "from hourglass.service.serving.store import Store\n"
+            "r.load = lambda *_, **__: threading.Event().wait()\n"
+            "r.LOAD_SECONDS, r.CLOSE_SECONDS = 0.1, 0.1\n"
+            "registry = r.Registry(Store(Path(sys.argv[1])), threads=2, max_bytes=10**6)\n"
+            "print(asyncio.run(registry.look())[0].outcome); registry.close()"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, folder],
+            text=True, capture_output=True, check=True, timeout=30,
+        )  # fmt: skip
+        assert done.stdout == "failed\n"
+
+
+class TestTryingAgain:
+    @pytest.fixture(autouse=True)
+    def later(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What may pass is waited for as long as the test says."""
+        self.now = 1000.0
+        monkeypatch.setattr("hourglass.service.serving.registry.monotonic", lambda: self.now)
+
+    def test_a_pointer_that_comes_before_its_file_is_taken_up_with_the_file(self, registry, folder):
+        data = make_artifact(shift=1)
+        version = artifact.version_of(data)
+        point(folder, "pump", version)
+        assert look(registry) == {"pump": "failed"}
+        assert registry.problems["pump"].fault == "missing"
+        (folder / "pump" / version).mkdir()
+        assert look(registry) == {"pump": "failed"}
+        (folder / "pump" / version / "model.onnx").write_bytes(data[:1000])
+        assert look(registry) == {"pump": "failed"}
+        assert registry.problems["pump"].fault == "damaged"
+        (folder / "pump" / version / "model.onnx").write_bytes(data)
+        assert look(registry) == {"pump": "swapped"}
+        assert registry.problems == {}
+        assert version_in_service(registry) == version
+
+    def test_a_file_that_is_mended_in_place_is_taken_up_without_a_new_pointer(
+        self, registry, folder
+    ):
+        data = make_artifact(shift=1)
+        version = publish(folder, "pump", data)
+        file = folder / "pump" / version / "model.onnx"
+        file.write_bytes(b"x" * len(data))
+        assert [look(registry)["pump"] for _ in range(3)] == ["failed", "unchanged", "unchanged"]
+        file.write_bytes(data)
+        assert look(registry) == {"pump": "swapped"}
+
+    def test_what_may_pass_is_tried_again_later_and_later(self, registry, folder, monkeypatch):
+        """Descriptors that were used up while a version was published."""
+        publish(folder, "pump", make_artifact(shift=1))
+        tries = []
+
+        def used_up(*_: object, **__: object) -> None:
+            tries.append(self.now)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        with monkeypatch.context() as patched:
+            patched.setattr("hourglass.service.serving.registry.load", used_up)
+            for _ in range(200):
+                look(registry)
+                self.now += 1.0
+        assert [later - earlier for earlier, later in itertools.pairwise(tries)] == [
+            1, 2, 4, 8, 16, 32, 60, 60,
+        ]  # fmt: skip
+        assert registry.problems["pump"].fault == "resources"
+        self.now += 60
+        assert look(registry) == {"pump": "swapped"}
+        assert registry.problems == {}
+
+    def test_what_cannot_pass_is_not_tried_again(self, registry, folder):
+        publish(folder, "pump", truncated(make_artifact(shift=1)))
+        assert look(registry) == {"pump": "failed"}
+        for _ in range(100):
+            self.now += 100
+            assert look(registry) == {"pump": "unchanged"}
+
+    def test_it_is_logged_once_however_often_it_is_tried(self, registry, folder, caplog):
+        point(folder, "pump", "0" * 64)
+        for _ in range(10):
+            look(registry)
+            self.now += 100
+        assert len(caplog.messages) == 1
+
+    @pytest.mark.parametrize(
+        ("spoil", "fault"),
+        [
+            (lambda model, _: (model / "current").unlink(), "pointer"),
+            (lambda model, _: (model / "current").write_text("latest"), "pointer"),
+            (lambda _, file: file.unlink(), "missing"),
+            (lambda _, file: (file.unlink(), os.mkfifo(file)), "unreadable"),
+            (lambda _, file: file.write_bytes(b"another"), "damaged"),
+            (lambda model, _: (model / "threshold.json").write_text("?"), "threshold"),
+            (
+                lambda model, _: (model / "threshold.json").write_text(
+                    '{"alpha": 0.001, "delta": 0.05}'
+                ),
+                "uncertifiable",
+            ),
+        ],
+    )
+    def test_the_fault_is_one_of_a_closed_set(self, folder, spoil, fault):
+        spoil(folder / "pump", next(folder.glob("pump/*/model.onnx")))
+        registry = registry_of(folder)
+        look(registry)
+        found = {name: problem.fault for name, problem in registry.problems.items()}
+        assert found == ({} if fault == "pointer" and not registry.names else {"pump": fault})
+        assert fault in FAULTS
+
+
+class TestRetiring:
+    def test_a_folder_that_is_gone_for_two_looks_takes_the_model_out_of_service(
+        self, registry, folder, caplog
+    ):
+        caplog.set_level(logging.INFO)
+        shutil.rmtree(folder / "pump")
+        assert look(registry) == {"pump": "failed"}
+        assert registry.problems["pump"].fault == "gone"
+        assert list(registry.served) == ["pump"]
+        assert look(registry) == {"pump": "retired"}
+        assert look(registry) == {}
+        assert (dict(registry.served), registry.names, registry.problems) == ({}, frozenset(), {})
+        assert caplog.messages == ["model pump: its folder is gone, it is out of service"]
+        with pytest.raises(UnknownModel, match="no model 'pump' is served; no model is served"):
+            registry.find("pump")
+
+    def test_a_folder_that_is_replaced_in_between_is_not_retired(self, registry, folder):
+        before = registry.find("pump")
+        (folder / "pump").rename(folder / ".pump")
+        look(registry)
+        (folder / ".pump").rename(folder / "pump")
+        assert look(registry) == {"pump": "unchanged"}
+        assert registry.find("pump") is not None
+        assert registry.find("pump").detector is before.detector
+        assert registry.problems == {}
+        shutil.rmtree(folder / "pump")
+        assert look(registry) == {"pump": "failed"}
+
+    def test_a_model_that_comes_back_is_new(self, registry, folder):
+        shutil.rmtree(folder / "pump")
+        look(registry), look(registry)
+        publish(folder, "pump", make_artifact())
+        assert look(registry) == {"pump": "loaded"}
+
+
+class TestManyModels:
+    @pytest.fixture
+    def few(self, tmp_path):
+        """Three models, of which two are kept in memory; the newest is c."""
+        for number, name in enumerate("abc"):
+            publish(tmp_path, name, make_artifact(shift=number))
+            os.utime(tmp_path / name / "current", (1000 + number,) * 2)
+        registry = Registry(Store(tmp_path), threads=1, max_bytes=2**20, max_loaded=2)
+        look(registry)
+        return registry
+
+    def test_those_published_last_are_loaded_first(self, few):
+        assert (list(few.served), few.unloaded) == (["b", "c"], {"a"})
+
+    def test_one_that_is_asked_for_is_loaded_and_the_one_unused_longest_is_let_go(self, few):
+        few.find("b")
+        with pytest.raises(NotLoaded, match="model 'a' is not loaded yet"):
+            few.find("a")
+        assert asyncio.run(few.get("a")).name == "a"
+        assert (list(few.served), few.unloaded) == (["a", "b"], {"c"})
+        asyncio.run(few.get("c"))
+        assert (list(few.served), few.unloaded) == (["a", "c"], {"b"})
+
+    def test_all_are_told_of_whether_in_memory_or_not(self, few):
+        asyncio.run(few.get("a"))
+        assert [each.name for each in few.summaries] == ["a", "b", "c"]
+        assert few.names == {"a", "b", "c"}
+
+    def test_without_a_name_one_of_several_is_not_taken_for_the_only_one(self, few):
+        with pytest.raises(UnknownModel, match="served are: a, b, c"):
+            few.find(None)
+
+    def test_one_that_is_not_in_memory_comes_back_as_the_pointer_then_says(self, few, tmp_path):
+        version = publish(tmp_path, "a", make_artifact(shift=5))
+        look(few)
+        assert asyncio.run(few.get("a")).detector.version == version
+
+    def test_its_threshold_can_be_changed_all_the_same(self, few, tmp_path):
+        asyncio.run(few.change_threshold("a", ThresholdChange(alpha=0.1)))
+        asyncio.run(few.get("b")), asyncio.run(few.get("c"))
+        assert asyncio.run(few.get("a")).threshold.alpha == 0.1
+
+    def test_two_who_ask_at_once_have_it_loaded_once(self, few, monkeypatch):
+        loads = []
+
+        def noted(model: ModelFolder, *arguments: object, **options: object) -> object:
+            loads.append(model.name)
+            return load(model, *arguments, **options)
+
+        monkeypatch.setattr("hourglass.service.serving.registry.load", noted)
+
+        async def both() -> None:
+            await asyncio.gather(few.get("a"), few.get("a"))
+
+        asyncio.run(both())
+        assert loads == ["a"]
+
+    def test_one_whose_file_has_gone_meanwhile_says_so_and_is_tried_again(self, few, tmp_path):
+        file = next((tmp_path / "a").glob("*/model.onnx"))
+        data = file.read_bytes()
+        file.unlink()
+        with pytest.raises(UnknownModel, match=r"model 'a' is served .*cannot be read: No such"):
+            asyncio.run(few.get("a"))
+        file.write_bytes(data)
+        assert look(few)["a"] == "loaded"
+
+    def test_a_model_that_rests_answers_as_before(self, few):
+        detector = few.find("b").detector
+        rows_ND = sample_rows(NUMERIC, 20)
+        before = detector.score(rows_ND), detector.explain(rows_ND), detector.encode(rows_ND)
+        detector.rest()
+        after = detector.score(rows_ND), detector.explain(rows_ND), detector.encode(rows_ND)
+        for one, other in zip(before, after, strict=True):
+            assert np.array_equal(np.concatenate(one, None), np.concatenate(other, None))
 
 
 @pytest.mark.slow

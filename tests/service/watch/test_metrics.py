@@ -1,9 +1,14 @@
 """The metrics: what they count, how they are scraped, and that no client can make new series."""
 
 import asyncio
+import os
 import platform
+import shutil
+import signal
 import subprocess
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -25,7 +30,7 @@ from hourglass.service.watch.metrics import (
     Metrics,
     Tally,
 )
-from tests.artifacts import NUMERIC, make_artifact, publish, sample_rows
+from tests.artifacts import NUMERIC, make_artifact, point, publish, sample_rows
 from tests.serving import Process, serving
 
 NAMES = {
@@ -35,7 +40,8 @@ NAMES = {
     "hourglass_rejections_total", "hourglass_requests_total", "hourglass_model_info", "hourglass_model_calibration_rows",
     "hourglass_model_alpha", "hourglass_model_delta", "hourglass_model_expected_false_alarm_rate",
     "hourglass_model_certified", "hourglass_model_guarantee", "hourglass_model_threshold",
-    "hourglass_model_fitted_timestamp_seconds", "hourglass_model_reloads_total", "hourglass_build_info",
+    "hourglass_model_fitted_timestamp_seconds", "hourglass_model_ready", "hourglass_model_error",
+    "hourglass_model_reloads_total", "hourglass_build_info", "hourglass_worker_deaths_total",
 }  # fmt: skip
 
 
@@ -107,6 +113,7 @@ def test_the_exposition_comes_in_the_format_asked_for(client, accept):
     answer = client.get("/metrics", headers={"accept": accept})
     assert answer.status_code == 200
     wanted = "application/openmetrics-text" if "openmetrics" in accept else "text/plain"
+    assert answer.headers["content-type"].count("charset") == 1
     assert answer.headers["content-type"].startswith(wanted)
     assert answer.text.endswith("# EOF\n") == ("openmetrics" in accept)
 
@@ -143,6 +150,61 @@ def test_scored_rows_are_counted_and_explained_ones_are_not(models):
     assert values["hourglass_batch_rows_bucket", "512.0", "plain"] == 1
     assert values["hourglass_batch_rows_bucket", "256.0", "plain"] == 0
     assert values["hourglass_vectors_total", "mixed"] == 0
+
+
+def test_a_model_has_histograms_once_it_has_traffic(models):
+    with serving(models) as client:
+        quiet = scrape(client)
+        client.post("/v1/models/plain/score", json={"rows": [[1, 2, 3, 4]]}).raise_for_status()
+        busy = scrape(client)
+    of_quiet = [key for key in quiet if "plain" in key]
+    assert len(of_quiet) <= 16
+    assert not [key for key in of_quiet if key[0].endswith(("_bucket", "_sum", "_count"))]
+    assert busy["hourglass_p_value_count", "plain"] == 1
+    assert not [key for key in busy if "mixed" in key and key[0].endswith("_bucket")]
+
+
+def test_a_retired_model_has_no_series(models):
+    with serving(models, poll_seconds=0.02) as client:
+        for path in ("score", "explain"):
+            client.post(f"/v1/models/plain/{path}", json={"rows": [[1, 2, 3, 4]]})
+        assert [key for key in scrape(client) if "plain" in key]
+        shutil.rmtree(models / "plain")
+        wait_until(lambda: not [key for key in scrape(client) if "plain" in key])
+        assert client.post("/v1/models/plain/score", json={"rows": [[1]]}).status_code == 404
+        assert scrape(client)["hourglass_vectors_total", "mixed"] == 0
+
+
+def test_a_fault_is_a_gauge_while_it_lasts(models):
+    with serving(models, poll_seconds=0.02) as client:
+        version = client.get("/v1/models/plain").json()["version"]
+        assert not [key for key in scrape(client) if key[0] == "hourglass_model_error"]
+        point(models, "plain", "0" * 64)
+        wait_until(lambda: scrape(client).get(("hourglass_model_error", "plain", "missing")) == 1)
+        point(models, "plain", version)
+        wait_until(lambda: not [key for key in scrape(client) if key[0] == "hourglass_model_error"])
+
+
+def test_a_scrape_is_written_beside_the_event_loop(models, monkeypatch):
+    """Of a thousand models it takes a tenth of a second."""
+    threads = []
+    real = Metrics._encode
+
+    def noted(self, accept):
+        threads.append(threading.current_thread().name)
+        return real(self, accept)
+
+    monkeypatch.setattr(Metrics, "_encode", noted)
+    with serving(models) as client:
+        scrape(client)
+    assert threads == ["metrics_0"]
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_requests_are_counted_by_template_and_unmatched_paths_are_one(models):
@@ -224,6 +286,41 @@ def test_two_workers_answer_with_the_totals_of_both(models):
         check=False,
     )
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+
+
+@pytest.mark.slow
+def test_workers_report_their_processes_and_the_death_of_one(models):
+    with Process(models, "--workers", "2", HOURGLASS_POLL_SECONDS="0.05") as process:
+        pids = sorted(workers_of(process.url))
+        assert len(pids) == 2
+        before = samples(httpx.get(f"{process.url}/metrics").text)
+        for name in ("process_resident_memory_bytes", "process_cpu_seconds_total"):
+            assert [before[name, pid] > 0 for pid in pids] == [True, True]
+        assert before["hourglass_worker_deaths_total",] == 0
+        shutil.rmtree(models / "plain")
+        os.kill(int(pids[0]), signal.SIGKILL)
+
+        def is_replaced() -> bool:
+            try:
+                after = samples(httpx.get(f"{process.url}/metrics").text)
+            except httpx.TransportError:  # it was the dead one's
+                return False
+            living = {key[1] for key in after if key[0] == "process_resident_memory_bytes"}
+            return len(living - {pids[0]}) == 2 and after["hourglass_worker_deaths_total",] == 1
+
+        wait_until(is_replaced)
+        after = samples(httpx.get(f"{process.url}/metrics").text)
+        assert not [key for key in after if "plain" in key]
+        assert [key for key in after if "mixed" in key]
+        assert process.stop() == 0
+    died = [line for line in process.log if "died" in line]
+    assert len(died) == 1
+    assert f"worker {pids[0]} died by signal 9; another one takes its place" in died[0]
+
+
+def workers_of(url: str) -> set[str]:
+    values = samples(httpx.get(f"{url}/metrics").text)
+    return {key[1] for key in values if key[0] == "process_resident_memory_bytes"}
 
 
 def observed(buckets: tuple[float, ...], observe) -> list[tuple[str, str | None, float]]:

@@ -51,7 +51,7 @@ from hourglass.training.models.associative.network import Network
 from hourglass.training.models.associative.ridge import Ridge
 from hourglass.training.models.associative.tail_probabilities import MISSING_RATES
 from hourglass.training.models.associative.views import LIMIT, View, Views
-from hourglass.training.models.associative.whitening import Whitening
+from hourglass.training.models.associative.whitening import ITERATIONS, MAX_COLUMNS, Whitening
 from hourglass.training.models.member import Assessment, FitConfig, Member
 
 WEIGHT_LIMIT = 1e4
@@ -69,6 +69,7 @@ RESOLUTION = (
     1e-5  # mean squared error, in variances of a column, below which there is only rounding
 )
 SMALL = 1e-6
+SPARE = 8  # directions more than are kept, that the kept ones converge
 SIZES = (  # that may be 0
     "components",
     "joint_components",
@@ -551,8 +552,18 @@ def _folded(parts_NJ: Tensor, views: int) -> Tensor:
 def _principal_components(values_NE: Tensor, count: int) -> Tensor:
     """[E, K] leading directions, the largest entry of each positive."""
     values_NE = values_NE.clamp(-LIMIT, LIMIT).double()
-    _, vectors_EE = torch.linalg.eigh(values_NE.T @ values_NE)
-    leading_EK = vectors_EE.flip(1)[:, :count]
+    columns = values_NE.shape[1]
+    if columns > MAX_COLUMNS:  # by subspace iteration, as wide rows are whitened
+        generator = torch.Generator().manual_seed(0)
+        basis_ER = torch.randn(columns, count + SPARE, generator=generator, dtype=torch.float64)
+        for _ in range(ITERATIONS):
+            basis_ER = torch.linalg.qr(values_NE.T @ (values_NE @ basis_ER)).Q
+        projected_NR = values_NE @ basis_ER
+        _, turn_RR = torch.linalg.eigh(projected_NR.T @ projected_NR)
+        leading_EK = (basis_ER @ turn_RR).flip(1)[:, :count]
+    else:
+        _, vectors_EE = torch.linalg.eigh(values_NE.T @ values_NE)
+        leading_EK = vectors_EE.flip(1)[:, :count]
     largest_K = leading_EK.gather(0, leading_EK.abs().argmax(dim=0, keepdim=True))
     components_EK: Tensor = (leading_EK * torch.sign(largest_K)).float()
     return components_EK

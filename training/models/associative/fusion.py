@@ -24,7 +24,10 @@ class Fusion(nn.Module):
         super().__init__()
         size_G = torch.tensor(sizes)
         self.register_buffer(
-            "share_HG", (torch.eye(len(sizes)) / size_G).repeat_interleave(size_G, dim=0)
+            "share_HG",
+            (torch.eye(len(sizes)) / size_G).repeat_interleave(
+                size_G, dim=0, output_size=sum(sizes)
+            ),
         )
         self.tail_probabilities = TailProbabilities(len(self.share_HG))
         self.group_tail_probabilities = TailProbabilities(len(sizes))

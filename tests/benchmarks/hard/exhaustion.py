@@ -1,0 +1,115 @@
+"""Attacks on a fresh server each, while a bystander scores single rows: its p99 against what it was
+before, the server's peak memory, and what the attack was answered.
+"""
+
+import resource
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import sleep
+from typing import NamedTuple
+
+from hourglass.service.model.artifact import Feature
+from tests.artifacts import make_artifact, publish
+from tests.benchmarks.hard.attacks import ATTACKS, MIB, WIDE, WIDTH, Attack, Said
+from tests.benchmarks.hard.bystander import Ask, Bystander, Phases
+from tests.benchmarks.hard.good import MODEL, make_goods
+from tests.benchmarks.hard.protocol import Line, Options
+from tests.benchmarks.speed.server import status_bytes
+from tests.serving import Process
+
+IDLE_SECONDS = 3.0
+SLOWER = 4.0  # p99 under attack, over the idle one
+TIMES_THE_BODY = 8.0
+DESCRIPTORS = 8192
+
+
+class Outcome(NamedTuple):
+    phases: Phases
+    said: Said
+    grown_bytes: int  # at the peak
+    died: bool
+
+
+def measure(options: Options) -> list[Line]:
+    found = []
+    for name, attack in ATTACKS.items():
+        said = lines(attack, outcome_of(name, attack, options), options)
+        for line in said:
+            print(f"{line.what}: {line.now}", file=sys.stderr, flush=True)
+        found += said
+    return found
+
+
+def outcome_of(name: str, attack: Attack, options: Options) -> Outcome:
+    artifact = make_artifact()
+    good = make_goods(artifact)["json"][0]
+    features = [Feature(name=f"x{d}", kind="numeric") for d in range(WIDTH)]
+    with TemporaryDirectory() as folder:
+        publish(Path(folder), MODEL, artifact)
+        publish(Path(folder), WIDE, make_artifact(features))
+        with Process(Path(folder)) as server:
+            port, pid = int(server.url.rpartition(":")[2]), server.popen.pid
+            _allow_descriptors()  # ours: the server has what it was started with
+            with Bystander(Ask(port, good.data, float(good.score))) as bystander:
+                sleep(1.0)  # until it has started
+                bystander.begin_phase()
+                sleep(IDLE_SECONDS)
+                Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak is now
+                before = memory(pid, "VmRSS")
+                bystander.begin_phase()
+                said = attack.run(port, options)
+                sleep(1.0)  # so that a phase holds some requests, however short the attack
+                peak = memory(pid, "VmHWM")
+                phases = bystander.end()
+            died = server.popen.poll() is not None
+        (options.output / f"exhaustion-{name}.log").write_text("".join(server.log[-2000:]))
+    return Outcome(phases, said, peak - before, died)
+
+
+def lines(attack: Attack, outcome: Outcome, options: Options) -> list[Line]:
+    idle, attacked = outcome.phases
+    ratio = attacked.p99_seconds / idle.p99_seconds
+    slower = (
+        f"{ratio:.1f} × (idle {idle.p99_seconds * 1e3:.1f} ms, then"
+        f" {attacked.p99_seconds * 1e3:.1f} ms; right {len(attacked.seconds)},"
+        f" failed {attacked.failed})"
+    )
+    grown = f"{outcome.grown_bytes / MIB:.0f} MiB"
+    most = None if attack.bytes_ is None else TIMES_THE_BODY * attack.bytes_ * options.scale
+    answered = ", ".join(f"{what}: {count:,}" for what, count in sorted(outcome.said.items()))
+    all_closed = not outcome.said["open at the end"] if attack.closes else None
+    return [
+        Line(
+            f"{attack.what}: p99 of single rows beside it",
+            slower,
+            f"at most {SLOWER:g} ×, none failed",
+            ratio <= SLOWER and not attacked.failed,
+        ),
+        Line(
+            "the same: memory at its peak, over that before",
+            grown,
+            "–" if most is None else f"at most {most / MIB:.0f} MiB",
+            None if most is None else outcome.grown_bytes <= most,
+        ),
+        Line(
+            "the same: what it was answered",
+            answered + (", the server died" if outcome.died else ""),
+            "none is open at the end" if attack.closes else "–",
+            False if outcome.died else all_closed,
+        ),
+    ]
+
+
+def memory(pid: int, field: str) -> int:
+    try:
+        return status_bytes(Path(f"/proc/{pid}/status").read_text(), field)
+    except OSError:
+        return 0
+
+
+def _allow_descriptors() -> None:
+    """Of this process, which is all the clients."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < DESCRIPTORS:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(DESCRIPTORS, hard), hard))

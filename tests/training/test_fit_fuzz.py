@@ -13,14 +13,14 @@ def test_a_seed_gives_the_same_table_again() -> None:
     assert not make(0).equals(make(3))
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("seed", SEEDS)
 def test_an_odd_table_is_published_or_refused_for_a_reason_in_it(seed: int) -> None:
     outcome = attempt(make(seed), "fast")
     assert outcome == "published" or outcome.startswith("refused")
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_sizes_and_counts_most_rows_of_which_are_copies_are_published() -> None:
     """Of 2,048 averages of neighbouring rows a sixth is distinct."""
     assert attempt(sizes_and_counts(17), "balanced", steps=50) == "published"

@@ -1,8 +1,8 @@
 """The same rows fitted again with another seed: are the same rows alarmed, and in the same order?
 
 `balanced` at the certified 5 %, or the run's own alpha where 5 % cannot be certified; as in a
-user's refit the seed does not change which rows calibrate. The share of alarms shared is twice the number in common by the
-sum of both.
+user's refit the seed does not change which rows calibrate. The share of alarms shared is twice the
+number in common by the sum of both.
 """
 
 from collections.abc import Sequence

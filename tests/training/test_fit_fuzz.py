@@ -5,7 +5,7 @@ import pytest
 from tests.benchmarks.fits.__main__ import attempt
 from tests.benchmarks.fits.tables import make, sizes_and_counts
 
-SEEDS = (3, 4, 13, 15, 21, 33, 39, 43, 48, 51)
+SEEDS = (5, 14, 29, 48, 92, 113, 161, 181, 201, 221)
 
 
 def test_a_seed_gives_the_same_table_again() -> None:

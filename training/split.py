@@ -17,9 +17,8 @@ from hourglass.training.models.associative import AssociativeConfig
 
 MIN_NORMAL_ROWS = 20
 MIN_OBSERVED_FRACTION = 0.5
-CERTIFYING_ROWS = (
-    59  # calibrate no fewer, since they can certify 5 % of false alarms with a confidence of 95 %,
-)
+# calibrate no fewer, since they can certify 5 % of false alarms with a confidence of 95 %,
+CERTIFYING_ROWS = 59
 MAX_CALIBRATION = 0.25  # unless that were more than this share of the rows
 
 BLOCKS = 5  # of time, spread evenly; the last one ends with the last row

@@ -21,8 +21,8 @@ from hourglass.service.model.served import Served
 from hourglass.service.rows.dialect import USUAL, Dialect
 from hourglass.service.rows.sentences import say_why
 from hourglass.service.rows.tables import encode_table, read_table
+from hourglass.service.serving.loading import load, served_from
 from hourglass.service.serving.observers import UNOBSERVED, Observers
-from hourglass.service.serving.registry import load, served_from
 from hourglass.service.serving.store import ModelFolder, locate, name_of, read_file
 
 if TYPE_CHECKING:

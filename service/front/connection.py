@@ -22,9 +22,8 @@ from hourglass.service.front import limits
 from hourglass.service.watch.metrics import GONE
 
 CLOSE = b"connection: close\r\n"
-PARTING_SECONDS = (
-    0.5  # that a connection without a request has left when the server ends: one may be on its way
-)
+# that a connection without a request has left when the server ends: one may be on its way
+PARTING_SECONDS = 0.5
 REFUSED_CONNECTIONS = 64  # that are told why at once; further ones are closed without a word
 _WATCHED = "watched"
 

@@ -21,7 +21,7 @@ HEAD_SECONDS = 10.0  # that a head may take, and the silence after a connection 
 WINDOW_SECONDS = 10.0  # over which a body's bytes, or an answer's, are counted
 STOPPING_SECONDS = 2.0  # the same when the server ends
 LINGER_SECONDS = 2.0  # for a client that is refused to read why
-LOOK_SECONDS = 0.5
+WATCH_SECONDS = 0.5  # between two looks at the connections
 
 _UPGRADE = re.compile(rb"\nupgrade[ \t]*:", re.IGNORECASE)
 _SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
@@ -171,4 +171,4 @@ def watch(connections: Collection[Any], loop: asyncio.AbstractEventLoop) -> None
     now = time.perf_counter()
     for connection in list(connections):
         connection.look(now)
-    loop.call_later(LOOK_SECONDS, watch, connections, loop)
+    loop.call_later(WATCH_SECONDS, watch, connections, loop)

@@ -28,9 +28,8 @@ from hourglass.service.watch.metrics import UNDELIVERED
 
 MAX_HEADS = 1024  # remembered
 RECEIVED_BYTES = 2**16  # of a body: if more are lacking, they are read in another way
-ROOM = (
-    32  # times what has come of such a body, of which a first read often gives no more than 64 KiB
-)
+# times what has come of such a body, of which a first read often gives no more than 64 KiB
+ROOM = 32
 MAX_PENDING = 256  # unanswered requests of one connection that are looked at
 LARGE_ANSWER_BYTES = 2**16
 

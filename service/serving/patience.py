@@ -17,7 +17,7 @@ T = TypeVar("T")
 PATIENCE_SECONDS = 1.0  # in line behind other work
 
 
-class TooSlow(Exception):
+class Hanging(Exception):
     """The work is not done in time; `work` is what it comes to, should it ever end."""
 
     def __init__(self, work: "Future[Any]") -> None:
@@ -35,7 +35,7 @@ class PatientThread:
         self._line: _Line | None = None
 
     async def run(self, work: Callable[[], T], *, seconds: float) -> T:
-        """What the work comes to; TooSlow where it takes longer than so many seconds."""
+        """What the work comes to; Hanging where it takes longer than so many seconds."""
         done = (line := self._current()).put(work)
         if not await _is_done(done, PATIENCE_SECONDS):
             if done.cancel():  # it has not begun
@@ -43,7 +43,7 @@ class PatientThread:
                 done = (line := self._current()).put(work)
             if not await _is_done(done, seconds - PATIENCE_SECONDS):
                 self._let_go(line)
-                raise TooSlow(done)
+                raise Hanging(done)
         return done.result()
 
     def close(self, *, seconds: float) -> None:

@@ -2,8 +2,8 @@
 reference at a time.
 
 Readers take one `Served` and answer from it alone; whatever goes wrong while looking, what is in
-service stays. How the folder is laid out is store.py's; what may hang is done in threads of
-patience.py's.
+service stays. How the folder is laid out is store.py's, what a model's folder comes to
+is loading.py's; what may hang is done in threads of patience.py's.
 
 A model is in service as long as its folder is there. It need not be in memory: with many models
 those that were not asked for in the longest time are let go, and read again when somebody asks.
@@ -15,32 +15,30 @@ import logging
 import math
 import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from hourglass.service.errors import (
     PASSING,
-    Fault,
-    HourglassError,
-    InvalidArtifact,
     NotLoaded,
     ThresholdNotStored,
-    UncertifiableAlpha,
     UnknownModel,
 )
 from hourglass.service.model.artifact import MODEL_NAME
-from hourglass.service.model.calibration import Threshold
-from hourglass.service.model.detector import DEFAULT_MAX_BYTES, Detector
-from hourglass.service.model.schema import Schema
 from hourglass.service.model.served import Served, Summary
-from hourglass.service.serving.patience import PatientThread, TooSlow
+from hourglass.service.serving.loading import (
+    Problem,
+    load,
+    problem_of,
+    threshold_of,
+    with_threshold,
+)
+from hourglass.service.serving.patience import Hanging, PatientThread
 from hourglass.service.serving.store import (
     THRESHOLD_FILE,
-    ModelFile,
-    ModelFolder,
     Store,
     StoredThreshold,
     ThresholdChange,
@@ -55,13 +53,6 @@ GONE_LOOKS = 2  # in a row without its folder, after which a model is retired
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 1.0, 60.0  # after a failure whose cause may pass
 HANGS = "the file system hangs"
 _logger = logging.getLogger(__name__)
-
-
-class Problem(NamedTuple):
-    """Why the newest state of a model's folder is not, or not wholly, in service."""
-
-    fault: Fault
-    sentence: str
 
 
 class Load(NamedTuple):
@@ -227,13 +218,13 @@ class Registry:
                 raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
             in_force = StoredThreshold(own.alpha, own.delta, not own.certified)
             after = change.of(stored or in_force)
-            _threshold(served.detector, after)  # raises
+            threshold_of(served.detector, after)  # raises
             return after
 
         store = partial(self._store.model(name).change_threshold, changed)
         try:
             stored = await self._changes.run(store, seconds=LOOK_SECONDS)
-        except (OSError, TooSlow) as error:
+        except (OSError, Hanging) as error:
             why = error.strerror if isinstance(error, OSError) else HANGS
             raise ThresholdNotStored(
                 f"{THRESHOLD_FILE} of {name} cannot be written ({why}), so the threshold stays as"
@@ -241,7 +232,7 @@ class Registry:
             ) from error
         known.stored = stored
         known.seen = None  # the file may be taken away again before anybody looks
-        after, problem = _with_threshold(self._served.get(name, served), stored)
+        after, problem = with_threshold(self._served.get(name, served), stored)
         if name in self._served:  # it may have been let go meanwhile
             self._served[name] = after
         known.summary = after.summary
@@ -265,7 +256,7 @@ class Registry:
             folders = await self._disk.run(self._store.look, seconds=LOOK_SECONDS)
         except OSError as error:
             return self._all_unreadable(error.strerror or str(error))
-        except TooSlow as error:
+        except Hanging as error:
             self._hanging = error.work
             return self._all_unreadable(HANGS)
         self._unreadable = self._hanging = None
@@ -329,8 +320,11 @@ class Registry:
         if state == known.seen:
             if not known.failures:
                 return Load(name, "unchanged", self._version(name))
-            if monotonic() < known.retry_at and await self._deep(name) == known.deep:
-                return Load(name, "unchanged", self._version(name))
+            try:
+                if monotonic() < known.retry_at and await self._deep(name) == known.deep:
+                    return Load(name, "unchanged", self._version(name))
+            except Hanging as error:
+                return self._fail(name, known, error)  # other models are looked at all the same
         elif name in self._unloaded and not known.failures and self._is_full():
             known.seen = state  # read when somebody asks for it
             return Load(name, "unchanged", self._version(name))
@@ -418,17 +412,17 @@ class Registry:
         """
         while self._max_loaded and len(self._served) > self._max_loaded:
             others = (name for name in self._served if name != keep)
-            if (
-                oldest := min(others, key=lambda name: self._known[name].used_at, default=None)
-            ) is None:
+            oldest = min(others, key=lambda name: self._known[name].used_at, default=None)
+            if oldest is None:
                 return
             self._served = {name: each for name, each in self._served.items() if name != oldest}
             self._unloaded.add(oldest)
 
     def _fail(self, name: str, known: _Known, error: Exception) -> Load:
-        problem, version = _problem(error), self._version(name)
-        if isinstance(error, TooSlow):
+        problem, version = problem_of(error), self._version(name)
+        if isinstance(error, Hanging):
             known.hanging = error.work
+            problem = Problem("timeout", f"the model was not loaded within {LOAD_SECONDS:g} s")
         known.failures += 1
         known.retry_at = math.inf
         if problem.fault in PASSING:
@@ -451,81 +445,6 @@ class Registry:
         return summary.version if summary else None
 
 
-def load(
-    model: ModelFolder,
-    before: Served | None = None,
-    *,
-    pool: Executor | None = None,
-    max_bytes: int = DEFAULT_MAX_BYTES,
-) -> tuple[Served, Problem | None]:
-    """What a model's folder says should be served, and what is wrong with its threshold;
-    InvalidArtifact when nothing can be.
-
-    `before` is kept, and not read again, where it is of the same version.
-    """
-    version = model.current()
-    if before and before.detector.version == version:
-        served = before
-    else:
-        file = model.read(version, max_bytes=max_bytes)
-        served = served_from(file, model.name, pool=pool, max_bytes=max_bytes)
-    try:
-        return _with_threshold(served, model.threshold())
-    except InvalidArtifact as error:
-        return _with_own(served, Problem("threshold", str(error)))
-
-
-def served_from(
-    file: ModelFile, name: str, *, pool: Executor | None = None, max_bytes: int = DEFAULT_MAX_BYTES
-) -> Served:
-    """An artifact, with its own threshold; InvalidArtifact when it cannot be served."""
-    detector = Detector.from_bytes(file.data, pool=pool, max_bytes=max_bytes)
-    fitted_at = detector.manifest.fitted_at
-    if fitted_at is None:  # a file from before it was written down
-        fitted_at = file.written_at
-    return Served(name, detector, Schema.of(detector.manifest), detector.threshold, fitted_at)
-
-
-def _with_threshold(
-    served: Served, stored: StoredThreshold | None
-) -> tuple[Served, Problem | None]:
-    """The model with a stored budget; with its own, and why, where it cannot have that."""
-    if stored is None:
-        return replace(served, threshold=served.detector.threshold, warning=None), None
-    try:
-        threshold = _threshold(served.detector, stored)
-    except UncertifiableAlpha as error:
-        return _with_own(served, Problem("uncertifiable", str(error)))
-    return replace(served, threshold=threshold, warning=None), None
-
-
-def _with_own(served: Served, why: Problem) -> tuple[Served, Problem]:
-    own = served.detector.threshold
-    warning = (
-        f"{THRESHOLD_FILE} cannot be used, the model's own alpha = {own.alpha:g} is in force:"
-        f" {why.sentence}"
-    )
-    return replace(served, threshold=own, warning=warning), Problem(why.fault, warning)
-
-
-def _threshold(detector: Detector, stored: StoredThreshold) -> Threshold:
-    return detector.table.threshold(stored.alpha, stored.delta, certified=not stored.uncertified)
-
-
 def _is_model(name: str, state: tuple[object, ...]) -> bool:
     """Whether a folder that looks so has a pointer; of one that is closed to us by its name."""
     return state[0] is not None if state else MODEL_NAME.fullmatch(name) is not None
-
-
-def _problem(error: Exception) -> Problem:
-    """Of a file from elsewhere, which can break its readers in ways that have no name."""
-    if isinstance(error, InvalidArtifact):
-        return Problem(error.fault, str(error))
-    if isinstance(error, HourglassError):
-        return Problem("refused", str(error))
-    if isinstance(error, TooSlow):
-        return Problem("timeout", f"the model was not loaded within {LOAD_SECONDS:g} s")
-    used_up = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in used_up):
-        return Problem("resources", f"the model file cannot be loaded: {error!r}")
-    return Problem("refused", f"the model file cannot be loaded: {error!r}")

@@ -67,9 +67,8 @@ class ThresholdChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     alpha: Rate | UnsetType = UNSET
     delta: Rate | UnsetType = UNSET
-    uncertified: bool | UnsetType = (
-        UNSET  # true: the marginal rule, alpha on average without the confidence 1 - delta
-    )
+    # true: the marginal rule, alpha on average without the confidence 1 - delta
+    uncertified: bool | UnsetType = UNSET
 
     def of(self, stored: StoredThreshold) -> StoredThreshold:
         """The budget that comes of another one."""
@@ -246,10 +245,8 @@ class ModelFolder:
     def _locked(self) -> Iterator[None]:
         """One process at a time; the lock of one that dies is free."""
         flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor, end = (
-            os.open(self.path / ".lock", flags, 0o644),
-            time.monotonic() + LOCK_SECONDS,
-        )
+        descriptor = os.open(self.path / ".lock", flags, 0o644)
+        end = time.monotonic() + LOCK_SECONDS
         try:
             while True:
                 try:

@@ -15,9 +15,8 @@ from hourglass.training.features import Encoded, Encoding
 from hourglass.training.models.layers import encoder, mlp, sizes
 from hourglass.training.models.member import Assessment, FitConfig, Member
 
-VISIBLE_WEIGHT = (
-    0.1  # cells in sight count a little, so that the code of a whole row decodes to that row
-)
+# cells in sight count a little, so that the code of a whole row decodes to that row
+VISIBLE_WEIGHT = 0.1
 
 
 class MaskedConfig(

@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import time
 from pathlib import Path
 
 import pytest
@@ -54,18 +53,13 @@ def test_two_who_tell_at_once_wait_for_their_own_answers(tmp_path: Path):
 def test_one_that_does_not_answer_in_time_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(peers, "ANSWER_SECONDS", 0.1)
 
-    async def tell() -> tuple[bool, float]:
-        one, late = Worker(tmp_path, 1), Worker(tmp_path, 2, 0.3)
-        started = time.monotonic()
+    async def tell() -> tuple[bool, list[str]]:
+        one, late = Worker(tmp_path, 1), Worker(tmp_path, 2, 60.0)
         all_have = await one.peers.tell("pump")
-        seconds = time.monotonic() - started
-        await asyncio.sleep(0.3)
         one.peers.close(), late.peers.close()
-        return all_have, seconds
+        return all_have, late.told
 
-    all_have, seconds = asyncio.run(tell())
-    assert not all_have
-    assert seconds < 0.3
+    assert asyncio.run(tell()) == (False, [])
 
 
 def test_one_that_died_is_not_waited_for(tmp_path: Path):

@@ -59,16 +59,14 @@ SHRINKAGE = 0.05  # of the correlation that columns are whitened by
 # how far distances of the memory are whitened: wholly, directions of little variance would decide
 # what is near
 HALF = 0.5
-LATENT = (
-    16  # without a mixture the code is that many leading principal components of the first view
-)
+# without a mixture the code is that many leading principal components of the first view
+LATENT = 16
 # that many tell how rare a level is: few rows several times over, with other cells hidden; fewer
 # where they are wide
 HELD_OUT_ROWS, HELD_OUT_CELLS = 4000, 4_000_000
 CHUNK = 512  # rows at a time
-RESOLUTION = (
-    1e-5  # mean squared error, in variances of a column, below which there is only rounding
-)
+# mean squared error, in variances of a column, below which there is only rounding
+RESOLUTION = 1e-5
 SMALL = 1e-6
 SPARE = 8  # directions more than are kept, that the kept ones converge
 SIZES = (  # that may be 0

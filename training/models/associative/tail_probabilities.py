@@ -19,26 +19,9 @@ import torch
 from torch import Tensor, nn
 
 # of held-out rows above each knot
-SHARES = (
-    0.99,
-    0.9,
-    0.8,
-    0.7,
-    0.6,
-    0.5,
-    0.4,
-    0.3,
-    0.2,
-    0.15,
-    0.1,
-)
+SHARES = (0.99, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1)
 # shares of cells that are hidden from held-out rows to see what that does to the evidence
-MISSING_RATES = (
-    0.0,
-    0.1,
-    0.25,
-    0.5,
-)
+MISSING_RATES = (0.0, 0.1, 0.25, 0.5)
 # of levels, which are logarithms: of a piece that tells no more than this between rows, rounding
 # would decide how rare it is
 MIN_SPREAD = 1e-2

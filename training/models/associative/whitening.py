@@ -11,9 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-MAX_COLUMNS = (
-    1024  # wider covariances are kept as RANK leading directions, and the rest as one variance
-)
+# wider covariances are kept as RANK leading directions, and the rest as one variance
+MAX_COLUMNS = 1024
 RANK = 256
 MIN_EIGENVALUE = 1e-3
 ITERATIONS = 6

@@ -372,7 +372,7 @@ class Registry:
             work = partial(load, model, before, pool=self._pool, max_bytes=self._max_bytes)
             after, problem = await self._loads.run(work, seconds=LOAD_SECONDS)
             if known.stored is not stored:  # changed while it was read
-                after, problem = _with_threshold(after, known.stored)
+                after, problem = with_threshold(after, known.stored)
         except Exception as error:
             return self._fail(name, known, error)
         return await self._serve(name, known, after, problem, last)

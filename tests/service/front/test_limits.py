@@ -41,7 +41,7 @@ def hurried(monkeypatch):
     """Limits of time that a test can wait for."""
     monkeypatch.setattr(limits, "HEAD_SECONDS", 0.6)
     monkeypatch.setattr(limits, "WINDOW_SECONDS", 0.6)
-    monkeypatch.setattr(limits, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(limits, "WATCH_SECONDS", 0.05)
 
 
 def problem_of(answer: tuple[int, dict[str, str], bytes]) -> tuple[int, str]:

@@ -570,7 +570,7 @@ class TestWhatHangs:
             assert (await changing).threshold.alpha == 0.1
             return took
 
-        assert asyncio.run(meanwhile()) < 0.5
+        assert asyncio.run(meanwhile()) < 3  # the lock is waited for longer
 
     def test_the_folder_that_hangs_is_said_once_and_what_is_in_service_stays(
         self, registry, folder, monkeypatch, caplog

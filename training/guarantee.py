@@ -66,9 +66,9 @@ def cross_conformal(n: int, folds: int) -> str:
     more = min(2 * (1 - 1 / folds) / (n / folds + 1), (1 - folds / n) / (folds + 1))
     more += 2 * (1 + folds / 2) / (n + 1)
     return (
-        f"cross-conformal (CV+) by {folds} models on {n} rows: by theorem at most 2 alpha +"
-        f" {more:.1%} of normal rows alarm on average over draws, and far fewer where it was tried;"
-        " of this draw nothing is certified"
+        f"on average, not certified: {folds} models calibrate each other's {n} rows (CV+); by"
+        f" theorem at most 2 alpha + {more:.1%} of normal rows alarm on average over draws, and"
+        " below alpha where it was tried"
     )
 
 

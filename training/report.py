@@ -303,8 +303,14 @@ def _lines(report: Report) -> list[tuple[str, str]]:
         ),
         *([("time", spread)] if spread else []),
         ("rows in the file", STORED[report.stores_rows]),
-        ("epochs", f"{report.epochs}, the best was {report.best_epoch}"),
-        ("held-out loss", f"{report.held_out_loss:.5f}"),
+        *(
+            [
+                ("epochs", f"{report.epochs}, the best was {report.best_epoch}"),
+                ("held-out loss", f"{report.held_out_loss:.5f}"),
+            ]
+            if report.epochs  # closed forms have none
+            else []
+        ),
         ("alpha, delta", f"{report.alpha:.3g}, {report.delta:.3g}"),
         ("guarantee", f"{report.guarantee}: {report.guarantee_reason}"),
         ("calibration n", f"{report.calibration_rows}"),
@@ -330,8 +336,8 @@ def _warning(report: Report) -> str:
         )
     if report.folds:
         return (
-            f"Warning: uncertified. {report.guarantee_reason}. --folds 0 certifies, with one model"
-            " and fewer rows for its threshold."
+            f"Warning: {report.guarantee_reason}. --folds 0 certifies, with one model and fewer"
+            " rows for its threshold."
         )
     return (
         f"Warning: uncertified. The false-alarm rate is {report.expected_false_alarm_rate:.2%}"

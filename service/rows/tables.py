@@ -6,6 +6,7 @@ Needs polars (the `files` extra).
 import csv
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,12 @@ def read_table(path: Path, dialect: Dialect = USUAL, text: Collection[str] = ())
             raise InvalidTable(f"{path} is neither .csv nor .parquet")
     except pl.exceptions.NoDataError as error:
         raise InvalidTable(f"{path} holds no rows") from error
-    except (pl.exceptions.PolarsError, csv.Error, OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise InvalidTable(
+            f"{path} is not UTF-8 text: byte {error.object[error.start]:#04x} after"
+            f" {error.start:,} others; save it as UTF-8, as Excel's 'CSV UTF-8' does"
+        ) from error
+    except (pl.exceptions.PolarsError, csv.Error, OSError) as error:
         raise InvalidTable(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     if frame.height == 0:
         raise InvalidTable(f"{path} holds no rows")
@@ -75,9 +81,11 @@ def encode_table(
     present = set(frame.columns)
     absent = [feature.name for feature in features if feature.name not in present]
     if absent:
+        near = get_close_matches(absent[0].lower(), [column.lower() for column in present], 1)
+        alike = [column for column in frame.columns if near and column.lower() == near[0]]
         raise InvalidTable(
             f"the table has no column {absent[0]!r}, which the model expects ({len(absent)} absent"
-            " in all)"
+            f" in all{f'; there is {alike[0]!r}' if alike else ''})"
         )
     rows_ND = np.empty((frame.height, len(features)), dtype=np.float32)
     for place, feature in enumerate(features):

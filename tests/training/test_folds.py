@@ -211,8 +211,8 @@ def test_the_file_says_what_holds_of_it(
     assert (record.guarantee, record.rule, record.alpha) == ("marginal", "certified", ALPHA)
     assert record.reason == report.guarantee_reason
     assert report.guarantee_reason.startswith(
-        "cross-conformal (CV+) by 2 models on 100 rows: by theorem at most 2 alpha + 5.9% of normal"
-        " rows alarm on average"
+        "on average, not certified: 2 models calibrate each other's 100 rows (CV+); by theorem at"
+        " most 2 alpha + 5.9% of normal rows alarm on average"
     )
     assert (report.calibration_rows, report.fit_rows, report.folds) == (100, 100, 2)
     assert report.quality is not None

@@ -316,3 +316,17 @@ def test_the_bad_cell_is_that_of_the_dialect_the_file_is_in(tmp_path):
         "column 'load', row 2: expected a number, got '2.5', a decimal point where --decimal , was"
         " given"
     )
+
+
+@pytest.mark.parametrize(("encoding", "byte"), [("utf-16", "0xff after 0"), ("latin-1", "0xe4")])
+def test_text_that_is_not_utf8_is_named_with_the_way_out(tmp_path, encoding, byte):
+    path = tmp_path / "rows.csv"
+    path.write_text("näme,b\n1,2\n", encoding=encoding)
+    with pytest.raises(InvalidTable, match=rf"is not UTF-8 text: byte {byte} .*save it as UTF-8"):
+        read_table(path)
+
+
+def test_a_column_that_is_nearly_named_is_pointed_to():
+    features = (Feature(name="temp", kind="numeric"),)
+    with pytest.raises(InvalidTable, match=r"no column 'temp', .* there is 'Temp'\)$"):
+        encode_table(pl.DataFrame({"Temp": [1.0]}), features)

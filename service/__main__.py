@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # for what is in flight when the service is told to stop: Docker kills after 10
 GRACEFUL_SECONDS = 8
+# that a worker may be silent before it is killed: beside a full machine imports alone take over 5
+WORKER_SECONDS = 30
 SERVE_FLAGS = (
     "models",
     "host",
@@ -255,6 +257,7 @@ def _serve(settings: Settings, listening: socket.socket, shared: Path | None = N
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=GRACEFUL_SECONDS,
+        timeout_worker_healthcheck=WORKER_SECONDS,
         log_config=_logging(settings),
     )
     host, port = listening.getsockname()[:2]

@@ -105,6 +105,11 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         self.scope["state"][GONE] = self._is_gone
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field behind the body is none of the head: it was not there when that was judged."""
+        if self._boundary is None or not self._boundary.read:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         if self._boundary is not None:

@@ -41,14 +41,14 @@ class Boundary:
         "_head",
         "_left",
         "_line",
-        "_read",
         "_trailer",
         "in_head",
+        "read",
     )
 
     def __init__(self) -> None:
         self.in_head = True
-        self._read = False  # the parser has read the head
+        self.read = False  # the parser has read the head
         self._head = bytearray()
         self._fields = 0  # lines, of the head or of what follows the last chunk
         self._chunked = False
@@ -76,7 +76,7 @@ class Boundary:
                 self._chunked = True
             elif name == b"content-length":
                 self._left = int(value)
-        self._fields, self._read = 0, True
+        self._fields, self.read = 0, True
 
     def asks_for_upgrade(self) -> bool:
         """Whether the head, which is there, asks for another protocol: the parser would take its
@@ -93,7 +93,7 @@ class Boundary:
         parts end elsewhere: one of the two would take a body for a request.
         """
         at_end = not self.in_head and (self._end if self._chunked else self._left == 0)
-        if self.in_head == self._read or at_end != complete:
+        if self.in_head == self.read or at_end != complete:
             raise MalformedRequest("the request is not HTTP/1.1: its end is not where it should be")
 
     def _cut_head(self, data: bytes) -> int:

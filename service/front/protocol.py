@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from hourglass.service.api.parts import STATE, Parts, allow
 from hourglass.service.api.problems import refuse
-from hourglass.service.errors import HourglassError, Overloaded
+from hourglass.service.errors import HourglassError, NotLoaded, Overloaded
 from hourglass.service.front.connection import CLOSE, Connection, begin_answer
 from hourglass.service.front.request_head import RequestHead, may_begin, read_request_head
 from hourglass.service.model.served import Served
@@ -204,6 +204,19 @@ class ScoringProtocol(Connection):
                 served, body, head.content_type, request, raw=head.raw, alone=alone
             ):
                 self._busy = True
+        except NotLoaded:
+            self._busy = True
+            self.tasks.add(task := self.loop.create_task(self._load_and_ask(request, body)))
+            task.add_done_callback(self.tasks.discard)
+        except Exception as error:
+            request.set_exception(error)
+
+    async def _load_and_ask(self, request: "_Request", body: bytes | bytearray) -> None:
+        """The model was let go while the body came."""
+        head, parts = request.head, self._front.parts
+        try:
+            request.served = served = await parts.registry.get(head.name)
+            parts.batcher.ask(served, body, head.content_type, request, raw=head.raw)
         except Exception as error:
             request.set_exception(error)
 

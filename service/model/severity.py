@@ -161,7 +161,7 @@ def _more_ends(start: float, largest: float, cap: float) -> Float32:
 def _as_lines(starts: Float32, ends: Float32, before: Float64, after: Float64) -> Float32:
     """Rounded so that no step ends above where the next one begins."""
     base = np.maximum.accumulate(before.astype(np.float32))
-    top = np.maximum(np.minimum(after.astype(np.float32), np.append(base[1:], np.inf)), base)
+    top = np.maximum(np.minimum(after.astype(np.float32), np.append(base[1:], LARGEST)), base)
     rise = np.maximum(top - base, np.float32(0))
     while (over := base + rise > top).any():
         rise[over] = np.nextafter(rise[over], np.float32(0))

@@ -10,8 +10,10 @@ those that were not asked for in the longest time are let go, and read again whe
 """
 
 import asyncio
+import errno
 import logging
 import math
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -60,6 +62,7 @@ class Load(NamedTuple):
     outcome: Literal["unchanged", "loaded", "swapped", "failed", "retired"]
     version: str | None  # now in service
     reason: str | None = None  # why it failed, or what else is wrong
+    served: Served | None = None  # what was read; it may have been let go since
 
 
 @dataclass(slots=True, eq=False)
@@ -74,9 +77,11 @@ class _Known:
     failures: int = 0  # in a row
     retry_at: float = math.inf
     used_at: float = -math.inf
-    changes: int = 0  # of the threshold, by this process
+    stored: StoredThreshold | None = None  # by this process, the last time
     hanging: "Future[Any] | None" = None  # a load that was let go
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    begun: int = 0  # loads
+    last: tuple[int, Load] | None = None  # of those that ended: which it was, what came of it
 
 
 class Registry:
@@ -99,6 +104,7 @@ class Registry:
         # one for all models and all their versions: what one of them does not use is the others'
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="runs") if threads > 1 else None
         self._disk, self._loads = PatientThread("disk"), PatientThread("loads")
+        self._changes = PatientThread("changes")  # which wait for each other, and nobody for them
         self._served: dict[str, Served] = {}
         self._known: dict[str, _Known] = {}
         self._unloaded: set[str] = set()
@@ -176,7 +182,9 @@ class Registry:
             name = name or next(iter(self._unloaded))
             if (known := self._known.get(name)) is not None:
                 known.used_at = monotonic()
-                await self._load(name, known, only_missing=True)
+                load = await self._load(name, known, only_missing=True)
+                if load.served:
+                    return load.served
             return self.find(name)
 
     async def look(self, name: str | None = None) -> list[Load]:
@@ -202,10 +210,12 @@ class Registry:
         """Store another false-alarm budget, made of the one that is stored now, and serve with it;
         UncertifiableAlpha or ThresholdNotStored when it cannot be.
         """
-        served, known = await self.get(name), self._known[name]
-        own = served.threshold
+        known, served = self._known.get(name, _Known()), await self.get(name)
+        own, end = served.threshold, monotonic() + LOOK_SECONDS
 
         def changed(stored: StoredThreshold | None) -> StoredThreshold:
+            if monotonic() > end:  # its client was told that nothing was changed
+                raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
             in_force = StoredThreshold(own.alpha, own.delta, not own.certified)
             after = change.of(stored or in_force)
             threshold_of(served.detector, after)  # raises
@@ -213,14 +223,14 @@ class Registry:
 
         store = partial(self._store.model(name).change_threshold, changed)
         try:
-            stored = await self._disk.run(store, seconds=LOOK_SECONDS)
+            stored = await self._changes.run(store, seconds=LOOK_SECONDS)
         except (OSError, Hanging) as error:
             why = error.strerror if isinstance(error, OSError) else HANGS
             raise ThresholdNotStored(
                 f"{THRESHOLD_FILE} of {name} cannot be written ({why}), so the threshold stays as"
                 " it is"
             ) from error
-        known.changes += 1
+        known.stored = stored
         known.seen = None  # the file may be taken away again before anybody looks
         after, problem = with_threshold(self._served.get(name, served), stored)
         if name in self._served:  # it may have been let go meanwhile
@@ -233,6 +243,7 @@ class Registry:
     def close(self) -> None:
         """End the threads; what hangs in them is left behind."""
         self._disk.close(seconds=0.0)
+        self._changes.close(seconds=0.0)
         self._loads.close(seconds=CLOSE_SECONDS)
 
     def _is_served(self, name: str) -> bool:
@@ -336,11 +347,19 @@ class Registry:
         *,
         only_missing: bool = False,
     ) -> Load:
-        """Read a model's folder and serve what it says; of two who ask at once one does."""
+        """Read a model's folder and serve what it says; of those who ask while that is done one
+        does it again, for all of them.
+        """
+        asked = known.begun
         async with known.loading:
             if only_missing and name not in self._unloaded:
-                return Load(name, "unchanged", self._version(name))
+                served = self._served.get(name)
+                return Load(name, "unchanged", self._version(name), served=served)
+            if not only_missing and known.last and known.last[0] > asked:
+                return known.last[1]
+            known.begun = number = known.begun + 1
             load = await self._load_alone(name, known, state)
+            known.last = number, load._replace(served=None)
         self.tell(load)
         return load
 
@@ -349,13 +368,11 @@ class Registry:
         last = self._version(name)
         try:
             known.seen, known.deep = state or await self._state(name), await self._deep(name)
-            while True:
-                changes = known.changes
-                work = partial(load, model, before, pool=self._pool, max_bytes=self._max_bytes)
-                after, problem = await self._loads.run(work, seconds=LOAD_SECONDS)
-                if changes == known.changes:
-                    break
-                before = after  # its threshold was changed while it was read
+            stored = known.stored
+            work = partial(load, model, before, pool=self._pool, max_bytes=self._max_bytes)
+            after, problem = await self._loads.run(work, seconds=LOAD_SECONDS)
+            if known.stored is not stored:  # changed while it was read
+                after, problem = with_threshold(after, known.stored)
         except Exception as error:
             return self._fail(name, known, error)
         return await self._serve(name, known, after, problem, last)
@@ -385,9 +402,9 @@ class Registry:
         version = after.detector.version
         sentence = problem.sentence if problem else None
         if version == last:
-            return Load(name, "unchanged", version, sentence)
+            return Load(name, "unchanged", version, sentence, after)
         _logger.info("model %s: version %s is in service", name, version)
-        return Load(name, "swapped" if last else "loaded", version, sentence)
+        return Load(name, "swapped" if last else "loaded", version, sentence, after)
 
     def _let_go(self, *, keep: str) -> None:
         """Of more models than are to be kept in memory those that were not asked for in the longest

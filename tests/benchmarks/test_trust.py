@@ -82,6 +82,7 @@ def farthest(
     seed: int,
     alpha: float | None = None,
     contamination: float = 0.0,
+    split_seed: int | None = None,
 ) -> Farthest:
     if contamination:
         raise Refused("no --contamination")

@@ -5,7 +5,7 @@ import pytest
 from tests.benchmarks.fits.__main__ import attempt
 from tests.benchmarks.fits.tables import make, sizes_and_counts
 
-SEEDS = (3, 4, 13, 15, 21, 33, 39, 43, 48, 51)
+SEEDS = (5, 14, 29, 48, 92, 113, 161, 181, 201, 221)
 
 
 def test_a_seed_gives_the_same_table_again() -> None:
@@ -13,14 +13,14 @@ def test_a_seed_gives_the_same_table_again() -> None:
     assert not make(0).equals(make(3))
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("seed", SEEDS)
 def test_an_odd_table_is_published_or_refused_for_a_reason_in_it(seed: int) -> None:
     outcome = attempt(make(seed), "fast")
     assert outcome == "published" or outcome.startswith("refused")
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_sizes_and_counts_most_rows_of_which_are_copies_are_published() -> None:
     """Of 2,048 averages of neighbouring rows a sixth is distinct."""
     assert attempt(sizes_and_counts(17), "balanced", steps=50) == "published"

@@ -174,7 +174,7 @@ def test_a_table_of_models_that_agree_on_a_category_expects_it() -> None:
     assert core._expected(expected_FND).tolist() == [[2.0, 3.0]]
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize(("n", "draws"), [(60, 40), (100, 40), (300, 25)])
 def test_over_draws_of_few_rows_the_budget_is_kept(n: int, draws: int) -> None:
     fresh_ND = tables.correlated(4000, seed=10**6)

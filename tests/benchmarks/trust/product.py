@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+import msgspec
 import numpy as np
 import polars as pl
 import torch
@@ -88,8 +89,12 @@ class Fit(Protocol):
         seed: int,
         alpha: float | None = None,
         contamination: float = 0.0,
+        split_seed: int | None = None,
     ) -> Fitted:
-        """Rows in their order; Refused where the product would not fit them."""
+        """Rows in their order; Refused where the product would not fit them. The rows that
+        calibrate are drawn by the split's seed; it is the seed unless it is given, so that draws
+        are independent of each other, where a user's refit takes the same.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +169,7 @@ def fit(
     seed: int,
     alpha: float | None = None,
     contamination: float = 0.0,
+    split_seed: int | None = None,
 ) -> Product:
     columns = tuple(f"x{i}" for i in range(rows_ND.shape[1]))
     with tempfile.TemporaryDirectory() as folder:
@@ -173,6 +179,10 @@ def fit(
         flags["contamination"] = contamination
         try:
             config = load_config(None, flags)
+            drawn = msgspec.structs.replace(
+                config.split, seed=seed if split_seed is None else split_seed
+            )
+            config = msgspec.structs.replace(config, split=drawn)
             data_found = prepare(read_table(data))
             strange = look_for_suspects(data_found, config)
             suspects = list_suspects(data_found, strange) if strange else ()

@@ -267,6 +267,22 @@ class TestManyModels:
             answers = [json.loads(connection.answer()[2])["model"] for _ in requests]
         assert answers == list("abcabc")
 
+    def test_one_that_is_let_go_while_a_body_comes_is_read_again_for_it(self, few):
+        def head(length: int) -> bytes:
+            return (
+                "POST /v1/models/a/score HTTP/1.1\r\nHost: localhost\r\n"
+                f"Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+            ).encode()
+
+        good, bad = b'{"rows":[[1,2,3,4]]}', b'{"rows":[[1,2,3]]}'
+        for body, expected in ((good, 200), (bad, 422)):
+            few.get("/v1/models/a").raise_for_status()
+            with Connection(few) as connection:
+                connection.send(head(len(body)) + body[:5], pause_seconds=0.1)
+                few.get("/v1/models/b").raise_for_status()
+                connection.send(body[5:] + head(len(good)) + good)
+                assert [connection.answer()[0] for _ in range(2)] == [expected, 200]
+
     def test_the_list_says_which_are_in_memory_and_which_were_never_read(self, few):
         answer = few.get("/v1/models").json()
         assert len(answer["models"]) == 1

@@ -529,6 +529,25 @@ def test_a_guard_is_asked_before_anything_is_done_on_both_ways(models, fast):
     assert {"/v1/models/plain/score", "/v1/models", "/health/live"} <= set(asked)
 
 
+@pytest.mark.parametrize("pause_seconds", [0, 0.1])
+def test_a_field_behind_the_body_is_none_of_the_heads(models, pause_seconds):
+    """It would pass a proxy, or a guard, that has looked at the head."""
+    seen = []
+    chunked = b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunk = b"%x\r\n%b\r\n" % (len(PLAIN), PLAIN)
+    trailers = b"0\r\nX-Key: right\r\nHost: elsewhere\r\n\r\n"
+    head = b"POST /v1/models/plain/score HTTP/1.1\r\nHost: localhost\r\n"
+    with (
+        serving(models, fast=True, guard=lambda _, headers: seen.append(dict(headers))) as client,
+        Connection(client) as connection,
+    ):
+        connection.send(head + chunked + chunk, trailers, pause_seconds=pause_seconds)
+        connection.send(head + chunked + chunk + trailers)
+        assert [connection.answer()[0] for _ in range(2)] == [200, 200]
+    assert [each[b"host"] for each in seen] == [b"localhost", b"localhost"]
+    assert not [each for each in seen if b"x-key" in each]
+
+
 def test_an_access_log_has_every_request(models, caplog):
     with (
         caplog.at_level("INFO", "uvicorn.access"),

@@ -144,3 +144,10 @@ def test_a_table_without_severity_has_that_of_its_p_values():
     severity_N = plain.severities(score_N)
     np.testing.assert_allclose(severity_N, -np.log10(table.p_value(score_N)), rtol=1e-6)
     assert np.isnan(severity_N[-1])
+
+
+def test_rounded_to_float32_no_step_ends_above_where_the_next_begins():
+    scores = [0.35230494, 0.59294295, 0.62097156, 0.6308994, 0.65414405, 0.94564104, 0.950606]
+    _, _, base, rise = build_table(np.array(scores, np.float32)).severity.lines.T
+    assert base.dtype == rise.dtype == np.float32
+    assert (base[1:] >= (base + rise)[:-1]).all()

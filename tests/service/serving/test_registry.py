@@ -4,6 +4,7 @@ visible.
 
 import asyncio
 import errno
+import fcntl
 import itertools
 import logging
 import os
@@ -30,7 +31,7 @@ from hourglass.service.errors import (
 from hourglass.service.model import artifact
 from hourglass.service.model.artifact import Feature
 from hourglass.service.serving.loading import load, served_from
-from hourglass.service.serving.registry import Registry
+from hourglass.service.serving.registry import Load, Registry
 from hourglass.service.serving.store import ModelFolder, Store, ThresholdChange, read_file
 from tests.artifacts import NUMERIC, make_artifact, point, publish, sample_rows
 
@@ -487,6 +488,90 @@ class TestWhatHangs:
         assert registry.find("pump").threshold.alpha == 0.1
         assert registry.find("pump").detector.manifest.model.hyper_parameters == {"shift": 1}
 
+    def test_thresholds_that_never_stop_changing_do_not_hold_up_a_load(
+        self, registry, folder, monkeypatch
+    ):
+        loop = asyncio.new_event_loop()
+        alphas = iter(range(5, 50))
+
+        def changing(model: ModelFolder, *arguments: object, **options: object) -> object:
+            loaded = load(model, *arguments, **options)
+            change = registry.change_threshold("pump", ThresholdChange(next(alphas) / 100))
+            asyncio.run_coroutine_threadsafe(change, loop).result(5)
+            return loaded
+
+        monkeypatch.setattr("hourglass.service.serving.registry.load", changing)
+        version = publish(folder, "pump", make_artifact(shift=1))
+        (load_,) = loop.run_until_complete(registry.look("pump"))
+        loop.close()
+        assert (load_.outcome, load_.version, next(alphas)) == ("swapped", version, 6)
+        assert registry.find("pump").threshold.alpha == 0.05
+
+    def test_many_who_have_it_reloaded_at_once_wait_for_two_loads(
+        self, registry, folder, monkeypatch
+    ):
+        loads = []
+
+        def noted(model: ModelFolder, *arguments: object, **options: object) -> object:
+            loads.append(time.sleep(0.05))
+            return load(model, *arguments, **options)
+
+        monkeypatch.setattr("hourglass.service.serving.registry.load", noted)
+
+        async def reload_often() -> set[str]:
+            first = asyncio.create_task(registry.look("pump"))
+            await asyncio.sleep(0.03)
+            version = publish(folder, "pump", make_artifact(shift=1))
+            others = await asyncio.gather(*[registry.look("pump") for _ in range(20)])
+            await first
+            assert {each.version for (each,) in others} == {version}
+            return {each.outcome for (each,) in others}
+
+        assert asyncio.run(reload_often()) <= {"swapped", "unchanged"}
+        assert len(loads) == 2
+
+    def test_a_threshold_that_was_said_not_to_be_stored_is_not_stored_later(
+        self, registry, folder, monkeypatch
+    ):
+        monkeypatch.setattr("hourglass.service.serving.registry.LOOK_SECONDS", 0.2)
+        monkeypatch.setattr("hourglass.service.serving.patience.PATIENCE_SECONDS", 0.05)
+        lock = os.open(folder / "pump" / ".lock", os.O_RDWR | os.O_CREAT)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        async def change_twice() -> list[object]:
+            changes = (registry.change_threshold("pump", ThresholdChange(a)) for a in (0.1, 0.2))
+            return await asyncio.gather(*changes, return_exceptions=True)
+
+        assert [type(each) for each in asyncio.run(change_twice())] == [ThresholdNotStored] * 2
+        os.close(lock)
+        wait = [each for each in threading.enumerate() if each.name == "changes"]
+        for thread in wait:
+            thread.join(5)
+        assert wait
+        assert registry.find("pump").threshold.alpha == 0.05
+        assert not (folder / "pump" / "threshold.json").exists()
+
+    def test_a_lock_that_another_process_holds_does_not_keep_others_from_being_looked_at(
+        self, registry, folder
+    ):
+        lock = os.open(folder / "pump" / ".lock", os.O_RDWR | os.O_CREAT)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        async def meanwhile() -> float:
+            change = registry.change_threshold("pump", ThresholdChange(0.1))
+            changing = asyncio.create_task(change)
+            await asyncio.sleep(0.05)
+            started = time.monotonic()
+            assert await registry.look() == [
+                Load("pump", "unchanged", registry.find("pump").detector.version)
+            ]
+            took = time.monotonic() - started
+            os.close(lock)
+            assert (await changing).threshold.alpha == 0.1
+            return took
+
+        assert asyncio.run(meanwhile()) < 3  # the lock is waited for longer
+
     def test_the_folder_that_hangs_is_said_once_and_what_is_in_service_stays(
         self, registry, folder, monkeypatch, caplog
     ):
@@ -690,6 +775,16 @@ class TestManyModels:
         assert (list(few.served), few.unloaded) == (["a", "b"], {"c"})
         asyncio.run(few.get("c"))
         assert (list(few.served), few.unloaded) == (["a", "c"], {"b"})
+
+    def test_one_that_others_push_out_while_it_is_loaded_answers_all_the_same(self, few, tmp_path):
+        registry = Registry(Store(tmp_path), threads=1, max_bytes=2**20, max_loaded=1)
+        look(registry)
+
+        async def ask_for_all() -> list[str]:
+            return [each.name for each in await asyncio.gather(*map(registry.get, "abcabc"))]
+
+        assert asyncio.run(ask_for_all()) == list("abcabc")
+        assert len(registry.served) == 1
 
     def test_all_are_told_of_whether_in_memory_or_not(self, few):
         asyncio.run(few.get("a"))

@@ -313,6 +313,21 @@ def test_workers_report_their_processes_and_the_death_of_one(models):
     assert f"worker {pids[0]} died by signal 9; another one takes its place" in died[0]
 
 
+@pytest.mark.slow
+def test_a_worker_that_is_silent_for_a_while_is_not_killed(models):
+    """It may have been given no CPU for so long, above all while it starts."""
+    with Process(models, "--workers", "2") as process:
+        pids = workers_of(process.url)
+        stopped = int(min(pids))
+        os.kill(stopped, signal.SIGSTOP)
+        time.sleep(7)
+        os.kill(stopped, signal.SIGCONT)
+        time.sleep(1)
+        assert workers_of(process.url) == pids
+        assert process.stop() == 0
+    assert not [line for line in process.log if "died" in line]
+
+
 def workers_of(url: str) -> set[str]:
     values = samples(httpx.get(f"{url}/metrics").text)
     return {key[1] for key in values if key[0] == "process_resident_memory_bytes"}

@@ -284,8 +284,8 @@ def _serve(settings: Settings, listening: socket.socket, shared: Path | None = N
 
 
 def _app(settings: Settings, shared: Path | None) -> "ASGIApp":
-    """Imported once a worker answers its supervisor, which kills one that is silent for 5 s: on a
-    busy machine the import alone takes longer.
+    """Imported once a worker answers its supervisor, which heeds no signal while it waits for
+    that: on a busy machine the import takes long.
     """
     from hourglass.service.worker import worker_app
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import httpx
@@ -317,6 +318,7 @@ def test_workers_report_their_processes_and_the_death_of_one(models):
 def test_a_worker_that_is_silent_for_a_while_is_not_killed(models):
     """It may have been given no CPU for so long, above all while it starts."""
     with Process(models, "--workers", "2") as process:
+        wait_until(lambda: len(workers_of(process.url)) == 2)
         pids = workers_of(process.url)
         stopped = int(min(pids))
         os.kill(stopped, signal.SIGSTOP)

@@ -12,7 +12,7 @@ import sys
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
@@ -20,6 +20,9 @@ from hourglass.service.errors import HourglassError, InvalidSettings, printable
 from hourglass.service.rows.dialect import add_dialect_arguments
 from hourglass.service.serving.store import require_models
 from hourglass.service.settings import Settings, read_settings, variables
+
+if TYPE_CHECKING:
+    from hourglass.service.machine.collector import ASGIApp
 
 # for what is in flight when the service is told to stop: Docker kills after 10
 GRACEFUL_SECONDS = 8
@@ -242,13 +245,12 @@ def _serve(settings: Settings, listening: socket.socket, shared: Path | None = N
     from uvicorn.config import STARTUP_FAILURE
 
     from hourglass.service import floats
-    from hourglass.service.front.protocol import ScoringProtocol
-    from hourglass.service.worker import Supervisor, worker_app
+    from hourglass.service.worker import Supervisor
 
     config = uvicorn.Config(
-        partial(worker_app, settings, shared),
+        partial(_app, settings, shared),
         factory=True,
-        http=ScoringProtocol,
+        http="hourglass.service.front.protocol:ScoringProtocol",
         workers=settings.workers,
         lifespan="on",
         ws="none",
@@ -279,6 +281,15 @@ def _serve(settings: Settings, listening: socket.socket, shared: Path | None = N
         if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes)
         else 0
     )
+
+
+def _app(settings: Settings, shared: Path | None) -> "ASGIApp":
+    """Imported once a worker answers its supervisor, which heeds no signal while it waits for
+    that: on a busy machine the import takes long.
+    """
+    from hourglass.service.worker import worker_app
+
+    return worker_app(settings, shared)
 
 
 def _stop(*_: object) -> NoReturn:

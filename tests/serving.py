@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -59,6 +59,14 @@ def serving(
     finally:
         server.should_exit = True
         thread.join()
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Wait for what another thread or process is about to do."""
+    deadline = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 class Connection:

@@ -25,7 +25,7 @@ from hourglass.service.model.artifact import Model
 from hourglass.service.model.detector import Detector
 from tests.artifacts import MIXED, NUMERIC, make_artifact, publish, sample_rows
 from tests.posts import request
-from tests.serving import ROOT, Connection, Process
+from tests.serving import ROOT, Connection, Process, wait_until
 
 
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -47,6 +47,38 @@ def test_linear_algebra_gets_no_thread_for_each_core_of_the_host(models):
     assert done.stdout == "1 False\n"
 
 
+def test_a_worker_answers_its_supervisor_before_it_imports_what_takes_long(models):
+    """The supervisor heeds no signal while it waits for an answer."""
+    supervisor = (
+        "import pickle, sys\n"
+        "from hourglass.service import __main__ as command, worker\n"
+        "def write(config, sockets): sys.stdout.buffer.write(pickle.dumps(config)); sys.exit()\n"
+        "worker.Supervisor = write\n"
+        "command.main(['serve', '--models', sys.argv[1], '--port', '0', '--workers', '2'])"
+    )
+    worker = (
+        "import pickle, sys; config = pickle.load(sys.stdin.buffer)\n"
+        "print([name for name in ('numpy', 'litestar', 'onnxruntime') if name in sys.modules])\n"
+        "from uvicorn.importer import import_from_string\n"
+        "print(import_from_string(config.http).__name__)"
+    )
+    config = subprocess.run(
+        [sys.executable, "-c", supervisor, models], capture_output=True, check=True
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", worker], input=config.stdout, capture_output=True, check=False
+    )
+    assert done.stdout.decode().splitlines() == ["[]", "ScoringProtocol"], done.stderr
+
+
+def accepts(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
 class TestServing:
     @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
     def test_a_signal_lets_what_is_in_flight_finish_takes_nothing_new_and_exits_0(
@@ -65,9 +97,7 @@ class TestServing:
                 client.sendall("\r\n".join((*lines, "", "")).encode() + body[:5])
                 time.sleep(0.2)
                 process.popen.send_signal(sent)
-                time.sleep(0.4)
-                with pytest.raises(ConnectionRefusedError):
-                    socket.create_connection((host, int(port)))
+                wait_until(lambda: not accepts(host, int(port)))
                 client.sendall(body[5:])
                 answer = b"".join(iter(lambda: client.recv(10_000), b""))
             assert process.wait() == 0

@@ -16,7 +16,7 @@ from hourglass.service.errors import HeadTooLarge, MalformedRequest
 from hourglass.service.front import limits
 from tests.artifacts import MIXED, make_artifact, publish
 from tests.posts import PLAIN, request, rows
-from tests.serving import Connection, Process, serving
+from tests.serving import Connection, Process, serving, wait_until
 
 GET = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 SCORE = "/v1/models/plain/score"
@@ -291,13 +291,13 @@ class TestRoom:
     def test_a_client_that_goes_gives_its_room_back(self, models, path):
         data = request(bytes(600_000), kind="application/octet-stream", length=900_000, path=path)
         with serving(models, fast=True) as client:
+            budget = client.server.lifespan.state["parts"].budget
             for _ in range(5):
                 with Connection(client) as connection:
-                    connection.send(data, pause_seconds=0.1)
-                    budget = client.server.lifespan.state["parts"].budget
-                    assert 500_000 < budget.held <= 600_000
-                time.sleep(0.1)
-            assert budget.held == 0
+                    connection.send(data)
+                    wait_until(lambda: budget.held > 500_000)
+                    assert budget.held <= 600_000
+                wait_until(lambda: budget.held == 0)
 
     def test_connections_have_a_cap_and_those_within_it_the_fast_path(self, models):
         with serving(models, fast=True, max_connections=3) as client, ExitStack() as stack:
@@ -445,13 +445,9 @@ class TestOrder:
                 )
             time.sleep(0.2)
             gate.set()
-            time.sleep(0.3)
-            lines = client.get("/metrics").text.splitlines()
-        counted = [line for line in lines if line.startswith("hourglass_requests_total{")]
-        route = path.replace("/plain/", "/{name}/")
-        assert (
-            f'hourglass_requests_total{{method="POST",route="{route}",status="499"}} 1.0' in counted
-        )
+            route = path.replace("/plain/", "/{name}/")
+            line = f'hourglass_requests_total{{method="POST",route="{route}",status="499"}} 1.0'
+            wait_until(lambda: line in client.get("/metrics").text.splitlines())
 
 
 def client_of(process: Process):

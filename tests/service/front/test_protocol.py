@@ -470,7 +470,7 @@ class TestStopping:
             )
             assert connection.rest() == b""
 
-    def test_of_several_in_flight_only_the_last_says_close(self, models, watched):
+    def test_what_waits_behind_the_one_in_flight_is_not_begun(self, models, watched):
         _, gate = watched
         with serving(models, fast=True, inline_cells=0) as client, Connection(client) as connection:
             gate.clear()

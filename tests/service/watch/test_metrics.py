@@ -8,7 +8,6 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -19,7 +18,6 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from hourglass.service import VERSION, floats
-from hourglass.service.app import FLUSH_SECONDS
 from hourglass.service.model.detector import Scores
 from hourglass.service.serving.registry import Registry
 from hourglass.service.serving.store import Store
@@ -31,7 +29,7 @@ from hourglass.service.watch.metrics import (
     Tally,
 )
 from tests.artifacts import NUMERIC, make_artifact, point, publish, sample_rows
-from tests.serving import Process, serving
+from tests.serving import Process, serving, wait_until
 
 NAMES = {
     "hourglass_vectors_total", "hourglass_explained_total", "hourglass_anomalies_total", "hourglass_p_value",
@@ -200,13 +198,6 @@ def test_a_scrape_is_written_beside_the_event_loop(models, monkeypatch):
     assert threads == ["metrics_0"]
 
 
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_requests_are_counted_by_template_and_unmatched_paths_are_one(models):
     with serving(models) as client:
         for name in ("plain", "mixed", "nobody"):
@@ -264,12 +255,16 @@ def test_reload_outcomes_are_counted(models):
 @pytest.mark.slow
 def test_two_workers_answer_with_the_totals_of_both(models):
     rows = sample_rows(NUMERIC, 5).tolist()
-    with Process(models, "--workers", "2") as process:
+    with (
+        Process(models, "--workers", "2") as process,
+        httpx.Client(base_url=process.url) as client,
+    ):
         for _ in range(60):  # each on its own connection, so that both workers get some
             httpx.post(
                 f"{process.url}/v1/models/plain/score", json={"rows": rows}
             ).raise_for_status()
-        time.sleep(2 * FLUSH_SECONDS)
+        answered = ("hourglass_requests_total", "POST", "/v1/models/{name}/score", "200")
+        wait_until(lambda: scrape(client).get(answered) == 60)
         texts = [httpx.get(f"{process.url}/metrics").text for _ in range(6)]
         assert process.stop() == 0
     for text in texts:
@@ -291,8 +286,8 @@ def test_two_workers_answer_with_the_totals_of_both(models):
 @pytest.mark.slow
 def test_workers_report_their_processes_and_the_death_of_one(models):
     with Process(models, "--workers", "2", HOURGLASS_POLL_SECONDS="0.05") as process:
+        wait_until(lambda: len(workers_of(process.url)) == 2)  # the first answers for both
         pids = sorted(workers_of(process.url))
-        assert len(pids) == 2
         before = samples(httpx.get(f"{process.url}/metrics").text)
         for name in ("process_resident_memory_bytes", "process_cpu_seconds_total"):
             assert [before[name, pid] > 0 for pid in pids] == [True, True]
@@ -306,11 +301,12 @@ def test_workers_report_their_processes_and_the_death_of_one(models):
             except httpx.TransportError:  # it was the dead one's
                 return False
             living = {key[1] for key in after if key[0] == "process_resident_memory_bytes"}
-            return len(living - {pids[0]}) == 2 and after["hourglass_worker_deaths_total",] == 1
+            retired = not [key for key in after if "plain" in key]
+            died = after["hourglass_worker_deaths_total",] == 1
+            return len(living - {pids[0]}) == 2 and retired and died
 
         wait_until(is_replaced)
         after = samples(httpx.get(f"{process.url}/metrics").text)
-        assert not [key for key in after if "plain" in key]
         assert [key for key in after if "mixed" in key]
         assert process.stop() == 0
     died = [line for line in process.log if "died" in line]
@@ -322,6 +318,7 @@ def test_workers_report_their_processes_and_the_death_of_one(models):
 def test_a_worker_that_is_silent_for_a_while_is_not_killed(models):
     """It may have been given no CPU for so long, above all while it starts."""
     with Process(models, "--workers", "2") as process:
+        wait_until(lambda: len(workers_of(process.url)) == 2)
         pids = workers_of(process.url)
         stopped = int(min(pids))
         os.kill(stopped, signal.SIGSTOP)

@@ -6,7 +6,8 @@ that than others do. So what they may differ by is measured by what an answer is
 - the score in units of the calibration scores' spread. By TOLERANCE of it one row in several
   thousand changes places with its neighbour, and a p-value out of 1,000 calibration rows is itself
   off by a hundred times as much;
-- the contributions in units of the row's score, whose shares they are;
+- the contributions in units of the row's score, whose shares they are, or in the score's own unit
+  where that is larger, since they sum to the score;
 - the reconstruction in units of the feature's standard deviation;
 - the code in units of its largest number.
 """
@@ -64,12 +65,13 @@ def differences(detector: Detector, core: Core | Folds, rows_ND: Float32) -> Ite
     fitted = [output.numpy() for output in core(torch.from_numpy(rows_ND))]
     score_N1 = explained.score[:, None]
     median, spread = _spread(detector.table)
+    unit_N1 = np.maximum(spread, np.abs(score_N1 - median))
     # whatever is no number of its own unit is a probability or the place of a category
     unit_D = core.encoding.scale_D.numpy()
     unit_D = np.where(unit_D > 0, unit_D, 1.0)
     compared = (
-        (SCORE, score_N1, fitted[0][:, None], np.maximum(spread, np.abs(score_N1 - median))),
-        (CONTRIBUTIONS, explained.contributions, fitted[1], score_N1),
+        (SCORE, score_N1, fitted[0][:, None], unit_N1),
+        (CONTRIBUTIONS, explained.contributions, fitted[1], np.maximum(score_N1, unit_N1)),
         (
             RECONSTRUCTION,
             explained.reconstruction,

@@ -19,7 +19,7 @@ from tests.artifacts import make_artifact
 
 # uvicorn's, which front/protocol.py inherits, are listed in tests/service/front/test_protocol.py
 INSIDES = {
-    "service/model/detector.py": {"_model_bytes"},  # of onnxruntime
+    "service/model/session.py": {"_model_bytes"},  # of onnxruntime
     "service/watch/metrics.py": {"_buckets", "_sum"},  # of prometheus-client
 }
 

@@ -98,7 +98,9 @@ def test_expected_values_are_values_of_their_feature(pair: Pair) -> None:
 
 
 def test_an_unseen_category_is_more_surprising_than_any_known_one(pair: Pair) -> None:
-    """By far most often: what a linear model expects moves with the category it is given."""
+    """What the linear model expects moves with the category that it is given, so that one in some
+    twenty rows is a little less surprising.
+    """
     rows_ND = pair.prepared.data.normal_ND[:20].copy()
 
     def contribution(code: float) -> Float32:
@@ -110,8 +112,12 @@ def test_an_unseen_category_is_more_surprising_than_any_known_one(pair: Pair) ->
     ):  # that of a code is no feature's own
         known_N = np.stack([contribution(code) for code in range(3)]).max(axis=0)
         unseen_N = contribution(UNSEEN)
-        assert (unseen_N >= known_N * (1 - 1e-5)).mean() >= 0.9
-        assert (unseen_N >= 0.9 * known_N).all()
+        more_N = unseen_N >= known_N * (1 - 1e-5)
+        if pair.detector.manifest.model.variant == "linear":
+            assert more_N.mean() >= 0.95
+            assert (unseen_N >= 0.9 * known_N).all()
+        else:
+            assert more_N.all()
 
 
 def test_the_same_fit_gives_the_same_version(one_pair: Pair) -> None:

@@ -16,7 +16,6 @@ from hourglass.service.model.guarantee import Guarantee
 from hourglass.service.rows.tables import read_table
 from hourglass.training.calibrate import attach_table, calibrate, choose_threshold
 from hourglass.training.config import AutoConfig, RunConfig, named
-from hourglass.training.data import prepare
 from hourglass.training.evaluate import evaluate_labelled
 from hourglass.training.exclusions import read_row_numbers
 from hourglass.training.export import export_core, to_bytes
@@ -24,7 +23,7 @@ from hourglass.training.inject import inject
 from hourglass.training.manifest import make_manifest
 from hourglass.training.models import ModelConfig
 from hourglass.training.progress import SILENT, Progress
-from hourglass.training.split import Prepared, split_data
+from hourglass.training.split import Prepared, data_of, split_data
 from hourglass.training.suspects import look_for_suspects, strangest
 from hourglass.training.trial import Trial, absorb_held_out, fit_trial
 from hourglass.training.verify import verify
@@ -66,22 +65,8 @@ def compare(config: RunConfig, auto: AutoConfig, progress: Progress = SILENT) ->
     """
     progress.stage("loading")
     frame = read_table(Path(config.data), config.dialect(), config.categorical)
-    data = prepare(
-        frame,
-        label=config.label,
-        ignore=config.ignore,
-        units=config.units,
-        max_categories=config.max_categories,
-        time=config.time,
-        group=config.group,
-        exclude=read_row_numbers(Path(config.exclude), frame.height) if config.exclude else (),
-        normal=config.normal,
-        keep=config.keep,
-        categorical=config.categorical,
-        dialect=config.dialect(),
-        max_rows=config.max_rows,
-        seed=config.seed,
-    )
+    excluded = read_row_numbers(Path(config.exclude), frame.height) if config.exclude else ()
+    data = data_of(frame, config, excluded)
     if config.contamination:
         strange = look_for_suspects(data, config)
         data = data.without(strangest(data, strange, config.contamination))

@@ -16,7 +16,6 @@ from hourglass.service.serving.store import ModelFolder, Store, locate
 from hourglass.training.calibrate import attach_table, calibrate, choose_threshold, rank_table
 from hourglass.training.compare import choose
 from hourglass.training.config import AutoConfig, RunConfig, write_config
-from hourglass.training.data import prepare
 from hourglass.training.errors import RunError
 from hourglass.training.evaluate import (
     NO_RATE,
@@ -38,7 +37,7 @@ from hourglass.training.progress import SILENT, Progress
 from hourglass.training.publish import check_writable
 from hourglass.training.report import LeftOut, Report, time_axis, write_report
 from hourglass.training.screen import Screened, screen
-from hourglass.training.split import Prepared, split_data
+from hourglass.training.split import Prepared, data_of, split_data
 from hourglass.training.suspects import (
     REPORTED,
     SUSPECTS,
@@ -63,22 +62,7 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
 
     progress.stage("looking at the data")
     excluded = read_row_numbers(Path(config.exclude), frame.height) if config.exclude else ()
-    data = prepare(
-        frame,
-        label=config.label,
-        ignore=config.ignore,
-        units=config.units,
-        max_categories=config.max_categories,
-        time=config.time,
-        group=config.group,
-        exclude=excluded,
-        normal=config.normal,
-        keep=config.keep,
-        categorical=config.categorical,
-        dialect=config.dialect(),
-        max_rows=config.max_rows,
-        seed=config.seed,
-    )
+    data = data_of(frame, config, excluded)
     serving = _check_replaceable(config, data.features)
     if not (serving and config.screen):
         del frame  # far larger than the rows made of it

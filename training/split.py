@@ -2,15 +2,17 @@
 row, or held out as whole blocks of time or whole groups.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from hourglass.service.model.artifact import Feature
 from hourglass.training.calibrate import check_alpha
 from hourglass.training.config import AutoConfig, RunConfig, SplitConfig
-from hourglass.training.data import Data, describe
+from hourglass.training.data import Data, describe, prepare
 from hourglass.training.errors import RunError
 from hourglass.training.fingerprints import hash_rows
 from hourglass.training.models.associative import AssociativeConfig
@@ -72,6 +74,26 @@ class Prepared(NamedTuple):
         """How many rows calibrate."""
         parts = self.folds or (self.split,)
         return sum(len(split.calibration_ND) for split in parts)
+
+
+def data_of(frame: pl.DataFrame, config: RunConfig, exclude: Sequence[int] = ()) -> Data:
+    """A run's table as the run reads it; rows are left out by their numbers, from 1."""
+    return prepare(
+        frame,
+        label=config.label,
+        ignore=config.ignore,
+        units=config.units,
+        max_categories=config.max_categories,
+        time=config.time,
+        group=config.group,
+        exclude=exclude,
+        normal=config.normal,
+        keep=config.keep,
+        categorical=config.categorical,
+        dialect=config.dialect(),
+        max_rows=config.max_rows,
+        seed=config.seed,
+    )
 
 
 def split_data(data: Data, config: RunConfig) -> Prepared:

@@ -105,8 +105,8 @@ REFUSED_TABLES = {
         "column 'x1', row 9: expected a number like the rows around it, got '1,5', a decimal"
         " comma: --decimal , reads it",
     ),
-    "another encoding": (b"a,caf\xe9\n" + b"1,2\n" * 30, "cannot be read: 'utf-8'"),
-    "no table at all": (bytes(range(256)) * 10, "cannot be read"),
+    "another encoding": (b"a,caf\xe9\n" + b"1,2\n" * 30, "is not UTF-8 text: byte 0xe9"),
+    "no table at all": (bytes(range(256)) * 10, "is not UTF-8 text: byte 0x80"),
 }
 
 

@@ -11,7 +11,7 @@ from hourglass.service.model.artifact import Feature
 from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.detector import Detector
 from hourglass.service.model.guarantee import Guarantee
-from hourglass.service.rows.tables import encode_table, read_table
+from hourglass.service.rows.tables import encode_table
 from hourglass.service.serving.store import ModelFolder, Store, locate
 from hourglass.training.calibrate import attach_table, calibrate, choose_threshold, rank_table
 from hourglass.training.compare import choose
@@ -37,7 +37,7 @@ from hourglass.training.progress import SILENT, Progress
 from hourglass.training.publish import check_writable
 from hourglass.training.report import LeftOut, Report, time_axis, write_report
 from hourglass.training.screen import Screened, screen
-from hourglass.training.split import Prepared, data_of, split_data
+from hourglass.training.split import Prepared, data_of, split_data, table_of
 from hourglass.training.suspects import (
     REPORTED,
     SUSPECTS,
@@ -58,7 +58,7 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     started = perf_counter()
     progress.stage("loading")
     check_writable(Path(config.models) / config.name)
-    frame = read_table(Path(config.data), config.dialect(), config.categorical)
+    frame = table_of(config)
 
     progress.stage("looking at the data")
     excluded = read_row_numbers(Path(config.exclude), frame.height) if config.exclude else ()

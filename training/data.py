@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hourglass.service.errors import InvalidTable
 from hourglass.service.model.artifact import Feature
 from hourglass.service.rows.dialect import USUAL, Dialect
-from hourglass.service.rows.numerals import misread, shorten, to_numbers
+from hourglass.service.rows.numerals import as_missing, misread, shorten, to_numbers
 from hourglass.service.rows.tables import (
     CODE,
     FLOAT32_MAX,
@@ -40,6 +40,7 @@ DATE_FORMS = (  # beside those that polars finds by itself
 )
 
 LONGEST_CATEGORY = 1000  # characters
+MOST_WORDS = 8  # among the numbers of a column, that a message has all of
 MOST_REFUSED, MOST_NAMED = 5, 20  # columns that a message tells of, and names
 FEWEST_UNITS, UNITS_OVER = 2, 2  # columns with a unit in the first row, over more cells than these
 STEPS = 8  # of float32 that a standard deviation has to be, or rounding is what is seen
@@ -325,6 +326,11 @@ def _infer(
         _require_resolution(normal)
         return Feature(name=name, kind="numeric", unit=unit)
     row, value = first_value(column)
+    if column.dtype == pl.Duration:
+        raise RunError(
+            f"column {name!r}, row {row}: {EXPECTED}, got the duration {value}; write it as a"
+            " number of seconds, or --ignore it"
+        )
     if column.dtype.is_temporal():
         raise RunError(
             f"column {name!r}, row {row}: {EXPECTED}, got the date or time {value}; --time {name!r}"
@@ -338,7 +344,7 @@ def _infer(
         name=name,
         kind="categorical",
         unit=unit,
-        categories=_categories(column, normal, max_categories),
+        categories=_categories(column, normal, max_categories, as_text=as_text),
     )
 
 
@@ -380,16 +386,20 @@ def _refuse_numbers(text: pl.Series, dialect: Dialect, warnings: list[str]) -> N
         )
         return
     units = "; delete the row if it holds units" if found.row == found.cells == 1 else ""
+    if 1 < len(found.words) <= MOST_WORDS:
+        as_text = f"{as_missing(*found.words)} reads all of its words as missing, {as_text}"
     raise RunError(
         f"column {text.name!r}, row {found.row}: expected a number like the rows around it, got"
         f" {found.got}; {as_text}{units}"
     )
 
 
-def _categories(column: pl.Series, normal: pl.Series, max_categories: int) -> tuple[str, ...]:
+def _categories(
+    column: pl.Series, normal: pl.Series, max_categories: int, *, as_text: bool
+) -> tuple[str, ...]:
     text = column.cast(pl.String)
     row, value = first_value(text)
-    if holds_dates(text):
+    if not as_text and holds_dates(text):
         raise RunError(
             f"column {column.name!r}, row {row}: {EXPECTED}, got the date or time {value}; --time"
             f" {column.name!r} orders the rows by it, or --ignore it"

@@ -17,7 +17,7 @@ from hourglass.service.errors import InvalidTable
 from hourglass.service.model.artifact import UNSEEN, Feature
 from hourglass.service.rows.dialect import USUAL, Dialect
 from hourglass.service.rows.memory import available_bytes
-from hourglass.service.rows.numerals import explain_cell, shorten, to_numbers
+from hourglass.service.rows.numerals import as_missing, explain_cell, shorten, to_numbers
 
 if TYPE_CHECKING:
     import polars as pl
@@ -153,9 +153,12 @@ def require_finite(column: "pl.Series") -> None:
         out_of_range = np.flatnonzero(np.abs(wide) > FLOAT32_MAX)
     if len(out_of_range):
         row = int(out_of_range[0])
+        got = f"{wide[row]:g}"
+        if np.isinf(wide[row]):
+            got += f"; {as_missing(got)} reads it as missing"
         raise InvalidTable(
             f"column {column.name!r}, row {row + 1}: expected a finite number within float32, got"
-            f" {wide[row]:g}"
+            f" {got}"
         )
 
 
@@ -279,17 +282,19 @@ def _read_csv(
         _check_widths(path, dialect)
         raise
     if frame[:, -1].null_count():
-        empty = _check_widths(path, dialect)
-        frame = frame.filter(~pl.int_range(frame.height, eager=True).is_in(empty))
+        empty_lines = _check_widths(path, dialect)
+        frame = frame.filter(~pl.int_range(frame.height, eager=True).is_in(empty_lines))
     if len(header) == frame.width:
         frame.columns = _all_named(header)
+        nameless = [column for column, name in zip(frame, header, strict=True) if not name]
         # of lines that end with separators
-        nothing = [
-            column.name
-            for column, name in zip(frame, header, strict=True)
-            if not name and column.null_count() == frame.height
-        ]
-        frame = frame.drop(nothing)
+        empty = [column.name for column in nameless if column.null_count() == frame.height]
+        if (full := len(nameless) - len(empty)) > max(1, len(header) - len(nameless)):
+            raise InvalidTable(
+                f"{path}: expected names of columns in the first line, got {full} columns with"
+                " values and without a name: delete the lines above the names"
+            )
+        frame = frame.drop(empty)
     return frame.with_columns(
         _tidy(column, dialect, as_text=column.name in text)
         for column in frame
@@ -372,7 +377,11 @@ def _read_header(path: Path, dialect: Dialect) -> list[str]:
     counts = Counter(name for name in header if name)
     repeated = next((name for name, count in counts.items() if count > 1), None)
     if repeated is not None:
-        raise InvalidTable(f"{path} has the column {shorten(repeated)!r} more than once")
+        places = [str(place) for place, name in enumerate(header, 1) if name == repeated]
+        raise InvalidTable(
+            f"{path} has the column {shorten(repeated)!r} more than once (as columns"
+            f" {' and '.join(places[:5])}): give each a name of its own"
+        )
     return header
 
 

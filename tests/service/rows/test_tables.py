@@ -83,7 +83,8 @@ def test_a_column_without_any_value_is_missing_throughout(frame):
         (
             "load",
             [0.0, 0.0, -np.inf],
-            "column 'load', row 3: expected a finite number within float32, got -inf",
+            "column 'load', row 3: expected a finite number within float32, got -inf; --null=-inf reads"
+            " it as missing",
         ),
     ],
 )

@@ -16,8 +16,10 @@ from hourglass.service.rows.numerals import as_missing, misread, shorten, to_num
 from hourglass.service.rows.tables import (
     CODE,
     FLOAT32_MAX,
+    MOST_NAMED,
     encode_table,
     first_value,
+    refusals,
     require_finite,
 )
 from hourglass.training.columns import (
@@ -41,7 +43,6 @@ DATE_FORMS = (  # beside those that polars finds by itself
 
 LONGEST_CATEGORY = 1000  # characters
 MOST_WORDS = 8  # among the numbers of a column, that a message has all of
-MOST_REFUSED, MOST_NAMED = 5, 20  # columns that a message tells of, and names
 FEWEST_UNITS, UNITS_OVER = 2, 2  # columns with a unit in the first row, over more cells than these
 STEPS = 8  # of float32 that a standard deviation has to be, or rounding is what is seen
 
@@ -140,7 +141,10 @@ def prepare(
     if len(refused) == 1:
         raise refused.popitem()[1]
     if refused:
-        raise RunError(_of_all(refused))
+        lines = [*refusals(refused, "columns cannot be features as they are")]
+        if len(refused) <= MOST_NAMED:
+            lines.append(f"--ignore {shlex.join(refused)} leaves out all of them")
+        raise RunError("\n".join(lines))
     drawn_N = np.zeros(frame.height, dtype=bool)
     for rows_N, noun in ((normal_N, "normal"), (anomalous_N & ~excluded_N, "anomalous")):
         rows, count = np.flatnonzero(rows_N), int(rows_N.sum())
@@ -185,20 +189,6 @@ def _refuse_units_row(frame: pl.DataFrame, columns: list[str], dialect: Dialect)
         f"row 1 holds {cells} where all other rows hold numbers (columns {named}), as a line of"
         f" units does: delete it, or {way}"
     )
-
-
-def _of_all(refused: dict[str, Exception]) -> str:
-    """What is wrong with columns: of the first a line each, the others by their names."""
-    columns = list(refused)
-    lines = [f"{len(columns)} columns cannot be features as they are"]
-    lines += [f"  {error}" for error in list(refused.values())[:MOST_REFUSED]]
-    if others := columns[MOST_REFUSED:]:
-        named = ", ".join(repr(shorten(name)) for name in others[:MOST_NAMED])
-        more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
-        lines.append(f"  and {named}{more}")
-    if len(columns) <= MOST_NAMED:
-        lines.append(f"--ignore {shlex.join(columns)} leaves out all of them")
-    return "\n".join(lines)
 
 
 def _look_for_no_features(

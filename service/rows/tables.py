@@ -5,7 +5,7 @@ Needs polars (the `files` extra).
 
 import csv
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +36,7 @@ OTHER_FILES = {  # how one becomes a table
     ),
 }
 CODE = r"^ *0\d+ *$"  # a cell that would be another as a number
+MOST_REFUSED, MOST_NAMED = 5, 20  # columns that a message tells of, and names
 PEEKED_ROWS = 100_000  # of which such a cell is among the first
 
 
@@ -95,8 +96,8 @@ def encode_table(
 ) -> NDArray[np.float32]:
     """A table -> rows [N, D] in the features' order; columns the model does not know are left out.
 
-    A category not among a feature's becomes UNSEEN. InvalidTable names the column and the first row
-    (from 1) that is wrong.
+    A category not among a feature's becomes UNSEEN. InvalidTable names the columns that are wrong,
+    and the first such row (from 1) of each.
     """
     present = set(frame.columns)
     absent = [feature.name for feature in features if feature.name not in present]
@@ -108,9 +109,26 @@ def encode_table(
             f" in all{f'; there is {alike[0]!r}' if alike else ''})"
         )
     rows_ND = np.empty((frame.height, len(features)), dtype=np.float32)
+    refused: dict[str, Exception] = {}
     for place, feature in enumerate(features):
-        rows_ND[:, place] = _encode_column(frame[feature.name], feature, dialect)
+        try:
+            rows_ND[:, place] = _encode_column(frame[feature.name], feature, dialect)
+        except InvalidTable as error:
+            refused[feature.name] = error
+    if len(refused) == 1:
+        raise refused.popitem()[1]
+    if refused:
+        raise InvalidTable("\n".join(refusals(refused, "columns are not as the model expects")))
     return rows_ND
+
+
+def refusals(refused: Mapping[str, Exception], said: str) -> Iterator[str]:
+    """Lines: of the first columns what is wrong with each, of the others their names."""
+    yield f"{len(refused)} {said}"
+    yield from (f"  {error}" for error in list(refused.values())[:MOST_REFUSED])
+    if others := list(refused)[MOST_REFUSED:]:
+        named = ", ".join(repr(shorten(name)) for name in others[:MOST_NAMED])
+        yield f"  and {named}{f' and {len(others) - MOST_NAMED} more' * (len(others) > MOST_NAMED)}"
 
 
 def _encode_column(column: "pl.Series", feature: Feature, dialect: Dialect) -> NDArray[np.float32]:

@@ -352,12 +352,23 @@ class TestFilesAsPeopleWriteThem:
             read_table(tmp_path / "table.parquet")
         assert "\n" not in str(refused.value)
 
-    @pytest.mark.parametrize("name", ["absent.csv", "table.xlsx", "."])
-    def test_a_file_that_is_absent_or_of_another_kind_is_refused(
-        self, tmp_path: Path, name: str
+    @pytest.mark.parametrize(
+        ("name", "sentence"),
+        [
+            ("absent.csv", "is not a file"),
+            (".", "is not a file"),
+            ("table.feather", r"is neither \.csv nor \.parquet$"),
+            ("table.xlsx", r"is neither \.csv nor \.parquet: save the sheet as 'CSV UTF-8'"),
+            ("table.csv.gz", r"is neither \.csv nor \.parquet: unpack it first"),
+            ("table.jsonl", r"nor \.parquet: pandas\.read_json\(FILE\)\.to_parquet"),
+        ],
+    )
+    def test_a_file_that_is_absent_or_of_another_kind_is_refused_with_what_makes_it_a_table(
+        self, tmp_path: Path, name: str, sentence: str
     ) -> None:
-        (tmp_path / "table.xlsx").touch()
-        with pytest.raises(InvalidTable, match=r"is not a file|is neither \.csv nor \.parquet"):
+        if name not in ("absent.csv", "."):
+            (tmp_path / name).touch()
+        with pytest.raises(InvalidTable, match=sentence):
             read_table(tmp_path / name)
 
 

@@ -15,7 +15,7 @@ from litestar.di import Provide
 from litestar.handlers import BaseRouteHandler
 from litestar.types import ControllerRouterHandler
 
-from hourglass.service.api import docs, health, inference, metrics, models, scoring
+from hourglass.service.api import docs, health, inference, metrics, models, reports, scoring
 from hourglass.service.api.entrance import enter, require_allowed
 from hourglass.service.api.parts import STATE, Guard, Parts, allow
 from hourglass.service.api.problems import problem_handlers
@@ -98,6 +98,7 @@ def create_app(
         scoring.router,
         scoring.named_router,
         models.router,
+        reports.router,
         inference.router,
         health.router,
         metrics.metrics,

@@ -89,6 +89,10 @@ class UnknownModel(HourglassError):
     """No model of that name is served."""
 
 
+class NoReport(HourglassError):
+    """No report lies beside the version that is asked for."""
+
+
 class NotLoaded(UnknownModel):
     """The model is there, but not in memory: who can wait asks the registry to load it."""
 

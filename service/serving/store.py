@@ -142,6 +142,20 @@ class ModelFolder:
         """The artifact of a version; InvalidArtifact where it is not what its name says."""
         return read_file(self.file(version), max_bytes=max_bytes)
 
+    def read_beside(self, version: str, file: str, *, max_bytes: int) -> bytes | None:
+        """A file that training wrote beside an artifact; None where there is none, InvalidArtifact
+        where it is no regular file, too large, or a link that leads out of the folder.
+        """
+        path = self.path / version / file
+        if not path.resolve().is_relative_to(self.path.resolve()):
+            raise InvalidArtifact(f"{path} is a link that leads out of the folder", "unreadable")
+        try:
+            return _read(path, max_bytes=max_bytes).data
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise _unreadable(path, error) from error
+
     def versions(self) -> list[str]:
         """Those that are there, in the order of their names."""
         found = [file.parent.name for file in self.path.glob(f"*/{MODEL_FILE}")]
@@ -181,12 +195,16 @@ class ModelFolder:
 
     def publish(self, data: bytes, beside: Mapping[str, str]) -> str:
         """Write an artifact and the texts beside it (file name -> text), point at it, and return
-        its version; OSError where that fails.
+        its version; OSError where that fails. Of a version that is there already the texts become
+        these, one after another.
         """
         version = version_of(data)
         self.path.mkdir(parents=True, exist_ok=True)
         self._sweep()
-        if not self.is_intact(version):
+        if self.is_intact(version):
+            for file, text in beside.items():
+                write_atomically(self.path / version / file, text.encode())
+        else:
             scratch = Path(tempfile.mkdtemp(prefix=".publishing-", dir=self.path))
             try:
                 _write(scratch / MODEL_FILE, data)

@@ -1,0 +1,89 @@
+"""The report that training wrote beside a model: as the page, or as the facts that it is made of.
+
+A page is a file of the models' folder, not ours, and a model may come from elsewhere. So it has an
+origin of its own (sandbox), from which nothing of this service can be asked, and loads nothing. Of
+its inline script and style it says itself, by their hashes, that there are no others.
+"""
+
+import asyncio
+from typing import Annotated, Any, Literal
+
+from litestar import Request, Response, Router, get
+from litestar.di import NamedDependency
+from litestar.openapi import ResponseSpec
+from litestar.params import FromPath, QueryParameter
+
+from hourglass.service.api.body import wanted_report
+from hourglass.service.api.parts import Parts
+from hourglass.service.api.problems import problems
+from hourglass.service.errors import NoReport
+from hourglass.service.serving.store import Store
+
+FILES = {"html": "report.html", "json": "report.json"}
+MEDIA_TYPES = {"html": "text/html", "json": "application/json"}
+MAX_BYTES = 8 * 2**20  # of a file; training writes less than one
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:;"
+        " base-uri 'none'; form-action 'none'; frame-ancestors 'self'; sandbox allow-scripts"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",  # it may be made anew
+    "Vary": "Accept",
+}
+
+
+@get(
+    "/{name:str}/report",
+    summary="Read the report of a fit",
+    responses={
+        200: ResponseSpec(
+            str,
+            description="The page; as application/json, for who prefers that, its facts.",
+            media_type="text/html",
+            generate_examples=False,
+        ),
+        **problems(404, 406),
+    },
+)
+async def show_report(
+    request: Request[Any, Any, Any],
+    parts: NamedDependency[Parts],
+    name: FromPath[str],
+    format: Annotated[  # noqa: A002  as it is called in the query
+        Literal["html", "json"] | None,
+        QueryParameter(description="The form; without it the Accept header decides."),
+    ] = None,
+    version: Annotated[
+        str | None,
+        QueryParameter(
+            description="A version on disk, or its unambiguous beginning; without it the one in"
+            " service.",
+            pattern="^[0-9a-f]{1,64}$",
+        ),
+    ] = None,
+) -> Response[bytes]:
+    form = format or wanted_report(request.scope["headers"], request.scope["path"])
+    served = await parts.registry.get(name)
+    folder = Store(parts.settings.models).model(name)
+
+    def read() -> bytes:
+        asked = served.detector.version
+        if version is not None:
+            found = [each for each in folder.versions() if each.startswith(version)]
+            if len(found) != 1:
+                many = "no version" if not found else "more than one version"
+                raise NoReport(f"{many} of {name!r} begins with {version[:12]!r}")
+            (asked,) = found
+        data = folder.read_beside(asked, FILES[form], max_bytes=MAX_BYTES)
+        if data is None:
+            raise NoReport(
+                f"version {asked[:12]} of {name!r} has no {FILES[form]} beside it; hourglass-train"
+                " report makes one"
+            )
+        return data
+
+    return Response(await asyncio.to_thread(read), media_type=MEDIA_TYPES[form], headers=HEADERS)
+
+
+router = Router("/v1/models", route_handlers=[show_report], tags=["models"])

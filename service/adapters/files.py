@@ -35,6 +35,7 @@ CHUNK_ROWS = 65536
 # rows
 REASONED_ROWS = 1000
 TOP_ROWS = 10
+REPORT = "report.html"
 # before the name of a result where the file has a column of that name
 PREFIX = "hourglass_"
 COLUMNS = ("score", "ratio", "p_value", "severity", "extrapolated", "is_anomaly", "reason")
@@ -157,8 +158,14 @@ def top_rows(served: Served, scored: "pl.DataFrame") -> str:
     return _table(lines)
 
 
-def describe(served: Served) -> str:
-    """The manifest, for a person."""
+def report_of(path: Path) -> Path | None:
+    """The page that training wrote beside a model; None where there is none."""
+    report = locate(path).with_name(REPORT)
+    return report if report.is_file() else None
+
+
+def describe(served: Served, report: Path | None = None) -> str:
+    """The manifest, for a person, and where its report lies."""
     manifest, detector, threshold = served.detector.manifest, served.detector, served.threshold
     model, rows, producer = manifest.model, manifest.rows, manifest.producer
     parameters = (
@@ -205,7 +212,8 @@ def describe(served: Served) -> str:
         ]
         for feature in manifest.features
     ]
-    return f"{served.name}\n\n{_table(facts)}\n\n{_table(features)}"
+    described = f"{served.name}\n\n{_table(facts)}\n\n{_table(features)}"
+    return described if report is None else f"{described}\n\nReport {printable(str(report))}"
 
 
 def _score_rows(served: Served, rows_ND: Float32, observers: Observers) -> "pl.DataFrame":

@@ -16,6 +16,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
@@ -195,7 +196,10 @@ class Registry:
             async with self._looking:
                 return await self._look_at_all()
         if name not in self._known:
-            state = await self._state(name) if MODEL_NAME.fullmatch(name) else None
+            state = None
+            if MODEL_NAME.fullmatch(name):
+                with suppress(Hanging, OSError):  # then it is nowhere
+                    state = await self._state(name)
             if state is None or not _is_model(name, state):
                 self.find(name)  # raises
             self._known.setdefault(name, _Known())

@@ -21,10 +21,10 @@ from hourglass.service.api.parts import STATE, Guard, Parts, allow
 from hourglass.service.api.problems import problem_handlers
 from hourglass.service.machine.cpus import available_cpus
 from hourglass.service.serving.batcher import Batcher
-from hourglass.service.serving.budget import Budget
 from hourglass.service.serving.observers import Observers
 from hourglass.service.serving.peers import Peers
 from hourglass.service.serving.registry import Registry
+from hourglass.service.serving.room import Room
 from hourglass.service.serving.store import Store
 from hourglass.service.settings import Settings
 from hourglass.service.watch.metrics import ASGIApp, Metrics, Receive, Scope, Send
@@ -62,8 +62,8 @@ def create_app(
     observers = Observers([counted])
     batcher = Batcher(observers, inline_cells=settings.inline_cells, max_rows=settings.max_rows)
     # one body of any size allowed must find room
-    budget = Budget(max(settings.max_held_bytes, settings.max_body_bytes))
-    parts = Parts(settings, registry, counted, observers, batcher, budget, guard, peers=peers)
+    room = Room(max(settings.max_held_bytes, settings.max_body_bytes))
+    parts = Parts(settings, registry, counted, observers, batcher, room, guard, peers=peers)
 
     def provide_parts() -> Parts:
         return parts

@@ -251,12 +251,12 @@ class ScoringProtocol(Connection):
         """Count what the client has not read of a large answer, until it has read nearly all."""
         if self.flow.write_paused:
             kept = self.transport.get_write_buffer_size()
-            self._front.parts.budget.keep(kept - self._kept)
+            self._front.parts.room.keep(kept - self._kept)
             self._kept = kept
 
     def _give_back_kept(self) -> None:
         if self._kept:
-            self._front.parts.budget.give_back(self._kept)
+            self._front.parts.room.give_back(self._kept)
             self._kept = 0
 
 
@@ -272,7 +272,7 @@ class _Receiver(asyncio.BufferedProtocol):
         self._connection, self._length, self._at = connection, length, len(begin)
         self._body = reserve(min(length, max(ROOM_BYTES, len(begin))))
         self._body[: self._at] = begin
-        self._budget, self._counted = connection._front.parts.budget, 0
+        self._room, self._counted = connection._front.parts.room, 0
         self._refused: Overloaded | None = None
         self._count(self._at)
         _exchange(connection, self)
@@ -310,12 +310,12 @@ class _Receiver(asyncio.BufferedProtocol):
 
     def give_back(self) -> None:
         """The body will not be there."""
-        self._budget.give_back(self._counted)
+        self._room.give_back(self._counted)
         self._counted = 0
 
     def _count(self, count: int) -> None:
         try:
-            self._budget.take(count)
+            self._room.take(count)
             self._counted += count
         except Overloaded as refused:
             self.give_back()
@@ -353,7 +353,7 @@ class _Request:
             begin = front.begin_raw(self.served)
         status = 200 if connection._write(self, begin, body, now) else UNDELIVERED
         if self.counted:
-            front.parts.budget.give_back(self.counted)
+            front.parts.room.give_back(self.counted)
         front.parts.metrics.observe_request(self.head.route, "POST", status, now - self.started)
 
     def set_exception(self, error: Exception) -> None:
@@ -368,7 +368,7 @@ class _Request:
         )
         delivered = connection._write(self, begin, refusal.body, now)
         if self.counted:
-            parts.budget.give_back(self.counted)
+            parts.room.give_back(self.counted)
         parts.metrics.observe_rejection(refusal.reason)
         status = refusal.status if delivered else UNDELIVERED
         parts.metrics.observe_request(self.head.route, "POST", status, now - self.started)

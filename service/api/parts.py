@@ -9,7 +9,9 @@ from hourglass.service.serving.peers import Peers
 from hourglass.service.serving.registry import Registry
 from hourglass.service.serving.room import Room
 from hourglass.service.settings import Settings
+from hourglass.service.watch.journal import Journal
 from hourglass.service.watch.metrics import Metrics
+from hourglass.service.watch.traffic import Traffic
 
 # What may refuse a request: it is given the path and the headers (names in lower case), and raises
 # one of the errors that api/problems.py has an answer for. It may be asked twice about one request.
@@ -29,6 +31,8 @@ class Parts:
     settings: Settings
     registry: Registry
     metrics: Metrics
+    traffic: Traffic
+    journal: Journal
     observers: Observers
     batcher: Batcher
     room: Room

@@ -38,6 +38,7 @@ SERVE_FLAGS = (
     "root_path",
     "allowed_hosts",
     "read_only",
+    "learn",
 )  # which are settings too
 _logger = logging.getLogger("hourglass.service")  # also where this file runs as __main__
 
@@ -172,6 +173,13 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         default=None,
         help="only score: refuse what changes a model",
+    )
+    command.add_argument(
+        "--no-learn",
+        dest="learn",
+        action="store_false",
+        default=None,
+        help="serve no models to play with in the console's view Learn",
     )
     command.epilog = f"Every setting can also come from the environment: {', '.join(variables())}."
     command.set_defaults(run=serve)

@@ -22,6 +22,7 @@ from hourglass.service.api.problems import problem_handlers
 from hourglass.service.machine.cpus import available_cpus
 from hourglass.service.serving.batcher import Batcher
 from hourglass.service.serving.budget import Budget
+from hourglass.service.serving.exhibits import Exhibits
 from hourglass.service.serving.observers import Observers
 from hourglass.service.serving.peers import Peers
 from hourglass.service.serving.registry import Registry
@@ -54,6 +55,7 @@ def create_app(
         threads=threads,
         max_bytes=settings.max_model_bytes,
         max_loaded=settings.max_loaded,
+        exhibits=Exhibits() if settings.learn else None,
         after_load=after_load,
     )
     counted = Metrics(registry, shared=settings.workers > 1, workers=shared)

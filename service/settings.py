@@ -45,6 +45,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     allowed_hosts: str = ""  # by commas; none: localhost's if bound to it, else any
     cors_origins: str = ""  # by commas
     read_only: bool = False  # only score: no PATCH, no reload
+    learn: bool = True  # serve the small models of the console's view Learn
 
 
 def read_settings(environ: Mapping[str, str], **flags: object) -> Settings:

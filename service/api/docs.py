@@ -1,6 +1,7 @@
 """The OpenAPI document, and a Swagger UI that asks nothing of any other host."""
 
 import gzip
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
@@ -22,6 +23,7 @@ from hourglass.service import VERSION
 from hourglass.service.api.problems import BUG, HTTP_KINDS, KINDS
 from hourglass.service.api.scoring import SampleRequest, ScoreAnswer
 from hourglass.service.model.artifact import (
+    EXHIBIT_PREFIX,
     INPUT,
     MODEL_NAME,
     OUTPUTS,
@@ -128,7 +130,7 @@ def write_document(
         for method, operation in operations.items():
             if body := _body(path, method, settings):
                 operation["requestBody"] = {"required": True, "content": body}
-            if path.endswith(("/infer", "/score")):
+            if path.endswith(("/infer", "/score", "/decode")):
                 operation["responses"]["200"]["content"][decoding.RAW] = {
                     "schema": {"type": "string", "format": "binary"}
                 }
@@ -167,7 +169,7 @@ _SCORE_HEADERS = {
 }
 # of what stands in a path
 _PATTERNS = {
-    "name": f"^{MODEL_NAME.pattern}$",
+    "name": f"^({re.escape(EXHIBIT_PREFIX)})?{MODEL_NAME.pattern}$",
     "version": "^[0-9a-f]{64}$",
 }
 
@@ -203,19 +205,16 @@ def _body(path: str, method: str, settings: Settings) -> Json | None:
                     "schema": _object("rows", row, settings.max_rows, size),
                     "example": {"rows": [[0.5, None, -1.25]]},
                 },
-                decoding.RAW: {
-                    "schema": {
-                        "type": "string",
-                        "format": "binary",
-                        "description": raw,
-                        "minLength": 4,
-                    }
-                },
+                decoding.RAW: {"schema": _octets(raw)},
             }
         case "decode":
             code = {"type": "array", "items": number, "minItems": 1}
             schema = _object("codes", code, settings.max_rows, size)
-            return {decoding.JSON: {"schema": schema, "example": {"codes": [[0.5, -1.25]]}}}
+            raw = f"Little-endian float32, code after code. {size}"
+            return {
+                decoding.JSON: {"schema": schema, "example": {"codes": [[0.5, -1.25]]}},
+                decoding.RAW: {"schema": _octets(raw)},
+            }
         case "infer":
             packed = f"gzip or deflate if a Content-Encoding says so. {size}"
             raw = (
@@ -224,14 +223,7 @@ def _body(path: str, method: str, settings: Settings) -> Json | None:
             )
             return {
                 decoding.JSON: {"schema": _inference(number, packed), "example": _INFERENCE},
-                decoding.RAW: {
-                    "schema": {
-                        "type": "string",
-                        "format": "binary",
-                        "description": raw,
-                        "minLength": 4,
-                    }
-                },
+                decoding.RAW: {"schema": _octets(raw)},
             }
         case "sample":
             example = {"count": 2, "seed": 0}
@@ -243,6 +235,10 @@ def _body(path: str, method: str, settings: Settings) -> Json | None:
             }
         case _:
             return None
+
+
+def _octets(description: str) -> Json:
+    return {"type": "string", "format": "binary", "description": description, "minLength": 4}
 
 
 def _object(field: str, item: Json, max_rows: int, description: str) -> Json:

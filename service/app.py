@@ -15,7 +15,7 @@ from litestar.di import Provide
 from litestar.handlers import BaseRouteHandler
 from litestar.types import ControllerRouterHandler
 
-from hourglass.service.api import docs, health, inference, metrics, models, scoring
+from hourglass.service.api import console, docs, health, inference, metrics, models, scoring
 from hourglass.service.api.entrance import enter, require_allowed
 from hourglass.service.api.parts import STATE, Guard, Parts, allow
 from hourglass.service.api.problems import problem_handlers
@@ -107,7 +107,11 @@ def create_app(
     dependencies = {"parts": Provide(provide_parts, sync_to_thread=False)}
     origins = [each.strip() for each in settings.cors_origins.split(",") if each.strip()]
     app = Litestar(
-        [*routes, docs.docs_router(routes, dependencies, settings), docs.root(settings)],
+        [
+            *routes,
+            docs.docs_router(routes, dependencies, settings),
+            console.console_router(settings),
+        ],
         dependencies=dependencies,
         guards=[ask_guard],
         exception_handlers=problem_handlers(

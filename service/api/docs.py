@@ -13,10 +13,8 @@ import numpy as np
 from litestar import Litestar, Request, Response, Router, get
 from litestar.di import Provide
 from litestar.exceptions import NotFoundException
-from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.params import FromPath
-from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
 
 from hourglass.service import VERSION
@@ -92,16 +90,6 @@ def docs_router(
         return _asset(file, request.headers.get("accept-encoding", ""))
 
     return Router(PATH, route_handlers=[page, openapi, asset], include_in_schema=False)
-
-
-def root(settings: Settings) -> HTTPRouteHandler:
-    """The route of /, behind the root path."""
-
-    @get("/", include_in_schema=False, sync_to_thread=False)
-    def redirect() -> Redirect:
-        return Redirect(settings.root_path + PATH)
-
-    return redirect
 
 
 def write_document(

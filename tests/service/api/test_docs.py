@@ -148,12 +148,8 @@ class TestDocument:
 
 
 class TestPage:
-    def test_it_is_at_docs_and_the_root_leads_there(self, client):
-        assert client.get("/").headers["location"] == "/docs"
-        assert (
-            client.get("/", follow_redirects=True).headers["content-type"]
-            == "text/html; charset=utf-8"
-        )
+    def test_it_is_at_docs(self, client):
+        assert client.get("/docs").headers["content-type"] == "text/html; charset=utf-8"
 
     def test_it_refers_to_this_service_alone(self, client):
         page = client.get("/docs")

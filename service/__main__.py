@@ -39,6 +39,7 @@ SERVE_FLAGS = (
     "allowed_hosts",
     "journal",
     "read_only",
+    "learn",
 )  # which are settings too
 _logger = logging.getLogger("hourglass.service")  # also where this file runs as __main__
 
@@ -184,6 +185,13 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         default=None,
         help="only score: refuse what changes a model",
+    )
+    command.add_argument(
+        "--no-learn",
+        dest="learn",
+        action="store_false",
+        default=None,
+        help="serve no models to play with in the console's view Learn",
     )
     command.epilog = f"Every setting can also come from the environment: {', '.join(variables())}."
     command.set_defaults(run=serve)

@@ -17,6 +17,7 @@ from litestar.types import ControllerRouterHandler
 
 from hourglass.service.api import (
     alarms,
+    console,
     docs,
     health,
     inference,
@@ -31,6 +32,7 @@ from hourglass.service.api.parts import STATE, Guard, Parts, allow
 from hourglass.service.api.problems import problem_handlers
 from hourglass.service.machine.cpus import available_cpus
 from hourglass.service.serving.batcher import Batcher
+from hourglass.service.serving.exhibits import Exhibits
 from hourglass.service.serving.observers import Observers
 from hourglass.service.serving.peers import Peers
 from hourglass.service.serving.registry import Load, Registry
@@ -68,6 +70,7 @@ def create_app(
         threads=threads,
         max_bytes=settings.max_model_bytes,
         max_loaded=settings.max_loaded,
+        exhibits=Exhibits() if settings.learn else None,
         after_load=after_load,
     )
     counted = Metrics(registry, shared=settings.workers > 1, workers=shared)
@@ -150,7 +153,11 @@ def create_app(
     dependencies = {"parts": Provide(provide_parts, sync_to_thread=False)}
     origins = [each.strip() for each in settings.cors_origins.split(",") if each.strip()]
     app = Litestar(
-        [*routes, docs.docs_router(routes, dependencies, settings), docs.root(settings)],
+        [
+            *routes,
+            docs.docs_router(routes, dependencies, settings),
+            console.console_router(settings),
+        ],
         dependencies=dependencies,
         guards=[ask_guard],
         exception_handlers=problem_handlers(

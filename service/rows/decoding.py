@@ -86,7 +86,7 @@ def decode_cells(
         else:
             rows_ND = _decode_objects(body, schema, max_rows)
     elif media_type == RAW:
-        rows_ND = _raw_rows(body, schema, max_rows)
+        rows_ND = _raw_rows(body, schema.width, "features", max_rows)
         if schema.all_numeric and math.isfinite(
             np.vdot(rows_ND, rows_ND)
         ):  # finite itself only if every number is
@@ -100,7 +100,13 @@ def decode_cells(
 
 
 def decode_codes(body: Body, content_type: str, width: int, *, max_rows: int) -> Float32:
-    """JSON body {"codes": [[...]]} -> codes [N, K]."""
+    """Body, JSON {"codes": [[...]]} or mere numbers, -> codes [N, K]."""
+    if media_type_of(content_type) == RAW:
+        codes_NK = _raw_rows(body, width, "latent numbers", max_rows)
+        if not (finite_NK := np.isfinite(codes_NK)).all():
+            row, k = np.argwhere(~finite_NK)[0].tolist()
+            raise bad_number(row, f"code[{k}]", f"{codes_NK[row, k]:g}")
+        return codes_NK
     require_json(content_type)
     names = [f"code[{k}]" for k in range(width)]
 
@@ -252,19 +258,17 @@ def _groups(body: Body, field: str) -> Iterator[tuple[int, list[Any]]]:
         first += len(rows)
 
 
-def _raw_rows(body: Body, schema: Schema, max_rows: int) -> Float32:
+def _raw_rows(body: Body, width: int, what: str, max_rows: int) -> Float32:
     if not body:
         raise InvalidBody("the body is empty, expected rows of float32")
-    row_bytes = 4 * schema.width
+    row_bytes = 4 * width
     if len(body) % row_bytes:
-        expected = (
-            f"a multiple of {row_bytes} bytes, {schema.width} features of 4 bytes in each row"
-        )
+        expected = f"a multiple of {row_bytes} bytes, {width} {what} of 4 bytes in each row"
         message = f"expected {expected}, got {len(body)} bytes"
         raise InvalidRow(message, expected=expected, got=f"{len(body)} bytes", reason="width")
     if len(body) // row_bytes > max_rows:
         raise _too_many(len(body) // row_bytes, max_rows)
-    return as_rows(body, schema.width)
+    return as_rows(body, width)
 
 
 def require_raw(rows_ND: Float32, schema: Schema) -> bool:

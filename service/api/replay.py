@@ -182,7 +182,7 @@ router = Router(
 )
 
 
-def _open(body: bytes, content_type: str) -> tuple[ReplayRequest | None, bytes]:
+def _open(body: decoding.Body, content_type: str) -> tuple[ReplayRequest | None, decoding.Body]:
     """What is asked, and a body of rows alone; what is no such JSON is for the reader of rows,
     which says what is wrong.
     """

@@ -23,7 +23,7 @@ from hourglass.service.rows.sentences import say_why
 from hourglass.service.rows.tables import encode_table, read_table
 from hourglass.service.serving.loading import load, served_from
 from hourglass.service.serving.observers import UNOBSERVED, Observers
-from hourglass.service.serving.store import ModelFolder, locate, name_of, read_file
+from hourglass.service.serving.store import REPORT_PAGE, ModelFolder, locate, name_of, read_file
 
 if TYPE_CHECKING:
     import polars as pl
@@ -35,7 +35,6 @@ CHUNK_ROWS = 65536
 # rows
 REASONED_ROWS = 1000
 TOP_ROWS = 10
-REPORT = "report.html"
 # before the name of a result where the file has a column of that name
 PREFIX = "hourglass_"
 COLUMNS = ("score", "ratio", "p_value", "severity", "extrapolated", "is_anomaly", "reason")
@@ -160,7 +159,7 @@ def top_rows(served: Served, scored: "pl.DataFrame") -> str:
 
 def report_of(path: Path) -> Path | None:
     """The page that training wrote beside a model; None where there is none."""
-    report = locate(path).with_name(REPORT)
+    report = locate(path).with_name(REPORT_PAGE)
     return report if report.is_file() else None
 
 

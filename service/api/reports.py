@@ -16,12 +16,11 @@ from litestar.params import FromPath, QueryParameter
 from hourglass.service.api.body import wanted_report
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import problems
-from hourglass.service.errors import NoReport
-from hourglass.service.serving.store import Store
+from hourglass.service.errors import InvalidArtifact, NoReport
+from hourglass.service.serving.store import REPORT_FILE, REPORT_PAGE, Store
 
-FILES = {"html": "report.html", "json": "report.json"}
+FILES = {"html": REPORT_PAGE, "json": REPORT_FILE}
 MEDIA_TYPES = {"html": "text/html", "json": "application/json"}
-MAX_BYTES = 8 * 2**20  # of a file; training writes less than one
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:;"
@@ -43,7 +42,7 @@ HEADERS = {
             media_type="text/html",
             generate_examples=False,
         ),
-        **problems(404, 406),
+        **problems(404, 406, 409),
     },
 )
 async def show_report(
@@ -68,20 +67,16 @@ async def show_report(
     folder = Store(parts.settings.models).model(name)
 
     def read() -> bytes:
-        asked = served.detector.version
-        if version is not None:
-            found = [each for each in folder.versions() if each.startswith(version)]
-            if len(found) != 1:
-                many = "no version" if not found else "more than one version"
-                raise NoReport(f"{many} of {name!r} begins with {version[:12]!r}")
-            (asked,) = found
-        data = folder.read_beside(asked, FILES[form], max_bytes=MAX_BYTES)
-        if data is None:
+        meant = served.detector.version if version is None else folder.version_meant(version)
+        try:
+            return folder.read_beside(meant, FILES[form])
+        except FileNotFoundError as error:
             raise NoReport(
-                f"version {asked[:12]} of {name!r} has no {FILES[form]} beside it; hourglass-train"
+                f"version {meant[:12]} of {name!r} has no {FILES[form]} beside it; hourglass-train"
                 " report makes one"
-            )
-        return data
+            ) from error
+        except OSError as error:
+            raise InvalidArtifact(f"{FILES[form]} cannot be read: {error.strerror}") from error
 
     return Response(await asyncio.to_thread(read), media_type=MEDIA_TYPES[form], headers=HEADERS)
 

@@ -13,7 +13,7 @@ export function dumbbell(container, data, options) {
   const most = Math.min(options.most ?? 12, Math.ceil(largest * 1.05));
   frame(container, {
     name,
-    note: note ?? "Dots: actual. Blue: expected ± 2 sd. Filled dots are to blame.",
+    note: note ?? "Dots: actual; an arrow lies further out. Blue: expected ± 2 sd. Filled: to blame.",
     table: () => ({
       head: ["feature", "actual", "expected", "sd", "sd apart", "to blame", "share of the score"],
       rows: data.map((one) => [
@@ -22,7 +22,8 @@ export function dumbbell(container, data, options) {
       ]),
     }),
     paint(width) {
-      const each = 44;
+      const narrow = width < 520; // what was expected then has a line of its own
+      const each = narrow ? 60 : 44;
       const [left, right, bottom] = [8, width - 8, 4 + each * data.length];
       const x = scale(-most, most, left, right);
       return picture(
@@ -31,13 +32,13 @@ export function dumbbell(container, data, options) {
         `${name}. ${data.map(sentence).join("; ")}`,
         data.map((one, i) => {
           const y = 4 + i * each;
-          const track = y + 30;
+          const track = y + each - 14;
           const known = Number.isFinite(one.deviation);
           const at = known ? x(Math.max(-most, Math.min(most, one.deviation))) : null;
           const beyond = known && Math.abs(one.deviation) > most;
           const apart = known ? `${number(one.deviation, 3)} sd` : one.probability ? `p = ${number(one.probability, 2)}` : "";
           const letters = (width - 32) / 6.8 - apart.length; // that fit into the line of words
-          const name = cut(one.feature, letters / 2);
+          const name = cut(one.feature, narrow ? letters : letters / 2);
           return shape(
             "g",
             { class: one.blamed ? "dumbbell blamed" : "dumbbell" },
@@ -45,8 +46,9 @@ export function dumbbell(container, data, options) {
               "text",
               { x: left, y: y + 14 },
               shape("tspan", { class: "strong" }, name),
-              shape("tspan", { dx: 8 }, cut(values(one), letters - name.length)),
+              narrow ? null : shape("tspan", { dx: 8 }, cut(values(one), letters - name.length)),
             ),
+            narrow ? shape("text", { x: left, y: y + 30 }, cut(values(one), (width - 16) / 6.5)) : null,
             shape("text", { x: right, y: y + 14, "text-anchor": "end", class: "figure" }, apart),
             shape("line", { x1: left, x2: right, y1: track, y2: track, class: "track" }),
             known || one.expected_sd
@@ -58,9 +60,9 @@ export function dumbbell(container, data, options) {
             known
               ? [
                   shape("line", { x1: x(0), x2: at, y1: track, y2: track, class: "span" }),
-                  shape("circle", { cx: at, cy: track, r: 5, class: "actual" }),
-                  beyond ? shape("text", { x: at + (one.deviation > 0 ? -10 : 10), y: track + 5,
-                    "text-anchor": one.deviation > 0 ? "end" : "start" }, one.deviation > 0 ? "→" : "←") : null,
+                  beyond
+                    ? shape("path", { d: `M${at} ${track}l${one.deviation > 0 ? "-9" : "9"} -5v10z`, class: "actual" })
+                    : shape("circle", { cx: at, cy: track, r: 5, class: "actual" }),
                 ]
               : null,
           );

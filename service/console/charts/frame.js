@@ -113,7 +113,7 @@ export function bottomAxis(x, [low, high], { top, left, right, title, format = n
 }
 
 /** The axis at the left of a plot: pale lines across it, their values, and the title above. */
-export function leftAxis(y, [low, high], { left, right, top, title, places, format = number }) {
+export function leftAxis(y, [low, high], { left, right, top, title, titleTop = top - 8, places, format = number }) {
   return shape(
     "g",
     { class: "axis" },
@@ -121,6 +121,6 @@ export function leftAxis(y, [low, high], { left, right, top, title, places, form
       shape("line", { x1: left, x2: right, y1: y(at), y2: y(at), class: "grid" }),
       shape("text", { x: left - 6, y: y(at) + 4, "text-anchor": "end" }, format(at)),
     ]).flat(),
-    title ? shape("text", { x: 0, y: top - 8, class: "title" }, title) : null,
+    title ? shape("text", { x: 0, y: titleTop, class: "title" }, title) : null,
   );
 }

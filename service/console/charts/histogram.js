@@ -45,6 +45,7 @@ export function histogram(container, { edges, counts }, options) {
         `${name}. ${count(rows)} rows.`,
         leftAxis((at) => y(of(at)), [0, most], {
           left, right, top, places: decades, title: log ? "rows (log scale)" : "rows", format: count,
+          titleTop: thresholds.length ? 10 : undefined,
         }),
         options.band &&
           shape("rect", {

@@ -80,8 +80,8 @@ def test_an_older_version_has_its_own_by_its_beginning(client: httpx.Client, fol
     assert "<title>older" in asked.text
     assert client.get("/v1/models/pump/report", params={"version": newer}).text == PAGE
     nowhere = client.get("/v1/models/pump/report", params={"version": "0" * 64})
-    assert (nowhere.status_code, nowhere.json()["type"]) == (404, "/docs#no-report")
-    assert "no version of 'pump' begins with '000000000000'" in nowhere.json()["detail"]
+    assert (nowhere.status_code, nowhere.json()["type"]) == (404, "/docs#unknown-version")
+    assert "of 'pump' is not there; the versions are" in nowhere.json()["detail"]
     assert client.get("/v1/models/pump/report", params={"version": "../../x"}).status_code == 400
 
 

@@ -238,6 +238,12 @@ def _power(facts: Facts) -> tuple[str, str, str]:
         if shown < power.of_features
         else ""
     )
+    fitted = (
+        " Most models of the file were fitted on these rows: new ones alarm more often, with and"
+        " without a fault."
+        if power.fitted
+        else ""
+    )
     blind = "".join(f"<li>{_text(sentence)}</li>" for sentence in power.cannot_see)
     html = (
         f"<h3>What this model cannot see</h3><ul class='blind'>{blind}</ul>"
@@ -245,7 +251,7 @@ def _power(facts: Facts) -> tuple[str, str, str]:
         + _meaning(
             "Each fault was put into one value of clean held-out rows, and counted against the"
             f" threshold in force; of the same rows without a fault {power.clean.say()} alarm."
-            f"{drawn}"
+            f"{drawn}{fitted}"
         )
         + _chart("power", "Share of faulty rows that alarm, by feature and fault")
         + _folded(_table(("feature", *kinds), rows))

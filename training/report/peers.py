@@ -127,8 +127,8 @@ def _unknown(text: str) -> Peers:
 def _answer(model: Peer, best: Peer) -> tuple[str, str]:
     assert best.behind is not None
     (low, high), by = best.behind.interval, best.behind.value
-    span = f"AUROC {by:+.3f} (95 %: {low:+.3f} to {high:+.3f}) over {best.name}, the best of the"
-    span += f" others; {model.auroc.n:,} rows"
+    span = f"AUROC {by:+.3f} (95 %: {low:+.3f} to {high:+.3f}) against {best.name}, the best of"
+    span += f" the others; n = {model.auroc.n:,}"
     if low > 0:
         return "yes", f"yes, the network is worth it on the labelled anomalies: {span}"
     if high < 0:

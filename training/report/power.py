@@ -20,7 +20,8 @@ from hourglass.training.report.estimates import Estimate, share
 
 MOST_ROWS, FEWEST_ROWS = 100, 25  # that carry each fault
 INJECTED = 24_000  # rows in all, about
-MOST_FEATURES = 60
+MOST_FEATURES, FEWEST_FEATURES = 60, 12
+INJECTED_CELLS = 2_400_000  # of wide rows, so that fewer features are tried
 HARDLY = 0.25  # a fault is hardly seen where surely fewer than one in four alarm
 HALF = 0.5
 MOST_NAMED = 8  # features in a sentence
@@ -51,7 +52,8 @@ class Power(msgspec.Struct, frozen=True, kw_only=True):
 
     clean: Estimate  # alarms of the same rows without a fault
     features: tuple[FeaturePower, ...]
-    of_features: int  # that the model has; of more than MOST_FEATURES so many are drawn
+    of_features: int  # that the model has, of which some are drawn where they are many
+    fitted: bool  # whether most models of the file were fitted on these rows
     cannot_see: tuple[str, ...]  # sentences
 
 
@@ -65,8 +67,10 @@ def power_of(
     if not len(rows_ND):
         return None
     columns = np.arange(len(features))
-    if len(columns) > MOST_FEATURES:
-        columns = np.sort(rng.permutation(columns)[:MOST_FEATURES])
+    affordable = INJECTED_CELLS // (len(FAULTS["numeric"]) * FEWEST_ROWS * len(columns))
+    most = min(max(affordable, FEWEST_FEATURES), MOST_FEATURES)
+    if len(columns) > most:
+        columns = np.sort(rng.permutation(columns)[:most])
     asked = sum(len(FAULTS[features[column].kind]) for column in columns)
     count = max(FEWEST_ROWS, min(MOST_ROWS, INJECTED // asked))
     rows_ND = rows_ND[rng.permutation(len(rows_ND))[:count]]
@@ -109,6 +113,7 @@ def power_of(
         clean=clean,
         features=tuple(measured),
         of_features=len(features),
+        fitted=detector.manifest.calibration.folds is not None,
         cannot_see=tuple(_blindness(measured, len(features) > len(columns))),
     )
 

@@ -30,10 +30,10 @@ class Fault(NamedTuple):
         if self.kind == "shift":
             return f"shifted by {self.size:g} sd"
         return {
-            "swap": "taken from another row",
+            "swap": "another row's value",
             "stuck": "stuck at the median",
-            "flip": "the other of true and false",
-            "unseen": "a category never met",
+            "flip": "true for false",
+            "unseen": "a new category",
             "missing": "missing",
         }[self.kind]
 

@@ -69,7 +69,9 @@ def budgets_of(
         presupposes={
             "certified": "exchangeable rows, as the tests found these to be",
             "marginal": "exchangeable rows; of several models they are about right",
-            "blocks": "blocks like those held out; of a block unlike them nothing is known",
+            "blocks": (
+                "blocks like those held out, and are cautious then; of others nothing is known"
+            ),
             "none": "exchangeable rows, which these are not: expect more alarms",
         }[kind],
         alphas=tuple(_budget(detector, alpha, threshold, rows_per_day) for alpha in alphas),

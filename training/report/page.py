@@ -284,7 +284,13 @@ def _peers(facts: Facts) -> tuple[str, str, str]:
             )
             + _chart("peers", "AUROC by method, with intervals")
             + _table(
-                ("method", "AUROC", "average precision", "detection", "this model's AUROC more"),
+                (
+                    "method",
+                    "AUROC",
+                    "average precision",
+                    "detection",
+                    "AUROC of this model beyond it",
+                ),
                 rows,
             )
         )

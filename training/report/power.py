@@ -147,7 +147,11 @@ def _blindness(measured: Sequence[FeaturePower], drawn: bool) -> list[str]:
             )
             said = says.format(names=names)
             sentences.append(f"{said} (at most {highest:.0%} alarm, n = {n} or more each).")
-    numeric = [each for each in measured if each.kind == "numeric"]
+    numeric = [
+        each
+        for each in measured
+        if each.kind == "numeric" and any(found.size and found.alarms.n for found in each.faults)
+    ]
     if small := [each.feature for each in numeric if each.seen_from is None]:
         largest = max(found.size or 0.0 for each in numeric for found in each.faults)
         sentences.append(
@@ -156,9 +160,10 @@ def _blindness(measured: Sequence[FeaturePower], drawn: bool) -> list[str]:
         )
     unsure = {size for each in numeric if (size := each.seen_from) is not None}
     if unsure:
+        span = f"{min(unsure):g} to {max(unsure):g}" if len(unsure) > 1 else f"{min(unsure):g}"
         sentences.append(
-            f"Of single values, shifts under {min(unsure):g} to {max(unsure):g} standard deviations"
-            " are missed more often than not, by feature as the table says."
+            f"Of single numbers, shifts under {span} standard deviations are missed more often than"
+            " not, by feature as the table says."
         )
     if drawn:
         sentences.append("The features that were not drawn for this table were not tried.")

@@ -105,7 +105,9 @@ async function navigate() {
     },
   };
   try {
-    const module = await import(`./views/${view}.js`);
+    const module = await import(`./views/${view}.js`).catch(() => {
+      throw new Problem("The service does not answer", "It may be restarting, or the network is away.", 0);
+    });
     if (mine !== turn) return undefined;
     context.title(module.title);
     const needsModel = !WITHOUT_MODEL.includes(view);

@@ -1,4 +1,4 @@
-"""`hourglass-train fit | compare | evaluate | promote | demo`, also `python -m
+"""`hourglass-train fit | compare | evaluate | promote | demo | exhibits`, also `python -m
 hourglass.training`.
 """
 
@@ -140,6 +140,21 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--folder", type=Path, default=Path("demo"), help="where the data goes")
     demo.add_argument("--port", type=int, default=8000, help="of the service that will be started")
     demo.set_defaults(run=_demo)
+
+    exhibits = commands.add_parser(
+        "exhibits", help="fit the small models that ship with the service", allow_abbrev=False
+    )
+    exhibits.add_argument("names", nargs="*", metavar="NAME", help="these alone (all)")
+    exhibits.add_argument(
+        "--folder", type=Path, default=Path("service/exhibits"), help="where the models go"
+    )
+    exhibits.add_argument(
+        "--presets",
+        type=Path,
+        default=Path("service/console/learn/presets.js"),
+        help="where the pictures to begin with go",
+    )
+    exhibits.set_defaults(run=_exhibits)
     return parser
 
 
@@ -399,6 +414,16 @@ def _demo(options: argparse.Namespace) -> None:
     console.print("and in another terminal:\n", style="bold")
     for title, line in demo.curl_lines(options.folder, options.port):
         console.print(f"# {title}\n{line}\n", soft_wrap=True, markup=False)
+
+
+def _exhibits(options: argparse.Namespace) -> None:
+    from hourglass.training.exhibits import EXHIBITS, presets, write_exhibits
+
+    if unknown := sorted(set(options.names) - EXHIBITS.keys()):
+        raise RunError(f"there is no exhibit {unknown[0]!r}; there are {', '.join(EXHIBITS)}")
+    for name, size, error in write_exhibits(options.folder, tuple(options.names)):
+        print(f"{name:<22} {size / 1000:4.0f} kB  mean squared error {error:.5f}")
+    write_atomically(options.presets, presets().encode())
 
 
 def _check_port(port: int) -> None:

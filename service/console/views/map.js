@@ -43,10 +43,11 @@ export async function show(container, context) {
   function marksOf(codes, rows, severities, label) {
     known.clear();
     picked = [];
-    return codes.map((code, i) => {
+    const placed = codes.map((code, i) => {
       const [x, y] = map.project(code);
       return { x, y, severity: severities[i], label: label(i), row: rows[i] };
     });
+    return [...placed, ...map.landmarks];
   }
 
   function draw() {
@@ -94,6 +95,10 @@ export async function show(container, context) {
   }
 
   async function open(i) {
+    if (!marks[i].row) {
+      one.replaceChildren(node("h2", {}, marks[i].label), node("p", { class: "state" }, "The report tells where it lies; the service has no rows of the fit."));
+      return;
+    }
     try {
       if (!known.has(i)) known.set(i, await context.post(`models/${model}/explain?top=8`, { rows: [marks[i].row] }));
       const answer = known.get(i);
@@ -105,7 +110,8 @@ export async function show(container, context) {
     }
   }
 
-  async function score(inside) {
+  async function score(looped) {
+    const inside = looped.filter((i) => marks[i].row);
     picked = inside;
     drawPicture();
     if (!inside.length) return one.replaceChildren(node("p", { class: "state" }, "No dot lies in there."));
@@ -179,18 +185,20 @@ async function readMap({ model, detail, get }) {
   return {
     axes: ["latent 0", width > 1 ? "latent 1" : ""],
     heldOut: [],
+    landmarks: [],
     sentence: `This version has no report, and so no held-out rows to show: the plane is that of the first two of ${counted(width, "number")} in the code.`,
     project: (code) => [code[0], code[1] ?? 0],
     unproject: width <= 2 ? (at) => at.slice(0, width) : null,
   };
 }
 
-function ofReport({ axes, projection, held_out: heldOut }) {
+function ofReport({ axes, projection, held_out: heldOut, suspects = [], suspect_severity: strangeness = [] }) {
   const { mean, components } = projection;
   const shares = axes[0].startsWith("component") ? `the two directions in which the ${count(mean.length)} numbers of the code vary most` : "the code itself";
   return {
     axes,
     heldOut,
+    landmarks: suspects.map(([x, y, row], i) => ({ x, y, severity: strangeness[i], label: `suspect, row ${row} of the fit` })),
     sentence: `${counted(heldOut.length, "held-out row")}, in ${shares}.`,
     project: (code) => components.map((weights) => weights.reduce((sum, weight, k) => sum + weight * (code[k] - mean[k]), 0)),
     unproject: (at) => mean.map((centre, k) => centre + components.reduce((sum, weights, j) => sum + weights[k] * at[j], 0)),
@@ -200,14 +208,14 @@ function ofReport({ axes, projection, held_out: heldOut }) {
 /** Live rows that are kept, as dots: alarms, and some of those that did not alarm. */
 async function readLive({ model, get, post }, marksOf) {
   const { groups, rows_kept: kept } = await get(`models/${model}/alarms?limit=${MOST_GROUPS}`);
-  if (!kept) return [];
+  if (!kept) return marksOf([], [], []);
   const path = (key) => get(`models/${model}/alarms/${encodeURIComponent(key)}`);
   const [ordinary, ...opened] = await Promise.all([get(`models/${model}/ordinary`), ...groups.map(({ key }) => path(key))]);
   const seen = [
     ...opened.flatMap(({ alarms }) => alarms).map((one) => ({ ...one, kind: "alarm" })),
     ...ordinary.rows.map((one) => ({ ...one, kind: "ordinary row" })),
   ].filter(({ row }) => row).slice(0, MOST_ROWS);
-  if (!seen.length) return [];
+  if (!seen.length) return marksOf([], [], []);
   const rows = seen.map(({ row }) => row);
   const { codes } = await post(`models/${model}/encode`, { rows });
   return marksOf(codes, rows, seen.map(({ severity }) => severity), (i) => `${seen[i].kind} of ${moment(seen[i].time)}`);

@@ -264,7 +264,7 @@ document.querySelector(".skip").addEventListener("click", (event) => {
 addEventListener("hashchange", navigate);
 // a file dropped beside its place is not to replace the page
 for (const kind of ["dragover", "drop"]) addEventListener(kind, (event) => event.preventDefault());
-setInterval(() => document.hidden || look().then(() => shown?.model ?? navigate()), 1000 * LOOK_SECONDS);
+setInterval(() => document.hidden || look().then(() => shown?.model ?? (WITHOUT_MODEL.includes(shown?.view) || navigate())), 1000 * LOOK_SECONDS);
 setInterval(drawLive, 1000);
 drawTheme();
 navigate();

@@ -372,13 +372,13 @@ function arrows(name, points, fields, size = 200) {
     const context = drawn.getContext("2d");
     const at = ([x, y]) => [((x + 2) * size) / 4, ((2 - y) * size) / 4];
     context.scale(dense, dense);
-    context.strokeStyle = `rgb(${colour(drawn, "ordinary")})`;
+    context.strokeStyle = `rgb(${colour("ordinary")})`;
     context.lineWidth = 1;
     context.beginPath();
     context.arc(size / 2, size / 2, size / 4, 0, 2 * Math.PI);
     context.stroke();
     for (const [steps, name] of fields) {
-      context.strokeStyle = `rgb(${colour(drawn, name)})`;
+      context.strokeStyle = `rgb(${colour(name)})`;
       points.forEach((point, i) => {
         const end = at(plus(point, steps[i]));
         context.lineWidth = 1.2;

@@ -134,17 +134,17 @@ const CARDS = [
   {
     id: "denoising",
     title: "Denoising",
-    sees: "What was learnt is where clean pictures lie: on the circle, the amber steps go where the best possible ones (blue) go, best at the noise of the training, .28.",
+    sees: "What was learnt is where clean pictures lie: the amber steps lead to where the best possible ones end (blue), most nearly at the noise of the training, .28.",
     slider: noiseSlider,
     async draw(ask, sd) {
       const [clean, spoilt] = [digit(3), noisy(digit(3), sd)];
-      const points = scattered(90, Math.max(sd, 0.01));
+      const points = scattered(60, Math.max(sd, 0.01));
       const [[rebuilt], back] = await Promise.all([ask.reconstruct("digits-denoising", [spoilt]), ask.reconstruct("ring-denoising", points)]);
       const best = points.map((point) => minus(bestGuess(point, Math.max(sd, 0.01)), point));
       const steps = points.map((point, i) => minus(back[i], point));
       return {
         shows: [picture("noisy input", inked(spoilt)), picture("given back", rebuilt),
-          labelled("steps back to a circle", arrows("Steps of the network and the best possible ones", points, [[best, "promise", 3], [steps, "dot", 1.2]], CIRCLE, 240))],
+          labelled("steps back to a circle", arrows("Steps of the network and the best possible ones", points, [[steps, "dot", 1.5], [best, "promise", 0]], CIRCLE, 240))],
         says: [["cosine to the noise that was added", sd ? number(cosine(minus(spoilt, rebuilt), minus(spoilt, clean))) : "–", "64 pixels"],
           ["cosine to the best possible step", number(mean(steps.map((step, i) => cosine(step, best[i])))), `mean of ${points.length} points`]],
         sent: ["digits-denoising", "reconstruct", { rows: [round(spoilt)] }],
@@ -383,7 +383,10 @@ const CURVE = Array.from({ length: 41 }, (_, i) => i / 20 - 1).map((along) => {
   return [along - across, along + across].map((value) => value / Math.SQRT2);
 });
 
-/** Lines from points of the square from -2 to 2, each field in its colour, over where the data is. */
+/**
+ * Lines from points of the square from -2 to 2, each field in its colour, over where the data is;
+ * of a field of thickness 0 the ends alone.
+ */
 function arrows(name, points, fields, path, size) {
   const drawn = node("canvas", { role: "img", "aria-label": name, class: "field" });
   drawn.repaint = () => {
@@ -402,13 +405,15 @@ function arrows(name, points, fields, path, size) {
       context.strokeStyle = `rgb(${colour(name)})`;
       points.forEach((point, i) => {
         const end = at(plus(point, steps[i]));
-        context.lineWidth = thick;
-        context.beginPath();
-        context.moveTo(...at(point));
-        context.lineTo(...end);
-        context.stroke();
+        if (thick) {
+          context.lineWidth = thick;
+          context.beginPath();
+          context.moveTo(...at(point));
+          context.lineTo(...end);
+          context.stroke();
+        }
         context.fillStyle = context.strokeStyle;
-        context.fillRect(end[0] - thick, end[1] - thick, 2 * thick, 2 * thick);
+        context.fillRect(end[0] - (thick || 2), end[1] - (thick || 2), 2 * (thick || 2), 2 * (thick || 2));
       });
     }
   };

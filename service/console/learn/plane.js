@@ -51,9 +51,12 @@ export function plane(moved) {
       const [a, b] = [0, 1].map((k) => Math.max(2, (deviation[k] / (high[k] - low[k])) * SIZE));
       context.ellipse(x(code), y(code), a, b, 0, 0, 2 * Math.PI);
       context.fill();
+      context.globalAlpha = 1;
+      context.strokeStyle = amber;
+      context.stroke();
       samples.forEach((each) => disc(each, 2.5, amber, 0.9));
     }
-    disc(code, 7, amber, 1);
+    disc(code, deviation ? 4 : 7, amber, 1);
     context.strokeStyle = quiet;
     context.stroke();
     context.globalAlpha = 1;

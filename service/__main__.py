@@ -37,6 +37,7 @@ SERVE_FLAGS = (
     "keep_alive",
     "root_path",
     "allowed_hosts",
+    "journal",
     "read_only",
     "learn",
 )  # which are settings too
@@ -78,6 +79,10 @@ def serve(options: argparse.Namespace) -> int:
     flags = {name: getattr(options, name) for name in SERVE_FLAGS}
     settings = read_settings(os.environ, **flags)
     _warn(require_models(settings.models))
+    if settings.journal:
+        from hourglass.service.watch.alarms import prepare
+
+        prepare(settings.journal)
     listening = _bind(settings)
     signals = (signal.SIGTERM, signal.SIGINT)
     for each in signals:
@@ -167,6 +172,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAMES",
         help="the hosts to answer for, separated by commas, * for any (default: localhost's names"
         " when bound to it, else any)",
+    )
+    command.add_argument(
+        "--journal",
+        type=Path,
+        metavar="PATH",
+        help="an SQLite file to keep alarms in, with their rows (default: the last 1,000 in memory,"
+        " without their rows' values)",
     )
     command.add_argument(
         "--read-only",

@@ -358,12 +358,12 @@ def _disclosure(report: Report) -> str:
 
 
 def _suspects(report: Report) -> str:
-    strongest = report.suspects[0]
+    first = report.suspects[0]
     return (
-        f"{SUSPECTS} beside the model lists the {report.suspects_listed} strangest rows, whether"
-        f" they are anomalies or not; the first is row {strongest.row}, {strongest.score:.1f} times"
-        f" as far from its nearest rows as usual ({', '.join(strongest.features)}). Look at them,"
-        " and --exclude those that are."
+        f"{report.suspects_listed} rows to look at first: {SUSPECTS} beside the model lists the"
+        f" strangest, anomalies or not. Row {first.row} is {first.score:.1f} times as far from its"
+        f" nearest rows as usual ({', '.join(first.features)}). --exclude leaves out those that are"
+        " anomalies."
     )
 
 

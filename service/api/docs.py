@@ -19,10 +19,13 @@ from litestar.types import ControllerRouterHandler
 
 from hourglass.service import VERSION
 from hourglass.service.api.problems import BUG, HTTP_KINDS, KINDS
+from hourglass.service.api.replay import MAX_ALPHAS, MAX_PER_DAY
 from hourglass.service.api.scoring import SampleRequest, ScoreAnswer
+from hourglass.service.api.versions import Promotion
 from hourglass.service.model.artifact import (
     EXHIBIT_PREFIX,
     INPUT,
+    LAST_SECOND,
     MODEL_NAME,
     OUTPUTS,
     P_VALUE,
@@ -130,12 +133,14 @@ def write_document(
                         "type": "string",
                         "pattern": _PATTERNS[parameter["name"]],
                     }
+                elif parameter["name"] in _QUERIES:
+                    parameter["schema"] = _QUERIES[parameter["name"]]
                 elif (
                     parameter["in"] == "header"
                 ):  # one that is not sent is None to us, to a client it is no null
                     parameter["schema"] |= parameter["schema"].pop("oneOf")[0]
     _, components = msgspec.json.schema_components(
-        [ThresholdChange, SampleRequest], ref_template="#/components/schemas/{name}"
+        [ThresholdChange, SampleRequest, Promotion], ref_template="#/components/schemas/{name}"
     )
     document["components"]["schemas"] |= components
     return document
@@ -159,22 +164,31 @@ _SCORE_HEADERS = {
 _PATTERNS = {
     "name": f"^({re.escape(EXHIBIT_PREFIX)})?{MODEL_NAME.pattern}$",
     "version": "^[0-9a-f]{64}$",
+    "key": "^[0-9a-f]{16}$",
+}
+_RATE = {"type": "number", "minimum": 1e-9, "maximum": 0.5}
+# of what stands behind it
+_QUERIES: dict[str, Json] = {
+    "alpha": {"type": "array", "items": _RATE, "maxItems": MAX_ALPHAS},
+    "since": {
+        "anyOf": [
+            {"type": "string", "format": "date-time"},
+            {"type": "number", "minimum": 0, "maximum": LAST_SECOND},  # since the epoch
+        ]
+    },
 }
 
 
 def _body(path: str, method: str, settings: Settings) -> Json | None:
     """The content that a route's body may have; None of a route that takes none."""
     if method == "patch":
-        return {
-            decoding.JSON: {
-                "schema": {"$ref": "#/components/schemas/ThresholdChange"},
-                "example": {"alpha": 0.05},
-            }
-        }
+        return _small("ThresholdChange", {"alpha": 0.05})
+    if method != "post":
+        return None
     size = f"At most {settings.max_body_bytes} bytes."
     number = {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST}
     match path.rpartition("/")[2]:
-        case "score" | "explain" | "reconstruct" | "encode":
+        case "score" | "explain" | "reconstruct" | "encode" | "replay" as what:
             cell = {"anyOf": [number, {"type": "boolean"}, {"type": "string"}, {"type": "null"}]}
             row = {
                 "description": (
@@ -188,11 +202,11 @@ def _body(path: str, method: str, settings: Settings) -> Json | None:
             raw = (
                 f"Little-endian float32, row after row; NaN is missing, a category its code. {size}"
             )
+            schema, example = _object("rows", row, settings.max_rows, size), [[0.5, None, -1.25]]
+            if what == "replay":
+                schema["properties"] |= _replayed(settings.max_rows)
             return {
-                decoding.JSON: {
-                    "schema": _object("rows", row, settings.max_rows, size),
-                    "example": {"rows": [[0.5, None, -1.25]]},
-                },
+                decoding.JSON: {"schema": schema, "example": {"rows": example}},
                 decoding.RAW: {"schema": _octets(raw)},
             }
         case "decode":
@@ -214,15 +228,32 @@ def _body(path: str, method: str, settings: Settings) -> Json | None:
                 decoding.RAW: {"schema": _octets(raw)},
             }
         case "sample":
-            example = {"count": 2, "seed": 0}
-            return {
-                decoding.JSON: {
-                    "schema": {"$ref": "#/components/schemas/SampleRequest"},
-                    "example": example,
-                }
-            }
+            return _small("SampleRequest", {"count": 2, "seed": 0})
+        case "promote":
+            return _small("Promotion", {"version": "f92c5be6c6ab"})
         case _:
             return None
+
+
+def _small(schema: str, example: Json) -> Json:
+    return {
+        decoding.JSON: {"schema": {"$ref": f"#/components/schemas/{schema}"}, "example": example}
+    }
+
+
+def _replayed(max_rows: int) -> Json:
+    """What a replay is asked beside its rows."""
+    label = {"enum": [0, 1, False, True, None]}
+    return {
+        "alphas": {"type": "array", "items": _RATE, "minItems": 1, "maxItems": MAX_ALPHAS},
+        "labels": {
+            "type": "array",
+            "items": label,
+            "maxItems": max_rows,
+            "description": "Of each row: 1 is an anomaly, 0 a normal row, null neither.",
+        },
+        "rows_per_day": {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_PER_DAY},
+    }
 
 
 def _octets(description: str) -> Json:

@@ -153,7 +153,7 @@ def model_options() -> Response[None]:
 
 @get("/{name:str}", summary="Show a model", responses=problems(404))
 async def show_model(parts: NamedDependency[Parts], name: FromPath[str]) -> ModelDetail:
-    return _detail(await parts.registry.get(name), parts)
+    return detail_of(await parts.registry.get(name), parts)
 
 
 @patch(
@@ -209,21 +209,8 @@ router = Router(
 )
 
 
-def _summary(summary: Summary, parts: Parts) -> dict[str, Any]:
-    problem = parts.registry.problems.get(summary.name)
-    return {
-        **summary._asdict(),
-        "certified": summary.guarantee.kind == "certified",
-        "guarantee": summary.guarantee.kind,
-        "guarantee_reason": summary.guarantee.reason,
-        "fitted_at": datetime.fromtimestamp(min(max(summary.fitted_at, 0), LAST_SECOND), UTC),
-        "ready": summary.name in parts.registry.served or summary.name.startswith(EXHIBIT_PREFIX),
-        "last_error": problem.sentence if problem else None,
-        "fault": problem.fault if problem else None,
-    }
-
-
-def _detail(served: Served, parts: Parts) -> ModelDetail:
+def detail_of(served: Served, parts: Parts) -> ModelDetail:
+    """One model, as its route shows it."""
     manifest = served.detector.manifest
     return ModelDetail(
         **_summary(served.summary, parts),
@@ -238,6 +225,20 @@ def _detail(served: Served, parts: Parts) -> ModelDetail:
         min_observed_fraction=manifest.min_observed_fraction,
         nearest_certifiable_alpha=nearest_alpha(served.detector.table.n, served.threshold.delta),
     )
+
+
+def _summary(summary: Summary, parts: Parts) -> dict[str, Any]:
+    problem = parts.registry.problems.get(summary.name)
+    return {
+        **summary._asdict(),
+        "certified": summary.guarantee.kind == "certified",
+        "guarantee": summary.guarantee.kind,
+        "guarantee_reason": summary.guarantee.reason,
+        "fitted_at": datetime.fromtimestamp(min(max(summary.fitted_at, 0), LAST_SECOND), UTC),
+        "ready": summary.name in parts.registry.served or summary.name.startswith(EXHIBIT_PREFIX),
+        "last_error": problem.sentence if problem else None,
+        "fault": problem.fault if problem else None,
+    }
 
 
 def _feature(feature: Feature) -> FeatureSummary:

@@ -23,7 +23,7 @@ from hourglass.service.model.detector import Explanation
 from hourglass.service.model.reasons import EXTRA_ROWS, reasons_of
 from hourglass.service.model.served import Served
 from hourglass.service.rows import decoding, encoding
-from hourglass.service.rows.decoding import Float32
+from hourglass.service.rows.decoding import Body, Float32
 
 MAX_TOP = 1_000_000
 # What one answer may hold, since few bytes can ask for much: a gigabyte was had by `top` or by
@@ -302,7 +302,7 @@ async def sample(
     )
 
 
-async def _decode(parts: Parts, served: Served, body: bytes, content_type: str) -> Float32:
+async def _decode(parts: Parts, served: Served, body: Body, content_type: str) -> Float32:
     """The body's rows; those of a large one are read beside the event loop."""
     read = partial(
         decoding.decode_rows, body, content_type, served.schema, max_rows=parts.settings.max_rows

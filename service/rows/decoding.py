@@ -119,7 +119,7 @@ def decode_codes(body: Body, content_type: str, width: int, *, max_rows: int) ->
     return _decode_array(body, "codes", names, "latent numbers", max_rows, fill)
 
 
-def decode_request(body: bytes, content_type: str, kind: type[Request]) -> Request:
+def decode_request(body: Body, content_type: str, kind: type[Request]) -> Request:
     """JSON body -> a small request that holds no rows."""
     require_json(content_type)
     if len(body) > WHOLE_BYTES:
@@ -142,7 +142,7 @@ def require_json(content_type: str) -> None:
 
 
 def sent_categories(
-    body: bytes, content_type: str, schema: Schema, rows_ND: Float32
+    body: Body, content_type: str, schema: Schema, rows_ND: Float32
 ) -> dict[tuple[int, int], str]:
     """(row, column) -> the string that came, where it is a category the model has not met; of a
     body that decode_rows has read.
@@ -215,14 +215,14 @@ def _decode_array(
     return rows_ND
 
 
-def require_small(text: bytes, first: int, width: int, what: str) -> None:
+def require_small(text: memoryview, first: int, width: int, what: str) -> None:
     """InvalidRow where a slice is so long, or holds so many cells, that parsing it takes long: its
     last row does.
     """
     if len(text) <= 2 * SLICE_BYTES:
         return
     # SLICE_BYTES are those of rows before that one
-    if (sent := count_commas(text, 2) + 1) > 2 * width + SLICE_BYTES:
+    if (sent := count_commas(text, 1) + 1) > 2 * width + SLICE_BYTES:
         message = f"expected {width} {what}, got {sent} in row {first} or one soon after"
         raise InvalidRow(message, expected=f"{width} {what}", got=str(sent), reason="width")
     if len(text) > (most := max(LARGE_ROW_BYTES, CELL_BYTES * width)):
@@ -233,8 +233,9 @@ def require_small(text: bytes, first: int, width: int, what: str) -> None:
         raise InvalidRow(message, expected=f"at most {most} bytes", got=f"{len(text)} bytes")
 
 
-def parse_slice(text: bytes, start: int, names: Sequence[str], first: int) -> list[Any]:
+def parse_slice(elements: memoryview, start: int, names: Sequence[str], first: int) -> list[Any]:
     """The rows of a slice, the first of which is that of the body; its text began there."""
+    text = b"".join((b"[", elements, b"]"))
     try:
         rows: list[Any] = msgspec.json.decode(text)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -252,7 +253,7 @@ def _groups(body: Body, field: str) -> Iterator[tuple[int, list[Any]]]:
     if not sliced.cuts:
         yield 0, msgspec.json.decode(sliced.rest)[field]
     for _, text in slices(sliced):
-        rows = msgspec.json.decode(text)
+        rows = msgspec.json.decode(b"".join((b"[", text, b"]")))
         yield first, rows
         first += len(rows)
 

@@ -97,13 +97,13 @@ def encode_explanations(
             sentences += [None] * len(rows_ND)
         else:
             sentences += say_why(served.schema.features, rows_ND, reasons, came)
-        pieces += _pieces(_explain_rows(served, rows_ND, explanation, reasons, came, top))
+        pieces += _pieces(explain_rows(served, rows_ND, explanation, reasons, came, top))
         first += len(rows_ND)
     fields = _score_fields(served, Scores(*map(np.concatenate, zip(*scores, strict=True))))
     return encode_object({**fields, "reason": sentences, "explanations": pieces})
 
 
-def _explain_rows(
+def explain_rows(
     served: Served,
     rows_ND: Float32,
     explanation: Explanation,
@@ -111,6 +111,7 @@ def _explain_rows(
     sent: dict[tuple[int, int], str],
     top: int,
 ) -> Iterator[list[dict[str, object]]]:
+    """For each row what is said of `top` features."""
     contributions_ND, expected_ND = explanation.contributions, explanation.reconstruction
     if reasons is None:
         order_ND = np.argsort(-contributions_ND, axis=1, kind="stable")[:, :top]
@@ -152,6 +153,11 @@ def encode_rows(served: Served, rows_ND: Float32, *, filled_from: Float32 | None
             [features[d].name for d in np.flatnonzero(np.isnan(row_D))] for row_D in filled_from
         )
     return encode_object(fields)
+
+
+def row_values(features: tuple[Feature, ...], row_D: Float32) -> list[object]:
+    """A row as clients send it: null is missing, a category its string."""
+    return [_actual(value, feature) for value, feature in zip(row_D, features, strict=True)]
 
 
 def encode_codes(served: Served, codes: Codes) -> bytes:

@@ -154,7 +154,7 @@ def top_rows(served: Served, scored: "pl.DataFrame") -> str:
         severity = f"{row['severity']:.2f}{' extrapolated' if row['extrapolated'] else ''}"
         numbers = f"{row['score']:.4g}", severity, f"{row['p_value']:.4g}"
         lines.append([str(number + 1), *numbers, "yes" if row["is_anomaly"] else "no", reason])
-    return _table(lines)
+    return as_columns(lines)
 
 
 def report_of(path: Path) -> Path | None:
@@ -211,7 +211,7 @@ def describe(served: Served, report: Path | None = None) -> str:
         ]
         for feature in manifest.features
     ]
-    described = f"{served.name}\n\n{_table(facts)}\n\n{_table(features)}"
+    described = f"{served.name}\n\n{as_columns(facts)}\n\n{as_columns(features)}"
     return described if report is None else f"{described}\n\nReport {printable(str(report))}"
 
 
@@ -295,7 +295,8 @@ def _values(feature: Feature) -> str:
     return f"{feature.minimum:g} to {feature.maximum:g}"
 
 
-def _table(lines: list[list[str]]) -> str:
+def as_columns(lines: list[list[str]]) -> str:
+    """Lines of cells, for a terminal."""
     lines = [[printable(cell) for cell in line] for line in lines]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)

@@ -473,7 +473,9 @@ def _demo(options: argparse.Namespace) -> None:
             quiet=False,
         )
     console = Console(highlight=False)
-    console.print("\nWhile the service runs, in another terminal:\n", style="bold")
+    console.print("\nWhile the service runs, open the console:\n", style="bold")
+    console.print(f"http://127.0.0.1:{options.port}/\n")
+    console.print("and in another terminal:\n", style="bold")
     for title, line in demo.curl_lines(options.folder, options.port):
         console.print(f"# {title}\n{line}\n", soft_wrap=True, markup=False)
 

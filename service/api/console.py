@@ -77,6 +77,7 @@ def _write_page(settings: Settings, files: frozenset[str]) -> bytes:
         PurePosixPath(file).stem
         for file in files
         if file.startswith("views/") and file.endswith(".js") and file.count("/") == 1
+        if settings.learn or file != "views/learn.js"
     )
     page = (_FOLDER / _PAGE).read_text()
     for word, value in (

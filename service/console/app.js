@@ -44,6 +44,13 @@ async function look() {
   drawLive();
 }
 
+async function lookAgain() {
+  if (document.hidden) return;
+  const waited = models !== null && models.models.length === 0;
+  await look().catch(() => {}); // the view says that nothing came
+  if (waited && models.models.length > 0 && !WITHOUT_MODEL.includes(shown?.view)) navigate();
+}
+
 function drawLive() {
   const age = (Date.now() - seen) / 1000;
   const stale = age > STALE_SECONDS;
@@ -105,7 +112,9 @@ async function navigate() {
     },
   };
   try {
-    const module = await import(`./views/${view}.js`);
+    const module = await import(`./views/${view}.js`).catch(() => {
+      throw new Problem("The service does not answer", "It may be restarting, or the network is away.", 0);
+    });
     if (mine !== turn) return undefined;
     context.title(module.title);
     const needsModel = !WITHOUT_MODEL.includes(view);
@@ -264,7 +273,7 @@ document.querySelector(".skip").addEventListener("click", (event) => {
 addEventListener("hashchange", navigate);
 // a file dropped beside its place is not to replace the page
 for (const kind of ["dragover", "drop"]) addEventListener(kind, (event) => event.preventDefault());
-setInterval(() => document.hidden || look().then(() => shown?.model ?? navigate()), 1000 * LOOK_SECONDS);
+setInterval(lookAgain, 1000 * LOOK_SECONDS);
 setInterval(drawLive, 1000);
 drawTheme();
 navigate();

@@ -3,7 +3,7 @@
 import { ask } from "./api.js";
 import { readCsv, toRows } from "./tables.js";
 
-const PART = 5000; // rows of one request
+const CELLS = 100_000; // of one request: the service parses 4 MiB of JSON at once, at most
 
 let table = null;
 
@@ -21,12 +21,13 @@ addEventListener("message", async ({ data }) => {
 });
 
 async function replay(model, alphas) {
-  const { rows, labels, ignored } = table;
+  const { rows, labels } = table;
+  const most = Math.max(1, Math.floor(CELLS / rows[0].length)); // rows of one request
   const severity = new Float32Array(rows.length);
   let budgets = null;
   let version = null;
-  for (let start = 0; start < rows.length; start += PART) {
-    const part = rows.slice(start, start + PART);
+  for (let start = 0; start < rows.length; start += most) {
+    const part = rows.slice(start, start + most);
     const answer = await ask("POST", `models/${model}/replay`, { body: { rows: part, alphas } });
     if (version !== null && answer.version !== version) {
       throw new Error("another version came into service meanwhile: drop the file once more");
@@ -34,9 +35,9 @@ async function replay(model, alphas) {
     version = answer.version;
     severity.set(answer.severity.map((each) => each ?? NaN), start);
     budgets = merge(budgets, answer.alphas, start);
-    postMessage({ progress: Math.min(rows.length, start + PART), rows: rows.length });
+    postMessage({ progress: Math.min(rows.length, start + most), rows: rows.length });
   }
-  return { model, version, rows: rows.length, severity, budgets, labels, ignored };
+  return { version, rows: rows.length, severity, budgets, labels };
 }
 
 /** Budgets of the rows so far with those of the next part; an episode may go on across the seam. */

@@ -43,7 +43,7 @@ export function readCsv(text) {
 
 /**
  * {rows: [N][D] in the order of the features, labels: {name: [0 or 1]} of the other columns that
- * hold nothing else, ignored: [other columns]}.
+ * hold nothing else}.
  */
 export function toRows(lines, features) {
   if (lines.length < 2) throw new Error("a head with the names of the columns and at least one row were expected");
@@ -64,7 +64,7 @@ export function toRows(lines, features) {
     const values = lines.slice(1).map((cells) => BOOLEANS[cells[i].trim().toLowerCase().replace(/\.0$/, "")]);
     if (!values.includes(undefined) && values.includes(true)) labels[name] = values.map(Number);
   }
-  return { rows, labels, ignored: others.map(([name]) => name) };
+  return { rows, labels };
 }
 
 function readCell(text, { name, kind }, row) {

@@ -5,10 +5,12 @@ import { number, shown, value } from "./words.js";
 
 /**
  * data: contributions as /explain has them: [{feature, unit, actual, expected, expected_sd,
- * deviation, probability, blamed, share}]. options: name, note, most (sd shown at either side).
+ * deviation, probability, blamed, share}]. options: name, note, most (sd shown at either side),
+ * secret: the values themselves are not known, only how far apart they are.
  */
 export function dumbbell(container, data, options) {
-  const { name, note } = options;
+  const { name, note, secret = false } = options;
+  const said = (one) => (secret ? "" : values(one));
   const largest = Math.max(4, ...data.map(({ deviation }) => Math.abs(deviation ?? 0)));
   const most = Math.min(options.most ?? 12, Math.ceil(largest * 1.05));
   frame(container, {
@@ -17,19 +19,19 @@ export function dumbbell(container, data, options) {
     table: () => ({
       head: ["feature", "actual", "expected", "sd", "sd apart", "to blame", "share of the score"],
       rows: data.map((one) => [
-        one.feature, cell(one.actual), cell(one.expected), one.expected_sd ?? null,
+        one.feature, secret ? "not kept" : cell(one.actual), secret ? "not kept" : cell(one.expected), one.expected_sd ?? null,
         one.deviation ?? null, one.blamed === undefined ? "–" : one.blamed ? "yes" : "no", one.share ?? null,
       ]),
     }),
     paint(width) {
-      const narrow = width < 520; // what was expected then has a line of its own
+      const narrow = width < 520 && !secret; // what was expected then has a line of its own
       const each = narrow ? 60 : 44;
       const [left, right, bottom] = [8, width - 8, 4 + each * data.length];
       const x = scale(-most, most, left, right);
       return picture(
         width,
         bottom + 40,
-        `${name}. ${data.map(sentence).join("; ")}`,
+        `${name}. ${data.map((one) => `${one.feature}: ${said(one) || `${number(one.deviation)} sd`}${one.blamed ? ", to blame" : ""}`).join("; ")}`,
         data.map((one, i) => {
           const y = 4 + i * each;
           const track = y + each - 14;
@@ -46,9 +48,9 @@ export function dumbbell(container, data, options) {
               "text",
               { x: left, y: y + 14 },
               shape("tspan", { class: "strong" }, name),
-              narrow ? null : shape("tspan", { dx: 8 }, cut(values(one), letters - name.length)),
+              narrow ? null : shape("tspan", { dx: 8 }, cut(said(one), letters - name.length)),
             ),
-            narrow ? shape("text", { x: left, y: y + 30 }, cut(values(one), (width - 16) / 6.5)) : null,
+            narrow ? shape("text", { x: left, y: y + 30 }, cut(said(one), (width - 16) / 6.5)) : null,
             shape("text", { x: right, y: y + 14, "text-anchor": "end", class: "figure" }, apart),
             shape("line", { x1: left, x2: right, y1: track, y2: track, class: "track" }),
             known || one.expected_sd
@@ -76,10 +78,6 @@ export function dumbbell(container, data, options) {
 function values({ actual, expected, expected_sd: sd, unit }) {
   const spread = Number.isFinite(sd) ? ` ± ${number(sd, 2)}` : "";
   return `${value(actual)}, expected ${expected === null ? "nothing certain" : value(expected)}${spread} ${unit ?? ""}`;
-}
-
-function sentence(one) {
-  return `${one.feature}: ${values(one)}${one.blamed ? ", to blame" : ""}`;
 }
 
 function cell(actual) {

@@ -5,12 +5,14 @@ import { number, shown } from "./words.js";
 /**
  * data: {rows: [N labels], columns: [D labels], values: [N][D]}; null is missing.
  * options: name, note, unit (of a value), steps: the six values from which a cell has the steps 1
- * to 6, picked: [row, column], pick(row, column), format.
+ * to 6, picked: [row, column], pick(row, column), format. Returns the figure; its mark(row) moves
+ * the ring there.
  */
 export function heatmap(container, { rows, columns, values }, options) {
   const { name, note, unit = "", steps, pick, format = number } = options;
   const stepOf = (value) => steps.reduce((step, from, i) => (value >= from ? i + 1 : step), 0);
   let [row, column] = options.picked ?? [null, null];
+  let show = () => {};
   const says = node("p", { class: "reading", "aria-live": "polite" });
   const say = (n, d) => {
     const cell = values[n]?.[d];
@@ -45,7 +47,7 @@ export function heatmap(container, { rows, columns, values }, options) {
       const ring = shape("rect", {
         class: "ring", width: cellWidth + 1, height: cellHeight + 1, visibility: "hidden",
       });
-      const show = () => {
+      show = () => {
         ring.setAttribute("visibility", row === null ? "hidden" : "visible");
         if (row === null) return;
         ring.setAttribute("x", left + column * cellWidth - 1);
@@ -118,6 +120,12 @@ export function heatmap(container, { rows, columns, values }, options) {
   });
   figure.querySelector("figcaption").append(rampKey(steps.map((from) => format(from)), unit));
   figure.querySelector(".picture").after(says);
+  figure.mark = (to) => {
+    [row, column] = [to, column ?? 0];
+    show();
+    const [region, at] = [figure.querySelector(".tall"), Number(figure.querySelector(".ring").getAttribute("y"))];
+    if (at < region.scrollTop || at > region.scrollTop + region.clientHeight - 24) region.scrollTop = at - region.clientHeight / 2;
+  };
   return figure;
 }
 

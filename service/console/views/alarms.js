@@ -36,9 +36,9 @@ export async function show(container, context) {
       node(
         "button",
         { type: "button", "aria-expanded": String(opened), "data-key": key, onclick: () => pick(opened ? null : key) },
-        node("span", { class: "figure" }, swatch(severityStep(worst.severity)), `severity ${number(worst.severity, 2)}`),
-        node("span", { class: "figure" }, counted(alarms, "row")),
-        node("span", { class: "figure quiet" }, first === last ? moment(last) : `${moment(first)} – ${moment(last)}`),
+        node("span", { class: "figure severity" }, swatch(severityStep(worst.severity)), `severity ${number(worst.severity, 2)}`),
+        node("span", { class: "figure count" }, counted(alarms, "alarm")),
+        node("span", { class: "figure quiet span" }, first === last ? moment(last) : `${moment(first)} – ${moment(last)}`),
         entity ? node("strong", {}, entity) : null,
         node("span", { class: "grow" }, sentence ?? worst.sentence ?? "no reason was computed"),
       ),
@@ -73,6 +73,7 @@ export async function show(container, context) {
     };
     open.replaceChildren(
       node("h2", {}, alarms.length === 1 ? "One alarm" : `${count(alarms.length)} alarms, newest first: arrows step through them`),
+      group.group && group.group.count > alarms.length ? node("p", { class: "quiet" }, `${count(group.group.count)} were counted; of these ${count(alarms.length)} are kept.`) : "",
       node("div", { class: "columns" },
         longList("Alarms of the group", alarms.length, (i) => [
           node("span", {}, swatch(severityStep(alarms[i].severity)), moment(alarms[i].time)),
@@ -86,23 +87,38 @@ export async function show(container, context) {
   }
 
   function drawAlarm(place, alarm, i, of) {
-    const { time, version, severity, p_value: p, row, reasons } = alarm;
+    const { time, version, severity, p_value: p, row, reasons, sentence } = alarm;
     const chart = node("div");
     place.replaceChildren(
-      node("p", {}, `Alarm ${i + 1} of ${of}, ${moment(time)}: severity ${number(severity)}, p-value ${number(p, 2)}, version `,
+      sentence ? node("p", { class: "reason" }, sentence) : "",
+      node("p", { class: "quiet" }, `Alarm ${i + 1} of ${of}, ${moment(time)}: severity ${number(severity)}, p-value ${number(p, 2)}, version `,
         node("code", {}, version.slice(0, 12)), "."),
       chart,
       row
         ? node("details", {}, node("summary", {}, `The row, ${counted(row.length, "value")}`),
             node("table", {}, node("tbody", {}, row.map((cell, d) =>
               node("tr", {}, node("th", { scope: "row" }, detail.features[d]?.name ?? d), node("td", { class: "figure" }, value(cell, detail.features[d]?.unit ?? "")))))))
-        : node("p", { class: "quiet" }, "The row itself is not kept: the service runs without --journal."),
+        : node("p", { class: "quiet" }, "Rows and their values are not kept: that takes --journal."),
       row
         ? node("p", {}, node("button", { type: "button", onclick: () => context.go("explain", { rows: JSON.stringify([row]) }) }, "Explain it anew"))
         : "",
     );
-    if (reasons?.length) dumbbell(chart, reasons, { name: "Actual against expected" });
+    if (!reasons && row) explain(chart, alarm);
+    else if (reasons?.length) dumbbell(chart, reasons, { name: "Actual against expected", secret: row === null });
     else chart.replaceChildren(node("p", { class: "quiet" }, "No reasons were computed for this alarm."));
+  }
+
+  /** A storm leaves no time to explain each alarm: one that is looked at is explained then. */
+  async function explain(chart, alarm) {
+    try {
+      const answer = await context.post(`models/${model}/explain?top=8`, { rows: [alarm.row] });
+      if (!chart.isConnected) return;
+      const note = answer.version === alarm.version ? undefined : "By the version in service now, which is another than the one that alarmed.";
+      dumbbell(chart, answer.explanations[0], { name: "Actual against expected", note });
+      if (answer.reason[0]) chart.prepend(node("p", { class: "reason" }, answer.reason[0]));
+    } catch (problem) {
+      if (problem.name !== "AbortError") chart.replaceChildren(failure(problem));
+    }
   }
 
   // arrows step through the groups

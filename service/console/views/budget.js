@@ -15,6 +15,11 @@ const GRID = [
 ];
 const BESIDE = [0.001, 0.01, 0.05, 0.1, 0.2]; // budgets shown beside the one that is tried
 const LOOK_SECONDS = 5;
+const HOW = {
+  certified: ({ delta, promised }) => `with ${percent(1 - delta)} confidence; ${percent(promised)} on average`,
+  blocks: () => "as held in every block of time looked at",
+  marginal: () => "on average",
+};
 
 export async function show(container, context) {
   const { model, state, readOnly } = context;
@@ -22,16 +27,10 @@ export async function show(container, context) {
   const wanted = Number(state.alpha);
   const grid = [...new Set([...GRID, detail.alpha, ...(wanted > 0 && wanted < 1 ? [wanted] : [])])].sort((a, b) => a - b);
   const look = () => context.get(`models/${model}/replay?${alphas.map((each) => `alpha=${each}`).join("&")}`);
-  // by the certified rule small budgets cannot be had, by the marginal one smaller ones can
-  let alphas = grid.filter((each) => each >= 1 / (detail.calibration_rows + 1));
-  let live;
-  try {
-    live = await look();
-  } catch (problem) {
-    if (problem.status !== 409) throw problem;
-    alphas = grid.filter((each) => each >= detail.nearest_certifiable_alpha || each === detail.alpha);
-    live = await look();
-  }
+  // the marginal rule can have smaller budgets than the certified one
+  const least = detail.guarantee === "marginal" ? 1 / (detail.calibration_rows + 1) : detail.nearest_certifiable_alpha;
+  const alphas = grid.filter((each) => each >= least || each === detail.alpha);
+  let live = await look();
   let picked = alphas.indexOf(alphas.includes(wanted) ? wanted : detail.alpha);
   let file = null; // what came of the dropped one
   let plot = null;
@@ -42,13 +41,16 @@ export async function show(container, context) {
   });
   const [told, applied, severities, uniform, others, dropped] = ["div", "div", "div", "div", "div", "div"].map((tag) => node(tag));
   const apply = node("button", { type: "button", class: "main" }, "Apply");
-  const back = node("button", { type: "button" }, "Back to what is in force");
+  const back = node("button", { type: "button" });
   const perDay = node("input", { type: "number", min: 0, step: "any", "aria-label": "Alarms a day, at most" });
-  perDay.style.width = "96px";
+  const pace = node("input", { type: "number", min: 0, step: "any", "aria-label": "Rows a day" });
+  apply.style.minWidth = "128px";
+  perDay.style.width = pace.style.width = "104px";
 
   const tried = () => live.alphas[picked];
   const inForce = () => live.alphas[alphas.indexOf(detail.alpha)] ?? null;
-  const aDay = (rate) => (live.rows_per_day && rate !== null && rate !== undefined ? rate * live.rows_per_day : null);
+  const rowsADay = () => Number(state.rows_a_day) || live.rows_per_day || null;
+  const aDay = (rate) => (rowsADay() && rate !== null ? Number((rate * rowsADay()).toPrecision(3)) : null);
 
   function draw() {
     const budget = tried();
@@ -56,36 +58,45 @@ export async function show(container, context) {
     slider.value = picked;
     slider.setAttribute("aria-valuetext", `α ${alpha}`);
     context.title(`How many alarms would ${alpha} give?`);
-    perDay.disabled = !live.rows_per_day;
-    if (document.activeElement !== perDay) perDay.value = aDay(budget.promised) === null ? "" : Number(aDay(budget.promised).toPrecision(3));
-    const [low, high] = budget.interval ?? [null, null];
-    const kept = keeps(budget);
+    perDay.disabled = !rowsADay();
+    const most = promise(budget);
+    const atMost = aDay(most ?? budget.alpha);
+    if (document.activeElement !== perDay) perDay.value = atMost ?? "";
+    if (document.activeElement !== pace) pace.value = rowsADay() ? Number(rowsADay().toPrecision(3)) : "";
+    const [low, high] = budget.interval;
     told.replaceChildren(
       facts(
         ["budget", `α ${alpha}`, inForce() === budget ? "in force" : `in force: α ${percent(detail.alpha)}`],
-        ["promised", budget.promised === null ? "nothing" : live.rows_per_day ? `≤ ${number(aDay(budget.promised))} a day` : `≤ ${percent(budget.promised)}`,
-          budget.promised === null ? `of ${count(detail.calibration_rows)} calibration rows none can be spared`
-            : `${live.rows_per_day ? `${percent(budget.promised)} of rows, ` : ""}${detail.guarantee === "certified" ? `with ${percent(1 - detail.delta)} confidence` : detail.guarantee}`, true],
+        ["promised", most === null ? "nothing" : rowsADay() ? `≤ ${number(atMost)} a day` : `≤ ${percent(most)} of rows`,
+          most === null ? detail.guarantee_reason : `${percent(most)} of normal rows, ${HOW[detail.guarantee](budget)}`, true],
         live.rows
-          ? ["observed", live.rows_per_day ? `${number(budget.alarms_per_day ?? aDay(budget.alarm_rate))} a day` : percent(budget.alarm_rate),
+          ? ["observed", rowsADay() ? `${number(aDay(budget.alarm_rate))} a day` : percent(budget.alarm_rate),
             `${counted(budget.alarms, "alarm")} in ${counted(live.rows, "row")}: ${percent(budget.alarm_rate)} (${percent(low)} – ${percent(high)})`]
           : ["observed", "–", "no rows yet"],
-        ["as promised", live.rows ? kept : "–", live.rows ? "the observed interval against the promise" : ""],
+        rowsADay() && ["rows a day", number(Number(rowsADay().toPrecision(3))), state.rows_a_day ? "as given" : `the pace of ${counted(live.rows, "row")} ${span(live.since)}`],
+        ["as promised", live.rows ? kept(budget) : "–", live.rows ? "the observed interval against the promise" : ""],
       ),
     );
     const same = inForce() === budget;
     apply.disabled = same;
     apply.textContent = same ? "In force" : `Apply α ${alpha}`;
-    back.hidden = same;
+    back.textContent = `Back to α ${percent(detail.alpha)}`;
+    back.disabled = same; // and stays where it is, so that the slider does
     drawSeverities();
     drawOthers();
     if (file) drawFile();
   }
 
-  function keeps(budget) {
-    if (budget.promised === null || !budget.interval) return "–";
-    if (budget.interval[0] > budget.promised) return "no: more";
-    return budget.interval[1] <= budget.promised ? "yes" : "not known yet";
+  /** The most normal rows that may alarm; null where nothing is promised. */
+  function promise(budget) {
+    return { certified: budget.alpha, blocks: budget.alpha, marginal: budget.promised }[detail.guarantee] ?? null;
+  }
+
+  function kept(budget) {
+    const most = promise(budget);
+    if (most === null) return "–";
+    if (budget.interval[0] > most) return "no: more";
+    return budget.interval[1] <= most ? "yes" : "not known yet";
   }
 
   function drawSeverities() {
@@ -128,7 +139,7 @@ export async function show(container, context) {
   function drawOthers() {
     if (!live.rows) return others.replaceChildren();
     const shownOnes = live.alphas.filter((each, i) => i === picked || BESIDE.includes(each.alpha) || each.alpha === detail.alpha);
-    const factor = live.rows_per_day || 1;
+    const factor = rowsADay() ?? 1;
     return bars(
       others,
       shownOnes.map((each) => ({
@@ -136,14 +147,14 @@ export async function show(container, context) {
         value: each.alarm_rate * factor,
         low: each.interval?.[0] * factor,
         high: each.interval?.[1] * factor,
-        promised: each.promised === null ? null : each.promised * factor,
+        promised: promise(each) === null ? null : promise(each) * factor,
         severity: severityStep(each.severity_limit ?? 6),
       })),
       {
-        name: live.rows_per_day ? "Alarms a day by budget" : "Share of rows that alarm, by budget",
+        name: rowsADay() ? "Alarms a day by budget" : "Share of rows that alarm, by budget",
         note: "Bar: observed, with its 95 % interval.",
-        unit: live.rows_per_day ? "alarms a day" : "share of rows",
-        format: (each) => (live.rows_per_day ? number(each) : percent(each)),
+        unit: rowsADay() ? "alarms a day" : "share of rows",
+        format: (each) => (rowsADay() ? number(Number(each.toPrecision(3))) : percent(each)),
         picked: `α ${percent(tried().alpha)}${tried().alpha === detail.alpha ? ", in force" : ""}`,
         pick: (label) => choose(alphas.indexOf(shownOnes.find((each) => label.startsWith(`α ${percent(each.alpha)}`)).alpha)),
       },
@@ -162,9 +173,14 @@ export async function show(container, context) {
   back.addEventListener("click", () => choose(alphas.indexOf(detail.alpha)));
   perDay.addEventListener("change", () => {
     const most = Number(perDay.value);
-    const fits = live.alphas.map((each, i) => [each, i]).filter(([each]) => each.promised !== null && aDay(each.promised) <= most);
+    const fits = live.alphas.map((each, i) => [each, i]).filter(([each]) => aDay(promise(each) ?? each.alpha) <= most);
     choose(fits.length ? fits.at(-1)[1] : 0);
     perDay.blur();
+  });
+  pace.addEventListener("change", () => {
+    context.set({ rows_a_day: Number(pace.value) || null });
+    pace.blur();
+    draw();
   });
   apply.addEventListener("click", async () => {
     const before = detail.alpha;
@@ -291,6 +307,7 @@ export async function show(container, context) {
   container.append(
     node("div", { class: "row" },
       node("label", {}, "alarms a day, at most ", perDay),
+      node("label", {}, "of rows a day ", pace),
       slider,
       ...(readOnly ? [node("span", { class: "quiet" }, "read only")] : [back, apply])),
     told, applied, severities,

@@ -89,10 +89,14 @@ export async function show(container, context) {
       });
     });
 
+    const first = Math.min(rows.length - 1, Number(state.row ?? order[0]));
+    let cells = null; // the heatmap
+    let current = first;
     function pick(row) {
+      current = row;
       context.set({ row: row === order[0] ? null : row });
       drawRow(row);
-      drawMap(row);
+      cells?.mark(row);
     }
 
     function drawRow(row) {
@@ -128,17 +132,18 @@ export async function show(container, context) {
 
     function drawMap(row) {
       if (rows.length < 2) return;
-      heatmap(map, { rows: rows.map((_, i) => String(i)), columns: features.map((each) => each.name), values: shares }, {
+      cells = heatmap(map, { rows: rows.map((_, i) => String(i)), columns: features.map((each) => each.name), values: shares }, {
         name: "Which feature of which row",
         note: "Contributions add up to the score: a row whose cells sum to 1 is at the threshold.",
         unit: "of the threshold",
         steps: STEPS,
         picked: [row, 0],
-        pick: (n) => n !== row && (pick(n), list.choose(order.indexOf(n))),
+        pick(n) {
+          if (n !== current) list.choose(order.indexOf(n));
+        },
       });
     }
 
-    const first = Math.min(rows.length - 1, Number(state.row ?? order[0]));
     drawRow(first);
     drawMap(first);
   }

@@ -3,7 +3,7 @@
 import { dumbbell } from "../charts/dumbbell.js";
 import { node } from "../charts/frame.js";
 import { scatter } from "../charts/scatter.js";
-import { count, counted, number, percent, severityStep, value } from "../charts/words.js";
+import { count, counted, moment, number, percent, severityStep, value } from "../charts/words.js";
 import { dropPlace, facts, failure, longList, swatch } from "../parts.js";
 import { readCsv, toRows } from "../tables.js";
 
@@ -28,7 +28,8 @@ export async function show(container, context) {
       const some = rows.slice(0, MOST_ROWS);
       const [codes, scores] = await Promise.all([
         context.post(`models/${model}/encode`, { rows: some }),
-        context.post(`models/${model}/score`, { rows: some }),
+        // a replay, since rows that are looked at are no traffic
+        context.post(`models/${model}/replay`, { rows: some, alphas: [detail.alpha] }),
       ]);
       if (codes.version !== scores.version) throw new Error("another version came into service meanwhile: drop the file once more");
       marks = marksOf(codes.codes, some, scores.severity, (i) => `row ${i} of ${file.name}`);
@@ -42,10 +43,11 @@ export async function show(container, context) {
   function marksOf(codes, rows, severities, label) {
     known.clear();
     picked = [];
-    return codes.map((code, i) => {
+    const placed = codes.map((code, i) => {
       const [x, y] = map.project(code);
       return { x, y, severity: severities[i], label: label(i), row: rows[i] };
     });
+    return [...placed, ...map.landmarks];
   }
 
   function draw() {
@@ -82,7 +84,7 @@ export async function show(container, context) {
             drawPicture();
             open(i);
           })
-        : node("p", { class: "state" }, "No alarm with its row is kept (that takes --journal): drop a file to see its rows here."),
+        : node("p", { class: "state" }, "No live row is kept (that takes --journal): drop a file to see its rows here."),
     );
   }
 
@@ -93,6 +95,10 @@ export async function show(container, context) {
   }
 
   async function open(i) {
+    if (!marks[i].row) {
+      one.replaceChildren(node("h2", {}, marks[i].label), node("p", { class: "state" }, "The report tells where it lies; the service has no rows of the fit."));
+      return;
+    }
     try {
       if (!known.has(i)) known.set(i, await context.post(`models/${model}/explain?top=8`, { rows: [marks[i].row] }));
       const answer = known.get(i);
@@ -104,24 +110,25 @@ export async function show(container, context) {
     }
   }
 
-  async function score(inside) {
+  async function score(looped) {
+    const inside = looped.filter((i) => marks[i].row);
     picked = inside;
     drawPicture();
     if (!inside.length) return one.replaceChildren(node("p", { class: "state" }, "No dot lies in there."));
     try {
-      const answer = await context.post(`models/${model}/score`, { rows: inside.map((i) => marks[i].row) });
-      const alarms = answer.is_anomaly.filter(Boolean).length;
+      const answer = await context.post(`models/${model}/replay`, { rows: inside.map((i) => marks[i].row), alphas: [detail.alpha] });
+      const [{ alarms, alpha, alarm_rows: alarming }] = answer.alphas;
       const sorted = [...answer.severity].sort((a, b) => a - b);
       const words = `${counted(inside.length, "row")} inside: ${counted(alarms, "alarm")}`;
       one.replaceChildren(
         node("h2", {}, words),
         facts(
-          ["alarms", count(alarms), `${percent(alarms / inside.length)} of ${counted(inside.length, "row")}, α ${percent(answer.alpha)}`],
+          ["alarms", count(alarms), `${percent(alarms / inside.length)} of ${counted(inside.length, "row")}, α ${percent(alpha)}`],
           ["severity, median", number(sorted[Math.floor(sorted.length / 2)]), `${number(sorted[0])} – ${number(sorted.at(-1))}`],
         ),
         longList("Rows inside", inside.length, (i) => [
-          node("span", {}, swatch(answer.is_anomaly[i] ? Math.max(1, severityStep(answer.severity[i])) : 0), marks[inside[i]].label),
-          node("span", { class: "grow quiet" }, answer.is_anomaly[i] ? "alarm" : "ordinary"),
+          node("span", {}, swatch(alarming.includes(i) ? Math.max(1, severityStep(answer.severity[i])) : 0), marks[inside[i]].label),
+          node("span", { class: "grow quiet" }, alarming.includes(i) ? "alarm" : "ordinary"),
           node("span", {}, `severity ${number(answer.severity[i])}`),
         ], (i) => open(inside[i])),
       );
@@ -162,50 +169,54 @@ export async function show(container, context) {
     }
   }
 
-  marks = await readAlarms(context, marksOf);
+  marks = await readLive(context, marksOf);
   draw();
   if (cursor && detail.can_decode && map.unproject) decode(...cursor);
 }
 
 /** The map of the report; of a version without one the first two numbers of the code. */
 async function readMap({ model, detail, get }) {
-  try {
+  const { versions } = await get(`models/${model}/versions`);
+  if (versions.find(({ version }) => version === detail.version)?.report) {
     const { map } = await get(`models/${model}/report?format=json&version=${detail.version}`);
     if (map) return ofReport(map);
-  } catch (problem) {
-    if (problem.status !== 404) throw problem;
   }
   const width = detail.latent_width;
   return {
     axes: ["latent 0", width > 1 ? "latent 1" : ""],
     heldOut: [],
+    landmarks: [],
     sentence: `This version has no report, and so no held-out rows to show: the plane is that of the first two of ${counted(width, "number")} in the code.`,
     project: (code) => [code[0], code[1] ?? 0],
     unproject: width <= 2 ? (at) => at.slice(0, width) : null,
   };
 }
 
-function ofReport({ axes, projection, held_out: heldOut }) {
+function ofReport({ axes, projection, held_out: heldOut, suspects = [], suspect_severity: strangeness = [] }) {
   const { mean, components } = projection;
   const shares = axes[0].startsWith("component") ? `the two directions in which the ${count(mean.length)} numbers of the code vary most` : "the code itself";
   return {
     axes,
     heldOut,
+    landmarks: suspects.map(([x, y, row], i) => ({ x, y, severity: strangeness[i], label: `suspect, row ${row} of the fit` })),
     sentence: `${counted(heldOut.length, "held-out row")}, in ${shares}.`,
     project: (code) => components.map((weights) => weights.reduce((sum, weight, k) => sum + weight * (code[k] - mean[k]), 0)),
     unproject: (at) => mean.map((centre, k) => centre + components.reduce((sum, weights, j) => sum + weights[k] * at[j], 0)),
   };
 }
 
-/** Alarms whose rows are kept, as dots. */
-async function readAlarms({ model, get, post }, marksOf) {
-  const { groups } = await get(`models/${model}/alarms?limit=${MOST_GROUPS}`).catch((problem) => {
-    if (problem.status === 404) return { groups: [] };
-    throw problem;
-  });
-  const opened = await Promise.all(groups.slice(0, MOST_GROUPS).map(({ key }) => get(`models/${model}/alarms/${encodeURIComponent(key)}`)));
-  const alarms = opened.flatMap((group) => group.alarms).filter(({ row }) => row);
-  if (!alarms.length) return [];
-  const { codes } = await post(`models/${model}/encode`, { rows: alarms.map(({ row }) => row) });
-  return marksOf(codes, alarms.map(({ row }) => row), alarms.map(({ severity }) => severity), (i) => `alarm of ${alarms[i].time.slice(0, 19).replace("T", " ")}`);
+/** Live rows that are kept, as dots: alarms, and some of those that did not alarm. */
+async function readLive({ model, get, post }, marksOf) {
+  const { groups, rows_kept: kept } = await get(`models/${model}/alarms?limit=${MOST_GROUPS}`);
+  if (!kept) return marksOf([], [], []);
+  const path = (key) => get(`models/${model}/alarms/${encodeURIComponent(key)}`);
+  const [ordinary, ...opened] = await Promise.all([get(`models/${model}/ordinary`), ...groups.map(({ key }) => path(key))]);
+  const seen = [
+    ...opened.flatMap(({ alarms }) => alarms).map((one) => ({ ...one, kind: "alarm" })),
+    ...ordinary.rows.map((one) => ({ ...one, kind: "ordinary row" })),
+  ].filter(({ row }) => row).slice(0, MOST_ROWS);
+  if (!seen.length) return marksOf([], [], []);
+  const rows = seen.map(({ row }) => row);
+  const { codes } = await post(`models/${model}/encode`, { rows });
+  return marksOf(codes, rows, seen.map(({ severity }) => severity), (i) => `${seen[i].kind} of ${moment(seen[i].time)}`);
 }

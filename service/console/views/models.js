@@ -13,6 +13,7 @@ export async function show(container, context) {
   container.append(told, table, diff, report);
 
   const short = (version) => version.slice(0, 12);
+  const width = ({ features }) => (Array.isArray(features) ? features.length : features);
 
   function draw() {
     const { current, versions } = answer;
@@ -58,7 +59,7 @@ export async function show(container, context) {
       node("td", {}, node("code", {}, short(version.version)), inService ? node("strong", {}, " in service") : ""),
       node("td", {}, version.fitted_at ? moment(version.fitted_at) : "–"),
       node("td", { class: "figure" }, count(version.rows)),
-      node("td", { class: "figure" }, count(version.features)),
+      node("td", { class: "figure" }, count(width(version))),
       node("td", {}, version.guarantee ?? "–"),
       node("td", { class: "figure" }, `α ${percent(version.alpha)}`),
       node("td", { class: "figure" }, version.auroc === null || version.auroc === undefined ? "not labelled" : number(version.auroc, 4)),
@@ -86,13 +87,13 @@ export async function show(container, context) {
       ["fitted", (each) => (each.fitted_at ? moment(each.fitted_at) : "–")],
       ["variant", (each) => each.variant ?? "–"],
       ["rows", (each) => count(each.rows)],
-      ["features", (each) => count(each.features)],
+      ["features", (each) => count(width(each))],
       ["guarantee", (each) => each.guarantee ?? "–"],
       ["α, δ", (each) => `${percent(each.alpha)}, ${percent(each.delta)}`],
       ["AUROC", (each) => (each.auroc === null || each.auroc === undefined ? "not labelled" : number(each.auroc, 4))],
       ["size", (each) => `${count(each.size / 1024)} KiB`],
     ];
-    const names = (each) => new Set(each.feature_names ?? []);
+    const names = (each) => new Set(each.features ?? []);
     const gone = [...names(before)].filter((name) => !names(after).has(name));
     const come = [...names(after)].filter((name) => !names(before).has(name));
     diff.replaceChildren(

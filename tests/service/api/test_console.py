@@ -32,6 +32,11 @@ def test_the_page_names_the_views_that_there_are(client: httpx.Client) -> None:
         assert client.get(f"/console/views/{view}.js").status_code == 200
 
 
+def test_without_its_models_learn_is_no_view(models: Path) -> None:
+    with serving(models, learn=False) as client:
+        assert "learn" not in re.search(r'data-views="([^"]*)"', client.get("/").text)[1]
+
+
 def test_every_file_is_served_as_what_it_is(client: httpx.Client) -> None:
     kinds = {
         ".js": "text/javascript; charset=utf-8",

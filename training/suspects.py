@@ -146,9 +146,10 @@ def warn(strange: Strangeness) -> str | None:
     excess = np.log(np.minimum(score_N[score_N > body], shoulder) / body)
     uncensored = (score_N > body) & (score_N < shoulder)
     scale = HEAVIER * float(excess.sum()) / max(1, int(uncensored.sum()))
+    order_N = np.log(score_N[score_N > 0] / body)
     for expected in EXPECTED:
-        level = body * math.exp(scale * math.log(len(excess) / expected))
-        beyond = int((score_N > level).sum())
+        # of scores in few steps the level may be beyond every number, and its logarithm is not
+        beyond = int((order_N > scale * math.log(len(excess) / expected)).sum())
         if poisson.sf(beyond - 1, expected) <= FALSE_WARNINGS / len(EXPECTED):
             return (
                 f"{beyond} of {len(score_N)} rows lie farther from all others than {expected:g} of"

@@ -126,7 +126,7 @@ def inspect(options: argparse.Namespace) -> int:
         manifest = msgspec.json.format(msgspec.json.encode(served.detector.manifest), indent=2)
         print(printable(manifest.decode()))
     else:
-        print(files.describe(served))
+        print(files.describe(served, files.report_of(options.model)))
     return 0
 
 

@@ -79,60 +79,68 @@ _shapes = cache(partial(pictures.shapes, 250, 0))
 _digits = cache(pictures.digits)
 _patches = cache(partial(pictures.patches, 60, 0))
 _ring = cache(partial(pictures.ring, 3000, 0))
+_curve = cache(partial(pictures.curve, 3000, 0))
 
 DEEP = (32, 16)
 NARROW = (24,)
 
 EXHIBITS: Mapping[str, Exhibit] = {
-    "shapes-plain": Exhibit(_shapes, PlainConfig(hidden=DEEP, latent=2, fit=_fit(8000)), 0.0),
+    "shapes-plain": Exhibit(_shapes, PlainConfig(hidden=DEEP, latent=2, fit=_fit(8000)), 0.01768),
     "shapes-variational": Exhibit(
-        _shapes, VariationalConfig(hidden=DEEP, latent=2, fit=_fit(8000)), 0.0
+        _shapes, VariationalConfig(hidden=DEEP, latent=2, fit=_fit(8000)), 0.01711
     ),
     "digits-plain": Exhibit(
-        _digits, PlainConfig(hidden=DEEP, latent=2, activation="tanh", fit=_fit(8000)), 0.0
+        _digits, PlainConfig(hidden=DEEP, latent=2, activation="tanh", fit=_fit(8000)), 0.0331
     ),
     "digits-variational": Exhibit(
-        _digits, VariationalConfig(hidden=DEEP, latent=2, fit=_fit(6000)), 0.0
+        _digits, VariationalConfig(hidden=DEEP, latent=2, fit=_fit(6000)), 0.03595
     ),
     "digits-variational-2": Exhibit(
-        _digits, VariationalConfig(hidden=DEEP, latent=2, beta=2.0, fit=_fit(6000)), 0.0
+        _digits, VariationalConfig(hidden=DEEP, latent=2, beta=2.0, fit=_fit(6000)), 0.05824
     ),
     "digits-undercomplete": Exhibit(
-        _digits, PlainConfig(hidden=NARROW, latent=8, fit=_fit(4000)), 0.0
+        _digits, PlainConfig(hidden=NARROW, latent=8, fit=_fit(4000)), 0.01683
     ),
     "digits-squared": Exhibit(
-        _digits, PlainConfig(hidden=NARROW, latent=8, fit=_fit(4000)), 0.0, "mse"
+        _digits, PlainConfig(hidden=NARROW, latent=8, fit=_fit(4000)), 0.02243, "mse"
     ),
-    "digits-tied": Exhibit(_digits, TiedConfig(hidden=NARROW, latent=8, fit=_fit(4000)), 0.0),
-    "digits-overcomplete": Exhibit(_digits, PlainConfig(hidden=(), latent=72, fit=_fit(4000)), 0.0),
-    "digits-linear": Exhibit(_digits, LinearConfig(latent=2, tied=True), 0.0, "mse"),
+    "digits-tied": Exhibit(_digits, TiedConfig(hidden=NARROW, latent=8, fit=_fit(4000)), 0.02116),
+    "digits-overcomplete": Exhibit(
+        _digits, PlainConfig(hidden=(), latent=72, fit=_fit(4000)), 0.00212
+    ),
+    "patches-linear": Exhibit(_patches, LinearConfig(latent=2, tied=True), 0.05917, "mse"),
     "digits-denoising": Exhibit(
         _digits,
         DenoisingConfig(hidden=(48,), latent=20, noise=0.4, mask_rate=0.0, fit=_fit(6000)),
-        0.0,
+        0.01282,
     ),
     "digits-masked": Exhibit(
-        _digits, MaskedConfig(hidden=(48,), latent=20, max_rate=0.7, fit=_fit(6000)), 0.0
+        _digits, MaskedConfig(hidden=(48,), latent=20, max_rate=0.7, fit=_fit(6000)), 0.01589
     ),
     "patches-quantized": Exhibit(
-        _patches, QuantizedConfig(hidden=NARROW, latent=4, codes=32, fit=_fit(4000)), 0.0
+        _patches, QuantizedConfig(hidden=NARROW, latent=4, codes=32, fit=_fit(4000)), 0.02516
     ),
     **{
         f"patches-sparse-{name}": Exhibit(
-            _patches, SparseConfig(hidden=(), latent=32, weight=weight, fit=_fit(4000)), 0.0
+            _patches, SparseConfig(hidden=(), latent=32, weight=weight, fit=_fit(4000)), error
         )
-        for name, weight in (("0", 0.0), ("1", 0.001), ("2", 0.003), ("3", 0.01))
+        for name, weight, error in (
+            ("0", 0.0, 0.002717),
+            ("1", 0.001, 0.002529),
+            ("2", 0.003, 0.003795),
+            ("3", 0.01, 0.009423),
+        )
     },
-    "ring-contractive": Exhibit(
-        _ring, ContractiveConfig(latent=24, weight=0.1, fit=_fit(4000, 1e-2)), 0.0, "mse"
+    "curve-contractive": Exhibit(
+        _curve, ContractiveConfig(latent=24, weight=1.0, fit=_fit(4000, 1e-2)), 0.001424, "mse"
     ),
-    "ring-free": Exhibit(
-        _ring, ContractiveConfig(latent=24, weight=0.0, fit=_fit(4000, 1e-2)), 0.0, "mse"
+    "curve-free": Exhibit(
+        _curve, ContractiveConfig(latent=24, weight=0.0, fit=_fit(4000, 1e-2)), 3.915e-05, "mse"
     ),
     "ring-denoising": Exhibit(
         _ring,
         DenoisingConfig(hidden=(32, 32), latent=8, noise=0.4, mask_rate=0.0, fit=_fit(6000)),
-        0.0,
+        0.001165,
         "mse",
     ),
 }
@@ -166,6 +174,7 @@ def fit_exhibit(name: str) -> tuple[Trial, Prepared]:
         group_N=None,
         block_N=None,
         copies=0,
+        place_N=np.arange(len(rows_ND) - HELD_OUT, len(rows_ND)),
     )
     return fit_trial(prepared, _run(name), exhibit.model), prepared
 
@@ -200,7 +209,7 @@ def presets() -> str:
         "SHAPES": {name: _ink(pictures.draw_shape(name)) for name in pictures.SHAPES},
         "DIGITS": {str(i): _ink(row) for i, row in enumerate(pictures.typical_digits())},
     }
-    fit_ND = fit_rows("digits-linear")
+    fit_ND = fit_rows("patches-linear")
     directions = [
         [float(f"{value:.6g}") for value in row] for row in principal_plane(fit_ND)[1].tolist()
     ]
@@ -208,7 +217,7 @@ def presets() -> str:
     for name, rows in shown.items():
         text = "".join(f'  "{key}": "{ink}",\n' for key, ink in rows.items())
         lines.append(f"export const {name} = {{\n{text}}};\n")
-    lines.append("// The first two principal directions of the digits.\n")
+    lines.append("// The first two principal directions of the patches.\n")
     text = "".join(f"  {msgspec.json.encode(row).decode()},\n" for row in directions)
     lines.append(f"export const PRINCIPAL = [\n{text}];\n")
     return "".join(lines)

@@ -16,7 +16,8 @@ Plane = NDArray[np.float64]
 
 SIDE = 12  # pixels of a shape
 PATCH = 4
-RING_SPREAD = 0.02  # of the radius 1, standard deviation
+SPREAD = 0.02  # of points around their circle or curve, standard deviation
+BEND = 0.12  # of the curve
 
 
 def _box(x: Plane, y: Plane, half_width: float, half_height: float) -> Plane:
@@ -114,5 +115,13 @@ def patches(each: int, seed: int) -> Float32:
 def ring(count: int, seed: int) -> Float32:
     """[N, 2] points of a circle of radius 1, hardly spread."""
     rng = np.random.default_rng(seed)
-    angle, radius = rng.uniform(0, 2 * np.pi, count), rng.normal(1, RING_SPREAD, count)
+    angle, radius = rng.uniform(0, 2 * np.pi, count), rng.normal(1, SPREAD, count)
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).astype(np.float32)
+
+
+def curve(count: int, seed: int) -> Float32:
+    """[N, 2] points of a slightly bent line from the lower left to the upper right."""
+    rng = np.random.default_rng(seed)
+    along = rng.uniform(-1, 1, count)
+    across = BEND * np.sin(np.pi * along) + rng.normal(0, SPREAD, count)
+    return (np.stack([along - across, along + across], axis=1) / math.sqrt(2)).astype(np.float32)

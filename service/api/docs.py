@@ -125,6 +125,10 @@ def write_document(
                 operation["responses"]["200"]["content"][decoding.RAW] = {
                     "schema": {"type": "string", "format": "binary"}
                 }
+            if path.endswith("/report"):
+                operation["responses"]["200"]["content"][decoding.JSON] = {
+                    "schema": {"type": "object"}
+                }
             if path.endswith("/score"):
                 operation["responses"]["200"] |= {"description": _SCORES, "headers": _SCORE_HEADERS}
             for parameter in operation.get("parameters", ()):

@@ -21,6 +21,8 @@ function picture(label, row, options, size = PICTURE) {
 }
 
 const noisy = (row, sd, seed = 7) => plus(row, normals(row.length, seed), sd);
+const inked = (row) => row.map((value) => Math.min(1, Math.max(0, value)));
+const two = (value) => value.toFixed(2).replace("-", "−");
 const degrees = (radians) => (180 * radians) / Math.PI;
 
 /** All cards; each asks its models when it first comes into sight. */
@@ -78,16 +80,17 @@ const CARDS = [
   {
     id: "width",
     title: "Undercomplete against overcomplete",
-    sees: "Turn the noise up: a code wider than the picture gives the noise back, a narrow one has no room for it.",
+    sees: "Turn the noise up: a code wider than the picture copies the noise, a narrow one has little room for it.",
     slider: noiseSlider,
     async draw(ask, sd) {
-      const [clean, spoilt] = [digit(3), noisy(digit(3), sd)];
+      const [clean, spoilt] = [digit(3), inked(noisy(digit(3), sd))];
       const names = ["digits-undercomplete", "digits-overcomplete"];
       const [narrow, wide] = await Promise.all(names.map((name) => ask.reconstruct(name, [clean, spoilt])));
-      const through = ([before, after]) => (sd ? percent(norm(minus(after, before)) / norm(minus(spoilt, clean))) : "–");
+      const noise = minus(spoilt, clean);
+      const through = ([before, after]) => (sd ? percent(dot(minus(after, before), noise) / dot(noise, noise)) : "–");
       return {
         shows: [picture("noisy input", spoilt), picture("through 8 numbers", narrow[1]), picture("through 72 numbers", wide[1])],
-        says: [["noise let through", through(narrow), "by 8 numbers"], ["noise let through", through(wide), "by 72 numbers"]],
+        says: [["noise copied", through(narrow), "by 8 numbers, 64 pixels"], ["noise copied", through(wide), "by 72 numbers, 64 pixels"]],
         sent: [names[1], "reconstruct", { rows: [round(spoilt)] }],
       };
     },
@@ -95,18 +98,18 @@ const CARDS = [
   {
     id: "linear",
     title: "A linear autoencoder is PCA",
-    sees: "Turn the axis of the code within its plane: at one angle it is the first principal component, because the two planes are the same.",
+    sees: "Turn the axis of the code within its plane: at one angle it is the first principal component of the patches, for the two planes are the same.",
     slider: { label: "Axis turned by", min: 0, max: 180, value: 0, text: (angle) => `${angle}°` },
     async draw(ask, angle) {
       const codes = [[0, 0], [1, 0], [0, 1]];
-      const [zero, ...ends] = (await ask.decode("digits-linear", codes)).map((row) => Array.from(row));
+      const [zero, ...ends] = (await ask.decode("patches-linear", codes)).map((row) => Array.from(row));
       const own = basis(ends.map((end) => minus(end, zero)));
       const turned = plus(own[0].map((value) => value * Math.cos(angle * Math.PI / 180)), own[1], Math.sin(angle * Math.PI / 180));
       return {
         shows: [picture("axis of the code", turned, { kind: "signed" }), picture("first principal component", PRINCIPAL[0], { kind: "signed" })],
-        says: [["angle between the planes", `${number(degrees(planeAngle(own, basis(PRINCIPAL))), 2)}°`, "the larger of the two"],
-          ["cosine of the two pictures", number(cosine(turned, PRINCIPAL[0])), ""]],
-        sent: ["digits-linear", "decode", { codes }],
+        says: [["angle between the planes", `${degrees(planeAngle(own, basis(PRINCIPAL))).toFixed(3)}°`, "in the space of 16 pixels"],
+          ["cosine of the two pictures", two(cosine(turned, PRINCIPAL[0])), "±1 is the same picture"]],
+        sent: ["patches-linear", "decode", { codes }],
       };
     },
   },
@@ -131,17 +134,17 @@ const CARDS = [
   {
     id: "denoising",
     title: "Denoising",
-    sees: "What was learnt is where clean pictures lie: on the circle, the amber steps go where the best possible ones (blue) go, best at the noise of the training, .28.",
+    sees: "What was learnt is where clean pictures lie: the amber steps lead to where the best possible ones end (blue), most nearly at the noise of the training, .28.",
     slider: noiseSlider,
     async draw(ask, sd) {
       const [clean, spoilt] = [digit(3), noisy(digit(3), sd)];
-      const points = scattered(150, Math.max(sd, 0.01));
+      const points = scattered(60, Math.max(sd, 0.01));
       const [[rebuilt], back] = await Promise.all([ask.reconstruct("digits-denoising", [spoilt]), ask.reconstruct("ring-denoising", points)]);
       const best = points.map((point) => minus(bestGuess(point, Math.max(sd, 0.01)), point));
       const steps = points.map((point, i) => minus(back[i], point));
       return {
-        shows: [picture("noisy input", spoilt), picture("given back", rebuilt),
-          labelled("steps back to a circle", arrows("Steps of the network and the best possible ones", points, [[steps, "dot"], [best, "promise"]]))],
+        shows: [picture("noisy input", inked(spoilt)), picture("given back", rebuilt),
+          labelled("steps back to a circle", arrows("Steps of the network and the best possible ones", points, [[steps, "dot", 1.5], [best, "promise", 0]], CIRCLE, 240))],
         says: [["cosine to the noise that was added", sd ? number(cosine(minus(spoilt, rebuilt), minus(spoilt, clean))) : "–", "64 pixels"],
           ["cosine to the best possible step", number(mean(steps.map((step, i) => cosine(step, best[i])))), `mean of ${points.length} points`]],
         sent: ["digits-denoising", "reconstruct", { rows: [round(spoilt)] }],
@@ -174,33 +177,34 @@ const CARDS = [
   {
     id: "contractive",
     title: "Contractive",
-    sees: "Nudge a point that way: the longer the line, the farther its code moves. The contractive code answers along the circle of the data, and hardly anywhere else.",
-    slider: { label: "Direction of the nudge", min: 0, max: 180, step: 5, value: 90, text: (angle) => `${angle}°` },
+    sees: "Nudge points that way: the longer the line, the farther the code moves. Along the grey curve of the data (45°) the contractive code moves most, across it (135°) least.",
+    slider: { label: "Direction of the nudge", min: 0, max: 180, step: 5, value: 135, text: (angle) => `${angle}°` },
     async draw(ask, angle) {
       const nudge = [Math.cos(angle * Math.PI / 180), Math.sin(angle * Math.PI / 180)].map((value) => 0.05 * value);
       const grid = Array.from({ length: 169 }, (_, i) => [(i % 13) / 4 - 1.5, Math.floor(i / 13) / 4 - 1.5]);
-      const on = Array.from({ length: 24 }, (_, i) => [Math.cos(i * Math.PI / 12), Math.sin(i * Math.PI / 12)]);
-      const names = ["ring-free", "ring-contractive"];
+      const on = CURVE.slice(2, -2);
+      const tangents = on.map((_, i) => minus(CURVE[i + 3], CURVE[i + 1]).map((value, __, all) => (0.05 * value) / norm(all)));
+      const names = ["curve-free", "curve-contractive"];
       const found = await Promise.all(names.map(async (name) => {
-        const moved = [...grid, ...grid.map((point) => plus(point, nudge)), ...on, ...on.map(([x, y]) => [1.05 * x, 1.05 * y]), ...on.map(([x, y]) => [x - 0.05 * y, y + 0.05 * x])];
+        const moved = [...grid, ...grid.map((point) => plus(point, nudge)), ...on,
+          ...on.map((point, i) => plus(point, tangents[i])), ...on.map(([x, y], i) => [x - tangents[i][1], y + tangents[i][0]])];
         const { codes } = await ask.encode(name, moved);
         const apart = (from, to, many) => Array.from({ length: many }, (_, i) => norm(minus(codes[from + i], codes[to + i])));
-        const [across, along] = [apart(338, 362, 24), apart(338, 386, 24)].map(mean);
-        return { steps: apart(0, 169, 169), ratio: across / along };
+        const [along, across] = [apart(338, 338 + on.length, on.length), apart(338, 338 + 2 * on.length, on.length)].map(mean);
+        return { steps: apart(0, 169, 169), ratio: across / along, along };
       }));
-      const most = Math.max(...found[0].steps);
       return {
-        shows: found.map(({ steps }, i) => labelled(["without the penalty", "with it"][i],
-          arrows(`How far codes move, ${names[i]}`, grid, [[grid.map((_, at) => nudge.map((value) => (4 * value * steps[at]) / most)), "dot"]], 150))),
-        says: found.map(({ ratio }, i) => [["without the penalty", "with it"][i], percent(ratio), "movement across the circle, of that along it"]),
-        sent: [names[1], "encode", { rows: [[1, 0], [1.05, 0]] }],
+        shows: found.map(({ steps, along }, i) => labelled(["without the penalty", "with it"][i],
+          arrows(`How far codes move, ${names[i]}`, grid, [[grid.map((_, at) => nudge.map((value) => (4.5 * value * steps[at]) / along)), "dot", 1.2]], CURVE, 164))),
+        says: found.map(({ ratio }, i) => [["without the penalty", "with it"][i], percent(ratio), "of the movement along the curve is had across it"]),
+        sent: [names[1], "encode", { rows: [[0, 0], round(nudge)] }],
       };
     },
   },
   {
     id: "beta",
     title: "Variational: β",
-    sees: "β is the price of a code that differs from noise: at 0 codes of noise fall into holes, at 1 they decode to digits, at 2 there are fewer kinds of digits left.",
+    sees: "β is the price of a code that differs from noise: at 0 codes of noise fall into holes, at 1 they decode to digits, at 2 one of the two numbers has fallen silent.",
     slider: { label: "Price of information", min: 0, max: 2, value: 1, text: (i) => `β = ${i}` },
     async draw(ask, beta) {
       const name = ["digits-plain", "digits-variational", "digits-variational-2"][beta];
@@ -211,7 +215,11 @@ const CARDS = [
         beta ? ask.sample(name, 10, 3).then(({ rows }) => rows) : ask.decode(name, codes)]);
       const kl = deviations?.map((sds, i) => sds.reduce((sum, sd, k) => sum + (means[i][k] ** 2 + sd ** 2 - 1) / 2 - Math.log(sd), 0));
       return {
-        shows: [node("div", { class: "strip tight" }, drawn.map((row, i) => picture(i ? "" : "decoded noise", row, {}, 48)))],
+        shows: [labelled("decoded noise", node("div", { class: "tiles" }, drawn.map((row, i) => {
+          const tile = canvas(`decoded noise, ${i + 1} of 10`, 56);
+          paint(tile, row);
+          return tile;
+        })))],
         says: [["KL", kl ? `${number(mean(kl))} nats` : "no distribution", "mean of 10 digits"],
           ["mean squared error", number(mean(rebuilt.map((row, i) => squaredError(row, ALL_DIGITS[i])))), "10 digits"]],
         sent: beta ? [name, "sample", { count: 10, seed: 3 }] : [name, "decode", { codes: [round(codes[0])] }],
@@ -275,7 +283,7 @@ const CARDS = [
       const rows = await Promise.all(names.map((name) => ask.reconstruct(name, ALL_DIGITS)));
       const told = (all) => {
         const beyond = all.flat().filter((value) => value < -0.05 || value > 1.05).length;
-        return [`${number(Math.min(...all[which]))} to ${number(Math.max(...all[which]))}`,
+        return [`${two(Math.min(...all[which]))} to ${two(Math.max(...all[which]))}`,
           `ink; ${counted(beyond, "pixel")} of 640 beyond; mean squared error ${number(mean(all.map((row, i) => squaredError(row, ALL_DIGITS[i]))))}`];
       };
       return {
@@ -298,7 +306,7 @@ const CARDS = [
       const [scores, [rebuilt]] = await Promise.all([ask.score(name, [row]), ask.reconstruct(name, [row])]);
       const [score, ratio, alarms] = [scores.score[0], scores.ratio[0], scores.is_anomaly[0]];
       return {
-        shows: [picture("input", row), picture("given back", rebuilt), picture("error", minus(rebuilt, row), { kind: "error" })],
+        shows: [picture("input", row), picture("given back", rebuilt), picture("error", minus(rebuilt, row), { kind: "error" }), meter(ratio)],
         says: [["score", number(score), `${number(ratio)} times the threshold`], ["threshold", number(scores.threshold), `α ${percent(scores.alpha)}, ${scores.guarantee}`, true],
           ["p-value", number(scores.p_value[0]), ""], ["alarm", alarms ? "yes" : "no", ""]],
         sent: [name, "score", { rows: [round(row)] }],
@@ -362,8 +370,24 @@ function scrambled(row, share) {
   return mixed;
 }
 
-/** Lines from points of the square from -2 to 2, each field in its colour, over the unit circle. */
-function arrows(name, points, fields, size = 200) {
+/** The score as a bar, and the threshold as a line across it. */
+function meter(ratio) {
+  const bar = node("i", { class: ratio > 1 ? "over" : null });
+  bar.style.width = `${Math.min(100, (100 * ratio) / 4)}%`;
+  return node("div", { class: "meter", role: "img", "aria-label": `Score ${number(ratio)} times the threshold` }, bar, node("b"));
+}
+
+const CIRCLE = Array.from({ length: 97 }, (_, i) => [Math.cos((i * Math.PI) / 48), Math.sin((i * Math.PI) / 48)]);
+const CURVE = Array.from({ length: 41 }, (_, i) => i / 20 - 1).map((along) => {
+  const across = 0.12 * Math.sin(Math.PI * along); // as training/pictures.py bends it
+  return [along - across, along + across].map((value) => value / Math.SQRT2);
+});
+
+/**
+ * Lines from points of the square from -2 to 2, each field in its colour, over where the data is;
+ * of a field of thickness 0 the ends alone.
+ */
+function arrows(name, points, fields, path, size) {
   const drawn = node("canvas", { role: "img", "aria-label": name, class: "field" });
   drawn.repaint = () => {
     const dense = Math.min(3, devicePixelRatio || 1);
@@ -372,22 +396,24 @@ function arrows(name, points, fields, size = 200) {
     const context = drawn.getContext("2d");
     const at = ([x, y]) => [((x + 2) * size) / 4, ((2 - y) * size) / 4];
     context.scale(dense, dense);
-    context.strokeStyle = `rgb(${colour(drawn, "ordinary")})`;
-    context.lineWidth = 1;
+    context.strokeStyle = `rgb(${colour("ordinary")})`;
+    context.lineWidth = 2;
     context.beginPath();
-    context.arc(size / 2, size / 2, size / 4, 0, 2 * Math.PI);
+    path.forEach((point) => context.lineTo(...at(point)));
     context.stroke();
-    for (const [steps, name] of fields) {
-      context.strokeStyle = `rgb(${colour(drawn, name)})`;
+    for (const [steps, name, thick] of fields) {
+      context.strokeStyle = `rgb(${colour(name)})`;
       points.forEach((point, i) => {
         const end = at(plus(point, steps[i]));
-        context.lineWidth = 1.2;
-        context.beginPath();
-        context.moveTo(...at(point));
-        context.lineTo(...end);
-        context.stroke();
+        if (thick) {
+          context.lineWidth = thick;
+          context.beginPath();
+          context.moveTo(...at(point));
+          context.lineTo(...end);
+          context.stroke();
+        }
         context.fillStyle = context.strokeStyle;
-        context.fillRect(end[0] - 1.5, end[1] - 1.5, 3, 3);
+        context.fillRect(end[0] - (thick || 2), end[1] - (thick || 2), 2 * (thick || 2), 2 * (thick || 2));
       });
     }
   };

@@ -12,12 +12,18 @@ export const SETS = {
   digits: { presets: read(DIGITS), side: 8, one: "digit" },
 };
 
-/** The red, green and blue of a colour of the style sheet, as the theme has it. */
-export function colour(element, name) {
-  element.style.color = `var(--${name})`;
-  const [r, g, b] = getComputedStyle(element).color.match(/[\d.]+/g).map(Number);
-  element.style.color = "";
-  return [r, g, b];
+const colours = new Map(); // of the theme in force
+
+/** The red, green and blue of a colour of the style sheet. */
+export function colour(name) {
+  if (!colours.has(name)) {
+    const probe = node("span");
+    document.body.append(probe);
+    probe.style.color = `var(--${name})`;
+    colours.set(name, getComputedStyle(probe).color.match(/[\d.]+/g).map(Number));
+    probe.remove();
+  }
+  return colours.get(name);
 }
 
 /** An empty picture with a name for those who do not see it. */
@@ -37,7 +43,7 @@ export function paint(element, row, { width = Math.sqrt(row.length), kind = "ink
   element.repaint = () => paint(element, row, { width, kind });
   const height = row.length / width;
   [element.width, element.height] = [width, height];
-  const [sheet, ink, amber, blue] = ["sheet", "ink", "dot", "promise"].map((name) => colour(element, name));
+  const [sheet, ink, amber, blue] = ["sheet", "ink", "dot", "promise"].map(colour);
   const most = kind === "signed" ? Math.max(...row.map(Math.abs)) || 1 : 1;
   const shades = {
     ink: (value) => {
@@ -60,7 +66,10 @@ export function labelled(label, element, below) {
 
 /** Have every picture painted again when the theme changes; ends with the signal. */
 export function followTheme(container, signal) {
-  const repaint = () => container.querySelectorAll("canvas").forEach((each) => each.repaint?.());
+  const repaint = () => {
+    colours.clear();
+    container.querySelectorAll("canvas").forEach((each) => each.repaint?.());
+  };
   const watched = new MutationObserver(repaint);
   watched.observe(document.documentElement, { attributeFilter: ["data-theme"] });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint, { signal });

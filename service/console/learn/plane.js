@@ -32,7 +32,7 @@ export function plane(moved) {
     const dense = Math.min(3, devicePixelRatio || 1);
     if (before.width !== SIZE * dense) before.width = before.height = SIZE * dense;
     const context = before.getContext("2d");
-    const [amber, quiet, blue] = ["dot", "quiet", "promise"].map((name) => `rgb(${colour(before, name)})`);
+    const [amber, quiet, blue] = ["dot", "quiet", "promise"].map((name) => `rgb(${colour(name)})`);
     context.setTransform(dense, 0, 0, dense, 0, 0);
     context.clearRect(0, 0, SIZE, SIZE);
     const disc = (place, radius, style, alpha) => {
@@ -51,9 +51,12 @@ export function plane(moved) {
       const [a, b] = [0, 1].map((k) => Math.max(2, (deviation[k] / (high[k] - low[k])) * SIZE));
       context.ellipse(x(code), y(code), a, b, 0, 0, 2 * Math.PI);
       context.fill();
+      context.globalAlpha = 1;
+      context.strokeStyle = amber;
+      context.stroke();
       samples.forEach((each) => disc(each, 2.5, amber, 0.9));
     }
-    disc(code, 7, amber, 1);
+    disc(code, deviation ? 4 : 7, amber, 1);
     context.strokeStyle = quiet;
     context.stroke();
     context.globalAlpha = 1;
@@ -64,7 +67,7 @@ export function plane(moved) {
     const width = side * TILES;
     [behind.width, behind.height] = [width, width];
     const image = new ImageData(width, width);
-    const [sheet, ink] = ["sheet", "ink"].map((name) => colour(behind, name));
+    const [sheet, ink] = ["sheet", "ink"].map(colour);
     tiles.forEach((row, tile) => {
       const [left, top] = [(tile % TILES) * side, Math.floor(tile / TILES) * side];
       row.forEach((value, i) => {

@@ -27,7 +27,7 @@ export async function show(container, context) {
 
   const input = canvas("Input. Arrow keys move the pen, Space draws or wipes", LARGE, { tabindex: "0" });
   const output = canvas("Reconstruction", LARGE);
-  const errors = canvas("Error of each pixel", LARGE / 2);
+  const errors = canvas("Error of each pixel", LARGE);
   const sampled = Array.from({ length: SAMPLES }, (_, i) => canvas(`Sample ${i + 1} of the cloud`, 64));
   const samples = node("div", { class: "strip" }, sampled);
   const told = node("p", { class: "told", "aria-live": "polite" });
@@ -171,7 +171,7 @@ export async function show(container, context) {
           node("button", { type: "button", onclick: () => { load(row.map((value) => 1 - value)); encode(); } }, "Invert")),
         presets),
       node("section", { "aria-label": "Code" }, labelled("Code: drag the dot to decode any place", space.element), samples),
-      node("section", { "aria-label": "Output" }, labelled("Reconstruction", output), labelled("Error of each pixel", errors), told)),
+      node("section", { "aria-label": "Output" }, node("div", { class: "strip" }, labelled("Reconstruction", output), labelled("Error of each pixel", errors)), told)),
     node("h2", {}, "What each kind of autoencoder does"),
     exhibits(ask, signal),
   );

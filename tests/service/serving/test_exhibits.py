@@ -13,7 +13,7 @@ from tests.artifacts import make_artifact, publish
 from tests.serving import serving
 
 FILES = sorted(FOLDER.glob("*.onnx"))
-RING = "learn.ring-contractive"
+RING = "learn.curve-free"
 POINT = {"rows": [[1.0, 0.0]]}
 
 
@@ -52,7 +52,7 @@ def test_they_are_read_once_when_somebody_asks() -> None:
         assert [each.name for each in exhibits.served] == [RING]
         assert RING not in exhibits.unloaded
         with pytest.raises(
-            UnknownModel, match=r"no model 'learn\.nothing' ships.*learn\.ring-free"
+            UnknownModel, match=r"no model 'learn\.nothing' ships.*learn\.curve-contractive"
         ):
             await exhibits.get("learn.nothing")
 
@@ -81,14 +81,14 @@ def test_they_are_listed_for_who_asks(tmp_path) -> None:
 
 
 def test_a_model_of_the_operator_does_not_collide(tmp_path) -> None:
-    publish(tmp_path, "ring-contractive", make_artifact())
+    publish(tmp_path, "curve-free", make_artifact())
     publish(tmp_path, RING, make_artifact())  # a name that no model has
     with serving(tmp_path, max_loaded=1) as client:
-        own = client.get("/v1/models/ring-contractive").json()
+        own = client.get("/v1/models/curve-free").json()
         shipped = client.get(f"/v1/models/{RING}").json()
         assert (own["feature_count"], shipped["feature_count"]) == (4, 2)
-        assert client.get("/health/ready").json()["models"] == ["ring-contractive"]
-        assert client.get("/v1/models/ring-contractive").json()["ready"]  # not let go for it
+        assert client.get("/health/ready").json()["models"] == ["curve-free"]
+        assert client.get("/v1/models/curve-free").json()["ready"]  # not let go for it
 
 
 def test_nothing_of_them_can_be_changed(tmp_path) -> None:
@@ -98,7 +98,7 @@ def test_nothing_of_them_can_be_changed(tmp_path) -> None:
         reloaded = client.post(f"/v1/models/{RING}/reload")
         for refused in (changed, reloaded):
             assert refused.status_code == 403
-            assert "'learn.ring-contractive' ships with the service" in refused.json()["detail"]
+            assert "'learn.curve-free' ships with the service" in refused.json()["detail"]
         assert client.get(f"/v1/models/{RING}").json()["alpha"] == 0.05
         assert FILES[0].stat().st_mtime_ns == before
 

@@ -108,7 +108,7 @@ def visit(browser: Browser, service: httpx.Client) -> Iterator[Visit]:
         page.goto(f"{client.base_url}/{path}")
         page.locator("main h1 span, main .failed").first.wait_for()
         page.locator(
-            ".view > :not(.state), .view > .state:not(:text-is('Loading.'))"
+            ".view > :not(.state, link), .view > .state:not(:text-is('Loading.'))"
         ).first.wait_for()
         return page
 

@@ -126,7 +126,7 @@ export async function show(container, context) {
     const expected = rows / live.p_values.counts.length;
     const spread = 2 * Math.sqrt(expected * (1 - 1 / live.p_values.counts.length));
     const p = live.uniform?.p_value ?? null;
-    const fits = p === null ? "too few rows to tell" : p < 0.01 ? `not as promised (p = ${number(p, 2)})` : `as promised: yes (p = ${number(p, 2)})`;
+    const fits = p === null ? "too few rows to tell" : `uniform: ${p < 0.01 ? "no" : "yes"} (p = ${number(p, 2)})`;
     return histogram(uniform, live.p_values, {
       name: "P-values of live rows against uniform",
       note: `${fits}. Blue: what normal rows give, ± 2 sd.`,

@@ -37,7 +37,9 @@ SERVE_FLAGS = (
     "keep_alive",
     "root_path",
     "allowed_hosts",
+    "journal",
     "read_only",
+    "learn",
 )  # which are settings too
 _logger = logging.getLogger("hourglass.service")  # also where this file runs as __main__
 
@@ -77,6 +79,10 @@ def serve(options: argparse.Namespace) -> int:
     flags = {name: getattr(options, name) for name in SERVE_FLAGS}
     settings = read_settings(os.environ, **flags)
     _warn(require_models(settings.models))
+    if settings.journal:
+        from hourglass.service.watch.alarms import prepare
+
+        prepare(settings.journal)
     listening = _bind(settings)
     signals = (signal.SIGTERM, signal.SIGINT)
     for each in signals:
@@ -120,7 +126,7 @@ def inspect(options: argparse.Namespace) -> int:
         manifest = msgspec.json.format(msgspec.json.encode(served.detector.manifest), indent=2)
         print(printable(manifest.decode()))
     else:
-        print(files.describe(served))
+        print(files.describe(served, files.report_of(options.model)))
     return 0
 
 
@@ -168,10 +174,24 @@ def _parser() -> argparse.ArgumentParser:
         " when bound to it, else any)",
     )
     command.add_argument(
+        "--journal",
+        type=Path,
+        metavar="PATH",
+        help="an SQLite file to keep alarms in, with their rows (default: the last 1,000 in memory,"
+        " without their rows' values)",
+    )
+    command.add_argument(
         "--read-only",
         action="store_true",
         default=None,
         help="only score: refuse what changes a model",
+    )
+    command.add_argument(
+        "--no-learn",
+        dest="learn",
+        action="store_false",
+        default=None,
+        help="serve no models to play with in the console's view Learn",
     )
     command.epilog = f"Every setting can also come from the environment: {', '.join(variables())}."
     command.set_defaults(run=serve)

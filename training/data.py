@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -35,6 +35,14 @@ LONGEST_CATEGORY = 1000  # characters
 STEPS = 8  # of float32 that a standard deviation has to be, or rounding is what is seen
 
 
+class Oddity(NamedTuple):
+    """What is wrong with one column, as its values show."""
+
+    kind: Literal["leaking", "id-like", "sentinel", "empty"]
+    column: str
+    text: str  # a sentence
+
+
 class Data(NamedTuple):
     """N rows, A anomalies, D features."""
 
@@ -45,6 +53,8 @@ class Data(NamedTuple):
     time_N: NDArray[np.float64] | None = None  # of the normal rows; None without a time column
     group_N: NDArray[np.int64] | None = None  # a number for each group, of the normal rows
     warnings: tuple[str, ...] = ()  # sentences a person should read
+    oddities: tuple[Oddity, ...] = ()  # of columns; the warnings name them, too
+    group_names: tuple[str, ...] = ()  # by the numbers of group_N
 
     def without(self, left_out_N: NDArray[np.bool_]) -> "Data":
         """The same but for some of the normal rows."""
@@ -98,7 +108,8 @@ def prepare(
             " --ignore ''"
         )
     asked = [column for column in columns if column not in certain]
-    left_out, warnings = _look_for_no_features(frame.select(asked), label, anomalous_N)
+    oddities = _look_for_no_features(frame.select(asked), label, anomalous_N)
+    left_out, warnings = {each.column for each in oddities}, [each.text for each in oddities]
     columns = [column for column in columns if column not in left_out]
     if not columns:
         raise RunError("; ".join(["no feature columns are left", *warnings]))
@@ -120,12 +131,15 @@ def prepare(
             )
         )
         if sentence := suspect_sentinel(frame[column]):
+            oddities.append(Oddity("sentinel", column, sentence))
             warnings.append(sentence)
         if frame[column].null_count() == frame.height:
-            warnings.append(
+            sentence = (
                 f"column {shorten(column)!r} is empty in all rows: any value in it later is an"
                 f" anomaly; --ignore {shorten(column)!r} leaves it out"
             )
+            oddities.append(Oddity("empty", column, sentence))
+            warnings.append(sentence)
     drawn_N = np.zeros(frame.height, dtype=bool)
     for rows_N, noun in ((normal_N, "normal"), (anomalous_N & ~excluded_N, "anomalous")):
         rows, count = np.flatnonzero(rows_N), int(rows_N.sum())
@@ -148,23 +162,27 @@ def prepare(
         times(frame[time])[normal_N] if time else None,
         groups(frame[group])[normal_N] if group else None,
         tuple(warnings),
+        tuple(oddities),
+        group_names(frame[group]) if group else (),
     )
 
 
 def _look_for_no_features(
     frame: pl.DataFrame, label: str | None, anomalous_N: NDArray[np.bool_]
-) -> tuple[set[str], list[str]]:
+) -> list[Oddity]:
     """The columns that are left out, and a sentence about each."""
-    left_out, warnings = set(), []
+    found = []
     for column in frame:
+        kind: Literal["leaking", "id-like"] = "id-like"
         why = no_feature(column)
         if why is None and label and equals_label(column, anomalous_N):
+            kind = "leaking"
             why = f"it tells the anomalies of {label!r} from all normal rows, as the label does"
         if why is not None:
-            left_out.add(column.name)
             name = repr(shorten(column.name))
-            warnings.append(f"column {name} is left out: {why}; --keep {name} makes it a feature")
-    return left_out, warnings
+            text = f"column {name} is left out: {why}; --keep {name} makes it a feature"
+            found.append(Oddity(kind, column.name, text))
+    return found
 
 
 def times(column: pl.Series) -> NDArray[np.float64]:
@@ -201,6 +219,11 @@ def times(column: pl.Series) -> NDArray[np.float64]:
 def groups(column: pl.Series) -> NDArray[np.int64]:
     """[N] a number for each distinct value; a missing value is one, too."""
     return column.cast(pl.String).fill_null("").rank("dense").cast(pl.Int64).to_numpy() - 1
+
+
+def group_names(column: pl.Series) -> tuple[str, ...]:
+    """What the numbers of `groups` stand for."""
+    return tuple(column.cast(pl.String).fill_null("").unique().sort().to_list())
 
 
 def describe(features: tuple[Feature, ...], rows_ND: NDArray[np.float32]) -> tuple[Feature, ...]:

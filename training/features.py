@@ -187,7 +187,9 @@ class Encoding(nn.Module):
         entropy_NE = torch.where(
             self.bernoulli_E, self._relative_entropy(outputs_NE, encoded.values_NE), 0.0
         )
-        errors_ND = (squared_NE * self.gaussian_E + entropy_NE) @ self.members_ED
+        errors_ND = squared_NE * self.gaussian_E + entropy_NE
+        if not self.one_column_each:
+            errors_ND = errors_ND @ self.members_ED
         if self.one_hot:
             errors_ND = torch.where(
                 self.categorical_D, self._surprise(outputs_NE, encoded.values_NE), errors_ND

@@ -83,7 +83,7 @@ class Strangeness(NamedTuple):
 
 def look_for_suspects(data: Data, config: RunConfig) -> Strangeness | None:
     """Score the normal rows, each by the others; None when they are too few to tell."""
-    observed = ~np.isnan(data.normal_ND).all(axis=1)
+    observed = np.asarray(~np.isnan(data.normal_ND).all(axis=1))
     if observed.sum() < FEWEST_ROWS:
         return None
     encoding = Encoding(data.features, data.normal_ND, "auto")

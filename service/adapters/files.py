@@ -23,7 +23,7 @@ from hourglass.service.rows.sentences import say_why
 from hourglass.service.rows.tables import encode_table, read_table
 from hourglass.service.serving.loading import load, served_from
 from hourglass.service.serving.observers import UNOBSERVED, Observers
-from hourglass.service.serving.store import ModelFolder, locate, name_of, read_file
+from hourglass.service.serving.store import REPORT_PAGE, ModelFolder, locate, name_of, read_file
 
 if TYPE_CHECKING:
     import polars as pl
@@ -157,8 +157,14 @@ def top_rows(served: Served, scored: "pl.DataFrame") -> str:
     return _table(lines)
 
 
-def describe(served: Served) -> str:
-    """The manifest, for a person."""
+def report_of(path: Path) -> Path | None:
+    """The page that training wrote beside a model; None where there is none."""
+    report = locate(path).with_name(REPORT_PAGE)
+    return report if report.is_file() else None
+
+
+def describe(served: Served, report: Path | None = None) -> str:
+    """The manifest, for a person, and where its report lies."""
     manifest, detector, threshold = served.detector.manifest, served.detector, served.threshold
     model, rows, producer = manifest.model, manifest.rows, manifest.producer
     parameters = (
@@ -205,7 +211,8 @@ def describe(served: Served) -> str:
         ]
         for feature in manifest.features
     ]
-    return f"{served.name}\n\n{_table(facts)}\n\n{_table(features)}"
+    described = f"{served.name}\n\n{_table(facts)}\n\n{_table(features)}"
+    return described if report is None else f"{described}\n\nReport {printable(str(report))}"
 
 
 def _score_rows(served: Served, rows_ND: Float32, observers: Observers) -> "pl.DataFrame":

@@ -201,6 +201,12 @@ class Metrics:
             "method",
             "status",
         )
+        self._journal_alarms = counter(
+            "journal_alarms_total", "Alarms that were kept in the journal."
+        )
+        self._journal_lost = counter(
+            "journal_lost_total", "Alarms that were lost because the journal could not be written."
+        )
         self._durations = histogram(
             "request_duration_seconds",
             "Time from a request's head to the head of its answer.",
@@ -253,6 +259,11 @@ class Metrics:
                 self._reloads.labels(load.name, outcome)
         if load.outcome in ("swapped", "failed"):
             self._reloads.labels(load.name, load.outcome).inc()
+
+    def observe_journal(self, kept: int, lost: int) -> None:
+        """Alarms that the journal has kept, and lost."""
+        self._journal_alarms.inc(kept)
+        self._journal_lost.inc(lost)
 
     def observe_rejection(self, reason: Reason) -> None:
         """A request that was refused."""

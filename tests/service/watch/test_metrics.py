@@ -40,6 +40,7 @@ NAMES = {
     "hourglass_model_certified", "hourglass_model_guarantee", "hourglass_model_threshold",
     "hourglass_model_fitted_timestamp_seconds", "hourglass_model_ready", "hourglass_model_error",
     "hourglass_model_reloads_total", "hourglass_build_info", "hourglass_worker_deaths_total",
+    "hourglass_journal_alarms_total", "hourglass_journal_lost_total",
 }  # fmt: skip
 
 

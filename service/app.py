@@ -15,22 +15,39 @@ from litestar.di import Provide
 from litestar.handlers import BaseRouteHandler
 from litestar.types import ControllerRouterHandler
 
-from hourglass.service.api import docs, health, inference, metrics, models, scoring
+from hourglass.service.api import (
+    alarms,
+    console,
+    docs,
+    health,
+    inference,
+    metrics,
+    models,
+    replay,
+    reports,
+    scoring,
+    versions,
+)
 from hourglass.service.api.entrance import enter, require_allowed
 from hourglass.service.api.parts import STATE, Guard, Parts, allow
 from hourglass.service.api.problems import problem_handlers
 from hourglass.service.machine.cpus import available_cpus
 from hourglass.service.serving.batcher import Batcher
-from hourglass.service.serving.budget import Budget
+from hourglass.service.serving.exhibits import Exhibits
 from hourglass.service.serving.observers import Observers
 from hourglass.service.serving.peers import Peers
-from hourglass.service.serving.registry import Registry
+from hourglass.service.serving.registry import Load, Registry
+from hourglass.service.serving.room import Room
 from hourglass.service.serving.store import Store
 from hourglass.service.settings import Settings
+from hourglass.service.watch.alarms import MEMORY_ALARMS, Alarms
+from hourglass.service.watch.journal import Journal
 from hourglass.service.watch.metrics import ASGIApp, Metrics, Receive, Scope, Send
+from hourglass.service.watch.traffic import Traffic
 
 START_SECONDS = 1.0  # that the start waits for models; those left are loaded while it answers
 FLUSH_SECONDS = 0.1  # how old a worker's numbers may be when another one is scraped
+ALARMS_FILE = "alarms.sqlite"  # where workers meet
 _logger = logging.getLogger(__name__)
 
 
@@ -54,16 +71,43 @@ def create_app(
         threads=threads,
         max_bytes=settings.max_model_bytes,
         max_loaded=settings.max_loaded,
+        exhibits=Exhibits() if settings.learn else None,
         after_load=after_load,
     )
     counted = Metrics(registry, shared=settings.workers > 1, workers=shared)
-    registry.tell = counted.observe_load
+    traffic = Traffic(registry, shared, os.getpid())
+
+    def tell(load: Load) -> None:
+        counted.observe_load(load)
+        if load.served is not None:
+            traffic.follow(load.served)
+
+    registry.tell = tell
     peers = Peers(shared, os.getpid(), registry.refresh) if shared else None
-    observers = Observers([counted])
+    # several workers write and read one file, also where it holds no values
+    path = settings.journal or (shared and shared / ALARMS_FILE)
+    most = settings.journal_alarms if settings.journal else MEMORY_ALARMS
+    journal = Journal(
+        Alarms(path, most=most, days=settings.journal_days),
+        values=settings.journal is not None,
+        tell=counted.observe_journal,
+    )
+    observers = Observers([counted, traffic, journal])
     batcher = Batcher(observers, inline_cells=settings.inline_cells, max_rows=settings.max_rows)
     # one body of any size allowed must find room
-    budget = Budget(max(settings.max_held_bytes, settings.max_body_bytes))
-    parts = Parts(settings, registry, counted, observers, batcher, budget, guard, peers=peers)
+    room = Room(max(settings.max_held_bytes, settings.max_body_bytes))
+    parts = Parts(
+        settings,
+        registry,
+        counted,
+        traffic,
+        journal,
+        observers,
+        batcher,
+        room,
+        guard,
+        peers=peers,
+    )
 
     def provide_parts() -> Parts:
         return parts
@@ -81,8 +125,9 @@ def create_app(
         clocks = [asyncio.create_task(_poll(parts, started := asyncio.Event()))]
         with suppress(TimeoutError):
             await asyncio.wait_for(started.wait(), START_SECONDS)
+        clocks.append(asyncio.create_task(journal.clock()))
         if counted.shared:
-            clocks.append(asyncio.create_task(_flush(counted)))
+            clocks.append(asyncio.create_task(_flush(counted, traffic)))
         yield
         for clock in clocks:
             clock.cancel()
@@ -92,12 +137,17 @@ def create_app(
             peers.close()
         registry.close()
         parts.batcher.close()
+        journal.close()
         counted.flush()
 
     routes: list[ControllerRouterHandler] = [
         scoring.router,
         scoring.named_router,
         models.router,
+        reports.router,
+        versions.router,
+        replay.router,
+        alarms.router,
         inference.router,
         health.router,
         metrics.metrics,
@@ -105,7 +155,11 @@ def create_app(
     dependencies = {"parts": Provide(provide_parts, sync_to_thread=False)}
     origins = [each.strip() for each in settings.cors_origins.split(",") if each.strip()]
     app = Litestar(
-        [*routes, docs.docs_router(routes, dependencies, settings), docs.root(settings)],
+        [
+            *routes,
+            docs.docs_router(routes, dependencies, settings),
+            console.console_router(settings),
+        ],
         dependencies=dependencies,
         guards=[ask_guard],
         exception_handlers=problem_handlers(
@@ -137,7 +191,8 @@ async def _poll(parts: Parts, started: asyncio.Event) -> None:
         await asyncio.sleep(parts.settings.poll_seconds)
 
 
-async def _flush(metrics: Metrics) -> None:
+async def _flush(metrics: Metrics, traffic: Traffic) -> None:
     while True:
         await asyncio.sleep(FLUSH_SECONDS)
         metrics.flush()
+        traffic.flush()

@@ -89,6 +89,22 @@ class UnknownModel(HourglassError):
     """No model of that name is served."""
 
 
+class NoReport(HourglassError):
+    """No report lies beside the version that is asked for."""
+
+
+class UnknownVersion(HourglassError):
+    """The model has no version of that name, or several."""
+
+
+class NotPromoted(HourglassError):
+    """The pointer to a version could not be written."""
+
+
+class UnknownAlarms(HourglassError):
+    """No alarms are kept under that key: they are too old, or there never were any."""
+
+
 class NotLoaded(UnknownModel):
     """The model is there, but not in memory: who can wait asks the registry to load it."""
 

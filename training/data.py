@@ -1,9 +1,9 @@
 """CSV and Parquet in: which columns are features, of what kind, and which rows are normal."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -47,6 +47,22 @@ FEWEST_UNITS, UNITS_OVER = 2, 2  # columns with a unit in the first row, over mo
 STEPS = 8  # of float32 that a standard deviation has to be, or rounding is what is seen
 
 
+OddKind = Literal["leaking", "id-like", "sentinel", "sorted", "empty"]
+# what is said of a column that stays a feature
+SUSPECTED: dict[OddKind, Callable[[pl.Series], str | None]] = {
+    "sentinel": suspect_sentinel,
+    "sorted": suspect_order,
+}
+
+
+class Oddity(NamedTuple):
+    """What is wrong with one column, as its values show."""
+
+    kind: OddKind
+    column: str
+    text: str  # a sentence
+
+
 class Data(NamedTuple):
     """N rows, A anomalies, D features."""
 
@@ -57,6 +73,8 @@ class Data(NamedTuple):
     time_N: NDArray[np.float64] | None = None  # of the normal rows; None without a time column
     group_N: NDArray[np.int64] | None = None  # a number for each group, of the normal rows
     warnings: tuple[str, ...] = ()  # sentences a person should read
+    oddities: tuple[Oddity, ...] = ()  # of columns; the warnings name them, too
+    group_names: tuple[str, ...] = ()  # by the numbers of group_N
 
     def without(self, left_out_N: NDArray[np.bool_]) -> "Data":
         """The same but for some of the normal rows."""
@@ -104,7 +122,8 @@ def prepare(
     no_features, certain = {*named, *ignore}, {*keep, *categorical}
     columns = [column for column in frame.columns if column not in no_features]
     asked = [column for column in columns if column not in certain]
-    left_out, warnings = _look_for_no_features(frame.select(asked), label, anomalous_N)
+    oddities = _look_for_no_features(frame.select(asked), label, anomalous_N)
+    left_out, warnings = {each.column for each in oddities}, [each.text for each in oddities]
     columns = [column for column in columns if column not in left_out]
     if not columns:
         raise RunError("; ".join(["no feature columns are left", *warnings]))
@@ -130,14 +149,17 @@ def prepare(
             refused[column] = error
             continue
         features.append(feature)
-        for suspect in (suspect_sentinel, suspect_order):
+        for kind, suspect in SUSPECTED.items():
             if column not in certain and (sentence := suspect(frame[column])):
+                oddities.append(Oddity(kind, column, sentence))
                 warnings.append(sentence)
         if frame[column].null_count() == frame.height:
-            warnings.append(
+            sentence = (
                 f"column {shorten(column)!r} is empty in all rows: any value in it later is an"
                 f" anomaly; --ignore {shorten(column)!r} leaves it out"
             )
+            oddities.append(Oddity("empty", column, sentence))
+            warnings.append(sentence)
     if len(refused) == 1:
         raise refused.popitem()[1]
     if refused:
@@ -167,6 +189,8 @@ def prepare(
         times(frame[time])[normal_N] if time else None,
         groups(frame[group])[normal_N] if group else None,
         tuple(warnings),
+        tuple(oddities),
+        group_names(frame[group]) if group else (),
     )
 
 
@@ -193,18 +217,20 @@ def _refuse_units_row(frame: pl.DataFrame, columns: list[str], dialect: Dialect)
 
 def _look_for_no_features(
     frame: pl.DataFrame, label: str | None, anomalous_N: NDArray[np.bool_]
-) -> tuple[set[str], list[str]]:
+) -> list[Oddity]:
     """The columns that are left out, and a sentence about each."""
-    left_out, warnings = set(), []
+    found = []
     for column in frame:
+        kind: OddKind = "id-like"
         why = no_feature(column)
         if why is None and label and equals_label(column, anomalous_N):
+            kind = "leaking"
             why = f"it tells the anomalies of {label!r} from all normal rows, as the label does"
         if why is not None:
-            left_out.add(column.name)
             name = repr(shorten(column.name))
-            warnings.append(f"column {name} is left out: {why}; --keep {name} makes it a feature")
-    return left_out, warnings
+            text = f"column {name} is left out: {why}; --keep {name} makes it a feature"
+            found.append(Oddity(kind, column.name, text))
+    return found
 
 
 def times(column: pl.Series) -> NDArray[np.float64]:
@@ -241,6 +267,11 @@ def times(column: pl.Series) -> NDArray[np.float64]:
 def groups(column: pl.Series) -> NDArray[np.int64]:
     """[N] a number for each distinct value; a missing value is one, too."""
     return column.cast(pl.String).fill_null("").rank("dense").cast(pl.Int64).to_numpy() - 1
+
+
+def group_names(column: pl.Series) -> tuple[str, ...]:
+    """What the numbers of `groups` stand for."""
+    return tuple(column.cast(pl.String).fill_null("").unique().sort().to_list())
 
 
 def describe(features: tuple[Feature, ...], rows_ND: NDArray[np.float32]) -> tuple[Feature, ...]:

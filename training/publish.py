@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from hourglass.service.serving.store import ModelFolder, Store
+from hourglass.service.errors import HourglassError
+from hourglass.service.serving.store import Store
 from hourglass.training.errors import RunError
 
 
@@ -22,23 +23,7 @@ def promote(models: Path, name: str, version: str) -> str:
     """Point `current` at a version that is there, given in full or by an unambiguous beginning;
     returns the full version.
     """
-    model = Store(models).model(name)
-    if not model.path.is_dir():
-        raise RunError(f"there is no model {name!r} in {models}")
-    full = _version_meant(model, version)
-    if not model.is_intact(full):
-        raise RunError(
-            f"the file of version {full[:12]} of {name!r} is damaged: its SHA-256 is another"
-        )
-    model.point(full)
-    return full
-
-
-def _version_meant(model: ModelFolder, version: str) -> str:
-    versions = model.versions()
-    matches = [full for full in versions if full.startswith(version)]
-    if len(matches) == 1:
-        return matches[0]
-    known = ", ".join(full[:12] for full in versions)
-    problem = "is ambiguous" if matches else "is not there"
-    raise RunError(f"version {version!r} of {model.name!r} {problem}; the versions are {known}")
+    try:
+        return Store(models).model(name).promote(version)
+    except HourglassError as error:
+        raise RunError(str(error)) from error

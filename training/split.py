@@ -68,6 +68,8 @@ class Prepared(NamedTuple):
     group_N: Integers | None
     block_N: Integers | None  # of each calibration row; None where rows were drawn singly
     copies: int  # of these rows, those that repeat an earlier one
+    # of each calibration row, of one fold after another, its place among all of these rows
+    place_N: Integers
     # of each model of several, which calibrate on all rows together: folds.py; then `split` has all
     # of them as fit rows
     folds: tuple[Split, ...] = ()
@@ -129,7 +131,9 @@ def split_data(data: Data, config: RunConfig) -> Prepared:
     block_N: Integers | None = None
     if count := folds_of(len(rows_ND), len(data.features), config):
         few = in_folds(hash_N, count, config.split)
-        folds = tuple(take(rows_ND, places)[0] for places in few)
+        taken = [take(rows_ND, places) for places in few]
+        folds = tuple(each[0] for each in taken)
+        place_N = np.concatenate([each[2] for each in taken])
         split = Split(rows_ND, rows_ND[:0], rows_ND[:0])
     else:
         if group_N is not None:
@@ -138,7 +142,7 @@ def split_data(data: Data, config: RunConfig) -> Prepared:
             places = by_time(len(rows_ND), config.split)
         else:
             places = one_by_one(hash_N, config.split)
-        split, block_N = take(rows_ND, places)
+        split, block_N, place_N = take(rows_ND, places)
     prepared = Prepared(
         data,
         split,
@@ -149,6 +153,7 @@ def split_data(data: Data, config: RunConfig) -> Prepared:
         group_N,
         block_N,
         len(rows_ND) - len(np.unique(hash_N)),
+        place_N,
         folds,
     )
     if config.alpha is not None and block_N is None:  # known before the fit, so said before it
@@ -272,9 +277,9 @@ def by_group(group_N: Integers, config: SplitConfig) -> Places:
     return Places(fit_N, held_out_N, calibration_N, block_G[group_N[calibration_N]])
 
 
-def take(rows_ND: Float32, places: Places) -> tuple[Split, Integers | None]:
-    """The rows in their sets, and the block of each calibration row; RunError when a set is
-    empty.
+def take(rows_ND: Float32, places: Places) -> tuple[Split, Integers | None, Integers]:
+    """The rows in their sets; the block and the place of each calibration row. RunError when a set
+    is empty.
     """
     fit_ND = rows_ND[places.fit_N]
     # a row that shows only what no fit row shows has no score
@@ -289,8 +294,12 @@ def take(rows_ND: Float32, places: Places) -> tuple[Split, Integers | None]:
             f"of {len(rows_ND)} normal rows, split.validation and split.calibration leave a set"
             " without any"
         )
-    block_N = places.block_N
-    return split, None if block_N is None else block_N[known_N[places.calibration_N]]
+    block_N, calibrating_N = places.block_N, known_N[places.calibration_N]
+    return (
+        split,
+        None if block_N is None else block_N[calibrating_N],
+        places.calibration_N[calibrating_N],
+    )
 
 
 def sizes(rows: int, config: SplitConfig) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from hourglass.service.rows.sentences import say_why
 from hourglass.service.rows.tables import encode_table, read_table
 from hourglass.service.serving.loading import load, served_from
 from hourglass.service.serving.observers import UNOBSERVED, Observers
-from hourglass.service.serving.store import ModelFolder, locate, name_of, read_file
+from hourglass.service.serving.store import REPORT_PAGE, ModelFolder, locate, name_of, read_file
 
 if TYPE_CHECKING:
     import polars as pl
@@ -154,11 +154,17 @@ def top_rows(served: Served, scored: "pl.DataFrame") -> str:
         severity = f"{row['severity']:.2f}{' extrapolated' if row['extrapolated'] else ''}"
         numbers = f"{row['score']:.4g}", severity, f"{row['p_value']:.4g}"
         lines.append([str(number + 1), *numbers, "yes" if row["is_anomaly"] else "no", reason])
-    return _table(lines)
+    return as_columns(lines)
 
 
-def describe(served: Served) -> str:
-    """The manifest, for a person."""
+def report_of(path: Path) -> Path | None:
+    """The page that training wrote beside a model; None where there is none."""
+    report = locate(path).with_name(REPORT_PAGE)
+    return report if report.is_file() else None
+
+
+def describe(served: Served, report: Path | None = None) -> str:
+    """The manifest, for a person, and where its report lies."""
     manifest, detector, threshold = served.detector.manifest, served.detector, served.threshold
     model, rows, producer = manifest.model, manifest.rows, manifest.producer
     parameters = ", ".join(_settings(model.hyper_parameters)) or "none"
@@ -202,7 +208,8 @@ def describe(served: Served) -> str:
         ]
         for feature in manifest.features
     ]
-    return f"{served.name}\n\n{_table(facts)}\n\n{_table(features)}"
+    described = f"{served.name}\n\n{as_columns(facts)}\n\n{as_columns(features)}"
+    return described if report is None else f"{described}\n\nReport {printable(str(report))}"
 
 
 def _settings(table: dict[str, Any], of: str = "") -> Iterator[str]:
@@ -296,7 +303,8 @@ def _values(feature: Feature) -> str:
     return f"{feature.minimum:g} to {feature.maximum:g}"
 
 
-def _table(lines: list[list[str]]) -> str:
+def as_columns(lines: list[list[str]]) -> str:
+    """Lines of cells, for a terminal."""
     # a line end is a cell's own, too: names of Excel's have some
     lines = [[printable(cell).replace("\n", "\\n") for cell in line] for line in lines]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]

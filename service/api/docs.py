@@ -1,6 +1,7 @@
 """The OpenAPI document, and a Swagger UI that asks nothing of any other host."""
 
 import gzip
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
@@ -12,16 +13,17 @@ import numpy as np
 from litestar import Litestar, Request, Response, Router, get
 from litestar.di import Provide
 from litestar.exceptions import NotFoundException
-from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.params import FromPath
-from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
 
 from hourglass.service import VERSION
 from hourglass.service.api.problems import BUG, HTTP_KINDS, KINDS
+from hourglass.service.api.replay import MAX_ALPHAS, MAX_PER_DAY
 from hourglass.service.api.scoring import SampleRequest, ScoreAnswer
+from hourglass.service.api.versions import Promotion
 from hourglass.service.model.artifact import (
+    EXHIBIT_PREFIX,
     INPUT,
     MODEL_NAME,
     OUTPUTS,
@@ -92,16 +94,6 @@ def docs_router(
     return Router(PATH, route_handlers=[page, openapi, asset], include_in_schema=False)
 
 
-def root(settings: Settings) -> HTTPRouteHandler:
-    """The route of /, behind the root path."""
-
-    @get("/", include_in_schema=False, sync_to_thread=False)
-    def redirect() -> Redirect:
-        return Redirect(settings.root_path + PATH)
-
-    return redirect
-
-
 def write_document(
     routes: Sequence[ControllerRouterHandler],
     dependencies: Mapping[str, Provide],
@@ -128,9 +120,13 @@ def write_document(
         for method, operation in operations.items():
             if body := _body(path, method, settings):
                 operation["requestBody"] = {"required": True, "content": body}
-            if path.endswith(("/infer", "/score")):
+            if path.endswith(("/infer", "/score", "/decode")):
                 operation["responses"]["200"]["content"][decoding.RAW] = {
                     "schema": {"type": "string", "format": "binary"}
+                }
+            if path.endswith("/report"):
+                operation["responses"]["200"]["content"][decoding.JSON] = {
+                    "schema": {"type": "object"}
                 }
             if path.endswith("/score"):
                 operation["responses"]["200"] |= {"description": _SCORES, "headers": _SCORE_HEADERS}
@@ -140,12 +136,14 @@ def write_document(
                         "type": "string",
                         "pattern": _PATTERNS[parameter["name"]],
                     }
+                elif parameter["name"] in _QUERIES:
+                    parameter["schema"] = _QUERIES[parameter["name"]]
                 elif (
                     parameter["in"] == "header"
                 ):  # one that is not sent is None to us, to a client it is no null
                     parameter["schema"] |= parameter["schema"].pop("oneOf")[0]
     _, components = msgspec.json.schema_components(
-        [ThresholdChange, SampleRequest], ref_template="#/components/schemas/{name}"
+        [ThresholdChange, SampleRequest, Promotion], ref_template="#/components/schemas/{name}"
     )
     document["components"]["schemas"] |= components
     return document
@@ -167,24 +165,28 @@ _SCORE_HEADERS = {
 }
 # of what stands in a path
 _PATTERNS = {
-    "name": f"^{MODEL_NAME.pattern}$",
+    "name": f"^({re.escape(EXHIBIT_PREFIX)})?{MODEL_NAME.pattern}$",
     "version": "^[0-9a-f]{64}$",
+    "key": "^[0-9a-f]{16}$",
+}
+_RATE = {"type": "number", "minimum": 1e-9, "maximum": 0.5}
+# of what stands behind it
+_QUERIES: dict[str, Json] = {
+    "alpha": {"type": "array", "items": _RATE, "maxItems": MAX_ALPHAS},
+    "since": {"type": "string", "format": "date-time"},
 }
 
 
 def _body(path: str, method: str, settings: Settings) -> Json | None:
     """The content that a route's body may have; None of a route that takes none."""
     if method == "patch":
-        return {
-            decoding.JSON: {
-                "schema": {"$ref": "#/components/schemas/ThresholdChange"},
-                "example": {"alpha": 0.05},
-            }
-        }
+        return _small("ThresholdChange", {"alpha": 0.05})
+    if method != "post":
+        return None
     size = f"At most {settings.max_body_bytes} bytes."
     number = {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST}
     match path.rpartition("/")[2]:
-        case "score" | "explain" | "reconstruct" | "encode":
+        case "score" | "explain" | "reconstruct" | "encode" | "replay" as what:
             cell = {"anyOf": [number, {"type": "boolean"}, {"type": "string"}, {"type": "null"}]}
             row = {
                 "description": (
@@ -198,24 +200,21 @@ def _body(path: str, method: str, settings: Settings) -> Json | None:
             raw = (
                 f"Little-endian float32, row after row; NaN is missing, a category its code. {size}"
             )
+            schema, example = _object("rows", row, settings.max_rows, size), [[0.5, None, -1.25]]
+            if what == "replay":
+                schema["properties"] |= _replayed(settings.max_rows)
             return {
-                decoding.JSON: {
-                    "schema": _object("rows", row, settings.max_rows, size),
-                    "example": {"rows": [[0.5, None, -1.25]]},
-                },
-                decoding.RAW: {
-                    "schema": {
-                        "type": "string",
-                        "format": "binary",
-                        "description": raw,
-                        "minLength": 4,
-                    }
-                },
+                decoding.JSON: {"schema": schema, "example": {"rows": example}},
+                decoding.RAW: {"schema": _octets(raw)},
             }
         case "decode":
             code = {"type": "array", "items": number, "minItems": 1}
             schema = _object("codes", code, settings.max_rows, size)
-            return {decoding.JSON: {"schema": schema, "example": {"codes": [[0.5, -1.25]]}}}
+            raw = f"Little-endian float32, code after code. {size}"
+            return {
+                decoding.JSON: {"schema": schema, "example": {"codes": [[0.5, -1.25]]}},
+                decoding.RAW: {"schema": _octets(raw)},
+            }
         case "infer":
             packed = f"gzip or deflate if a Content-Encoding says so. {size}"
             raw = (
@@ -224,25 +223,39 @@ def _body(path: str, method: str, settings: Settings) -> Json | None:
             )
             return {
                 decoding.JSON: {"schema": _inference(number, packed), "example": _INFERENCE},
-                decoding.RAW: {
-                    "schema": {
-                        "type": "string",
-                        "format": "binary",
-                        "description": raw,
-                        "minLength": 4,
-                    }
-                },
+                decoding.RAW: {"schema": _octets(raw)},
             }
         case "sample":
-            example = {"count": 2, "seed": 0}
-            return {
-                decoding.JSON: {
-                    "schema": {"$ref": "#/components/schemas/SampleRequest"},
-                    "example": example,
-                }
-            }
+            return _small("SampleRequest", {"count": 2, "seed": 0})
+        case "promote":
+            return _small("Promotion", {"version": "f92c5be6c6ab"})
         case _:
             return None
+
+
+def _small(schema: str, example: Json) -> Json:
+    return {
+        decoding.JSON: {"schema": {"$ref": f"#/components/schemas/{schema}"}, "example": example}
+    }
+
+
+def _replayed(max_rows: int) -> Json:
+    """What a replay is asked beside its rows."""
+    label = {"enum": [0, 1, False, True, None]}
+    return {
+        "alphas": {"type": "array", "items": _RATE, "minItems": 1, "maxItems": MAX_ALPHAS},
+        "labels": {
+            "type": "array",
+            "items": label,
+            "maxItems": max_rows,
+            "description": "Of each row: 1 is an anomaly, 0 a normal row, null neither.",
+        },
+        "rows_per_day": {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_PER_DAY},
+    }
+
+
+def _octets(description: str) -> Json:
+    return {"type": "string", "format": "binary", "description": description, "minLength": 4}
 
 
 def _object(field: str, item: Json, max_rows: int, description: str) -> Json:

@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from hourglass.service.serving.batcher import Batcher
-from hourglass.service.serving.budget import Budget
 from hourglass.service.serving.observers import Observers
 from hourglass.service.serving.peers import Peers
 from hourglass.service.serving.registry import Registry
+from hourglass.service.serving.room import Room
 from hourglass.service.settings import Settings
+from hourglass.service.watch.journal import Journal
 from hourglass.service.watch.metrics import Metrics
+from hourglass.service.watch.traffic import Traffic
 
 # What may refuse a request: it is given the path and the headers (names in lower case), and raises
 # one of the errors that api/problems.py has an answer for. It may be asked twice about one request.
@@ -29,8 +31,10 @@ class Parts:
     settings: Settings
     registry: Registry
     metrics: Metrics
+    traffic: Traffic
+    journal: Journal
     observers: Observers
     batcher: Batcher
-    budget: Budget
+    room: Room
     guard: Guard
     peers: Peers | None = None  # where there are several workers

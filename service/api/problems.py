@@ -75,6 +75,12 @@ KINDS: Mapping[type[Exception], Kind] = {
         413, "too-many-rows", "More rows than one request may hold", "too_many_rows"
     ),
     errors.UnknownModel: Kind(404, "unknown-model", "No such model is served", "model"),
+    errors.NoReport: Kind(404, "no-report", "This version has no report", "model"),
+    errors.UnknownVersion: Kind(404, "unknown-version", "The model has no such version", "model"),
+    errors.UnknownAlarms: Kind(404, "unknown-alarms", "No such alarms are kept", "model"),
+    errors.NotPromoted: Kind(
+        409, "not-promoted", "The version cannot be put into service here", "model"
+    ),
     errors.NotDecodable: Kind(409, "not-decodable", "This model cannot decode", "model"),
     errors.NotSampleable: Kind(409, "not-sampleable", "This model cannot make up rows", "model"),
     errors.NotReady: Kind(503, "not-ready", "No model is in service", "model"),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hourglass.service.errors import InvalidRow
 from hourglass.service.floats import write_scores
 from hourglass.service.model.artifact import UNSEEN, Feature
-from hourglass.service.model.detector import Explanation, Scores
+from hourglass.service.model.detector import Codes, Explanation, Scores
 from hourglass.service.model.reasons import Reasons
 from hourglass.service.model.served import Served
 from hourglass.service.rows.sentences import deviation, say_why
@@ -97,13 +97,13 @@ def encode_explanations(
             sentences += [None] * len(rows_ND)
         else:
             sentences += say_why(served.schema.features, rows_ND, reasons, came)
-        pieces += _pieces(_explain_rows(served, rows_ND, explanation, reasons, came, top))
+        pieces += _pieces(explain_rows(served, rows_ND, explanation, reasons, came, top))
         first += len(rows_ND)
     fields = _score_fields(served, Scores(*map(np.concatenate, zip(*scores, strict=True))))
     return encode_object({**fields, "reason": sentences, "explanations": pieces})
 
 
-def _explain_rows(
+def explain_rows(
     served: Served,
     rows_ND: Float32,
     explanation: Explanation,
@@ -111,6 +111,7 @@ def _explain_rows(
     sent: dict[tuple[int, int], str],
     top: int,
 ) -> Iterator[list[dict[str, object]]]:
+    """For each row what is said of `top` features."""
     contributions_ND, expected_ND = explanation.contributions, explanation.reconstruction
     if reasons is None:
         order_ND = np.argsort(-contributions_ND, axis=1, kind="stable")[:, :top]
@@ -154,10 +155,30 @@ def encode_rows(served: Served, rows_ND: Float32, *, filled_from: Float32 | None
     return encode_object(fields)
 
 
-def encode_codes(served: Served, codes_NK: Float32) -> bytes:
+def row_values(features: tuple[Feature, ...], row_D: Float32) -> list[object]:
+    """A row as clients send it: null is missing, a category its string."""
+    return [_actual(value, feature) for value, feature in zip(row_D, features, strict=True)]
+
+
+def encode_codes(served: Served, codes: Codes) -> bytes:
     """The answer to an encode request."""
-    require_finite(served, codes_NK)
-    return encode_object({**_head(served), "codes": codes_NK})
+    require_finite(served, codes.code)
+    fields = {**_head(served), "codes": codes.code}
+    if codes.deviation is not None:
+        require_finite(served, codes.deviation)
+        fields["deviations"] = codes.deviation
+    return encode_object(fields)
+
+
+def encode_raw_rows(served: Served, rows_ND: Float32) -> bytes:
+    """Reconstructed rows as mere numbers, a category as its index."""
+    require_finite(served, rows_ND)
+    return rows_ND.astype("<f4", copy=False).tobytes()
+
+
+def raw_head(served: Served) -> dict[str, str]:
+    """What goes with raw rows: which model made them."""
+    return {raw_header(field): str(value) for field, value in _head(served).items()}
 
 
 def require_finite(served: Served, *answers: Float32, what: str = "score", first: int = 0) -> None:

@@ -47,6 +47,43 @@ def say_why(
     return sentences
 
 
+def say_why_without_values(
+    features: tuple[Feature, ...], rows_ND: Float32, reasons: Reasons
+) -> list[str | None]:
+    """The same without the rows' values, nor what they let expect of each other."""
+    sentences: list[str | None] = []
+    for n, blamed in enumerate(reasons.blamed_N.tolist()):
+        columns = reasons.order_ND[n].tolist()
+        if reasons.as_a_whole_N[n]:
+            lead, *others = (features[d].name for d in reasons.groups[n] or columns[:1])
+            with_it = f", and {len(others)} others moved with it" if others else ""
+            sentences.append(f"differs as a whole, most of all in {lead}{with_it}")
+        elif blamed:
+            said = [
+                f"{features[d].name} is {_say_how_far(features[d], rows_ND[n, d], reasons, (n, d))}"
+                for d in columns[: min(blamed, MOST_NAMED)]
+            ]
+            rest = f"; and {blamed - MOST_NAMED} more" if blamed > MOST_NAMED else ""
+            sentences.append("; ".join(said) + rest)
+        else:
+            sentences.append(None)
+    return sentences
+
+
+def _say_how_far(feature: Feature, value: np.float32, reasons: Reasons, at: tuple[int, int]) -> str:
+    if feature.kind != "numeric":
+        return "not what was expected"
+    far = deviation(float(value), reasons.expected, at)
+    if not abs(far) >= 1:
+        return "by itself as expected"
+    return f"{_times(far)} sd too {'high' if far > 0 else 'low'}"
+
+
+def _times(far: float) -> str:
+    by = f"{abs(far):.2g}" if abs(far) < 9.95 else f"{min(abs(far), FARTHEST):.0f}"
+    return f"{'over ' if abs(far) > FARTHEST else ''}{by}"
+
+
 def deviation(value: float, expected: Expectation, at: tuple[int, int]) -> float:
     """Standard deviations between a number and what was expected there, above it positive; NaN of
     what is no number or missing.
@@ -94,10 +131,8 @@ def _say_number(feature: Feature, value: float, expected: Expectation, at: tuple
     far = deviation(value, expected, at)
     if abs(far) < 1:
         return f"{came}, which by itself was expected ({should})"
-    by = f"{abs(far):.2g}" if abs(far) < 9.95 else f"{min(abs(far), FARTHEST):.0f}"
-    over = "over " if abs(far) > FARTHEST else ""
     side = "high" if far > 0 else "low"
-    return f"{came} where {should} was expected ({over}{by} sd too {side})"
+    return f"{came} where {should} was expected ({_times(far)} sd too {side})"
 
 
 def _digits(value: float, decimals: int) -> str:

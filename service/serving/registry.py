@@ -16,6 +16,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
@@ -23,12 +24,17 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from hourglass.service.errors import (
     PASSING,
+    InvalidArtifact,
     NotLoaded,
+    NotPromoted,
+    ReadOnly,
     ThresholdNotStored,
     UnknownModel,
 )
-from hourglass.service.model.artifact import MODEL_NAME
+from hourglass.service.model.artifact import EXHIBIT_PREFIX, MODEL_NAME
+from hourglass.service.model.detector import Detector
 from hourglass.service.model.served import Served, Summary
+from hourglass.service.serving.exhibits import Exhibits
 from hourglass.service.serving.loading import (
     Problem,
     load,
@@ -38,11 +44,14 @@ from hourglass.service.serving.loading import (
 )
 from hourglass.service.serving.patience import Hanging, PatientThread
 from hourglass.service.serving.store import (
+    POINTER,
     THRESHOLD_FILE,
+    ModelFile,
     Store,
     StoredThreshold,
     ThresholdChange,
 )
+from hourglass.service.serving.versions import Version, read_versions
 
 T = TypeVar("T")
 LOOK_SECONDS = 5.0  # for the folder to be looked into, or a threshold to be written
@@ -82,6 +91,7 @@ class _Known:
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)
     begun: int = 0  # loads
     last: tuple[int, Load] | None = None  # of those that ended: which it was, what came of it
+    versions: dict[tuple[object, ...], Version] = field(default_factory=dict)  # that were read
 
 
 class Registry:
@@ -97,10 +107,12 @@ class Registry:
         threads: int,
         max_bytes: int,
         max_loaded: int | None = None,
+        exhibits: Exhibits | None = None,
         after_load: Callable[[], None] = lambda: None,
     ) -> None:
         self._store, self._max_bytes, self._after_load = store, max_bytes, after_load
         self._max_loaded = max_loaded
+        self._exhibits = exhibits
         # one for all models and all their versions: what one of them does not use is the others'
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="runs") if threads > 1 else None
         self._disk, self._loads = PatientThread("disk"), PatientThread("loads")
@@ -131,6 +143,11 @@ class Registry:
         return frozenset(self._unloaded)
 
     @property
+    def exhibits(self) -> Exhibits | None:
+        """The models that ship with the service, which are none of the others."""
+        return self._exhibits
+
+    @property
     def summaries(self) -> list[Summary]:
         """Of all that were ever in memory and are in service, in the names' order."""
         known = sorted(self._known.items())
@@ -146,6 +163,13 @@ class Registry:
     def errors(self) -> Mapping[str, str]:
         """The same in a sentence each."""
         return {name: problem.sentence for name, problem in self.problems.items()}
+
+    def version(self, name: str) -> str | None:
+        """The version in service, in memory or not."""
+        if name in self._served:
+            return self._served[name].detector.version
+        summary = self._known[name].summary if name in self._known else None
+        return summary.version if summary else None
 
     def is_loaded(self, name: str | None) -> bool:
         """Whether `find` need not be waited for; True also of a model that is nowhere."""
@@ -175,7 +199,9 @@ class Registry:
         raise UnknownModel(f"no model {name!r} is served{broken}; {choice}")
 
     async def get(self, name: str | None) -> Served:
-        """The same, read from the folder first where it is not in memory."""
+        """The same, read from the folder first where it is not in memory; or an exhibit."""
+        if self._exhibits and name and name.startswith(EXHIBIT_PREFIX):
+            return await self._exhibits.get(name)
         try:
             return self.find(name)
         except NotLoaded:
@@ -194,8 +220,12 @@ class Registry:
         if name is None:
             async with self._looking:
                 return await self._look_at_all()
+        _require_changeable(name)
         if name not in self._known:
-            state = await self._state(name) if MODEL_NAME.fullmatch(name) else None
+            state = None
+            if MODEL_NAME.fullmatch(name):
+                with suppress(Hanging, OSError):  # then it is nowhere
+                    state = await self._state(name)
             if state is None or not _is_model(name, state):
                 self.find(name)  # raises
             self._known.setdefault(name, _Known())
@@ -210,6 +240,7 @@ class Registry:
         """Store another false-alarm budget, made of the one that is stored now, and serve with it;
         UncertifiableAlpha or ThresholdNotStored when it cannot be.
         """
+        _require_changeable(name)
         known, served = self._known.get(name, _Known()), await self.get(name)
         own, end = served.threshold, monotonic() + LOOK_SECONDS
 
@@ -238,7 +269,47 @@ class Registry:
         known.summary = after.summary
         if problem or (known.problem and known.problem.fault in ("threshold", "uncertifiable")):
             known.problem = problem
+        self.tell(Load(name, "unchanged", after.detector.version, served=after))
         return after
+
+    async def promote(self, name: str, version: str) -> Served:
+        """Point a model at a version that is there, named in full or by an unambiguous beginning,
+        and serve it; UnknownVersion, InvalidArtifact or NotPromoted when that cannot be, and then
+        nothing is changed.
+        """
+        if name not in self._known:
+            await self.get(name)  # raises
+
+        def check(file: ModelFile) -> None:
+            Detector.from_bytes(file.data, max_bytes=self._max_bytes)
+
+        point = partial(self._store.model(name).promote, version, check)
+        try:
+            await self._changes.run(point, seconds=LOAD_SECONDS)
+        except (OSError, Hanging) as error:
+            why = error.strerror if isinstance(error, OSError) else HANGS
+            raise NotPromoted(
+                f"{POINTER} of {name} cannot be written ({why}), so the version stays as it is"
+            ) from error
+        load = await self._load(name, self._known[name])
+        if load.served is None:
+            raise InvalidArtifact(f"{load.reason}; version {load.version} stays in service")
+        return load.served
+
+    async def versions(self, name: str) -> list[Version]:
+        """Those of a model that are there, the newest first."""
+        if name not in self._known:
+            await self.get(name)  # raises
+        read = partial(
+            read_versions,
+            self._store.model(name),
+            max_bytes=self._max_bytes,
+            known=self._known[name].versions,
+        )
+        try:
+            return await self._changes.run(read, seconds=LOAD_SECONDS)
+        except Hanging as error:
+            raise InvalidArtifact(f"the versions of {name} cannot be read: {HANGS}") from error
 
     def close(self) -> None:
         """End the threads; what hangs in them is left behind."""
@@ -274,7 +345,7 @@ class Registry:
             for known in self._known.values():
                 sentence = f"{self._store.path} cannot be read: {why}"
                 known.problem, known.seen = Problem("unreadable", sentence), None
-        return [Load(name, outcome, self._version(name), why) for name in sorted(self._known)]
+        return [Load(name, outcome, self.version(name), why) for name in sorted(self._known)]
 
     def _take_up(self, folders: Mapping[str, tuple[object, ...]]) -> None:
         """Know of the models whose folders have appeared."""
@@ -300,7 +371,7 @@ class Registry:
 
     def _miss(self, name: str) -> Load:
         """Retire a model whose folder is gone, once that is no mere moment."""
-        known, version = self._known[name], self._version(name)
+        known, version = self._known[name], self.version(name)
         known.missed += 1
         if known.missed < GONE_LOOKS:
             sentence = f"{self._store.model(name).path} cannot be read: No such file or directory"
@@ -315,19 +386,19 @@ class Registry:
     async def _look_at(self, name: str, state: tuple[object, ...]) -> Load:
         known = self._known.get(name)
         if known is None or (known.hanging and not known.hanging.done()):
-            return Load(name, "unchanged", self._version(name))
+            return Load(name, "unchanged", self.version(name))
         known.missed = 0
         if state == known.seen:
             if not known.failures:
-                return Load(name, "unchanged", self._version(name))
+                return Load(name, "unchanged", self.version(name))
             try:
                 if monotonic() < known.retry_at and await self._deep(name) == known.deep:
-                    return Load(name, "unchanged", self._version(name))
+                    return Load(name, "unchanged", self.version(name))
             except Hanging as error:
                 return self._fail(name, known, error)  # other models are looked at all the same
         elif name in self._unloaded and not known.failures and self._is_full():
             known.seen = state  # read when somebody asks for it
-            return Load(name, "unchanged", self._version(name))
+            return Load(name, "unchanged", self.version(name))
         return await self._load(name, known, state)
 
     def _is_full(self) -> bool:
@@ -354,7 +425,7 @@ class Registry:
         async with known.loading:
             if only_missing and name not in self._unloaded:
                 served = self._served.get(name)
-                return Load(name, "unchanged", self._version(name), served=served)
+                return Load(name, "unchanged", self.version(name), served=served)
             if not only_missing and known.last and known.last[0] > asked:
                 return known.last[1]
             known.begun = number = known.begun + 1
@@ -365,7 +436,7 @@ class Registry:
 
     async def _load_alone(self, name: str, known: _Known, state: tuple[object, ...]) -> Load:
         model, before = self._store.model(name), self._served.get(name)
-        last = self._version(name)
+        last = self.version(name)
         try:
             known.seen, known.deep = state or await self._state(name), await self._deep(name)
             stored = known.stored
@@ -419,7 +490,7 @@ class Registry:
             self._unloaded.add(oldest)
 
     def _fail(self, name: str, known: _Known, error: Exception) -> Load:
-        problem, version = problem_of(error), self._version(name)
+        problem, version = problem_of(error), self.version(name)
         if isinstance(error, Hanging):
             known.hanging = error.work
             problem = Problem("timeout", f"the model was not loaded within {LOAD_SECONDS:g} s")
@@ -437,12 +508,10 @@ class Registry:
         known.problem = problem
         return Load(name, "failed", version, problem.sentence)
 
-    def _version(self, name: str) -> str | None:
-        """The version in service, in memory or not."""
-        if name in self._served:
-            return self._served[name].detector.version
-        summary = self._known[name].summary if name in self._known else None
-        return summary.version if summary else None
+
+def _require_changeable(name: str) -> None:
+    if name.startswith(EXHIBIT_PREFIX):
+        raise ReadOnly(f"{name[:80]!r} ships with the service: nothing of it can be changed")
 
 
 def _is_model(name: str, state: tuple[object, ...]) -> bool:

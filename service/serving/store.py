@@ -32,12 +32,20 @@ from typing import Annotated, NamedTuple
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from hourglass.service.errors import Fault, InvalidArtifact, InvalidSettings
+from hourglass.service.errors import (
+    Fault,
+    InvalidArtifact,
+    InvalidSettings,
+    UnknownModel,
+    UnknownVersion,
+)
 from hourglass.service.model.artifact import version_of
 
 MODEL_FILE = "model.onnx"
 POINTER = "current"
 THRESHOLD_FILE = "threshold.json"
+REPORT_FILE, REPORT_PAGE = "report.json", "report.html"  # beside a version's file
+MAX_REPORT_BYTES = 16 * 2**20
 MAX_TEXT_BYTES = 4096  # of a pointer or a threshold
 LOCK_SECONDS = 3.0  # that a change of the threshold waits for another one
 STALE_SECONDS = 86400.0
@@ -181,12 +189,17 @@ class ModelFolder:
 
     def publish(self, data: bytes, beside: Mapping[str, str]) -> str:
         """Write an artifact and the texts beside it (file name -> text), point at it, and return
-        its version; OSError where that fails.
+        its version; OSError where that fails. Of a version that is there already the texts stay,
+        unless one is missing: a report, say, that the first fit was not to make.
         """
         version = version_of(data)
         self.path.mkdir(parents=True, exist_ok=True)
         self._sweep()
-        if not self.is_intact(version):
+        if self.is_intact(version):
+            if not all((self.path / version / file).exists() for file in beside):
+                for file, text in beside.items():
+                    write_atomically(self.path / version / file, text.encode())
+        else:
             scratch = Path(tempfile.mkdtemp(prefix=".publishing-", dir=self.path))
             try:
                 _write(scratch / MODEL_FILE, data)
@@ -198,6 +211,51 @@ class ModelFolder:
                 shutil.rmtree(scratch, ignore_errors=True)
         self.point(version)
         return version
+
+    def promote(self, version: str, check: Callable[[ModelFile], object] | None = None) -> str:
+        """Point at a version that is there, given in full or by an unambiguous beginning, and
+        return it in full. UnknownVersion, or InvalidArtifact where its file is damaged, and
+        whatever `check` raises: then the pointer stays.
+        """
+        if not self.path.is_dir():
+            raise UnknownModel(f"there is no model {self.name!r} in {self.path.parent}")
+        full = self.version_meant(version)
+        if not self.is_intact(full):
+            raise InvalidArtifact(
+                f"the file of version {full[:12]} of {self.name!r} is damaged: its SHA-256 is"
+                " another",
+                "damaged",
+            )
+        if check is not None:
+            check(self.read(full, max_bytes=sys.maxsize))
+        self.point(full)
+        return full
+
+    def version_state(self, version: str) -> tuple[object, ...]:
+        """Something that differs as soon as the file of a version, or a report, is another one."""
+        beside = (MODEL_FILE, REPORT_FILE, REPORT_PAGE)
+        return version, *(_signature(str(self.path / version / name)) for name in beside)
+
+    def read_beside(self, version: str, name: str) -> bytes:
+        """What lies beside the artifact of a version; OSError or InvalidArtifact where it cannot be
+        read, or is a link that leads out of the folder.
+        """
+        path = self.path / version / name
+        if not path.resolve().is_relative_to(self.path.resolve()):
+            raise InvalidArtifact(f"{path} is a link that leads out of the folder", "unreadable")
+        return _read(path, max_bytes=MAX_REPORT_BYTES).data
+
+    def version_meant(self, version: str) -> str:
+        """A version that is there, given in full or by an unambiguous beginning; UnknownVersion."""
+        versions = self.versions()
+        matches = [full for full in versions if full.startswith(version)]
+        if len(matches) == 1:
+            return matches[0]
+        known = ", ".join(full[:12] for full in versions)
+        problem = "is ambiguous" if matches else "is not there"
+        raise UnknownVersion(
+            f"version {version!r} of {self.name!r} {problem}; the versions are {known}"
+        )
 
     def point(self, version: str) -> None:
         """Replace the pointer in one step: readers see the old version or the new one."""

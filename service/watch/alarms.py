@@ -1,0 +1,462 @@
+"""Alarms: what is kept of them, in SQLite, and how they are grouped.
+
+Alarms of one model and entity for which the same features are to blame, less than GAP_SECONDS after
+each other, are one group: a storm is one line. Its key is made of all that and of the first one's
+time, and stays what it is however long the storm goes on. The counts are of all alarms; of the
+alarms themselves the last ones are kept, GROUP_ALARMS of each group and the worst, so that a storm
+drives no other group out.
+
+The file is one that several processes write: in WAL mode, where a process that is killed loses what
+it has not committed and nothing else. Without a file the same lies in memory.
+"""
+
+import hashlib
+import json
+import math
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from hourglass.service.errors import InvalidSettings, UnknownAlarms
+
+GAP_SECONDS = 300.0
+GROUP_ALARMS = 100
+MEMORY_ALARMS = 1000  # kept where there is no file
+ORDINARY_ROWS = 200  # of each model
+BUSY_SECONDS = 1.0  # that a writer waits for another one
+PRUNE_SECONDS = 60.0  # between looks for what is too old
+DAY_SECONDS = 86400.0
+MOST_NAMED = 3  # features, of alarms without a sentence
+APPLICATION = 0x48474C53  # in the file's head: it is Hourglass's
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS began (time REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS models (
+    model TEXT PRIMARY KEY, rows INTEGER NOT NULL, alarms INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS groups (
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, model TEXT NOT NULL, entity TEXT,
+    features TEXT NOT NULL, first REAL NOT NULL, last REAL NOT NULL, count INTEGER NOT NULL,
+    worst INTEGER NOT NULL, severity REAL NOT NULL, p_value REAL NOT NULL, time REAL NOT NULL,
+    sentence TEXT);
+CREATE INDEX IF NOT EXISTS groups_by_time ON groups (model, last);
+CREATE TABLE IF NOT EXISTS alarms (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL, time REAL NOT NULL,
+    version TEXT NOT NULL, score REAL NOT NULL, severity REAL NOT NULL, p_value REAL NOT NULL,
+    row TEXT, reasons TEXT, sentence TEXT);
+CREATE INDEX IF NOT EXISTS alarms_by_key ON alarms (key, id);
+CREATE INDEX IF NOT EXISTS alarms_by_time ON alarms (time);
+CREATE TABLE IF NOT EXISTS ordinary (
+    model TEXT NOT NULL, slot INTEGER NOT NULL, time REAL NOT NULL, version TEXT NOT NULL,
+    severity REAL NOT NULL, p_value REAL NOT NULL, row TEXT NOT NULL, PRIMARY KEY (model, slot));
+"""
+
+
+class Signature(NamedTuple):
+    """What alarms of one group have in common."""
+
+    entity: str | None
+    features: tuple[str, ...]  # to blame, in the order of their names; none: it differs as a whole
+
+
+class Alarm(NamedTuple):
+    """One alarm that is kept; rows and reasons are JSON."""
+
+    signature: Signature
+    time: float  # seconds since the epoch
+    version: str
+    score: float
+    severity: float
+    p_value: float
+    row: str | None
+    reasons: str | None  # None where there was no time to look for them
+    sentence: str | None
+
+
+class OrdinaryRow(NamedTuple):
+    """One row that did not alarm."""
+
+    slot: int
+    time: float
+    version: str
+    severity: float
+    p_value: float
+    row: str
+
+
+class Entry(NamedTuple):
+    """What a while brought of one model."""
+
+    model: str
+    rows: int
+    counts: dict[Signature, int]  # of all alarms
+    alarms: Sequence[Alarm]  # those that are kept, in order of time; of each signature one at least
+    ordinary: Sequence[OrdinaryRow]
+
+
+class WorstAlarm(msgspec.Struct, frozen=True):
+    """The most severe alarm of a group."""
+
+    severity: float
+    p_value: float
+    time: datetime
+    sentence: str | None  # why; null where no reasons were found
+
+
+class AlarmGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """Alarms of one entity for which the same features are to blame, none of them more than five
+    minutes after the one before.
+    """
+
+    key: str  # stays the same as long as the group grows
+    entity: str | None  # null of rows that belong to none
+    features: list[str]  # to blame; empty where the rows differ as a whole
+    count: int
+    first: datetime
+    last: datetime
+    worst: WorstAlarm
+    sentence: str
+
+
+class KeptAlarm(msgspec.Struct, frozen=True, kw_only=True):
+    """One alarm of a group; its row and the reasons are JSON."""
+
+    time: datetime
+    version: str
+    score: float
+    severity: float
+    p_value: float
+    sentence: str | None
+    row: msgspec.Raw | None
+    reasons: msgspec.Raw | None
+
+
+class KeptRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One ordinary row; it is JSON."""
+
+    time: datetime
+    version: str
+    severity: float
+    p_value: float
+    row: msgspec.Raw
+
+
+class Alarms:
+    """The file, or the memory; used by one thread, and opened when it is first used.
+
+    Its errors are sqlite3's.
+    """
+
+    def __init__(self, path: Path | None, *, most: int = MEMORY_ALARMS, days: float = 365.0):
+        self._path, self._most, self._seconds = path, most, days * DAY_SECONDS
+        self._began, self._pruned_at = time.time(), 0.0
+        self._connection: sqlite3.Connection | None = None
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """All of it or nothing."""
+        with self._changing() as database:
+            for entry in entries:
+                self._write(database, entry)
+            self._prune(database)
+
+    def began(self) -> float:
+        """Since when all alarms have been counted."""
+        (seconds,) = self._open().execute("SELECT min(time) FROM began").fetchone()
+        return float(seconds)
+
+    def counts(self, model: str) -> tuple[int, int]:
+        """How many rows were scored, and alarms raised."""
+        found = self._open().execute("SELECT rows, alarms FROM models WHERE model = ?", (model,))
+        rows, alarms = found.fetchone() or (0, 0)
+        return rows, alarms
+
+    def groups(self, model: str, *, since: float, most: int) -> list[AlarmGroup]:
+        """Those with an alarm since then, the last ones first."""
+        found = self._open().execute(
+            f"{_GROUP} WHERE model = ? AND last >= ? ORDER BY last DESC, id DESC LIMIT ?",
+            (model, since, most),
+        )
+        return [_group(*row) for row in found]
+
+    def group(self, model: str, key: str) -> tuple[AlarmGroup, list[KeptAlarm]]:
+        """One of them with the alarms that are kept, the last ones first; UnknownAlarms."""
+        database = self._open()
+        found = database.execute(f"{_GROUP} WHERE model = ? AND key = ?", (model, key)).fetchone()
+        if found is None:
+            raise UnknownAlarms(f"no alarms of {model} are kept under the key {key[:80]!r}")
+        rows = database.execute(
+            "SELECT time, version, score, severity, p_value, sentence, row, reasons FROM alarms"
+            " WHERE key = ? ORDER BY time DESC, id DESC",
+            (key,),
+        )
+        return _group(*found), [
+            KeptAlarm(
+                time=time_of(at),
+                version=version,
+                score=score,
+                severity=severity,
+                p_value=p_value,
+                sentence=sentence,
+                row=_raw(row),
+                reasons=_raw(reasons),
+            )
+            for at, version, score, severity, p_value, sentence, row, reasons in rows
+        ]
+
+    def ordinary(self, model: str) -> list[KeptRow]:
+        """The ordinary rows, the last ones first."""
+        rows = self._open().execute(
+            "SELECT time, version, severity, p_value, row FROM ordinary WHERE model = ?"
+            " ORDER BY time DESC",
+            (model,),
+        )
+        return [
+            KeptRow(
+                time=time_of(at),
+                version=version,
+                severity=severity,
+                p_value=p_value,
+                row=msgspec.Raw(row.encode()),
+            )
+            for at, version, severity, p_value, row in rows
+        ]
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = connect(self._path, self._began)
+        return self._connection
+
+    @contextmanager
+    def _changing(self) -> Iterator[sqlite3.Connection]:
+        database = self._open()
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            yield database
+            database.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):  # of a full disk it is rolled back already
+                database.execute("ROLLBACK")
+            raise
+
+    def _write(self, database: sqlite3.Connection, entry: Entry) -> None:
+        database.execute(
+            "INSERT INTO models VALUES (?, ?, ?) ON CONFLICT (model) DO UPDATE"
+            " SET rows = rows + excluded.rows, alarms = alarms + excluded.alarms",
+            (entry.model, entry.rows, sum(entry.counts.values())),
+        )
+        for signature, count in entry.counts.items():
+            alarms = [alarm for alarm in entry.alarms if alarm.signature == signature]
+            self._write_group(database, entry.model, signature, count, alarms)
+        database.executemany(
+            "INSERT OR REPLACE INTO ordinary VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [(entry.model, *row) for row in entry.ordinary],
+        )
+
+    def _write_group(
+        self,
+        database: sqlite3.Connection,
+        model: str,
+        signature: Signature,
+        count: int,
+        alarms: list[Alarm],
+    ) -> None:
+        entity, features = signature.entity, json.dumps(signature.features, ensure_ascii=False)
+        first, last = alarms[0].time, alarms[-1].time
+        open_group = database.execute(
+            "SELECT key, severity FROM groups WHERE model = ? AND entity IS ? AND features = ?"
+            " AND last >= ? AND first <= ? ORDER BY last DESC LIMIT 1",
+            (model, entity, features, first - GAP_SECONDS, last + GAP_SECONDS),
+        ).fetchone()
+        if open_group is None:
+            said = json.dumps([model, entity, signature.features, round(first * 1000)])
+            key, severity = hashlib.sha256(said.encode()).hexdigest()[:16], -1.0
+            database.execute(
+                "INSERT OR IGNORE INTO groups (key, model, entity, features, first, last, count,"
+                " worst, severity, p_value, time) VALUES (?, ?, ?, ?, ?, ?, 0, 0, -1, 1, ?)",
+                (key, model, entity, features, first, last, first),
+            )
+        else:
+            key, severity = open_group
+        database.execute(
+            "UPDATE groups SET count = count + ?, first = min(first, ?), last = max(last, ?)"
+            " WHERE key = ?",
+            (count, first, last, key),
+        )
+        for alarm in alarms:
+            number = database.execute(
+                "INSERT INTO alarms (key, time, version, score, severity, p_value, row, reasons,"
+                " sentence) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (key, *alarm[1:]),
+            ).lastrowid
+            if alarm.severity > severity:
+                severity = alarm.severity
+                database.execute(
+                    "UPDATE groups SET worst = ?, severity = ?, p_value = ?, time = ?,"
+                    " sentence = coalesce(?, sentence) WHERE key = ?",
+                    (number, severity, alarm.p_value, alarm.time, alarm.sentence, key),
+                )
+        database.execute(
+            "DELETE FROM alarms WHERE key = ? AND id NOT IN"
+            " (SELECT id FROM alarms WHERE key = ? ORDER BY id DESC LIMIT ?)"
+            " AND id != (SELECT worst FROM groups WHERE key = ?)",
+            (key, key, GROUP_ALARMS, key),
+        )
+
+    def _prune(self, database: sqlite3.Connection) -> None:
+        """Have no more than there may be, and nothing older."""
+        (last,) = database.execute("SELECT max(id) FROM alarms").fetchone()
+        if last is not None:
+            (kept,) = database.execute("SELECT count(*) FROM alarms").fetchone()
+            database.execute(
+                "DELETE FROM alarms WHERE id IN (SELECT id FROM alarms ORDER BY id LIMIT ?)",
+                (max(kept - self._most, 0),),
+            )
+        (groups,) = database.execute("SELECT count(*) FROM groups").fetchone()
+        if groups > self._most:
+            database.execute(
+                "DELETE FROM groups WHERE id IN (SELECT id FROM groups ORDER BY last LIMIT ?)",
+                (groups - self._most,),
+            )
+        if (now := time.time()) < self._pruned_at + PRUNE_SECONDS:
+            return
+        self._pruned_at, before = now, now - self._seconds
+        for table, column in (("alarms", "time"), ("groups", "last"), ("ordinary", "time")):
+            database.execute(f"DELETE FROM {table} WHERE {column} < ?", (before,))  # noqa: S608
+
+
+def connect(path: Path | None, began: float) -> sqlite3.Connection:
+    """A connection to the file, or to a memory of its own; a new one counts since `began`."""
+    database = sqlite3.connect(path or ":memory:", timeout=BUSY_SECONDS, isolation_level=None)
+    try:
+        database.execute("PRAGMA secure_delete = ON")  # what is too old is nowhere any more
+        if path is not None:
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = NORMAL")
+            database.execute("PRAGMA journal_size_limit = 4194304")
+        database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+        database.execute(
+            "INSERT INTO began SELECT ? WHERE NOT EXISTS (SELECT * FROM began)", (began,)
+        )
+        database.execute(f"PRAGMA application_id = {APPLICATION}")
+        database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def prepare(path: Path) -> None:
+    """Make the file, its owner's alone, where it is not there; InvalidSettings where it is none of
+    ours, or damaged.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise InvalidSettings(f"the journal {path} is no regular file; --journal names one")
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise InvalidSettings(
+            f"the journal {path} cannot be opened ({error.strerror}); --journal names a file"
+        ) from error
+    try:
+        database = sqlite3.connect(path, timeout=5 * BUSY_SECONDS)
+        try:
+            _require_ours(database, path)
+        finally:
+            database.close()
+        connect(path, time.time()).close()
+    except sqlite3.OperationalError as error:  # of the disk or of a lock
+        raise InvalidSettings(
+            f"the journal {path} cannot be written ({error}); --journal names another file"
+        ) from error
+    except sqlite3.DatabaseError as error:
+        raise InvalidSettings(
+            f"the journal {path} is no journal of Hourglass, or is damaged ({error}); --journal"
+            " names another file"
+        ) from error
+
+
+def _require_ours(database: sqlite3.Connection, path: Path) -> None:
+    (application,) = database.execute("PRAGMA application_id").fetchone()
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application != APPLICATION and (application or tables):
+        raise sqlite3.DatabaseError("another program wrote it")
+    if version > SCHEMA_VERSION:
+        raise InvalidSettings(
+            f"the journal {path} was written by a newer Hourglass; --journal names another file"
+        )
+    (sound,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    if sound != "ok":
+        raise sqlite3.DatabaseError(sound)
+
+
+_GROUP = (
+    "SELECT key, entity, features, count, first, last, severity, p_value, time, sentence FROM"
+    " groups"
+)
+
+
+def _group(
+    key: str,
+    entity: str | None,
+    features: str,
+    count: int,
+    first: float,
+    last: float,
+    severity: float,
+    p_value: float,
+    at: float,
+    sentence: str | None,
+) -> AlarmGroup:
+    return AlarmGroup(
+        key=key,
+        entity=entity,
+        features=json.loads(features),
+        count=count,
+        first=time_of(first),
+        last=time_of(last),
+        worst=WorstAlarm(severity, p_value, time_of(at), sentence),
+        sentence=_say(json.loads(features), count, last - first, sentence),
+    )
+
+
+def time_of(seconds: float) -> datetime:
+    """Of seconds since the epoch."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _say(features: list[str], count: int, seconds: float, worst: str | None) -> str:
+    if worst is None:
+        named = ", ".join(features[:MOST_NAMED])
+        more = f" and {len(features) - MOST_NAMED} more" if len(features) > MOST_NAMED else ""
+        worst = f"mostly because of {named}{more}" if features else "differs as a whole"
+    if count == 1:
+        return worst
+    return f"{count:,} alarms within {_say_long(seconds)}, the worst: {worst}"
+
+
+def _say_long(seconds: float) -> str:
+    for unit, size in (("days", DAY_SECONDS), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(math.ceil(seconds), 1)} s"
+
+
+def _raw(text: str | None) -> msgspec.Raw | None:
+    return None if text is None else msgspec.Raw(text.encode())

@@ -1,0 +1,355 @@
+"""Journal: an observer that keeps alarms, with why they were raised, beside the event loop.
+
+On the loop it counts, and copies some rows; a thread of its own finds the reasons and writes
+behind, once a second. Of a storm all alarms are counted; MOST_ALARMS of each model in a second, a
+fair sample and the worst, are kept; and as many of them are explained as SHARE of a processor has
+time for. What was not explained belongs to the group of that explained one whose contributions are
+most alike, and what was not kept is shared out as the sample was.
+
+Rows' values are kept in a file alone. Whatever fails here is a metric and a line in the log.
+"""
+
+import asyncio
+import logging
+import math
+import random
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from hourglass.service.model.detector import Explanation, Scores
+from hourglass.service.model.reasons import reasons_of
+from hourglass.service.model.served import Served
+from hourglass.service.rows import encoding
+from hourglass.service.rows.sentences import say_why, say_why_without_values
+from hourglass.service.watch.alarms import (
+    ORDINARY_ROWS,
+    Alarm,
+    Alarms,
+    Entry,
+    OrdinaryRow,
+    Signature,
+)
+
+T = TypeVar("T")
+Float32 = NDArray[np.float32]
+
+WRITE_SECONDS = 1.0
+MOST_ALARMS, MOST_CELLS = 256, 2**16  # of one model that are kept in a second
+MOST_ORDINARY = 8
+SHARE, MOST_SECONDS = 0.05, 0.05  # of a processor for reasons; saved up at most so much
+TOGETHER = 4  # rows that are explained at a time
+TOP = 5  # features that are told of an alarm, and those to blame besides
+_logger = logging.getLogger(__name__)
+
+
+class Noted(NamedTuple):
+    """One row that was scored."""
+
+    time: float
+    row_D: Float32
+    score: float
+    p_value: float
+    severity: float
+
+
+class Journal:
+    """An observer. `values`: whether rows are kept; `tell` is told how many alarms were kept, and
+    how many were lost because they could not be written.
+    """
+
+    def __init__(self, alarms: Alarms, *, values: bool, tell: Callable[[int, int], None]) -> None:
+        self._alarms, self.values, self._tell = alarms, values, tell
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._seen: dict[Served, _Seen] = {}
+        # which rows are a fair sample
+        self._random, self._draw = random.Random(0), np.random.default_rng(0)  # noqa: S311
+        self._totals: dict[str, int] = {}  # rows of each model, in all
+        self._failing = False
+        self._saved, self._saved_at = MOST_SECONDS, time.monotonic()
+
+    def scored(self, served: Served, rows_ND: Float32, scores: Scores, _seconds: float) -> None:
+        """One run of one model."""
+        seen = self._seen.get(served)
+        if seen is None:
+            seen = self._seen[served] = _Seen(served, self._until_next(served.name))
+        score_N = scores.score
+        seen.rows += (count := len(score_N))
+        # what is not finite is refused, not answered
+        if count == 1:
+            if seen.limit < (score := score_N.item()) < math.inf:
+                self._note_one(seen, rows_ND, scores, score)
+        elif (over_N := score_N > seen.limit).any():
+            places = np.flatnonzero(over_N & np.isfinite(score_N)).tolist()
+            if places:
+                self._note(seen, rows_ND, scores, places)
+        if seen.rows >= seen.sample_at:
+            self._sample(seen, served, rows_ND, scores)
+
+    def explained(self, *_: object) -> None:
+        """Rows that are looked at once more raise no alarm."""
+
+    async def clock(self) -> None:
+        """Write behind, until it is cancelled."""
+        while True:
+            await asyncio.sleep(WRITE_SECONDS)
+            if self._seen:
+                await self.ask(lambda _: None)
+
+    async def ask(self, question: Callable[[Alarms], T]) -> T:
+        """What the alarms say, those included that were just raised."""
+        taken, self._seen = self._seen, {}
+
+        def work() -> T:
+            if taken:
+                self._write(taken)
+            return question(self._alarms)
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def close(self) -> None:
+        """Write what there is, and end."""
+        taken, self._seen = self._seen, {}
+        if taken:
+            self._thread.submit(self._write, taken)
+        self._thread.submit(self._alarms.close)
+        self._thread.shutdown()
+
+    def _note(self, seen: "_Seen", rows_ND: Float32, scores: Scores, places: list[int]) -> None:
+        """Count a run's alarms, and keep a fair sample of all since the last writing: the k-th is
+        in it with most / k (Vitter's algorithm R).
+        """
+        before, most = seen.alarms, seen.most
+        seen.alarms += len(places)
+        for place in places[: max(most - before, 0)]:
+            seen.kept.append(_noted(rows_ND, scores, place))
+        if seen.alarms > most:
+            rest = places[max(most - before, 0) :]
+            slots = self._draw.integers(np.arange(seen.alarms - len(rest), seen.alarms) + 1)
+            chosen = {
+                slot: place for slot, place in zip(slots.tolist(), rest, strict=True) if slot < most
+            }
+            for slot, place in chosen.items():
+                seen.kept[slot] = _noted(rows_ND, scores, place)
+        worst = max(places, key=scores.score.__getitem__)
+        if seen.worst is None or scores.score[worst] > seen.worst.score:
+            seen.worst = _noted(rows_ND, scores, worst)
+
+    def _note_one(self, seen: "_Seen", rows_ND: Float32, scores: Scores, score: float) -> None:
+        """The same of a run of one row, a tenth of the price."""
+        seen.alarms += 1
+        if len(seen.kept) < seen.most:
+            seen.kept.append(_noted(rows_ND, scores, 0))
+        elif (slot := int(self._random.random() * seen.alarms)) < seen.most:
+            seen.kept[slot] = _noted(rows_ND, scores, 0)
+        if seen.worst is None or score > seen.worst.score:
+            seen.worst = _noted(rows_ND, scores, 0)
+
+    def _until_next(self, name: str) -> float:
+        """How many rows until the next one of the reservoir, all rows of the model being alike."""
+        if not self.values:
+            return math.inf
+        share = ORDINARY_ROWS / max(self._totals.get(name, 0), ORDINARY_ROWS)
+        if share >= 1:
+            return 1
+        return 1 + math.floor(math.log(1 - self._random.random()) / math.log1p(-share))
+
+    def _sample(self, seen: "_Seen", served: Served, rows_ND: Float32, scores: Scores) -> None:
+        first = seen.rows - len(rows_ND)
+        while seen.rows >= seen.sample_at:
+            place = int(seen.sample_at) - 1 - first
+            if scores.score[place] <= seen.limit:  # which NaN is not
+                seen.ordinary.append(_noted(rows_ND, scores, place))
+            seen.sample_at += self._until_next(served.name)
+            if len(seen.ordinary) >= MOST_ORDINARY:
+                seen.sample_at = math.inf
+
+    def _write(self, taken: "dict[Served, _Seen]") -> None:
+        """In the thread: explain, group and write; what fails loses this much, and no more."""
+        kept, lost = 0, sum(seen.alarms for seen in taken.values())
+        try:
+            entries = [self._entry(served, seen) for served, seen in taken.items()]
+            self._alarms.write(entries)
+            for entry in entries:
+                self._totals[entry.model] = self._alarms.counts(entry.model)[0]
+            kept, lost = sum(len(entry.alarms) for entry in entries), 0
+            if self._failing:
+                _logger.warning("the journal can be written again")
+            self._failing = False
+        except (sqlite3.Error, OSError) as error:
+            if not self._failing:  # said once, however long it lasts
+                _logger.error("the journal cannot be written, alarms are lost: %s", error)
+            self._failing = True
+            self._alarms.close()
+        except Exception:
+            _logger.exception("%d alarms are not in the journal", lost)
+        self._tell(kept, lost)
+
+    def _entry(self, served: Served, seen: "_Seen") -> Entry:
+        noted = sorted(seen.kept, key=lambda each: each.time)
+        if seen.worst is not None and all(each.score < seen.worst.score for each in noted):
+            noted = sorted((*noted, seen.worst), key=lambda each: each.time)
+        alarms = self._explain(served, noted) if noted else []
+        sample = Counter(alarm.signature for alarm in alarms)
+        ordinary = [
+            OrdinaryRow(
+                slot=self._slot(served.name, place),
+                time=each.time,
+                version=served.detector.version,
+                severity=each.severity,
+                p_value=each.p_value,
+                row=_json(encoding.row_values(served.schema.features, each.row_D)),
+            )
+            for place, each in enumerate(seen.ordinary)
+        ]
+        return Entry(served.name, seen.rows, _share_out(sample, seen.alarms), alarms, ordinary)
+
+    def _slot(self, name: str, place: int) -> int:
+        total = self._totals.get(name, 0) + place
+        return total if total < ORDINARY_ROWS else self._random.randrange(ORDINARY_ROWS)
+
+    def _explain(self, served: Served, noted: list[Noted]) -> list[Alarm]:
+        rows_ND = np.stack([each.row_D for each in noted])
+        explanation = served.detector.explain(rows_ND)
+        said = self._find_reasons(served, rows_ND, explanation)
+        alike = _most_alike(explanation.contributions, list(said))
+        alarms = []
+        for place, each in enumerate(noted):
+            signature, reasons, sentence = said[alike[place]]
+            own = alike[place] == place
+            alarms.append(
+                Alarm(
+                    signature=signature,
+                    time=each.time,
+                    version=served.detector.version,
+                    score=each.score,
+                    severity=each.severity,
+                    p_value=each.p_value,
+                    row=_json(encoding.row_values(served.schema.features, each.row_D))
+                    if self.values
+                    else None,
+                    reasons=reasons if own else None,
+                    sentence=sentence if own else None,
+                )
+            )
+        return alarms
+
+    def _find_reasons(
+        self, served: Served, rows_ND: Float32, explanation: Explanation
+    ) -> "dict[int, _Said]":
+        """Of as many rows as there is time for, one at least: first the strangest by each feature
+        that contributes most, then the strangest of all.
+        """
+        lead_N = explanation.contributions.argmax(axis=1)
+        by_score = np.argsort(-explanation.score, kind="stable")
+        _, firsts = np.unique(lead_N[by_score], return_index=True)
+        order = dict.fromkeys([*by_score[np.sort(firsts)].tolist(), *by_score.tolist()])
+        now = time.monotonic()
+        self._saved = min(self._saved + SHARE * (now - self._saved_at), MOST_SECONDS)
+        self._saved_at = now
+        said: dict[int, _Said] = {}
+        places = list(order)
+        for start in range(0, len(places), TOGETHER):
+            if said and self._saved <= 0:
+                break
+            began = time.thread_time()
+            chosen = places[start : start + TOGETHER]
+            said |= self._say(served, rows_ND, explanation, chosen)
+            self._saved -= time.thread_time() - began
+        return said
+
+    def _say(
+        self, served: Served, rows_ND: Float32, explanation: Explanation, places: list[int]
+    ) -> "dict[int, _Said]":
+        features = served.schema.features
+        part_ND, part = rows_ND[places], Explanation(*(each[places] for each in explanation))
+        reasons = reasons_of(served.detector, part_ND, part, served.threshold.score)
+        top = TOP if reasons is None else max(TOP, int(reasons.blamed_N.max()))
+        cells = encoding.explain_rows(served, part_ND, part, reasons, {}, top)
+        said: dict[int, _Said] = {}
+        if reasons is None:
+            sentences: list[str | None] = [None] * len(places)
+            blamed = [[d] for d in part.contributions.argmax(axis=1).tolist()]
+        else:
+            sentences = (say_why if self.values else say_why_without_values)(
+                features, part_ND, reasons
+            )
+            blamed = [
+                [] if whole else order.tolist()[:count]
+                for order, count, whole in zip(
+                    reasons.order_ND,
+                    reasons.blamed_N.tolist(),
+                    reasons.as_a_whole_N.tolist(),
+                    strict=True,
+                )
+            ]
+        for place, columns, row, sentence in zip(places, blamed, cells, sentences, strict=True):
+            names = tuple(sorted(features[d].name for d in columns))
+            told = row if self.values else [{**cell, **_WITHOUT_VALUES} for cell in row]
+            said[place] = _Said(Signature(None, names), _json(told), sentence)
+        return said
+
+
+_WITHOUT_VALUES = {"actual": None, "expected": None, "expected_sd": None}
+
+
+class _Said(NamedTuple):
+    signature: Signature
+    reasons: str
+    sentence: str | None
+
+
+class _Seen:
+    """What came of one model since the last writing."""
+
+    __slots__ = ("alarms", "kept", "limit", "most", "ordinary", "rows", "sample_at", "worst")
+
+    def __init__(self, served: Served, sample_at: float) -> None:
+        self.limit = served.threshold.score
+        self.most = max(1, min(MOST_ALARMS, MOST_CELLS // served.schema.width))
+        self.rows = self.alarms = 0
+        self.sample_at = sample_at
+        self.kept: list[Noted] = []
+        self.worst: Noted | None = None
+        self.ordinary: list[Noted] = []
+
+
+def _noted(rows_ND: Float32, scores: Scores, place: int) -> Noted:
+    row_D = rows_ND[place].copy()  # which holds no request's body
+    return Noted(time.time(), row_D, *(float(each[place]) for each in scores))
+
+
+def _most_alike(contributions_ND: Float32, said: list[int]) -> list[int]:
+    """For each row that one of those that were explained whose contributions point most the same
+    way; those themselves.
+    """
+    wide_ND = np.nan_to_num(contributions_ND.astype(np.float64))
+    length_N1 = np.linalg.norm(wide_ND, axis=1, keepdims=True)
+    direction_ND = wide_ND / np.maximum(length_N1, 1e-300)
+    alike = (direction_ND @ direction_ND[said].T).argmax(axis=1)
+    nearest = [said[place] for place in alike.tolist()]
+    for place in said:
+        nearest[place] = place
+    return nearest
+
+
+def _share_out(sample: Counter[Signature], total: int) -> dict[Signature, int]:
+    """So many alarms in the proportions of the sample, by largest remainders."""
+    size = sample.total()
+    shares = {signature: count * total / size for signature, count in sample.items()}
+    counts = {signature: math.floor(share) for signature, share in shares.items()}
+    by_rest = sorted(shares, key=lambda signature: counts[signature] - shares[signature])
+    for signature in by_rest[: total - sum(counts.values())]:
+        counts[signature] += 1
+    return counts
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode()

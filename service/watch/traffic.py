@@ -1,0 +1,236 @@
+"""Traffic: how many rows of each model had which score since its threshold was set.
+
+A bounded sketch: one count for each step of the model's table of p-values, by which the alarms of
+any budget are known exactly, and one for each SEVERITY_STEP of severity, for a picture. It begins
+anew when the version or the threshold in force is another one.
+
+Several workers keep their counts in files of the folder where they meet, and any of them adds up
+all. A worker's counts outlive it.
+"""
+
+import hashlib
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from hourglass.service.model.calibration import Threshold
+from hourglass.service.model.detector import Scores
+from hourglass.service.model.intervals import kolmogorov
+from hourglass.service.model.served import Served
+from hourglass.service.serving.registry import Registry
+
+SEVERITY_STEP, MOST_SEVERE = 0.05, 12.0  # more severe rows count with the last step
+P_VALUE_BINS = 20
+KEPT, KEPT_ROWS = 512, 8192  # runs and rows that are counted at once, which costs a tenth
+DAY_SECONDS = 86400.0
+_SEVERITIES = round(MOST_SEVERE / SEVERITY_STEP) + 1
+_logger = logging.getLogger(__name__)
+
+Float32 = NDArray[np.float32]
+Integers = NDArray[np.int64]
+
+
+class Histogram(msgspec.Struct, frozen=True):
+    """Counts between edges, which are one more than they."""
+
+    edges: list[float]
+    counts: list[int]
+
+
+class Uniformity(msgspec.Struct, frozen=True):
+    """Whether the p-values are as those of normal rows would be: the largest distance between the
+    two distributions, and how often it is as large by chance, for rows that do not depend on each
+    other.
+    """
+
+    statistic: float
+    p_value: float
+
+
+class Counted(NamedTuple):
+    """What was counted of one model since its threshold was set."""
+
+    since: float  # seconds since the epoch
+    step_counts: Integers  # [E + 1] by the table's steps
+    severity_counts: Integers
+
+    @property
+    def rows(self) -> int:
+        return int(self.step_counts.sum())
+
+    def alarms(self, served: Served, threshold: Threshold) -> int:
+        """Those of any budget."""
+        scores = served.detector.table.scores
+        first = int(np.searchsorted(scores, np.float32(threshold.score), side="right"))
+        return int(self.step_counts[first:].sum())
+
+    def rows_per_day(self, now: float) -> float | None:
+        """As of the time since then; None in the first second."""
+        seconds = now - self.since
+        return self.rows / seconds * DAY_SECONDS if seconds >= 1 else None
+
+    def severities(self) -> Histogram:
+        """Up to the most severe row."""
+        last = int(self.severity_counts.nonzero()[0].max(initial=0))
+        edges = [round(step * SEVERITY_STEP, 6) for step in range(last + 2)]
+        return Histogram(edges, self.severity_counts[: last + 1].tolist())
+
+    def p_values(self, served: Served) -> Histogram:
+        """In bins of the same width, each with its upper edge."""
+        upper = np.ceil(served.detector.table.p_values * P_VALUE_BINS - 1e-6).astype(int)
+        bins = np.clip(upper, 1, P_VALUE_BINS) - 1
+        counts = np.bincount(bins, self.step_counts, P_VALUE_BINS).astype(int)
+        edges = [step / P_VALUE_BINS for step in range(P_VALUE_BINS + 1)]
+        return Histogram(edges, counts.tolist())
+
+    def uniformity(self, served: Served) -> Uniformity | None:
+        """By the test of Kolmogorov and Smirnov against the calibration rows, which are a sample
+        too. Where p-values are larger than uniform by their making, of blocks or of several models,
+        only an excess of small ones counts. None without rows.
+        """
+        if not (rows := self.rows):
+            return None
+        table, record = served.detector.table, served.detector.manifest.calibration
+        live = self.step_counts[::-1].cumsum()[::-1][1:] / rows
+        calibration = (table.p_values[1:].astype(np.float64) * (table.n + 1) - 1) / table.n
+        one_sided = record.guarantee == "blocks" or record.method != "split-conformal"
+        apart = live - calibration if one_sided else np.abs(live - calibration)
+        distance = max(float(apart.max(initial=0.0)), 0.0)
+        both = rows * table.n / (rows + table.n)
+        return Uniformity(distance, kolmogorov(distance, both, one_sided=one_sided))
+
+
+class Traffic:
+    """An observer: the counts of all models."""
+
+    def __init__(self, models: Registry, folder: Path | None = None, pid: int = 0) -> None:
+        self._models, self._folder, self._pid = models, folder, pid
+        self._counting: dict[str, _Counting] = {}
+
+    def scored(self, served: Served, _: Float32, scores: Scores, _seconds: float) -> None:
+        """One run of one model."""
+        counting = self._counting.get(served.name)
+        if counting is None or counting.served is not served:
+            counting = self._of_run(served)
+            if counting is None:
+                return
+        counting.kept.append(scores)
+        counting.rows += len(scores.score)
+        if len(counting.kept) == KEPT or counting.rows >= KEPT_ROWS:
+            counting.count()
+
+    def explained(self, *_: object) -> None:
+        """Rows that are looked at once more are no traffic."""
+
+    def follow(self, served: Served) -> "_Counting":
+        """Count for this model and threshold, from now on if they are others than before."""
+        counting = self._counting.get(served.name)
+        if counting is None or counting.key != _key(served):
+            if counting is not None:
+                counting.drop()
+            counting = self._counting[served.name] = _Counting(served, self._place(served))
+        counting.served = served
+        return counting
+
+    def counted(self, served: Served) -> Counted:
+        """What all workers have counted for this model and threshold."""
+        self.flush()
+        counting = self.follow(served)
+        since, counts = counting.since, counting.counts.copy()
+        for other in self._others(counting):
+            since, counts = min(since, float(other[0]) / 1000), counts + other[1:]
+        steps = len(served.detector.table.p_values)
+        return Counted(since, counts[:steps], counts[steps:])
+
+    def flush(self) -> None:
+        """Count what is kept, and forget models that are no more."""
+        for name in self._counting.keys() - self._models.names:
+            self._counting.pop(name).drop()
+        for counting in self._counting.values():
+            counting.count()
+
+    def _of_run(self, served: Served) -> "_Counting | None":
+        """Where to count a run of what is not known to be in force; None if it is not any more."""
+        in_force = self._models.served.get(served.name)
+        if in_force is None or in_force is served:
+            return self.follow(served)
+        counting = self._counting.get(served.name)
+        return counting if counting is not None and counting.key == _key(served) else None
+
+    def _place(self, served: Served) -> Path | None:
+        if self._folder is None:
+            return None
+        return self._folder / f"{served.name}.{_key(served)}.{self._pid}.traffic"
+
+    def _others(self, own: "_Counting") -> Iterator[Integers]:
+        if self._folder is None:
+            return
+        size = len(own.counts) + 1
+        for path in self._folder.glob(f"{own.served.name}.{own.key}.*.traffic"):
+            if path != own.place:
+                with suppress(OSError):  # its worker has gone on to another threshold
+                    if len(array := np.fromfile(path, np.int64)) == size:
+                        yield array
+
+
+class _Counting:
+    """One worker's counts of one model under one threshold; its first run makes the file."""
+
+    __slots__ = ("_shared", "_steps", "counts", "kept", "key", "place", "rows", "served", "since")
+
+    def __init__(self, served: Served, place: Path | None) -> None:
+        self.served, self.place, self.key = served, place, _key(served)
+        self.since = time.time()
+        self.kept: list[Scores] = []
+        self.rows = 0  # that are kept
+        self._steps = len(served.detector.table.p_values)
+        self.counts: Integers = np.zeros(self._steps + _SEVERITIES, np.int64)
+        self._shared = False
+        if place is not None:  # what was counted under another threshold, by any worker, is over
+            for path in place.parent.glob(f"{served.name}.*.traffic"):
+                if path.name.split(".")[1] != self.key:
+                    path.unlink(missing_ok=True)
+
+    def count(self) -> None:
+        if not self.kept:
+            return
+        score_N, _, severity_N = map(np.concatenate, zip(*self.kept, strict=True))
+        self.kept, self.rows = [], 0
+        if not (finite := np.isfinite(score_N)).all():  # such rows are refused, not answered
+            score_N, severity_N = score_N[finite], severity_N[finite]
+        if self.place is not None and not self._shared:
+            self._share(self.place)
+        steps = np.searchsorted(self.served.detector.table.scores, score_N, side="left")
+        self.counts[: self._steps] += np.bincount(steps, minlength=self._steps)
+        severities = np.minimum(severity_N / SEVERITY_STEP, _SEVERITIES - 1).astype(np.intp)
+        self.counts[self._steps :] += np.bincount(severities, minlength=_SEVERITIES)
+
+    def drop(self) -> None:
+        if self.place is not None:
+            self.place.unlink(missing_ok=True)
+
+    def _share(self, place: Path) -> None:
+        """Keep the counts in a file from now on: they are written first, so that there is room for
+        every one.
+        """
+        head = np.array([self.since * 1000], np.int64)
+        try:
+            place.write_bytes(head.tobytes() + self.counts.tobytes())
+            self.counts = np.asarray(np.memmap(place, np.int64, "r+"))[1:]
+            self._shared = True
+        except OSError as error:
+            _logger.warning("live rows of %s are not shared: %s", self.served.name, error)
+            self.place = None
+
+
+def _key(served: Served) -> str:
+    """Of a version and a threshold."""
+    said = f"{served.detector.version} {served.threshold}"
+    return hashlib.sha256(said.encode()).hexdigest()[:16]

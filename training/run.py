@@ -13,7 +13,7 @@ from hourglass.service.model.artifact import Feature
 from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.detector import Detector
 from hourglass.service.model.guarantee import Guarantee
-from hourglass.service.rows.tables import encode_table, read_table
+from hourglass.service.rows.tables import encode_table
 from hourglass.service.serving.store import ModelFolder, Store, locate
 from hourglass.training.calibrate import (
     SCORE_RESOLUTION,
@@ -51,7 +51,7 @@ from hourglass.training.report.material import material_of_run
 from hourglass.training.report.origin import Curve, Recorder
 from hourglass.training.report.page import PAGE, write_page
 from hourglass.training.screen import Screened, screen
-from hourglass.training.split import Prepared, data_of, split_data
+from hourglass.training.split import Prepared, data_of, split_data, table_of
 from hourglass.training.suspects import (
     REPORTED,
     SUSPECTS,
@@ -74,7 +74,7 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     progress = recorder.progress
     progress.stage("loading")
     check_writable(Path(config.models) / config.name)
-    frame = read_table(Path(config.data), config.dialect(), config.categorical)
+    frame = table_of(config)
 
     progress.stage("looking at the data")
     excluded = read_row_numbers(Path(config.exclude), frame.height) if config.exclude else ()

@@ -159,7 +159,7 @@ def has_no_odd_columns(columns: Columns) -> tuple[Check, ...]:
     asked: tuple[tuple[str, Status, tuple[str, ...]], ...] = (
         ("Leaking columns", "warn", ("leaking", "nearly leaking")),
         ("Constant columns", "warn", ("constant", "empty")),
-        ("Id-like columns", "warn", ("id-like",)),
+        ("Id-like columns", "warn", ("id-like", "sorted")),
         ("Sentinel values", "warn", ("sentinel",)),
     )
     checks = []

@@ -12,7 +12,7 @@ PIP_COMPILE = .venv/bin/pip-compile --quiet --strip-extras --no-header --no-anno
 export ORT_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-fast test-heavy test-plain test-service bench bench-peers bench-quality check format lock swagger-ui clean
+.PHONY: help demo test test-fast test-heavy test-plain test-service bench bench-peers bench-quality check format lock swagger-ui uplot clean
 
 help: ## print these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -87,6 +87,13 @@ swagger-ui: ## renew the assets of /docs: make swagger-ui VERSION=5.35.0 (needs 
 	cp "$$folder/package/LICENSE" "$$folder/package/NOTICE" "$$folder/package/swagger-ui-bundle.js.LICENSE.txt" $$assets/; \
 	sed -E 's/(swagger-ui-dist |VERSION=)[0-9.]+[0-9]/\1$(VERSION)/' $$assets/README.md > "$$folder/README.md"; \
 	cp "$$folder/README.md" $$assets/README.md
+
+uplot: ## renew the console's plotting library: make uplot VERSION=1.6.32 (needs npm)
+	@test -n "$(VERSION)" || { echo "make uplot needs VERSION=, a release of uplot" >&2; exit 2; }
+	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	(cd "$$folder" && npm pack --silent uplot@$(VERSION) >/dev/null && tar -xzf *.tgz); \
+	cp "$$folder/package/LICENSE" "$$folder/package/dist/uPlot.iife.min.js" "$$folder/package/dist/uPlot.min.css" \
+		service/console/vendor/uPlot/
 
 clean: ## remove the environment, caches and builds; models stay
 	rm -rf .venv build dist *.egg-info service/floats/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -39,6 +39,7 @@ SERVE_FLAGS = (
     "allowed_hosts",
     "journal",
     "read_only",
+    "learn",
 )  # which are settings too
 _logger = logging.getLogger("hourglass.service")  # also where this file runs as __main__
 
@@ -157,7 +158,7 @@ def inspect(options: argparse.Namespace) -> int:
         manifest = msgspec.json.format(msgspec.json.encode(served.detector.manifest), indent=2)
         print(printable(manifest.decode()))
     else:
-        print(files.describe(served))
+        print(files.describe(served, files.report_of(options.model)))
     return 0
 
 
@@ -216,6 +217,13 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         default=None,
         help="only score: refuse what changes a model",
+    )
+    command.add_argument(
+        "--no-learn",
+        dest="learn",
+        action="store_false",
+        default=None,
+        help="serve no models to play with in the console's view Learn",
     )
     command.epilog = f"Every setting can also come from the environment: {', '.join(variables())}."
     command.set_defaults(run=serve)

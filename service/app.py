@@ -17,12 +17,14 @@ from litestar.types import ControllerRouterHandler
 
 from hourglass.service.api import (
     alarms,
+    console,
     docs,
     health,
     inference,
     metrics,
     models,
     replay,
+    reports,
     scoring,
     versions,
 )
@@ -31,10 +33,11 @@ from hourglass.service.api.parts import STATE, Guard, Parts, allow
 from hourglass.service.api.problems import problem_handlers
 from hourglass.service.machine.cpus import available_cpus
 from hourglass.service.serving.batcher import Batcher
-from hourglass.service.serving.budget import Budget
+from hourglass.service.serving.exhibits import Exhibits
 from hourglass.service.serving.observers import Observers
 from hourglass.service.serving.peers import Peers
 from hourglass.service.serving.registry import Load, Registry
+from hourglass.service.serving.room import Room
 from hourglass.service.serving.store import Store
 from hourglass.service.settings import Settings
 from hourglass.service.watch.alarms import MEMORY_ALARMS, Alarms
@@ -68,6 +71,7 @@ def create_app(
         threads=threads,
         max_bytes=settings.max_model_bytes,
         max_loaded=settings.max_loaded,
+        exhibits=Exhibits() if settings.learn else None,
         after_load=after_load,
     )
     counted = Metrics(registry, shared=settings.workers > 1, workers=shared)
@@ -91,7 +95,7 @@ def create_app(
     observers = Observers([counted, traffic, journal])
     batcher = Batcher(observers, inline_cells=settings.inline_cells, max_rows=settings.max_rows)
     # one body of any size allowed must find room
-    budget = Budget(max(settings.max_held_bytes, settings.max_body_bytes))
+    room = Room(max(settings.max_held_bytes, settings.max_body_bytes))
     parts = Parts(
         settings,
         registry,
@@ -100,7 +104,7 @@ def create_app(
         journal,
         observers,
         batcher,
-        budget,
+        room,
         guard,
         peers=peers,
     )
@@ -140,6 +144,7 @@ def create_app(
         scoring.router,
         scoring.named_router,
         models.router,
+        reports.router,
         versions.router,
         replay.router,
         alarms.router,
@@ -150,7 +155,11 @@ def create_app(
     dependencies = {"parts": Provide(provide_parts, sync_to_thread=False)}
     origins = [each.strip() for each in settings.cors_origins.split(",") if each.strip()]
     app = Litestar(
-        [*routes, docs.docs_router(routes, dependencies, settings), docs.root(settings)],
+        [
+            *routes,
+            docs.docs_router(routes, dependencies, settings),
+            console.console_router(settings),
+        ],
         dependencies=dependencies,
         guards=[ask_guard],
         exception_handlers=problem_handlers(

@@ -1,5 +1,7 @@
 """Fixtures that more than one package of tests needs."""
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -46,3 +48,14 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     publish(folder, "mixed", make_artifact(MIXED))
     with serving(folder, max_rows=100, max_body_bytes=20_000) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Where Chromium is; where CI runs it must be there, elsewhere a machine may lack it."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None and "CI" not in os.environ:
+        pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
+    assert found, "CI needs chromium: .ci/run installs it"
+    return found

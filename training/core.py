@@ -38,6 +38,7 @@ class CoreOutput(NamedTuple):
     contributions_ND: Tensor
     reconstruction_ND: Tensor
     latent_NK: Tensor
+    deviation_NK: Tensor | None = None  # of a code that is a distribution
 
 
 class Core(nn.Module):
@@ -55,7 +56,8 @@ class Core(nn.Module):
     def forward(self, features: Tensor) -> CoreOutput:
         encoding = self.member.encoding
         encoded = encoding.encode(features)
-        errors_ND, outputs_NE, latent_NK, own_score_N = self.member.assess(encoded)
+        assessed = self.member.assess(encoded)
+        errors_ND, outputs_NE, latent_NK, own_score_N, deviation_NK = assessed
         width = encoded.observed_ND.shape[1]
         # the share of cells, so that it is exactly 1 without a gap
         observed_N = encoded.observed_ND.sum(dim=1) / width
@@ -84,7 +86,8 @@ class Core(nn.Module):
             parts_ND = contributions_ND + encoded.observed_ND * 1e-20
             parts_ND = blend(self.conditional, encoding, features, encoded.observed_ND, parts_ND)
             contributions_ND = score_N.unsqueeze(1) * parts_ND
-        return CoreOutput(score_N, contributions_ND, encoding.decode(outputs_NE), latent_NK)
+        expected_ND = encoding.decode(outputs_NE)
+        return CoreOutput(score_N, contributions_ND, expected_ND, latent_NK, deviation_NK)
 
     @property
     def stores_rows(self) -> Literal["none", "averages", "rows"]:

@@ -18,6 +18,7 @@ from hourglass.service.model.artifact import (
     CONTRIBUTIONS,
     INPUT,
     LATENT,
+    LATENT_DEVIATION,
     OUTPUTS,
     RECONSTRUCTION,
     SCORE,
@@ -41,6 +42,10 @@ def export_core(core: Core | Folds) -> onnx.ModelProto:
     # two rows that reach every branch: one with values, one with missing cells
     example = torch.zeros(2, width)
     example[1, ::2] = torch.nan
+    names = [SCORE, CONTRIBUTIONS, RECONSTRUCTION, LATENT]
+    with torch.no_grad():
+        if core.eval()(example).deviation_NK is not None:
+            names.append(LATENT_DEVIATION)
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
@@ -57,7 +62,7 @@ def export_core(core: Core | Folds) -> onnx.ModelProto:
                 (example,),
                 None,
                 input_names=[INPUT],
-                output_names=[SCORE, CONTRIBUTIONS, RECONSTRUCTION, LATENT],
+                output_names=names,
                 dynamo=True,
                 dynamic_shapes={"features": {0: torch.export.Dim("batch")}},
                 opset_version=OPSET,

@@ -41,8 +41,12 @@ NEARLY_IDENTICAL = 0.05  # of the usual distance: such rows are one, and no neig
 ALIKE = 0.1  # standard deviations by which no column of two rows differs
 BLAMED = 3  # features a row, at most
 BODY, SHOULDER = 0.6, 0.9  # quantiles of the scores between which the tail is read
-EXPECTED = 1.0  # rows beyond the level that is looked at, if the tail goes on as it begins
+HEAVIER = 1.5  # times as heavy as it begins may a tail go on: the tails of real normal rows do
+EXPECTED = (1.0, 8.0)  # rows beyond the levels that are looked at, if the tail goes on so
 FALSE_WARNINGS = 0.02  # of clean data, at most, whose tail goes on so
+# of the rows have one value in a column: a rare other value is far from all, and no anomaly for
+# that
+COMMON = 0.5
 CHUNK = 1024
 
 Floats = NDArray[np.float64]
@@ -72,13 +76,14 @@ class Strangeness(NamedTuple):
     """How far each normal row lies from others."""
 
     score_N: Floats  # over the median row's; -inf where no cell is observed
+    tested_N: Floats  # the same over the columns that the test looks at; -inf where there is none
     encoded_NE: Floats  # standardised
     blamed_NB: NDArray[np.int64]  # features, the first with the largest part in it
 
 
 def look_for_suspects(data: Data, config: RunConfig) -> Strangeness | None:
     """Score the normal rows, each by the others; None when they are too few to tell."""
-    observed = ~np.isnan(data.normal_ND).all(axis=1)
+    observed = np.asarray(~np.isnan(data.normal_ND).all(axis=1))
     if observed.sum() < FEWEST_ROWS:
         return None
     encoding = Encoding(data.features, data.normal_ND, "auto")
@@ -89,13 +94,19 @@ def look_for_suspects(data: Data, config: RunConfig) -> Strangeness | None:
     generator = np.random.default_rng(config.seed)
     reference = np.sort(generator.permutation(np.flatnonzero(observed))[:REFERENCE])
     columns = Columns(encoded_NE, seen_NE, source_E, len(data.features))
-    plain_N, _ = _distances(columns, reference, 0.0)
-    closest = NEARLY_IDENTICAL * float(np.median(plain_N[observed]))
-    first_N, _ = _distances(columns, reference, closest)
-    usual = first_N <= np.quantile(first_N[observed], 1 - LEFT_OUT)
-    second_N, blamed_NB = _distances(columns, reference[usual[reference]], closest)
-    unit = float(np.median(second_N[observed])) or 1.0
-    return Strangeness(np.where(observed, second_N / unit, -np.inf), encoded_NE, blamed_NB)
+    score_N, blamed_NB = _two_rounds(columns, observed, reference)
+    varied_E = [_most_common(x_N) <= COMMON for x_N in encoded_NE[observed].T]
+    tested_N = score_N
+    if not all(varied_E):
+        tested_N = np.full(len(score_N), -np.inf)
+        if any(varied_E):
+            varied = columns._replace(
+                encoded_NE=encoded_NE[:, varied_E],
+                seen_NE=seen_NE[:, varied_E],
+                source_E=source_E[varied_E],
+            )
+            tested_N, _ = _two_rounds(varied, observed, reference)
+    return Strangeness(score_N, tested_N, encoded_NE, blamed_NB)
 
 
 def list_suspects(data: Data, strange: Strangeness) -> tuple[Suspect, ...]:
@@ -117,30 +128,36 @@ def list_suspects(data: Data, strange: Strangeness) -> tuple[Suspect, ...]:
 
 
 def warn(strange: Strangeness) -> str | None:
-    """A sentence where more rows lie far out than a tail that goes on as it begins would have.
+    """A sentence where more rows lie far out than a tail that goes on half as heavy again as it
+    begins would have.
 
     Between BODY and SHOULDER the logarithm of the score is taken to fall off exponentially (Hill,
-    Annals of Statistics 3, 1975, censored at SHOULDER). Beyond the level where EXPECTED rows are
-    due their number is Poisson. Real tables of normal rows have clusters and tails of their own,
-    and few anomalies lie beyond all of them: silence says little, a warning more.
+    Annals of Statistics 3, 1975, censored at SHOULDER). Beyond the levels where EXPECTED rows are
+    due, were the tail HEAVIER, their numbers are Poisson. Columns of which more than COMMON rows
+    have one value have no part in it. Anomalies that are no farther out than the rarest normal rows
+    are nobody's to see: silence says little.
     """
-    score_N = strange.score_N[np.isfinite(strange.score_N)]
+    score_N = strange.tested_N[np.isfinite(strange.tested_N)]
+    if not len(score_N):
+        return None
     body, shoulder = np.quantile(score_N, (BODY, SHOULDER))
     if not 0 < body < shoulder:
         return None
     excess = np.log(np.minimum(score_N[score_N > body], shoulder) / body)
     uncensored = (score_N > body) & (score_N < shoulder)
-    scale = float(excess.sum()) / max(1, int(uncensored.sum()))
-    level = body * math.exp(scale * math.log(len(excess) / EXPECTED))
-    beyond = int((score_N > level).sum())
-    if poisson.sf(beyond - 1, EXPECTED) > FALSE_WARNINGS:
-        return None
-    return (
-        f"{beyond} of {len(score_N)} rows lie farther from all others than {EXPECTED:g} of them"
-        " would if the scores fell off as they begin to (a Hill tail between the 60 % and 90 %"
-        f" quantiles; the test warns of at most {FALSE_WARNINGS:.0%} of clean tables of that kind):"
-        f" look at {SUSPECTS}"
-    )
+    scale = HEAVIER * float(excess.sum()) / max(1, int(uncensored.sum()))
+    order_N = np.log(score_N[score_N > 0] / body)
+    for expected in EXPECTED:
+        # of scores in few steps the level may be beyond every number, and its logarithm is not
+        beyond = int((order_N > scale * math.log(len(excess) / expected)).sum())
+        if poisson.sf(beyond - 1, expected) <= FALSE_WARNINGS / len(EXPECTED):
+            return (
+                f"{beyond} of {len(score_N)} rows lie farther from all others than {expected:g} of"
+                f" them would if the scores fell off {HEAVIER:g} times as slowly as they begin to"
+                " between the 60 % and 90 % quantiles; the test warns of at most"
+                f" {FALSE_WARNINGS:.0%} of clean tables of that kind: look at {SUSPECTS}"
+            )
+    return None
 
 
 def strangest(data: Data, strange: Strangeness | None, share: float) -> Bools:
@@ -169,6 +186,26 @@ def write_suspects(suspects: tuple[Suspect, ...]) -> str:
     return text.getvalue()
 
 
+def _two_rounds(
+    columns: Columns, observed: Bools, reference: NDArray[np.intp]
+) -> tuple[Floats, NDArray[np.int64]]:
+    """[N] distances over the median row's, and the features to blame; the strangest of the first
+    round are nobody's neighbours in the second.
+    """
+    plain_N, _ = _distances(columns, reference, 0.0)
+    closest = NEARLY_IDENTICAL * float(np.median(plain_N[observed]))
+    first_N, _ = _distances(columns, reference, closest)
+    usual = first_N <= np.quantile(first_N[observed], 1 - LEFT_OUT)
+    second_N, blamed_NB = _distances(columns, reference[usual[reference]], closest)
+    unit = float(np.median(second_N[observed])) or 1.0
+    return np.where(observed, second_N / unit, -np.inf), blamed_NB
+
+
+def _most_common(x_N: Floats) -> float:
+    """Share of the rows that have the most common value."""
+    return float(np.unique(x_N, return_counts=True)[1].max() / len(x_N))
+
+
 def _distances(
     columns: Columns, reference: NDArray[np.intp], closest: float
 ) -> tuple[Floats, NDArray[np.int64]]:
@@ -193,7 +230,7 @@ def _distances(
     nearest = min(NEIGHBOURS, len(reference) - 1)
     distance_N = np.empty(len(encoded_NE))
     blamed_NB = np.empty((len(encoded_NE), min(BLAMED, features)), dtype=np.int64)
-    members_ED = np.eye(features)[source_E]
+    first_D = np.searchsorted(source_E, np.arange(features))
     for start in range(0, len(encoded_NE), CHUNK):
         part = slice(start, start + CHUNK)
         x_NE, place = white_NE[part], place_N[part]
@@ -207,7 +244,8 @@ def _distances(
         distance_NK = np.sqrt(np.maximum(np.where(found_NK, squared_NK, 0.0), 0.0))
         distance_N[part] = distance_NK.sum(axis=1) / np.maximum(found_NK.sum(axis=1), 1)
         apart_NE = np.abs(x_NE - white_RE[neighbour_NK].mean(axis=1))
-        blamed_NB[part] = np.argsort(-(apart_NE @ members_ED), axis=1)[:, : blamed_NB.shape[1]]
+        apart_ND = np.add.reduceat(apart_NE, first_D, axis=1)
+        blamed_NB[part] = np.argsort(-apart_ND, axis=1)[:, : blamed_NB.shape[1]]
     return distance_N, blamed_NB
 
 

@@ -19,7 +19,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hourglass.service.model.artifact import CONTRIBUTIONS, LATENT, RECONSTRUCTION, SCORE
+from hourglass.service.model.artifact import (
+    CONTRIBUTIONS,
+    LATENT,
+    LATENT_DEVIATION,
+    RECONSTRUCTION,
+    SCORE,
+)
 from hourglass.service.model.calibration import Table
 from hourglass.service.model.detector import Detector
 from hourglass.training.core import Core
@@ -45,31 +51,34 @@ class Difference(NamedTuple):
     size: float  # above 1: too large; infinite where only one of them is a number
 
 
-def verify(detector: Detector, core: Core | Folds, rows_ND: Float32) -> None:
+def verify(detector: Detector, core: Core | Folds, rows_ND: Float32) -> tuple[Difference, ...]:
     """Compare torch and the service on the first of these rows [N, D]; RunError names the output
     that is another.
     """
-    for output, row, served, fitted, size in differences(detector, core, rows_ND[:ROWS]):
+    found = tuple(differences(detector, core, rows_ND[:ROWS]))
+    for output, row, served, fitted, size in found:
         if size > 1:
             raise RunError(
                 f"the exported graph computes another {output} than the fitted network:"
                 f" {served:.7g} where that computes {fitted:.7g} (row {row + 1} of those held out),"
                 f" {size:.3g} times what rounding explains; nothing was published"
             )
+    return found
 
 
 @torch.no_grad()
 def differences(detector: Detector, core: Core | Folds, rows_ND: Float32) -> Iterator[Difference]:
     """The largest difference of each output between torch and the service on rows [N, D]."""
     explained, code_NK = detector.explain(rows_ND), detector.encode(rows_ND)
-    fitted = [output.numpy() for output in core(torch.from_numpy(rows_ND))]
+    output = core(torch.from_numpy(rows_ND))
+    fitted = [tensor.numpy() for tensor in output if tensor is not None]
     score_N1 = explained.score[:, None]
     median, spread = _spread(detector.table)
     unit_N1 = np.maximum(spread, np.abs(score_N1 - median))
     # whatever is no number of its own unit is a probability or the place of a category
     unit_D = core.encoding.scale_D.numpy()
     unit_D = np.where(unit_D > 0, unit_D, 1.0)
-    compared = (
+    compared = [
         (SCORE, score_N1, fitted[0][:, None], unit_N1),
         (CONTRIBUTIONS, explained.contributions, fitted[1], np.maximum(score_N1, unit_N1)),
         (
@@ -79,7 +88,9 @@ def differences(detector: Detector, core: Core | Folds, rows_ND: Float32) -> Ite
             np.maximum(unit_D, np.abs(explained.reconstruction)),
         ),
         (LATENT, code_NK, fitted[3], np.nanmax(np.abs(code_NK), initial=1.0)),
-    )
+    ]
+    if (deviation_NK := detector.encode_with_deviation(rows_ND).deviation) is not None:
+        compared.append((LATENT_DEVIATION, deviation_NK, fitted[4], np.nanmax(deviation_NK)))
     for output, served, ours, unit in compared:
         with np.errstate(invalid="ignore", over="ignore"):
             size = np.abs(served.astype(np.float64) - ours) / (TOLERANCE * unit)

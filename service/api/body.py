@@ -6,7 +6,7 @@ import asyncio
 import zlib
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from litestar import Request
 from litestar.connection import ASGIConnection
@@ -14,26 +14,28 @@ from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.handlers import BaseRouteHandler
 
 from hourglass.service.errors import InvalidBody, NotAcceptable, UnsupportedMediaType
-from hourglass.service.rows.decoding import JSON, RAW
+from hourglass.service.machine.heap import ROOM_BYTES, reserve
+from hourglass.service.rows.decoding import JSON, RAW, Body
 
 # Content-Encoding -> zlib's window bits, which also choose the format; HTTP's deflate is zlib's
 # (RFC 9110, 8.4.1.2).
 ENCODINGS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _LITTLE = 16384  # bytes, which take 0.2 ms
+_STEP_BYTES = 2**16  # of what is decompressed at once
 _FAST = 1  # zlib's level: numbers shrink little more at a higher one
 
 
-async def read_body(request: Request[Any, Any, Any]) -> tuple[bytes, str]:
+async def read_body(request: Request[Any, Any, Any]) -> tuple[Body, str]:
     """The body's bytes and its Content-Type; UnsupportedMediaType when they are compressed."""
     encoding = request.headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
         raise UnsupportedMediaType(f"expected a body without Content-Encoding, got {encoding[:40]}")
-    return await request.body(), request.headers.get("content-type", "")
+    return await _receive(request), request.headers.get("content-type", "")
 
 
 async def read_packed_body(
     request: Request[Any, Any, Any], *, max_bytes: int
-) -> tuple[int, Callable[[], bytes]]:
+) -> tuple[int, Callable[[], Body]]:
     """How many bytes the body holds at most, and what gives it, decompressed where it came
     compressed: few bytes can be much work, and many of them at once much memory.
     """
@@ -42,29 +44,59 @@ async def read_packed_body(
         raise UnsupportedMediaType(
             f"expected a Content-Encoding among {', '.join(ENCODINGS)}, got {encoding[:40]}"
         )
-    body = await request.body()
+    body = await _receive(request)
     if encoding == "identity":
         return len(body), lambda: body
     return max_bytes, partial(unpack, body, encoding, max_bytes=max_bytes)
 
 
-def unpack(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
-    """Decompressed, but never more than a byte beyond `max_bytes`: then it is a 413, whatever else
-    would have come.
+async def _receive(request: Request[Any, Any, Any]) -> Body:
+    """The body, piece by piece to where it stays: to join the pieces of a large one would stop
+    everybody.
     """
-    stream = zlib.decompressobj(ENCODINGS[encoding])
+    body, at = bytearray(), 0
+    length = request.content_length or 0
+    async for piece in request.stream():
+        end = at + len(piece)
+        if at <= ROOM_BYTES < end <= length:
+            begin, body = body, reserve(length)
+            body[:at] = begin
+        body[at:end] = piece
+        at = end
+    del body[at:]
+    return body
+
+
+def unpack(body: Body, encoding: str, *, max_bytes: int) -> Body:
+    """Decompressed, but never much more than `max_bytes`: then it is a 413, whatever else would
+    have come.
+
+    It is done a little at a time: zlib joins what it has decompressed at once, and holds up
+    everybody meanwhile.
+    """
+    stream, after = zlib.decompressobj(ENCODINGS[encoding]), 0
+    unpacked, size = reserve(max_bytes + _STEP_BYTES), 0
     try:
-        unpacked = stream.decompress(body, max_bytes + 1)
+        for at in range(0, len(body), _STEP_BYTES):
+            if stream.eof:
+                after = len(body) - at
+                break
+            left = bytes(memoryview(body)[at : at + _STEP_BYTES])
+            piece = b"first"
+            while left or piece:  # with nothing left it may still hold some back
+                piece = stream.decompress(left, _STEP_BYTES)
+                unpacked[size : size + len(piece)] = piece
+                size += len(piece)
+                if size > max_bytes:
+                    raise RequestEntityTooLarge
+                left = stream.unconsumed_tail
     except zlib.error as error:
         raise InvalidBody(f"the body is not {encoding}: {error}") from error
-    if len(unpacked) > max_bytes:
-        raise RequestEntityTooLarge
     if not stream.eof:
         raise InvalidBody(f"the body is cut short, as {encoding} it goes on")
-    if stream.unused_data:
-        raise InvalidBody(
-            f"expected nothing after the {encoding} data, got {len(stream.unused_data)} bytes"
-        )
+    if after := after + len(stream.unused_data):
+        raise InvalidBody(f"expected nothing after the {encoding} data, got {after} bytes")
+    del unpacked[size:]
     return unpacked
 
 
@@ -94,6 +126,22 @@ def accepts_raw(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """
     liked = _accepted(headers)
     return liked.get(RAW, 0.0) > 0 and liked[RAW] >= _json_quality(liked)
+
+
+def wanted_report(headers: Iterable[tuple[bytes, bytes]], path: str) -> Literal["html", "json"]:
+    """The form of a report: JSON where it is named and liked as well as a page; NotAcceptable where
+    neither is accepted.
+    """
+    liked = _accepted(headers)
+    if not any(liked):
+        return "html"
+    if liked.get(JSON, 0.0) > 0 and liked[JSON] >= liked.get("text/html", 0.0):
+        return "json"
+    if any(liked.get(each, 0.0) > 0 for each in ("text/html", "text/*", "*/*")):
+        return "html"
+    if _json_quality(liked) > 0:
+        return "json"
+    raise NotAcceptable(f"{path} answers in text/html and {JSON}; Accept asks for neither")
 
 
 def require_json_accepted(

@@ -1,6 +1,7 @@
 """The OpenAPI document, and a Swagger UI that asks nothing of any other host."""
 
 import gzip
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
@@ -12,10 +13,8 @@ import numpy as np
 from litestar import Litestar, Request, Response, Router, get
 from litestar.di import Provide
 from litestar.exceptions import NotFoundException
-from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.params import FromPath
-from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
 
 from hourglass.service import VERSION
@@ -24,6 +23,7 @@ from hourglass.service.api.replay import MAX_ALPHAS, MAX_PER_DAY
 from hourglass.service.api.scoring import SampleRequest, ScoreAnswer
 from hourglass.service.api.versions import Promotion
 from hourglass.service.model.artifact import (
+    EXHIBIT_PREFIX,
     INPUT,
     MODEL_NAME,
     OUTPUTS,
@@ -94,16 +94,6 @@ def docs_router(
     return Router(PATH, route_handlers=[page, openapi, asset], include_in_schema=False)
 
 
-def root(settings: Settings) -> HTTPRouteHandler:
-    """The route of /, behind the root path."""
-
-    @get("/", include_in_schema=False, sync_to_thread=False)
-    def redirect() -> Redirect:
-        return Redirect(settings.root_path + PATH)
-
-    return redirect
-
-
 def write_document(
     routes: Sequence[ControllerRouterHandler],
     dependencies: Mapping[str, Provide],
@@ -130,9 +120,13 @@ def write_document(
         for method, operation in operations.items():
             if body := _body(path, method, settings):
                 operation["requestBody"] = {"required": True, "content": body}
-            if path.endswith(("/infer", "/score")):
+            if path.endswith(("/infer", "/score", "/decode")):
                 operation["responses"]["200"]["content"][decoding.RAW] = {
                     "schema": {"type": "string", "format": "binary"}
+                }
+            if path.endswith("/report"):
+                operation["responses"]["200"]["content"][decoding.JSON] = {
+                    "schema": {"type": "object"}
                 }
             if path.endswith("/score"):
                 operation["responses"]["200"] |= {"description": _SCORES, "headers": _SCORE_HEADERS}
@@ -171,7 +165,7 @@ _SCORE_HEADERS = {
 }
 # of what stands in a path
 _PATTERNS = {
-    "name": f"^{MODEL_NAME.pattern}$",
+    "name": f"^({re.escape(EXHIBIT_PREFIX)})?{MODEL_NAME.pattern}$",
     "version": "^[0-9a-f]{64}$",
     "key": "^[0-9a-f]{16}$",
 }
@@ -211,19 +205,16 @@ def _body(path: str, method: str, settings: Settings) -> Json | None:
                 schema["properties"] |= _replayed(settings.max_rows)
             return {
                 decoding.JSON: {"schema": schema, "example": {"rows": example}},
-                decoding.RAW: {
-                    "schema": {
-                        "type": "string",
-                        "format": "binary",
-                        "description": raw,
-                        "minLength": 4,
-                    }
-                },
+                decoding.RAW: {"schema": _octets(raw)},
             }
         case "decode":
             code = {"type": "array", "items": number, "minItems": 1}
             schema = _object("codes", code, settings.max_rows, size)
-            return {decoding.JSON: {"schema": schema, "example": {"codes": [[0.5, -1.25]]}}}
+            raw = f"Little-endian float32, code after code. {size}"
+            return {
+                decoding.JSON: {"schema": schema, "example": {"codes": [[0.5, -1.25]]}},
+                decoding.RAW: {"schema": _octets(raw)},
+            }
         case "infer":
             packed = f"gzip or deflate if a Content-Encoding says so. {size}"
             raw = (
@@ -232,14 +223,7 @@ def _body(path: str, method: str, settings: Settings) -> Json | None:
             )
             return {
                 decoding.JSON: {"schema": _inference(number, packed), "example": _INFERENCE},
-                decoding.RAW: {
-                    "schema": {
-                        "type": "string",
-                        "format": "binary",
-                        "description": raw,
-                        "minLength": 4,
-                    }
-                },
+                decoding.RAW: {"schema": _octets(raw)},
             }
         case "sample":
             return _small("SampleRequest", {"count": 2, "seed": 0})
@@ -268,6 +252,10 @@ def _replayed(max_rows: int) -> Json:
         },
         "rows_per_day": {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_PER_DAY},
     }
+
+
+def _octets(description: str) -> Json:
+    return {"type": "string", "format": "binary", "description": description, "minLength": 4}
 
 
 def _object(field: str, item: Json, max_rows: int, description: str) -> Json:

@@ -23,7 +23,7 @@ def enter(app: ASGIApp, parts: Parts) -> ASGIApp:
     """The app behind its entrance: the root path is taken off, HEAD is answered as GET is, and the
     bytes of bodies and large answers are counted as held until the answer has left.
     """
-    root_path, budget = parts.settings.root_path, parts.budget
+    root_path, room = parts.settings.root_path, parts.room
 
     async def entered(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -37,7 +37,7 @@ def enter(app: ASGIApp, parts: Parts) -> ASGIApp:
             nonlocal held
             message = await receive()
             count = len(message.get("body", b""))
-            budget.take(count)
+            room.take(count)
             held += count
             return message
 
@@ -45,7 +45,7 @@ def enter(app: ASGIApp, parts: Parts) -> ASGIApp:
             nonlocal held
             body = message.get("body", b"")
             if len(body) > PIECE_BYTES:
-                budget.keep(len(body))
+                room.keep(len(body))
                 held += len(body)
                 for at in range(0, len(body), PIECE_BYTES):
                     last = at + PIECE_BYTES >= len(body)
@@ -58,7 +58,7 @@ def enter(app: ASGIApp, parts: Parts) -> ASGIApp:
         try:
             await app(scope, counted_receive, paced_send)
         finally:
-            budget.give_back(held)
+            room.give_back(held)
 
     return entered
 

@@ -1,12 +1,12 @@
 """What is served, and what may be changed about it while it is served."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar import Request, Response, Router, get, patch, post, route
 from litestar.di import NamedDependency
-from litestar.params import FromPath
+from litestar.params import FromPath, QueryParameter
 from msgspec import UNSET, UnsetType
 
 from hourglass.service.api.body import read_body
@@ -15,11 +15,13 @@ from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import problems
 from hourglass.service.errors import Fault, InvalidArtifact
 from hourglass.service.model.artifact import (
+    EXHIBIT_PREFIX,
     LAST_SECOND,
     Feature,
     GuaranteeKind,
     Model,
     Producer,
+    ReferenceCodes,
     RowCounts,
 )
 from hourglass.service.model.calibration import nearest_alpha
@@ -90,6 +92,8 @@ class ModelDetail(ModelSummary, frozen=True, kw_only=True):
     features: list[FeatureSummary]
     latent_width: int
     can_decode: bool
+    has_deviation: bool  # whether encode answers with a standard deviation beside each number
+    reference: ReferenceCodes | None  # where codes lie; of models that ship with the service
     min_observed_fraction: float  # rows with fewer observed values are refused
     nearest_certifiable_alpha: float  # at this delta
 
@@ -109,10 +113,18 @@ class Reloaded(msgspec.Struct, frozen=True):
     outcome: Literal["unchanged", "loaded", "swapped"]
 
 
-@get("/", summary="List the models", responses=problems(), sync_to_thread=False)
-def list_models(parts: NamedDependency[Parts]) -> Models:
+@get("/", summary="List the models", responses=problems(400), sync_to_thread=False)
+def list_models(
+    parts: NamedDependency[Parts],
+    exhibits: Annotated[
+        bool, QueryParameter(description="Also list the models that ship with the service.")
+    ] = False,
+) -> Models:
     summaries, problems = parts.registry.summaries, parts.registry.problems
     known = {each.name for each in summaries}
+    shipped = parts.registry.exhibits if exhibits else None
+    if shipped:
+        summaries = [*summaries, *(each.summary for each in shipped.served)]
     return Models(
         [ModelSummary(**_summary(each, parts)) for each in summaries],
         [
@@ -120,7 +132,10 @@ def list_models(parts: NamedDependency[Parts]) -> Models:
             for name, (fault, sentence) in problems.items()
             if name not in known
         ],
-        sorted(parts.registry.unloaded - known - problems.keys()),
+        [
+            *sorted(parts.registry.unloaded - known - problems.keys()),
+            *(shipped.unloaded if shipped else ()),
+        ],
     )
 
 
@@ -205,6 +220,8 @@ def detail_of(served: Served, parts: Parts) -> ModelDetail:
         features=[_feature(feature) for feature in manifest.features],
         latent_width=served.detector.latent_width,
         can_decode=served.detector.can_decode,
+        has_deviation=served.detector.has_deviation,
+        reference=manifest.reference,
         min_observed_fraction=manifest.min_observed_fraction,
         nearest_certifiable_alpha=nearest_alpha(served.detector.table.n, served.threshold.delta),
     )
@@ -218,7 +235,7 @@ def _summary(summary: Summary, parts: Parts) -> dict[str, Any]:
         "guarantee": summary.guarantee.kind,
         "guarantee_reason": summary.guarantee.reason,
         "fitted_at": datetime.fromtimestamp(min(max(summary.fitted_at, 0), LAST_SECOND), UTC),
-        "ready": summary.name in parts.registry.served,
+        "ready": summary.name in parts.registry.served or summary.name.startswith(EXHIBIT_PREFIX),
         "last_error": problem.sentence if problem else None,
         "fault": problem.fault if problem else None,
     }

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from hourglass.service.serving.batcher import Batcher
-from hourglass.service.serving.budget import Budget
 from hourglass.service.serving.observers import Observers
 from hourglass.service.serving.peers import Peers
 from hourglass.service.serving.registry import Registry
+from hourglass.service.serving.room import Room
 from hourglass.service.settings import Settings
 from hourglass.service.watch.journal import Journal
 from hourglass.service.watch.metrics import Metrics
@@ -35,6 +35,6 @@ class Parts:
     journal: Journal
     observers: Observers
     batcher: Batcher
-    budget: Budget
+    room: Room
     guard: Guard
     peers: Peers | None = None  # where there are several workers

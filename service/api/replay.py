@@ -20,7 +20,7 @@ from hourglass.service.api.body import read_body, require_json_accepted
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import problems
 from hourglass.service.api.scoring import BYTES_OF_A_CELL, require_small
-from hourglass.service.errors import InvalidBody, InvalidJSON
+from hourglass.service.errors import InvalidBody, InvalidJSON, TooManyRows
 from hourglass.service.model.replay import Outcome, RowsOutcome, facts_of, replay, thresholds
 from hourglass.service.rows import decoding, encoding
 from hourglass.service.serving.store import Rate
@@ -28,6 +28,7 @@ from hourglass.service.watch.traffic import SEVERITY_STEP, Histogram, Uniformity
 
 MAX_ALPHAS = 64
 MAX_OUTCOMES = 2**20  # rows times budgets of one answer
+MAX_JSON_BYTES = 2**22  # parsed at once, which stops everybody for some milliseconds
 MAX_PER_DAY = 1e12
 PerDay = Annotated[float, Meta(gt=0, le=MAX_PER_DAY)]
 Alphas = Annotated[
@@ -182,12 +183,17 @@ router = Router(
 )
 
 
-def _open(body: bytes, content_type: str) -> tuple[ReplayRequest | None, bytes]:
+def _open(body: decoding.Body, content_type: str) -> tuple[ReplayRequest | None, decoding.Body]:
     """What is asked, and a body of rows alone; what is no such JSON is for the reader of rows,
     which says what is wrong.
     """
     if decoding.media_type_of(content_type) != decoding.JSON:
         return None, body
+    if len(body) > MAX_JSON_BYTES:
+        raise TooManyRows(
+            f"expected at most {MAX_JSON_BYTES} bytes of JSON to replay, got {len(body)}: send the"
+            " rows in parts, or as float32"
+        )
     try:
         asked = msgspec.json.decode(body, type=ReplayRequest)
     except msgspec.ValidationError as error:

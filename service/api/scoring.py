@@ -23,7 +23,7 @@ from hourglass.service.model.detector import Explanation
 from hourglass.service.model.reasons import EXTRA_ROWS, reasons_of
 from hourglass.service.model.served import Served
 from hourglass.service.rows import decoding, encoding
-from hourglass.service.rows.decoding import Float32
+from hourglass.service.rows.decoding import Body, Float32
 
 MAX_TOP = 1_000_000
 # What one answer may hold, since few bytes can ask for much: a gigabyte was had by `top` or by
@@ -100,11 +100,14 @@ class ReconstructAnswer(RowsAnswer, frozen=True):
 
 
 class EncodeAnswer(msgspec.Struct, frozen=True):
-    """The models' codes of the rows."""
+    """The model's codes of the rows; of a variational model their means, and beside each number
+    its standard deviation.
+    """
 
     model: str
     version: str
     codes: list[list[float]]
+    deviations: list[list[float]] | msgspec.UnsetType = msgspec.UNSET
 
 
 def _answers(answer: type[msgspec.Struct], *statuses: int) -> dict[int, ResponseSpec]:
@@ -214,12 +217,20 @@ async def encode(
     require_small(len(rows_ND), served.detector.latent_width, MAX_VALUES, "values")
 
     def answer() -> bytes:
-        return encoding.encode_codes(served, served.detector.encode(rows_ND))
+        return encoding.encode_codes(served, served.detector.encode_with_deviation(rows_ND))
 
     return Response(await parts.batcher.run(rows_ND.size, answer), media_type=decoding.JSON)
 
 
-@post("/decode", summary="Codes to rows", **_in_json(RowsAnswer, 409))
+@post(
+    "/decode",
+    summary="Codes to rows",
+    description=(
+        "An `Accept` header that names `application/octet-stream` is answered with mere numbers."
+    ),
+    responses=_answers(RowsAnswer, 409),
+    status_code=200,
+)
 async def decode(
     request: Request[Any, Any, Any],
     parts: NamedDependency[Parts],
@@ -242,11 +253,16 @@ async def decode(
     codes_NK = await parts.batcher.run(len(body) // BYTES_OF_A_CELL, read)
     require_small(len(codes_NK), detector.width, MAX_VALUES, "values")
 
+    raw = accepts_raw(request.scope["headers"])
+    write = encoding.encode_raw_rows if raw else encoding.encode_rows
+
     def answer() -> bytes:
-        return encoding.encode_rows(served, detector.decode(codes_NK))
+        return write(served, detector.decode(codes_NK))
 
     return Response(
-        await parts.batcher.run(len(codes_NK) * detector.width, answer), media_type=decoding.JSON
+        await parts.batcher.run(len(codes_NK) * detector.width, answer),
+        media_type=decoding.RAW if raw else decoding.JSON,
+        headers=encoding.raw_head(served) if raw else None,
     )
 
 
@@ -286,7 +302,7 @@ async def sample(
     )
 
 
-async def _decode(parts: Parts, served: Served, body: bytes, content_type: str) -> Float32:
+async def _decode(parts: Parts, served: Served, body: Body, content_type: str) -> Float32:
     """The body's rows; those of a large one are read beside the event loop."""
     read = partial(
         decoding.decode_rows, body, content_type, served.schema, max_rows=parts.settings.max_rows

@@ -22,14 +22,14 @@ from hourglass.service.api.problems import refuse
 from hourglass.service.errors import HourglassError, NotLoaded, Overloaded
 from hourglass.service.front.connection import CLOSE, Connection, begin_answer
 from hourglass.service.front.request_head import RequestHead, may_begin, read_request_head
+from hourglass.service.machine.heap import ROOM_BYTES, reserve
 from hourglass.service.model.served import Served
 from hourglass.service.rows import decoding, encoding
 from hourglass.service.watch.metrics import UNDELIVERED
 
 MAX_HEADS = 1024  # remembered
 RECEIVED_BYTES = 2**16  # of a body: if more are lacking, they are read in another way
-# times what has come of such a body, of which a first read often gives no more than 64 KiB
-ROOM = 32
+READ_BYTES = 2**16  # of it at once: others have their turn
 MAX_PENDING = 256  # unanswered requests of one connection that are looked at
 LARGE_ANSWER_BYTES = 2**16
 
@@ -251,12 +251,12 @@ class ScoringProtocol(Connection):
         """Count what the client has not read of a large answer, until it has read nearly all."""
         if self.flow.write_paused:
             kept = self.transport.get_write_buffer_size()
-            self._front.parts.budget.keep(kept - self._kept)
+            self._front.parts.room.keep(kept - self._kept)
             self._kept = kept
 
     def _give_back_kept(self) -> None:
         if self._kept:
-            self._front.parts.budget.give_back(self._kept)
+            self._front.parts.room.give_back(self._kept)
             self._kept = 0
 
 
@@ -264,15 +264,15 @@ class _Receiver(asyncio.BufferedProtocol):
     """Takes a connection's place until a large body is there: it is read to where it stays, and not
     copied twice.
 
-    Room is made for so many times of what has come, since to announce a large body costs a client
-    nothing. What there is no room for in the process is read and thrown away.
+    Room for all of it is made once much of it has come, since to announce a large body costs a
+    client nothing. What there is no room for in the process is read and thrown away.
     """
 
     def __init__(self, connection: ScoringProtocol, begin: bytes, length: int) -> None:
         self._connection, self._length, self._at = connection, length, len(begin)
-        self._body = bytearray(min(length, max(RECEIVED_BYTES, ROOM * len(begin))))
+        self._body = reserve(min(length, max(ROOM_BYTES, len(begin))))
         self._body[: self._at] = begin
-        self._budget, self._counted = connection._front.parts.budget, 0
+        self._room, self._counted = connection._front.parts.room, 0
         self._refused: Overloaded | None = None
         self._count(self._at)
         _exchange(connection, self)
@@ -281,8 +281,9 @@ class _Receiver(asyncio.BufferedProtocol):
         if self._refused is not None:
             return memoryview(self._body)[: self._length - self._at]
         if self._at == len(self._body):
-            self._body += bytes(min(self._length - self._at, self._at))
-        return memoryview(self._body)[self._at :]
+            begin, self._body = self._body, reserve(self._length)
+            self._body[: self._at] = begin
+        return memoryview(self._body)[self._at : self._at + READ_BYTES]
 
     def buffer_updated(self, count: int) -> None:
         self._at += count
@@ -309,12 +310,12 @@ class _Receiver(asyncio.BufferedProtocol):
 
     def give_back(self) -> None:
         """The body will not be there."""
-        self._budget.give_back(self._counted)
+        self._room.give_back(self._counted)
         self._counted = 0
 
     def _count(self, count: int) -> None:
         try:
-            self._budget.take(count)
+            self._room.take(count)
             self._counted += count
         except Overloaded as refused:
             self.give_back()
@@ -352,7 +353,7 @@ class _Request:
             begin = front.begin_raw(self.served)
         status = 200 if connection._write(self, begin, body, now) else UNDELIVERED
         if self.counted:
-            front.parts.budget.give_back(self.counted)
+            front.parts.room.give_back(self.counted)
         front.parts.metrics.observe_request(self.head.route, "POST", status, now - self.started)
 
     def set_exception(self, error: Exception) -> None:
@@ -367,7 +368,7 @@ class _Request:
         )
         delivered = connection._write(self, begin, refusal.body, now)
         if self.counted:
-            parts.budget.give_back(self.counted)
+            parts.room.give_back(self.counted)
         parts.metrics.observe_rejection(refusal.reason)
         status = refusal.status if delivered else UNDELIVERED
         parts.metrics.observe_request(self.head.route, "POST", status, now - self.started)

@@ -6,6 +6,7 @@ import ctypes
 import sys
 from contextlib import suppress
 
+ROOM_BYTES = 2**21  # for a large body, until as many of it have come
 KEPT_BYTES = 16 * 2**20  # freed ones, of each thread's heap
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
@@ -18,6 +19,17 @@ def keep_freed() -> None:
     """
     _call("mallopt", _M_MMAP_THRESHOLD, KEPT_BYTES)
     _call("mallopt", _M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+def reserve(count: int) -> bytearray:
+    """So many bytes that are to be written before they are read: they hold anything.
+
+    bytearray(count) would write them all; the pages of these are mapped as they are filled.
+    """
+    new = ctypes.pythonapi.PyByteArray_FromStringAndSize
+    new.restype, new.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_ssize_t)
+    reserved: bytearray = new(None, count)
+    return reserved
 
 
 def give_back_freed() -> None:

@@ -16,7 +16,7 @@ from msgspec import Meta
 from hourglass.service.errors import InvalidArtifact
 
 FORMAT_MAJOR = 1
-FORMAT_MINOR = 1
+FORMAT_MINOR = 2
 CAPABILITIES: frozenset[str] = frozenset()  # what `requires` may name
 
 METADATA_KEY = "hourglass"  # of metadata_props
@@ -35,6 +35,9 @@ CONTRIBUTIONS = "contributions"  # [N, D] non-negative, sum to score
 RECONSTRUCTION = "reconstruction"  # [N, D] expected values; for a boolean the probability of true
 LATENT = "latent"  # [N, K] the code
 OUTPUTS = (SCORE, P_VALUE, SEVERITY, CONTRIBUTIONS, RECONSTRUCTION, LATENT)
+# [N, K] standard deviation of a variational model's code, whose mean `latent` is; optional, from
+# format 1.2 on
+LATENT_DEVIATION = "latent_deviation"
 
 # Initializers that hold the calibration table: ascending scores, padded with +inf, and the p-value
 # of each interval between them.
@@ -59,6 +62,8 @@ CONDITIONAL = (CONDITIONAL_MEAN, CONDITIONAL_SCALE, CONDITIONAL_PRECISION)
 UNSEEN = -1.0
 SELF_TEST_TOLERANCE = 1e-4  # relative, between what training saw and what this machine computes
 MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+# of the names of models that ship with the service; no other model's name can begin so
+EXHIBIT_PREFIX = "learn."
 
 LAST_SECOND = 253402300799  # of the year 9999, after which dates have no name
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -167,6 +172,16 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     noise: tuple[float, ...]
 
 
+class ReferenceCodes(msgspec.Struct, frozen=True, kw_only=True):
+    """Where rows lie in the space of codes: of single rows, so written of made-up or public ones
+    alone; of a quantized model its codebook.
+    """
+
+    minimum: tuple[float, ...]  # of each latent dimension
+    maximum: tuple[float, ...]
+    codes: tuple[tuple[float, ...], ...]
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What an artifact says of itself."""
 
@@ -184,6 +199,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     fitted_at: Annotated[float, Meta(ge=0, le=LAST_SECOND)] | None = None
     min_observed_fraction: Share = 0.5  # rows with fewer observed cells are refused
     requires: tuple[str, ...] = ()
+    reference: ReferenceCodes | None = None  # from format 1.2 on
 
 
 def encode_manifest(manifest: Manifest) -> str:

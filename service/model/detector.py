@@ -21,6 +21,7 @@ from hourglass.service.model.artifact import (
     CONTRIBUTIONS,
     INPUT,
     LATENT,
+    LATENT_DEVIATION,
     P_VALUE,
     RECONSTRUCTION,
     SCORE,
@@ -50,6 +51,11 @@ class Scores(NamedTuple):
     severity: Float32  # [N]
 
 
+class Codes(NamedTuple):
+    code: Float32  # [N, K]
+    deviation: Float32 | None  # [N, K] standard deviation; None of a code that is no distribution
+
+
 class Explanation(NamedTuple):
     score: Float32  # [N]
     p_value: Float32  # [N]
@@ -72,6 +78,7 @@ class Detector:
     # what values let expect of each other; None of a file of format 1.0
     conditional: Conditional | None = field(repr=False)
     size_bytes: int
+    has_deviation: bool  # whether its code is a distribution
     cell_seconds: float  # what the score of one cell takes, as measured when it was loaded
     _scoring: Session = field(repr=False)  # features -> score
     _gapless: Session = field(repr=False)  # the same for rows without a gap
@@ -109,6 +116,7 @@ class Detector:
                 ),
                 conditional=Conditional.read(model, manifest.features),
                 size_bytes=len(data),
+                has_deviation=any(each.name == LATENT_DEVIATION for each in model.graph.output),
                 cell_seconds=_cell_seconds(gapless, len(manifest.features)),
                 _scoring=scoring,
                 _gapless=gapless,
@@ -173,6 +181,12 @@ class Detector:
     def encode(self, rows_ND: Float32) -> Float32:
         """[N, D] -> codes [N, K]."""
         return self._run(self._whole, [LATENT], INPUT, rows_ND)[0]
+
+    def encode_with_deviation(self, rows_ND: Float32) -> Codes:
+        """[N, D] -> codes [N, K] and, of a variational model, how sure each number of them is."""
+        if not self.has_deviation:
+            return Codes(self.encode(rows_ND), None)
+        return Codes(*self._run(self._whole, [LATENT, LATENT_DEVIATION], INPUT, rows_ND))
 
     @property
     def can_decode(self) -> bool:

@@ -82,6 +82,8 @@ def read_manifest(model: ModelProto) -> artifact.Manifest:
     _check_names(manifest)
     if manifest.sampling:
         _check_sampling(manifest)
+    if manifest.reference:
+        _check_reference(manifest)
     return manifest
 
 
@@ -118,6 +120,14 @@ def _check_sampling(manifest: artifact.Manifest) -> None:
             "the manifest's sampling does not fit the model: its codes, shares or noise have the"
             " wrong size or sign"
         )
+
+
+def _check_reference(manifest: artifact.Manifest) -> None:
+    reference = manifest.reference
+    assert reference is not None
+    width = len(manifest.self_test.latent[0]) if manifest.self_test.latent else 0
+    if {len(each) for each in (reference.minimum, reference.maximum, *reference.codes)} != {width}:
+        raise InvalidArtifact(f"the manifest's reference codes do not have {width} numbers each")
 
 
 def _check_structure(model: ModelProto) -> None:
@@ -224,7 +234,8 @@ def _check_interface(model: ModelProto) -> None:
     if missing := [name for name in expected if name not in outputs]:
         raise InvalidArtifact(f"the model file lacks the output {', '.join(missing)}")
     # a later minor format may have outputs that are not known here, and not asked for
-    known = [value for value in model.graph.output if value.name in artifact.OUTPUTS]
+    names = (*artifact.OUTPUTS, artifact.LATENT_DEVIATION)
+    known = [value for value in model.graph.output if value.name in names]
     for value in (*inputs, *known):
         tensor = value.type.tensor_type
         of_rows = (artifact.SCORE, artifact.P_VALUE, artifact.SEVERITY)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import orjson
 
+from hourglass.service.model.artifact import EXHIBIT_PREFIX
 from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.detector import Detector
 from hourglass.service.model.guarantee import Guarantee, guarantee_of
@@ -46,6 +47,11 @@ class Served:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "answer_head", orjson.dumps(self.facts())[:-1])
+
+    @property
+    def is_exhibit(self) -> bool:
+        """Whether it ships with the service, and is nobody's traffic."""
+        return self.name.startswith(EXHIBIT_PREFIX)
 
     @property
     def guarantee(self) -> Guarantee:

@@ -86,7 +86,7 @@ def decode_cells(
         else:
             rows_ND = _decode_objects(body, schema, max_rows)
     elif media_type == RAW:
-        rows_ND = _raw_rows(body, schema, max_rows)
+        rows_ND = _raw_rows(body, schema.width, "features", max_rows)
         if schema.all_numeric and math.isfinite(
             np.vdot(rows_ND, rows_ND)
         ):  # finite itself only if every number is
@@ -100,7 +100,13 @@ def decode_cells(
 
 
 def decode_codes(body: Body, content_type: str, width: int, *, max_rows: int) -> Float32:
-    """JSON body {"codes": [[...]]} -> codes [N, K]."""
+    """Body, JSON {"codes": [[...]]} or mere numbers, -> codes [N, K]."""
+    if media_type_of(content_type) == RAW:
+        codes_NK = _raw_rows(body, width, "latent numbers", max_rows)
+        if not (finite_NK := np.isfinite(codes_NK)).all():
+            row, k = np.argwhere(~finite_NK)[0].tolist()
+            raise bad_number(row, f"code[{k}]", f"{codes_NK[row, k]:g}")
+        return codes_NK
     require_json(content_type)
     names = [f"code[{k}]" for k in range(width)]
 
@@ -113,7 +119,7 @@ def decode_codes(body: Body, content_type: str, width: int, *, max_rows: int) ->
     return _decode_array(body, "codes", names, "latent numbers", max_rows, fill)
 
 
-def decode_request(body: bytes, content_type: str, kind: type[Request]) -> Request:
+def decode_request(body: Body, content_type: str, kind: type[Request]) -> Request:
     """JSON body -> a small request that holds no rows."""
     require_json(content_type)
     if len(body) > WHOLE_BYTES:
@@ -136,7 +142,7 @@ def require_json(content_type: str) -> None:
 
 
 def sent_categories(
-    body: bytes, content_type: str, schema: Schema, rows_ND: Float32
+    body: Body, content_type: str, schema: Schema, rows_ND: Float32
 ) -> dict[tuple[int, int], str]:
     """(row, column) -> the string that came, where it is a category the model has not met; of a
     body that decode_rows has read.
@@ -209,14 +215,14 @@ def _decode_array(
     return rows_ND
 
 
-def require_small(text: bytes, first: int, width: int, what: str) -> None:
+def require_small(text: memoryview, first: int, width: int, what: str) -> None:
     """InvalidRow where a slice is so long, or holds so many cells, that parsing it takes long: its
     last row does.
     """
     if len(text) <= 2 * SLICE_BYTES:
         return
     # SLICE_BYTES are those of rows before that one
-    if (sent := count_commas(text, 2) + 1) > 2 * width + SLICE_BYTES:
+    if (sent := count_commas(text, 1) + 1) > 2 * width + SLICE_BYTES:
         message = f"expected {width} {what}, got {sent} in row {first} or one soon after"
         raise InvalidRow(message, expected=f"{width} {what}", got=str(sent), reason="width")
     if len(text) > (most := max(LARGE_ROW_BYTES, CELL_BYTES * width)):
@@ -227,8 +233,9 @@ def require_small(text: bytes, first: int, width: int, what: str) -> None:
         raise InvalidRow(message, expected=f"at most {most} bytes", got=f"{len(text)} bytes")
 
 
-def parse_slice(text: bytes, start: int, names: Sequence[str], first: int) -> list[Any]:
+def parse_slice(elements: memoryview, start: int, names: Sequence[str], first: int) -> list[Any]:
     """The rows of a slice, the first of which is that of the body; its text began there."""
+    text = b"".join((b"[", elements, b"]"))
     try:
         rows: list[Any] = msgspec.json.decode(text)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -246,24 +253,22 @@ def _groups(body: Body, field: str) -> Iterator[tuple[int, list[Any]]]:
     if not sliced.cuts:
         yield 0, msgspec.json.decode(sliced.rest)[field]
     for _, text in slices(sliced):
-        rows = msgspec.json.decode(text)
+        rows = msgspec.json.decode(b"".join((b"[", text, b"]")))
         yield first, rows
         first += len(rows)
 
 
-def _raw_rows(body: Body, schema: Schema, max_rows: int) -> Float32:
+def _raw_rows(body: Body, width: int, what: str, max_rows: int) -> Float32:
     if not body:
         raise InvalidBody("the body is empty, expected rows of float32")
-    row_bytes = 4 * schema.width
+    row_bytes = 4 * width
     if len(body) % row_bytes:
-        expected = (
-            f"a multiple of {row_bytes} bytes, {schema.width} features of 4 bytes in each row"
-        )
+        expected = f"a multiple of {row_bytes} bytes, {width} {what} of 4 bytes in each row"
         message = f"expected {expected}, got {len(body)} bytes"
         raise InvalidRow(message, expected=expected, got=f"{len(body)} bytes", reason="width")
     if len(body) // row_bytes > max_rows:
         raise _too_many(len(body) // row_bytes, max_rows)
-    return as_rows(body, schema.width)
+    return as_rows(body, width)
 
 
 def require_raw(rows_ND: Float32, schema: Schema) -> bool:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hourglass.service.errors import InvalidRow
 from hourglass.service.floats import write_scores
 from hourglass.service.model.artifact import UNSEEN, Feature
-from hourglass.service.model.detector import Explanation, Scores
+from hourglass.service.model.detector import Codes, Explanation, Scores
 from hourglass.service.model.reasons import Reasons
 from hourglass.service.model.served import Served
 from hourglass.service.rows.sentences import deviation, say_why
@@ -160,10 +160,25 @@ def row_values(features: tuple[Feature, ...], row_D: Float32) -> list[object]:
     return [_actual(value, feature) for value, feature in zip(row_D, features, strict=True)]
 
 
-def encode_codes(served: Served, codes_NK: Float32) -> bytes:
+def encode_codes(served: Served, codes: Codes) -> bytes:
     """The answer to an encode request."""
-    require_finite(served, codes_NK)
-    return encode_object({**_head(served), "codes": codes_NK})
+    require_finite(served, codes.code)
+    fields = {**_head(served), "codes": codes.code}
+    if codes.deviation is not None:
+        require_finite(served, codes.deviation)
+        fields["deviations"] = codes.deviation
+    return encode_object(fields)
+
+
+def encode_raw_rows(served: Served, rows_ND: Float32) -> bytes:
+    """Reconstructed rows as mere numbers, a category as its index."""
+    require_finite(served, rows_ND)
+    return rows_ND.astype("<f4", copy=False).tobytes()
+
+
+def raw_head(served: Served) -> dict[str, str]:
+    """What goes with raw rows: which model made them."""
+    return {raw_header(field): str(value) for field, value in _head(served).items()}
 
 
 def require_finite(served: Served, *answers: Float32, what: str = "score", first: int = 0) -> None:

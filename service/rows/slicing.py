@@ -55,14 +55,15 @@ def slice_array(body: Body, depth: int) -> Sliced:
     return Sliced(body, rest, count, cuts)
 
 
-def slices(sliced: Sliced) -> Iterator[tuple[int, bytes]]:
-    """Where each slice of the array begins, and its elements as JSON of their own."""
+def slices(sliced: Sliced) -> Iterator[tuple[int, memoryview]]:
+    """Where each slice of the array begins, and its elements with the commas between them."""
+    body = memoryview(sliced.body)
     for start, after in zip(sliced.cuts, sliced.cuts[1:], strict=False):
         end = after if after == sliced.cuts[-1] else after - 1
-        yield start, b"[%b]" % bytes(sliced.body[start:end])
+        yield start, body[start:end]
 
 
-def count_commas(text: Body, depth: int) -> int:
+def count_commas(text: memoryview, depth: int) -> int:
     """Those so deep in a slice that is too long to be parsed."""
     return sum(
         int(
@@ -114,7 +115,7 @@ def _without_spaces(body: Body) -> bytes:
     )
 
 
-def _pieces(body: Body) -> Iterator[_Piece]:
+def _pieces(body: Body | memoryview) -> Iterator[_Piece]:
     before, run, in_string = 0, 0, False  # at a piece's beginning; the run is one of backslashes
     for base in range(0, len(body), SLICE_BYTES):
         bytes_P = np.frombuffer(body, np.uint8, min(SLICE_BYTES, len(body) - base), base)

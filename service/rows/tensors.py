@@ -66,7 +66,7 @@ class Inference(NamedTuple):
 
 
 def decode_request(
-    body: bytes, header_length: int | None, schema: Schema, *, max_rows: int
+    body: decoding.Body, header_length: int | None, schema: Schema, *, max_rows: int
 ) -> Inference:
     """Body -> rows [N, D] and the outputs asked for; an error that names row and feature where one
     of them is wrong.
@@ -82,7 +82,7 @@ def decode_request(
         )
     # a view: of what follows the JSON there may be much
     tail = memoryview(body)[header_length:] if header_length is not None else memoryview(b"")
-    sliced = slice_array(body[:header_length], 4)
+    sliced = slice_array(body if header_length is None else body[:header_length], 4)
     request = _parse(sliced.rest)
     outputs = _outputs(request)
     return Inference(request.id, _rows(request, sliced, tail, schema, max_rows), outputs)
@@ -332,7 +332,8 @@ def _groups(sliced: Sliced, width: int) -> Iterator[list[Any]]:
         first += len(cells)
 
 
-def _parse_group(text: bytes, start: int) -> list[Any]:
+def _parse_group(elements: memoryview, start: int) -> list[Any]:
+    text = b"".join((b"[", elements, b"]"))
     try:
         cells: list[Any] = msgspec.json.decode(text)
     except (msgspec.MsgspecError, ValueError, RecursionError) as refused:

@@ -37,13 +37,15 @@ class Observer(Protocol):
 
 
 class Observers:
-    """All of them, told in turn."""
+    """All of them, told in turn of everything but exhibits, which nobody watches."""
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = tuple(observers)
 
     def scored(self, served: Served, rows_ND: Float32, scores: Scores, seconds: float) -> None:
         """Tell each; an error of theirs is logged."""
+        if served.is_exhibit:
+            return
         for observer in self._observers:
             try:
                 observer.scored(served, rows_ND, scores, seconds)
@@ -56,6 +58,8 @@ class Observers:
         self, served: Served, rows_ND: Float32, explanation: Explanation, seconds: float
     ) -> None:
         """The same of rows that were explained."""
+        if served.is_exhibit:
+            return
         for observer in self._observers:
             try:
                 observer.explained(served, rows_ND, explanation, seconds)

@@ -16,6 +16,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
@@ -26,12 +27,14 @@ from hourglass.service.errors import (
     InvalidArtifact,
     NotLoaded,
     NotPromoted,
+    ReadOnly,
     ThresholdNotStored,
     UnknownModel,
 )
-from hourglass.service.model.artifact import MODEL_NAME
+from hourglass.service.model.artifact import EXHIBIT_PREFIX, MODEL_NAME
 from hourglass.service.model.detector import Detector
 from hourglass.service.model.served import Served, Summary
+from hourglass.service.serving.exhibits import Exhibits
 from hourglass.service.serving.loading import (
     Problem,
     load,
@@ -104,10 +107,12 @@ class Registry:
         threads: int,
         max_bytes: int,
         max_loaded: int | None = None,
+        exhibits: Exhibits | None = None,
         after_load: Callable[[], None] = lambda: None,
     ) -> None:
         self._store, self._max_bytes, self._after_load = store, max_bytes, after_load
         self._max_loaded = max_loaded
+        self._exhibits = exhibits
         # one for all models and all their versions: what one of them does not use is the others'
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="runs") if threads > 1 else None
         self._disk, self._loads = PatientThread("disk"), PatientThread("loads")
@@ -136,6 +141,11 @@ class Registry:
     def unloaded(self) -> frozenset[str]:
         """Names of the models that are in service, or may be, but not in memory."""
         return frozenset(self._unloaded)
+
+    @property
+    def exhibits(self) -> Exhibits | None:
+        """The models that ship with the service, which are none of the others."""
+        return self._exhibits
 
     @property
     def summaries(self) -> list[Summary]:
@@ -189,7 +199,9 @@ class Registry:
         raise UnknownModel(f"no model {name!r} is served{broken}; {choice}")
 
     async def get(self, name: str | None) -> Served:
-        """The same, read from the folder first where it is not in memory."""
+        """The same, read from the folder first where it is not in memory; or an exhibit."""
+        if self._exhibits and name and name.startswith(EXHIBIT_PREFIX):
+            return await self._exhibits.get(name)
         try:
             return self.find(name)
         except NotLoaded:
@@ -208,8 +220,12 @@ class Registry:
         if name is None:
             async with self._looking:
                 return await self._look_at_all()
+        _require_changeable(name)
         if name not in self._known:
-            state = await self._state(name) if MODEL_NAME.fullmatch(name) else None
+            state = None
+            if MODEL_NAME.fullmatch(name):
+                with suppress(Hanging, OSError):  # then it is nowhere
+                    state = await self._state(name)
             if state is None or not _is_model(name, state):
                 self.find(name)  # raises
             self._known.setdefault(name, _Known())
@@ -224,6 +240,7 @@ class Registry:
         """Store another false-alarm budget, made of the one that is stored now, and serve with it;
         UncertifiableAlpha or ThresholdNotStored when it cannot be.
         """
+        _require_changeable(name)
         known, served = self._known.get(name, _Known()), await self.get(name)
         own, end = served.threshold, monotonic() + LOOK_SECONDS
 
@@ -490,6 +507,11 @@ class Registry:
             _logger.error("model %s: %s; in service stays %s", name, problem.sentence, stays)
         known.problem = problem
         return Load(name, "failed", version, problem.sentence)
+
+
+def _require_changeable(name: str) -> None:
+    if name.startswith(EXHIBIT_PREFIX):
+        raise ReadOnly(f"{name[:80]!r} ships with the service: nothing of it can be changed")
 
 
 def _is_model(name: str, state: tuple[object, ...]) -> bool:

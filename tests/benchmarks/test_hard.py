@@ -239,7 +239,8 @@ def test_an_attack_on_a_real_server_says_what_it_was_answered_and_what_it_cost(
     monkeypatch.setattr(exhaustion, "IDLE_SECONDS", 0.5)
     options = Options(tmp_path, scale=0.002, hold_seconds=0.5)
     outcome = exhaustion.outcome_of("keys", attacks.ATTACKS["keys"], options)
-    assert outcome.said == {"422": 3}
+    assert outcome.said.keys() == {"422"}
+    assert outcome.said["422"] >= 3
     assert not outcome.died
     assert len(outcome.phases.idle.seconds) > 10
     assert outcome.phases.attacked.failed == 0

@@ -82,13 +82,14 @@ def test_every_link_leads_back_through_a_proxy(models, tmp_path, strips):
     ):
         answer = client.post("/anomalies" + SCORE, json=ROW)
         assert answer.status_code == 200
-        page = client.get("/anomalies/", follow_redirects=True)
-        assert (page.status_code, page.url.path) == (200, "/anomalies/docs")
-        assert page.url.scheme == "https"
-        targets = re.findall(r'(?:src|href)="([^"]*)"', page.text)
-        assert len(targets) >= 4
-        for target in targets:
-            assert client.get(page.url.join(target)).status_code == 200
+        for path in ("/anomalies/", "/anomalies", "/anomalies/docs"):
+            page = client.get(path, follow_redirects=True)
+            assert (page.status_code, page.url.scheme) == (200, "https")
+            assert page.url.path.rstrip("/") == path.rstrip("/")
+            targets = re.findall(r'(?:src|href)="([^"#][^"]*)"', page.text)
+            assert len(targets) >= 4
+            for target in targets:
+                assert client.get(page.url.join(target)).status_code == 200
         document = client.get("/anomalies/docs/openapi.json").json()
         assert document["servers"] == [{"url": "/anomalies"}]
         path = next(path for path in document["paths"] if path == "/v1/models")

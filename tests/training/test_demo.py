@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +60,8 @@ def test_the_demo_model_tells_malignant_from_benign_and_a_second_run_reuses_it(
     assert second.code == 0
     assert "Published" not in second.out
     assert (models / "tumour" / POINTER).stat().st_mtime_ns == pointer
+    first = re.search(r"https?://\S+", second.out)[0]
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", first)  # the console's
     for words in ("/score", "benign.json", "malignant.json", "/explain", "/metrics", "/docs"):
         assert words in second.out
 

@@ -117,7 +117,9 @@ def test_contamination_and_exclusions_reach_the_run_the_report_and_run_toml(
     outcome = command("fit", data, *flags, "--epochs", "1", *lost)
     assert (outcome.code, outcome.err) == (0, "")
     assert "20 the strangest" in " ".join(outcome.out.replace("│", " ").split())
-    assert "suspects.csv beside the model lists the 19 strangest rows" in outcome.out
+    assert (
+        "19 rows to look at first: suspects.csv beside the model lists the strangest" in outcome.out
+    )
     folder = locate(tmp_path / "models" / "pump").parent
     report = msgspec.json.decode((folder / "report.json").read_bytes(), type=Report)
     assert report.left_out

@@ -9,6 +9,7 @@ from hourglass.training.data import Data, prepare
 from hourglass.training.errors import RunError
 from hourglass.training.exclusions import read_row_numbers
 from hourglass.training.suspects import (
+    Strangeness,
     list_suspects,
     look_for_suspects,
     strangest,
@@ -86,6 +87,36 @@ def test_a_cluster_of_equal_anomalies_does_not_hide_itself() -> None:
     assert {it.row for it in suspects[:20]} == set(range(1, 21))
     assert {it.alike for it in suspects[:20]} == {19}
     assert warn(found)
+
+
+def test_rare_values_of_columns_that_are_otherwise_constant_are_listed_and_not_warned_of() -> None:
+    rows_ND = np.concatenate([tables.correlated(1000, width=5), np.zeros((1000, 3))], axis=1)
+    rng = np.random.default_rng(0)
+    for column in (5, 6, 7):
+        rows_ND[rng.permutation(1000)[:10], column] = rng.uniform(1, 9, 10)
+    found = look_for_suspects(data_of(rows_ND.astype(np.float32)), CONFIG)
+    assert found
+    rare_N = (rows_ND[:, 5:] != 0).any(axis=1)
+    assert found.score_N[rare_N].min() > np.quantile(found.score_N[~rare_N], 0.99)
+    assert found.tested_N[rare_N].mean() < 2 * found.tested_N[~rare_N].mean()
+    assert warn(found) is None
+    assert warn(found._replace(tested_N=found.score_N))  # they would be, if they were looked at
+
+
+def test_of_columns_that_mostly_have_one_value_nothing_is_warned() -> None:
+    rows_ND = np.zeros((200, 4), np.float32)
+    rows_ND[:5] = np.float32([9, 8, 7, 6])
+    rows_ND[5:, 0] = np.arange(195) % 20 == 0
+    found = look_for_suspects(data_of(rows_ND), CONFIG)
+    assert found
+    assert (found.tested_N == -np.inf).all()
+    assert warn(found) is None
+
+
+def test_scores_in_two_steps_have_a_tail_beyond_every_number_and_no_row_beyond_it() -> None:
+    score_N = np.repeat([1e-6, 1.0], [60, 40])
+    strange = Strangeness(score_N, score_N, np.zeros((100, 1)), np.zeros((100, 1), np.int64))
+    assert warn(strange) is None
 
 
 def test_few_rows_have_no_suspects_and_no_contamination_to_leave_out() -> None:

@@ -64,6 +64,8 @@ class Assessment(NamedTuple):
         # of a member that has a score of its own: then only the proportions of the errors count
         None
     )
+    # standard deviation of a code that is a distribution, whose mean the latent is
+    deviation_NK: Tensor | None = None
 
 
 class Member(nn.Module):

@@ -122,11 +122,13 @@ class Variational(Member):
         return torch.logsumexp(torch.stack(log_weights), dim=0) - math.log(draws)
 
     def assess(self, encoded: Encoded) -> Assessment:
-        plain = super().assess(encoded)
-        if self.config.score == "reconstruction":
-            return plain
         mean_NK, log_variance_NK = self.posterior(self.encoding.inputs(encoded))
-        codes_LNK = mean_NK + torch.exp(log_variance_NK / 2) * self.draws_L1K
+        deviation_NK = torch.exp(log_variance_NK / 2)
+        outputs_NE = self.decoder(mean_NK)
+        if self.config.score == "reconstruction":
+            errors_ND = self.encoding.errors(outputs_NE, encoded)
+            return Assessment(errors_ND, outputs_NE, mean_NK, deviation_NK=deviation_NK)
+        codes_LNK = mean_NK + deviation_NK * self.draws_L1K
         draws = len(self.draws_L1K)
         errors_ND = self.encoding.errors(
             self.decoder(codes_LNK.flatten(0, 1)), encoded.repeat(draws)
@@ -135,8 +137,9 @@ class Variational(Member):
         # that the weights absorb
         return Assessment(
             errors_ND.reshape(draws, -1, errors_ND.shape[1]).mean(dim=0),
-            plain.outputs_NE,
-            plain.latent_NK,
+            outputs_NE,
+            mean_NK,
+            deviation_NK=deviation_NK,
         )
 
     def sampling(self, encoded: Encoded) -> Sampling:  # noqa: ARG002 - the prior knows no rows

@@ -3,6 +3,8 @@
 import gzip
 import json
 import socket
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -29,6 +31,15 @@ class Attack(NamedTuple):
     run: Callable[[int, Options], Said]
     bytes_: float | None = None  # of one body, of which its memory is a multiple
     closes: bool = False  # all its connections are to be closed or answered meanwhile
+
+
+def burn(port: int, options: Options) -> Said:
+    """Nothing is sent: what it is worth that two other processes keep two cores busy."""
+    loop = f"from time import *\nend = time() + {options.hold_seconds / 3}\nwhile time() < end: 1"
+    burning = [subprocess.Popen([sys.executable, "-c", loop]) for _ in range(2)]
+    for each in burning:
+        each.wait()
+    return Counter(["nothing was sent"])
 
 
 def head_of_lines(port: int, options: Options) -> Said:
@@ -125,14 +136,20 @@ def is_taken(connection: socket.socket, byte: bytes, said: Said) -> bool:
 def posts(
     path: str, content_type: str, make: Callable[[int], bytes], encoding: str = ""
 ) -> Callable[[int, Options], Said]:
-    """The same body three times, one after the other."""
+    """The same body, one after the other: three times, and on for a third of the seconds that a
+    slow client stays, so that a p99 is one of some hundred requests.
+    """
 
     def run(port: int, options: Options) -> Said:
         body = make(int(BODY_BYTES * options.scale))
         lines = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Type: {content_type}"]
         lines += [f"Content-Encoding: {encoding}"] if encoding else []
         head = "\r\n".join((*lines, f"Content-Length: {len(body)}", "", "")).encode()
-        return Counter(ask(port, head, body) for _ in range(3))
+        said, end = Counter([ask(port, head, body) for _ in range(3)]), monotonic()
+        end += options.hold_seconds / 3
+        while monotonic() < end:
+            said[ask(port, head, body)] += 1
+        return said
 
     return run
 
@@ -261,6 +278,7 @@ def _bodies() -> Iterator[tuple[str, Attack]]:
 
 
 ATTACKS: dict[str, Attack] = {
+    "burn": Attack("no attack, but two processes that keep two cores busy", burn),
     "head": Attack("a head of 40 MiB", head_of_lines),
     "line": Attack("a request line of 100 MiB", request_line),
     "silence": Attack("2,000 that say nothing", nothing, closes=True),

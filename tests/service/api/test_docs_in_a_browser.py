@@ -1,8 +1,6 @@
 """The docs page in Chromium: it shows the routes, and asks nothing of any host but the service."""
 
 import json
-import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,20 +13,6 @@ QUIET = (
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-quic", "--disable-extensions", "--disable-default-apps",
 )  # fmt: skip
-
-
-@pytest.fixture
-def chromium() -> str:
-    """Where Chromium is; where CI runs it must be there, elsewhere a machine may lack it."""
-    found = (
-        shutil.which("chromium")
-        or shutil.which("chromium-browser")
-        or shutil.which("google-chrome")
-    )
-    if found is None and "CI" not in os.environ:
-        pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
-    assert found, "CI needs chromium: .ci/run installs it"
-    return found
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import pytest
 
 from hourglass.service.model import artifact
 from hourglass.service.model.detector import Detector
+from hourglass.service.serving.exhibits import FOLDER as EXHIBITS
 from tests.artifacts import MIXED, NUMERIC, as_json_rows, make_artifact, publish, sample_rows
 from tests.serving import serving
 
@@ -220,6 +221,54 @@ def test_an_answer_as_mere_numbers_says_all_that_json_says(client, name, body):
     }
 
 
+@pytest.mark.parametrize("name", ["plain", "mixed"])
+@pytest.mark.parametrize("body", ["json", "raw"])
+def test_codes_and_their_rows_may_be_mere_numbers(client, name, body):
+    codes_NK = np.random.default_rng(0).normal(size=(5, 2)).astype("<f4")
+    raw = {"content": codes_NK.tobytes(), "headers": {"accept": RAW, "content-type": RAW}}
+    json_body = {"json": {"codes": codes_NK.tolist()}, "headers": {"accept": RAW}}
+    answer = client.post(f"/v1/models/{name}/decode", **(raw if body == "raw" else json_body))
+    assert (answer.status_code, answer.headers["content-type"]) == (200, RAW)
+    rows_ND = np.frombuffer(answer.content, "<f4").reshape(5, 4)
+    np.testing.assert_array_equal(rows_ND, DETECTORS[name].decode(codes_NK))
+    assert answer.headers["hourglass-model"] == name
+    assert answer.headers["hourglass-version"] == DETECTORS[name].version
+
+
+@pytest.mark.parametrize(
+    ("codes", "status", "told"),
+    [
+        ([], 400, "the body is empty, expected rows of float32"),
+        ([1], 422, "expected a multiple of 8 bytes, 2 latent numbers of 4 bytes in each row, got 4"),
+        ([0, 1, 2, np.nan], 400, "expected a finite number within float32 for 'code[1]', got nan in row 1"),
+        ([np.inf, 1], 400, "for 'code[0]', got inf in row 0"),
+        ([0, 1] * 200, 413, "expected at most 100 rows in one request, got 200"),
+    ],
+)  # fmt: skip
+def test_mere_numbers_that_are_no_codes_are_named(client, codes, status, told):
+    problem = client.post(
+        "/v1/models/plain/decode",
+        content=np.array(codes, "<f4").tobytes(),
+        headers={"content-type": RAW},
+    )
+    assert problem.status_code == status
+    assert told in problem.json()["detail"]
+
+
+def test_a_variational_code_comes_with_its_deviation(client):
+    rows = np.random.default_rng(0).uniform(size=(3, 64)).astype("<f4")
+    name = "learn.digits-variational"
+    answer = post(client, name, "encode", rows.tolist())
+    detector = Detector.from_bytes((EXHIBITS / "digits-variational.onnx").read_bytes())
+    expected = detector.encode_with_deviation(rows)
+    np.testing.assert_allclose(answer["codes"], expected.code, rtol=1e-5)
+    np.testing.assert_allclose(answer["deviations"], expected.deviation, rtol=1e-5)
+    assert (np.array(answer["deviations"]) > 0).all()
+    assert client.get(f"/v1/models/{name}").json()["has_deviation"]
+    assert "deviations" not in post(client, "plain", "encode", ROWS["plain"].tolist())
+    assert not client.get("/v1/models/plain").json()["has_deviation"]
+
+
 def test_a_problem_is_json_whatever_was_to_come(client):
     problem = client.post(
         "/v1/models/plain/score", headers={"accept": RAW}, json={"rows": [[1, 2, 3]]}
@@ -230,7 +279,7 @@ def test_a_problem_is_json_whatever_was_to_come(client):
     )
 
 
-@pytest.mark.parametrize("what", ["explain", "reconstruct", "encode", "decode", "sample"])
+@pytest.mark.parametrize("what", ["explain", "reconstruct", "encode", "sample"])
 def test_the_other_routes_refuse_who_takes_mere_numbers_alone(client, what):
     for accept, status in (
         (RAW, 406),

@@ -283,7 +283,7 @@ class TestRoom:
                     assert one.answer()[0] == 413  # it found room: more rows than ten
                     other.send(second + bytes(300_000))
                     assert other.answer()[0] == 413
-                    assert client.server.lifespan.state["parts"].budget.held == 0
+                    assert client.server.lifespan.state["parts"].room.held == 0
                     metrics = client.get("/metrics").text
                     assert 'hourglass_rejections_total{reason="overloaded"} 1.0' in metrics
 
@@ -291,13 +291,13 @@ class TestRoom:
     def test_a_client_that_goes_gives_its_room_back(self, models, path):
         data = request(bytes(600_000), kind="application/octet-stream", length=900_000, path=path)
         with serving(models, fast=True) as client:
-            budget = client.server.lifespan.state["parts"].budget
+            room = client.server.lifespan.state["parts"].room
             for _ in range(5):
                 with Connection(client) as connection:
                     connection.send(data)
-                    wait_until(lambda: budget.held > 500_000)
-                    assert budget.held <= 600_000
-                wait_until(lambda: budget.held == 0)
+                    wait_until(lambda: room.held > 500_000)
+                    assert room.held <= 600_000
+                wait_until(lambda: room.held == 0)
 
     def test_connections_have_a_cap_and_those_within_it_the_fast_path(self, models):
         with serving(models, fast=True, max_connections=3) as client, ExitStack() as stack:

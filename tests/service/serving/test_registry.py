@@ -585,6 +585,17 @@ class TestWhatHangs:
         assert caplog.messages == [f"{folder} cannot be read: the file system hangs"]
         assert list(registry.served) == ["pump"]
 
+    def test_a_folder_that_hangs_when_it_is_first_asked_for_is_no_model(
+        self, registry, monkeypatch
+    ):
+        over = threading.Event()
+        monkeypatch.setattr("hourglass.service.serving.registry.LOOK_SECONDS", 0.1)
+        monkeypatch.setattr("hourglass.service.serving.patience.PATIENCE_SECONDS", 0.05)
+        monkeypatch.setattr(ModelFolder, "look", lambda _: over.wait())
+        with pytest.raises(UnknownModel, match="no model 'fan' is served; served are: pump"):
+            asyncio.run(registry.look("fan"))
+        over.set()
+
     def test_a_failed_model_that_hangs_when_it_is_looked_at_again_keeps_no_other_waiting(
         self, registry, folder, monkeypatch
     ):

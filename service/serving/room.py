@@ -1,9 +1,9 @@
-"""Budget: how many bytes of bodies and answers the process holds at once, whoever sent them."""
+"""Room: how many bytes of bodies and answers the process holds at once, whoever sent them."""
 
 from hourglass.service.errors import Overloaded
 
 
-class Budget:
+class Room:
     """Counts the bytes that are held, and refuses those beyond."""
 
     __slots__ = ("held", "most")

@@ -1,0 +1,68 @@
+// Bars with intervals: one line for each entry, its value as a bar, its interval as a whisker.
+import { bottomAxis, frame, node, picture, scale, shape } from "./frame.js";
+import { number, shown } from "./words.js";
+
+/**
+ * data: [{label, value, low, high, promised, severity, note}]; low and high are the interval's
+ * ends, promised is a blue mark, severity (0 to 6) a step of the ramp; a value of null is unknown.
+ * options: name, note, unit, format, max, picked (a label), pick(label).
+ */
+export function bars(container, data, options) {
+  const { name, note, unit = "", format = number, picked, pick } = options;
+  const numbers = data.flatMap(({ value, high, promised }) => [value, high, promised]).filter(Number.isFinite);
+  const most = options.max ?? Math.max(...numbers, 0) * 1.02;
+  const interval = ({ low, high }) => (Number.isFinite(low) ? ` (${format(low)} – ${format(high)})` : "");
+  const promises = data.some(({ promised }) => Number.isFinite(promised));
+  frame(container, {
+    name,
+    note,
+    table: () => ({
+      head: ["", unit || "value", "from", "to", ...(promises ? ["promised"] : [])],
+      rows: data.map(({ label, value, low, high, promised }) => [label, value, low, high, ...(promises ? [promised] : [])]),
+    }),
+    paint(width) {
+      const each = 36;
+      const [left, right, bottom] = [2, width - 8, 4 + each * data.length];
+      const x = scale(0, most || 1, left, right);
+      return picture(
+        width,
+        bottom + 40,
+        `${name}. ${data.map((one) => `${shown(one.label)}: ${format(one.value)}${interval(one)} ${unit}`).join("; ")}`,
+        data.map((one, i) => {
+          const y = 4 + i * each;
+          const known = Number.isFinite(one.value);
+          const end = known ? x(Math.min(one.value, most)) : left;
+          return shape(
+            "g",
+            { class: one.label === picked ? "bar picked" : "bar", onclick: pick ? () => pick(one.label) : null },
+            pick ? shape("rect", { x: 0, y, width, height: each, class: "clear" }) : null,
+            shape("text", { x: left, y: y + 12 }, one.label),
+            shape(
+              "text",
+              { x: right, y: y + 12, "text-anchor": "end", class: "figure" },
+              known ? `${format(one.value)}${interval(one)}` : one.note ?? "unknown",
+            ),
+            known
+              ? shape("rect", {
+                  x: left, y: y + 18, height: 10, width: Math.max(1, end - left),
+                  class: one.severity ? `severity-${one.severity}` : "ordinary",
+                })
+              : null,
+            Number.isFinite(one.low)
+              ? shape("path", {
+                  class: "whisker",
+                  d: `M${x(one.low)} ${y + 23}H${x(Math.min(one.high, most))}M${x(one.low)} ${y + 19}v8`
+                    + `M${x(Math.min(one.high, most))} ${y + 19}v8`,
+                })
+              : null,
+            Number.isFinite(one.promised)
+              ? shape("line", { x1: x(one.promised), x2: x(one.promised), y1: y + 15, y2: y + 31, class: "promise" })
+              : null,
+          );
+        }),
+        bottomAxis(x, [0, most || 1], { top: bottom, left, right, title: unit, format }),
+      );
+    },
+  });
+  if (promises) container.querySelector("figcaption").append(node("span", { class: "key promise" }, "promised"));
+}

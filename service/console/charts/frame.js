@@ -1,0 +1,126 @@
+// Frame: what every chart has in common. Its name, its width that follows its place, its axes, and
+// the table of its numbers behind a toggle.
+import { number, shown, ticks } from "./words.js";
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** An HTML element; strings among the children become text, and nothing else. */
+export function node(name, attributes = {}, ...children) {
+  return furnish(document.createElement(name), attributes, children);
+}
+
+/** The same of SVG. */
+export function shape(name, attributes = {}, ...children) {
+  return furnish(document.createElementNS(SVG, name), attributes, children);
+}
+
+function furnish(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value === true ? "" : shown(value));
+  }
+  for (const child of children.flat(Infinity)) {
+    if (child === null || child === undefined || child === false) continue;
+    element.append(child instanceof Node ? child : document.createTextNode(shown(child)));
+  }
+  return element;
+}
+
+/**
+ * Draws a figure into the container, in place of what it held.
+ *
+ * `name` is what the chart shows, in words; `note`, if any, what it means. `paint(width)` gives the
+ * picture at that width, in pixels. `table()` gives {head: [...], rows: [[...]]}.
+ */
+export function frame(container, { name, note, table, paint }) {
+  const wasOpen = container.querySelector(":scope > figure > details")?.open ?? false;
+  container.chart?.disconnect();
+  const picture = node("div", { class: "picture" });
+  let drawn = 0;
+  const draw = () => {
+    const width = Math.floor(picture.clientWidth) || drawn || 640;
+    if (width === drawn) return;
+    drawn = width;
+    picture.replaceChildren(paint(width));
+  };
+  const details = node("details", { class: "numbers" }, node("summary", {}, "Table"));
+  details.addEventListener("toggle", () => {
+    if (details.open && !details.querySelector("table")) details.append(tableOf(name, table()));
+  });
+  const figure = node(
+    "figure",
+    { class: "chart" },
+    node("figcaption", {}, node("strong", {}, name), note ? node("span", {}, note) : null),
+    picture,
+    table ? details : null,
+  );
+  container.replaceChildren(figure);
+  draw();
+  if (wasOpen) details.open = true;
+  container.chart = new ResizeObserver(draw);
+  container.chart.observe(picture);
+  return figure;
+}
+
+function tableOf(name, { head, rows }) {
+  const most = 1000;
+  const cell = (tag, text) =>
+    node(tag, { class: typeof text === "number" ? "figure" : null, scope: tag === "th" ? "col" : null },
+      typeof text === "number" ? number(text, 5) : text ?? "–");
+  return node(
+    "div",
+    { class: "scroll", tabindex: "0", role: "region", "aria-label": `Table: ${name}` },
+    node(
+      "table",
+      {},
+      node("caption", { class: "unseen" }, name),
+      node("thead", {}, node("tr", {}, head.map((text) => cell("th", text)))),
+      node("tbody", {}, rows.slice(0, most).map((row) => node("tr", {}, row.map((text) => cell("td", text))))),
+    ),
+    rows.length > most ? node("p", {}, `The first ${number(most)} of ${number(rows.length, 9)} rows.`) : null,
+  );
+}
+
+/** An SVG picture of that size, in pixels, with a name for those who do not see it. */
+export function picture(width, height, name, ...children) {
+  return shape(
+    "svg",
+    { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": name },
+    children,
+  );
+}
+
+/** A linear scale: what lies between low and high comes between start and end. */
+export function scale(low, high, start, end) {
+  const span = high - low || 1;
+  return (value) => start + ((value - low) / span) * (end - start);
+}
+
+/** The axis below a plot, with its title at the right end. */
+export function bottomAxis(x, [low, high], { top, left, right, title, format = number }) {
+  const places = ticks(low, high, Math.max(2, Math.floor((right - left) / 90)));
+  return shape(
+    "g",
+    { class: "axis" },
+    shape("line", { x1: left, x2: right, y1: top, y2: top }),
+    places.map((at) => [
+      shape("line", { x1: x(at), x2: x(at), y1: top, y2: top + 4 }),
+      shape("text", { x: x(at), y: top + 16, "text-anchor": "middle" }, format(at)),
+    ]).flat(),
+    title ? shape("text", { x: right, y: top + 32, "text-anchor": "end", class: "title" }, title) : null,
+  );
+}
+
+/** The axis at the left of a plot: pale lines across it, their values, and the title above. */
+export function leftAxis(y, [low, high], { left, right, top, title, titleTop = top - 8, places, format = number }) {
+  return shape(
+    "g",
+    { class: "axis" },
+    (places ?? ticks(low, high, 3)).map((at) => [
+      shape("line", { x1: left, x2: right, y1: y(at), y2: y(at), class: "grid" }),
+      shape("text", { x: left - 6, y: y(at) + 4, "text-anchor": "end" }, format(at)),
+    ]).flat(),
+    title ? shape("text", { x: 0, y: titleTop, class: "title" }, title) : null,
+  );
+}

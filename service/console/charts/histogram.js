@@ -1,0 +1,78 @@
+// Histogram: how many rows fell into each bin, with thresholds as lines and what was promised in blue.
+import { bottomAxis, frame, leftAxis, picture, scale, shape } from "./frame.js";
+import { count, number, severityStep, ticks } from "./words.js";
+
+/**
+ * data: {edges: [B + 1], counts: [B]}.
+ * options: name, note, unit (of the edges), log (counts on a log scale), severities (the edges are
+ * severities: what is above the threshold has their colour), thresholds: [{at, label, tried}],
+ * expected: a count for each bin, or one for all, and band: [low, high] around it.
+ */
+export function histogram(container, { edges, counts }, options) {
+  const { name, note, unit = "", log = false, severities = false, thresholds = [] } = options;
+  const of = (value) => (log ? Math.log10(1 + value) : value);
+  const rows = counts.reduce((sum, each) => sum + each, 0);
+  const expected = typeof options.expected === "number" ? counts.map(() => options.expected) : options.expected;
+  const [low, high] = [edges[0], edges[edges.length - 1]];
+  const alarmsFrom = Math.min(...thresholds.map(({ at }) => at ?? Infinity), Infinity);
+  frame(container, {
+    name,
+    note,
+    table: () => ({
+      head: [`from${unit && ` (${unit})`}`, "to", "rows", ...(expected ? ["expected"] : [])],
+      rows: counts.map((each, i) => [edges[i], edges[i + 1], each, ...(expected ? [expected[i]] : [])]),
+    }),
+    paint(width) {
+      const [left, right, top, bottom] = [44, width - 8, thresholds.length ? 40 : 24, 176];
+      const most = Math.max(1, ...counts, ...(expected ?? []), options.band?.[1] ?? 0);
+      const x = scale(low, high, left, right);
+      const y = scale(0, of(most), bottom, top);
+      const decades = log ? [0, 1, 10, 100, 1e3, 1e4, 1e5, 1e6].filter((at) => at <= most) : ticks(0, most, 3);
+      const bars = counts.map((each, i) => {
+        const alarms = severities && edges[i] >= alarmsFrom - 1e-9;
+        return shape("rect", {
+          x: x(edges[i]) + 0.5,
+          y: y(of(each)),
+          width: Math.max(0.5, x(edges[i + 1]) - x(edges[i]) - 1),
+          height: Math.max(0, bottom - y(of(each))),
+          class: alarms ? `severity-${Math.max(1, severityStep(edges[i]))}` : "ordinary",
+        });
+      });
+      const steps = expected?.map((each, i) => `${i ? "L" : "M"}${x(edges[i])} ${y(of(each))}H${x(edges[i + 1])}`);
+      return picture(
+        width,
+        bottom + 40,
+        `${name}. ${count(rows)} rows.`,
+        leftAxis((at) => y(of(at)), [0, most], {
+          left, right, top, places: decades, title: log ? "rows (log scale)" : "rows", format: count,
+          titleTop: thresholds.length ? 10 : undefined,
+        }),
+        options.band &&
+          shape("rect", {
+            x: left, width: right - left, class: "band",
+            y: y(of(options.band[1])), height: y(of(options.band[0])) - y(of(options.band[1])),
+          }),
+        bars,
+        steps && shape("path", { d: steps.join(""), class: "promise" }),
+        bottomAxis(x, [low, high], { top: bottom, left, right, title: unit }),
+        thresholds.filter(({ at }) => at !== null && at !== undefined).map((each) => threshold(x, each, { low, high, left, right, top, bottom })),
+      );
+    },
+  });
+}
+
+function threshold(x, { at, label, tried }, { low, high, left, right, top, bottom }) {
+  const place = x(Math.min(Math.max(at, low), high));
+  const inner = place > (left + right) / 2;
+  const beyond = at > high ? " →" : "";
+  return shape(
+    "g",
+    { class: tried ? "threshold tried" : "threshold" },
+    shape("line", { x1: place, x2: place, y1: tried ? top - 8 : top - 24, y2: bottom }),
+    shape(
+      "text",
+      { x: place + (inner ? -6 : 6), y: tried ? top - 2 : top - 18, "text-anchor": inner ? "end" : "start" },
+      `${label ?? number(at)}${beyond}`,
+    ),
+  );
+}

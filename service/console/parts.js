@@ -1,0 +1,99 @@
+// Parts that several views have: facts, lists of many rows, a place to drop a file on, what failed.
+import { node } from "./charts/frame.js";
+
+const LINE = 32; // pixels of one row in a list, as in console.css
+
+/** Facts: [name, number, what it rests on, promise: drawn in blue]. */
+export function facts(...all) {
+  return node(
+    "dl",
+    { class: "facts" },
+    all.filter(Boolean).map(([name, number, basis, promise]) =>
+      node("div", { class: promise ? "promise" : null }, node("dt", {}, name),
+        node("dd", {}, number, basis ? node("small", {}, basis) : null))),
+  );
+}
+
+/** What went wrong, where it did. */
+export function failure(problem) {
+  return node(
+    "div",
+    { class: "state failed", role: "alert" },
+    node("strong", {}, problem.title ?? "That failed"),
+    node("p", {}, problem.detail ?? problem.message ?? String(problem)),
+  );
+}
+
+/** A swatch in the colour of a severity's step. */
+export function swatch(step) {
+  return node("i", { class: `mark severity-${step}`, "aria-hidden": "true" });
+}
+
+/**
+ * A place to drop a file on, or to choose one by keyboard; `take(file)` gets it.
+ */
+export function dropPlace(text, take, accept = ".csv,.tsv,.txt,.json") {
+  const input = node("input", { type: "file", accept, "aria-label": text });
+  input.addEventListener("change", () => input.files[0] && take(input.files[0]));
+  const place = node("div", { class: "drop" }, node("p", {}, text), input);
+  place.addEventListener("dragover", () => place.classList.add("over"));
+  place.addEventListener("dragleave", () => place.classList.remove("over"));
+  place.addEventListener("drop", (event) => {
+    place.classList.remove("over");
+    const file = event.dataTransfer.files[0];
+    if (file) take(file);
+  });
+  return place;
+}
+
+/**
+ * A list of any length, of which only what is in sight is in the page. `line(i)` gives the parts
+ * of entry i, `pick(i)` is told which one was picked, by pointer or arrows.
+ */
+export function longList(name, length, line, pick, picked = 0) {
+  let current = picked;
+  const all = node("div", { class: "all" });
+  all.style.height = `${length * LINE}px`;
+  const list = node("div", { class: "rows", role: "listbox", tabindex: "0", "aria-label": name }, all);
+  const draw = () => {
+    const first = Math.max(0, Math.floor(list.scrollTop / LINE) - 4);
+    const last = Math.min(length, first + Math.ceil((list.clientHeight || 400) / LINE) + 8);
+    const entries = [];
+    for (let i = first; i < last; i++) {
+      const entry = node("div", {
+        role: "option", id: `${all.dataset.id}-${i}`, "aria-selected": String(i === current),
+        "aria-posinset": i + 1, "aria-setsize": length,
+      }, line(i));
+      entry.style.top = `${i * LINE}px`;
+      entry.addEventListener("click", () => choose(i));
+      entries.push(entry);
+    }
+    all.replaceChildren(...entries);
+    list.setAttribute("aria-activedescendant", `${all.dataset.id}-${current}`);
+  };
+  const choose = (i) => {
+    current = i;
+    const top = i * LINE;
+    if (top < list.scrollTop) list.scrollTop = top;
+    if (top + LINE > list.scrollTop + list.clientHeight) list.scrollTop = top + LINE - list.clientHeight;
+    draw();
+    pick(i);
+  };
+  all.dataset.id = `list${(lists += 1)}`;
+  list.addEventListener("scroll", () => requestAnimationFrame(draw));
+  list.addEventListener("keydown", (event) => {
+    const to = { ArrowDown: current + 1, ArrowUp: current - 1, Home: 0, End: length - 1,
+      PageDown: current + 10, PageUp: current - 10 }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    choose(Math.max(0, Math.min(length - 1, to)));
+  });
+  list.choose = choose;
+  queueMicrotask(() => {
+    if (current * LINE > 300) list.scrollTop = (current - 4) * LINE;
+    draw();
+  });
+  return list;
+}
+
+let lists = 0; // made so far, for their ids

@@ -1,0 +1,166 @@
+// Explain: rows that were pasted or dropped, each with what is to blame, and all of them at a glance.
+import { curl } from "../api.js";
+import { dumbbell } from "../charts/dumbbell.js";
+import { node } from "../charts/frame.js";
+import { heatmap } from "../charts/heatmap.js";
+import { count, counted, number, percent, severityStep } from "../charts/words.js";
+import { dropPlace, facts, failure, longList, swatch } from "../parts.js";
+import { readCsv, toRows } from "../tables.js";
+
+export const title = "Why would these rows alarm?";
+
+const MOST_ROWS = 500; // shown at once
+const MOST_CONTRIBUTIONS = 2 ** 18; // that /explain gives in one answer
+const LONGEST_IN_URL = 4000; // characters of rows that the URL carries
+const STEPS = [0.05, 0.1, 0.2, 0.4, 0.7, 1]; // shares of the threshold
+
+export async function show(container, context) {
+  const { model, detail, state } = context;
+  const { features } = detail;
+  const text = node("textarea", {
+    "aria-label": "Rows, as JSON or CSV with a head", spellcheck: "false",
+    placeholder: `Rows as JSON, [[…], …] or [{"${features[0].name}": …}, …], or as CSV with a head`,
+  });
+  const [result, told] = [node("div"), node("div")];
+  const go = node("button", { type: "button", class: "main" }, "Explain");
+  const example = node("button", { type: "button" }, "Example row");
+  container.append(
+    node("div", { class: "columns" },
+      node("div", {}, text, node("p", { class: "row" }, go, example, node("span", { class: "quiet" }, "Ctrl-Enter explains too."))),
+      dropPlace(`Drop a CSV or JSON file with the ${counted(features.length, "feature")} of ${model} here; the first ${MOST_ROWS} rows are taken.`, async (file) => {
+        text.value = "";
+        await run(await file.text(), file.name);
+      })),
+    told, result,
+  );
+
+  go.addEventListener("click", () => run(text.value));
+  text.addEventListener("keydown", (event) => (event.ctrlKey || event.metaKey) && event.key === "Enter" && run(text.value));
+  example.addEventListener("click", () => {
+    const row = features.map(({ kind, categories, minimum, maximum }) =>
+      kind === "categorical" ? categories[0] : kind === "boolean" ? true : minimum === null ? null : Number(((minimum + maximum) / 2).toPrecision(4)));
+    text.value = JSON.stringify([Object.fromEntries(row.map((cell, i) => [features[i].name, cell]))], null, 1);
+    run(text.value);
+  });
+
+  async function run(given, name = "") {
+    told.replaceChildren(node("p", { class: "state" }, "Explaining."));
+    result.replaceChildren();
+    try {
+      const all = readRows(given, features);
+      const most = Math.max(1, Math.min(MOST_ROWS, Math.floor(MOST_CONTRIBUTIONS / features.length)));
+      const rows = all.slice(0, most);
+      const answer = await context.post(`models/${model}/explain?top=${features.length}`, { rows });
+      const kept = JSON.stringify(rows);
+      context.set({ rows: kept.length <= LONGEST_IN_URL ? kept : null });
+      told.replaceChildren();
+      draw(rows, answer, { name, left: all.length - rows.length });
+    } catch (problem) {
+      if (problem.name === "AbortError") return;
+      told.replaceChildren(failure(problem.title ? problem : { title: "These are no rows of this model", detail: problem.message }));
+    }
+  }
+
+  function draw(rows, answer, { name, left }) {
+    const alarms = answer.is_anomaly.filter(Boolean).length;
+    const order = answer.severity.map((_, i) => i).sort((a, b) => answer.score[b] - answer.score[a]);
+    const why = node("div");
+    const map = node("div");
+    const list = rows.length > 1 && longList("Rows, strangest first", rows.length, (i) => {
+      const row = order[i];
+      return [
+        node("span", {}, swatch(answer.is_anomaly[row] ? Math.max(1, severityStep(answer.severity[row])) : 0), `row ${count(row)}`),
+        node("span", { class: "grow quiet" }, answer.reason[row] ?? (answer.is_anomaly[row] ? "" : "ordinary")),
+        node("span", {}, `severity ${number(answer.severity[row])}`),
+      ];
+    }, (i) => pick(order[i]), Math.max(0, order.indexOf(Number(state.row ?? order[0]))));
+    const words = `${counted(alarms, "alarm")} among ${counted(rows.length, "row")}${name && ` of ${name}`} at α ${percent(answer.alpha)}`;
+    result.replaceChildren(
+      node("p", {}, node("strong", {}, words), left ? `; ${counted(left, "further row")} not shown` : "", answer.warning ? `. ${answer.warning}` : ""),
+      node("div", { class: rows.length > 1 ? "columns" : "" }, list || "", why),
+      map,
+    );
+    context.say(words);
+    const shares = answer.explanations.map((each) => {
+      const byName = new Map(each.map((one) => [one.feature, one]));
+      return features.map(({ name: feature }) => {
+        const one = byName.get(feature);
+        return one === undefined || one.actual === null ? null : one.contribution / answer.threshold;
+      });
+    });
+
+    const first = Math.min(rows.length - 1, Number(state.row ?? order[0]));
+    let cells = null; // the heatmap
+    let current = first;
+    function pick(row) {
+      current = row;
+      context.set({ row: row === order[0] ? null : row });
+      drawRow(row);
+      cells?.mark(row);
+    }
+
+    function drawRow(row) {
+      const all = answer.explanations[row];
+      const blamed = all.filter((each) => each.blamed);
+      const listed = [...blamed, ...all.filter((each) => !each.blamed)].slice(0, Math.max(8, blamed.length));
+      const chart = node("div");
+      const line = curl("POST", `models/${model}/explain`, { rows: [rows[row]] });
+      const copied = node("span", { class: "quiet", role: "status" });
+      why.replaceChildren(
+        node("h2", {}, `Row ${count(row)}`),
+        facts(
+          ["severity", number(answer.severity[row]), answer.extrapolated[row] ? "extrapolated, beyond all calibration rows" : `p-value ${number(answer.p_value[row], 2)}`],
+          ["score / threshold", number(answer.ratio[row]), answer.is_anomaly[row] ? "an alarm" : "ordinary"],
+          ["to blame", count(blamed.length), `of ${counted(features.length, "feature")}`],
+        ),
+        node("p", { class: "reason" }, answer.reason[row] ?? "It does not alarm, so nothing is to blame."),
+        chart,
+        node("p", { class: "row" },
+          node("button", { type: "button", onclick: async () => {
+            try {
+              await navigator.clipboard.writeText(line);
+              copied.textContent = "Copied.";
+            } catch {
+              copied.textContent = "The browser forbids it: mark and copy the line below.";
+              code.hidden = false;
+            }
+          } }, "Copy as curl"), copied));
+      const code = node("pre", { class: "scroll", hidden: true, tabindex: "0" }, line);
+      why.append(code);
+      dumbbell(chart, listed, { name: `Actual against expected, row ${count(row)}` });
+    }
+
+    function drawMap(row) {
+      if (rows.length < 2) return;
+      cells = heatmap(map, { rows: rows.map((_, i) => String(i)), columns: features.map((each) => each.name), values: shares }, {
+        name: "Which feature of which row",
+        note: "Contributions add up to the score: a row whose cells sum to 1 is at the threshold.",
+        unit: "of the threshold",
+        steps: STEPS,
+        picked: [row, 0],
+        pick(n) {
+          if (n !== current) list.choose(order.indexOf(n));
+        },
+      });
+    }
+
+    drawRow(first);
+    drawMap(first);
+  }
+
+  if (state.rows) {
+    text.value = state.rows;
+    await run(state.rows);
+  }
+}
+
+/** Rows in feature order, from JSON or from CSV. */
+function readRows(text, features) {
+  const given = text.trim();
+  if (!given) throw new Error("paste at least one row, or drop a file");
+  if (given[0] !== "[" && given[0] !== "{") return toRows(readCsv(given), features).rows;
+  const json = JSON.parse(given);
+  const rows = Array.isArray(json) ? json : json.rows ?? [json];
+  if (!rows.length) throw new Error("at least one row was expected");
+  return Array.isArray(rows[0]) || typeof rows[0] === "object" ? rows : [rows];
+}

@@ -1,0 +1,183 @@
+// Learn: an autoencoder to touch. A picture goes in, two numbers come of it, and a picture of these.
+import { node } from "../charts/frame.js";
+import { number } from "../charts/words.js";
+import { latest, minus, models, normals, squaredError } from "../learn/asking.js";
+import { exhibits } from "../learn/exhibits.js";
+import { SETS, canvas, followTheme, labelled, paint } from "../learn/pictures.js";
+import { plane } from "../learn/plane.js";
+import { failure } from "../parts.js";
+
+export const title = "What is left of a picture in two numbers?";
+
+const LARGE = 240; // pixels of the input and of what comes out
+const SMALL = 36; // of a preset
+const SAMPLES = 3;
+const FLICKER_SECONDS = 0.9;
+const MODES = { plain: "plain", variational: "variational" };
+
+export async function show(container, context) {
+  const { state, signal } = context;
+  const ask = models(signal);
+  const still = matchMedia("(prefers-reduced-motion: reduce)");
+  let set = SETS[state.set] ? state.set : "shapes";
+  let mode = MODES[state.mode] ?? "plain";
+  let row = null; // what is in the input
+  let deviation = null; // of its code
+  let ticks = 0;
+
+  const input = canvas("Input. Arrow keys move the pen, Space draws or wipes", LARGE, { tabindex: "0" });
+  const output = canvas("Reconstruction", LARGE);
+  const errors = canvas("Error of each pixel", LARGE);
+  const sampled = Array.from({ length: SAMPLES }, (_, i) => canvas(`Sample ${i + 1} of the cloud`, 64));
+  const samples = node("div", { class: "strip" }, sampled);
+  const told = node("p", { class: "told", "aria-live": "polite" });
+  const presets = node("div", { class: "presets", role: "group", "aria-label": "Presets" });
+  const space = plane((code) => decode(code));
+  const trouble = node("div");
+
+  const name = () => `${set}-${mode}`;
+  const side = () => SETS[set].side;
+
+  const decode = latest(async (code) => {
+    const model = name();
+    const [rebuilt] = await ask.decode(model, [code]);
+    if (model !== name()) return;
+    drawOutput(rebuilt);
+    drawCloud();
+  });
+
+  const encode = latest(async () => {
+    const [model, sent] = [name(), row];
+    const answer = await ask.encode(model, [sent]);
+    if (model !== name()) return;
+    deviation = answer.deviations?.[0] ?? null;
+    space.place(answer.codes[0]);
+    const [rebuilt] = await ask.decode(model, answer.codes);
+    if (model !== name()) return;
+    drawOutput(rebuilt);
+    drawCloud();
+  });
+
+  function drawOutput(rebuilt) {
+    paint(output, rebuilt);
+    paint(errors, minus(rebuilt, row), { kind: "error" });
+    const error = squaredError(rebuilt, row);
+    told.dataset.error = error;
+    told.replaceChildren(node("strong", {}, number(error)), ` mean squared error over ${row.length} pixels, at code ${space.code.map((value) => number(value)).join(", ")}`);
+  }
+
+  const drawCloud = latest(async () => {
+    samples.hidden = !deviation;
+    if (!deviation) return space.cloud(null, []);
+    const noise = normals(2 * SAMPLES, still.matches ? 1 : (ticks += 1));
+    const codes = sampled.map((_, i) => space.code.map((value, k) => value + deviation[k] * noise[2 * i + k]));
+    space.cloud(deviation, codes);
+    const rows = await ask.decode(name(), codes);
+    rows.forEach((each, i) => paint(sampled[i], each));
+    return undefined;
+  });
+
+  const begin = latest(async () => {
+    const model = name();
+    trouble.replaceChildren();
+    try {
+      const { reference } = await ask.info(model);
+      if (model !== name()) return;
+      space.begin(reference);
+      space.tile(await ask.decode(model, space.centres()), side());
+      await encode();
+    } catch (problem) {
+      if (problem.name === "AbortError") throw problem;
+      trouble.replaceChildren(failure(problem));
+    }
+  });
+
+  function load(preset) {
+    row = Float32Array.from(preset);
+    drawInput();
+  }
+
+  function choose(next) {
+    set = next;
+    const { presets: all, one } = SETS[set];
+    presets.replaceChildren(...all.map(([label, ink]) => {
+      const thumbnail = canvas(`${one} ${label}`, SMALL);
+      paint(thumbnail, ink);
+      return node("button", { type: "button", "aria-label": `Encode the ${one} ${label}`, onclick: () => { load(ink); encode(); } }, thumbnail);
+    }));
+    pen = [side() >> 1, side() >> 1];
+    load(all[set === "shapes" ? 6 : 3][1]);
+  }
+
+  // the pen: a pointer's stroke takes on what it did to its first pixel
+  let pen = [0, 0];
+  let ink = 1;
+  function drawInput() {
+    paint(input, row);
+    const context2d = input.getContext("2d");
+    if (document.activeElement === input && input.matches(":focus-visible")) {
+      context2d.fillStyle = "rgb(240 140 30 / 60%)";
+      context2d.fillRect(pen[0], pen[1], 1, 1);
+    }
+  }
+  function touch(px, py, first) {
+    const at = py * side() + px;
+    if (first) ink = row[at] > 0.5 ? 0 : 1;
+    if (row[at] === ink) return;
+    row[at] = ink;
+    drawInput();
+    encode();
+  }
+  function under(event) {
+    const box = input.getBoundingClientRect();
+    const place = [event.clientX - box.left, event.clientY - box.top].map((value) =>
+      Math.min(side() - 1, Math.max(0, Math.floor((value / box.width) * side()))));
+    return place;
+  }
+  input.addEventListener("pointerdown", (event) => {
+    input.setPointerCapture(event.pointerId);
+    touch(...under(event), true);
+  });
+  input.addEventListener("pointermove", (event) => event.buttons & 1 && touch(...under(event), false));
+  input.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1], " ": [0, 0] }[event.key];
+    if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    event.stopPropagation();
+    pen = pen.map((value, k) => Math.min(side() - 1, Math.max(0, value + step[k])));
+    if (event.key === " ") touch(...pen, true);
+    else drawInput();
+    context.say(`Column ${pen[0] + 1}, row ${pen[1] + 1}: ink ${number(row[pen[1] * side() + pen[0]])}`);
+  });
+  input.addEventListener("focus", drawInput);
+  input.addEventListener("blur", drawInput);
+
+  const switches = (legend, options, current, pick) => node("fieldset", { class: "switch" }, node("legend", {}, legend),
+    Object.entries(options).map(([value, label]) => node("label", {},
+      node("input", { type: "radio", name: legend, value, checked: value === current, onchange: () => pick(value) }), label)));
+
+  const styles = new URL("../learn/learn.css", import.meta.url).href;
+  if (!document.querySelector(`link[href="${styles}"]`)) document.head.append(node("link", { rel: "stylesheet", href: styles }));
+  container.classList.add("learn");
+  container.append(
+    node("div", { class: "switches" },
+      switches("Pictures", { shapes: "12 shapes", digits: "digits" }, set, (value) => { choose(value); context.set({ set: value }); begin(); }),
+      switches("Autoencoder", { plain: "plain", variational: "variational" }, mode, (value) => { mode = value; context.set({ mode: value }); begin(); })),
+    trouble,
+    node("div", { class: "bench" },
+      node("section", { "aria-label": "Input" },
+        labelled("Input: draw, or take one of these", input),
+        node("div", { class: "strip" },
+          node("button", { type: "button", onclick: () => { load(new Float32Array(side() ** 2)); encode(); } }, "Clear"),
+          node("button", { type: "button", onclick: () => { load(row.map((value) => 1 - value)); encode(); } }, "Invert")),
+        presets),
+      node("section", { "aria-label": "Code" }, labelled("Code: drag the dot to decode any place", space.element), samples),
+      node("section", { "aria-label": "Output" }, node("div", { class: "strip" }, labelled("Reconstruction", output), labelled("Error of each pixel", errors)), told)),
+    node("h2", {}, "What each kind of autoencoder does"),
+    exhibits(ask, signal),
+  );
+  followTheme(container, signal);
+  choose(set);
+  context.every(FLICKER_SECONDS, () => deviation && !still.matches && drawCloud());
+  await begin();
+}

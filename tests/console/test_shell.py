@@ -1,0 +1,173 @@
+"""What all views have in common: keys, themes, phones, screen readers, and how fast they come."""
+
+import re
+import time
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.artifacts import make_artifact, publish
+from tests.serving import serving
+
+pytestmark = pytest.mark.slow
+
+VIEWS = ("budget", "alarms", "explain", "models", "map", "learn")
+
+
+def test_every_view_is_reached_by_keys_alone(visit):
+    page = visit()
+    seen = []
+    for key in ("a", "e", "m", "p", "l", "b"):
+        page.keyboard.press("g")
+        page.keyboard.press(key)
+        current = page.locator("#menu [aria-current=page]")
+        expect(current).to_have_attribute("aria-keyshortcuts", f"g {key}")
+        seen.append(current.inner_text())
+        expect(page.locator("h1 span")).to_be_visible()
+    assert seen == ["Alarms", "Explain", "Models", "Map", "Learn", "Budget"]
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog", name="Keys")).to_contain_text("find a model")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_a_model_is_found_by_its_name(visit):
+    page = visit()
+    page.keyboard.press("/")
+    page.keyboard.type("pla")
+    page.keyboard.press("Enter")
+    expect(page.locator("#model")).to_contain_text("plain")
+    assert "#/plain/budget" in page.url
+    page.go_back()
+    expect(page.locator("#model")).to_contain_text("mixed")
+
+
+def test_letters_that_are_typed_into_a_field_lead_nowhere(visit):
+    page = visit("#/plain/explain")
+    page.get_by_role("textbox", name="Rows").focus()
+    page.keyboard.type("ga/?")
+    expect(page.get_by_role("textbox", name="Rows")).to_have_value("ga/?")
+    assert "explain" in page.url
+
+
+def test_the_theme_follows_the_system_and_can_be_switched(visit):
+    page = visit(scheme="dark")
+    colour = "getComputedStyle(document.documentElement).backgroundColor"
+    dark = page.evaluate(colour)
+    page.get_by_role("button", name="Theme: system").click()
+    light = page.evaluate(colour)
+    assert (dark, light) == ("rgb(22, 21, 19)", "rgb(251, 250, 248)")
+    page.reload()
+    assert page.evaluate(colour) == light
+    page.get_by_role("button", name="Theme: light").click()
+    assert page.evaluate(colour) == dark
+    page.get_by_role("button", name="Theme: dark").click()
+    expect(page.get_by_role("button", name="Theme: system")).to_be_visible()
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_fits_a_phone(visit, view: str):
+    page = visit(f"#/plain/{view}", width=360)
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    for kind in ("svg text", "button", "h1"):  # nothing that is read is cut off
+        for box in (each.bounding_box() for each in page.locator(f"main {kind}").all()):
+            assert box is None or box["x"] >= -1, kind
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_has_no_serious_barrier(visit, service: httpx.Client, view: str, scheme: str):
+    state = ""
+    if view == "alarms":
+        state = f"?group={service.get('/v1/models/plain/alarms').json()['groups'][0]['key']}"
+    page = visit(f"#/plain/{view}{state}", scheme=scheme)
+    if view == "explain":
+        page.get_by_role("textbox", name="Rows").fill("[[0, 1, 0, 30], [0, 0, 0, 0]]")
+        page.keyboard.press("Control+Enter")
+        page.locator(".dumbbell").first.wait_for()
+    for summary in page.locator("summary").all():
+        summary.click()
+    options = None if scheme == "light" else {"runOnly": ["color-contrast"]}
+    found = Axe().run(page, options=options).response["violations"]
+    assert [
+        (each["id"], [node["html"] for node in each["nodes"]])
+        for each in found
+        if each["impact"] in ("serious", "critical")
+    ] == []
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_chart_has_a_name_and_a_table(visit, view: str):
+    page = visit(f"#/plain/{view}")
+    for figure in page.locator("figure.chart").all():
+        name = figure.locator("strong").inner_text()
+        assert figure.get_by_role("img").first.get_attribute("aria-label").startswith(name)
+        figure.locator("summary").click()
+        assert figure.locator("table caption").inner_text() == name
+        assert figure.locator("tbody tr").count() >= 1
+
+
+def test_the_first_view_comes_in_under_a_second_and_200_kb(visit):
+    page = visit("#/plain/budget")  # what the service does first, it has done
+    page.context.close()
+    started = time.perf_counter()
+    page = visit("#/plain/budget")
+    page.locator("figure svg").first.wait_for()
+    assert time.perf_counter() - started < 2.0  # with the making of a browser's context
+    seconds, size = page.evaluate(
+        """() => {
+          const parts = performance.getEntriesByType("resource");
+          const page = performance.getEntriesByType("navigation")[0];
+          const end = Math.max(...parts.map((part) => part.responseEnd));
+          return [end / 1000, [page, ...parts].reduce((sum, part) => sum + part.transferSize, 0)];
+        }"""
+    )
+    assert seconds < 1.0
+    assert size <= 200_000
+
+
+def test_without_a_model_it_says_what_to_do(visit, tmp_path):
+    with serving(tmp_path, poll_seconds=0.2) as client:
+        page = visit(client=client)
+        expect(page.locator(".state")).to_contain_text("No model yet: make demo")
+        publish(tmp_path, "first", make_artifact())
+        expect(page.locator("h1")).to_contain_text("How many alarms would", timeout=10_000)
+        expect(page.locator("#model")).to_contain_text("first")
+
+
+def test_a_service_that_went_away_is_said_to_be_stale(visit, models):
+    with serving(models) as client:
+        page = visit("#/plain/budget", client=client, quiet=False)
+        expect(page.locator("#live")).to_have_text("live")
+    page.clock.set_fixed_time(time.time() + 40)
+    expect(page.locator("#live")).to_have_text(re.compile(r"stale: no answer for (40|41|42) s"))
+    expect(page.locator("h1")).to_have_text("How many alarms would 5 % give?")  # still there
+    page.locator("#menu").get_by_text("Models").click()
+    expect(page.locator(".failed")).to_contain_text("The service does not answer")
+    expect(page.get_by_role("button", name="Try again")).to_be_visible()
+
+
+def test_a_model_that_is_not_served_is_said_not_to_be(visit):
+    page = visit("#/nobody/budget", quiet=False)
+    expect(page.locator(".failed")).to_contain_text("No such model is served")
+
+
+def test_the_console_works_behind_a_path(visit, folder):
+    with serving(folder, root_path="/anomalies") as client:
+        page = visit("anomalies/#/plain/budget", client=client)
+        expect(page.locator("h1")).to_have_text("How many alarms would 5 % give?")
+        page.get_by_role("link", name="API").click()
+        expect(page).to_have_url(f"{client.base_url}/anomalies/docs")
+
+
+def test_a_printed_view_is_dark_on_light(visit):
+    page: Page = visit("#/plain/budget", scheme="dark")
+    page.emulate_media(media="print")
+    assert (
+        page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+        == "rgb(255, 255, 255)"
+    )
+    assert page.locator("header").is_hidden()
+    assert page.locator("figure svg").first.is_visible()

@@ -74,8 +74,8 @@ def create_app(
         exhibits=Exhibits() if settings.learn else None,
         after_load=after_load,
     )
-    counted = Metrics(registry, shared=settings.workers > 1, workers=shared)
     traffic = Traffic(registry, shared, os.getpid())
+    counted = Metrics(registry, shared=settings.workers > 1, workers=shared, traffic=traffic)
 
     def tell(load: Load) -> None:
         counted.observe_load(load)
@@ -92,7 +92,7 @@ def create_app(
         values=settings.journal is not None,
         tell=counted.observe_journal,
     )
-    observers = Observers([counted, traffic, journal])
+    observers = Observers([counted, journal])
     batcher = Batcher(observers, inline_cells=settings.inline_cells, max_rows=settings.max_rows)
     # one body of any size allowed must find room
     room = Room(max(settings.max_held_bytes, settings.max_body_bytes))
@@ -127,7 +127,7 @@ def create_app(
             await asyncio.wait_for(started.wait(), START_SECONDS)
         clocks.append(asyncio.create_task(journal.clock()))
         if counted.shared:
-            clocks.append(asyncio.create_task(_flush(counted, traffic)))
+            clocks.append(asyncio.create_task(_flush(counted)))
         yield
         for clock in clocks:
             clock.cancel()
@@ -191,8 +191,7 @@ async def _poll(parts: Parts, started: asyncio.Event) -> None:
         await asyncio.sleep(parts.settings.poll_seconds)
 
 
-async def _flush(metrics: Metrics, traffic: Traffic) -> None:
+async def _flush(metrics: Metrics) -> None:
     while True:
         await asyncio.sleep(FLUSH_SECONDS)
         metrics.flush()
-        traffic.flush()

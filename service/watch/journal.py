@@ -86,8 +86,8 @@ class Journal:
         if count == 1:
             if seen.limit < (score := score_N.item()) < math.inf:
                 self._note_one(seen, rows_ND, scores, score)
-        elif (over_N := score_N > seen.limit).any():
-            places = np.flatnonzero(over_N & np.isfinite(score_N)).tolist()
+        elif not np.maximum.reduce(score_N) <= seen.limit:  # which NaN is not
+            places = np.flatnonzero((score_N > seen.limit) & np.isfinite(score_N)).tolist()
             if places:
                 self._note(seen, rows_ND, scores, places)
         if seen.rows >= seen.sample_at:

@@ -24,6 +24,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from hourglass.service.errors import JournalFailed
 from hourglass.service.model.detector import Explanation, Scores
 from hourglass.service.model.reasons import reasons_of
 from hourglass.service.model.served import Served
@@ -110,7 +111,10 @@ class Journal:
         def work() -> T:
             if taken:
                 self._write(taken)
-            return question(self._alarms)
+            try:
+                return question(self._alarms)
+            except (sqlite3.Error, OSError) as error:
+                raise JournalFailed(f"the journal cannot be read: {error}") from error
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
@@ -216,14 +220,19 @@ class Journal:
         return total if total < ORDINARY_ROWS else self._random.randrange(ORDINARY_ROWS)
 
     def _explain(self, served: Served, noted: list[Noted]) -> list[Alarm]:
-        rows_ND = np.stack([each.row_D for each in noted])
-        explanation = served.detector.explain(rows_ND)
-        said = self._find_reasons(served, rows_ND, explanation)
-        alike = _most_alike(explanation.contributions, list(said))
+        try:
+            rows_ND = np.stack([each.row_D for each in noted])
+            explanation = served.detector.explain(rows_ND)
+            said = self._find_reasons(served, rows_ND, explanation)
+            alike = _most_alike(explanation.contributions, list(said))
+        except Exception:  # they are counted and kept all the same
+            _logger.exception("%d alarms of %s are not explained", len(noted), served.name)
+            said, alike = {-1: _Said(Signature(None, ()), None, None)}, [-1] * len(noted)
         alarms = []
         for place, each in enumerate(noted):
             signature, reasons, sentence = said[alike[place]]
             own = alike[place] == place
+            values = encoding.row_values(served.schema.features, each.row_D)
             alarms.append(
                 Alarm(
                     signature=signature,
@@ -232,9 +241,7 @@ class Journal:
                     score=each.score,
                     severity=each.severity,
                     p_value=each.p_value,
-                    row=_json(encoding.row_values(served.schema.features, each.row_D))
-                    if self.values
-                    else None,
+                    row=_json(values) if self.values else None,
                     reasons=reasons if own else None,
                     sentence=sentence if own else None,
                 )
@@ -302,7 +309,7 @@ _WITHOUT_VALUES = {"actual": None, "expected": None, "expected_sd": None}
 
 class _Said(NamedTuple):
     signature: Signature
-    reasons: str
+    reasons: str | None
     sentence: str | None
 
 

@@ -221,6 +221,20 @@ class TestJournal:
         assert np.abs(times - expected).max() < 5 * (expected * (1 - 8 / 64)) ** 0.5
         assert abs(times[:16].mean() - expected) < 4 * (expected / 16) ** 0.5
 
+    def test_alarms_that_cannot_be_explained_are_counted_and_kept(
+        self, journal, served, monkeypatch, caplog
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise ArithmeticError("of a strange model")
+
+        monkeypatch.setattr(watched, "reasons_of", fail)
+        run(journal, served, ROWS)
+        (group,) = ask(journal, lambda alarms: alarms.groups("tiny", since=0.0, most=9))
+        assert (group.features, group.count) == ([], 2)
+        _, listed = ask(journal, lambda alarms: alarms.group("tiny", group.key))
+        assert [one.reasons for one in listed] == [None, None]
+        assert "2 alarms of tiny are not explained" in caplog.text
+
     def test_rows_that_are_refused_raise_no_alarm(self, journal, served) -> None:
         for values in ([np.inf], [np.nan], [np.inf, np.nan, 0.1]):
             scores = Scores(*(np.array(values, np.float32) for _ in range(3)))
@@ -318,7 +332,7 @@ class TestFile:
         publish(tmp_path, "mixed", make_artifact(MIXED, conditional=True))
         rows = as_json_rows(MIXED, ROWS)
 
-        def full(*_: object) -> None:
+        def full(*_: object) -> float:
             raise sqlite3.OperationalError("database or disk is full")
 
         monkeypatch.setattr(Alarms, "write", full)
@@ -328,6 +342,9 @@ class TestFile:
                 answer = client.get("/v1/models/mixed/alarms").raise_for_status().json()
                 assert (answer["alarms"], answer["groups"]) == (0, [])
             text = client.get("/metrics").text
+            monkeypatch.setattr(Alarms, "began", full)
+            failed = client.get("/v1/models/mixed/alarms")
+            assert (failed.status_code, failed.json()["type"]) == (503, "/docs#journal-failed")
         assert "hourglass_journal_lost_total 6.0" in text
         assert "hourglass_journal_alarms_total 0.0" in text
 

@@ -75,7 +75,19 @@ def create_app(
         after_load=after_load,
     )
     traffic = Traffic(registry, shared, os.getpid())
-    counted = Metrics(registry, shared=settings.workers > 1, workers=shared, traffic=traffic)
+    # several workers write and read one file, also where it holds no values
+    path = settings.journal or (shared and shared / ALARMS_FILE)
+    most = settings.journal_alarms if settings.journal else MEMORY_ALARMS
+    journal = Journal(
+        Alarms(path, most=most, days=settings.journal_days), values=settings.journal is not None
+    )
+    counted = Metrics(
+        registry,
+        shared=settings.workers > 1,
+        workers=shared,
+        traffic=traffic,
+        journal=journal,
+    )
 
     def tell(load: Load) -> None:
         counted.observe_load(load)
@@ -84,15 +96,7 @@ def create_app(
 
     registry.tell = tell
     peers = Peers(shared, os.getpid(), registry.refresh) if shared else None
-    # several workers write and read one file, also where it holds no values
-    path = settings.journal or (shared and shared / ALARMS_FILE)
-    most = settings.journal_alarms if settings.journal else MEMORY_ALARMS
-    journal = Journal(
-        Alarms(path, most=most, days=settings.journal_days),
-        values=settings.journal is not None,
-        tell=counted.observe_journal,
-    )
-    observers = Observers([counted, journal])
+    observers = Observers([counted])
     batcher = Batcher(observers, inline_cells=settings.inline_cells, max_rows=settings.max_rows)
     # one body of any size allowed must find room
     room = Room(max(settings.max_held_bytes, settings.max_body_bytes))

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
+from time import perf_counter
 from typing import Any, NoReturn
 
 import msgspec
@@ -27,6 +29,7 @@ OUT_OF_MEMORY = re.compile(
     "(?i)not enough memory|out of memory|can't allocate memory|failed to allocate|bad_alloc"
 )
 NORMAL_HELP = "the label of normal rows (0, false, or a word that plainly means normal)"
+LINE_SECONDS = 30.0  # between lines of progress where there is no terminal
 NOT_OF_THE_RUN = ("run", "config", "quiet", "variants", "publish", "output")
 
 
@@ -346,8 +349,14 @@ def _warn(warnings: tuple[str, ...]) -> None:
 
 @contextmanager
 def _progress(quiet: bool, title: str) -> Iterator[Progress]:
-    """A bar on standard error that shows a run's stages and epochs."""
+    """A bar on standard error that shows a run's stages and epochs; without a terminal a line every
+    so often.
+    """
     console = Console(stderr=True, quiet=quiet)
+    if not (quiet or console.is_terminal):
+        with _progress_lines(LINE_SECONDS) as progress:
+            yield progress
+        return
     columns = (
         *([TextColumn(title, style="bold")] if title else []),
         TextColumn("{task.description:<23}"),
@@ -355,21 +364,48 @@ def _progress(quiet: bool, title: str) -> Iterator[Progress]:
         TextColumn("{task.fields[detail]}"),
         TimeElapsedColumn(),
     )
-    with Bars(*columns, console=console, disable=quiet or not console.is_terminal) as bars:
+    with Bars(*columns, console=console, disable=quiet) as bars:
         task = bars.add_task("starting", total=None, detail="")
 
         def show_stage(stage: str) -> None:
             bars.update(task, description=stage, total=None, detail="")
 
         def show_epoch(epoch: Epoch) -> None:
-            detail = (
-                f"epoch {epoch.number}/{epoch.of}  loss {epoch.loss:.4f}  held out"
-                f" {epoch.held_out_loss:.4f} (best {epoch.best:.4f})"
-            )
-            bars.update(task, total=epoch.of, completed=epoch.number, detail=detail)
+            bars.update(task, total=epoch.of, completed=epoch.number, detail=_text(epoch))
 
         yield Progress(show_stage, show_epoch)
         bars.update(task, description="done", total=1, completed=1, detail="")
+
+
+@contextmanager
+def _progress_lines(every_seconds: float) -> Iterator[Progress]:
+    """For logs, a line that says what a run is doing, although it may be deep in one long step."""
+    started, ended, said = perf_counter(), Event(), ["starting"]
+
+    def speak() -> None:
+        while not ended.wait(every_seconds):
+            seconds = perf_counter() - started
+            print(
+                f"hourglass-train: {said[0]}, {seconds:.0f} s so far", file=sys.stderr, flush=True
+            )
+
+    def keep(text: str) -> None:
+        said[0] = text
+
+    speaker = Thread(target=speak, daemon=True)
+    speaker.start()
+    try:
+        yield Progress(keep, lambda epoch: keep(f"fitting, {_text(epoch)}"))
+    finally:
+        ended.set()
+        speaker.join()
+
+
+def _text(epoch: Epoch) -> str:
+    return (
+        f"epoch {epoch.number}/{epoch.of}  loss {epoch.loss:.4f}  held out"
+        f" {epoch.held_out_loss:.4f} (best {epoch.best:.4f})"
+    )
 
 
 def _evaluate(options: argparse.Namespace) -> None:

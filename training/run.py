@@ -1,17 +1,19 @@
 """run(config) -> a published version: the whole story of a training run, read top to bottom."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter, process_time
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from hourglass.service.errors import HourglassError
 from hourglass.service.model.artifact import Feature
 from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.detector import Detector
 from hourglass.service.model.guarantee import Guarantee
-from hourglass.service.rows.tables import encode_table, read_table
+from hourglass.service.rows.tables import encode_table
 from hourglass.service.serving.store import ModelFolder, Store, locate
 from hourglass.training.calibrate import (
     SCORE_RESOLUTION,
@@ -44,12 +46,12 @@ from hourglass.training.publish import check_writable
 from hourglass.training.report import LeftOut, Report, time_axis, write_report
 from hourglass.training.report.card import CARD, write_card
 from hourglass.training.report.columns import columns_of
-from hourglass.training.report.facts import Told, gather
+from hourglass.training.report.facts import Facts, Told, gather
 from hourglass.training.report.material import material_of_run
-from hourglass.training.report.origin import Recorder
+from hourglass.training.report.origin import Curve, Recorder
 from hourglass.training.report.page import PAGE, write_page
 from hourglass.training.screen import Screened, screen
-from hourglass.training.split import Prepared, data_of, split_data
+from hourglass.training.split import Prepared, data_of, split_data, table_of
 from hourglass.training.suspects import (
     REPORTED,
     SUSPECTS,
@@ -60,7 +62,7 @@ from hourglass.training.suspects import (
     write_suspects,
 )
 from hourglass.training.trial import Trial, absorb_held_out, device_of, fit_folds, fit_trial
-from hourglass.training.verify import verify
+from hourglass.training.verify import Difference, verify
 
 
 def run(config: RunConfig, progress: Progress = SILENT) -> Report:
@@ -72,7 +74,7 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     progress = recorder.progress
     progress.stage("loading")
     check_writable(Path(config.models) / config.name)
-    frame = read_table(Path(config.data), config.dialect(), config.categorical)
+    frame = table_of(config)
 
     progress.stage("looking at the data")
     excluded = read_row_numbers(Path(config.exclude), frame.height) if config.exclude else ()
@@ -200,48 +202,27 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     }
     if config.report:
         progress.stage("reporting")
-        told = Told(
-            name=config.name,
-            rows=(
-                f"the {len(score_N):,} calibration rows of the run, which set the threshold"
-                if not prepared.folds
-                else f"all {len(score_N):,} rows, each by the model of those that it is new to"
-            ),
-            is_run=True,
-            seen=1.0,
-            data_file=Path(config.data),
-            run_toml=beside["run.toml"],
-            columns=columns_of(
-                detector.manifest.features,
-                prepared.rows_ND,
-                data.anomalies_AD,
-                dropped=report.dropped_rows,
-                copies=prepared.copies,
-                oddities=data.oddities,
-                warnings=data.warnings,
-                seed=config.seed,
-            ),
-            tests=found,
+        facts = _gather(
+            config,
+            prepared,
+            detector,
+            report,
+            score_N=np.maximum(score_N, np.float32(SCORE_RESOLUTION)),
             differences=differences,
-            suspects=suspects[:REPORTED],
             suspect_MD=suspect_MD,
-            suspects_listed=len(suspects),
             suspects_of=suspects_of,
-            contamination_warning=warning,
+            run_toml=beside["run.toml"],
             curves=recorder.curves(report.preset or report.variant),
-            fit_cpu_seconds=process_time() - started_cpu,
-            fit_seconds=seconds,
-            fingerprints=True,
+            cpu_seconds=process_time() - started_cpu,
         )
-        score_N = np.maximum(score_N, np.float32(SCORE_RESOLUTION))
-        facts = gather(material_of_run(detector, prepared, score_N, config), told)
         report = msgspec.structs.replace(report, summary=facts.verdict.text)
         beside["report.json"] = write_report(report, facts)
         beside[PAGE] = write_page(facts)
         beside[CARD] = write_card(facts)
-    progress.stage("publishing")
     if suspects:
         beside[SUSPECTS] = write_suspects(suspects)
+
+    progress.stage("publishing")
     try:
         Store(Path(config.models)).model(config.name).publish(file, beside)
     except OSError as error:
@@ -325,3 +306,54 @@ def _report(
         size_bytes=detector.size_bytes,
         seconds=seconds,
     )
+
+
+def _gather(
+    config: RunConfig,
+    prepared: Prepared,
+    detector: Detector,
+    report: Report,
+    *,
+    score_N: NDArray[np.float32],
+    differences: Sequence[Difference],
+    suspect_MD: NDArray[np.float32],
+    suspects_of: int,
+    run_toml: str,
+    curves: tuple[Curve, ...],
+    cpu_seconds: float,
+) -> Facts:
+    data, rows = prepared.data, f"{len(score_N):,}"
+    told = Told(
+        name=config.name,
+        rows=(
+            f"all {rows} rows, each scored by the model that it is new to"
+            if prepared.folds
+            else f"the {rows} calibration rows of the run, which set the threshold"
+        ),
+        is_run=True,
+        seen=1.0,
+        data_file=Path(config.data),
+        run_toml=run_toml,
+        columns=columns_of(
+            detector.manifest.features,
+            prepared.rows_ND,
+            data.anomalies_AD,
+            dropped=report.dropped_rows,
+            copies=prepared.copies,
+            oddities=data.oddities,
+            warnings=data.warnings,
+            seed=config.seed,
+        ),
+        tests=report.exchangeability,
+        differences=differences,
+        suspects=report.suspects,
+        suspect_MD=suspect_MD,
+        suspects_listed=report.suspects_listed,
+        suspects_of=suspects_of,
+        contamination_warning=report.contamination_warning,
+        curves=curves,
+        fit_cpu_seconds=cpu_seconds,
+        fit_seconds=report.seconds,
+        fingerprints=True,
+    )
+    return gather(material_of_run(detector, prepared, score_N, config), told)

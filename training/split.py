@@ -3,6 +3,7 @@ row, or held out as whole blocks of time or whole groups.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hourglass.service.model.artifact import Feature
+from hourglass.service.rows.tables import read_table
 from hourglass.training.calibrate import check_alpha
 from hourglass.training.config import AutoConfig, RunConfig, SplitConfig
 from hourglass.training.data import Data, describe, prepare
@@ -31,6 +33,7 @@ COMMON = 50
 FOLDS = 5
 # below so many rows, models of folds find more at the same budget than one with a split of its own
 FEW = 600
+WIDE = 2000  # features, of which a file of five models is large, and takes long to fit
 
 Float32 = NDArray[np.float32]
 Integers = NDArray[np.integer]
@@ -78,6 +81,19 @@ class Prepared(NamedTuple):
         return sum(len(split.calibration_ND) for split in parts)
 
 
+def table_of(config: RunConfig) -> pl.DataFrame:
+    """A run's table, whole; what looks like a number and begins with 0 is text in it, for `data_of`
+    to refuse, unless it is to be a number.
+    """
+    no_features = [column for column in (config.label, config.time) if column]
+    return read_table(
+        Path(config.data),
+        config.dialect(),
+        config.categorical,
+        numbers=(*no_features, *config.ignore, *config.keep),
+    )
+
+
 def data_of(frame: pl.DataFrame, config: RunConfig, exclude: Sequence[int] = ()) -> Data:
     """A run's table as the run reads it; rows are left out by their numbers, from 1."""
     return prepare(
@@ -113,7 +129,7 @@ def split_data(data: Data, config: RunConfig) -> Prepared:
     hash_N = row_hashes(rows_ND, config.split.seed)
     folds: tuple[Split, ...] = ()
     block_N: Integers | None = None
-    if count := folds_of(len(rows_ND), config):
+    if count := folds_of(len(rows_ND), len(data.features), config):
         few = in_folds(hash_N, count, config.split)
         taken = [take(rows_ND, places) for places in few]
         folds = tuple(each[0] for each in taken)
@@ -147,7 +163,7 @@ def split_data(data: Data, config: RunConfig) -> Prepared:
     return prepared
 
 
-def folds_of(rows: int, config: RunConfig) -> int:
+def folds_of(rows: int, features: int, config: RunConfig) -> int:
     """How many folds so many rows are split into; 0 where they are split once. RunError where folds
     are asked for that cannot be had.
     """
@@ -158,7 +174,7 @@ def folds_of(rows: int, config: RunConfig) -> int:
         return 0
     if folds is None:  # a member that is named is taken as it is: its codes can be decoded
         preset = isinstance(config.model, (AssociativeConfig, AutoConfig))
-        return FOLDS if preset and rows < FEW else 0
+        return FOLDS if preset and rows < FEW and features <= WIDE else 0
     if folds > rows // 2:
         raise RunError(f"{rows} normal rows make {rows // 2} folds at most, got {folds}")
     return folds

@@ -25,7 +25,6 @@ from hourglass.service.api.versions import Promotion
 from hourglass.service.model.artifact import (
     EXHIBIT_PREFIX,
     INPUT,
-    LAST_SECOND,
     MODEL_NAME,
     OUTPUTS,
     P_VALUE,
@@ -174,12 +173,7 @@ _RATE = {"type": "number", "minimum": 1e-9, "maximum": 0.5}
 # of what stands behind it
 _QUERIES: dict[str, Json] = {
     "alpha": {"type": "array", "items": _RATE, "maxItems": MAX_ALPHAS},
-    "since": {
-        "anyOf": [
-            {"type": "string", "format": "date-time"},
-            {"type": "number", "minimum": 0, "maximum": LAST_SECOND},  # since the epoch
-        ]
-    },
+    "since": {"type": "string", "format": "date-time"},
 }
 
 

@@ -189,15 +189,16 @@ class ModelFolder:
 
     def publish(self, data: bytes, beside: Mapping[str, str]) -> str:
         """Write an artifact and the texts beside it (file name -> text), point at it, and return
-        its version; OSError where that fails. Of a version that is there already the texts become
-        these, one after another.
+        its version; OSError where that fails. Of a version that is there already the texts stay,
+        unless one is missing: a report, say, that the first fit was not to make.
         """
         version = version_of(data)
         self.path.mkdir(parents=True, exist_ok=True)
         self._sweep()
         if self.is_intact(version):
-            for file, text in beside.items():
-                write_atomically(self.path / version / file, text.encode())
+            if not all((self.path / version / file).exists() for file in beside):
+                for file, text in beside.items():
+                    write_atomically(self.path / version / file, text.encode())
         else:
             scratch = Path(tempfile.mkdtemp(prefix=".publishing-", dir=self.path))
             try:

@@ -38,7 +38,7 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
 class Odd(msgspec.Struct, frozen=True, kw_only=True):
     """What is wrong with one column."""
 
-    kind: Literal["leaking", "id-like", "sentinel", "empty", "constant", "nearly leaking"]
+    kind: Literal["leaking", "id-like", "sentinel", "sorted", "empty", "constant", "nearly leaking"]
     column: str
     text: str
 

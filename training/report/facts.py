@@ -111,7 +111,7 @@ def gather(material: Material, told: Told) -> Facts:
         checks.is_exchangeable(guarantee.kind, guarantee.reason, told.tests),
         checks.has_calibration_rows(detector.table.n, threshold, guarantee.kind),
         checks.tells_rows_apart(scores, power, area),
-        checks.has_uniform_p_values(scores),
+        checks.has_uniform_p_values(scores, guarantee.kind),
         checks.computes_alike(told.differences),
         checks.has_no_suspects(told.contamination_warning, told.suspects_listed, told.suspects_of),
         *checks.has_no_odd_columns(told.columns),

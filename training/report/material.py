@@ -74,7 +74,7 @@ def material_of_run(
         calibrated=True,
         are_new=False,
         block_N=None if block_N is None else block_N[order_N],
-        block_names=_block_names(prepared, config),
+        block_names=block_names(prepared, config),
         anomalies_AD=prepared.data.anomalies_AD,
         reference_RD=np.concatenate([first.fit_ND, first.validation_ND]),
         new_N=order_N < len(first.calibration_ND),
@@ -100,7 +100,7 @@ def is_unix(time_N: NDArray[np.float64]) -> bool:
     return bool(UNIX_TIMES[0] <= time_N.min() and time_N.max() <= UNIX_TIMES[1])
 
 
-def _block_names(prepared: Prepared, config: RunConfig) -> tuple[str, ...]:
+def block_names(prepared: Prepared, config: RunConfig) -> tuple[str, ...]:
     """Of blocks of groups their groups, of blocks of time when they begin and end."""
     block_N, place_N = prepared.block_N, prepared.place_N
     if block_N is None:

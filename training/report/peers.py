@@ -92,6 +92,8 @@ def peers_of(material: Material) -> Peers:
         return values_NE.double().clamp(-INPUT_LIMIT, INPUT_LIMIT).numpy()
 
     reference_RE = encode(reference_RD)
+    if not reference_RE.var(axis=0).any():
+        return _unknown("not tried: all rows that the other methods could be fitted on are alike")
     normal_NE, anomalies_AE = encode(material.held_out_ND[judged]), encode(anomalies_AD)
     model_N = material.score_N[judged].astype(np.float64)
     model_A = material.detector.score(anomalies_AD).score.astype(np.float64)

@@ -72,6 +72,13 @@ def privacy_of(
             single_rows=True,
         )
     )
+    held.append(
+        Held(
+            file="report.html, report.json",
+            what="run.toml, with the paths of data and models as they were given",
+            single_rows=False,
+        )
+    )
     if suspects:
         held.append(
             Held(

@@ -25,6 +25,7 @@ BINS = 40
 FEWEST_IN_PART = 30  # rows of which a rate is told
 LEVEL = 0.01  # of the test of uniformity
 DECADES = 10.0  # scores that span more are told by their logarithm
+FARTHEST = 1000.0  # times the largest score of a normal row, and no farther, anomalies are shown
 
 Float32 = NDArray[np.float32]
 
@@ -177,8 +178,10 @@ def _stretch(name: str, alarm_N: NDArray[np.bool_]) -> Stretch:
 
 def _histogram(score_N: Float32, anomaly_A: Float32, threshold: float) -> Histogram:
     """Anomalies beyond the last edge are counted in the last bin."""
-    low, high = float(score_N.min()), float(score_N.max())
-    high = max(high, threshold, float(np.quantile(anomaly_A, 0.9)) if len(anomaly_A) else high)
+    low, high = float(score_N.min()), max(float(score_N.max()), threshold)
+    if len(anomaly_A):
+        far = np.minimum(anomaly_A.astype(np.float64), FARTHEST * high)
+        high = max(high, float(np.quantile(far, 0.9)))
     is_log = low > 0 and high / low > DECADES
     edges = np.geomspace(low, high, BINS + 1) if is_log else np.linspace(low, high, BINS + 1)
     if not np.all(np.diff(edges) > 0):

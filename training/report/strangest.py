@@ -73,7 +73,8 @@ def strangest_of(
             d = place[name]
             sd = None
             if expected is not None and features[d].kind == "numeric":
-                off = (rows_MD[m, d] - expected.value_ND[m, d]) / expected.sd_ND[m, d]
+                with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                    off = (rows_MD[m, d] - expected.value_ND[m, d]) / expected.sd_ND[m, d]
                 sd = float(np.clip(off, -FARTHEST, FARTHEST)) if np.isfinite(off) else None
             missing = bool(np.isnan(rows_MD[m, d]))
             deviations.append(Deviation(feature=name, sd=sd, missing=missing))

@@ -339,7 +339,7 @@ function scattered(count, sd) {
 }
 
 /** The mean of the circle's points given one with noise: its direction, times I1(k) / I0(k). */
-function bestGuess(point, sd) {
+export function bestGuess(point, sd) {
   const r = norm(point);
   const k = r / sd ** 2;
   let [above, below] = [0, 0];
@@ -378,7 +378,7 @@ function meter(ratio) {
 }
 
 const CIRCLE = Array.from({ length: 97 }, (_, i) => [Math.cos((i * Math.PI) / 48), Math.sin((i * Math.PI) / 48)]);
-const CURVE = Array.from({ length: 41 }, (_, i) => i / 20 - 1).map((along) => {
+export const CURVE = Array.from({ length: 41 }, (_, i) => i / 20 - 1).map((along) => {
   const across = 0.12 * Math.sin(Math.PI * along); // as training/pictures.py bends it
   return [along - across, along + across].map((value) => value / Math.SQRT2);
 });

@@ -156,9 +156,10 @@ export async function show(container, context) {
     Object.entries(options).map(([value, label]) => node("label", {},
       node("input", { type: "radio", name: legend, value, checked: value === current, onchange: () => pick(value) }), label)));
 
+  const styles = new URL("../learn/learn.css", import.meta.url).href;
+  if (!document.querySelector(`link[href="${styles}"]`)) document.head.append(node("link", { rel: "stylesheet", href: styles }));
   container.classList.add("learn");
   container.append(
-    node("link", { rel: "stylesheet", href: new URL("../learn/learn.css", import.meta.url).href }),
     node("div", { class: "switches" },
       switches("Pictures", { shapes: "12 shapes", digits: "digits" }, set, (value) => { choose(value); context.set({ set: value }); begin(); }),
       switches("Autoencoder", { plain: "plain", variational: "variational" }, mode, (value) => { mode = value; context.set({ mode: value }); begin(); })),

@@ -8,10 +8,10 @@ import polars as pl
 import pytest
 
 from hourglass.service.model.calibration import build_table
-from hourglass.service.model.detector import Detector
 from hourglass.training.config import load_config
 from hourglass.training.data import prepare
 from hourglass.training.report import Report
+from hourglass.training.report.budgets import budgets_of
 from hourglass.training.report.checks import (
     computes_alike,
     has_calibration_rows,
@@ -20,8 +20,10 @@ from hourglass.training.report.checks import (
 )
 from hourglass.training.report.columns import columns_of
 from hourglass.training.report.facts import Facts
+from hourglass.training.report.material import block_names, rows_a_day
 from hourglass.training.report.scores import LEVEL, halves, largest_distance
 from hourglass.training.run import run
+from hourglass.training.split import data_of, split_data
 from hourglass.training.verify import Difference
 from tests.training import tables
 from tests.training.conftest import Published
@@ -235,26 +237,47 @@ def test_a_run_gives_the_same_model_with_and_without_a_report(
     sections = msgspec.json.decode(Path(report.path).with_name("report.json").read_bytes())
     assert "checks" not in sections
     assert report.summary is None
-    # the same rows again, with a report: it comes beside the version that is there
-    run(msgspec.structs.replace(again, report=True, screen=False))
-    assert facts_of(Path(report.path).parent).version == report.version
-    assert Path(report.path).with_name("report.html").is_file()
-    assert Detector.from_bytes(Path(report.path).read_bytes()).version == report.version
 
 
-def test_rows_a_day_are_observed_by_the_time_or_given(tmp_path: Path) -> None:
-    table = pl.DataFrame(tables.correlated(300), schema=["a", "b", "c", "d"])
-    table = table.with_columns(at=pl.Series(np.arange(300) * 60 + 1.7e9))
-    data = tables.write(table, tmp_path / "t.csv")
-    flags = {"data": str(data), "name": "pump", "models": str(tmp_path / "m"), "time": "at"}
-    report = run(load_config(None, {**flags, "variant": "linear", "epochs": 1}))
-    facts = facts_of(Path(report.path).parent)
-    assert facts.budgets.rows_per_day_is == "observed"
-    assert facts.budgets.rows_per_day == pytest.approx(1440)
-    budget = next(each for each in facts.budgets.alphas if each.in_force)
-    assert budget.false_alarms_per_day
+def test_rows_a_day_are_observed_by_the_time_or_given(published: Published) -> None:
+    minutes_N = np.arange(300) * 60 + 1.7e9
+    assert rows_a_day(None, minutes_N) == (pytest.approx(1440), "observed")
+    assert rows_a_day(50.0, minutes_N) == (50.0, "given")
+    assert rows_a_day(None, np.arange(300.0)) == (None, "unknown")  # numbers, but no seconds
+    assert rows_a_day(None, None) == (None, "unknown")
+    detector = published.detector
+    told = budgets_of(
+        detector, detector.threshold, rows_per_day=50.0, rows_per_day_is="given", detection=None
+    )
+    budget = next(each for each in told.alphas if each.in_force)
     assert budget.false_alarm_rate
-    assert budget.false_alarms_per_day[0] == pytest.approx(budget.false_alarm_rate.value * 1440)
-    assert facts.scores.parts_of == "the order of at"
-    assert next(each.name for each in facts.scores.blocks).startswith("2023-11-14 ")
-    assert len(facts.scores.blocks) == 5
+    assert budget.false_alarm_rate.value
+    assert budget.false_alarm_rate.interval
+    low, high = budget.false_alarm_rate.interval
+    expected = (50 * budget.false_alarm_rate.value, 50 * low, 50 * high)
+    assert budget.false_alarms_per_day == pytest.approx(expected)
+    assert all(each.precision_found is None for each in told.ceilings)
+
+
+@pytest.mark.parametrize(
+    ("asked", "first"),
+    [
+        ({"time": "at"}, "2023-11-14 23:01 to 2023-11-14 23:11"),
+        ({"group": "machine"}, "machine m3"),
+    ],
+)
+def test_blocks_are_named_by_their_time_or_their_groups(
+    tmp_path: Path, asked: dict[str, str], first: str
+) -> None:
+    table = pl.DataFrame(tables.correlated(300), schema=["a", "b", "c", "d"]).with_columns(
+        at=pl.Series(np.arange(300) * 60 + 1.7e9),
+        machine=pl.Series([f"m{i % 6}" for i in range(300)]),
+    )
+    ignored = {"at", "machine"} - set(asked.values())
+    flags = {"data": "t.csv", "name": "pump", "ignore": tuple(ignored), **asked}
+    config = load_config(None, {**flags, "variant": "linear", "folds": 0})
+    prepared = split_data(data_of(table, config), config)
+    names = block_names(prepared, config)
+    assert prepared.block_N is not None
+    assert len(names) == prepared.block_N.max() + 1
+    assert names[0] == first

@@ -1,4 +1,4 @@
-"""`hourglass serve | score | inspect`, also `python -m hourglass.service`.
+"""`hourglass serve | score | replay | inspect`, also `python -m hourglass.service`.
 
 Logging and signals are set up here and nowhere else.
 """
@@ -116,6 +116,38 @@ def score(options: argparse.Namespace) -> int:
     return 0
 
 
+def replay(options: argparse.Namespace) -> int:
+    """Tell what other budgets would have done with a file."""
+    from hourglass.service.adapters import files
+    from hourglass.service.adapters import replay as replays
+    from hourglass.service.rows.dialect import Dialect, given_dialect
+
+    try:
+        dialect = Dialect(**given_dialect(options))
+    except ValueError as error:
+        raise InvalidSettings(str(error)) from error
+    if options.normal is not None and options.label is None:
+        raise InvalidSettings("--normal names a value of the column that --label names")
+    served, problem = files.open_model(options.model)
+    _warn(problem)
+    replayed = replays.replay_file(
+        served,
+        options.data,
+        dialect,
+        alphas=options.alpha or (),
+        label=options.label,
+        normal=options.normal,
+        rows_per_day=options.rows_per_day,
+        progress=_show_progress,
+    )
+    if options.output:
+        replays.write_replay(replayed, options.output)
+    print(replays.summarise(replayed))
+    if options.output:
+        print(f"written to {options.output}")
+    return 0
+
+
 def inspect(options: argparse.Namespace) -> int:
     """Print what a model says of itself."""
     from hourglass.service.adapters import files
@@ -126,7 +158,7 @@ def inspect(options: argparse.Namespace) -> int:
         manifest = msgspec.json.format(msgspec.json.encode(served.detector.manifest), indent=2)
         print(printable(manifest.decode()))
     else:
-        print(files.describe(served))
+        print(files.describe(served, files.report_of(options.model)))
     return 0
 
 
@@ -141,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Scores vectors by how surprising they are.",
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(required=True, metavar="serve | score | inspect")
+    commands = parser.add_subparsers(required=True, metavar="serve | score | replay | inspect")
 
     command = commands.add_parser(
         "serve", help="serve a folder of models over HTTP", allow_abbrev=False
@@ -199,13 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "score", help="score the rows of a CSV or Parquet file", allow_abbrev=False
     )
-    command.add_argument(
-        "model",
-        type=Path,
-        metavar="MODEL",
-        help="a model.onnx, or a folder: MODELS/<name>, or a version's in it",
-    )
-    command.add_argument("data", type=Path, metavar="DATA", help="a .csv or .parquet file")
+    _add_model_and_data(command)
     command.add_argument(
         "--output", type=Path, help="write the rows with their scores here, as .csv or .parquet"
     )
@@ -214,6 +240,31 @@ def _parser() -> argparse.ArgumentParser:
         "--alpha", type=_rate, help="false-alarm rate, in place of the model's own"
     )
     command.set_defaults(run=score)
+
+    command = commands.add_parser(
+        "replay",
+        help="tell what other budgets would have done with the rows of a file",
+        allow_abbrev=False,
+    )
+    _add_model_and_data(command)
+    command.add_argument(
+        "--alpha",
+        type=_rate,
+        action="append",
+        help="a false-alarm rate; may be given several times (default: the usual ones)",
+    )
+    command.add_argument(
+        "--label", metavar="COLUMN", help="a column that is 0 or false of normal rows"
+    )
+    command.add_argument("--normal", metavar="VALUE", help="the label of normal rows, if another")
+    command.add_argument(
+        "--rows-per-day", type=_count, metavar="N", help="to tell how many alarms a day that makes"
+    )
+    command.add_argument(
+        "--output", type=Path, help="write which rows alarm, and all the rest, here, as .json"
+    )
+    add_dialect_arguments(command)
+    command.set_defaults(run=replay)
 
     command = commands.add_parser(
         "inspect", help="print what a model says of itself", allow_abbrev=False
@@ -227,6 +278,26 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print the manifest as JSON")
     command.set_defaults(run=inspect)
     return parser
+
+
+def _add_model_and_data(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "model",
+        type=Path,
+        metavar="MODEL",
+        help="a model.onnx, or a folder: MODELS/<name>, or a version's in it",
+    )
+    command.add_argument("data", type=Path, metavar="DATA", help="a .csv or .parquet file")
+
+
+def _count(text: str) -> float:
+    try:
+        count = float(text)
+    except ValueError:
+        count = 0.0
+    if not 0 < count <= 1e12:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return count
 
 
 def _rate(text: str) -> float:

@@ -24,6 +24,7 @@ from hourglass.service.api import (
     metrics,
     models,
     replay,
+    reports,
     scoring,
     versions,
 )
@@ -143,6 +144,7 @@ def create_app(
         scoring.router,
         scoring.named_router,
         models.router,
+        reports.router,
         versions.router,
         replay.router,
         alarms.router,

@@ -89,6 +89,10 @@ class UnknownModel(HourglassError):
     """No model of that name is served."""
 
 
+class NoReport(HourglassError):
+    """No report lies beside the version that is asked for."""
+
+
 class UnknownVersion(HourglassError):
     """The model has no version of that name, or several."""
 

@@ -1,4 +1,4 @@
-"""`hourglass-train fit | compare | evaluate | promote | demo | exhibits`, also `python -m
+"""`hourglass-train fit | compare | evaluate | report | promote | demo | exhibits`, also `python -m
 hourglass.training`.
 """
 
@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
+from time import perf_counter
 from typing import Any, NoReturn
 
 import msgspec
@@ -27,6 +29,7 @@ OUT_OF_MEMORY = re.compile(
     "(?i)not enough memory|out of memory|can't allocate memory|failed to allocate|bad_alloc"
 )
 NORMAL_HELP = "the label of normal rows (0, false, or a word that plainly means normal)"
+LINE_SECONDS = 30.0  # between lines of progress where there is no terminal
 NOT_OF_THE_RUN = ("run", "config", "quiet", "variants", "publish", "output")
 
 
@@ -124,6 +127,28 @@ def _parser() -> argparse.ArgumentParser:
     add_dialect_arguments(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.set_defaults(run=_evaluate)
+
+    report = commands.add_parser(
+        "report", help="make the report of a model anew, on other rows", allow_abbrev=False
+    )
+    report.add_argument(
+        "model", type=Path, metavar="MODEL", help="model.onnx, or a folder such as models/NAME"
+    )
+    report.add_argument("data", type=Path, metavar="DATA", help="CSV or Parquet")
+    report.add_argument("--label", metavar="COLUMN", help="rows where it is not 0 are anomalies")
+    report.add_argument("--normal", metavar="VALUE", help=NORMAL_HELP)
+    report.add_argument("--time", metavar="COLUMN", help="orders the rows, and tells rows a day")
+    report.add_argument(
+        "--group", metavar="COLUMN", help="whose values' alarm rates are told apart"
+    )
+    report.add_argument(
+        "--rows-per-day", type=float, metavar="N", help="that will be scored (as --time says)"
+    )
+    report.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="where the files go (beside the model)"
+    )
+    add_dialect_arguments(report)
+    report.set_defaults(run=_report)
 
     promote = commands.add_parser(
         "promote", help="point a model at another of its versions", allow_abbrev=False
@@ -242,6 +267,19 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", help="where the network is fitted: auto (a GPU where there is one), cpu or cuda"
     )
+    parser.add_argument(
+        "--no-report",
+        dest="report",
+        action="store_false",
+        default=None,
+        help="no report.html and card.md beside the model, and report.json with its figures alone",
+    )
+    parser.add_argument(
+        "--rows-per-day",
+        type=float,
+        metavar="N",
+        help="that will be scored, for alarms a day in the report (as the times of the rows say)",
+    )
     force = "publish even if the features differ from those in service"
     parser.add_argument("--force", action="store_true", default=None, help=force)
     parser.add_argument("--quiet", action="store_true", help="no progress and no table")
@@ -311,8 +349,14 @@ def _warn(warnings: tuple[str, ...]) -> None:
 
 @contextmanager
 def _progress(quiet: bool, title: str) -> Iterator[Progress]:
-    """A bar on standard error that shows a run's stages and epochs."""
+    """A bar on standard error that shows a run's stages and epochs; without a terminal a line every
+    so often.
+    """
     console = Console(stderr=True, quiet=quiet)
+    if not (quiet or console.is_terminal):
+        with _progress_lines(LINE_SECONDS) as progress:
+            yield progress
+        return
     columns = (
         *([TextColumn(title, style="bold")] if title else []),
         TextColumn("{task.description:<23}"),
@@ -320,21 +364,48 @@ def _progress(quiet: bool, title: str) -> Iterator[Progress]:
         TextColumn("{task.fields[detail]}"),
         TimeElapsedColumn(),
     )
-    with Bars(*columns, console=console, disable=quiet or not console.is_terminal) as bars:
+    with Bars(*columns, console=console, disable=quiet) as bars:
         task = bars.add_task("starting", total=None, detail="")
 
         def show_stage(stage: str) -> None:
             bars.update(task, description=stage, total=None, detail="")
 
         def show_epoch(epoch: Epoch) -> None:
-            detail = (
-                f"epoch {epoch.number}/{epoch.of}  loss {epoch.loss:.4f}  held out"
-                f" {epoch.held_out_loss:.4f} (best {epoch.best:.4f})"
-            )
-            bars.update(task, total=epoch.of, completed=epoch.number, detail=detail)
+            bars.update(task, total=epoch.of, completed=epoch.number, detail=_text(epoch))
 
         yield Progress(show_stage, show_epoch)
         bars.update(task, description="done", total=1, completed=1, detail="")
+
+
+@contextmanager
+def _progress_lines(every_seconds: float) -> Iterator[Progress]:
+    """For logs, a line that says what a run is doing, although it may be deep in one long step."""
+    started, ended, said = perf_counter(), Event(), ["starting"]
+
+    def speak() -> None:
+        while not ended.wait(every_seconds):
+            seconds = perf_counter() - started
+            print(
+                f"hourglass-train: {said[0]}, {seconds:.0f} s so far", file=sys.stderr, flush=True
+            )
+
+    def keep(text: str) -> None:
+        said[0] = text
+
+    speaker = Thread(target=speak, daemon=True)
+    speaker.start()
+    try:
+        yield Progress(keep, lambda epoch: keep(f"fitting, {_text(epoch)}"))
+    finally:
+        ended.set()
+        speaker.join()
+
+
+def _text(epoch: Epoch) -> str:
+    return (
+        f"epoch {epoch.number}/{epoch.of}  loss {epoch.loss:.4f}  held out"
+        f" {epoch.held_out_loss:.4f} (best {epoch.best:.4f})"
+    )
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -376,6 +447,35 @@ def _evaluate(options: argparse.Namespace) -> None:
     else:
         print_evaluation(found, title, Console())
     print_seen(seen, Console())
+
+
+def _report(options: argparse.Namespace) -> None:
+    from hourglass.training.report.remake import Rows, remake, write_beside
+
+    try:
+        dialect = Dialect(**given_dialect(options))
+    except ValueError as error:
+        raise RunError(str(error)) from error
+    file = locate(options.model)
+    rows = Rows(
+        options.data,
+        dialect,
+        options.label,
+        options.normal,
+        options.time,
+        options.group,
+        options.rows_per_day,
+    )
+    facts = remake(file, rows)
+    page = write_beside(file, facts, options.output or file.parent)
+    console = Console(highlight=False)
+    console.print(facts.verdict.text, soft_wrap=True, markup=False)
+    for check in facts.checks:
+        if check.status != "pass":
+            console.print(
+                f"{check.status}: {check.name}: {check.text}", soft_wrap=True, markup=False
+            )
+    console.print(f"Report {page}", soft_wrap=True, markup=False)
 
 
 def _promote(options: argparse.Namespace) -> None:

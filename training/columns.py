@@ -10,12 +10,18 @@ from numpy.typing import NDArray
 
 from hourglass.service.rows.numerals import shorten
 
-INDEX_NAME = re.compile(r"Unnamed: \d+(_level_\d+)?|__index_level_\d+__|level_0")  # pandas'
+INDEX_NAME = re.compile(r"Unnamed: \d+(\.\d+)*(_level_\d+)?|__index_level_\d+__|level_0")  # pandas'
 ID_NAME = re.compile(
     r"(?i:(.*[_ .-])?(id|uuid|guid|uid|index|idx|row|row_?(no|num|number|id)))|.*[a-z]I[dD]"
 )
 TIME_NAME = re.compile(
     r"(?i)(.*[_ .-])?(time|timestamp|ts|date|datetime|epoch|unix|when)([_ .-].*)?"
+)
+MONTH = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
+DATE = (
+    r"(?i)^((\d{1,4}[-/]\d{1,2}[-/]\d{1,4}|\d{1,2}\.\d{1,2}\.\d{4}|\d{1,2}:\d{2}:\d{2})([ T,.Z+]|$)"
+    rf"|((mon|tue|wed|thu|fri|sat|sun)[a-z]*,? )?(\d{{1,4}}[-/ .]{{0,2}}{MONTH}([^a-z]|$)"
+    rf"|{MONTH}[-/ .]{{0,2}}\d))"
 )
 FEWEST = 20  # rows, that an order or a repetition says something
 # Unix time from 2000 to 2035, in seconds and in its thousandths, millionths and billionths
@@ -36,14 +42,10 @@ APART = 1.0  # spans of the other values, between the sentinel and the nearest o
 def no_feature(column: pl.Series) -> str | None:
     """Why a column is an index, a time or an id; None where it is nothing of these."""
     if INDEX_NAME.fullmatch(column.name):
-        return "it is an index that pandas wrote along"
-    rows = len(column)
-    if rows < FEWEST or column.null_count() or not column.dtype.is_numeric():
-        return None
-    if column.dtype.is_decimal():
-        return None
-    values = column.cast(pl.Float64).to_numpy()
-    if not np.isfinite(values).all():
+        of_dates = " of dates (--time orders the rows by it)" if holds_dates(column) else ""
+        return f"it is an index that pandas wrote along{of_dates}, or has no name"
+    values = _complete_numbers(column)
+    if values is None:
         return None
     steps = np.diff(values)
     is_monotone = bool((steps >= 0).all() or (steps <= 0).all())
@@ -51,17 +53,16 @@ def no_feature(column: pl.Series) -> str | None:
     is_time = TIME_NAME.fullmatch(column.name) is not None
     if not (is_monotone or is_whole or is_time):
         return None
-    distinct = int(np.unique(values).size)
+    rows, distinct = len(values), int(np.unique(values).size)
     if distinct <= rows / 2:
         return None
-    if is_monotone:
-        ways = "rises" if values[-1] > values[0] else "falls"
-        return f"it {ways} with the row number (if it is a time, --time orders the rows by it)"
     low, high = float(values.min()), float(values.max())
     if any(FIRST * unit <= low and high <= LAST * unit for unit in (1, 1e3, 1e6, 1e9)) and (
-        is_time or (is_whole and distinct == rows)
+        is_time or (is_whole and (is_monotone or distinct == rows))
     ):
         return "it is a Unix time (--time orders the rows by it)"
+    if is_monotone and (is_time or _is_even(values)):
+        return f"it {_ways(values)} with the row number (if it is a time, --time orders the rows)"
     if not is_whole or distinct < rows:
         return None
     # a birthday problem: n of R numbers are distinct with probability exp(-n^2 / 2R)
@@ -70,6 +71,31 @@ def no_feature(column: pl.Series) -> str | None:
     if ID_NAME.fullmatch(column.name):
         return "it is an id, of each row another"
     return None
+
+
+def suspect_order(column: pl.Series) -> str | None:
+    """A sentence where a column rises or falls throughout, as what a file is sorted by does, and a
+    counter.
+    """
+    values = _complete_numbers(column)
+    if values is None or np.unique(values).size <= len(values) / 2:
+        return None
+    steps = np.diff(values)
+    if not ((steps >= 0).all() or (steps <= 0).all()):
+        return None
+    name = repr(shorten(column.name))
+    return (
+        f"column {name} {_ways(values)} with the row number throughout, as a counter does, or what"
+        f" the file is sorted by: it stays a feature, to which later rows of a counter are strange;"
+        f" --ignore {name} leaves it out"
+    )
+
+
+def holds_dates(column: pl.Series) -> bool:
+    """Whether most of its cells are dates or times."""
+    if column.dtype != pl.String:
+        return column.dtype.is_temporal()
+    return int(column.str.contains(DATE).sum()) > column.count() / 2
 
 
 def equals_label(column: pl.Series, anomalous_N: NDArray[np.bool_]) -> bool:
@@ -106,3 +132,24 @@ def suspect_sentinel(column: pl.Series) -> str | None:
                 f" a missing value, --null {sentinel:.0f} reads it so"
             )
     return None
+
+
+def _complete_numbers(column: pl.Series) -> NDArray[np.float64] | None:
+    """[N] of enough numbers that an order says something; None of anything else."""
+    if len(column) < FEWEST or column.null_count() or not column.dtype.is_numeric():
+        return None
+    if column.dtype.is_decimal():
+        return None
+    values = column.cast(pl.Float64).to_numpy()
+    return values if np.isfinite(values).all() else None
+
+
+def _is_even(values: NDArray[np.float64]) -> bool:
+    """Whether steps are alike but for the digits that a file leaves out."""
+    step = (values[-1] - values[0]) / (len(values) - 1)
+    even = values[0] + step * np.arange(len(values))
+    return bool(np.abs(values - even).max() <= abs(step))
+
+
+def _ways(values: NDArray[np.float64]) -> str:
+    return "rises" if values[-1] > values[0] else "falls"

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from hourglass.service.model.detector import Detector
 from hourglass.service.model.guarantee import Guarantee
-from hourglass.service.rows.tables import read_table
 from hourglass.training.calibrate import attach_table, calibrate, choose_threshold
 from hourglass.training.config import AutoConfig, RunConfig, named
 from hourglass.training.evaluate import evaluate_labelled
@@ -23,7 +22,7 @@ from hourglass.training.inject import inject
 from hourglass.training.manifest import make_manifest
 from hourglass.training.models import ModelConfig
 from hourglass.training.progress import SILENT, Progress
-from hourglass.training.split import Prepared, data_of, split_data
+from hourglass.training.split import Prepared, data_of, split_data, table_of
 from hourglass.training.suspects import look_for_suspects, strangest
 from hourglass.training.trial import Trial, absorb_held_out, fit_trial
 from hourglass.training.verify import verify
@@ -64,7 +63,7 @@ def compare(config: RunConfig, auto: AutoConfig, progress: Progress = SILENT) ->
     RunError or HourglassError in one sentence when that cannot be done.
     """
     progress.stage("loading")
-    frame = read_table(Path(config.data), config.dialect(), config.categorical)
+    frame = table_of(config)
     excluded = read_row_numbers(Path(config.exclude), frame.height) if config.exclude else ()
     data = data_of(frame, config, excluded)
     if config.contamination:

@@ -64,13 +64,13 @@ class Conditional(nn.Module):
         z_NE = ((raw_NE - self.mean) / self.scale).clamp(-LIMIT, LIMIT)
         z_NE = torch.where(observed_NE > 0, z_NE, 0.0)
         if self.precision.ndim == 1:
-            return (z_NE.square() * self.precision) @ encoding.members_ED
+            return encoding.gather(z_NE.square() * self.precision)
         pull_NE = self._fill(z_NE, 1 - observed_NE) @ self.precision
         if self.one_hot:
             distance_NE = (pull_NE @ self.root).square()
         else:
             distance_NE = pull_NE.square() / self.diagonal
-        return (distance_NE * observed_NE) @ encoding.members_ED
+        return encoding.gather(distance_NE * observed_NE)
 
     def _fill(self, z_NE: Tensor, missing_NE: Tensor) -> Tensor:
         """Missing values as the others let expect them, by conjugate gradients, as in filling.py;

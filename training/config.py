@@ -1,5 +1,6 @@
 """Everything that a run depends on, as one TOML file; a flag is one of its fields."""
 
+import math
 import tomllib
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -119,6 +120,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     loss: Loss = "auto"
     max_categories: int = 100  # a text column with more distinct values is refused
     max_rows: int = 200_000  # normal rows that are used; of more so many are drawn at random
+    report: bool = True  # report.html and card.md beside the model, and their facts in report.json
+    rows_per_day: float | None = None  # that will be scored; None: as the times of the rows say
     force: bool = False  # publish although the features differ from those of the model in service
     split: SplitConfig = SplitConfig()
     model: ModelConfig | AutoConfig = PRESETS[DEFAULT]
@@ -145,6 +148,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             )
         if self.max_rows < 1:
             raise ValueError(f"max_rows must be at least 1, got {self.max_rows}")
+        if self.rows_per_day is not None and not 0 < self.rows_per_day < math.inf:
+            raise ValueError(f"rows_per_day must be above 0, got {self.rows_per_day:g}")
         self.dialect()
 
     def dialect(self) -> Dialect:

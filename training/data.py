@@ -1,30 +1,38 @@
 """CSV and Parquet in: which columns are features, of what kind, and which rows are normal."""
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from hourglass.service.errors import InvalidTable
 from hourglass.service.model.artifact import Feature
 from hourglass.service.rows.dialect import USUAL, Dialect
-from hourglass.service.rows.numerals import misread, shorten
-from hourglass.service.rows.tables import FLOAT32_MAX, encode_table, first_value
-from hourglass.training.columns import equals_label, no_feature, suspect_sentinel
+from hourglass.service.rows.numerals import misread, shorten, to_numbers
+from hourglass.service.rows.tables import (
+    CODE,
+    FLOAT32_MAX,
+    encode_table,
+    first_value,
+    require_finite,
+)
+from hourglass.training.columns import (
+    equals_label,
+    holds_dates,
+    no_feature,
+    suspect_order,
+    suspect_sentinel,
+)
 from hourglass.training.errors import RunError
 from hourglass.training.labels import is_anomalous
 
 TEXT = (pl.String, pl.Categorical, pl.Enum)
 EXPECTED = "expected numbers, true/false or text"
 # in a file of text
-MONTH = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
-DATE = (
-    r"(?i)^((\d{1,4}[-/]\d{1,2}[-/]\d{1,4}|\d{1,2}\.\d{1,2}\.\d{4}|\d{1,2}:\d{2}:\d{2})([ T,.Z+]|$)"
-    rf"|((mon|tue|wed|thu|fri|sat|sun)[a-z]*,? )?(\d{{1,4}}[-/ .]{{0,2}}{MONTH}([^a-z]|$)"
-    rf"|{MONTH}[-/ .]{{0,2}}\d))"
-)
 DATE_FORMS = (  # beside those that polars finds by itself
     *("%m/%d/%Y", "%m/%d/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%m/%d/%y", "%m/%d/%Y %I:%M:%S %p"),
     *("%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y"),
@@ -32,7 +40,25 @@ DATE_FORMS = (  # beside those that polars finds by itself
 )
 
 LONGEST_CATEGORY = 1000  # characters
+MOST_REFUSED, MOST_NAMED = 5, 20  # columns that a message tells of, and names
+FEWEST_UNITS, UNITS_OVER = 2, 2  # columns with a unit in the first row, over more cells than these
 STEPS = 8  # of float32 that a standard deviation has to be, or rounding is what is seen
+
+
+OddKind = Literal["leaking", "id-like", "sentinel", "sorted", "empty"]
+# what is said of a column that stays a feature
+SUSPECTED: dict[OddKind, Callable[[pl.Series], str | None]] = {
+    "sentinel": suspect_sentinel,
+    "sorted": suspect_order,
+}
+
+
+class Oddity(NamedTuple):
+    """What is wrong with one column, as its values show."""
+
+    kind: OddKind
+    column: str
+    text: str  # a sentence
 
 
 class Data(NamedTuple):
@@ -45,6 +71,8 @@ class Data(NamedTuple):
     time_N: NDArray[np.float64] | None = None  # of the normal rows; None without a time column
     group_N: NDArray[np.int64] | None = None  # a number for each group, of the normal rows
     warnings: tuple[str, ...] = ()  # sentences a person should read
+    oddities: tuple[Oddity, ...] = ()  # of columns; the warnings name them, too
+    group_names: tuple[str, ...] = ()  # by the numbers of group_N
 
     def without(self, left_out_N: NDArray[np.bool_]) -> "Data":
         """The same but for some of the normal rows."""
@@ -91,14 +119,9 @@ def prepare(
     )
     no_features, certain = {*named, *ignore}, {*keep, *categorical}
     columns = [column for column in frame.columns if column not in no_features]
-    if "" in columns:
-        number = frame.columns.index("") + 1
-        raise RunError(
-            f"column {number} has no name (an index that was written along?); name it, or"
-            " --ignore ''"
-        )
     asked = [column for column in columns if column not in certain]
-    left_out, warnings = _look_for_no_features(frame.select(asked), label, anomalous_N)
+    oddities = _look_for_no_features(frame.select(asked), label, anomalous_N)
+    left_out, warnings = {each.column for each in oddities}, [each.text for each in oddities]
     columns = [column for column in columns if column not in left_out]
     if not columns:
         raise RunError("; ".join(["no feature columns are left", *warnings]))
@@ -106,10 +129,11 @@ def prepare(
     excluded_N[np.asarray(exclude, dtype=np.int64) - 1] = True
     normal_N = ~anomalous_N & ~excluded_N
     mask = pl.Series(normal_N)
-    features = []
+    _refuse_units_row(frame, columns, dialect)
+    features, refused = [], dict[str, Exception]()
     for column in columns:
-        features.append(
-            _infer(
+        try:
+            feature = _infer(
                 frame[column],
                 frame[column].filter(mask),
                 (units or {}).get(column),
@@ -118,14 +142,26 @@ def prepare(
                 as_text=column in categorical,
                 warnings=warnings,
             )
-        )
-        if sentence := suspect_sentinel(frame[column]):
-            warnings.append(sentence)
+            require_finite(frame[column])
+        except (RunError, InvalidTable) as error:
+            refused[column] = error
+            continue
+        features.append(feature)
+        for kind, suspect in SUSPECTED.items():
+            if column not in certain and (sentence := suspect(frame[column])):
+                oddities.append(Oddity(kind, column, sentence))
+                warnings.append(sentence)
         if frame[column].null_count() == frame.height:
-            warnings.append(
+            sentence = (
                 f"column {shorten(column)!r} is empty in all rows: any value in it later is an"
                 f" anomaly; --ignore {shorten(column)!r} leaves it out"
             )
+            oddities.append(Oddity("empty", column, sentence))
+            warnings.append(sentence)
+    if len(refused) == 1:
+        raise refused.popitem()[1]
+    if refused:
+        raise RunError(_of_all(refused))
     drawn_N = np.zeros(frame.height, dtype=bool)
     for rows_N, noun in ((normal_N, "normal"), (anomalous_N & ~excluded_N, "anomalous")):
         rows, count = np.flatnonzero(rows_N), int(rows_N.sum())
@@ -148,23 +184,62 @@ def prepare(
         times(frame[time])[normal_N] if time else None,
         groups(frame[group])[normal_N] if group else None,
         tuple(warnings),
+        tuple(oddities),
+        group_names(frame[group]) if group else (),
     )
+
+
+def _refuse_units_row(frame: pl.DataFrame, columns: list[str], dialect: Dialect) -> None:
+    """RunError where several columns hold numbers but for text in the first row."""
+    units = {}
+    for column in frame.select(columns):
+        if column.dtype == pl.String and column[0] is not None and column.count() > UNITS_OVER:
+            no_number = to_numbers(column, dialect).is_null() & column.is_not_null()
+            if no_number[0] and no_number.sum() == 1:
+                units[column.name] = column[0]
+    if len(units) < FEWEST_UNITS:
+        return
+    named, cells = _names(frame.select(*units), 3), shlex.join(dict.fromkeys(units.values()))
+    start = str(frame[0, 0])[:1]
+    way = f"--null {cells} reads its cells as missing"
+    if isinstance(frame[0, 0], str) and start.isalpha() and start != frame.columns[0][:1]:
+        way = f"--comment {start} leaves out lines of a CSV that begin so"
+    raise RunError(
+        f"row 1 holds {cells} where all other rows hold numbers (columns {named}), as a line of"
+        f" units does: delete it, or {way}"
+    )
+
+
+def _of_all(refused: dict[str, Exception]) -> str:
+    """What is wrong with columns: of the first a line each, the others by their names."""
+    columns = list(refused)
+    lines = [f"{len(columns)} columns cannot be features as they are"]
+    lines += [f"  {error}" for error in list(refused.values())[:MOST_REFUSED]]
+    if others := columns[MOST_REFUSED:]:
+        named = ", ".join(repr(shorten(name)) for name in others[:MOST_NAMED])
+        more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
+        lines.append(f"  and {named}{more}")
+    if len(columns) <= MOST_NAMED:
+        lines.append(f"--ignore {shlex.join(columns)} leaves out all of them")
+    return "\n".join(lines)
 
 
 def _look_for_no_features(
     frame: pl.DataFrame, label: str | None, anomalous_N: NDArray[np.bool_]
-) -> tuple[set[str], list[str]]:
+) -> list[Oddity]:
     """The columns that are left out, and a sentence about each."""
-    left_out, warnings = set(), []
+    found = []
     for column in frame:
+        kind: OddKind = "id-like"
         why = no_feature(column)
         if why is None and label and equals_label(column, anomalous_N):
+            kind = "leaking"
             why = f"it tells the anomalies of {label!r} from all normal rows, as the label does"
         if why is not None:
-            left_out.add(column.name)
             name = repr(shorten(column.name))
-            warnings.append(f"column {name} is left out: {why}; --keep {name} makes it a feature")
-    return left_out, warnings
+            text = f"column {name} is left out: {why}; --keep {name} makes it a feature"
+            found.append(Oddity(kind, column.name, text))
+    return found
 
 
 def times(column: pl.Series) -> NDArray[np.float64]:
@@ -201,6 +276,11 @@ def times(column: pl.Series) -> NDArray[np.float64]:
 def groups(column: pl.Series) -> NDArray[np.int64]:
     """[N] a number for each distinct value; a missing value is one, too."""
     return column.cast(pl.String).fill_null("").rank("dense").cast(pl.Int64).to_numpy() - 1
+
+
+def group_names(column: pl.Series) -> tuple[str, ...]:
+    """What the numbers of `groups` stand for."""
+    return tuple(column.cast(pl.String).fill_null("").unique().sort().to_list())
 
 
 def describe(features: tuple[Feature, ...], rows_ND: NDArray[np.float32]) -> tuple[Feature, ...]:
@@ -317,6 +397,13 @@ def _refuse_numbers(text: pl.Series, dialect: Dialect, warnings: list[str]) -> N
     if found is None:
         return
     as_text = f"--categorical {text.name!r} takes the column as text"
+    codes = text.str.contains(CODE)
+    if found.cells == 0 and codes.any():
+        row = int(codes.arg_max() or 0)
+        raise RunError(
+            f"column {text.name!r}, row {row + 1}: {text[row]!r} begins with 0, as a code or a"
+            f" postcode does and a number does not; {as_text}, --keep {text.name!r} as numbers"
+        )
     if found.few_with_unit:
         warnings.append(
             f"column {text.name!r} is taken as categories, such as {found.got}; {as_text} without"
@@ -332,9 +419,8 @@ def _refuse_numbers(text: pl.Series, dialect: Dialect, warnings: list[str]) -> N
 
 def _categories(column: pl.Series, normal: pl.Series, max_categories: int) -> tuple[str, ...]:
     text = column.cast(pl.String)
-    filled = len(text) - text.null_count()
     row, value = first_value(text)
-    if text.str.contains(DATE).sum() > filled / 2:
+    if holds_dates(text):
         raise RunError(
             f"column {column.name!r}, row {row}: {EXPECTED}, got the date or time {value}; --time"
             f" {column.name!r} orders the rows by it, or --ignore it"
@@ -351,9 +437,16 @@ def _categories(column: pl.Series, normal: pl.Series, max_categories: int) -> tu
             f" {LONGEST_CATEGORY} characters, got one of {longest}; --ignore it"
         )
     distinct = known.n_unique()
-    if distinct > max_categories or (distinct > 20 and distinct > len(known) / 2):
+    repeats = distinct <= 20 or distinct <= len(known) / 2
+    if distinct > max_categories or not repeats:
+        expected, more = "categories that repeat", ""
+        if repeats:
+            expected = f"at most {max_categories} categories"
+            more = ", max_categories in the run's file takes more"
+        as_an_id = ", as an id or free text has" if distinct == len(known) else ""
         raise RunError(
-            f"column {column.name!r}, row {row}: expected at most {max_categories} categories, got"
-            f" text with {distinct} values (the first is {str(value)[:40]!r}); --ignore it"
+            f"column {column.name!r}, row {row}: expected {expected}, got text with {distinct}"
+            f" values in {len(known)} rows{as_an_id} (the first is {str(value)[:40]!r}); --ignore"
+            f" {column.name!r} leaves it out{more}"
         )
     return tuple(sorted(known.unique().to_list()))

@@ -174,6 +174,7 @@ def fit_exhibit(name: str) -> tuple[Trial, Prepared]:
         group_N=None,
         block_N=None,
         copies=0,
+        place_N=np.arange(len(rows_ND) - HELD_OUT, len(rows_ND)),
     )
     return fit_trial(prepared, _run(name), exhibit.model), prepared
 

@@ -116,7 +116,6 @@ class Encoding(nn.Module):
         self._buffer(
             "categorical_D", [feature.kind == "categorical" for feature in features], torch.bool
         )
-        self._buffer("members_ED", np.eye(len(features))[source_E], torch.float32)
         self._buffer("live_D", live_D, torch.float32)
         self._buffer("live_E", live_D[source_E], torch.float32)
         self._buffer("floor", 1.0 / (len(rows_ND) + 1), torch.float32)
@@ -126,8 +125,12 @@ class Encoding(nn.Module):
         )
         self.bernoulli = any(bernoulli_D)
         self.one_hot = any(feature.kind == "categorical" for feature in features)
+        self.live_features = float(live_D.sum())
         self.all_live = bool(live_D.all())
         self.one_column_each = np.array_equal(source_E, np.arange(len(features)))
+        # of thousands of numbers it would be an identity larger than all else
+        members_ED = np.zeros((0, 0)) if self.one_column_each else np.eye(len(features))[source_E]
+        self._buffer("members_ED", members_ED, torch.float32)
 
     @property
     def encoded_width(self) -> int:
@@ -144,7 +147,7 @@ class Encoding(nn.Module):
         """[D] raw units of one encoded unit of each number with Gaussian errors; 0 for the rest,
         whose noise is in their likelihood.
         """
-        return (self.scale_E * self.gaussian_E) @ self.members_ED
+        return self.gather((self.scale_E * self.gaussian_E).unsqueeze(0)).squeeze(0)
 
     def encode(self, x_ND: Tensor) -> Encoded:
         """Raw rows, NaN = missing -> encoded values and the mask."""
@@ -163,6 +166,10 @@ class Encoding(nn.Module):
     def spread(self, x_ND: Tensor) -> Tensor:
         """What is said of features [N, D], such as a mask, said of their encoded columns [N, E]."""
         return x_ND if self.one_column_each else torch.index_select(x_ND, 1, self.source_E)
+
+    def gather(self, x_NE: Tensor) -> Tensor:
+        """[N, D] of each feature the sum over its encoded columns."""
+        return x_NE if self.one_column_each else x_NE @ self.members_ED
 
     def hide(self, encoded: Encoded, hidden_ND: Tensor) -> Encoded:
         """The same rows with more cells missing: those where the mask is 1."""
@@ -187,9 +194,7 @@ class Encoding(nn.Module):
         entropy_NE = torch.where(
             self.bernoulli_E, self._relative_entropy(outputs_NE, encoded.values_NE), 0.0
         )
-        errors_ND = squared_NE * self.gaussian_E + entropy_NE
-        if not self.one_column_each:
-            errors_ND = errors_ND @ self.members_ED
+        errors_ND = self.gather(squared_NE * self.gaussian_E + entropy_NE)
         if self.one_hot:
             errors_ND = torch.where(
                 self.categorical_D, self._surprise(outputs_NE, encoded.values_NE), errors_ND
@@ -234,8 +239,8 @@ class Encoding(nn.Module):
     def _surprise(self, outputs_NE: Tensor, values_NE: Tensor) -> Tensor:
         """[N, D] minus the log-probability of the category seen."""
         odds_NE = torch.exp(outputs_NE.clamp(-LOGIT_LIMIT, LOGIT_LIMIT))
-        total_ND = (odds_NE @ self.members_ED).clamp_min(1e-30)
-        p_ND = ((odds_NE * values_NE * self.one_hot_E) @ self.members_ED) / total_ND
+        total_ND = self.gather(odds_NE).clamp_min(1e-30)
+        p_ND = self.gather(odds_NE * values_NE * self.one_hot_E) / total_ND
         return -torch.log(p_ND.clamp_min(self.floor))
 
     def _buffer(self, name: str, value: object, dtype: torch.dtype) -> None:

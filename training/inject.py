@@ -5,15 +5,50 @@ cells taken from other rows, which keep every feature's own distribution and bre
 the others; and cells far from where they were.
 """
 
+from typing import Literal, NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
-from hourglass.service.model.artifact import Feature
+from hourglass.service.model.artifact import UNSEEN, Feature
+from hourglass.service.rows.tables import FLOAT32_MAX
 
 Float32 = NDArray[np.float32]
 
 CELL_SHARE = 0.2  # of a row's cells
 SHIFT = (2.0, 5.0)  # standard deviations
+
+
+class Fault(NamedTuple):
+    """One kind of wrong value in one feature."""
+
+    kind: Literal["shift", "swap", "stuck", "flip", "unseen", "missing"]
+    size: float | None = None  # standard deviations of a shift
+
+    def say(self) -> str:
+        """In words."""
+        if self.kind == "shift":
+            return f"shifted by {self.size:g} sd"
+        return {
+            "swap": "another row's value",
+            "stuck": "stuck at the median",
+            "flip": "true for false",
+            "unseen": "a new category",
+            "missing": "missing",
+        }[self.kind]
+
+
+NUMERIC_FAULTS = (
+    *(Fault("shift", size) for size in (1.0, 2.0, 4.0, 8.0)),
+    Fault("swap"),
+    Fault("stuck"),
+    Fault("missing"),
+)
+FAULTS = {
+    "numeric": NUMERIC_FAULTS,
+    "boolean": (Fault("flip"), Fault("missing")),
+    "categorical": (Fault("swap"), Fault("unseen"), Fault("missing")),
+}
 
 
 def inject(
@@ -25,6 +60,37 @@ def inject(
     rng = np.random.default_rng(seed)
     repeated = np.tile(rows_ND, (copies, 1))
     return np.concatenate([_swap(repeated, rng), _shift(repeated, features, rng)])
+
+
+def inject_fault(
+    rows_ND: Float32, column: int, fault: Fault, rng: np.random.Generator
+) -> tuple[Float32, NDArray[np.bool_]]:
+    """[N, D] the rows with this fault in one column, and [N] which of them it changed."""
+    faulty_ND = rows_ND.copy()
+    before_N, after_N = rows_ND[:, column], faulty_ND[:, column]
+    known_N = ~np.isnan(before_N)
+    match fault.kind:
+        case "shift":
+            assert fault.size is not None
+            sign_N = rng.choice([-1.0, 1.0], len(before_N))
+            values_N = before_N.astype(np.float64)
+            spread = float(np.nanstd(values_N)) if known_N.any() else 0.0
+            shifted_N = values_N + sign_N * fault.size * (spread or 1.0)
+            after_N[:] = np.clip(shifted_N, -FLOAT32_MAX, FLOAT32_MAX)
+        case "swap":
+            after_N[:] = rng.permutation(before_N)
+        case "stuck":
+            after_N[known_N] = np.nanmedian(before_N) if known_N.any() else 0.0
+        case "flip":
+            after_N[:] = 1 - before_N
+        case "unseen":
+            after_N[:] = UNSEEN
+        case "missing":
+            after_N[:] = np.nan
+    changed_N = known_N & ~(after_N == before_N)
+    if fault.kind != "missing":
+        changed_N &= ~np.isnan(after_N)
+    return faulty_ND, changed_N
 
 
 def _cells(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.bool_]:

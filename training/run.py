@@ -1,19 +1,27 @@
 """run(config) -> a published version: the whole story of a training run, read top to bottom."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from hourglass.service.errors import HourglassError
 from hourglass.service.model.artifact import Feature
 from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.detector import Detector
 from hourglass.service.model.guarantee import Guarantee
-from hourglass.service.rows.tables import encode_table, read_table
+from hourglass.service.rows.tables import encode_table
 from hourglass.service.serving.store import ModelFolder, Store, locate
-from hourglass.training.calibrate import attach_table, calibrate, choose_threshold, rank_table
+from hourglass.training.calibrate import (
+    SCORE_RESOLUTION,
+    attach_table,
+    calibrate,
+    choose_threshold,
+    rank_table,
+)
 from hourglass.training.compare import choose
 from hourglass.training.config import AutoConfig, RunConfig, write_config
 from hourglass.training.errors import RunError
@@ -36,8 +44,14 @@ from hourglass.training.presets import preset_of
 from hourglass.training.progress import SILENT, Progress
 from hourglass.training.publish import check_writable
 from hourglass.training.report import LeftOut, Report, time_axis, write_report
+from hourglass.training.report.card import CARD, write_card
+from hourglass.training.report.columns import columns_of
+from hourglass.training.report.facts import Facts, Told, gather
+from hourglass.training.report.material import material_of_run
+from hourglass.training.report.origin import Curve, Recorder
+from hourglass.training.report.page import PAGE, write_page
 from hourglass.training.screen import Screened, screen
-from hourglass.training.split import Prepared, data_of, split_data
+from hourglass.training.split import Prepared, data_of, split_data, table_of
 from hourglass.training.suspects import (
     REPORTED,
     SUSPECTS,
@@ -48,17 +62,19 @@ from hourglass.training.suspects import (
     write_suspects,
 )
 from hourglass.training.trial import Trial, absorb_held_out, device_of, fit_folds, fit_trial
-from hourglass.training.verify import verify
+from hourglass.training.verify import Difference, verify
 
 
 def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     """Fit a model on the normal rows of a table, and publish it; RunError or HourglassError in one
     sentence when that cannot be done, and then nothing is published.
     """
-    started = perf_counter()
+    started, started_cpu = perf_counter(), process_time()
+    recorder = Recorder(progress)
+    progress = recorder.progress
     progress.stage("loading")
     check_writable(Path(config.models) / config.name)
-    frame = read_table(Path(config.data), config.dialect(), config.categorical)
+    frame = table_of(config)
 
     progress.stage("looking at the data")
     excluded = read_row_numbers(Path(config.exclude), frame.height) if config.exclude else ()
@@ -81,6 +97,11 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     progress.stage("looking for suspects")
     strange = look_for_suspects(data, config)
     suspects = list_suspects(data, strange) if strange else ()
+    numbers = np.array([suspect.row for suspect in suspects[:REPORTED]], dtype=np.int64)
+    suspect_MD, suspects_of = (
+        data.normal_ND[np.searchsorted(data.number_N, numbers)],
+        len(data.normal_ND),
+    )
     warning = warn(strange) if strange else None
     contaminated = 0
     if config.contamination:
@@ -136,9 +157,11 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     progress.stage("evaluating")
     detector = Detector.from_bytes(file)  # the service's own checks, self-test included
     if isinstance(trial.core, Folds):
-        quality = evaluate_out_of_fold(detector, trial.core.out_of_fold(), data.anomalies_AD)
+        score_N = trial.core.out_of_fold()
+        quality = evaluate_out_of_fold(detector, score_N, data.anomalies_AD)
         false_alarms = NO_RATE  # no row is new to all models
     else:
+        score_N = detector.score(split.calibration_ND).score
         quality = evaluate_labelled(detector, split.calibration_ND, data.anomalies_AD)
         false_alarms = cross_fitted(detector, split.calibration_ND, config.seed)
     if quality:
@@ -147,9 +170,10 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
         )
 
     progress.stage("verifying")
-    verify(detector, trial.core, split.fit_ND if prepared.folds else split.validation_ND)
+    differences = verify(
+        detector, trial.core, split.fit_ND if prepared.folds else split.validation_ND
+    )
 
-    progress.stage("publishing")
     resolved = msgspec.structs.replace(
         config,
         alpha=threshold.alpha,
@@ -176,8 +200,29 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
         "report.json": write_report(report),
         FINGERPRINTS: write_fingerprints(fingerprint(np.concatenate(split))),
     }
+    if config.report:
+        progress.stage("reporting")
+        facts = _gather(
+            config,
+            prepared,
+            detector,
+            report,
+            score_N=np.maximum(score_N, np.float32(SCORE_RESOLUTION)),
+            differences=differences,
+            suspect_MD=suspect_MD,
+            suspects_of=suspects_of,
+            run_toml=beside["run.toml"],
+            curves=recorder.curves(report.preset or report.variant),
+            cpu_seconds=process_time() - started_cpu,
+        )
+        report = msgspec.structs.replace(report, summary=facts.verdict.text)
+        beside["report.json"] = write_report(report, facts)
+        beside[PAGE] = write_page(facts)
+        beside[CARD] = write_card(facts)
     if suspects:
         beside[SUSPECTS] = write_suspects(suspects)
+
+    progress.stage("publishing")
     try:
         Store(Path(config.models)).model(config.name).publish(file, beside)
     except OSError as error:
@@ -261,3 +306,54 @@ def _report(
         size_bytes=detector.size_bytes,
         seconds=seconds,
     )
+
+
+def _gather(
+    config: RunConfig,
+    prepared: Prepared,
+    detector: Detector,
+    report: Report,
+    *,
+    score_N: NDArray[np.float32],
+    differences: Sequence[Difference],
+    suspect_MD: NDArray[np.float32],
+    suspects_of: int,
+    run_toml: str,
+    curves: tuple[Curve, ...],
+    cpu_seconds: float,
+) -> Facts:
+    data, rows = prepared.data, f"{len(score_N):,}"
+    told = Told(
+        name=config.name,
+        rows=(
+            f"all {rows} rows, each scored by the model that it is new to"
+            if prepared.folds
+            else f"the {rows} calibration rows of the run, which set the threshold"
+        ),
+        is_run=True,
+        seen=1.0,
+        data_file=Path(config.data),
+        run_toml=run_toml,
+        columns=columns_of(
+            detector.manifest.features,
+            prepared.rows_ND,
+            data.anomalies_AD,
+            dropped=report.dropped_rows,
+            copies=prepared.copies,
+            oddities=data.oddities,
+            warnings=data.warnings,
+            seed=config.seed,
+        ),
+        tests=report.exchangeability,
+        differences=differences,
+        suspects=report.suspects,
+        suspect_MD=suspect_MD,
+        suspects_listed=report.suspects_listed,
+        suspects_of=suspects_of,
+        contamination_warning=report.contamination_warning,
+        curves=curves,
+        fit_cpu_seconds=cpu_seconds,
+        fit_seconds=report.seconds,
+        fingerprints=True,
+    )
+    return gather(material_of_run(detector, prepared, score_N, config), told)

@@ -3,6 +3,7 @@ row, or held out as whole blocks of time or whole groups.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hourglass.service.model.artifact import Feature
+from hourglass.service.rows.tables import read_table
 from hourglass.training.calibrate import check_alpha
 from hourglass.training.config import AutoConfig, RunConfig, SplitConfig
 from hourglass.training.data import Data, describe, prepare
@@ -31,6 +33,7 @@ COMMON = 50
 FOLDS = 5
 # below so many rows, models of folds find more at the same budget than one with a split of its own
 FEW = 600
+WIDE = 2000  # features, of which a file of five models is large, and takes long to fit
 
 Float32 = NDArray[np.float32]
 Integers = NDArray[np.integer]
@@ -65,6 +68,8 @@ class Prepared(NamedTuple):
     group_N: Integers | None
     block_N: Integers | None  # of each calibration row; None where rows were drawn singly
     copies: int  # of these rows, those that repeat an earlier one
+    # of each calibration row, of one fold after another, its place among all of these rows
+    place_N: Integers
     # of each model of several, which calibrate on all rows together: folds.py; then `split` has all
     # of them as fit rows
     folds: tuple[Split, ...] = ()
@@ -74,6 +79,19 @@ class Prepared(NamedTuple):
         """How many rows calibrate."""
         parts = self.folds or (self.split,)
         return sum(len(split.calibration_ND) for split in parts)
+
+
+def table_of(config: RunConfig) -> pl.DataFrame:
+    """A run's table, whole; what looks like a number and begins with 0 is text in it, for `data_of`
+    to refuse, unless it is to be a number.
+    """
+    no_features = [column for column in (config.label, config.time) if column]
+    return read_table(
+        Path(config.data),
+        config.dialect(),
+        config.categorical,
+        numbers=(*no_features, *config.ignore, *config.keep),
+    )
 
 
 def data_of(frame: pl.DataFrame, config: RunConfig, exclude: Sequence[int] = ()) -> Data:
@@ -111,9 +129,11 @@ def split_data(data: Data, config: RunConfig) -> Prepared:
     hash_N = row_hashes(rows_ND, config.split.seed)
     folds: tuple[Split, ...] = ()
     block_N: Integers | None = None
-    if count := folds_of(len(rows_ND), config):
+    if count := folds_of(len(rows_ND), len(data.features), config):
         few = in_folds(hash_N, count, config.split)
-        folds = tuple(take(rows_ND, places)[0] for places in few)
+        taken = [take(rows_ND, places) for places in few]
+        folds = tuple(each[0] for each in taken)
+        place_N = np.concatenate([each[2] for each in taken])
         split = Split(rows_ND, rows_ND[:0], rows_ND[:0])
     else:
         if group_N is not None:
@@ -122,7 +142,7 @@ def split_data(data: Data, config: RunConfig) -> Prepared:
             places = by_time(len(rows_ND), config.split)
         else:
             places = one_by_one(hash_N, config.split)
-        split, block_N = take(rows_ND, places)
+        split, block_N, place_N = take(rows_ND, places)
     prepared = Prepared(
         data,
         split,
@@ -133,6 +153,7 @@ def split_data(data: Data, config: RunConfig) -> Prepared:
         group_N,
         block_N,
         len(rows_ND) - len(np.unique(hash_N)),
+        place_N,
         folds,
     )
     if config.alpha is not None and block_N is None:  # known before the fit, so said before it
@@ -142,7 +163,7 @@ def split_data(data: Data, config: RunConfig) -> Prepared:
     return prepared
 
 
-def folds_of(rows: int, config: RunConfig) -> int:
+def folds_of(rows: int, features: int, config: RunConfig) -> int:
     """How many folds so many rows are split into; 0 where they are split once. RunError where folds
     are asked for that cannot be had.
     """
@@ -153,7 +174,7 @@ def folds_of(rows: int, config: RunConfig) -> int:
         return 0
     if folds is None:  # a member that is named is taken as it is: its codes can be decoded
         preset = isinstance(config.model, (AssociativeConfig, AutoConfig))
-        return FOLDS if preset and rows < FEW else 0
+        return FOLDS if preset and rows < FEW and features <= WIDE else 0
     if folds > rows // 2:
         raise RunError(f"{rows} normal rows make {rows // 2} folds at most, got {folds}")
     return folds
@@ -256,9 +277,9 @@ def by_group(group_N: Integers, config: SplitConfig) -> Places:
     return Places(fit_N, held_out_N, calibration_N, block_G[group_N[calibration_N]])
 
 
-def take(rows_ND: Float32, places: Places) -> tuple[Split, Integers | None]:
-    """The rows in their sets, and the block of each calibration row; RunError when a set is
-    empty.
+def take(rows_ND: Float32, places: Places) -> tuple[Split, Integers | None, Integers]:
+    """The rows in their sets; the block and the place of each calibration row. RunError when a set
+    is empty.
     """
     fit_ND = rows_ND[places.fit_N]
     # a row that shows only what no fit row shows has no score
@@ -273,8 +294,12 @@ def take(rows_ND: Float32, places: Places) -> tuple[Split, Integers | None]:
             f"of {len(rows_ND)} normal rows, split.validation and split.calibration leave a set"
             " without any"
         )
-    block_N = places.block_N
-    return split, None if block_N is None else block_N[known_N[places.calibration_N]]
+    block_N, calibrating_N = places.block_N, known_N[places.calibration_N]
+    return (
+        split,
+        None if block_N is None else block_N[calibrating_N],
+        places.calibration_N[calibrating_N],
+    )
 
 
 def sizes(rows: int, config: SplitConfig) -> tuple[int, int]:

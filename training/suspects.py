@@ -146,9 +146,10 @@ def warn(strange: Strangeness) -> str | None:
     excess = np.log(np.minimum(score_N[score_N > body], shoulder) / body)
     uncensored = (score_N > body) & (score_N < shoulder)
     scale = HEAVIER * float(excess.sum()) / max(1, int(uncensored.sum()))
+    order_N = np.log(score_N[score_N > 0] / body)
     for expected in EXPECTED:
-        level = body * math.exp(scale * math.log(len(excess) / expected))
-        beyond = int((score_N > level).sum())
+        # of scores in few steps the level may be beyond every number, and its logarithm is not
+        beyond = int((order_N > scale * math.log(len(excess) / expected)).sum())
         if poisson.sf(beyond - 1, expected) <= FALSE_WARNINGS / len(EXPECTED):
             return (
                 f"{beyond} of {len(score_N)} rows lie farther from all others than {expected:g} of"
@@ -229,7 +230,7 @@ def _distances(
     nearest = min(NEIGHBOURS, len(reference) - 1)
     distance_N = np.empty(len(encoded_NE))
     blamed_NB = np.empty((len(encoded_NE), min(BLAMED, features)), dtype=np.int64)
-    members_ED = np.eye(features)[source_E]
+    first_D = np.searchsorted(source_E, np.arange(features))
     for start in range(0, len(encoded_NE), CHUNK):
         part = slice(start, start + CHUNK)
         x_NE, place = white_NE[part], place_N[part]
@@ -243,7 +244,8 @@ def _distances(
         distance_NK = np.sqrt(np.maximum(np.where(found_NK, squared_NK, 0.0), 0.0))
         distance_N[part] = distance_NK.sum(axis=1) / np.maximum(found_NK.sum(axis=1), 1)
         apart_NE = np.abs(x_NE - white_RE[neighbour_NK].mean(axis=1))
-        blamed_NB[part] = np.argsort(-(apart_NE @ members_ED), axis=1)[:, : blamed_NB.shape[1]]
+        apart_ND = np.add.reduceat(apart_NE, first_D, axis=1)
+        blamed_NB[part] = np.argsort(-apart_ND, axis=1)[:, : blamed_NB.shape[1]]
     return distance_N, blamed_NB
 
 

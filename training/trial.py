@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hourglass.service.model.detector import DEFAULT_MAX_BYTES
 from hourglass.service.rows.memory import available_bytes
 from hourglass.training.conditional import fit_conditional
 from hourglass.training.config import RunConfig
@@ -81,6 +82,7 @@ def fit_trial(
     except ValueError as error:
         raise RunError(str(error)) from error
     core = Core(member).eval()
+    _require_loadable(core, 1)
     core.reach.fit(torch.from_numpy(split.fit_ND), encoding.gaussian_D)
     residual_D = core.weigh(torch.from_numpy(split.validation_ND))
     return Trial(config, core, fitted, residual_D, perf_counter() - started)
@@ -101,6 +103,7 @@ def fit_folds(
         trial = fit_trial(prepared._replace(split=split, features=features), run, model, progress)
         assert isinstance(trial.core, Core)
         absorb_held_out(trial, split, run.seed)
+        _require_loadable(trial.core, len(prepared.folds))
         trial.core.conditional = None  # there is one for all
         cores.append(trial.core)
         trials.append(trial)
@@ -131,6 +134,19 @@ def _require_memory(config: ModelConfig, encoding: Encoding) -> None:
             f"a model of {weights + others:,} numbers takes at least {needed / 1e9:.3g} GB of"
             f" memory to fit, and {available / 1e9:.3g} GB are left; make it smaller, its width"
             " first"
+        )
+
+
+def _require_loadable(core: Core, models: int) -> None:
+    """RunError where so many models of this size are a file that the service does not load."""
+    size = models * FLOAT32_BYTES * sum(tensor.numel() for tensor in core.state_dict().values())
+    if size > DEFAULT_MAX_BYTES:
+        of_folds = f"{models} models, one for each fold, in one" if models > 1 else "a model in a"
+        raise RunError(
+            f"{of_folds} file of {size / 2**20:.0f} MiB are more than the"
+            f" {DEFAULT_MAX_BYTES // 2**20} MiB that the service loads;"
+            f" {'--folds 0 fits one, ' if models > 1 else ''}--preset fast and fewer columns make a"
+            " smaller file"
         )
 
 

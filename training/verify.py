@@ -51,17 +51,19 @@ class Difference(NamedTuple):
     size: float  # above 1: too large; infinite where only one of them is a number
 
 
-def verify(detector: Detector, core: Core | Folds, rows_ND: Float32) -> None:
+def verify(detector: Detector, core: Core | Folds, rows_ND: Float32) -> tuple[Difference, ...]:
     """Compare torch and the service on the first of these rows [N, D]; RunError names the output
     that is another.
     """
-    for output, row, served, fitted, size in differences(detector, core, rows_ND[:ROWS]):
+    found = tuple(differences(detector, core, rows_ND[:ROWS]))
+    for output, row, served, fitted, size in found:
         if size > 1:
             raise RunError(
                 f"the exported graph computes another {output} than the fitted network:"
                 f" {served:.7g} where that computes {fitted:.7g} (row {row + 1} of those held out),"
                 f" {size:.3g} times what rounding explains; nothing was published"
             )
+    return found
 
 
 @torch.no_grad()

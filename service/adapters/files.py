@@ -3,12 +3,12 @@ manifest says.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from hourglass.service.rows.sentences import say_why
 from hourglass.service.rows.tables import encode_table, read_table
 from hourglass.service.serving.loading import load, served_from
 from hourglass.service.serving.observers import UNOBSERVED, Observers
-from hourglass.service.serving.store import ModelFolder, locate, name_of, read_file
+from hourglass.service.serving.store import REPORT_PAGE, ModelFolder, locate, name_of, read_file
 
 if TYPE_CHECKING:
     import polars as pl
@@ -154,17 +154,20 @@ def top_rows(served: Served, scored: "pl.DataFrame") -> str:
         severity = f"{row['severity']:.2f}{' extrapolated' if row['extrapolated'] else ''}"
         numbers = f"{row['score']:.4g}", severity, f"{row['p_value']:.4g}"
         lines.append([str(number + 1), *numbers, "yes" if row["is_anomaly"] else "no", reason])
-    return _table(lines)
+    return as_columns(lines)
 
 
-def describe(served: Served) -> str:
-    """The manifest, for a person."""
+def report_of(path: Path) -> Path | None:
+    """The page that training wrote beside a model; None where there is none."""
+    report = locate(path).with_name(REPORT_PAGE)
+    return report if report.is_file() else None
+
+
+def describe(served: Served, report: Path | None = None) -> str:
+    """The manifest, for a person, and where its report lies."""
     manifest, detector, threshold = served.detector.manifest, served.detector, served.threshold
     model, rows, producer = manifest.model, manifest.rows, manifest.producer
-    parameters = (
-        ", ".join(f"{name} = {value}" for name, value in sorted(model.hyper_parameters.items()))
-        or "none"
-    )
+    parameters = ", ".join(_settings(model.hyper_parameters)) or "none"
     facts = [
         ["version", detector.version],
         ["format", f"{manifest.format}, {detector.size_bytes} bytes"],
@@ -205,7 +208,19 @@ def describe(served: Served) -> str:
         ]
         for feature in manifest.features
     ]
-    return f"{served.name}\n\n{_table(facts)}\n\n{_table(features)}"
+    described = f"{served.name}\n\n{as_columns(facts)}\n\n{as_columns(features)}"
+    return described if report is None else f"{described}\n\nReport {printable(str(report))}"
+
+
+def _settings(table: dict[str, Any], of: str = "") -> Iterator[str]:
+    """`name = value` of each setting that has a value, `fit.steps = 800` of one in a table."""
+    for name, value in sorted(table.items()):
+        if isinstance(value, dict):
+            yield from _settings(value, f"{of}{name}.")
+        elif isinstance(value, list | tuple):
+            yield f"{of}{name} = {' '.join(map(str, value)) or 'none'}"
+        elif value is not None:
+            yield f"{of}{name} = {value}"
 
 
 def _score_rows(served: Served, rows_ND: Float32, observers: Observers) -> "pl.DataFrame":
@@ -288,8 +303,10 @@ def _values(feature: Feature) -> str:
     return f"{feature.minimum:g} to {feature.maximum:g}"
 
 
-def _table(lines: list[list[str]]) -> str:
-    lines = [[printable(cell) for cell in line] for line in lines]
+def as_columns(lines: list[list[str]]) -> str:
+    """Lines of cells, for a terminal."""
+    # a line end is a cell's own, too: names of Excel's have some
+    lines = [[printable(cell).replace("\n", "\\n") for cell in line] for line in lines]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 

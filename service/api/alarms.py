@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import msgspec
 from litestar import Response, Router, get
 from litestar.di import NamedDependency
+from litestar.exceptions import ClientException
 from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 
@@ -89,14 +90,11 @@ async def list_alarms(
         int, QueryParameter(ge=1, le=MAX_GROUPS, description="How many groups at most.")
     ] = 100,
     since: Annotated[
-        datetime | None,
-        QueryParameter(description="Groups whose last alarm is older are left out."),
+        str | None, QueryParameter(description="Groups whose last alarm is older are left out.")
     ] = None,
 ) -> AlarmGroups:
     await parts.registry.get(name)
-    after = 0.0
-    if since is not None:
-        after = (since if since.tzinfo else since.replace(tzinfo=UTC)).timestamp()
+    after = _seconds(since) if since is not None else 0.0
 
     def ask(alarms: Alarms) -> AlarmGroups:
         rows, count = alarms.counts(name)
@@ -139,3 +137,14 @@ async def list_ordinary(parts: NamedDependency[Parts], name: FromPath[str]) -> R
 router = Router(
     "/v1/models", route_handlers=[list_alarms, show_alarms, list_ordinary], tags=["alarms"]
 )
+
+
+def _seconds(text: str) -> float:
+    """Since the epoch; of a time without a zone as of one in UTC."""
+    try:
+        at = msgspec.convert(text, datetime)
+    except msgspec.ValidationError as error:
+        raise ClientException(
+            f"since: expected a time as 2026-11-29T01:06:22Z, got {text[:40]!r}"
+        ) from error
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

@@ -6,7 +6,7 @@ import asyncio
 import zlib
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from litestar import Request
 from litestar.connection import ASGIConnection
@@ -126,6 +126,22 @@ def accepts_raw(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """
     liked = _accepted(headers)
     return liked.get(RAW, 0.0) > 0 and liked[RAW] >= _json_quality(liked)
+
+
+def wanted_report(headers: Iterable[tuple[bytes, bytes]], path: str) -> Literal["html", "json"]:
+    """The form of a report: JSON where it is named and liked as well as a page; NotAcceptable where
+    neither is accepted.
+    """
+    liked = _accepted(headers)
+    if not any(liked):
+        return "html"
+    if liked.get(JSON, 0.0) > 0 and liked[JSON] >= liked.get("text/html", 0.0):
+        return "json"
+    if any(liked.get(each, 0.0) > 0 for each in ("text/html", "text/*", "*/*")):
+        return "html"
+    if _json_quality(liked) > 0:
+        return "json"
+    raise NotAcceptable(f"{path} answers in text/html and {JSON}; Accept asks for neither")
 
 
 def require_json_accepted(

@@ -25,7 +25,6 @@ from hourglass.service.api.versions import Promotion
 from hourglass.service.model.artifact import (
     EXHIBIT_PREFIX,
     INPUT,
-    LAST_SECOND,
     MODEL_NAME,
     OUTPUTS,
     P_VALUE,
@@ -125,6 +124,10 @@ def write_document(
                 operation["responses"]["200"]["content"][decoding.RAW] = {
                     "schema": {"type": "string", "format": "binary"}
                 }
+            if path.endswith("/report"):
+                operation["responses"]["200"]["content"][decoding.JSON] = {
+                    "schema": {"type": "object"}
+                }
             if path.endswith("/score"):
                 operation["responses"]["200"] |= {"description": _SCORES, "headers": _SCORE_HEADERS}
             for parameter in operation.get("parameters", ()):
@@ -170,12 +173,7 @@ _RATE = {"type": "number", "minimum": 1e-9, "maximum": 0.5}
 # of what stands behind it
 _QUERIES: dict[str, Json] = {
     "alpha": {"type": "array", "items": _RATE, "maxItems": MAX_ALPHAS},
-    "since": {
-        "anyOf": [
-            {"type": "string", "format": "date-time"},
-            {"type": "number", "minimum": 0, "maximum": LAST_SECOND},  # since the epoch
-        ]
-    },
+    "since": {"type": "string", "format": "date-time"},
 }
 
 

@@ -75,6 +75,7 @@ KINDS: Mapping[type[Exception], Kind] = {
         413, "too-many-rows", "More rows than one request may hold", "too_many_rows"
     ),
     errors.UnknownModel: Kind(404, "unknown-model", "No such model is served", "model"),
+    errors.NoReport: Kind(404, "no-report", "This version has no report", "model"),
     errors.UnknownVersion: Kind(404, "unknown-version", "The model has no such version", "model"),
     errors.UnknownAlarms: Kind(404, "unknown-alarms", "No such alarms are kept", "model"),
     errors.NotPromoted: Kind(

@@ -100,6 +100,7 @@ async function navigate() {
     go(to, toState = {}, toModel = model) {
       location.hash = address(toModel, to, toState);
     },
+    again: navigate,
     title(text) {
       heading.replaceChildren(node("span", {}, text));
       document.title = [text, model, "Hourglass"].filter(Boolean).join(" · ");

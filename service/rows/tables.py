@@ -26,11 +26,29 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 LONGEST_NAME = 1000  # characters
 CELL_BYTES = 8  # at least, of a table and the float32 rows that are made of it
 SEPARATORS = ",;\t|"
+OTHER_FILES = {  # how one becomes a table
+    **dict.fromkeys((".gz", ".zip", ".bz2", ".xz", ".zst"), ": unpack it first"),
+    **dict.fromkeys((".xls", ".xlsx", ".ods"), ": save the sheet as 'CSV UTF-8'"),
+    **dict.fromkeys(
+        (".json", ".jsonl", ".ndjson"),
+        ": pandas.read_json(FILE).to_parquet(...) makes it a table (lines=True where each line is a"
+        " row)",
+    ),
+}
+CODE = r"^ *0\d+ *$"  # a cell that would be another as a number
+PEEKED_ROWS = 100_000  # of which such a cell is among the first
 
 
-def read_table(path: Path, dialect: Dialect = USUAL, text: Collection[str] = ()) -> "pl.DataFrame":
+def read_table(
+    path: Path,
+    dialect: Dialect = USUAL,
+    text: Collection[str] = (),
+    *,
+    numbers: Collection[str] | None = None,
+) -> "pl.DataFrame":
     """A CSV or Parquet file, whole; InvalidTable in one sentence when it cannot be read. Of a CSV
-    the columns named in `text` stay text although they look like numbers.
+    the columns named in `text` stay text although they look like numbers; where `numbers` is given,
+    so do those of whole numbers of which some begin with 0, as postcodes do, but for these.
     """
     try:
         import polars as pl
@@ -47,9 +65,10 @@ def read_table(path: Path, dialect: Dialect = USUAL, text: Collection[str] = ())
         elif path.suffix.lower() in (".csv", ".tsv", ".txt"):
             # two characters of a CSV are a cell at most, and mostly there are more
             _require_memory(path, path.stat().st_size)
-            frame = _read_csv(path, dialect, text)
+            frame = _read_csv(path, dialect, text, numbers)
         else:
-            raise InvalidTable(f"{path} is neither .csv nor .parquet")
+            way = OTHER_FILES.get(path.suffix.lower(), "")
+            raise InvalidTable(f"{path} is neither .csv nor .parquet{way}")
     except pl.exceptions.NoDataError as error:
         raise InvalidTable(f"{path} holds no rows") from error
     except UnicodeDecodeError as error:
@@ -67,6 +86,7 @@ def read_table(path: Path, dialect: Dialect = USUAL, text: Collection[str] = ())
             f"{path}: expected names of at most {LONGEST_NAME} characters, got {len(longest)} in"
             f" that of column {frame.columns.index(longest) + 1}"
         )
+    frame.columns = _all_named(frame.columns)
     return _without_null_values(frame, dialect.null)
 
 
@@ -118,16 +138,25 @@ def _encode_column(column: "pl.Series", feature: Feature, dialect: Dialect) -> N
         raise _misfit(column, feature, wrong, "a number", dialect)
     elif not column.dtype.is_numeric():
         raise _misfit(column, feature, column.is_not_null(), "a number")
+    require_finite(column)
+    return column.cast(pl.Float64).to_numpy(allow_copy=True).astype(np.float32)
+
+
+def require_finite(column: "pl.Series") -> None:
+    """InvalidTable naming the first cell, if any, that is a number and no finite float32."""
+    import polars as pl
+
+    if not column.dtype.is_numeric():
+        return
     wide = column.cast(pl.Float64).to_numpy(allow_copy=True)
     with np.errstate(over="ignore", invalid="ignore"):
         out_of_range = np.flatnonzero(np.abs(wide) > FLOAT32_MAX)
     if len(out_of_range):
         row = int(out_of_range[0])
         raise InvalidTable(
-            f"column {feature.name!r}, row {row + 1}: expected a finite number within float32, got"
+            f"column {column.name!r}, row {row + 1}: expected a finite number within float32, got"
             f" {wide[row]:g}"
         )
-    return wide.astype(np.float32)
 
 
 def _may_be_categories(column: "pl.Series", feature: Feature) -> bool:
@@ -208,7 +237,20 @@ def _without_null_values(frame: "pl.DataFrame", null: tuple[str, ...]) -> "pl.Da
     return frame.with_columns(columns)
 
 
-def _read_csv(path: Path, dialect: Dialect, text: Collection[str]) -> "pl.DataFrame":
+def _all_named(columns: Sequence[str]) -> list[str]:
+    """With pandas' name for the columns without one; it writes an index so."""
+    named: list[str] = []
+    for place, column in enumerate(columns):
+        name = column or f"Unnamed: {place}"
+        while not column and (name in columns or name in named):
+            name += ".1"
+        named.append(name)
+    return named
+
+
+def _read_csv(
+    path: Path, dialect: Dialect, text: Collection[str], numbers: Collection[str] | None
+) -> "pl.DataFrame":
     import polars as pl
 
     header = _read_header(path, dialect)
@@ -225,10 +267,13 @@ def _read_csv(path: Path, dialect: Dialect, text: Collection[str]) -> "pl.DataFr
     }
     # polars leaves spaces and doubled quotes in names as they are
     names = pl.read_csv(path, n_rows=0, **asked).columns  # type: ignore[arg-type]
-    if len(names) == len(header):
-        kept = [raw for raw, name in zip(names, header, strict=True) if name in text]
-        asked["schema_overrides"] = dict.fromkeys(kept, pl.String)
+    known = dict(zip(_all_named(header), names, strict=True)) if len(names) == len(header) else {}
+    text = [name for name in text if name in known]
     try:
+        if numbers is not None:
+            codes = _codes(path, asked)
+            text += [name for name, raw in known.items() if raw in codes and name not in numbers]
+        asked["schema_overrides"] = {known[name]: pl.String for name in text}
         frame = pl.read_csv(path, **asked)  # type: ignore[arg-type]
     except pl.exceptions.ComputeError:
         _check_widths(path, dialect)
@@ -237,14 +282,33 @@ def _read_csv(path: Path, dialect: Dialect, text: Collection[str]) -> "pl.DataFr
         empty = _check_widths(path, dialect)
         frame = frame.filter(~pl.int_range(frame.height, eager=True).is_in(empty))
     if len(header) == frame.width:
-        frame.columns = header
-    if header[-1] == "" and frame[:, -1].null_count() == frame.height:
-        frame = frame[:, :-1]  # lines that end with a separator
+        frame.columns = _all_named(header)
+        # of lines that end with separators
+        nothing = [
+            column.name
+            for column, name in zip(frame, header, strict=True)
+            if not name and column.null_count() == frame.height
+        ]
+        frame = frame.drop(nothing)
     return frame.with_columns(
         _tidy(column, dialect, as_text=column.name in text)
         for column in frame
         if column.dtype == pl.String
     )
+
+
+def _codes(path: Path, asked: dict[str, object]) -> list[str]:
+    """The columns of whole numbers of which some begin with 0, as far as the first rows show."""
+    import polars as pl
+
+    peeked = {**asked, "infer_schema": False, "n_rows": PEEKED_ROWS}
+    frame = pl.read_csv(path, **peeked)  # type: ignore[arg-type]
+    return [
+        column.name
+        for column in frame
+        if column.str.contains(CODE).any()
+        and column.drop_nulls().str.contains(r"^ *(\d+ *)?$").all()
+    ]
 
 
 def _tidy(column: "pl.Series", dialect: Dialect, *, as_text: bool) -> "pl.Series":
@@ -305,7 +369,8 @@ def _read_header(path: Path, dialect: Dialect) -> list[str]:
             f"{path}: expected names of columns in the first line, got the number {number}:"
             " --no-header takes the line as a row, --comment SIGN leaves out lines above the names"
         )
-    repeated = next((name for name, count in Counter(header).items() if count > 1), None)
+    counts = Counter(name for name in header if name)
+    repeated = next((name for name, count in counts.items() if count > 1), None)
     if repeated is not None:
         raise InvalidTable(f"{path} has the column {shorten(repeated)!r} more than once")
     return header

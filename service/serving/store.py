@@ -189,12 +189,17 @@ class ModelFolder:
 
     def publish(self, data: bytes, beside: Mapping[str, str]) -> str:
         """Write an artifact and the texts beside it (file name -> text), point at it, and return
-        its version; OSError where that fails.
+        its version; OSError where that fails. Of a version that is there already the texts stay,
+        unless one is missing: a report, say, that the first fit was not to make.
         """
         version = version_of(data)
         self.path.mkdir(parents=True, exist_ok=True)
         self._sweep()
-        if not self.is_intact(version):
+        if self.is_intact(version):
+            if not all((self.path / version / file).exists() for file in beside):
+                for file, text in beside.items():
+                    write_atomically(self.path / version / file, text.encode())
+        else:
             scratch = Path(tempfile.mkdtemp(prefix=".publishing-", dir=self.path))
             try:
                 _write(scratch / MODEL_FILE, data)
@@ -214,7 +219,7 @@ class ModelFolder:
         """
         if not self.path.is_dir():
             raise UnknownModel(f"there is no model {self.name!r} in {self.path.parent}")
-        full = self._version_meant(version)
+        full = self.version_meant(version)
         if not self.is_intact(full):
             raise InvalidArtifact(
                 f"the file of version {full[:12]} of {self.name!r} is damaged: its SHA-256 is"
@@ -233,11 +238,15 @@ class ModelFolder:
 
     def read_beside(self, version: str, name: str) -> bytes:
         """What lies beside the artifact of a version; OSError or InvalidArtifact where it cannot be
-        read.
+        read, or is a link that leads out of the folder.
         """
-        return _read(self.path / version / name, max_bytes=MAX_REPORT_BYTES).data
+        path = self.path / version / name
+        if not path.resolve().is_relative_to(self.path.resolve()):
+            raise InvalidArtifact(f"{path} is a link that leads out of the folder", "unreadable")
+        return _read(path, max_bytes=MAX_REPORT_BYTES).data
 
-    def _version_meant(self, version: str) -> str:
+    def version_meant(self, version: str) -> str:
+        """A version that is there, given in full or by an unambiguous beginning; UnknownVersion."""
         versions = self.versions()
         matches = [full for full in versions if full.startswith(version)]
         if len(matches) == 1:

@@ -1,43 +1,28 @@
-"""What is counted, and how it is scraped.
+"""What is counted; exposition.py says how it is scraped.
 
 Label values come from configuration and closed sets, never from what a client sends.
 """
 
 import asyncio
-import platform
 import time
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Histogram,
-    disable_created_metrics,
-    generate_latest,
-)
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 from prometheus_client.gc_collector import GCCollector
-from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
-from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
-from prometheus_client.registry import Collector
 
-from hourglass.service import VERSION, floats
-from hourglass.service.errors import FAULTS
 from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.detector import Explanation, Scores
-from hourglass.service.model.served import Served, Summary
-from hourglass.service.serving.peers import pids
+from hourglass.service.model.served import Served
 from hourglass.service.serving.registry import Load, Registry
+from hourglass.service.watch.exposition import ModelMetrics, ProcessMetrics, SharedMetrics, encode
 
 Float32 = NDArray[np.float32]
 Scope = MutableMapping[str, Any]
@@ -126,14 +111,14 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the number of series, and several workers cannot have them
         self._exposed = CollectorRegistry()
         if shared:
-            self._exposed.register(_Shared(models))
+            self._exposed.register(SharedMetrics(models))
             if workers is not None:
-                self._exposed.register(_Processes(workers))
+                self._exposed.register(ProcessMetrics(workers))
         else:
             ProcessCollector(registry=self._exposed)
             PlatformCollector(registry=self._exposed)
             GCCollector(registry=self._exposed)
-        self._exposed.register(_Models(models))
+        self._exposed.register(ModelMetrics(models))
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(
@@ -300,20 +285,13 @@ class Metrics:
     def expose(self, accept: str) -> tuple[bytes, str]:
         """The exposition, and its content type, in the format that the Accept header asks for."""
         self.flush()
-        return self._encode(accept)
+        return encode(self._exposed, accept)
 
     async def scrape(self, accept: str) -> tuple[bytes, str]:
         """The same, written beside the event loop."""
         self.flush()
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._encode, accept)
-
-    def _encode(self, accept: str) -> tuple[bytes, str]:
-        try:
-            encode, content_type = choose_encoder(accept)
-            return encode(self._exposed), content_type
-        except (ValueError, TypeError):  # the header asks for a version that is none
-            return generate_latest(self._exposed), CONTENT_TYPE_PLAIN_0_0_4
+        return await loop.run_in_executor(self._thread, encode, self._exposed, accept)
 
     def flush(self) -> None:
         """Hand what was counted over to the library's metrics."""
@@ -448,125 +426,3 @@ class _Bound:
         self._p_values.add_all(p_value_N)
         self._severities.add_all(severity_N)
         self._ratios.add_all(self._threshold.ratio(score_N))
-
-
-class _Models(Collector):
-    """Gauges about the models in service, read from the registry when scraped."""
-
-    def __init__(self, models: Registry) -> None:
-        self._models = models
-
-    def collect(self) -> Iterator[Metric]:
-        summaries, loaded = self._models.summaries, self._models.served
-        info = InfoMetricFamily("hourglass_model", "The models in service.", labels=["model"])
-        for each in summaries:
-            info.add_metric([each.name], {"version": each.version, "variant": each.variant})
-        yield info
-        build = InfoMetricFamily("hourglass_build", "The service itself, and what it runs on.")
-        build.add_metric(
-            [],
-            {
-                "version": VERSION,
-                "floats": floats.IMPLEMENTATION,
-                "python": platform.python_version(),
-                "onnxruntime": ort.__version__,
-            },
-        )
-        yield build
-        yield _gauge(
-            "ready",
-            "1 if the model is in memory; 0 if the first request for it has it loaded.",
-            ((each, each.name in loaded) for each in summaries),
-        )
-        yield _gauge(
-            "calibration_rows",
-            "Rows behind the threshold.",
-            ((each, each.calibration_rows) for each in summaries),
-        )
-        yield _gauge(
-            "alpha", "False-alarm rate asked for.", ((each, each.alpha) for each in summaries)
-        )
-        yield _gauge(
-            "delta",
-            "Risk that alpha is exceeded all the same.",
-            ((each, each.delta) for each in summaries),
-        )
-        yield _gauge(
-            "expected_false_alarm_rate",
-            "Share of normal vectors expected above the threshold.",
-            ((each, each.expected_false_alarm_rate) for each in summaries),
-        )
-        yield _gauge(
-            "certified",
-            "1 if alpha holds with confidence 1 - delta.",
-            ((each, each.guarantee.kind == "certified") for each in summaries),
-        )
-        guarantee = GaugeMetricFamily(
-            "hourglass_model_guarantee",
-            "1 for what is promised of alpha: certified, marginal, blocks or none.",
-            labels=["model", "guarantee"],
-        )
-        for each in summaries:
-            guarantee.add_metric([each.name, each.guarantee.kind], 1.0)
-        yield guarantee
-        yield _gauge(
-            "threshold",
-            "Score above which a vector is an anomaly.",
-            ((each, each.threshold) for each in summaries),
-        )
-        yield _gauge(
-            "fitted_timestamp_seconds",
-            "Time of the newest row that the model was fitted to, or of the file of rows.",
-            ((each, each.fitted_at) for each in summaries),
-        )
-        error = GaugeMetricFamily(
-            "hourglass_model_error",
-            "1 while the newest state of a model's folder is not, or not wholly, in service:"
-            f" {', '.join(FAULTS)}.",
-            labels=["model", "reason"],
-        )
-        for name, problem in self._models.problems.items():
-            error.add_metric([name, problem.fault], 1.0)
-        yield error
-
-
-class _Shared(Collector):
-    """What all workers have counted of the models that are there."""
-
-    def __init__(self, models: Registry) -> None:
-        self._models = models
-        self._all = MultiProcessCollector(None)  # type: ignore[no-untyped-call]
-
-    def collect(self) -> Iterator[Metric]:
-        names = self._models.names
-        for metric in self._all.collect():  # type: ignore[no-untyped-call]
-            metric.samples = [
-                sample
-                for sample in metric.samples
-                if sample.labels.get("model") in names or "model" not in sample.labels
-            ]
-            yield metric
-
-
-class _Processes(Collector):
-    """process_* of each worker, with its number."""
-
-    def __init__(self, workers: Path) -> None:
-        self._workers = workers
-
-    def collect(self) -> Iterator[Metric]:
-        families: dict[str, Metric] = {}
-        for pid in pids(self._workers):
-            collector = ProcessCollector(pid=partial(int, pid), registry=CollectorRegistry())
-            for metric in collector.collect():
-                samples, metric.samples = metric.samples, []
-                family = families.setdefault(metric.name, metric)
-                family.samples += [sample._replace(labels={"pid": str(pid)}) for sample in samples]
-        yield from families.values()
-
-
-def _gauge(name: str, text: str, values: Iterable[tuple[Summary, float]]) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(f"hourglass_model_{name}", text, labels=["model"])
-    for each, value in values:
-        family.add_metric([each.name], float(value))
-    return family

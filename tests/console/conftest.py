@@ -3,6 +3,7 @@
 Whatever a page logs as an error, or asks of another host, fails the test that opened it.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from hourglass.service.model.artifact import Feature
+from hourglass.service.serving.store import REPORT_FILE, REPORT_PAGE
 from tests.artifacts import MIXED, NUMERIC, as_json_rows, make_artifact, point, publish, sample_rows
 from tests.serving import serving
 
@@ -27,6 +29,15 @@ ODD = tuple(
         '"quoted" & <b>bold</b>',
     )
 )
+# of a report: the plane is the code turned by a right angle and moved
+MAP = {
+    "axes": ["component 1", "component 2"],
+    "projection": {"mean": [1.0, 0.0], "components": [[0.0, 1.0], [-1.0, 0.0]]},
+    "held_out": [[x / 10, y / 10] for x in range(-9, 10) for y in range(-9, 10)],
+    "severity": [0.3] * 361,
+    "suspects": [[3.0, 3.0, 17]],
+    "suspect_severity": [4.2],
+}
 WIDTH, HEIGHT = 1200, 800
 Visit = Callable[..., Page]
 
@@ -44,13 +55,16 @@ def browser(chromium: str) -> Iterator[Browser]:
 @pytest.fixture(scope="package")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models: `plain` and `mixed` to look at, `odd` with names that are, `tuned` and `two` (of two
-    versions) to change.
+    versions) to change, and `reported` with a report.
     """
     models = tmp_path_factory.mktemp("console")
     publish(models, "plain", make_artifact(conditional=True))
     publish(models, "mixed", make_artifact(MIXED, conditional=True))
     publish(models, "odd", make_artifact(ODD, conditional=True))
     publish(models, "tuned", make_artifact(conditional=True))
+    version = publish(models, "reported", make_artifact(conditional=True))
+    (models / "reported" / version / REPORT_FILE).write_text(json.dumps({"map": MAP}))
+    (models / "reported" / version / REPORT_PAGE).write_text("<!doctype html><h1>Fit well</h1>")
     older = publish(models, "two", make_artifact(calibration_rows=300))
     publish(models, "two", make_artifact(NUMERIC[:3]))
     point(models, "two", older)
@@ -94,7 +108,7 @@ def visit(browser: Browser, service: httpx.Client) -> Iterator[Visit]:
         page.goto(f"{client.base_url}/{path}")
         page.locator("main h1 span, main .failed").first.wait_for()
         page.locator(
-            ".view > :not(.state), .view > .state:not(:text-is('Loading.'))"
+            ".view > :not(.state, link), .view > .state:not(:text-is('Loading.'))"
         ).first.wait_for()
         return page
 

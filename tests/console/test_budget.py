@@ -68,6 +68,15 @@ def test_apply_changes_the_budget_of_the_running_model(visit, service):
     assert "alpha" not in page.url
 
 
+def test_a_budget_that_somebody_else_changes_is_seen(visit, service):
+    service.patch("/v1/models/mixed", json={"alpha": 0.05}).raise_for_status()
+    page = visit("#/mixed/budget")
+    expect(page.locator("h1")).to_have_text("How many alarms would 5 % give?")
+    service.patch("/v1/models/mixed", json={"alpha": 0.04}).raise_for_status()
+    expect(page.locator("h1")).to_have_text("How many alarms would 4 % give?", timeout=10_000)
+    expect(page.get_by_role("button", name="In force", exact=True)).to_be_disabled()
+
+
 def test_alarms_a_day_follow_from_the_rows_a_day_that_are_given(visit):
     page = visit("#/plain/budget?rows_a_day=1440")
     promised = page.locator(".facts .promise dd")

@@ -47,17 +47,11 @@ def test_a_loop_around_dots_scores_them(mapped: Page, service: httpx.Client):
     for place in places[1:]:
         mapped.mouse.move(*place, steps=4)
     mapped.mouse.up()
-    rows = [*plain_rows(20), *strange_rows(3)]
-    alarms = sum(
-        service.post("/v1/models/plain/replay", json={"rows": rows}).json()["alphas"][0]["alarms"]
-        for _ in "1"
-    )
     expect(mapped.locator(".view h2")).to_have_text(re.compile(r"23 rows inside: \d+ alarms"))
     said = int(re.search(r"(\d+) alarms", mapped.locator(".view h2").inner_text())[1])
-    scored = service.get("/v1/models/plain").json()["alpha"]
-    body = {"rows": rows, "alphas": [scored]}
-    assert said == service.post("/v1/models/plain/replay", json=body).json()["alphas"][0]["alarms"]
-    assert alarms >= 3
+    body = {"rows": [*plain_rows(20), *strange_rows(3)], "alphas": [0.05]}
+    (budget,) = service.post("/v1/models/plain/replay", json=body).json()["alphas"]
+    assert said == budget["alarms"] >= 3
     mapped.get_by_role("listbox", name="Rows inside").get_by_role("option").last.click()
     expect(mapped.locator(".dumbbell.blamed").first).to_be_visible()
 
@@ -84,3 +78,34 @@ def test_a_click_decodes_the_place_and_arrows_move_it(visit, service: httpx.Clie
 def test_looking_at_rows_is_no_traffic(mapped: Page, service: httpx.Client):
     counted = service.get("/v1/models/plain/replay").json()["rows"]
     assert counted == 412
+
+
+def test_the_map_of_the_report_has_held_out_rows_and_suspects(
+    visit, service: httpx.Client, tmp_path
+):
+    page = visit("#/reported/map")
+    expect(page.get_by_text("361 held-out rows, in the two directions")).to_be_visible()
+    assert page.locator("path.contour").count() == 3
+    expect(page.get_by_role("option")).to_have_text(
+        re.compile("suspect, row 17 of the fit.*severity 4.2")
+    )
+    page.get_by_role("option").click()
+    expect(page.get_by_text("the service has no rows of the fit")).to_be_visible()
+    page.locator("input[type=file]").set_input_files(write_csv(tmp_path / "a.csv", plain_rows(3)))
+    expect(page.locator("circle.mark")).to_have_count(4)
+    page.locator("figure:has(circle) summary").click()
+    cells = page.locator("figure:has(circle) tbody tr").first.locator("td").all_inner_texts()
+    ((u, v), *_) = service.post("/v1/models/reported/encode", json={"rows": plain_rows(3)}).json()[
+        "codes"
+    ]
+    place = [float(cell.replace("−", "-")) for cell in cells[1:3]]
+    assert place == pytest.approx([v, 1 - u], rel=1e-3)
+
+
+def test_a_place_on_the_map_of_the_report_is_decoded_as_its_code(visit, service: httpx.Client):
+    page = visit("#/reported/map?at=0.5,-0.25")
+    code = [1 + 0.25, 0.5]
+    row = service.post("/v1/models/reported/decode", json={"codes": [code]}).json()["rows"][0]
+    page.get_by_role("region", name="Decoded row").wait_for()
+    cells = page.get_by_role("region", name="Decoded row").locator("td.figure").all_inner_texts()
+    assert [float(cell.replace("−", "-")) for cell in cells] == pytest.approx(row, abs=2e-3)

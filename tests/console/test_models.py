@@ -70,6 +70,19 @@ def test_a_version_comes_into_service_when_the_name_is_typed_and_can_be_rolled_b
     move(versions["current"])
 
 
+def test_a_report_opens_in_a_frame_of_its_own_without_rights(visit):
+    page = visit("#/reported/models")
+    page.get_by_role("button", name="Report", exact=True).click()
+    frame = page.locator("iframe")
+    expect(frame).to_have_attribute("sandbox", "allow-scripts allow-popups")
+    expect(frame.content_frame.get_by_role("heading")).to_have_text("Fit well")
+    assert "report=" in page.url
+    page.reload()
+    expect(frame.content_frame.get_by_role("heading")).to_have_text("Fit well")
+    page.get_by_role("button", name="Close").click()
+    expect(frame).to_have_count(0)
+
+
 def test_what_moves_versions_is_hidden_where_nothing_can_be_changed(visit, folder):
     with serving(folder, read_only=True) as client:
         page = visit("#/two/models", client=client)

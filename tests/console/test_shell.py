@@ -13,20 +13,20 @@ from tests.serving import serving
 
 pytestmark = pytest.mark.slow
 
-VIEWS = ("budget", "alarms", "explain", "models", "map")
+VIEWS = ("budget", "alarms", "explain", "models", "map", "learn")
 
 
 def test_every_view_is_reached_by_keys_alone(visit):
     page = visit()
     seen = []
-    for key in ("a", "e", "m", "p", "b"):
+    for key in ("a", "e", "m", "p", "l", "b"):
         page.keyboard.press("g")
         page.keyboard.press(key)
         current = page.locator("#menu [aria-current=page]")
         expect(current).to_have_attribute("aria-keyshortcuts", f"g {key}")
         seen.append(current.inner_text())
         expect(page.locator("h1 span")).to_be_visible()
-    assert seen == ["Alarms", "Explain", "Models", "Map", "Budget"]
+    assert seen == ["Alarms", "Explain", "Models", "Map", "Learn", "Budget"]
     page.keyboard.press("?")
     expect(page.get_by_role("dialog", name="Keys")).to_contain_text("find a model")
     page.keyboard.press("Escape")
@@ -101,7 +101,7 @@ def test_a_view_has_no_serious_barrier(visit, service: httpx.Client, view: str, 
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_chart_has_a_name_and_a_table(visit, view: str):
     page = visit(f"#/plain/{view}")
-    for figure in page.locator("figure").all():
+    for figure in page.locator("figure.chart").all():
         name = figure.locator("strong").inner_text()
         assert figure.get_by_role("img").first.get_attribute("aria-label").startswith(name)
         figure.locator("summary").click()

@@ -335,7 +335,7 @@ class TestServing:
         (["serve", "--models", "/", "--port", "99999"], "hourglass: --port is 99999: expected int <= 65535"),
         (["serve", "--port", "x"], "hourglass serve: argument --port: invalid int value: 'x'; see hourglass serve --help"),
         (["serve", "--verbose"], "hourglass: unrecognized arguments: --verbose; see hourglass --help"),
-        ([], "hourglass: the following arguments are required: serve | score | inspect; see hourglass --help"),
+        ([], "hourglass: the following arguments are required: serve | score | replay | inspect; see hourglass --help"),
         (
             ["score", "m", "d", "--alpha", "2"],
             "hourglass score: argument --alpha: expected a number from 1e-9 to 0.5, got '2'; see hourglass score --help",
@@ -617,6 +617,16 @@ class TestInspecting:
         monkeypatch.chdir(tmp_path / "pump")
         assert main(["inspect", "."]) == 0
         assert capsys.readouterr().out.startswith("pump\n")
+
+    def test_the_last_line_says_where_the_report_lies_where_there_is_one(self, tmp_path, capsys):
+        version = publish(tmp_path, "pump", make_artifact())
+        page = tmp_path / "pump" / version / "report.html"
+        main(["inspect", str(tmp_path / "pump")])
+        assert "Report" not in capsys.readouterr().out
+        page.write_text("<!doctype html>")
+        for path in (tmp_path / "pump", page.parent, page.with_name("model.onnx")):
+            main(["inspect", str(path)])
+            assert capsys.readouterr().out.splitlines()[-1] == f"Report {page}"
 
     def test_what_would_colour_the_screen_is_written_as_json_writes_it(self, tmp_path, capsys):
         name = "\x1b[2J\x1b]0;owned\x07\x9bcolour"

@@ -64,8 +64,13 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """`hourglass-train` with these arguments: exit code, standard output and error."""
+def command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Outcome]:
+    """`hourglass-train` with these arguments: exit code, standard output and error; however long it
+    takes on a busy machine, without lines of progress.
+    """
+    monkeypatch.setattr("hourglass.training.__main__.LINE_SECONDS", 3600.0)
 
     def call(*arguments: object) -> Outcome:
         capsys.readouterr()

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hourglass.training.columns import equals_label, no_feature, suspect_sentinel
+from hourglass.training.columns import equals_label, no_feature, suspect_order, suspect_sentinel
 
 ROWS = 200
 RANDOM = np.random.default_rng(0)
@@ -17,10 +17,16 @@ SHUFFLED = RANDOM.permutation(ROWS)
     [
         ("Unnamed: 0", NORMAL, "an index that pandas wrote along"),
         ("Unnamed: 32", [None] * ROWS, "an index that pandas wrote along"),
+        ("Unnamed: 0.1", np.arange(ROWS), "an index that pandas wrote along"),
+        ("Unnamed: 0", ["2026-01-05 10:00"] * ROWS, "pandas wrote along of dates (--time orders"),
         ("__index_level_0__", np.arange(ROWS), "an index that pandas wrote along"),
         ("place", np.arange(ROWS), "rises with the row number"),
         ("left", np.arange(ROWS)[::-1], "falls with the row number"),
-        ("meter", np.cumsum(RANDOM.integers(0, 9, ROWS)), "rises with the row number"),
+        ("elapsed", (0.1 * np.arange(ROWS)).round(1), "rises with the row number"),
+        ("jittery", np.arange(ROWS) + 0.4 * RANDOM.random(ROWS), "rises with the row number"),
+        ("event_time", np.cumsum(RANDOM.random(ROWS)), "rises with the row number"),
+        ("filtered", np.flatnonzero(RANDOM.random(2 * ROWS) < 0.5)[:ROWS], "numbers the rows"),
+        ("log", 1_704_067_200 + np.cumsum(RANDOM.integers(0, 90, ROWS)), "a Unix time"),
         ("number", SHUFFLED + 1, "numbers the rows"),
         ("customer_id", RANDOM.choice(10**9, ROWS, replace=False), "an id, of each row another"),
         ("userId", RANDOM.choice(10**9, ROWS, replace=False), "an id, of each row another"),
@@ -39,6 +45,9 @@ def test_an_index_a_time_and_an_id_are_no_features(name, values, why):
     ("name", "values"),
     [
         ("load", NORMAL),
+        ("price", np.sort(np.exp(NORMAL))),
+        ("kwh", np.cumsum(RANDOM.random(ROWS))),
+        ("meter", np.cumsum(RANDOM.integers(0, 9, ROWS))),
         ("year", np.sort(RANDOM.integers(1990, 2024, ROWS))),
         ("cents", RANDOM.integers(1, 10**6, ROWS)),
         ("cents", RANDOM.choice(10**6, ROWS, replace=False)),
@@ -54,6 +63,27 @@ def test_an_index_a_time_and_an_id_are_no_features(name, values, why):
 )
 def test_what_only_looks_a_little_like_one_stays_a_feature(name, values):
     assert no_feature(pl.Series(name, values)) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "ways"),
+    [
+        (np.sort(NORMAL), "rises"),
+        (np.sort(NORMAL)[::-1], "falls"),
+        (np.cumsum(RANDOM.integers(0, 9, ROWS)), "rises"),
+    ],
+)
+def test_a_column_in_order_throughout_is_said_to_be(values, ways):
+    found = suspect_order(pl.Series("kwh", values))
+    assert found is not None
+    assert found.startswith(f"column 'kwh' {ways} with the row number throughout")
+
+
+@pytest.mark.parametrize(
+    "values", [NORMAL, np.zeros(ROWS), np.arange(10), ["a"] * ROWS, np.sort(NORMAL.round())]
+)
+def test_a_column_in_no_order_is_not(values):
+    assert suspect_order(pl.Series("a", values)) is None
 
 
 def test_a_column_that_tells_all_anomalies_from_all_normal_rows_equals_the_label():

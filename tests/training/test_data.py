@@ -10,9 +10,11 @@ import pytest
 from hourglass.service.errors import InvalidTable
 from hourglass.service.rows.dialect import Dialect
 from hourglass.service.rows.tables import read_table
+from hourglass.training.config import load_config
 from hourglass.training.data import describe, prepare, times
 from hourglass.training.errors import RunError
 from hourglass.training.labels import is_anomalous
+from hourglass.training.split import data_of, table_of
 from tests.training import tables
 
 
@@ -163,7 +165,8 @@ def test_a_label_that_cannot_be_read_is_refused_by_row(table: pl.DataFrame, sent
         ([[1.0, 2.0]], r"row 1: .* got List\(Float64\)"),
         ([{"x": 1}], r"row 1: .* got Struct"),
         ([b"x"], r"row 1: .* got Binary"),
-        ([None, *(f"user {i}" for i in range(101))], r"row 2: expected at most 100 categories, got text with 101 values .*'user 0'"),
+        ([None, *(f"user {i}" for i in range(101))], r"row 2: expected categories that repeat, got text with 101 values in 101 rows, as an id or free text has .*'user 0'"),
+        ([None, *(f"user {i % 101}" for i in range(303))], r"row 2: expected at most 100 categories, got text with 101 values in 303 rows .*max_categories in the run's file takes more"),
         ([f"user {i}" for i in range(30)], r"got text with 30 values"),
         (["1", "2.5", "x", "4"], r"row 3: expected a number like the rows around it, got 'x'"),
     ],
@@ -195,11 +198,60 @@ def test_an_unknown_column_is_refused_and_the_known_ones_named() -> None:
         prepare(pl.DataFrame(np.zeros((1, 50)), schema=[f"x{i}" for i in range(50)]), label="y")
 
 
-def test_a_column_without_a_name_is_refused_unless_ignored() -> None:
-    table = pl.DataFrame({"": [0, 1, 2], "a": [1.0, 2.0, 4.0]})
-    with pytest.raises(RunError, match="column 1 has no name"):
-        prepare(table, label=None)
-    assert prepare(table, label=None, ignore=("",)).normal_ND.shape == (3, 1)
+@pytest.mark.parametrize("file", ["table.csv", "table.parquet"])
+def test_a_column_without_a_name_is_left_out_as_the_index_that_pandas_writes(
+    tmp_path: Path, file: str
+) -> None:
+    days = [f"2026-01-{day:02d}" for day in range(1, 29)]
+    table = pl.DataFrame({"": days, "a": np.arange(28.0) % 5, "Unnamed: 0": range(28)})
+    read = read_table(tables.write(table, tmp_path / file))
+    data = prepare(read)
+    assert [feature.name for feature in data.features] == ["a"]
+    assert data.warnings == (
+        "column 'Unnamed: 0.1' is left out: it is an index that pandas wrote along of dates (--time"
+        " orders the rows by it), or has no name; --keep 'Unnamed: 0.1' makes it a feature",
+        "column 'Unnamed: 0' is left out: it is an index that pandas wrote along, or has no name;"
+        " --keep 'Unnamed: 0' makes it a feature",
+    )
+    timed = prepare(read, time="Unnamed: 0.1")
+    assert timed.time_N is not None
+    assert np.diff(timed.time_N).tolist() == [86400.0] * 27
+
+
+def test_columns_of_excel_without_name_and_value_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("a,,b,,\n1,,2,,\n3,4,5,,\n")
+    frame = read_table(path)
+    assert frame.columns == ["a", "Unnamed: 1", "b"]
+    assert frame.rows() == [(1, None, 2), (3, 4, 5)]
+
+
+def test_whole_numbers_that_begin_with_0_are_refused_as_the_codes_they_are(tmp_path: Path) -> None:
+    rows = [
+        f"{plz},{hour:02d},{hour},{1.5 * hour}" for plz in ("01067", "80331") for hour in range(24)
+    ]
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join(["plz,hour,n,x", *rows]))
+    asked = {"data": str(path), "name": "pump"}
+
+    def features(**fields: object) -> list[tuple[str, str]]:
+        config = load_config(None, {**asked, **fields})
+        data = data_of(table_of(config), config)
+        return [(feature.name, feature.kind) for feature in data.features]
+
+    with pytest.raises(RunError) as refused:
+        features()
+    assert str(refused.value).splitlines()[1] == (
+        "  column 'plz', row 1: '01067' begins with 0, as a code or a postcode does and a number"
+        " does not; --categorical 'plz' takes the column as text, --keep 'plz' as numbers"
+    )
+    numbers = [("n", "numeric"), ("x", "numeric")]
+    told = features(categorical=["plz"], keep=["hour"])
+    assert told == [("plz", "categorical"), ("hour", "numeric"), *numbers]
+    assert features(ignore=["plz"], group="hour") == numbers
+    # what scores knows the kinds already
+    assert read_table(path)["plz"].to_list()[0] == 1067
+    assert read_table(path, text=["plz"])["plz"].to_list()[0] == "01067"
 
 
 def test_range_and_missing_rate_are_those_of_the_rows_given() -> None:
@@ -274,7 +326,6 @@ class TestFilesAsPeopleWriteThem:
             ("a\tb\n1\t2\n", "between names: --separator tab reads it"),
             ("a,b,a\n1,2,3\n", "has the column 'a' more than once"),
             ("a,a \n1,2\n", "has the column 'a' more than once"),
-            ("a,,\n1,2,3\n", "has the column '' more than once"),
             ("a,b\n", "holds no rows"),
             ("a,b", "holds no rows"),
             ("", "holds no rows"),
@@ -403,6 +454,18 @@ def test_what_is_no_feature_is_left_out_with_a_sentence_and_can_be_kept(
     assert kept.warnings == ()
     with pytest.raises(RunError, match=r"no feature columns are left; column .* is left out"):
         prepare(table.drop("b"))
+
+
+def test_a_column_that_the_file_is_sorted_by_stays_a_feature_and_is_named() -> None:
+    table = pl.DataFrame({"price": np.sort(np.exp(NOISE)), "b": NOISE})
+    data = prepare(table)
+    assert [feature.name for feature in data.features] == ["price", "b"]
+    assert data.warnings == (
+        "column 'price' rises with the row number throughout, as a counter does, or what the file is"
+        " sorted by: it stays a feature, to which later rows of a counter are strange; --ignore"
+        " 'price' leaves it out",
+    )
+    assert prepare(table, keep=("price",)).warnings == ()
 
 
 def test_a_column_that_equals_the_label_is_named_and_left_out() -> None:

@@ -26,6 +26,7 @@ from hourglass.training.run import run
 from hourglass.training.split import (
     FEW,
     FOLDS,
+    WIDE,
     Prepared,
     folds_of,
     in_folds,
@@ -93,17 +94,21 @@ def test_few_rows_are_split_into_folds_unless_told_otherwise() -> None:
         split = msgspec.structs.replace(CONFIG.split, folds=folds)
         return msgspec.structs.replace(CONFIG, split=split, **fields)
 
-    assert folds_of(FEW - 1, asked(None)) == FOLDS
-    assert [folds_of(rows, asked(None)) for rows in (FEW, 10_000)] == [0, 0]
+    assert folds_of(FEW - 1, 4, asked(None)) == folds_of(FEW - 1, WIDE, asked(None)) == FOLDS
+    assert folds_of(FEW - 1, WIDE + 1, asked(None)) == 0
+    assert folds_of(FEW - 1, WIDE + 1, asked(3)) == 3
+    assert [folds_of(rows, 4, asked(None)) for rows in (FEW, 10_000)] == [0, 0]
     named = load_config(None, {"data": "unread", "name": "pump", "variant": "variational"})
-    assert folds_of(FEW - 1, named) == 0
-    assert [folds_of(rows, asked(0)) for rows in (60, FEW)] == [0, 0]
-    assert [folds_of(rows, asked(3)) for rows in (60, FEW)] == [3, 3]
-    assert folds_of(60, asked(None, time="at")) == folds_of(60, asked(0, group="machine")) == 0
+    assert folds_of(FEW - 1, 4, named) == 0
+    assert [folds_of(rows, 4, asked(0)) for rows in (60, FEW)] == [0, 0]
+    assert [folds_of(rows, 4, asked(3)) for rows in (60, FEW)] == [3, 3]
+    assert (
+        folds_of(60, 4, asked(None, time="at")) == folds_of(60, 4, asked(0, group="machine")) == 0
+    )
     with pytest.raises(RunError, match="--time and --group hold out blocks"):
-        folds_of(60, asked(5, time="at"))
+        folds_of(60, 4, asked(5, time="at"))
     with pytest.raises(RunError, match="30 normal rows make 15 folds at most, got 16"):
-        folds_of(30, asked(16))
+        folds_of(30, 4, asked(16))
 
 
 @pytest.mark.parametrize("folds", [1, -1, 21])

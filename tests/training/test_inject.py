@@ -3,7 +3,7 @@
 import numpy as np
 
 from hourglass.service.model.artifact import Feature
-from hourglass.training.inject import CELL_SHARE, inject
+from hourglass.training.inject import CELL_SHARE, FAULTS, Fault, inject, inject_fault
 
 NUMBERS = tuple(Feature(name=f"x{i}", kind="numeric") for i in range(10))
 ROWS = np.random.default_rng(0).normal(size=(400, 10)).astype(np.float32)
@@ -46,3 +46,54 @@ def test_missing_cells_stay_missing_and_categories_become_other_categories() -> 
 def test_the_seed_determines_the_rows() -> None:
     assert np.array_equal(inject(ROWS, NUMBERS, seed=3), inject(ROWS, NUMBERS, seed=3))
     assert not np.array_equal(inject(ROWS, NUMBERS, seed=3), inject(ROWS, NUMBERS, seed=4))
+
+
+MIXED = (
+    Feature(name="a", kind="numeric"),
+    Feature(name="b", kind="boolean"),
+    Feature(name="c", kind="categorical", categories=("x", "y", "z")),
+)
+CELLS = np.array([[0.0, 0.0, 0.0], [2.0, 1.0, 1.0], [4.0, 1.0, 2.0], [np.nan] * 3] * 25, np.float32)
+
+
+def faulty(kind: str, column: int, size: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+    fault = Fault(kind, size)
+    assert fault in FAULTS[MIXED[column].kind]
+    rows_ND, changed_N = inject_fault(CELLS, column, fault, np.random.default_rng(0))
+    others = [d for d in range(3) if d != column]
+    np.testing.assert_array_equal(rows_ND[:, others], CELLS[:, others])
+    assert not changed_N[3::4].any()  # what is missing carries no fault
+    return rows_ND[changed_N, column], CELLS[changed_N, column]
+
+
+def test_a_shift_is_so_many_standard_deviations_either_way() -> None:
+    after, before = faulty("shift", 0, 4.0)
+    sd = np.nanstd(CELLS[:, 0].astype(np.float64))
+    np.testing.assert_allclose(np.abs(after - before), 4 * sd, rtol=1e-5)
+    assert 0.3 < (after > before).mean() < 0.7
+    assert len(after) == 75
+
+
+def test_a_swapped_value_is_another_row_s_and_another_one() -> None:
+    after, before = faulty("swap", 2)
+    assert set(after) <= {0.0, 1.0, 2.0}
+    assert (after != before).all()
+
+
+def test_a_stuck_value_is_the_median_and_rows_at_it_are_none() -> None:
+    after, before = faulty("stuck", 0)
+    assert set(after) == {2.0}
+    assert set(before) == {0.0, 4.0}
+
+
+def test_flips_unseen_categories_and_missing_values_are_what_they_say() -> None:
+    after, before = faulty("flip", 1)
+    np.testing.assert_array_equal(after, 1 - before)
+    assert set(faulty("unseen", 2)[0]) == {-1.0}
+    assert np.isnan(faulty("missing", 0)[0]).all()
+
+
+def test_numbers_at_the_end_of_float32_stay_numbers() -> None:
+    rows_ND = np.array([[-3e38], [3e38]] * 10, dtype=np.float32)
+    shifted_ND, _ = inject_fault(rows_ND, 0, Fault("shift", 8.0), np.random.default_rng(0))
+    assert np.isfinite(shifted_ND).all()

@@ -5,9 +5,11 @@ how it ends when interrupted.
 import errno
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,12 +21,14 @@ from hourglass.service.adapters.files import describe, open_model
 from hourglass.service.model.detector import Detector
 from hourglass.service.rows.dialect import Dialect
 from hourglass.service.serving.store import locate
+from hourglass.training.__main__ import _progress_lines
 from hourglass.training.compare import Comparison
 from hourglass.training.config import load_config
 from hourglass.training.models.linear import LinearConfig
 from hourglass.training.models.member import FitConfig
 from hourglass.training.models.plain import PlainConfig
 from hourglass.training.presets import PRESETS
+from hourglass.training.progress import Epoch
 from hourglass.training.report import Report
 from tests.training import tables
 from tests.training.conftest import Outcome, Published
@@ -58,7 +62,8 @@ DATES = [f"2026-01-{1 + i % 28:02d}" for i in range(60)]
 REFUSED_TABLES = {
     "unbounded text": (
         csv(with_column([f"user {i}" for i in range(60)])),
-        "column 'extra', row 1: expected at most",
+        "column 'extra', row 1: expected categories that repeat, got text with 60 values in 60 rows,"
+        " as an id or free text has (the first is 'user 0'); --ignore 'extra' leaves it out",
     ),
     "dates": (
         csv(with_column(DATES)),
@@ -95,7 +100,6 @@ REFUSED_TABLES = {
         "there are 19 normal rows, expected at least 20",
     ),
     "a column twice": ("a,b,a\n" + "1,2,3\n" * 30, "has the column 'a' more than once"),
-    "a column without a name": (csv(with_column(list(range(60)), name="")), "column 5 has no name"),
     "a line too long": ("a,b\n" + "1,2\n" * 30 + "1,2,3\n", "row 31: expected 2 cells, got 3"),
     "a line too short": ("a,b\n" + "1,2\n" * 30 + "1\n", "row 31: expected 2 cells, got 1"),
     "nothing but missing cells": ("a,b\n" + ",\n" * 30, "every cell of the normal rows is missing"),
@@ -219,7 +223,7 @@ def test_a_label_that_cannot_be_used_is_refused(
         (["--separator", ";;"], "separator must be one character"),
         (["--thousands", "."], "thousands and decimal are both '.'"),
         (["--keep", "bad"], "there is no column 'bad'"),
-        (["--categorical", "x0"], "column 'x0', row 1: expected at most 100 categories"),
+        (["--categorical", "x0"], "column 'x0', row 1: expected categories that repeat, got text"),
         (["--config", "absent.toml"], "absent.toml cannot be read: No such file or directory"),
         (["--name", "../pump"], "name must be lower-case letters, digits, - and _"),
         (["--models", "/dev/null"], "/dev/null/pump cannot be written: /dev/null is not a folder"),
@@ -285,7 +289,7 @@ def test_memory_that_is_not_enough_is_one_sentence(
     def too_much(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("hourglass.training.run.read_table", too_much)
+    monkeypatch.setattr("hourglass.training.run.table_of", too_much)
     data, models = tables.write(GOOD, tmp_path / "table.csv"), tmp_path / "models"
     outcome = command("fit", data, "--name", "pump", "--models", models)
     refused(outcome, "there is not enough memory for this; fewer rows (max_rows), columns", models)
@@ -306,7 +310,7 @@ def test_a_fit_says_what_it_leaves_out_and_keeps_how_the_file_is_written(
         *("fit", data, "--name", "pump", "--models", models, "--variant", "linear", "--epochs"),
         *(2, "--uncertified", "--quiet", *flags),
     )
-    said = "column 'Unnamed: 0' is left out: it is an index that pandas wrote along; --keep"
+    said = "column 'Unnamed: 0' is left out: it is an index that pandas wrote along, or has no name"
     assert (outcome.code, outcome.err.count("\n")) == (0, 1)
     assert said in outcome.err
     folder = locate(models / "pump").parent
@@ -325,6 +329,72 @@ def test_a_fit_says_what_it_leaves_out_and_keeps_how_the_file_is_written(
     named = command("evaluate", models / "pump", data, *flags[:4])
     assert named.code == 2
     assert "column 'd', row 2: expected a number, got 'n.d.'" in named.err
+
+
+def test_all_columns_that_cannot_be_features_are_refused_at_once(
+    tmp_path: Path, command: Command
+) -> None:
+    table = with_column(DATES, "day").with_columns(
+        pl.Series("guest", [f"user {i}" for i in range(60)]),
+        pl.Series("plz", ["01067", "80331", "04109"] * 20),
+        *(pl.Series(f"t{i}", [f"{j}%" for j in range(60)]) for i in range(8)),
+    )
+    data, models = tables.write(table, tmp_path / "table.csv"), tmp_path / "models"
+    outcome = command("fit", data, "--name", "pump", "--models", models)
+    assert (outcome.code, models.exists()) == (2, False)
+    first, *lines = outcome.err.splitlines()
+    assert first == "hourglass-train: 11 columns cannot be features as they are"
+    assert [line.partition(",")[0] for line in lines[:5]] == [
+        f"  column '{name}'" for name in ("day", "guest", "plz", "t0", "t1")
+    ]
+    assert "'01067' begins with 0, as a code or a postcode does" in lines[2]
+    assert lines[5:] == [
+        "  and 't2', 't3', 't4', 't5', 't6', 't7'",
+        "--ignore day guest plz t0 t1 t2 t3 t4 t5 t6 t7 leaves out all of them",
+    ]
+    flags = ("--variant", "linear", "--epochs", "1", "--uncertified", "--quiet")
+    flags += ("--categorical", "plz", "--ignore", "day", "guest", *(f"t{i}" for i in range(8)))
+    assert command("fit", data, "--name", "pump", "--models", models, *flags).code == 0
+
+
+def test_a_line_of_units_is_named_with_what_leaves_it_out(tmp_path: Path, command: Command) -> None:
+    lines = [",".join(map(str, row)) for row in GOOD.tolist()]
+    data, models = tmp_path / "table.csv", tmp_path / "models"
+    data.write_text("\n".join(["x0,x1,x2,x3", "kPa,m/s,mm,mm", *lines]))
+    arguments = ("fit", data, "--name", "pump", "--models", models)
+    refused(
+        command(*arguments),
+        "row 1 holds kPa m/s mm where all other rows hold numbers (columns 'x0', 'x1', 'x2' and 1"
+        " more), as a line of units does: delete it, or --comment k leaves out lines of a CSV that"
+        " begin so",
+        models,
+    )
+    flags = ("--variant", "linear", "--epochs", "1", "--uncertified", "--quiet")
+    assert command(*arguments, *flags, "--comment", "k").code == 0
+    data.write_text("\n".join(["kW,x1,x2,x3", "kPa,m/s,mm,mm", *lines]))
+    assert "or --null kPa m/s mm reads its cells as missing" in command(*arguments).err
+    other = ("--name", "other", "--null", "kPa", "m/s", "mm")
+    assert command(*arguments, *flags, *other).code == 0
+
+
+def test_without_a_terminal_a_line_says_every_so_often_what_a_run_does(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with _progress_lines(0.01) as progress:
+        progress.stage("exporting")
+        said = ""
+        while "exporting" not in said:
+            said += capsys.readouterr().err
+        progress.epoch(Epoch(3, 40, 0.5, 0.25, 0.25))
+        while "epoch" not in said:
+            said += capsys.readouterr().err
+    assert re.search(r"(?m)^hourglass-train: exporting, \d+ s so far$", said)
+    assert (
+        "hourglass-train: fitting, epoch 3/40  loss 0.5000  held out 0.2500 (best 0.2500)" in said
+    )
+    capsys.readouterr()
+    time.sleep(0.05)
+    assert capsys.readouterr().err == ""
 
 
 def test_data_that_is_absent_or_not_named_is_refused(tmp_path: Path, command: Command) -> None:

@@ -57,6 +57,15 @@ def test_publishing_the_same_bytes_again_changes_only_the_pointer(models: Path) 
     assert {path: after[path] for path in before} == before
 
 
+def test_what_is_missing_beside_a_version_comes_with_the_next_fit_of_it(models: Path) -> None:
+    Store(models).model("pump").publish(OLD, {"run.toml": "old = 1\n", "report.json": "{}"})
+    assert contents(models / "pump" / version_of(OLD)) == {
+        MODEL_FILE: OLD,
+        "run.toml": b"old = 1\n",
+        "report.json": b"{}",
+    }
+
+
 def test_a_damaged_version_is_written_anew(models: Path) -> None:
     (models / "pump" / version_of(OLD) / MODEL_FILE).write_bytes(b"garbage")
     Store(models).model("pump").publish(OLD, {})

@@ -145,3 +145,9 @@ def test_without_labels_there_are_no_figures_of_quality() -> None:
 
 def test_the_report_reads_back_as_it_was_written() -> None:
     assert msgspec.json.decode(write_report(REPORT), type=Report) == REPORT
+
+
+def test_the_last_lines_are_the_verdict_and_where_the_report_lies() -> None:
+    lines = printed(summary="In order: [all of it].").splitlines()
+    assert lines[-2:] == ["In order: [all of it].", "Report models/pump/0123/report.html"]
+    assert printed().splitlines()[-1] == "Published models/pump/0123/model.onnx"

@@ -50,8 +50,10 @@ def test_what_is_published_lies_where_the_pointer_says(published: Published) -> 
     root = published.folder.parent
     assert (root / POINTER).read_text() == f"{published.report.version}\n"
     assert sorted(path.name for path in published.folder.iterdir()) == [
+        "card.md",
         "fingerprints.json",
         MODEL_FILE,
+        "report.html",
         "report.json",
         "run.toml",
         "suspects.csv",
@@ -177,6 +179,7 @@ def test_progress_tells_the_stages_and_epochs(tmp_path: Path) -> None:
         "describing",
         "evaluating",
         "verifying",
+        "reporting",
         "publishing",
     ]
     assert epochs == [(1, 2), (2, 2)]

@@ -95,7 +95,7 @@ def test_rows_that_show_only_what_no_fit_row_shows_are_left_out() -> None:
     rows_ND[:, 0] = 1.0
     places = one_by_one(np.arange(40, dtype=np.uint64), SplitConfig())
     rows_ND[places.calibration_N[0]] = [np.nan, 1.0]
-    (fit_ND, held_out_ND, calibration_ND), block_N = take(rows_ND, places)
+    (fit_ND, held_out_ND, calibration_ND), block_N, _ = take(rows_ND, places)
     assert len(fit_ND) + len(held_out_ND) + len(calibration_ND) == 39
     assert not np.isnan(calibration_ND[:, 0]).any()
     assert block_N is None

@@ -9,6 +9,7 @@ from hourglass.training.data import Data, prepare
 from hourglass.training.errors import RunError
 from hourglass.training.exclusions import read_row_numbers
 from hourglass.training.suspects import (
+    Strangeness,
     list_suspects,
     look_for_suspects,
     strangest,
@@ -110,6 +111,12 @@ def test_of_columns_that_mostly_have_one_value_nothing_is_warned() -> None:
     assert found
     assert (found.tested_N == -np.inf).all()
     assert warn(found) is None
+
+
+def test_scores_in_two_steps_have_a_tail_beyond_every_number_and_no_row_beyond_it() -> None:
+    score_N = np.repeat([1e-6, 1.0], [60, 40])
+    strange = Strangeness(score_N, score_N, np.zeros((100, 1)), np.zeros((100, 1), np.int64))
+    assert warn(strange) is None
 
 
 def test_few_rows_have_no_suspects_and_no_contamination_to_leave_out() -> None:

@@ -25,7 +25,7 @@ export function heatmap(container, { rows, columns, values }, options) {
     note,
     table: () => ({ head: ["row", ...columns], rows: rows.map((label, n) => [String(label), ...values[n]]) }),
     paint(width) {
-      const left = 8 + 7 * Math.min(12, Math.max(3, ...rows.map((label) => String(label).length)));
+      const left = 8 + 6.8 * Math.min(20, Math.max(3, ...rows.map((label) => shown(label).length)));
       const cellWidth = Math.max(3, Math.min(32, (width - left - 24) / columns.length));
       const cellHeight = rows.length > 200 ? 4 : rows.length > 60 ? 8 : 18;
       const named = columns.length <= 120;

@@ -73,8 +73,8 @@ export async function show(container, context) {
           ? ["observed", rowsADay() ? `${number(aDay(budget.alarm_rate))} a day` : percent(budget.alarm_rate),
             `${counted(budget.alarms, "alarm")} in ${counted(live.rows, "row")}: ${percent(budget.alarm_rate)} (${percent(low)} – ${percent(high)})`]
           : ["observed", "–", "no rows yet"],
-        rowsADay() && ["rows a day", number(Number(rowsADay().toPrecision(3))), state.rows_a_day ? "as given" : `the pace of ${counted(live.rows, "row")} ${span(live.since)}`],
         ["as promised", live.rows ? kept(budget) : "–", live.rows ? "the observed interval against the promise" : ""],
+        rowsADay() && ["rows a day", number(Number(rowsADay().toPrecision(3))), state.rows_a_day ? "as given" : `the pace of ${counted(live.rows, "row")} ${span(live.since)}`],
       ),
     );
     const same = inForce() === budget;
@@ -126,7 +126,7 @@ export async function show(container, context) {
     const expected = rows / live.p_values.counts.length;
     const spread = 2 * Math.sqrt(expected * (1 - 1 / live.p_values.counts.length));
     const p = live.uniform?.p_value ?? null;
-    const fits = p === null ? "too few rows to tell" : p < 0.01 ? `not as promised (p = ${number(p, 2)})` : `as promised: yes (p = ${number(p, 2)})`;
+    const fits = p === null ? "too few rows to tell" : `uniform: ${p < 0.01 ? "no" : "yes"} (p = ${number(p, 2)})`;
     return histogram(uniform, live.p_values, {
       name: "P-values of live rows against uniform",
       note: `${fits}. Blue: what normal rows give, ± 2 sd.`,
@@ -318,10 +318,15 @@ export async function show(container, context) {
   drawUniform();
   context.every(LOOK_SECONDS, async () => {
     const next = await look().catch(() => null); // the header says that it is stale
-    if (!next || (next.rows === live.rows && next.version === live.version)) return;
-    live = next;
-    draw();
-    drawUniform();
+    if (!next) return;
+    const forced = (answer) => answer.alphas.find((each) => each.in_force)?.alpha;
+    if (next.version !== live.version || forced(next) !== forced(live)) {
+      context.again(); // somebody changed the budget, or the version
+    } else if (next.rows !== live.rows) {
+      live = next;
+      draw();
+      drawUniform();
+    }
   });
   return () => {
     worker.terminate();

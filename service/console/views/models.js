@@ -22,7 +22,7 @@ export async function show(container, context) {
       facts(
         ["in service", node("code", {}, current ? short(current) : "none"), detail.variant],
         ["guarantee", detail.guarantee, detail.guarantee_reason],
-        ["budget", `α ${percent(detail.alpha)}`, `promised ≤ ${percent(detail.expected_false_alarm_rate)} of rows`, true],
+        ["budget", `α ${percent(detail.alpha)}`, `${percent(detail.expected_false_alarm_rate)} of normal rows alarm on average`, true],
         ["calibration", count(detail.calibration_rows), "rows that the model has never seen"],
       ),
       detail.last_error ? failure({ title: "The newest state of its folder is not in service", detail: detail.last_error }) : "",
@@ -32,7 +32,7 @@ export async function show(container, context) {
         node("table", {},
           node("caption", { class: "unseen" }, "Versions"),
           node("thead", {}, node("tr", {},
-            ["compare", "version", "fitted", "rows", "features", "guarantee", "promised", "AUROC", "size", ""].map((text) => node("th", { scope: "col" }, text)))),
+            ["compare", "version", "fitted", "rows", "features", "guarantee", "budget", "AUROC", "size", ""].map((text) => node("th", { scope: "col" }, text)))),
           node("tbody", {}, versions.map(line)))),
       versions.length === 1 ? node("p", { class: "quiet" }, "One version: another appears here when it is fitted.") : "",
     );

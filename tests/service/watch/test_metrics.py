@@ -21,6 +21,7 @@ from hourglass.service import VERSION, floats
 from hourglass.service.model.detector import Scores
 from hourglass.service.serving.registry import Registry
 from hourglass.service.serving.store import Store
+from hourglass.service.watch import metrics as watched
 from hourglass.service.watch.metrics import (
     P_VALUE_BUCKETS,
     RATIO_BUCKETS,
@@ -187,13 +188,13 @@ def test_a_fault_is_a_gauge_while_it_lasts(models):
 def test_a_scrape_is_written_beside_the_event_loop(models, monkeypatch):
     """Of a thousand models it takes a tenth of a second."""
     threads = []
-    real = Metrics._encode
+    real = watched.encode
 
-    def noted(self, accept):
+    def noted(registry, accept):
         threads.append(threading.current_thread().name)
-        return real(self, accept)
+        return real(registry, accept)
 
-    monkeypatch.setattr(Metrics, "_encode", noted)
+    monkeypatch.setattr(watched, "encode", noted)
     with serving(models) as client:
         scrape(client)
     assert threads == ["metrics_0"]

@@ -491,7 +491,7 @@ class Associative(Member):
 
     def _missing(self, encoded: Encoded) -> Tensor:
         """[N, 1] share of the cells that are missing, of features that were ever seen."""
-        return 1 - encoded.observed_ND.sum(dim=1, keepdim=True) / self.encoding.live_D.sum()
+        return 1 - encoded.observed_ND.sum(dim=1, keepdim=True) / self.encoding.live_features
 
     def assess(self, encoded: Encoded) -> Assessment:
         reading = self.read(encoded)
@@ -505,7 +505,7 @@ class Associative(Member):
                 / floored_NE.sum(dim=1, keepdim=True).clamp_min(1e-20)
                 * share_NH[:, h : h + 1]
             )
-            parts_ND = parts_ND + share_NE @ self.encoding.members_ED
+            parts_ND = parts_ND + self.encoding.gather(share_NE)
         outputs_NE = self._outputs(reading.expected_NE)
         return Assessment(parts_ND, outputs_NE, reading.latent_NK, score_N1.squeeze(1))
 

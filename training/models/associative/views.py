@@ -41,7 +41,7 @@ class Views(nn.Module):
         if (
             self.encoding.one_hot
         ):  # an unseen category must lie farther from every known one than these from each other
-            known_ND = (values_NE * self.encoding.one_hot_E) @ self.encoding.members_ED
+            known_ND = self.encoding.gather(values_NE * self.encoding.one_hot_E)
             values_NE = torch.where(
                 self.encoding.one_hot_E & (self.encoding.spread(known_ND) == 0), -1.0, values_NE
             )

@@ -1,0 +1,97 @@
+"""Estimates: a figure that so many rows tell, with the interval in which it lies.
+
+Shapes: N normal rows, A anomalies.
+"""
+
+import math
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from hourglass.training.evaluate import Rate
+
+Z = 1.959964  # standard deviations either side of 95 %
+
+Floats = NDArray[np.floating]
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """A share or an area under a curve; neither value nor interval where no row tells."""
+
+    value: float | None
+    interval: tuple[float, float] | None  # 95 %
+    n: int  # rows
+
+    def say(self, digits: int = 1) -> str:
+        """As a percentage with its interval and n."""
+        if self.value is None or self.interval is None:
+            return f"unknown (n = {self.n})"
+        low, high = self.interval
+        return (
+            f"{self.value:.{digits}%} (95 %: {low:.{digits}%} to {high:.{digits}%}, n = {self.n:,})"
+        )
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """One figure minus another of the same rows."""
+
+    value: float
+    interval: tuple[float, float]  # 95 %
+
+
+class Placements(msgspec.Struct, frozen=True):
+    """Of each anomaly the share of normal rows below it, and of each normal row the share of
+    anomalies above it; a tie counts half.
+    """
+
+    anomaly_A: Floats
+    normal_N: Floats
+
+    @classmethod
+    def of(cls, normal_N: Floats, anomaly_A: Floats) -> "Placements":
+        return cls(_below(anomaly_A, normal_N), 1 - _below(normal_N, anomaly_A))
+
+
+def share(count: int, rows: int) -> Estimate:
+    """A share of rows, with the interval of Clopper and Pearson."""
+    rate, interval = Rate.of(count, rows)
+    return Estimate(value=rate, interval=interval, n=rows)
+
+
+def auroc(placements: Placements) -> Estimate:
+    """The area under the ROC curve, with DeLong's variance (Biometrics 44, 1988) on the scale of
+    the logit; of a perfect order what as many rows as the smaller set would tell of a share.
+    """
+    rows = len(placements.anomaly_A) + len(placements.normal_N)
+    fewest = min(len(placements.anomaly_A), len(placements.normal_N))
+    if fewest < 2:
+        return Estimate(value=None, interval=None, n=rows)
+    value, sd = float(placements.anomaly_A.mean()), math.sqrt(_variance(placements))
+    if not 0 < value < 1 or sd == 0:
+        return Estimate(
+            value=value, interval=Rate.of(round(value * fewest), fewest).interval, n=rows
+        )
+    middle, half = math.log(value / (1 - value)), Z * sd / (value * (1 - value))
+    low, high = (1 / (1 + math.exp(-(middle + sign * half))) for sign in (-1, 1))
+    return Estimate(value=value, interval=(low, high), n=rows)
+
+
+def auroc_difference(one: Placements, other: Placements) -> Difference:
+    """How much more of one score than of another on the same rows."""
+    apart = Placements(one.anomaly_A - other.anomaly_A, one.normal_N - other.normal_N)
+    value, half = float(apart.anomaly_A.mean()), Z * math.sqrt(_variance(apart))
+    return Difference(value=value, interval=(value - half, value + half))
+
+
+def _variance(placements: Placements) -> float:
+    return sum(
+        float(each.var(ddof=1)) / len(each) for each in (placements.anomaly_A, placements.normal_N)
+    )
+
+
+def _below(these: Floats, those: Floats) -> Floats:
+    """Of each of these the share of those that are smaller."""
+    ascending = np.sort(those)
+    sides = (np.searchsorted(ascending, these, side=side) for side in ("left", "right"))
+    return np.asarray(sum(sides) / (2 * len(ascending)), dtype=np.float64)

@@ -100,8 +100,11 @@ def look_for_suspects(data: Data, config: RunConfig) -> Strangeness | None:
     if not all(varied_E):
         tested_N = np.full(len(score_N), -np.inf)
         if any(varied_E):
-            features, own_E = np.unique(source_E[varied_E], return_inverse=True)
-            varied = Columns(encoded_NE[:, varied_E], seen_NE[:, varied_E], own_E, len(features))
+            varied = columns._replace(
+                encoded_NE=encoded_NE[:, varied_E],
+                seen_NE=seen_NE[:, varied_E],
+                source_E=source_E[varied_E],
+            )
             tested_N, _ = _two_rounds(varied, observed, reference)
     return Strangeness(score_N, tested_N, encoded_NE, blamed_NB)
 

@@ -181,6 +181,10 @@ def _groups(
     groups: list[tuple[int, ...]] = [()] * len(rows_ND)
     if not wanted_N.any():
         return groups
+    if conditional.precision.ndim == 1:  # of thousands of columns, that are taken as independent
+        return [
+            (int(first),) if wanted else () for first, wanted in zip(first_N, wanted_N, strict=True)
+        ]
     correlation_DD = conditional.correlation()
     for row in np.flatnonzero(wanted_N).tolist():
         away_D = conditional.deviations(rows_ND[row])

@@ -71,6 +71,9 @@ NOT_RUN = {
     ("service/api/swagger/README.md", "make swagger-ui VERSION=5.35.0"): (
         "needs npm and the internet"
     ),
+    ("training/README.md", ".venv/bin/hourglass-train exhibits"): (
+        "it writes into the repository, and takes minutes"
+    ),
     ("tests/benchmarks/README.md", "make bench-quality DATA=folder"): (
         "takes hours, and sets that are not here"
     ),

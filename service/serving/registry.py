@@ -277,6 +277,7 @@ class Registry:
         and serve it; UnknownVersion, InvalidArtifact or NotPromoted when that cannot be, and then
         nothing is changed.
         """
+        _require_changeable(name)
         if name not in self._known:
             await self.get(name)  # raises
 
@@ -297,9 +298,10 @@ class Registry:
         return load.served
 
     async def versions(self, name: str) -> list[Version]:
-        """Those of a model that are there, the newest first."""
+        """Those of a model that are there, the newest first; none of an exhibit."""
         if name not in self._known:
-            await self.get(name)  # raises
+            await self.get(name)  # raises, but for an exhibit
+            return []
         read = partial(
             read_versions,
             self._store.model(name),

@@ -54,6 +54,7 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True):
     reconstruction: Cells
     latent: Cells
     severity: tuple[float | None, ...] = ()  # from format 1.1 on
+    deviation: Cells = ()  # of a variational code, from format 1.2 on
 
 
 def write(variant: str) -> Path:
@@ -92,6 +93,7 @@ def answers(data: bytes) -> Golden:
     detector = Detector.from_bytes(data)
     rows_ND = odd_rows(detector)
     explanation = detector.explain(rows_ND)
+    code_NK, deviation_NK = detector.encode_with_deviation(rows_ND)
     return Golden(
         version=detector.version,
         variant=detector.manifest.model.variant,
@@ -103,8 +105,9 @@ def answers(data: bytes) -> Golden:
         p_value=numbers(explanation.p_value),
         contributions=cells(explanation.contributions),
         reconstruction=cells(explanation.reconstruction),
-        latent=cells(detector.encode(rows_ND)),
+        latent=cells(code_NK),
         severity=numbers(explanation.severity),
+        deviation=() if deviation_NK is None else cells(deviation_NK),
     )
 
 

@@ -67,6 +67,10 @@ def test_it_answers_what_it_answered(golden: Golden, detector: Detector) -> None
     np.testing.assert_allclose(
         detector.score(rows_ND).score, array(golden.score), rtol=1e-4, atol=1e-6
     )
+    deviation_NK = detector.encode_with_deviation(rows_ND).deviation
+    assert (deviation_NK is not None) == bool(golden.deviation)
+    if deviation_NK is not None:
+        np.testing.assert_allclose(deviation_NK, array(golden.deviation), rtol=1e-4, atol=1e-6)
     if golden.severity:
         np.testing.assert_allclose(explanation.severity, array(golden.severity), atol=0.02)
 

@@ -6,6 +6,8 @@ from hourglass.service.model.detector import Detector
 from hourglass.training.config import load_config
 from hourglass.training.errors import RunError
 from hourglass.training.models.linear import LinearConfig
+from hourglass.training.models.member import FitConfig
+from hourglass.training.models.variational import VariationalConfig
 from hourglass.training.split import Prepared
 from hourglass.training.trial import Trial, fit_trial
 from hourglass.training.verify import TOLERANCE, differences, verify
@@ -53,6 +55,30 @@ def test_a_code_that_is_another_is_named_though_it_decodes_to_the_same_row(
         member.decoder.weight.mul_(0.5)
     with pytest.raises(RunError, match="computes another latent than the fitted network"):
         verify(detector, trial.core, prepared.split.validation_ND)
+
+
+@pytest.mark.slow
+def test_a_variational_file_answers_with_the_deviation_of_the_network(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    data = tables.write(tables.mixed(), tmp_path_factory.mktemp("verify") / "rows.parquet")
+    config = load_config(None, {"data": str(data), "name": "pump", "label": "fault"})
+    prepared = prepare_rows(config)
+    model = VariationalConfig(hidden=(8,), latent=3, fit=FitConfig(epochs=3))
+    trial = fit_trial(prepared, config, model)
+    detector = Detector.from_bytes(finish(prepared, trial, config))
+    rows_ND = prepared.split.validation_ND
+    member = trial.core.member
+    with torch.no_grad():
+        encoded = member.encoding.encode(torch.from_numpy(rows_ND))
+        mean_NK, log_variance_NK = member.posterior(member.encoding.inputs(encoded))
+    codes = detector.encode_with_deviation(rows_ND)
+    np.testing.assert_allclose(codes.code, mean_NK, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(codes.deviation, torch.exp(log_variance_NK / 2), rtol=1e-4)
+    with torch.no_grad():
+        member.encoder[-1].bias[3:] += 0.1  # of the log-variances alone
+    with pytest.raises(RunError, match="computes another latent_deviation than the fitted"):
+        verify(detector, trial.core, rows_ND)
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ export function plane(moved) {
     const dense = Math.min(3, devicePixelRatio || 1);
     if (before.width !== SIZE * dense) before.width = before.height = SIZE * dense;
     const context = before.getContext("2d");
-    const [amber, quiet, blue] = ["dot", "quiet", "promise"].map((name) => `rgb(${colour(name)})`);
+    const [amber, sheet, blue] = ["dot", "sheet", "promise"].map((name) => `rgb(${colour(name)})`);
     context.setTransform(dense, 0, 0, dense, 0, 0);
     context.clearRect(0, 0, SIZE, SIZE);
     const disc = (place, radius, style, alpha) => {
@@ -56,8 +56,9 @@ export function plane(moved) {
       context.stroke();
       samples.forEach((each) => disc(each, 2.5, amber, 0.9));
     }
-    disc(code, deviation ? 4 : 7, amber, 1);
-    context.strokeStyle = quiet;
+    disc(code, deviation ? 5 : 7, amber, 1);
+    context.strokeStyle = sheet;
+    context.lineWidth = 1.5;
     context.stroke();
     context.globalAlpha = 1;
     sense.dataset.code = code.map((value) => value.toFixed(4)).join(" ");

@@ -23,7 +23,7 @@ export async function show(container, context) {
   let mode = MODES[state.mode] ?? "plain";
   let row = null; // what is in the input
   let deviation = null; // of its code
-  let ticks = 0;
+  let ticks = 1; // of the flickering
 
   const input = canvas("Input. Arrow keys move the pen, Space draws or wipes", LARGE, { tabindex: "0" });
   const output = canvas("Reconstruction", LARGE);
@@ -38,13 +38,19 @@ export async function show(container, context) {
   const name = () => `${set}-${mode}`;
   const side = () => SETS[set].side;
 
-  const decode = latest(async (code) => {
+  /** Decodes a place, and with it samples of its cloud. */
+  async function rebuild(code) {
     const model = name();
-    const [rebuilt] = await ask.decode(model, [code]);
+    const noise = normals(2 * SAMPLES, ticks);
+    const drawn = deviation ? sampled.map((_, i) => code.map((value, k) => value + deviation[k] * noise[2 * i + k])) : [];
+    space.cloud(deviation, drawn);
+    const [rebuilt, ...rows] = await ask.decode(model, [code, ...drawn]);
     if (model !== name()) return;
     drawOutput(rebuilt);
-    drawCloud();
-  });
+    samples.hidden = !deviation;
+    rows.forEach((each, i) => paint(sampled[i], each));
+  }
+  const decode = latest(rebuild);
 
   const encode = latest(async () => {
     const [model, sent] = [name(), row];
@@ -52,10 +58,7 @@ export async function show(container, context) {
     if (model !== name()) return;
     deviation = answer.deviations?.[0] ?? null;
     space.place(answer.codes[0]);
-    const [rebuilt] = await ask.decode(model, answer.codes);
-    if (model !== name()) return;
-    drawOutput(rebuilt);
-    drawCloud();
+    await rebuild(answer.codes[0]);
   });
 
   function drawOutput(rebuilt) {
@@ -65,17 +68,6 @@ export async function show(container, context) {
     told.dataset.error = error;
     told.replaceChildren(node("strong", {}, number(error)), ` mean squared error over ${row.length} pixels, at code ${space.code.map((value) => number(value)).join(", ")}`);
   }
-
-  const drawCloud = latest(async () => {
-    samples.hidden = !deviation;
-    if (!deviation) return space.cloud(null, []);
-    const noise = normals(2 * SAMPLES, still.matches ? 1 : (ticks += 1));
-    const codes = sampled.map((_, i) => space.code.map((value, k) => value + deviation[k] * noise[2 * i + k]));
-    space.cloud(deviation, codes);
-    const rows = await ask.decode(name(), codes);
-    rows.forEach((each, i) => paint(sampled[i], each));
-    return undefined;
-  });
 
   const begin = latest(async () => {
     const model = name();
@@ -178,6 +170,10 @@ export async function show(container, context) {
   );
   followTheme(container, signal);
   choose(set);
-  context.every(FLICKER_SECONDS, () => deviation && !still.matches && drawCloud());
+  context.every(FLICKER_SECONDS, () => {
+    if (!deviation || still.matches) return;
+    ticks += 1;
+    decode(space.code);
+  });
   await begin();
 }

@@ -96,11 +96,22 @@ def test_nothing_of_them_can_be_changed(tmp_path) -> None:
         before = FILES[0].stat().st_mtime_ns
         changed = client.patch(f"/v1/models/{RING}", json={"alpha": 0.1})
         reloaded = client.post(f"/v1/models/{RING}/reload")
-        for refused in (changed, reloaded):
+        promoted = client.post(f"/v1/models/{RING}/promote", json={"version": "ab"})
+        for refused in (changed, reloaded, promoted):
             assert refused.status_code == 403
             assert "'learn.curve-free' ships with the service" in refused.json()["detail"]
         assert client.get(f"/v1/models/{RING}").json()["alpha"] == 0.05
         assert FILES[0].stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("what", ["alarms", "versions", "replay", "ordinary"])
+def test_what_is_kept_of_traffic_and_versions_is_empty_of_them(tmp_path, what: str) -> None:
+    with serving(tmp_path) as client:
+        client.post(f"/v1/models/{RING}/score", json={"rows": [[9.0, -9.0]]}).raise_for_status()
+        answer = client.get(f"/v1/models/{RING}/{what}")
+        assert answer.status_code == 200
+        told = answer.json()
+        assert [told[each] for each in ("groups", "versions", "rows") if told.get(each)] == []
 
 
 def test_the_operator_may_serve_none(tmp_path) -> None:

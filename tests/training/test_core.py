@@ -133,7 +133,7 @@ def test_a_missing_cell_contributes_nothing(core: Core) -> None:
 
 @torch.no_grad()
 def test_a_row_with_nothing_observed_has_no_score(core: Core) -> None:
-    score_N, contributions_ND, reconstruction_ND, latent_NK = core(torch.full((1, 4), math.nan))
+    score_N, contributions_ND, reconstruction_ND, latent_NK, _ = core(torch.full((1, 4), math.nan))
     assert score_N.isnan().all()
     assert contributions_ND.isnan().all()
     assert reconstruction_ND.isfinite().all()

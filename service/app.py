@@ -74,8 +74,20 @@ def create_app(
         exhibits=Exhibits() if settings.learn else None,
         after_load=after_load,
     )
-    counted = Metrics(registry, shared=settings.workers > 1, workers=shared)
     traffic = Traffic(registry, shared, os.getpid())
+    # several workers write and read one file, also where it holds no values
+    path = settings.journal or (shared and shared / ALARMS_FILE)
+    most = settings.journal_alarms if settings.journal else MEMORY_ALARMS
+    journal = Journal(
+        Alarms(path, most=most, days=settings.journal_days), values=settings.journal is not None
+    )
+    counted = Metrics(
+        registry,
+        shared=settings.workers > 1,
+        workers=shared,
+        traffic=traffic,
+        journal=journal,
+    )
 
     def tell(load: Load) -> None:
         counted.observe_load(load)
@@ -84,15 +96,7 @@ def create_app(
 
     registry.tell = tell
     peers = Peers(shared, os.getpid(), registry.refresh) if shared else None
-    # several workers write and read one file, also where it holds no values
-    path = settings.journal or (shared and shared / ALARMS_FILE)
-    most = settings.journal_alarms if settings.journal else MEMORY_ALARMS
-    journal = Journal(
-        Alarms(path, most=most, days=settings.journal_days),
-        values=settings.journal is not None,
-        tell=counted.observe_journal,
-    )
-    observers = Observers([counted, traffic, journal])
+    observers = Observers([counted])
     batcher = Batcher(observers, inline_cells=settings.inline_cells, max_rows=settings.max_rows)
     # one body of any size allowed must find room
     room = Room(max(settings.max_held_bytes, settings.max_body_bytes))
@@ -127,7 +131,7 @@ def create_app(
             await asyncio.wait_for(started.wait(), START_SECONDS)
         clocks.append(asyncio.create_task(journal.clock()))
         if counted.shared:
-            clocks.append(asyncio.create_task(_flush(counted, traffic)))
+            clocks.append(asyncio.create_task(_flush(counted)))
         yield
         for clock in clocks:
             clock.cancel()
@@ -191,8 +195,7 @@ async def _poll(parts: Parts, started: asyncio.Event) -> None:
         await asyncio.sleep(parts.settings.poll_seconds)
 
 
-async def _flush(metrics: Metrics, traffic: Traffic) -> None:
+async def _flush(metrics: Metrics) -> None:
     while True:
         await asyncio.sleep(FLUSH_SECONDS)
         metrics.flush()
-        traffic.flush()

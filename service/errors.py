@@ -105,6 +105,10 @@ class UnknownAlarms(HourglassError):
     """No alarms are kept under that key: they are too old, or there never were any."""
 
 
+class JournalFailed(HourglassError):
+    """The file of alarms cannot be read at the moment."""
+
+
 class NotLoaded(UnknownModel):
     """The model is there, but not in memory: who can wait asks the registry to load it."""
 

@@ -47,7 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     # an SQLite file that keeps alarms with their rows' values; None: the last ones in memory,
     # without values
     journal: Path | None = None
-    journal_alarms: Annotated[int, Meta(ge=1, le=10**8)] = 100_000  # in the file, at most
+    journal_alarms: Annotated[int, Meta(ge=1, le=10**7)] = 100_000  # in the file, at most
     journal_days: Annotated[float, Meta(gt=0, le=36500)] = 30.0  # that they stay there
     read_only: bool = False  # only score: no PATCH, no reload
     learn: bool = True  # serve the small models of the console's view Learn

@@ -19,7 +19,8 @@ TIME_NAME = re.compile(
 )
 MONTH = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
 DATE = (
-    r"(?i)^((\d{1,4}[-/]\d{1,2}[-/]\d{1,4}|\d{1,2}\.\d{1,2}\.\d{4}|\d{1,2}:\d{2}:\d{2})([ T,.Z+]|$)"
+    r"(?i)^((\d{1,4}[-/]\d{1,2}[-/]\d{1,4}|\d{1,2}\.\d{1,2}\.\d{4}"
+    r"|[012]?\d:[0-5]\d(:\d{2})?)([ T,.Z+]|$)"
     rf"|((mon|tue|wed|thu|fri|sat|sun)[a-z]*,? )?(\d{{1,4}}[-/ .]{{0,2}}{MONTH}([^a-z]|$)"
     rf"|{MONTH}[-/ .]{{0,2}}\d))"
 )

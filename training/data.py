@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from hourglass.service.errors import InvalidTable
 from hourglass.service.model.artifact import Feature
 from hourglass.service.rows.dialect import USUAL, Dialect
-from hourglass.service.rows.numerals import misread, shorten, to_numbers
+from hourglass.service.rows.numerals import as_missing, misread, shorten, to_numbers
 from hourglass.service.rows.tables import (
     CODE,
     FLOAT32_MAX,
+    MOST_NAMED,
     encode_table,
     first_value,
+    refusals,
     require_finite,
 )
 from hourglass.training.columns import (
@@ -40,7 +42,7 @@ DATE_FORMS = (  # beside those that polars finds by itself
 )
 
 LONGEST_CATEGORY = 1000  # characters
-MOST_REFUSED, MOST_NAMED = 5, 20  # columns that a message tells of, and names
+MOST_WORDS = 8  # among the numbers of a column, that a message has all of
 FEWEST_UNITS, UNITS_OVER = 2, 2  # columns with a unit in the first row, over more cells than these
 STEPS = 8  # of float32 that a standard deviation has to be, or rounding is what is seen
 
@@ -161,7 +163,10 @@ def prepare(
     if len(refused) == 1:
         raise refused.popitem()[1]
     if refused:
-        raise RunError(_of_all(refused))
+        lines = [*refusals(refused, "columns cannot be features as they are")]
+        if len(refused) <= MOST_NAMED:
+            lines.append(f"--ignore {shlex.join(refused)} leaves out all of them")
+        raise RunError("\n".join(lines))
     drawn_N = np.zeros(frame.height, dtype=bool)
     for rows_N, noun in ((normal_N, "normal"), (anomalous_N & ~excluded_N, "anomalous")):
         rows, count = np.flatnonzero(rows_N), int(rows_N.sum())
@@ -208,20 +213,6 @@ def _refuse_units_row(frame: pl.DataFrame, columns: list[str], dialect: Dialect)
         f"row 1 holds {cells} where all other rows hold numbers (columns {named}), as a line of"
         f" units does: delete it, or {way}"
     )
-
-
-def _of_all(refused: dict[str, Exception]) -> str:
-    """What is wrong with columns: of the first a line each, the others by their names."""
-    columns = list(refused)
-    lines = [f"{len(columns)} columns cannot be features as they are"]
-    lines += [f"  {error}" for error in list(refused.values())[:MOST_REFUSED]]
-    if others := columns[MOST_REFUSED:]:
-        named = ", ".join(repr(shorten(name)) for name in others[:MOST_NAMED])
-        more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
-        lines.append(f"  and {named}{more}")
-    if len(columns) <= MOST_NAMED:
-        lines.append(f"--ignore {shlex.join(columns)} leaves out all of them")
-    return "\n".join(lines)
 
 
 def _look_for_no_features(
@@ -356,6 +347,11 @@ def _infer(
         _require_resolution(normal)
         return Feature(name=name, kind="numeric", unit=unit)
     row, value = first_value(column)
+    if column.dtype == pl.Duration:
+        raise RunError(
+            f"column {name!r}, row {row}: {EXPECTED}, got the duration {value}; write it as a"
+            " number of seconds, or --ignore it"
+        )
     if column.dtype.is_temporal():
         raise RunError(
             f"column {name!r}, row {row}: {EXPECTED}, got the date or time {value}; --time {name!r}"
@@ -369,7 +365,7 @@ def _infer(
         name=name,
         kind="categorical",
         unit=unit,
-        categories=_categories(column, normal, max_categories),
+        categories=_categories(column, normal, max_categories, as_text=as_text),
     )
 
 
@@ -411,16 +407,20 @@ def _refuse_numbers(text: pl.Series, dialect: Dialect, warnings: list[str]) -> N
         )
         return
     units = "; delete the row if it holds units" if found.row == found.cells == 1 else ""
+    if 1 < len(found.words) <= MOST_WORDS:
+        as_text = f"{as_missing(*found.words)} reads all of its words as missing, {as_text}"
     raise RunError(
         f"column {text.name!r}, row {found.row}: expected a number like the rows around it, got"
         f" {found.got}; {as_text}{units}"
     )
 
 
-def _categories(column: pl.Series, normal: pl.Series, max_categories: int) -> tuple[str, ...]:
+def _categories(
+    column: pl.Series, normal: pl.Series, max_categories: int, *, as_text: bool
+) -> tuple[str, ...]:
     text = column.cast(pl.String)
     row, value = first_value(text)
-    if holds_dates(text):
+    if not as_text and holds_dates(text):
         raise RunError(
             f"column {column.name!r}, row {row}: {EXPECTED}, got the date or time {value}; --time"
             f" {column.name!r} orders the rows by it, or --ignore it"

@@ -230,7 +230,8 @@ def _distances(
     nearest = min(NEIGHBOURS, len(reference) - 1)
     distance_N = np.empty(len(encoded_NE))
     blamed_NB = np.empty((len(encoded_NE), min(BLAMED, features)), dtype=np.int64)
-    first_D = np.searchsorted(source_E, np.arange(features))
+    present_P = np.unique(source_E)  # features that have a column
+    first_P = np.searchsorted(source_E, present_P)
     for start in range(0, len(encoded_NE), CHUNK):
         part = slice(start, start + CHUNK)
         x_NE, place = white_NE[part], place_N[part]
@@ -244,7 +245,8 @@ def _distances(
         distance_NK = np.sqrt(np.maximum(np.where(found_NK, squared_NK, 0.0), 0.0))
         distance_N[part] = distance_NK.sum(axis=1) / np.maximum(found_NK.sum(axis=1), 1)
         apart_NE = np.abs(x_NE - white_RE[neighbour_NK].mean(axis=1))
-        apart_ND = np.add.reduceat(apart_NE, first_D, axis=1)
+        apart_ND = np.zeros((len(apart_NE), features))
+        apart_ND[:, present_P] = np.add.reduceat(apart_NE, first_P, axis=1)
         blamed_NB[part] = np.argsort(-apart_ND, axis=1)[:, : blamed_NB.shape[1]]
     return distance_N, blamed_NB
 

@@ -75,14 +75,14 @@ class OrdinaryRows(msgspec.Struct, frozen=True, kw_only=True):
 
 def _answer(answer: type[msgspec.Struct]) -> dict[int, ResponseSpec]:
     ok = ResponseSpec(answer, description=answer.__doc__ or "", generate_examples=False)
-    return {200: ok, **problems(404)}
+    return {200: ok, **problems(404, 503)}
 
 
 def _written(fields: dict[str, Any]) -> Response[bytes]:
     return Response(msgspec.json.encode(fields), media_type=decoding.JSON)
 
 
-@get("/{name:str}/alarms", summary="List the groups of alarms", responses=problems(404))
+@get("/{name:str}/alarms", summary="List the groups of alarms", responses=problems(404, 503))
 async def list_alarms(
     parts: NamedDependency[Parts],
     name: FromPath[str],

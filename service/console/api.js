@@ -22,7 +22,11 @@ export async function ask(method, path, { body, signal } = {}) {
     answer = await fetch(new URL(`v1/${path}`, BASE), { method, headers, body: sent, signal });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem("The service does not answer", "It may be restarting, or the network is away.", 0);
+    throw new Problem(
+      "The service does not answer",
+      "It may be restarting, or the network is away.",
+      0,
+    );
   }
   const text = await answer.text();
   if (answer.ok) return JSON.parse(text);
@@ -32,13 +36,19 @@ export async function ask(method, path, { body, signal } = {}) {
   } catch {
     // a proxy's page, say
   }
-  throw new Problem(problem.title ?? `The service answered ${answer.status}`, problem.detail ?? "", answer.status);
+  throw new Problem(
+    problem.title ?? `The service answered ${answer.status}`,
+    problem.detail ?? "",
+    answer.status,
+  );
 }
 
 /** A curl line that sends this body to a route under /v1. */
 export function curl(method, path, body) {
   const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
   const verb = method === "POST" ? "" : `-X ${method} `;
-  return `curl -s ${verb}${quoted(new URL(`v1/${path}`, BASE).href)} \\\n`
-    + `  -H 'content-type: application/json' -d ${quoted(JSON.stringify(body))}`;
+  return (
+    `curl -s ${verb}${quoted(new URL(`v1/${path}`, BASE).href)} \\\n` +
+    `  -H 'content-type: application/json' -d ${quoted(JSON.stringify(body))}`
+  );
 }

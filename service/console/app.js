@@ -5,8 +5,14 @@ import { counted, duration, number, percent } from "./charts/words.js";
 
 // In the order of the menu; one is shown where the server has its module.
 const VIEWS = [
-  ["budget", "b"], ["alarms", "a"], ["explain", "e"], ["time", "t"], ["drift", "d"],
-  ["models", "m"], ["map", "p"], ["learn", "l"],
+  ["budget", "b"],
+  ["alarms", "a"],
+  ["explain", "e"],
+  ["time", "t"],
+  ["drift", "d"],
+  ["models", "m"],
+  ["map", "p"],
+  ["learn", "l"],
 ];
 const WITHOUT_MODEL = ["learn"];
 const LOOK_SECONDS = 5;
@@ -69,7 +75,11 @@ async function navigate() {
     return drawFailed(problem);
   }
   const names = models.models.map(({ name }) => name);
-  const model = names.includes(asked.model) ? asked.model : asked.model && asked.model !== "-" ? asked.model : names[0] ?? null;
+  const model = names.includes(asked.model)
+    ? asked.model
+    : asked.model && asked.model !== "-"
+      ? asked.model
+      : (names[0] ?? null);
   const view = present.some(([name]) => name === asked.view) ? asked.view : present[0][0];
   if (model !== asked.model || view !== asked.view) {
     history.replaceState(null, "", address(model, view, asked.view === view ? asked.state : {}));
@@ -86,10 +96,18 @@ async function navigate() {
   shown = { model, view, leave: () => (stop.abort(), clocks.forEach(clearInterval), finish?.()) };
   main.replaceChildren(heading, body);
   const state = { ...asked.state };
-  const request = (method) => (path, sent) => ask(method, path, { body: sent, signal: stop.signal });
+  const request = (method) => (path, sent) =>
+    ask(method, path, { body: sent, signal: stop.signal });
   const context = {
-    model, models: models.models, readOnly, state, base: BASE, signal: stop.signal,
-    get: request("GET"), post: request("POST"), patch: request("PATCH"),
+    model,
+    models: models.models,
+    readOnly,
+    state,
+    base: BASE,
+    signal: stop.signal,
+    get: request("GET"),
+    post: request("POST"),
+    patch: request("PATCH"),
     set(changes, { push = false } = {}) {
       for (const [key, value] of Object.entries(changes)) {
         if (value === null || value === undefined) delete state[key];
@@ -114,13 +132,20 @@ async function navigate() {
   };
   try {
     const module = await import(`./views/${view}.js`).catch(() => {
-      throw new Problem("The service does not answer", "It may be restarting, or the network is away.", 0);
+      throw new Problem(
+        "The service does not answer",
+        "It may be restarting, or the network is away.",
+        0,
+      );
     });
     if (mine !== turn) return undefined;
     context.title(module.title);
     const needsModel = !WITHOUT_MODEL.includes(view);
     if (needsModel && model === null) return drawEmpty(body);
-    context.detail = model === null || (!needsModel && !names.includes(model)) ? null : await context.get(`models/${model}`);
+    context.detail =
+      model === null || (!needsModel && !names.includes(model))
+        ? null
+        : await context.get(`models/${model}`);
     if (mine !== turn) return undefined;
     body.replaceChildren();
     finish = (await module.show(body, context)) ?? null;
@@ -135,9 +160,18 @@ async function navigate() {
 function drawEmpty(body) {
   const { broken, waiting } = models;
   body.replaceChildren(
-    node("p", { class: "state" }, "No model yet: ", node("code", {}, "make demo"),
-      " fits one and serves it; ", node("code", {}, "hourglass-train fit"), " makes one of your rows."),
-    ...broken.map(({ name, last_error: error }) => node("p", { class: "state failed" }, `${name}: ${error}`)),
+    node(
+      "p",
+      { class: "state" },
+      "No model yet: ",
+      node("code", {}, "make demo"),
+      " fits one and serves it; ",
+      node("code", {}, "hourglass-train fit"),
+      " makes one of your rows.",
+    ),
+    ...broken.map(({ name, last_error: error }) =>
+      node("p", { class: "state failed" }, `${name}: ${error}`),
+    ),
     waiting.length ? node("p", { class: "state" }, `Not read yet: ${waiting.join(", ")}.`) : "",
   );
 }
@@ -146,24 +180,38 @@ function drawFailed(problem, body = place("view")) {
   const known = problem instanceof Problem;
   if (!known) console.error(problem);
   body.replaceChildren(
-    node("div", { class: "state failed", role: "alert" },
+    node(
+      "div",
+      { class: "state failed", role: "alert" },
       node("strong", {}, known ? problem.title : "The console itself failed"),
       node("p", {}, known ? problem.detail : String(problem)),
-      node("button", { type: "button", onclick: navigate }, "Try again")),
+      node("button", { type: "button", onclick: navigate }, "Try again"),
+    ),
   );
 }
 
 function drawHeader(model, view) {
-  place("model").replaceChildren(node("span", {}, model ?? "no model"), node("span", { class: "quiet", "aria-hidden": "true" }, " ▾"));
+  place("model").replaceChildren(
+    node("span", {}, model ?? "no model"),
+    node("span", { class: "quiet", "aria-hidden": "true" }, " ▾"),
+  );
   place("model").setAttribute("aria-label", `Model: ${model ?? "none"}. Choose another`);
   place("menu").replaceChildren(
     ...present.map(([name, key]) =>
-      node("a", {
-        href: address(model, name), "aria-current": name === view ? "page" : null,
-        "aria-keyshortcuts": `g ${key}`,
-      }, label(name))),
+      node(
+        "a",
+        {
+          href: address(model, name),
+          "aria-current": name === view ? "page" : null,
+          "aria-keyshortcuts": `g ${key}`,
+        },
+        label(name),
+      ),
+    ),
   );
-  place("menu").querySelector("[aria-current]").scrollIntoView({ block: "nearest", inline: "nearest" });
+  place("menu")
+    .querySelector("[aria-current]")
+    .scrollIntoView({ block: "nearest", inline: "nearest" });
 }
 
 function label(name) {
@@ -171,19 +219,43 @@ function label(name) {
 }
 
 function openModels() {
-  const find = node("input", { type: "search", placeholder: "Find a model", "aria-label": "Find a model" });
+  const find = node("input", {
+    type: "search",
+    placeholder: "Find a model",
+    "aria-label": "Find a model",
+  });
   const list = node("ul", { class: "choices" });
   const dialog = openDialog("Models", find, list);
   const draw = () => {
-    const found = (models?.models ?? []).filter(({ name }) => name.includes(find.value.trim().toLowerCase()));
+    const found = (models?.models ?? []).filter(({ name }) =>
+      name.includes(find.value.trim().toLowerCase()),
+    );
     list.replaceChildren(
-      ...found.slice(0, 200).map((each) =>
-        node("li", {},
-          node("button", { type: "button", onclick: () => choose(each.name) },
-            node("strong", {}, each.name),
-            node("span", { class: "quiet" }, ` α ${percent(each.alpha)}, ${each.guarantee}, ${counted(each.feature_count, "feature")}`),
-            each.warning || each.last_error ? node("span", { class: "warns" }, ` ${each.warning ?? each.last_error}`) : null))),
-      found.length > 200 ? node("li", { class: "quiet" }, `and ${number(found.length - 200, 6)} more`) : "",
+      ...found
+        .slice(0, 200)
+        .map((each) =>
+          node(
+            "li",
+            {},
+            node(
+              "button",
+              { type: "button", onclick: () => choose(each.name) },
+              node("strong", {}, each.name),
+              node(
+                "span",
+                { class: "quiet" },
+                ` α ${percent(each.alpha)}, ${each.guarantee}, `,
+                counted(each.feature_count, "feature"),
+              ),
+              each.warning || each.last_error
+                ? node("span", { class: "warns" }, ` ${each.warning ?? each.last_error}`)
+                : null,
+            ),
+          ),
+        ),
+      found.length > 200
+        ? node("li", { class: "quiet" }, `and ${number(found.length - 200, 6)} more`)
+        : "",
       found.length === 0 ? node("li", { class: "quiet" }, "No such model is served.") : "",
     );
   };
@@ -216,13 +288,25 @@ function openHelp() {
     ["?", "these keys"],
     ["Esc", "close"],
   ];
-  openDialog("Keys", node("dl", { class: "keys" }, keys.flatMap(([key, what]) => [node("dt", {}, node("kbd", {}, key)), node("dd", {}, what)])));
+  openDialog(
+    "Keys",
+    node(
+      "dl",
+      { class: "keys" },
+      keys.flatMap(([key, what]) => [node("dt", {}, node("kbd", {}, key)), node("dd", {}, what)]),
+    ),
+  );
 }
 
 function openDialog(name, ...content) {
   document.querySelector("dialog")?.close();
-  const dialog = node("dialog", { "aria-label": name }, node("h2", {}, name), ...content,
-    node("button", { type: "button", onclick: () => dialog.close() }, "Close"));
+  const dialog = node(
+    "dialog",
+    { "aria-label": name },
+    node("h2", {}, name),
+    ...content,
+    node("button", { type: "button", onclick: () => dialog.close() }, "Close"),
+  );
   dialog.addEventListener("close", () => dialog.remove());
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   document.body.append(dialog);
@@ -233,8 +317,17 @@ function openDialog(name, ...content) {
 let wentAt = 0; // when g was pressed
 
 function onKey(event) {
-  const typing = event.target.closest("input:not([type=range]), textarea, select, [contenteditable]");
-  if (typing || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  const typing = event.target.closest(
+    "input:not([type=range]), textarea, select, [contenteditable]",
+  );
+  if (
+    typing ||
+    event.ctrlKey ||
+    event.metaKey ||
+    event.altKey ||
+    document.querySelector("dialog[open]")
+  )
+    return;
   const view = Date.now() - wentAt < 1500 && present.find(([, key]) => key === event.key);
   wentAt = 0;
   if (view) location.hash = address(shown?.model, view[0]);

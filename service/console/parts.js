@@ -8,9 +8,16 @@ export function facts(...all) {
   return node(
     "dl",
     { class: "facts" },
-    all.filter(Boolean).map(([name, number, basis, promise]) =>
-      node("div", { class: promise ? "promise" : null }, node("dt", {}, name),
-        node("dd", {}, number, basis ? node("small", {}, basis) : null))),
+    all
+      .filter(Boolean)
+      .map(([name, number, basis, promise]) =>
+        node(
+          "div",
+          { class: promise ? "promise" : null },
+          node("dt", {}, name),
+          node("dd", {}, number, basis ? node("small", {}, basis) : null),
+        ),
+      ),
   );
 }
 
@@ -54,16 +61,27 @@ export function longList(name, length, line, pick, picked = 0) {
   let current = picked;
   const all = node("div", { class: "all" });
   all.style.height = `${length * LINE}px`;
-  const list = node("div", { class: "rows", role: "listbox", tabindex: "0", "aria-label": name }, all);
+  const list = node(
+    "div",
+    { class: "rows", role: "listbox", tabindex: "0", "aria-label": name },
+    all,
+  );
   const draw = () => {
     const first = Math.max(0, Math.floor(list.scrollTop / LINE) - 4);
     const last = Math.min(length, first + Math.ceil((list.clientHeight || 400) / LINE) + 8);
     const entries = [];
     for (let i = first; i < last; i++) {
-      const entry = node("div", {
-        role: "option", id: `${all.dataset.id}-${i}`, "aria-selected": String(i === current),
-        "aria-posinset": i + 1, "aria-setsize": length,
-      }, line(i));
+      const entry = node(
+        "div",
+        {
+          role: "option",
+          id: `${all.dataset.id}-${i}`,
+          "aria-selected": String(i === current),
+          "aria-posinset": i + 1,
+          "aria-setsize": length,
+        },
+        line(i),
+      );
       entry.style.top = `${i * LINE}px`;
       entry.addEventListener("click", () => choose(i));
       entries.push(entry);
@@ -75,15 +93,22 @@ export function longList(name, length, line, pick, picked = 0) {
     current = i;
     const top = i * LINE;
     if (top < list.scrollTop) list.scrollTop = top;
-    if (top + LINE > list.scrollTop + list.clientHeight) list.scrollTop = top + LINE - list.clientHeight;
+    if (top + LINE > list.scrollTop + list.clientHeight)
+      list.scrollTop = top + LINE - list.clientHeight;
     draw();
     pick(i);
   };
   all.dataset.id = `list${(lists += 1)}`;
   list.addEventListener("scroll", () => requestAnimationFrame(draw));
   list.addEventListener("keydown", (event) => {
-    const to = { ArrowDown: current + 1, ArrowUp: current - 1, Home: 0, End: length - 1,
-      PageDown: current + 10, PageUp: current - 10 }[event.key];
+    const to = {
+      ArrowDown: current + 1,
+      ArrowUp: current - 1,
+      Home: 0,
+      End: length - 1,
+      PageDown: current + 10,
+      PageUp: current - 10,
+    }[event.key];
     if (to === undefined) return;
     event.preventDefault();
     choose(Math.max(0, Math.min(length - 1, to)));

@@ -16,7 +16,9 @@ addEventListener("message", async ({ data }) => {
     table = toRows(readCsv(await data.file.text()), data.features);
     postMessage({ done: await replay(data.model, data.alphas) });
   } catch (error) {
-    postMessage({ failed: { title: error.title ?? "This file cannot be replayed", detail: error.message } });
+    postMessage({
+      failed: { title: error.title ?? "This file cannot be replayed", detail: error.message },
+    });
   }
 });
 
@@ -33,7 +35,10 @@ async function replay(model, alphas) {
       throw new Error("another version came into service meanwhile: drop the file once more");
     }
     version = answer.version;
-    severity.set(answer.severity.map((each) => each ?? NaN), start);
+    severity.set(
+      answer.severity.map((each) => each ?? NaN),
+      start,
+    );
     budgets = merge(budgets, answer.alphas, start);
     postMessage({ progress: Math.min(rows.length, start + most), rows: rows.length });
   }
@@ -43,7 +48,12 @@ async function replay(model, alphas) {
 /** Budgets of the rows so far with those of the next part; an episode may go on across the seam. */
 function merge(sofar, next, start) {
   return next.map((each, i) => {
-    const moved = each.episodes.map((one) => ({ ...one, first: one.first + start, last: one.last + start, peak: one.peak + start }));
+    const moved = each.episodes.map((one) => ({
+      ...one,
+      first: one.first + start,
+      last: one.last + start,
+      peak: one.peak + start,
+    }));
     const alarmRows = each.alarm_rows.map((row) => row + start);
     if (!sofar) return { ...each, episodes: moved, alarm_rows: alarmRows };
     const before = sofar[i];
@@ -53,7 +63,11 @@ function merge(sofar, next, start) {
     if (last && first && first.first === last.last + 1) {
       const stranger = first.severity > last.severity ? first : last;
       episodes[episodes.length - 1] = {
-        first: last.first, last: first.last, rows: last.rows + first.rows, peak: stranger.peak, severity: stranger.severity,
+        first: last.first,
+        last: first.last,
+        rows: last.rows + first.rows,
+        peak: stranger.peak,
+        severity: stranger.severity,
       };
       episodes.push(...rest);
     } else {

@@ -1,4 +1,4 @@
-// Series: one severity for each of many rows, drawn by uPlot, which is loaded when it is first needed.
+// Series: one severity for each of many rows, drawn by uPlot, which is loaded when it is needed.
 import { node } from "./charts/frame.js";
 import { count, number } from "./charts/words.js";
 
@@ -33,16 +33,38 @@ export async function series(container, severities, { name, limit, pick }) {
     probe.remove();
     return seen;
   };
-  const picture = node("div", { class: "picture", role: "img", "aria-label": `${name}. ${count(severities.length)} rows.` });
-  container.replaceChildren(node("figure", { class: "chart" }, node("figcaption", {}, node("strong", {}, name),
-    node("span", {}, "Drag to look closer, double-click for all rows.")), picture));
+  const picture = node("div", {
+    class: "picture",
+    role: "img",
+    "aria-label": `${name}. ${count(severities.length)} rows.`,
+  });
+  container.replaceChildren(
+    node(
+      "figure",
+      { class: "chart" },
+      node(
+        "figcaption",
+        {},
+        node("strong", {}, name),
+        node("span", {}, "Drag to look closer, double-click for all rows."),
+      ),
+      picture,
+    ),
+  );
   const draw = () => {
     const width = Math.floor(picture.clientWidth);
     if (!width) return;
     const zoom = plot && { min: plot.scales.x.min, max: plot.scales.x.max };
     plot?.destroy();
-    const [ink, hair, grid, promise, bar] = ["quiet", "hair", "grid", "promise", "severity-4"].map(colour);
-    const axis = { stroke: ink, grid: { stroke: grid, width: 1 }, ticks: { stroke: hair, width: 1 }, font: "11px system-ui" };
+    const [ink, hair, grid, promise, bar] = ["quiet", "hair", "grid", "promise", "severity-4"].map(
+      colour,
+    );
+    const axis = {
+      stroke: ink,
+      grid: { stroke: grid, width: 1 },
+      ticks: { stroke: hair, width: 1 },
+      font: "11px system-ui",
+    };
     plot = new UPlot(
       {
         width,
@@ -56,20 +78,22 @@ export async function series(container, severities, { name, limit, pick }) {
         ],
         series: [{}, { stroke: bar, width: 1, points: { show: false } }],
         hooks: {
-          draw: [({ ctx, bbox, valToPos }) => {
-            if (at === null || at === undefined) return;
-            const y = Math.round(valToPos(at, "y", true));
-            if (y < bbox.top || y > bbox.top + bbox.height) return;
-            ctx.save();
-            ctx.strokeStyle = promise;
-            ctx.lineWidth = 2 * devicePixelRatio;
-            ctx.setLineDash([6 * devicePixelRatio, 4 * devicePixelRatio]);
-            ctx.beginPath();
-            ctx.moveTo(bbox.left, y);
-            ctx.lineTo(bbox.left + bbox.width, y);
-            ctx.stroke();
-            ctx.restore();
-          }],
+          draw: [
+            ({ ctx, bbox, valToPos }) => {
+              if (at === null || at === undefined) return;
+              const y = Math.round(valToPos(at, "y", true));
+              if (y < bbox.top || y > bbox.top + bbox.height) return;
+              ctx.save();
+              ctx.strokeStyle = promise;
+              ctx.lineWidth = 2 * devicePixelRatio;
+              ctx.setLineDash([6 * devicePixelRatio, 4 * devicePixelRatio]);
+              ctx.beginPath();
+              ctx.moveTo(bbox.left, y);
+              ctx.lineTo(bbox.left + bbox.width, y);
+              ctx.stroke();
+              ctx.restore();
+            },
+          ],
         },
       },
       [rows, severities],
@@ -79,7 +103,9 @@ export async function series(container, severities, { name, limit, pick }) {
     plot.over.addEventListener("click", () => plot.cursor.idx !== null && pick?.(plot.cursor.idx));
   };
   draw();
-  const sized = new ResizeObserver(() => plot && Math.abs(plot.width - picture.clientWidth) > 1 && draw());
+  const sized = new ResizeObserver(
+    () => plot && Math.abs(plot.width - picture.clientWidth) > 1 && draw(),
+  );
   sized.observe(picture);
   const themed = new MutationObserver(draw);
   themed.observe(document.documentElement, { attributeFilter: ["data-theme"] });

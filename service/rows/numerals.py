@@ -4,6 +4,7 @@ that reads each.
 Needs polars (the `files` extra).
 """
 
+import shlex
 from typing import TYPE_CHECKING, NamedTuple
 
 from hourglass.service.rows.dialect import USUAL, Dialect
@@ -54,6 +55,7 @@ class Misread(NamedTuple):
     got: str  # quoted, and what it is
     cells: int  # that are no numbers
     few_with_unit: bool = False  # of a few values that may as well be names: 2WD, 4WD
+    words: tuple[str, ...] = ()  # the cells that are numbers under no habit, the commonest first
 
 
 def to_numbers(text: "pl.Series", dialect: Dialect = USUAL) -> "pl.Series":
@@ -84,6 +86,7 @@ def misread(text: "pl.Series", dialect: Dialect = USUAL) -> Misread | None:
     missing = cells.str.to_lowercase().is_in(list(MISSING)) & ~plain
     address = cells.str.contains(IP_ADDRESS)
     by_habit = cells.str.contains("|".join(f"({pattern})" for pattern in HABITS)) & ~address
+    by_habit |= to_numbers(cells).is_not_null() & ~plain  # with a point, where a comma was said
     with_unit = cells.str.contains(WITH_UNIT) & ~plain & ~by_habit
     with_unit &= ~cells.str.contains(ORDINAL_OR_HEX)
     unit = cells.str.replace_all(AMOUNT, "").str.strip_chars(" +-")
@@ -106,7 +109,10 @@ def misread(text: "pl.Series", dialect: Dialect = USUAL) -> Misread | None:
     row = text.is_in(cells.filter(~plain).to_list()).arg_max() or 0
     wrong = int(count.filter(~plain).sum())
     few = with_unit.sum() <= FEW_WITH_UNIT and not (plain | by_habit).any()
-    return Misread(row + 1, explain_cell(str(text[row]), dialect), wrong, few)
+    words = counts.filter(~(plain | by_habit | with_unit)).sort("count", "cell", descending=True)
+    return Misread(
+        row + 1, explain_cell(str(text[row]), dialect), wrong, few, tuple(words["cell"].to_list())
+    )
 
 
 def explain_cell(cell: str, dialect: Dialect = USUAL) -> str:
@@ -119,7 +125,7 @@ def explain_cell(cell: str, dialect: Dialect = USUAL) -> str:
     if to_numbers(text).is_not_null()[0]:
         return f"{shorten(cell)!r}, a decimal point where --decimal {dialect.decimal} was given"
     if cell.lower() in MISSING:
-        return f"{shorten(cell)!r}; --null {cell!r} reads it as missing"
+        return f"{shorten(cell)!r}; {as_missing(cell)} reads it as missing"
     if not text.str.contains(IP_ADDRESS)[0]:
         for pattern, meaning in HABITS.items():
             if text.str.contains(pattern)[0]:
@@ -130,7 +136,19 @@ def explain_cell(cell: str, dialect: Dialect = USUAL) -> str:
         return f"{shorten(cell)!r}, which has a unit: write the number alone"
     return (
         f"{shorten(cell)!r}; leave a cell empty where the value is missing, or"
-        f" --null {shorten(cell)!r}"
+        f" {as_missing(str(shorten(cell)))}"
+    )
+
+
+def as_missing(*cells: str) -> str:
+    """The flags that read these cells as missing; what would be taken for a flag is glued to it."""
+    flags = [cell for cell in cells if cell.startswith("-") and cell != "-"]
+    words = [cell for cell in cells if cell not in flags]
+    return " ".join(
+        [
+            *(["--null", *(repr(word) for word in words)] if words else []),
+            *(f"--null={shlex.quote(cell)}" for cell in flags),
+        ]
     )
 
 

@@ -5,7 +5,7 @@ Needs polars (the `files` extra).
 
 import csv
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from hourglass.service.errors import InvalidTable
 from hourglass.service.model.artifact import UNSEEN, Feature
 from hourglass.service.rows.dialect import USUAL, Dialect
 from hourglass.service.rows.memory import available_bytes
-from hourglass.service.rows.numerals import explain_cell, shorten, to_numbers
+from hourglass.service.rows.numerals import as_missing, explain_cell, shorten, to_numbers
 
 if TYPE_CHECKING:
     import polars as pl
@@ -36,6 +36,7 @@ OTHER_FILES = {  # how one becomes a table
     ),
 }
 CODE = r"^ *0\d+ *$"  # a cell that would be another as a number
+MOST_REFUSED, MOST_NAMED = 5, 20  # columns that a message tells of, and names
 PEEKED_ROWS = 100_000  # of which such a cell is among the first
 
 
@@ -95,8 +96,8 @@ def encode_table(
 ) -> NDArray[np.float32]:
     """A table -> rows [N, D] in the features' order; columns the model does not know are left out.
 
-    A category not among a feature's becomes UNSEEN. InvalidTable names the column and the first row
-    (from 1) that is wrong.
+    A category not among a feature's becomes UNSEEN. InvalidTable names the columns that are wrong,
+    and the first such row (from 1) of each.
     """
     present = set(frame.columns)
     absent = [feature.name for feature in features if feature.name not in present]
@@ -108,9 +109,26 @@ def encode_table(
             f" in all{f'; there is {alike[0]!r}' if alike else ''})"
         )
     rows_ND = np.empty((frame.height, len(features)), dtype=np.float32)
+    refused: dict[str, Exception] = {}
     for place, feature in enumerate(features):
-        rows_ND[:, place] = _encode_column(frame[feature.name], feature, dialect)
+        try:
+            rows_ND[:, place] = _encode_column(frame[feature.name], feature, dialect)
+        except InvalidTable as error:
+            refused[feature.name] = error
+    if len(refused) == 1:
+        raise refused.popitem()[1]
+    if refused:
+        raise InvalidTable("\n".join(refusals(refused, "columns are not as the model expects")))
     return rows_ND
+
+
+def refusals(refused: Mapping[str, Exception], said: str) -> Iterator[str]:
+    """Lines: of the first columns what is wrong with each, of the others their names."""
+    yield f"{len(refused)} {said}"
+    yield from (f"  {error}" for error in list(refused.values())[:MOST_REFUSED])
+    if others := list(refused)[MOST_REFUSED:]:
+        named = ", ".join(repr(shorten(name)) for name in others[:MOST_NAMED])
+        yield f"  and {named}{f' and {len(others) - MOST_NAMED} more' * (len(others) > MOST_NAMED)}"
 
 
 def _encode_column(column: "pl.Series", feature: Feature, dialect: Dialect) -> NDArray[np.float32]:
@@ -153,9 +171,12 @@ def require_finite(column: "pl.Series") -> None:
         out_of_range = np.flatnonzero(np.abs(wide) > FLOAT32_MAX)
     if len(out_of_range):
         row = int(out_of_range[0])
+        got = f"{wide[row]:g}"
+        if np.isinf(wide[row]):
+            got += f"; {as_missing(got)} reads it as missing"
         raise InvalidTable(
             f"column {column.name!r}, row {row + 1}: expected a finite number within float32, got"
-            f" {wide[row]:g}"
+            f" {got}"
         )
 
 
@@ -279,17 +300,19 @@ def _read_csv(
         _check_widths(path, dialect)
         raise
     if frame[:, -1].null_count():
-        empty = _check_widths(path, dialect)
-        frame = frame.filter(~pl.int_range(frame.height, eager=True).is_in(empty))
+        empty_lines = _check_widths(path, dialect)
+        frame = frame.filter(~pl.int_range(frame.height, eager=True).is_in(empty_lines))
     if len(header) == frame.width:
         frame.columns = _all_named(header)
+        nameless = [column for column, name in zip(frame, header, strict=True) if not name]
         # of lines that end with separators
-        nothing = [
-            column.name
-            for column, name in zip(frame, header, strict=True)
-            if not name and column.null_count() == frame.height
-        ]
-        frame = frame.drop(nothing)
+        empty = [column.name for column in nameless if column.null_count() == frame.height]
+        if (full := len(nameless) - len(empty)) > max(1, len(header) - len(nameless)):
+            raise InvalidTable(
+                f"{path}: expected names of columns in the first line, got {full} columns with"
+                " values and without a name: delete the lines above the names"
+            )
+        frame = frame.drop(empty)
     return frame.with_columns(
         _tidy(column, dialect, as_text=column.name in text)
         for column in frame
@@ -372,7 +395,11 @@ def _read_header(path: Path, dialect: Dialect) -> list[str]:
     counts = Counter(name for name in header if name)
     repeated = next((name for name, count in counts.items() if count > 1), None)
     if repeated is not None:
-        raise InvalidTable(f"{path} has the column {shorten(repeated)!r} more than once")
+        places = [str(place) for place, name in enumerate(header, 1) if name == repeated]
+        raise InvalidTable(
+            f"{path} has the column {shorten(repeated)!r} more than once (as columns"
+            f" {' and '.join(places[:5])}): give each a name of its own"
+        )
     return header
 
 

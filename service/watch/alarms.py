@@ -403,7 +403,7 @@ def _require_ours(database: sqlite3.Connection, path: Path) -> None:
         )
     (sound,) = database.execute("PRAGMA quick_check(1)").fetchone()
     if sound != "ok":
-        raise sqlite3.DatabaseError(sound)
+        raise sqlite3.DatabaseError(sound.splitlines()[-1])
 
 
 _GROUP = (

@@ -1,10 +1,11 @@
-"""Journal: an observer that keeps alarms, with why they were raised, beside the event loop.
+"""Journal: keeps alarms, with why they were raised, beside the event loop.
 
-On the loop it counts, and copies some rows; a thread of its own finds the reasons and writes
-behind, once a second. Of a storm all alarms are counted; MOST_ALARMS of each model in a second, a
-fair sample and the worst, are kept; and as many of them are explained as SHARE of a processor has
-time for. What was not explained belongs to the group of that explained one whose contributions are
-most alike, and what was not kept is shared out as the sample was.
+Metrics tells it of runs with alarms. On the loop it counts, and copies some rows; a thread of its
+own finds the reasons and writes behind, once a second. Of a storm all alarms are counted;
+MOST_ALARMS of each model in a second, a fair sample and the worst, are kept; and as many of them
+are explained as SHARE of a processor has time for. What was not explained belongs to the group of
+that explained one whose contributions are most alike, and what was not kept is shared out as the
+sample was.
 
 Rows' values are kept in a file alone. Whatever fails here is a metric and a line in the log.
 """
@@ -24,6 +25,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from hourglass.service.errors import JournalFailed
 from hourglass.service.model.detector import Explanation, Scores
 from hourglass.service.model.reasons import reasons_of
 from hourglass.service.model.served import Served
@@ -61,12 +63,14 @@ class Noted(NamedTuple):
 
 
 class Journal:
-    """An observer. `values`: whether rows are kept; `tell` is told how many alarms were kept, and
-    how many were lost because they could not be written.
-    """
+    """`values`: whether rows are kept."""
 
-    def __init__(self, alarms: Alarms, *, values: bool, tell: Callable[[int, int], None]) -> None:
-        self._alarms, self.values, self._tell = alarms, values, tell
+    def __init__(self, alarms: Alarms, *, values: bool) -> None:
+        self._alarms, self.values = alarms, values
+        # set by who tells it of runs: have rows told of that were kept back, and be told how many
+        # alarms were kept, and how many lost because they could not be written
+        self.fetch: Callable[[], None] = lambda: None
+        self.tell: Callable[[int, int], None] = lambda _kept, _lost: None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._seen: dict[Served, _Seen] = {}
         # which rows are a fair sample
@@ -75,48 +79,63 @@ class Journal:
         self._failing = False
         self._saved, self._saved_at = MOST_SECONDS, time.monotonic()
 
-    def scored(self, served: Served, rows_ND: Float32, scores: Scores, _seconds: float) -> None:
-        """One run of one model."""
-        seen = self._seen.get(served)
-        if seen is None:
-            seen = self._seen[served] = _Seen(served, self._until_next(served.name))
-        score_N = scores.score
-        seen.rows += (count := len(score_N))
-        # what is not finite is refused, not answered
-        if count == 1:
+    def raised(self, served: Served, rows_ND: Float32, scores: Scores) -> None:
+        """A run of rows, some of which may alarm; what is not finite is refused, not answered."""
+        score_N, seen = scores.score, self._seen_of(served)
+        if len(score_N) == 1:
             if seen.limit < (score := score_N.item()) < math.inf:
                 self._note_one(seen, rows_ND, scores, score)
-        elif (over_N := score_N > seen.limit).any():
-            places = np.flatnonzero(over_N & np.isfinite(score_N)).tolist()
-            if places:
-                self._note(seen, rows_ND, scores, places)
-        if seen.rows >= seen.sample_at:
-            self._sample(seen, served, rows_ND, scores)
+            return
+        places = np.flatnonzero((score_N > seen.limit) & np.isfinite(score_N)).tolist()
+        if places:
+            self._note(seen, rows_ND, scores, places)
 
-    def explained(self, *_: object) -> None:
-        """Rows that are looked at once more raise no alarm."""
+    def count(self, served: Served, rows: int) -> None:
+        """So many rows were scored."""
+        self._seen_of(served).rows += rows
+
+    def sample(self, served: Served, rows_ND: Float32, scores: Scores, place: int) -> float:
+        """Keep a row that does not alarm; how many rows until the next one is wanted."""
+        seen = self._seen_of(served)
+        if scores.score[place] <= seen.limit:  # which NaN is not
+            seen.ordinary.append(_noted(rows_ND, scores, place))
+        return self.until_next(served)
+
+    def until_next(self, served: Served) -> float:
+        """How many rows until one is kept of those that do not alarm, all rows of the model being
+        alike.
+        """
+        seen = self._seen.get(served)
+        if not self.values or (seen is not None and len(seen.ordinary) >= MOST_ORDINARY):
+            return math.inf
+        share = ORDINARY_ROWS / max(self._totals.get(served.name, 0), ORDINARY_ROWS)
+        if share >= 1:
+            return 1
+        return 1 + math.floor(math.log(1 - self._random.random()) / math.log1p(-share))
 
     async def clock(self) -> None:
         """Write behind, until it is cancelled."""
         while True:
             await asyncio.sleep(WRITE_SECONDS)
-            if self._seen:
-                await self.ask(lambda _: None)
+            await self.ask(lambda _: None)
 
     async def ask(self, question: Callable[[Alarms], T]) -> T:
         """What the alarms say, those included that were just raised."""
-        taken, self._seen = self._seen, {}
+        taken = self._take()
 
         def work() -> T:
             if taken:
                 self._write(taken)
-            return question(self._alarms)
+            try:
+                return question(self._alarms)
+            except (sqlite3.Error, OSError) as error:
+                raise JournalFailed(f"the journal cannot be read: {error}") from error
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def close(self) -> None:
         """Write what there is, and end."""
-        taken, self._seen = self._seen, {}
+        taken = self._take()
         if taken:
             self._thread.submit(self._write, taken)
         self._thread.submit(self._alarms.close)
@@ -152,24 +171,15 @@ class Journal:
         if seen.worst is None or score > seen.worst.score:
             seen.worst = _noted(rows_ND, scores, 0)
 
-    def _until_next(self, name: str) -> float:
-        """How many rows until the next one of the reservoir, all rows of the model being alike."""
-        if not self.values:
-            return math.inf
-        share = ORDINARY_ROWS / max(self._totals.get(name, 0), ORDINARY_ROWS)
-        if share >= 1:
-            return 1
-        return 1 + math.floor(math.log(1 - self._random.random()) / math.log1p(-share))
+    def _seen_of(self, served: Served) -> "_Seen":
+        if (seen := self._seen.get(served)) is None:
+            seen = self._seen[served] = _Seen(served)
+        return seen
 
-    def _sample(self, seen: "_Seen", served: Served, rows_ND: Float32, scores: Scores) -> None:
-        first = seen.rows - len(rows_ND)
-        while seen.rows >= seen.sample_at:
-            place = int(seen.sample_at) - 1 - first
-            if scores.score[place] <= seen.limit:  # which NaN is not
-                seen.ordinary.append(_noted(rows_ND, scores, place))
-            seen.sample_at += self._until_next(served.name)
-            if len(seen.ordinary) >= MOST_ORDINARY:
-                seen.sample_at = math.inf
+    def _take(self) -> "dict[Served, _Seen]":
+        self.fetch()
+        taken, self._seen = self._seen, {}
+        return taken
 
     def _write(self, taken: "dict[Served, _Seen]") -> None:
         """In the thread: explain, group and write; what fails loses this much, and no more."""
@@ -190,7 +200,7 @@ class Journal:
             self._alarms.close()
         except Exception:
             _logger.exception("%d alarms are not in the journal", lost)
-        self._tell(kept, lost)
+        self.tell(kept, lost)
 
     def _entry(self, served: Served, seen: "_Seen") -> Entry:
         noted = sorted(seen.kept, key=lambda each: each.time)
@@ -216,14 +226,19 @@ class Journal:
         return total if total < ORDINARY_ROWS else self._random.randrange(ORDINARY_ROWS)
 
     def _explain(self, served: Served, noted: list[Noted]) -> list[Alarm]:
-        rows_ND = np.stack([each.row_D for each in noted])
-        explanation = served.detector.explain(rows_ND)
-        said = self._find_reasons(served, rows_ND, explanation)
-        alike = _most_alike(explanation.contributions, list(said))
+        try:
+            rows_ND = np.stack([each.row_D for each in noted])
+            explanation = served.detector.explain(rows_ND)
+            said = self._find_reasons(served, rows_ND, explanation)
+            alike = _most_alike(explanation.contributions, list(said))
+        except Exception:  # they are counted and kept all the same
+            _logger.exception("%d alarms of %s are not explained", len(noted), served.name)
+            said, alike = {-1: _Said(Signature(None, ()), None, None)}, [-1] * len(noted)
         alarms = []
         for place, each in enumerate(noted):
             signature, reasons, sentence = said[alike[place]]
             own = alike[place] == place
+            values = encoding.row_values(served.schema.features, each.row_D)
             alarms.append(
                 Alarm(
                     signature=signature,
@@ -232,9 +247,7 @@ class Journal:
                     score=each.score,
                     severity=each.severity,
                     p_value=each.p_value,
-                    row=_json(encoding.row_values(served.schema.features, each.row_D))
-                    if self.values
-                    else None,
+                    row=_json(values) if self.values else None,
                     reasons=reasons if own else None,
                     sentence=sentence if own else None,
                 )
@@ -302,20 +315,19 @@ _WITHOUT_VALUES = {"actual": None, "expected": None, "expected_sd": None}
 
 class _Said(NamedTuple):
     signature: Signature
-    reasons: str
+    reasons: str | None
     sentence: str | None
 
 
 class _Seen:
     """What came of one model since the last writing."""
 
-    __slots__ = ("alarms", "kept", "limit", "most", "ordinary", "rows", "sample_at", "worst")
+    __slots__ = ("alarms", "kept", "limit", "most", "ordinary", "rows", "worst")
 
-    def __init__(self, served: Served, sample_at: float) -> None:
+    def __init__(self, served: Served) -> None:
         self.limit = served.threshold.score
         self.most = max(1, min(MOST_ALARMS, MOST_CELLS // served.schema.width))
         self.rows = self.alarms = 0
-        self.sample_at = sample_at
         self.kept: list[Noted] = []
         self.worst: Noted | None = None
         self.ordinary: list[Noted] = []

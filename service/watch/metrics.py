@@ -4,6 +4,7 @@ Label values come from configuration and closed sets, never from what a client s
 """
 
 import asyncio
+import math
 import time
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -18,11 +19,12 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.detector import Explanation, Scores
 from hourglass.service.model.served import Served
 from hourglass.service.serving.registry import Load, Registry
 from hourglass.service.watch.exposition import ModelMetrics, ProcessMetrics, SharedMetrics, encode
+from hourglass.service.watch.journal import Journal
+from hourglass.service.watch.traffic import Traffic
 
 Float32 = NDArray[np.float32]
 Scope = MutableMapping[str, Any]
@@ -104,8 +106,20 @@ class Metrics:
     once it is retired.
     """
 
-    def __init__(self, models: Registry, *, shared: bool, workers: Path | None = None) -> None:
-        self.shared, self._models = shared, models
+    def __init__(
+        self,
+        models: Registry,
+        *,
+        shared: bool,
+        workers: Path | None = None,
+        traffic: Traffic | None = None,
+        journal: Journal | None = None,
+    ) -> None:
+        self.shared, self._models, self._traffic, self._journal = shared, models, traffic, journal
+        if traffic is not None:
+            traffic.fetch = self.count_kept
+        if journal is not None:
+            journal.fetch, journal.tell = self.count_kept, self.observe_journal
         # what is scraped is written beside the event loop
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the number of series, and several workers cannot have them
@@ -206,12 +220,12 @@ class Metrics:
         self._labelled: set[str] = set()  # models with series
         self._answers: dict[tuple[str, str, int], Tally] = {}  # by route, method, status
 
-    def scored(self, served: Served, _: Float32, scores: Scores, seconds: float) -> None:
+    def scored(self, served: Served, rows_ND: Float32, scores: Scores, seconds: float) -> None:
         """One run of one model: its rows' scores and how long it took."""
         bound = self._bound.get(served.name) or self._bind(served.name)
         bound.inference.add(seconds)
         bound.batches.add(len(scores.score))
-        bound.observe(scores, served.threshold)
+        bound.observe(served, rows_ND, scores)
 
     def explained(
         self, served: Served, rows_ND: Float32, _explanation: Explanation, _seconds: float
@@ -296,11 +310,18 @@ class Metrics:
     def flush(self) -> None:
         """Hand what was counted over to the library's metrics."""
         self._forget(self._labelled - self._models.names)
+        if self._traffic is not None:
+            self._traffic.forget()
         for bound in self._bound.values():
             bound.flush()
         for (route, method, status), tally in self._answers.items():
             if count := tally.flush(self._durations.labels(route)):
                 self._requests.labels(route, method, status).inc(count)
+
+    def count_kept(self) -> None:
+        """Have counted what was scored."""
+        for bound in self._bound.values():
+            bound.count_kept()
 
     def _forget(self, names: set[str]) -> None:
         """Have no series of models that are no more. Those of several workers lie in files, where
@@ -329,6 +350,8 @@ class Metrics:
                     Tally(INFERENCE_BUCKETS): self._inference.labels(name),
                     Tally(BATCH_BUCKETS): self._batches.labels(name),
                 },
+                self._traffic,
+                self._journal,
             )
         return bound
 
@@ -377,52 +400,84 @@ class _Bound:
 
     __slots__ = (
         "_anomalies",
+        "_journal",
         "_kept",
+        "_limit",
         "_p_values",
         "_ratios",
         "_rows",
+        "_sample_at",
+        "_served",
         "_severities",
         "_tallies",
-        "_threshold",
+        "_traffic",
         "_vectors",
         "batches",
         "inference",
     )
 
     def __init__(
-        self, vectors: Counter, anomalies: Counter, tallies: "dict[Tally, Histogram]"
+        self,
+        vectors: Counter,
+        anomalies: Counter,
+        tallies: "dict[Tally, Histogram]",
+        traffic: Traffic | None,
+        journal: Journal | None,
     ) -> None:
+        self._traffic, self._journal = traffic, journal
+        self._limit = self._sample_at = math.inf  # a score, and a number of rows that are kept
         self._vectors, self._anomalies, self._tallies = vectors, anomalies, tallies
         self._p_values, self._severities, self._ratios, self.inference, self.batches = tallies
-        self._kept: list[Scores] = []  # not yet counted, all under this threshold
-        self._threshold: Threshold | None = None
+        self._kept: list[Scores] = []  # not yet counted, all of this model and threshold
+        self._served: Served | None = None
         self._rows = 0
 
-    def observe(self, scores: Scores, threshold: Threshold) -> None:
-        if threshold is not self._threshold:
-            self._count_kept()
-            self._threshold = threshold
+    def observe(self, served: Served, rows_ND: Float32, scores: Scores) -> None:
+        if served is not self._served:
+            self._begin(served)
+        score_N = scores.score
         self._kept.append(scores)
-        self._rows += len(scores.score)
+        self._rows += (count := len(score_N))
+        if self._journal is not None:
+            if count == 1:
+                if score_N.item() > self._limit:
+                    self._journal.raised(served, rows_ND, scores)
+            elif not np.maximum.reduce(score_N) <= self._limit:  # which NaN is not
+                self._journal.raised(served, rows_ND, scores)
+            while self._rows >= self._sample_at:
+                place = int(self._sample_at) - 1 - (self._rows - count)
+                self._sample_at += self._journal.sample(served, rows_ND, scores, place)
         if len(self._kept) == KEPT or self._rows >= KEPT_ROWS:
-            self._count_kept()
+            self.count_kept()
+
+    def _begin(self, served: Served) -> None:
+        self.count_kept()
+        self._served, self._limit = served, served.threshold.score
+        if self._journal is not None:
+            self._sample_at = self._journal.until_next(served)
 
     def flush(self) -> None:
-        self._count_kept()
+        self.count_kept()
         for tally, histogram in self._tallies.items():
             tally.flush(histogram)
 
-    def _count_kept(self) -> None:
-        if not self._kept or self._threshold is None:
+    def count_kept(self) -> None:
+        if not self._kept or self._served is None:
             return
+        threshold = self._served.threshold
         score_N, p_value_N, severity_N = (
             np.concatenate(arrays) for arrays in zip(*self._kept, strict=True)
         )
+        if self._journal is not None:
+            self._journal.count(self._served, self._rows)
+            self._sample_at = self._journal.until_next(self._served)
         self._kept, self._rows = [], 0
         if not (finite := np.isfinite(score_N)).all():  # such rows are refused, not answered
             score_N, p_value_N, severity_N = score_N[finite], p_value_N[finite], severity_N[finite]
         self._vectors.inc(len(score_N))
-        self._anomalies.inc(int(np.count_nonzero(self._threshold.is_anomaly(score_N))))
+        self._anomalies.inc(int(np.count_nonzero(threshold.is_anomaly(score_N))))
         self._p_values.add_all(p_value_N)
         self._severities.add_all(severity_N)
-        self._ratios.add_all(self._threshold.ratio(score_N))
+        self._ratios.add_all(threshold.ratio(score_N))
+        if self._traffic is not None:
+            self._traffic.count(self._served, score_N, severity_N)

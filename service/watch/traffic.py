@@ -11,7 +11,7 @@ all. A worker's counts outlive it.
 import hashlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -21,14 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hourglass.service.model.calibration import Threshold
-from hourglass.service.model.detector import Scores
 from hourglass.service.model.intervals import kolmogorov
 from hourglass.service.model.served import Served
 from hourglass.service.serving.registry import Registry
 
 SEVERITY_STEP, MOST_SEVERE = 0.05, 12.0  # more severe rows count with the last step
 P_VALUE_BINS = 20
-KEPT, KEPT_ROWS = 512, 8192  # runs and rows that are counted at once, which costs a tenth
 DAY_SECONDS = 86400.0
 _SEVERITIES = round(MOST_SEVERE / SEVERITY_STEP) + 1
 _logger = logging.getLogger(__name__)
@@ -108,26 +106,22 @@ class Counted(NamedTuple):
 
 
 class Traffic:
-    """An observer: the counts of all models."""
+    """The counts of all models. Metrics hands them over what it has kept of many runs, since one
+    run more to tell of costs a hundredth of scoring a row.
+    """
 
     def __init__(self, models: Registry, folder: Path | None = None, pid: int = 0) -> None:
         self._models, self._folder, self._pid = models, folder, pid
         self._counting: dict[str, _Counting] = {}
+        self.fetch: Callable[[], None] = lambda: None  # have what is kept elsewhere handed over
 
-    def scored(self, served: Served, _: Float32, scores: Scores, _seconds: float) -> None:
-        """One run of one model."""
+    def count(self, served: Served, score_N: Float32, severity_N: Float32) -> None:
+        """Rows with finite scores; of what is not in force any more they do not count."""
         counting = self._counting.get(served.name)
         if counting is None or counting.served is not served:
             counting = self._of_run(served)
-            if counting is None:
-                return
-        counting.kept.append(scores)
-        counting.rows += len(scores.score)
-        if len(counting.kept) == KEPT or counting.rows >= KEPT_ROWS:
-            counting.count()
-
-    def explained(self, *_: object) -> None:
-        """Rows that are looked at once more are no traffic."""
+        if counting is not None:
+            counting.count(score_N, severity_N)
 
     def follow(self, served: Served) -> "_Counting":
         """Count for this model and threshold, from now on if they are others than before."""
@@ -141,7 +135,7 @@ class Traffic:
 
     def counted(self, served: Served) -> Counted:
         """What all workers have counted for this model and threshold."""
-        self.flush()
+        self.fetch()
         counting = self.follow(served)
         since, counts = counting.since, counting.counts.copy()
         for other in self._others(counting):
@@ -149,15 +143,13 @@ class Traffic:
         steps = len(served.detector.table.p_values)
         return Counted(since, counts[:steps], counts[steps:])
 
-    def flush(self) -> None:
-        """Count what is kept, and forget models that are no more."""
+    def forget(self) -> None:
+        """Have no counts of models that are no more."""
         for name in self._counting.keys() - self._models.names:
             self._counting.pop(name).drop()
-        for counting in self._counting.values():
-            counting.count()
 
     def _of_run(self, served: Served) -> "_Counting | None":
-        """Where to count a run of what is not known to be in force; None if it is not any more."""
+        """Where to count rows of what is not known to be in force; None if it is not any more."""
         in_force = self._models.served.get(served.name)
         if in_force is None or in_force is served:
             return self.follow(served)
@@ -183,13 +175,11 @@ class Traffic:
 class _Counting:
     """One worker's counts of one model under one threshold; its first run makes the file."""
 
-    __slots__ = ("_shared", "_steps", "counts", "kept", "key", "place", "rows", "served", "since")
+    __slots__ = ("_shared", "_steps", "counts", "key", "place", "served", "since")
 
     def __init__(self, served: Served, place: Path | None) -> None:
         self.served, self.place, self.key = served, place, _key(served)
         self.since = time.time()
-        self.kept: list[Scores] = []
-        self.rows = 0  # that are kept
         self._steps = len(served.detector.table.p_values)
         self.counts: Integers = np.zeros(self._steps + _SEVERITIES, np.int64)
         self._shared = False
@@ -198,16 +188,11 @@ class _Counting:
                 if path.name.split(".")[1] != self.key:
                     path.unlink(missing_ok=True)
 
-    def count(self) -> None:
-        if not self.kept:
-            return
-        score_N, _, severity_N = map(np.concatenate, zip(*self.kept, strict=True))
-        self.kept, self.rows = [], 0
-        if not (finite := np.isfinite(score_N)).all():  # such rows are refused, not answered
-            score_N, severity_N = score_N[finite], severity_N[finite]
+    def count(self, score_N: Float32, severity_N: Float32) -> None:
         if self.place is not None and not self._shared:
             self._share(self.place)
-        steps = np.searchsorted(self.served.detector.table.scores, score_N, side="left")
+        # sorted ones are found several times as fast
+        steps = np.searchsorted(self.served.detector.table.scores, np.sort(score_N), side="left")
         self.counts[: self._steps] += np.bincount(steps, minlength=self._steps)
         severities = np.minimum(severity_N / SEVERITY_STEP, _SEVERITIES - 1).astype(np.intp)
         self.counts[self._steps :] += np.bincount(severities, minlength=_SEVERITIES)

@@ -16,6 +16,7 @@ from tests.benchmarks.trust import (
     hard_columns,
     product,
     rows,
+    severity,
     shuffled,
 )
 from tests.benchmarks.trust.__main__ import main
@@ -223,6 +224,23 @@ def test_one_gaussian_expects_what_the_others_let_expect() -> None:
     np.testing.assert_allclose(blame.expected[:, 1], 1.0, atol=0.01)
     filled_ND = gaussian.fill(np.array([[1.0, np.nan], [1.0, 2.0], [np.nan, np.nan]]))
     np.testing.assert_allclose(filled_ND, [[1.0, 1.0], [1.0, 2.0], [0.0, 0.0]], atol=0.05)
+
+
+def test_the_likeliest_sets_of_known_gaussian_rows_are_the_changed_cells_as_far_as_can_be() -> None:
+    """Of two cells that move together, the other one tells which was changed; a third tells more."""
+    random = np.random.default_rng(0)
+    common_N1 = random.normal(size=(5000, 1))
+    gaussian = changed_cells.Gaussian(common_N1 + 0.1 * random.normal(size=(5000, 6)))
+    drawn_ND = gaussian.draw(2000, random)
+    assert np.corrcoef(drawn_ND, rowvar=False).min() > 0.98
+    changed_ND = drawn_ND[:50].copy()
+    changed_ND[:, [1, 4]] += [3.0, -2.0]
+    assert {tuple(each) for each in gaussian.likeliest_sets(changed_ND, 2)} == {(1, 4)}
+
+
+def test_tails_of_few_exponential_scores_are_within_a_factor_of_three_in_most_draws_only() -> None:
+    few, many = severity.expected_within(100, 500), severity.expected_within(1000, 10**6)
+    assert 0.65 < few < 0.85 < many <= 1.0
 
 
 def test_suspects_are_counted_among_those_who_are_and_cut_at_the_share(tmp_path: Path) -> None:

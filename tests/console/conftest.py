@@ -94,6 +94,7 @@ def visit(browser: Browser, service: httpx.Client) -> Iterator[Visit]:
         scheme: str = "light",
         client: httpx.Client = service,
         quiet: bool = True,
+        clock: bool = False,
     ) -> Page:
         context = browser.new_context(
             viewport={"width": width, "height": HEIGHT}, color_scheme=scheme, accept_downloads=False
@@ -101,6 +102,8 @@ def visit(browser: Browser, service: httpx.Client) -> Iterator[Visit]:
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(15_000)
+        if clock:  # that can be put forward: page.clock.fast_forward(seconds * 1000)
+            page.clock.install()
         if quiet:
             page.on("console", lambda said: said.type == "error" and errors.append(said.text))
         page.on("pageerror", lambda error: errors.append(str(error)))

@@ -51,11 +51,12 @@ def test_arrows_step_through_alarms_and_the_url_keeps_the_place(visit, service: 
 
 
 def test_a_new_alarm_appears_by_itself(visit, service: httpx.Client):
-    page = visit("#/mixed/alarms")
+    page = visit("#/mixed/alarms", clock=True)
     expect(page.locator(".list li")).to_have_count(0)
     row = {"load": 40.0, "open": True, "site": "north", "heat": 0.0}
     service.post("/v1/models/mixed/score", json={"rows": [row]}).raise_for_status()
-    expect(page.locator(".list li")).to_have_count(1, timeout=10_000)
+    page.clock.fast_forward(5000)
+    expect(page.locator(".list li")).to_have_count(1)
     expect(page.locator(".view > p").first).to_have_text(
         re.compile("1 alarm in 1 group; 1 row scored")
     )

@@ -75,6 +75,12 @@ def test_a_click_decodes_the_place_and_arrows_move_it(visit, service: httpx.Clie
     expect(heading).to_be_visible()
 
 
+def test_a_dot_that_the_pointer_rests_on_shows_its_row(mapped: Page):
+    mapped.locator("circle.mark").nth(21).hover()
+    expect(mapped.locator(".view h2")).to_have_text("row 21 of rows.csv")
+    expect(mapped.locator(".dumbbell.blamed").first).to_contain_text("d")
+
+
 def test_looking_at_rows_is_no_traffic(mapped: Page, service: httpx.Client):
     counted = service.get("/v1/models/plain/replay").json()["rows"]
     assert counted == 412

@@ -606,6 +606,23 @@ class TestInspecting:
         main(["inspect", str(tmp_path / "pump")])
         assert f"contains          {words}" in capsys.readouterr().out.splitlines()
 
+    def test_settings_in_tables_and_names_with_line_ends_stay_in_their_line(self, tmp_path, capsys):
+        settings = {"width": 8, "levels": [], "views": ["log", "range"], "fit": {"steps": 9}}
+        model = Model(
+            variant="handmade",
+            hyper_parameters={**settings, "seed": None},
+            seed=0,
+            parameter_count=0,
+        )
+        features = (msgspec.structs.replace(NUMERIC[0], name="heat\n(°C)"), *NUMERIC[1:])
+        publish(tmp_path, "pump", make_artifact(features, model=model))
+        assert main(["inspect", str(tmp_path / "pump")]) == 0
+        said = capsys.readouterr().out.splitlines()
+        assert (
+            "hyper-parameters  fit.steps = 9, levels = none, views = log range, width = 8" in said
+        )
+        assert "heat\\n(°C)  numeric        -3 to 3  0.0%" in said
+
     def test_the_folder_of_a_version_and_the_folder_one_is_in_will_do(
         self, tmp_path, monkeypatch, capsys
     ):

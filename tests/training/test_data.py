@@ -1,6 +1,6 @@
 import math
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +161,9 @@ def test_a_label_that_cannot_be_read_is_refused_by_row(table: pl.DataFrame, sent
         (["2026-01-02T03:04:05Z"], r"got the date or time 2026-01-02T03:04:05Z"),
         (["2026-01-02 03:04:05"], r"got the date or time 2026-01-02 03:04:05"),
         (["03:04:05"], r"got the date or time 03:04:05"),
+        (["03:45", "17:30"], r"got the date or time 03:45"),
+        ([timedelta(minutes=3)], r"got the duration 0:03:00; write it as a number of seconds"),
+        (["1", "ERR", "2", "No Data", "3", "ERR", "---", "4", "5"], r"row 2: .* got 'ERR'; .*--null 'ERR' 'No Data' --null=--- reads all of its words as missing"),
         (["31.12.2025"], r"got the date or time 31\.12\.2025"),
         ([[1.0, 2.0]], r"row 1: .* got List\(Float64\)"),
         ([{"x": 1}], r"row 1: .* got Struct"),
@@ -324,8 +327,9 @@ class TestFilesAsPeopleWriteThem:
             ("# made by hand\na,b\n1,2\n", "first line that begins with '#': --comment '#'"),
             ("a;b\n1;2\n", "got a header with ';' between names: --separator ';' reads it"),
             ("a\tb\n1\t2\n", "between names: --separator tab reads it"),
-            ("a,b,a\n1,2,3\n", "has the column 'a' more than once"),
+            ("a,b,a\n1,2,3\n", "column 'a' more than once .as columns 1 and 3.: give each a name"),
             ("a,a \n1,2\n", "has the column 'a' more than once"),
+            ("Report,,\nday,x,y\n1,2,3\n", "got 2 columns with values and without a name: delete"),
             ("a,b\n", "holds no rows"),
             ("a,b", "holds no rows"),
             ("", "holds no rows"),
@@ -348,12 +352,23 @@ class TestFilesAsPeopleWriteThem:
             read_table(tmp_path / "table.parquet")
         assert "\n" not in str(refused.value)
 
-    @pytest.mark.parametrize("name", ["absent.csv", "table.xlsx", "."])
-    def test_a_file_that_is_absent_or_of_another_kind_is_refused(
-        self, tmp_path: Path, name: str
+    @pytest.mark.parametrize(
+        ("name", "sentence"),
+        [
+            ("absent.csv", "is not a file"),
+            (".", "is not a file"),
+            ("table.feather", r"is neither \.csv nor \.parquet$"),
+            ("table.xlsx", r"is neither \.csv nor \.parquet: save the sheet as 'CSV UTF-8'"),
+            ("table.csv.gz", r"is neither \.csv nor \.parquet: unpack it first"),
+            ("table.jsonl", r"nor \.parquet: pandas\.read_json\(FILE\)\.to_parquet"),
+        ],
+    )
+    def test_a_file_that_is_absent_or_of_another_kind_is_refused_with_what_makes_it_a_table(
+        self, tmp_path: Path, name: str, sentence: str
     ) -> None:
-        (tmp_path / "table.xlsx").touch()
-        with pytest.raises(InvalidTable, match=r"is not a file|is neither \.csv nor \.parquet"):
+        if name not in ("absent.csv", "."):
+            (tmp_path / name).touch()
+        with pytest.raises(InvalidTable, match=sentence):
             read_table(tmp_path / name)
 
 
@@ -403,6 +418,12 @@ def test_text_that_means_numbers_is_refused_with_the_flag_that_reads_it(
         prepare(table)
     with pytest.raises(RunError, match=r"; --categorical 'a' takes the column as text"):
         prepare(table)
+
+
+def test_decimal_points_beside_decimal_commas_are_no_categories() -> None:
+    table = pl.DataFrame({"a": [f"{value:.3f}" for value in NOISE]})
+    with pytest.raises(RunError, match="a decimal point where --decimal , was given"):
+        prepare(table, dialect=Dialect(separator=";", decimal=","))
 
 
 def test_what_looks_like_numbers_is_text_where_it_is_asked_for() -> None:
@@ -513,6 +534,11 @@ def test_time_is_read_in_the_forms_people_write_dates(dates: list[str]) -> None:
 def test_dates_with_the_names_of_months_are_no_categories(cell: str) -> None:
     with pytest.raises(RunError, match=f"got the date or time {cell}; --time 'a' orders"):
         prepare(pl.DataFrame({"a": [cell, None] * 30, "b": NOISE}))
+
+
+def test_dates_are_categories_where_they_are_asked_to_be() -> None:
+    data = prepare(pl.DataFrame({"shift": ["06:00", "14:00"] * 10}), categorical=("shift",))
+    assert data.features[0].categories == ("06:00", "14:00")
 
 
 @pytest.mark.parametrize("names", [["may", "jun", "mar"], ["Mon", "Tue"], ["March", "May"]])

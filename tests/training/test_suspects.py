@@ -103,6 +103,17 @@ def test_rare_values_of_columns_that_are_otherwise_constant_are_listed_and_not_w
     assert warn(found._replace(tested_N=found.score_N))  # they would be, if they were looked at
 
 
+@pytest.mark.parametrize("place", [0, 1, 4])
+def test_a_column_that_has_no_part_in_the_test_stands_anywhere(place: int) -> None:
+    rows_ND = tables.correlated(200)
+    rows_ND[7] += 20
+    mostly = np.where(np.arange(200) < 10, 1.0, 0.0).astype(np.float32)
+    data = data_of(np.insert(rows_ND, place, mostly, axis=1))
+    strange = look_for_suspects(data, CONFIG)
+    assert strange
+    assert list_suspects(data, strange)[0].row == 8
+
+
 def test_of_columns_that_mostly_have_one_value_nothing_is_warned() -> None:
     rows_ND = np.zeros((200, 4), np.float32)
     rows_ND[:5] = np.float32([9, 8, 7, 6])

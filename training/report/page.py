@@ -203,6 +203,9 @@ def _scores(facts: Facts) -> tuple[str, str, str]:
         (each.name, each.alarms, each.rate.n, each.rate) for each in (*scores.parts, *scores.blocks)
     ]
     uniform = "" if scores.uniform is None else scores.uniform.text
+    shown = ""
+    if len(scores.blocks) < scores.all_blocks:
+        shown = f" (the {len(scores.blocks)} largest of {scores.all_blocks:,})"
     html = (
         _meaning(
             f"Scores of {scores.rows:,} held-out normal rows; the line is the threshold,"
@@ -211,7 +214,7 @@ def _scores(facts: Facts) -> tuple[str, str, str]:
         + _chart("scores", "Held-out rows by score, with the threshold")
         + (_chart("anomalies", "Labelled anomalies by score") if facts.labelled else "")
         + f"<h3>False alarms from the first row to the last, in {_text(scores.parts_of)}"
-        + (", and by block</h3>" if scores.blocks else "</h3>")
+        + (f", and by block{shown}</h3>" if scores.blocks else "</h3>")
         + _chart("parts", "False-alarm rate by part, with intervals")
         + _folded(_table(("held-out rows", "alarms", "n", "rate"), stretches))
         + "<h3>P-values against uniform</h3>"
@@ -445,14 +448,15 @@ def _chart(name: str, label: str) -> str:
 
 
 def _table(
-    headings: Iterable[str], rows: Iterable[Sequence[object]], *, words: bool = False
+    headings: Sequence[str], rows: Iterable[Sequence[object]], *, words: bool = False
 ) -> str:
     head = "".join(f"<th scope='col'>{_text(each)}</th>" for each in headings)
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
     kind = "words" if words else "numbers"
+    name = _text(f"Table: {', '.join(filter(None, headings))}")
     return (
-        f'<div class="wide"><table class="{kind}"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
+        f'<div class="wide" tabindex="0" role="region" aria-label="{name}"><table class="{kind}">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 

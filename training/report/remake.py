@@ -4,8 +4,9 @@ What only the run could know, such as the learning curves, is taken from the rep
 the model, where there is one.
 """
 
+import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -57,6 +58,18 @@ class Rows(NamedTuple):
     rows_per_day: float | None = None
 
 
+class _FitCost(msgspec.Struct, frozen=True):
+    fit_cpu_seconds: float | None = None
+    fit_seconds: float | None = None
+
+
+class _OfRun(msgspec.Struct, frozen=True):
+    """What only the run could know."""
+
+    learning: tuple[Curve, ...] = ()
+    cost: _FitCost = _FitCost()
+
+
 def remake(file: Path, rows: Rows) -> Facts:
     """Score the rows with a model file, and gather the facts; RunError or InvalidTable where the
     rows cannot tell.
@@ -68,15 +81,15 @@ def remake(file: Path, rows: Rows) -> Facts:
     for column in (rows.time, rows.group):
         if column is not None and column not in frame.columns:
             raise RunError(f"there is no column {column!r} in {rows.data}")
-    time_N = None
+    if rows.rows_per_day is not None and not 0 < rows.rows_per_day < math.inf:
+        raise RunError(f"rows_per_day must be above 0, got {rows.rows_per_day:g}")
+    rows_ND = encode_table(frame, features, rows.dialect)
+    time_N, number_N = None, np.arange(frame.height) + 1
     if rows.time is not None:
         time_N = times(frame[rows.time])
         order_N = np.argsort(time_N, kind="stable")
-        frame, time_N = frame[order_N], time_N[order_N]
+        frame, rows_ND, time_N = frame[order_N], rows_ND[order_N], time_N[order_N]
         number_N = order_N + 1
-    else:
-        number_N = np.arange(frame.height) + 1
-    rows_ND = encode_table(frame, features, rows.dialect)
     anomalous_N = np.zeros(len(rows_ND), dtype=bool)
     if rows.label is not None:
         anomalous_N = is_anomalous(frame, rows.label, rows.normal)
@@ -146,8 +159,7 @@ def remake(file: Path, rows: Rows) -> Facts:
     strange = look_for_suspects(looked_at, config)
     suspects = list_suspects(looked_at, strange) if strange else ()
     place = {int(number): n for n, number in enumerate(numbers)}
-    old, run_toml = _read(file.with_name(FIGURES)), file.with_name("run.toml")
-    cost = old.get("cost", {})
+    of_run, run_toml = _read_of_run(file.with_name(FIGURES)), file.with_name("run.toml")
     which = "that are new to the model" if are_new else "some of which may have made the model"
     return gather(
         material,
@@ -166,9 +178,9 @@ def remake(file: Path, rows: Rows) -> Facts:
             suspects_listed=len(suspects),
             suspects_of=len(held_out_ND),
             contamination_warning=warn(strange) if strange else None,
-            curves=msgspec.convert(old.get("learning", ()), tuple[Curve, ...]),
-            fit_cpu_seconds=cost.get("fit_cpu_seconds"),
-            fit_seconds=cost.get("fit_seconds"),
+            curves=of_run.learning,
+            fit_cpu_seconds=of_run.cost.fit_cpu_seconds,
+            fit_seconds=of_run.cost.fit_seconds,
             fingerprints=known is not None,
         ),
     )
@@ -176,7 +188,7 @@ def remake(file: Path, rows: Rows) -> Facts:
 
 def write_beside(file: Path, facts: Facts, folder: Path) -> Path:
     """Put page, card and facts into a folder, each whole; returns where the page is."""
-    old = {**_read(file.parent / FIGURES), "summary": facts.verdict.text}
+    old = {**_read_figures(file.with_name(FIGURES)), "summary": facts.verdict.text}
     texts = {
         FIGURES: write_sections(msgspec.to_builtins(facts), old),
         CARD: write_card(facts),
@@ -196,10 +208,16 @@ def _score(detector: Detector, rows_ND: Float32) -> tuple[Float32, NDArray[np.bo
     return score_N, scored_N & ~np.isnan(score_N)
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read_figures(file: Path) -> dict[str, object]:
     """What an earlier report says; nothing where there is none that can be read."""
     try:
-        found = msgspec.json.decode(file.read_bytes())
+        return msgspec.json.decode(file.read_bytes(), type=dict[str, object])
     except (OSError, msgspec.DecodeError):
         return {}
-    return found if isinstance(found, dict) else {}
+
+
+def _read_of_run(file: Path) -> _OfRun:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=_OfRun)
+    except (OSError, msgspec.DecodeError):
+        return _OfRun()

@@ -22,6 +22,7 @@ from hourglass.training.report.estimates import Estimate, share
 from hourglass.training.report.material import Material
 
 BINS = 40
+MOST_BLOCKS = 30
 FEWEST_IN_PART = 30  # rows of which a rate is told
 LEVEL = 0.01  # of the test of uniformity
 DECADES = 10.0  # scores that span more are told by their logarithm
@@ -72,7 +73,8 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
     alarms: Estimate
     parts: tuple[Stretch, ...]  # by order
     parts_of: str  # what the order is
-    blocks: tuple[Stretch, ...]  # of time or of groups, where there are any
+    blocks: tuple[Stretch, ...]  # of time or of groups, where there are any; the largest of many
+    all_blocks: int
     uniform: Uniformity | None  # None of too few rows
 
 
@@ -91,6 +93,7 @@ def scores_of(material: Material) -> Scores:
         for block, name in enumerate(material.block_names)
         if material.block_N is not None
     ]
+    largest = sorted(blocks, key=lambda block: -block.rate.n)[:MOST_BLOCKS]
     return Scores(
         rows=len(score_N),
         threshold=threshold.score,
@@ -101,7 +104,8 @@ def scores_of(material: Material) -> Scores:
         alarms=share(int(alarm_N.sum()), len(alarm_N)),
         parts=tuple(parts),
         parts_of=material.order,
-        blocks=tuple(blocks),
+        blocks=tuple(block for block in blocks if block in largest),
+        all_blocks=len(blocks),
         uniform=fresh(material) if material.are_new else halves(score_N, material.order),
     )
 

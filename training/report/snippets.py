@@ -8,7 +8,7 @@ first.
 import json
 import shlex
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -76,7 +76,7 @@ print(scores["is_anomaly"], scores["severity"])
     )
 
 
-def _usual(feature: Feature) -> Any:
+def _usual(feature: Feature) -> float | bool | str | None:
     """A value as JSON has it."""
     if feature.kind == "boolean":
         return False
@@ -95,5 +95,5 @@ def _code(feature: Feature) -> float | None:
     return None if value is None else float(value)
 
 
-def _python(rows: Sequence[Sequence[Any]]) -> str:
+def _python(rows: Sequence[Sequence[object]]) -> str:
     return repr([list(row) for row in rows])

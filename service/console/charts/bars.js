@@ -9,16 +9,26 @@ import { number, shown } from "./words.js";
  */
 export function bars(container, data, options) {
   const { name, note, unit = "", format = number, picked, pick } = options;
-  const numbers = data.flatMap(({ value, high, promised }) => [value, high, promised]).filter(Number.isFinite);
+  const numbers = data
+    .flatMap(({ value, high, promised }) => [value, high, promised])
+    .filter(Number.isFinite);
   const most = options.max ?? Math.max(...numbers, 0) * 1.02;
-  const interval = ({ low, high }) => (Number.isFinite(low) ? ` (${format(low)} – ${format(high)})` : "");
+  const interval = ({ low, high }) =>
+    Number.isFinite(low) ? ` (${format(low)} – ${format(high)})` : "";
   const promises = data.some(({ promised }) => Number.isFinite(promised));
+  const sentence = (one) => `${shown(one.label)}: ${format(one.value)}${interval(one)} ${unit}`;
   frame(container, {
     name,
     note,
     table: () => ({
       head: ["", unit || "value", "from", "to", ...(promises ? ["promised"] : [])],
-      rows: data.map(({ label, value, low, high, promised }) => [label, value, low, high, ...(promises ? [promised] : [])]),
+      rows: data.map(({ label, value, low, high, promised }) => [
+        label,
+        value,
+        low,
+        high,
+        ...(promises ? [promised] : []),
+      ]),
     }),
     paint(width) {
       const each = 36;
@@ -27,36 +37,50 @@ export function bars(container, data, options) {
       return picture(
         width,
         bottom + 40,
-        `${name}. ${data.map((one) => `${shown(one.label)}: ${format(one.value)}${interval(one)} ${unit}`).join("; ")}`,
+        `${name}. ${data.map(sentence).join("; ")}`,
         data.map((one, i) => {
           const y = 4 + i * each;
           const known = Number.isFinite(one.value);
           const end = known ? x(Math.min(one.value, most)) : left;
           return shape(
             "g",
-            { class: one.label === picked ? "bar picked" : "bar", onclick: pick ? () => pick(one.label) : null },
+            {
+              class: one.label === picked ? "bar picked" : "bar",
+              onclick: pick ? () => pick(one.label) : null,
+            },
             pick ? shape("rect", { x: 0, y, width, height: each, class: "clear" }) : null,
             shape("text", { x: left, y: y + 12 }, one.label),
             shape(
               "text",
               { x: right, y: y + 12, "text-anchor": "end", class: "figure" },
-              known ? `${format(one.value)}${interval(one)}` : one.note ?? "unknown",
+              known ? `${format(one.value)}${interval(one)}` : (one.note ?? "unknown"),
             ),
             known
               ? shape("rect", {
-                  x: left, y: y + 18, height: 10, width: Math.max(1, end - left),
+                  x: left,
+                  y: y + 18,
+                  height: 10,
+                  width: Math.max(1, end - left),
                   class: one.severity ? `severity-${one.severity}` : "ordinary",
                 })
               : null,
             Number.isFinite(one.low)
               ? shape("path", {
                   class: "whisker",
-                  d: `M${x(one.low)} ${y + 23}H${x(Math.min(one.high, most))}M${x(one.low)} ${y + 19}v8`
-                    + `M${x(Math.min(one.high, most))} ${y + 19}v8`,
+                  d:
+                    `M${x(one.low)} ${y + 23}H${x(Math.min(one.high, most))}` +
+                    `M${x(one.low)} ${y + 19}v8` +
+                    `M${x(Math.min(one.high, most))} ${y + 19}v8`,
                 })
               : null,
             Number.isFinite(one.promised)
-              ? shape("line", { x1: x(one.promised), x2: x(one.promised), y1: y + 15, y2: y + 31, class: "promise" })
+              ? shape("line", {
+                  x1: x(one.promised),
+                  x2: x(one.promised),
+                  y1: y + 15,
+                  y2: y + 31,
+                  class: "promise",
+                })
               : null,
           );
         }),
@@ -64,5 +88,8 @@ export function bars(container, data, options) {
       );
     },
   });
-  if (promises) container.querySelector("figcaption").append(node("span", { class: "key promise" }, "promised"));
+  if (promises)
+    container
+      .querySelector("figcaption")
+      .append(node("span", { class: "key promise" }, "promised"));
 }

@@ -11,16 +11,26 @@ import { number, shown, value } from "./words.js";
 export function dumbbell(container, data, options) {
   const { name, note, secret = false } = options;
   const said = (one) => (secret ? "" : values(one));
+  const sentence = (one) => {
+    const words = said(one) || `${number(one.deviation)} sd`;
+    return `${one.feature}: ${words}${one.blamed ? ", to blame" : ""}`;
+  };
   const largest = Math.max(4, ...data.map(({ deviation }) => Math.abs(deviation ?? 0)));
   const most = Math.min(options.most ?? 12, Math.ceil(largest * 1.05));
   frame(container, {
     name,
-    note: note ?? "Dots: actual; an arrow lies further out. Blue: expected ± 2 sd. Filled: to blame.",
+    note:
+      note ?? "Dots: actual; an arrow lies further out. Blue: expected ± 2 sd. Filled: to blame.",
     table: () => ({
       head: ["feature", "actual", "expected", "sd", "sd apart", "to blame", "share of the score"],
       rows: data.map((one) => [
-        one.feature, secret ? "not kept" : cell(one.actual), secret ? "not kept" : cell(one.expected), one.expected_sd ?? null,
-        one.deviation ?? null, one.blamed === undefined ? "–" : one.blamed ? "yes" : "no", one.share ?? null,
+        one.feature,
+        secret ? "not kept" : cell(one.actual),
+        secret ? "not kept" : cell(one.expected),
+        one.expected_sd ?? null,
+        one.deviation ?? null,
+        one.blamed === undefined ? "–" : one.blamed ? "yes" : "no",
+        one.share ?? null,
       ]),
     }),
     paint(width) {
@@ -31,14 +41,18 @@ export function dumbbell(container, data, options) {
       return picture(
         width,
         bottom + 40,
-        `${name}. ${data.map((one) => `${one.feature}: ${said(one) || `${number(one.deviation)} sd`}${one.blamed ? ", to blame" : ""}`).join("; ")}`,
+        `${name}. ${data.map(sentence).join("; ")}`,
         data.map((one, i) => {
           const y = 4 + i * each;
           const track = y + each - 14;
           const known = Number.isFinite(one.deviation);
           const at = known ? x(Math.max(-most, Math.min(most, one.deviation))) : null;
           const beyond = known && Math.abs(one.deviation) > most;
-          const apart = known ? `${number(one.deviation, 3)} sd` : one.probability ? `p = ${number(one.probability, 2)}` : "";
+          const apart = known
+            ? `${number(one.deviation, 3)} sd`
+            : one.probability
+              ? `p = ${number(one.probability, 2)}`
+              : "";
           const letters = (width - 32) / 6.8 - apart.length; // that fit into the line of words
           const name = cut(one.feature, narrow ? letters : letters / 2);
           return shape(
@@ -50,26 +64,48 @@ export function dumbbell(container, data, options) {
               shape("tspan", { class: "strong" }, name),
               narrow ? null : shape("tspan", { dx: 8 }, cut(said(one), letters - name.length)),
             ),
-            narrow ? shape("text", { x: left, y: y + 30 }, cut(said(one), (width - 16) / 6.5)) : null,
+            narrow
+              ? shape("text", { x: left, y: y + 30 }, cut(said(one), (width - 16) / 6.5))
+              : null,
             shape("text", { x: right, y: y + 14, "text-anchor": "end", class: "figure" }, apart),
             shape("line", { x1: left, x2: right, y1: track, y2: track, class: "track" }),
             known || one.expected_sd
               ? [
-                  shape("rect", { x: x(-2), width: x(2) - x(-2), y: track - 5, height: 10, class: "band" }),
-                  shape("line", { x1: x(0), x2: x(0), y1: track - 7, y2: track + 7, class: "promise" }),
+                  shape("rect", {
+                    x: x(-2),
+                    width: x(2) - x(-2),
+                    y: track - 5,
+                    height: 10,
+                    class: "band",
+                  }),
+                  shape("line", {
+                    x1: x(0),
+                    x2: x(0),
+                    y1: track - 7,
+                    y2: track + 7,
+                    class: "promise",
+                  }),
                 ]
               : null,
             known
               ? [
                   shape("line", { x1: x(0), x2: at, y1: track, y2: track, class: "span" }),
                   beyond
-                    ? shape("path", { d: `M${at} ${track}l${one.deviation > 0 ? "-9" : "9"} -5v10z`, class: "actual" })
+                    ? shape("path", {
+                        d: `M${at} ${track}l${one.deviation > 0 ? "-9" : "9"} -5v10z`,
+                        class: "actual",
+                      })
                     : shape("circle", { cx: at, cy: track, r: 5, class: "actual" }),
                 ]
               : null,
           );
         }),
-        bottomAxis(x, [-most, most], { top: bottom, left, right, title: "standard deviations from what was expected" }),
+        bottomAxis(x, [-most, most], {
+          top: bottom,
+          left,
+          right,
+          title: "standard deviations from what was expected",
+        }),
       );
     },
   });
@@ -77,7 +113,8 @@ export function dumbbell(container, data, options) {
 
 function values({ actual, expected, expected_sd: sd, unit }) {
   const spread = Number.isFinite(sd) ? ` ± ${number(sd, 2)}` : "";
-  return `${value(actual)}, expected ${expected === null ? "nothing certain" : value(expected)}${spread} ${unit ?? ""}`;
+  const known = expected === null ? "nothing certain" : value(expected);
+  return `${value(actual)}, expected ${known}${spread} ${unit ?? ""}`;
 }
 
 function cell(actual) {

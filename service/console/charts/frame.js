@@ -66,8 +66,11 @@ export function frame(container, { name, note, table, paint }) {
 function tableOf(name, { head, rows }) {
   const most = 1000;
   const cell = (tag, text) =>
-    node(tag, { class: typeof text === "number" ? "figure" : null, scope: tag === "th" ? "col" : null },
-      typeof text === "number" ? number(text, 5) : text ?? "–");
+    node(
+      tag,
+      { class: typeof text === "number" ? "figure" : null, scope: tag === "th" ? "col" : null },
+      typeof text === "number" ? number(text, 5) : (text ?? "–"),
+    );
   return node(
     "div",
     { class: "scroll", tabindex: "0", role: "region", "aria-label": `Table: ${name}` },
@@ -75,10 +78,30 @@ function tableOf(name, { head, rows }) {
       "table",
       {},
       node("caption", { class: "unseen" }, name),
-      node("thead", {}, node("tr", {}, head.map((text) => cell("th", text)))),
-      node("tbody", {}, rows.slice(0, most).map((row) => node("tr", {}, row.map((text) => cell("td", text))))),
+      node(
+        "thead",
+        {},
+        node(
+          "tr",
+          {},
+          head.map((text) => cell("th", text)),
+        ),
+      ),
+      node(
+        "tbody",
+        {},
+        rows.slice(0, most).map((row) =>
+          node(
+            "tr",
+            {},
+            row.map((text) => cell("td", text)),
+          ),
+        ),
+      ),
     ),
-    rows.length > most ? node("p", {}, `The first ${number(most)} of ${number(rows.length, 9)} rows.`) : null,
+    rows.length > most
+      ? node("p", {}, `The first ${number(most)} of ${number(rows.length, 9)} rows.`)
+      : null,
   );
 }
 
@@ -104,23 +127,33 @@ export function bottomAxis(x, [low, high], { top, left, right, title, format = n
     "g",
     { class: "axis" },
     shape("line", { x1: left, x2: right, y1: top, y2: top }),
-    places.map((at) => [
-      shape("line", { x1: x(at), x2: x(at), y1: top, y2: top + 4 }),
-      shape("text", { x: x(at), y: top + 16, "text-anchor": "middle" }, format(at)),
-    ]).flat(),
-    title ? shape("text", { x: right, y: top + 32, "text-anchor": "end", class: "title" }, title) : null,
+    places
+      .map((at) => [
+        shape("line", { x1: x(at), x2: x(at), y1: top, y2: top + 4 }),
+        shape("text", { x: x(at), y: top + 16, "text-anchor": "middle" }, format(at)),
+      ])
+      .flat(),
+    title
+      ? shape("text", { x: right, y: top + 32, "text-anchor": "end", class: "title" }, title)
+      : null,
   );
 }
 
 /** The axis at the left of a plot: pale lines across it, their values, and the title above. */
-export function leftAxis(y, [low, high], { left, right, top, title, titleTop = top - 8, places, format = number }) {
+export function leftAxis(
+  y,
+  [low, high],
+  { left, right, top, title, titleTop = top - 8, places, format = number },
+) {
   return shape(
     "g",
     { class: "axis" },
-    (places ?? ticks(low, high, 3)).map((at) => [
-      shape("line", { x1: left, x2: right, y1: y(at), y2: y(at), class: "grid" }),
-      shape("text", { x: left - 6, y: y(at) + 4, "text-anchor": "end" }, format(at)),
-    ]).flat(),
+    (places ?? ticks(low, high, 3))
+      .map((at) => [
+        shape("line", { x1: left, x2: right, y1: y(at), y2: y(at), class: "grid" }),
+        shape("text", { x: left - 6, y: y(at) + 4, "text-anchor": "end" }, format(at)),
+      ])
+      .flat(),
     title ? shape("text", { x: 0, y: titleTop, class: "title" }, title) : null,
   );
 }

@@ -17,13 +17,20 @@ export function heatmap(container, { rows, columns, values }, options) {
   const say = (n, d) => {
     const cell = values[n]?.[d];
     says.replaceChildren(
-      cell === undefined ? "" : shown(`${rows[n]} · ${columns[d]}: ${cell === null ? "missing" : `${format(cell)} ${unit}`}`),
+      cell === undefined
+        ? ""
+        : shown(
+            `${rows[n]} · ${columns[d]}: ${cell === null ? "missing" : `${format(cell)} ${unit}`}`,
+          ),
     );
   };
   const figure = frame(container, {
     name,
     note,
-    table: () => ({ head: ["row", ...columns], rows: rows.map((label, n) => [String(label), ...values[n]]) }),
+    table: () => ({
+      head: ["row", ...columns],
+      rows: rows.map((label, n) => [String(label), ...values[n]]),
+    }),
     paint(width) {
       const left = 8 + 6.8 * Math.min(20, Math.max(3, ...rows.map((label) => shown(label).length)));
       const cellWidth = Math.max(3, Math.min(32, (width - left - 24) / columns.length));
@@ -38,14 +45,19 @@ export function heatmap(container, { rows, columns, values }, options) {
       const missing = [];
       values.forEach((cells, n) =>
         cells.forEach((cell, d) => {
-          const box = `M${(left + d * cellWidth).toFixed(1)} ${top + n * cellHeight}`
-            + `h${(cellWidth - gap).toFixed(1)}v${cellHeight - gap}h${(gap - cellWidth).toFixed(1)}z`;
+          const box =
+            `M${(left + d * cellWidth).toFixed(1)} ${top + n * cellHeight}` +
+            `h${(cellWidth - gap).toFixed(1)}v${cellHeight - gap}h${(gap - cellWidth).toFixed(1)}z`;
           if (cell === null) missing.push(box);
           else if (stepOf(cell)) paths[stepOf(cell)].push(box);
-        }));
+        }),
+      );
       const every = Math.max(1, Math.ceil(12 / cellHeight));
       const ring = shape("rect", {
-        class: "ring", width: cellWidth + 1, height: cellHeight + 1, visibility: "hidden",
+        class: "ring",
+        width: cellWidth + 1,
+        height: cellHeight + 1,
+        visibility: "hidden",
       });
       show = () => {
         ring.setAttribute("visibility", row === null ? "hidden" : "visible");
@@ -58,8 +70,18 @@ export function heatmap(container, { rows, columns, values }, options) {
         Math.ceil(wide + 24),
         high + 8,
         `${name}. ${rows.length} rows, ${columns.length} features.`,
-        shape("rect", { x: left, y: top, width: wide - left - gap, height: high - top - gap, class: "severity-0" }),
-        paths.map((boxes, step) => boxes.length > 0 && shape("path", { d: boxes.join(""), class: `severity-${step} crisp` })),
+        shape("rect", {
+          x: left,
+          y: top,
+          width: wide - left - gap,
+          height: high - top - gap,
+          class: "severity-0",
+        }),
+        paths.map(
+          (boxes, step) =>
+            boxes.length > 0 &&
+            shape("path", { d: boxes.join(""), class: `severity-${step} crisp` }),
+        ),
         missing.length > 0 && shape("path", { d: missing.join(""), class: "missing crisp" }),
         named &&
           columns.map((label, d) => {
@@ -71,19 +93,30 @@ export function heatmap(container, { rows, columns, values }, options) {
               shortened(label),
             );
           }),
-        rows.map((label, n) =>
-          n % every === 0 &&
-          shape(
-            "text",
-            { x: left - 6, y: top + n * cellHeight + Math.min(13, cellHeight / 2 + 4), "text-anchor": "end", class: "small" },
-            shortened(label),
-          )),
+        rows.map(
+          (label, n) =>
+            n % every === 0 &&
+            shape(
+              "text",
+              {
+                x: left - 6,
+                y: top + n * cellHeight + Math.min(13, cellHeight / 2 + 4),
+                "text-anchor": "end",
+                class: "small",
+              },
+              shortened(label),
+            ),
+        ),
         ring,
       );
       const find = (event) => {
         const box = drawing.getBoundingClientRect();
-        const n = Math.floor(((event.clientY - box.top) * ((high + 8) / box.height) - top) / cellHeight);
-        const d = Math.floor(((event.clientX - box.left) * (Math.ceil(wide + 24) / box.width) - left) / cellWidth);
+        const n = Math.floor(
+          ((event.clientY - box.top) * ((high + 8) / box.height) - top) / cellHeight,
+        );
+        const d = Math.floor(
+          ((event.clientX - box.left) * (Math.ceil(wide + 24) / box.width) - left) / cellWidth,
+        );
         return n >= 0 && n < rows.length && d >= 0 && d < columns.length ? [n, d] : null;
       };
       const choose = (n, d) => {
@@ -102,11 +135,21 @@ export function heatmap(container, { rows, columns, values }, options) {
       show();
       const region = node(
         "div",
-        { class: "scroll tall", tabindex: "0", role: "region", "aria-label": `${name}: arrows step through the cells` },
+        {
+          class: "scroll tall",
+          tabindex: "0",
+          role: "region",
+          "aria-label": `${name}: arrows step through the cells`,
+        },
         drawing,
       );
       region.addEventListener("keydown", (event) => {
-        const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+        const step = {
+          ArrowUp: [-1, 0],
+          ArrowDown: [1, 0],
+          ArrowLeft: [0, -1],
+          ArrowRight: [0, 1],
+        }[event.key];
         if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
         event.preventDefault();
         event.stopPropagation();
@@ -118,13 +161,22 @@ export function heatmap(container, { rows, columns, values }, options) {
       return region;
     },
   });
-  figure.querySelector("figcaption").append(rampKey(steps.map((from) => format(from)), unit));
+  figure.querySelector("figcaption").append(
+    rampKey(
+      steps.map((from) => format(from)),
+      unit,
+    ),
+  );
   figure.querySelector(".picture").after(says);
   figure.mark = (to) => {
     [row, column] = [to, column ?? 0];
     show();
-    const [region, at] = [figure.querySelector(".tall"), Number(figure.querySelector(".ring").getAttribute("y"))];
-    if (at < region.scrollTop || at > region.scrollTop + region.clientHeight - 24) region.scrollTop = at - region.clientHeight / 2;
+    const [region, at] = [
+      figure.querySelector(".tall"),
+      Number(figure.querySelector(".ring").getAttribute("y")),
+    ];
+    if (at < region.scrollTop || at > region.scrollTop + region.clientHeight - 24)
+      region.scrollTop = at - region.clientHeight / 2;
   };
   return figure;
 }
@@ -135,7 +187,12 @@ export function rampKey(labels, unit) {
     "span",
     { class: "ramp" },
     node("i", { class: "swatch severity-0" }),
-    labels.map((label, i) => [node("i", { class: `swatch severity-${i + 1}` }), node("small", {}, label)]).flat(),
+    labels
+      .map((label, i) => [
+        node("i", { class: `swatch severity-${i + 1}` }),
+        node("small", {}, label),
+      ])
+      .flat(),
     node("small", {}, unit),
   );
 }

@@ -1,4 +1,4 @@
-// Histogram: how many rows fell into each bin, with thresholds as lines and what was promised in blue.
+// Histogram: how many rows fell into each bin; thresholds are lines, what was promised is blue.
 import { bottomAxis, frame, leftAxis, picture, scale, shape } from "./frame.js";
 import { count, number, severityStep, ticks } from "./words.js";
 
@@ -6,13 +6,23 @@ import { count, number, severityStep, ticks } from "./words.js";
  * data: {edges: [B + 1], counts: [B]}.
  * options: name, note, unit (of the edges), log (counts on a log scale), severities (the edges are
  * severities: what is above the threshold has their colour), thresholds: [{at, label, tried}],
- * expected: a count for each bin, or one for all, and band: [low, high] around it.
+ * expected: a count for each bin, or one for all, and band: [low, high] around it; beyond: from
+ * where on the values are extrapolated.
  */
 export function histogram(container, { edges, counts }, options) {
-  const { name, note, unit = "", log = false, severities = false, thresholds = [] } = options;
+  const {
+    name,
+    note,
+    unit = "",
+    log = false,
+    severities = false,
+    thresholds = [],
+    beyond = Infinity,
+  } = options;
   const of = (value) => (log ? Math.log10(1 + value) : value);
   const rows = counts.reduce((sum, each) => sum + each, 0);
-  const expected = typeof options.expected === "number" ? counts.map(() => options.expected) : options.expected;
+  const expected =
+    typeof options.expected === "number" ? counts.map(() => options.expected) : options.expected;
   const [low, high] = [edges[0], edges[edges.length - 1]];
   const alarmsFrom = Math.min(...thresholds.map(({ at }) => at ?? Infinity), Infinity);
   frame(container, {
@@ -20,14 +30,21 @@ export function histogram(container, { edges, counts }, options) {
     note,
     table: () => ({
       head: [`from${unit && ` (${unit})`}`, "to", "rows", ...(expected ? ["expected"] : [])],
-      rows: counts.map((each, i) => [edges[i], edges[i + 1], each, ...(expected ? [expected[i]] : [])]),
+      rows: counts.map((each, i) => [
+        edges[i],
+        edges[i + 1],
+        each,
+        ...(expected ? [expected[i]] : []),
+      ]),
     }),
     paint(width) {
       const [left, right, top, bottom] = [44, width - 8, thresholds.length ? 40 : 24, 176];
       const most = Math.max(1, ...counts, ...(expected ?? []), options.band?.[1] ?? 0);
       const x = scale(low, high, left, right);
       const y = scale(0, of(most), bottom, top);
-      const decades = log ? [0, 1, 10, 100, 1e3, 1e4, 1e5, 1e6].filter((at) => at <= most) : ticks(0, most, 3);
+      const decades = log
+        ? [0, 1, 10, 100, 1e3, 1e4, 1e5, 1e6].filter((at) => at <= most)
+        : ticks(0, most, 3);
       const bars = counts.map((each, i) => {
         const alarms = severities && edges[i] >= alarmsFrom - 1e-9;
         return shape("rect", {
@@ -38,24 +55,43 @@ export function histogram(container, { edges, counts }, options) {
           class: alarms ? `severity-${Math.max(1, severityStep(edges[i]))}` : "ordinary",
         });
       });
-      const steps = expected?.map((each, i) => `${i ? "L" : "M"}${x(edges[i])} ${y(of(each))}H${x(edges[i + 1])}`);
+      const steps = expected?.map(
+        (each, i) => `${i ? "L" : "M"}${x(edges[i])} ${y(of(each))}H${x(edges[i + 1])}`,
+      );
       return picture(
         width,
         bottom + 40,
         `${name}. ${count(rows)} rows.`,
         leftAxis((at) => y(of(at)), [0, most], {
-          left, right, top, places: decades, title: log ? "rows (log scale)" : "rows", format: count,
+          left,
+          right,
+          top,
+          places: decades,
+          title: log ? "rows (log scale)" : "rows",
+          format: count,
           titleTop: thresholds.length ? 10 : undefined,
         }),
         options.band &&
           shape("rect", {
-            x: left, width: right - left, class: "band",
-            y: y(of(options.band[1])), height: y(of(options.band[0])) - y(of(options.band[1])),
+            x: left,
+            width: right - left,
+            class: "band",
+            y: y(of(options.band[1])),
+            height: y(of(options.band[0])) - y(of(options.band[1])),
           }),
         bars,
         steps && shape("path", { d: steps.join(""), class: "promise" }),
+        beyond < high &&
+          shape(
+            "g",
+            { class: "axis beyond" },
+            shape("line", { x1: x(Math.max(low, beyond)), x2: right, y1: top + 12, y2: top + 12 }),
+            shape("text", { x: right, y: top + 8, "text-anchor": "end" }, "extrapolated"),
+          ),
         bottomAxis(x, [low, high], { top: bottom, left, right, title: unit }),
-        thresholds.filter(({ at }) => at !== null && at !== undefined).map((each) => threshold(x, each, { low, high, left, right, top, bottom })),
+        thresholds
+          .filter(({ at }) => at !== null && at !== undefined)
+          .map((each) => threshold(x, each, { low, high, left, right, top, bottom })),
       );
     },
   });
@@ -71,7 +107,11 @@ function threshold(x, { at, label, tried }, { low, high, left, right, top, botto
     shape("line", { x1: place, x2: place, y1: tried ? top - 8 : top - 24, y2: bottom }),
     shape(
       "text",
-      { x: place + (inner ? -6 : 6), y: tried ? top - 2 : top - 18, "text-anchor": inner ? "end" : "start" },
+      {
+        x: place + (inner ? -6 : 6),
+        y: tried ? top - 2 : top - 18,
+        "text-anchor": inner ? "end" : "start",
+      },
       `${label ?? number(at)}${beyond}`,
     ),
   );

@@ -1,4 +1,4 @@
-// Lines over a common axis, as learning curves are, with a band of what was expected if there is one.
+// Lines over a common axis, as learning curves are; a band is what was expected.
 import { bottomAxis, frame, leftAxis, node, picture, scale, shape } from "./frame.js";
 import { count, number } from "./words.js";
 
@@ -11,15 +11,24 @@ export function line(container, { x, series, band }, options) {
   const { name, note, xTitle = "", yTitle = "", log = false, threshold, format = number } = options;
   const of = (value) => (log ? Math.log10(value) : value);
   const fits = (value) => Number.isFinite(value) && (!log || value > 0);
-  const heights = [...series.flatMap(({ y }) => y), ...(band ? [...band.low, ...band.high] : []), threshold].filter(fits);
+  const heights = [
+    ...series.flatMap(({ y }) => y),
+    ...(band ? [...band.low, ...band.high] : []),
+    threshold,
+  ].filter(fits);
   let [low, high] = [Math.min(...heights), Math.max(...heights)];
   if (!(high > low)) [low, high] = log ? [low / 2, high * 2] : [low - 1, high + 1];
+  const sentence = ({ label, y }) => `${label}: last ${format(y.findLast(fits))}`;
   const figure = frame(container, {
     name,
     note,
     table: () => ({
       head: [xTitle, ...series.map(({ label }) => label), ...(band ? ["from", "to"] : [])],
-      rows: x.map((at, i) => [at, ...series.map(({ y }) => y[i]), ...(band ? [band.low[i], band.high[i]] : [])]),
+      rows: x.map((at, i) => [
+        at,
+        ...series.map(({ y }) => y[i]),
+        ...(band ? [band.low[i], band.high[i]] : []),
+      ]),
     }),
     paint(width) {
       const [left, right, top, bottom] = [52, width - 8, 24, 176];
@@ -27,14 +36,26 @@ export function line(container, { x, series, band }, options) {
       const up = scale(of(low), of(high), bottom, top);
       const y = (value) => up(of(value));
       const decades = log ? powers(low, high) : undefined;
-      const edge = (values) => values.map((value, i) => `${across(x[i]).toFixed(1)} ${y(value).toFixed(1)}`);
+      const edge = (values) =>
+        values.map((value, i) => `${across(x[i]).toFixed(1)} ${y(value).toFixed(1)}`);
       return picture(
         width,
         bottom + 40,
-        `${name}. ${series.map(({ label, y }) => `${label}: last ${format(y.findLast(fits))}`).join("; ")}`,
+        `${name}. ${series.map(sentence).join("; ")}`,
         leftAxis(y, [low, high], { left, right, top, title: yTitle, format, places: decades }),
-        band && shape("path", { d: `M${edge(band.high).join("L")}L${edge(band.low).reverse().join("L")}z`, class: "band" }),
-        threshold !== undefined && shape("line", { x1: left, x2: right, y1: y(threshold), y2: y(threshold), class: "promise" }),
+        band &&
+          shape("path", {
+            d: `M${edge(band.high).join("L")}L${edge(band.low).reverse().join("L")}z`,
+            class: "band",
+          }),
+        threshold !== undefined &&
+          shape("line", {
+            x1: left,
+            x2: right,
+            y1: y(threshold),
+            y2: y(threshold),
+            class: "promise",
+          }),
         series.map(({ y: values, kind }) => {
           let pen = "M";
           const path = values.map((value, i) => {
@@ -48,18 +69,28 @@ export function line(container, { x, series, band }, options) {
           });
           return shape("path", { d: path.join(""), class: `curve ${kind ?? ""}` });
         }),
-        bottomAxis(across, [x[0], x[x.length - 1]], { top: bottom, left, right, title: xTitle, format: Number.isInteger(x[0]) ? count : number }),
+        bottomAxis(across, [x[0], x[x.length - 1]], {
+          top: bottom,
+          left,
+          right,
+          title: xTitle,
+          format: Number.isInteger(x[0]) ? count : number,
+        }),
       );
     },
   });
-  figure.querySelector("figcaption").append(
-    ...series.map(({ label, kind }) => node("span", { class: `key ${kind ?? "curve"}` }, label)),
-  );
+  figure
+    .querySelector("figcaption")
+    .append(
+      ...series.map(({ label, kind }) => node("span", { class: `key ${kind ?? "curve"}` }, label)),
+    );
 }
 
 function powers(low, high) {
   const [first, last] = [Math.ceil(Math.log10(low)), Math.floor(Math.log10(high))];
   if (last < first) return [low, high];
   const every = Math.ceil((last - first + 1) / 5);
-  return Array.from({ length: last - first + 1 }, (_, i) => first + i).filter((_, i) => i % every === 0).map((power) => 10 ** power);
+  return Array.from({ length: last - first + 1 }, (_, i) => first + i)
+    .filter((_, i) => i % every === 0)
+    .map((power) => 10 ** power);
 }

@@ -1,5 +1,5 @@
-// Scatter, or map: many ordinary rows as faint dots under contours of their density, and marked rows
-// by severity. Dragging around marks picks them, clicking a place asks what lies there.
+// Scatter, or map: many ordinary rows as faint dots under contours of their density, and marked
+// rows by severity. Dragging around marks picks them, clicking a place asks what lies there.
 import { bottomAxis, frame, leftAxis, picture, scale, shape } from "./frame.js";
 import { count, number, severityStep } from "./words.js";
 
@@ -12,28 +12,43 @@ const CELLS = 40; // of the grid on which the density is estimated, each way
  * by the arrows.
  */
 export function scatter(container, { points, marks = [] }, options) {
-  const { name, note, axes = ["", ""], contours = true, picked = [], hover, lasso, place } = options;
-  const all = [...points, ...marks.map(({ x, y }) => [x, y]), ...(options.cursor ? [options.cursor] : [])];
+  const {
+    name,
+    note,
+    axes = ["", ""],
+    contours = true,
+    picked = [],
+    hover,
+    lasso,
+    place,
+  } = options;
+  const all = [
+    ...points,
+    ...marks.map(({ x, y }) => [x, y]),
+    ...(options.cursor ? [options.cursor] : []),
+  ];
   const [xRange, yRange] = [0, 1].map((axis) => padded(all.map((point) => point[axis])));
   const density = contours && points.length >= 30 ? estimate(points, xRange, yRange) : null;
   let cursor = options.cursor;
   frame(container, {
     name,
     note,
-    table: marks.length || points.length
-      ? () => ({
-          head: ["row", axes[0], axes[1], "severity"],
-          rows: marks.length
-            ? marks.map(({ label, x, y, severity }) => [String(label ?? ""), x, y, severity])
-            : points.map(([x, y], i) => [String(i), x, y, null]),
-        })
-      : null,
+    table:
+      marks.length || points.length
+        ? () => ({
+            head: ["row", axes[0], axes[1], "severity"],
+            rows: marks.length
+              ? marks.map(({ label, x, y, severity }) => [String(label ?? ""), x, y, severity])
+              : points.map(([x, y], i) => [String(i), x, y, null]),
+          })
+        : null,
     paint(width) {
       const [left, right, top] = [44, width - 8, 24];
       const bottom = top + Math.min(right - left, 520);
       const x = scale(...xRange, left, right);
       const y = scale(...yRange, bottom, top);
-      const dot = cursor && shape("circle", { cx: x(cursor[0]), cy: y(cursor[1]), r: 6, class: "cursor" });
+      const dot =
+        cursor && shape("circle", { cx: x(cursor[0]), cy: y(cursor[1]), r: 6, class: "cursor" });
       const loop = shape("path", { class: "lasso" });
       const drawing = picture(
         width,
@@ -43,19 +58,26 @@ export function scatter(container, { points, marks = [] }, options) {
         bottomAxis(x, xRange, { top: bottom, left, right, title: axes[0] }),
         shape("path", {
           class: "dots",
-          d: points.map((point) => `M${x(point[0]).toFixed(1)} ${y(point[1]).toFixed(1)}h0`).join(""),
+          d: points
+            .map((point) => `M${x(point[0]).toFixed(1)} ${y(point[1]).toFixed(1)}h0`)
+            .join(""),
         }),
         density && contourPaths(density, x, y),
         marks.map((mark, i) =>
           shape(
             "circle",
             {
-              cx: x(mark.x), cy: y(mark.y), r: picked.includes(i) ? 6 : 4,
-              class: `mark severity-${Math.max(1, severityStep(mark.severity))}${picked.includes(i) ? " picked" : ""}`,
+              cx: x(mark.x),
+              cy: y(mark.y),
+              r: picked.includes(i) ? 6 : 4,
+              class:
+                `mark severity-${Math.max(1, severityStep(mark.severity))}` +
+                (picked.includes(i) ? " picked" : ""),
               onpointerenter: hover ? () => hover(i) : null,
             },
             shape("title", {}, `${mark.label ?? i}: severity ${number(mark.severity, 2)}`),
-          )),
+          ),
+        ),
         loop,
         dot,
       );
@@ -66,7 +88,10 @@ export function scatter(container, { points, marks = [] }, options) {
         target.classList.add("touch");
         const inside = ({ clientX, clientY }) => {
           const box = target.getBoundingClientRect();
-          return [((clientX - box.left) * width) / box.width, ((clientY - box.top) * (bottom + 40)) / box.height];
+          return [
+            ((clientX - box.left) * width) / box.width,
+            ((clientY - box.top) * (bottom + 40)) / box.height,
+          ];
         };
         const back = ([px, py]) => [
           xRange[0] + ((px - left) / (right - left)) * (xRange[1] - xRange[0]),
@@ -80,7 +105,11 @@ export function scatter(container, { points, marks = [] }, options) {
         target.addEventListener("pointermove", (event) => {
           if (!trail) return;
           trail.push(inside(event));
-          if (lasso) loop.setAttribute("d", `M${trail.map(([px, py]) => `${px.toFixed(1)} ${py.toFixed(1)}`).join("L")}z`);
+          if (lasso)
+            loop.setAttribute(
+              "d",
+              `M${trail.map(([px, py]) => `${px.toFixed(1)} ${py.toFixed(1)}`).join("L")}z`,
+            );
         });
         target.addEventListener("pointerup", () => {
           if (!trail) return;
@@ -88,25 +117,36 @@ export function scatter(container, { points, marks = [] }, options) {
           trail = null;
           loop.removeAttribute("d");
           const moved = path.some(([px, py]) => Math.hypot(px - path[0][0], py - path[0][1]) > 5);
-          if (moved) lasso?.(marks.flatMap((mark, i) => (within([x(mark.x), y(mark.y)], path) ? [i] : [])));
+          if (moved)
+            lasso?.(marks.flatMap((mark, i) => (within([x(mark.x), y(mark.y)], path) ? [i] : [])));
           else set(back(path[0]));
         });
         if (!place) return;
         target.setAttribute("tabindex", "0");
         target.addEventListener("keydown", (event) => {
-          const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
+          const step = {
+            ArrowLeft: [-1, 0],
+            ArrowRight: [1, 0],
+            ArrowUp: [0, 1],
+            ArrowDown: [0, -1],
+          }[event.key];
           if (!step) return;
           event.preventDefault();
           event.stopPropagation();
           const [cx, cy] = cursor ?? [(xRange[0] + xRange[1]) / 2, (yRange[0] + yRange[1]) / 2];
-          set([cx + (step[0] * (xRange[1] - xRange[0])) / 50, cy + (step[1] * (yRange[1] - yRange[0])) / 50]);
+          set([
+            cx + (step[0] * (xRange[1] - xRange[0])) / 50,
+            cy + (step[1] * (yRange[1] - yRange[0])) / 50,
+          ]);
         });
       }
 
       function set(at) {
         if (!place) return;
         cursor = at;
-        const circle = drawing.querySelector(".cursor") ?? drawing.appendChild(shape("circle", { r: 6, class: "cursor" }));
+        const circle =
+          drawing.querySelector(".cursor") ??
+          drawing.appendChild(shape("circle", { r: 6, class: "cursor" }));
         circle.setAttribute("cx", x(at[0]));
         circle.setAttribute("cy", y(at[1]));
         place(...at);
@@ -118,7 +158,10 @@ export function scatter(container, { points, marks = [] }, options) {
 function padded(values) {
   const finite = values.filter(Number.isFinite);
   if (!finite.length) return [-1, 1];
-  const [low, high] = [finite.reduce((a, b) => Math.min(a, b)), finite.reduce((a, b) => Math.max(a, b))];
+  const [low, high] = [
+    finite.reduce((a, b) => Math.min(a, b)),
+    finite.reduce((a, b) => Math.max(a, b)),
+  ];
   const pad = (high - low || 1) * 0.06;
   return [low - pad, high + pad];
 }
@@ -134,7 +177,9 @@ function estimate(points, xRange, yRange) {
     return Math.max(sd * points.length ** (-1 / 6), step[axis]);
   });
   const weights = (value, low, axis) =>
-    Float64Array.from({ length: CELLS }, (_, i) => Math.exp(-0.5 * ((low + i * step[axis] - value) / kernels[axis]) ** 2));
+    Float64Array.from({ length: CELLS }, (_, i) =>
+      Math.exp(-0.5 * ((low + i * step[axis] - value) / kernels[axis]) ** 2),
+    );
   for (const [px, py] of points) {
     const [across, up] = [weights(px, xRange[0], 0), weights(py, yRange[0], 1)];
     for (let j = 0; j < CELLS; j++) {
@@ -156,18 +201,26 @@ function contourPaths({ grid, xRange, yRange, step }, x, y) {
     const pieces = [];
     for (let j = 0; j + 1 < CELLS; j++) {
       for (let i = 0; i + 1 < CELLS; i++) {
-        const corners = [[i, j], [i + 1, j], [i + 1, j + 1], [i, j + 1]];
+        const corners = [
+          [i, j],
+          [i + 1, j],
+          [i + 1, j + 1],
+          [i, j + 1],
+        ];
         const crossings = corners.flatMap(([ci, cj], side) => {
           const [ni, nj] = corners[(side + 1) % 4];
           const [here, there] = [grid[cj][ci] - level, grid[nj][ni] - level];
           if (here >= 0 === there >= 0) return [];
           const part = here / (here - there);
-          return [[
-            x(xRange[0] + (ci + part * (ni - ci)) * step[0]).toFixed(1),
-            y(yRange[0] + (cj + part * (nj - cj)) * step[1]).toFixed(1),
-          ]];
+          return [
+            [
+              x(xRange[0] + (ci + part * (ni - ci)) * step[0]).toFixed(1),
+              y(yRange[0] + (cj + part * (nj - cj)) * step[1]).toFixed(1),
+            ],
+          ];
         });
-        for (let k = 0; k + 1 < crossings.length; k += 2) pieces.push(`M${crossings[k].join(" ")}L${crossings[k + 1].join(" ")}`);
+        for (let k = 0; k + 1 < crossings.length; k += 2)
+          pieces.push(`M${crossings[k].join(" ")}L${crossings[k + 1].join(" ")}`);
       }
     }
     return shape("path", { d: pieces.join(""), class: "contour" });

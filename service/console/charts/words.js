@@ -18,7 +18,9 @@ export function number(value, digits = 3) {
   const size = Math.abs(value);
   if (size !== 0 && (size < 1e-4 || size >= 1e9)) {
     const [head, power] = value.toExponential(Math.max(0, digits - 1)).split("e");
-    const raised = [...String(Number(power))].map((sign) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(sign)]);
+    const raised = [...String(Number(power))].map(
+      (sign) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(sign)],
+    );
     return `${head.replace("-", "−")} × 10${raised.join("")}`;
   }
   const places = size === 0 ? 0 : Math.max(0, digits - 1 - Math.floor(Math.log10(size)));

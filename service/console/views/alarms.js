@@ -20,7 +20,13 @@ export async function show(container, context) {
     const seconds = Math.max(1, (Date.now() - new Date(since).getTime()) / 1000);
     context.title(alarms ? "What has alarmed?" : "Has anything alarmed?");
     summary.replaceChildren(
-      node("strong", {}, alarms ? `${counted(alarms, "alarm")} in ${counted(groups.length, "group")}` : `No alarm in ${duration(seconds)}`),
+      node(
+        "strong",
+        {},
+        alarms
+          ? `${counted(alarms, "alarm")} in ${counted(groups.length, "group")}`
+          : `No alarm in ${duration(seconds)}`,
+      ),
       `; ${counted(rows, "row")} scored since ${moment(since)}.`,
     );
     list.replaceChildren(...groups.map(line));
@@ -35,10 +41,24 @@ export async function show(container, context) {
       {},
       node(
         "button",
-        { type: "button", "aria-expanded": String(opened), "data-key": key, onclick: () => pick(opened ? null : key) },
-        node("span", { class: "figure severity" }, swatch(severityStep(worst.severity)), `severity ${number(worst.severity, 2)}`),
+        {
+          type: "button",
+          "aria-expanded": String(opened),
+          "data-key": key,
+          onclick: () => pick(opened ? null : key),
+        },
+        node(
+          "span",
+          { class: "figure severity" },
+          swatch(severityStep(worst.severity)),
+          `severity ${number(worst.severity, 2)}`,
+        ),
         node("span", { class: "figure count" }, counted(alarms, "alarm")),
-        node("span", { class: "figure quiet span" }, first === last ? moment(last) : `${moment(first)} – ${moment(last)}`),
+        node(
+          "span",
+          { class: "figure quiet span" },
+          first === last ? moment(last) : `${moment(first)} – ${moment(last)}`,
+        ),
         entity ? node("strong", {}, entity) : null,
         node("span", { class: "grow" }, sentence ?? worst.sentence ?? "no reason was computed"),
       ),
@@ -60,9 +80,15 @@ export async function show(container, context) {
       group = await context.get(`models/${model}/alarms/${encodeURIComponent(state.group)}`);
     } catch (problem) {
       if (problem.name === "AbortError") return undefined;
-      return open.replaceChildren(problem.status === 404
-        ? node("p", { class: "state" }, "This group is no longer kept: newer alarms took its place.")
-        : failure(problem));
+      return open.replaceChildren(
+        problem.status === 404
+          ? node(
+              "p",
+              { class: "state" },
+              "This group is no longer kept: newer alarms took its place.",
+            )
+          : failure(problem),
+      );
     }
     const { alarms } = group;
     const one = node("div");
@@ -72,15 +98,36 @@ export async function show(container, context) {
       drawAlarm(one, alarms[i], i, alarms.length);
     };
     open.replaceChildren(
-      node("h2", {}, alarms.length === 1 ? "One alarm" : `${count(alarms.length)} alarms, newest first: arrows step through them`),
-      group.group && group.group.count > alarms.length ? node("p", { class: "quiet" }, `${count(group.group.count)} were counted; of these ${count(alarms.length)} are kept.`) : "",
-      node("div", { class: "columns" },
-        longList("Alarms of the group", alarms.length, (i) => [
-          node("span", {}, swatch(severityStep(alarms[i].severity)), moment(alarms[i].time)),
-          node("span", { class: "grow quiet" }, namesOf(alarms[i].reasons ?? [])),
-          node("span", {}, `severity ${number(alarms[i].severity)}`),
-        ], choose, at),
-        one),
+      node(
+        "h2",
+        {},
+        alarms.length === 1
+          ? "One alarm"
+          : `${count(alarms.length)} alarms, newest first: arrows step through them`,
+      ),
+      group.group && group.group.count > alarms.length
+        ? node(
+            "p",
+            { class: "quiet" },
+            `${count(group.group.count)} were counted; of these ${count(alarms.length)} are kept.`,
+          )
+        : "",
+      node(
+        "div",
+        { class: "columns" },
+        longList(
+          "Alarms of the group",
+          alarms.length,
+          (i) => [
+            node("span", {}, swatch(severityStep(alarms[i].severity)), moment(alarms[i].time)),
+            node("span", { class: "grow quiet" }, namesOf(alarms[i].reasons ?? [])),
+            node("span", {}, `severity ${number(alarms[i].severity)}`),
+          ],
+          choose,
+          at,
+        ),
+        one,
+      ),
     );
     drawAlarm(one, alarms[at], at, alarms.length);
     return undefined;
@@ -91,21 +138,64 @@ export async function show(container, context) {
     const chart = node("div");
     place.replaceChildren(
       sentence ? node("p", { class: "reason" }, sentence) : "",
-      node("p", { class: "quiet" }, `Alarm ${i + 1} of ${of}, ${moment(time)}: severity ${number(severity)}, p-value ${number(p, 2)}, version `,
-        node("code", {}, version.slice(0, 12)), "."),
+      node(
+        "p",
+        { class: "quiet" },
+        `Alarm ${i + 1} of ${of}, ${moment(time)}: severity ${number(severity)}, `,
+        `p-value ${number(p, 2)}, version `,
+        node("code", {}, version.slice(0, 12)),
+        ".",
+      ),
       chart,
       row
-        ? node("details", {}, node("summary", {}, `The row, ${counted(row.length, "value")}`),
-            node("table", {}, node("tbody", {}, row.map((cell, d) =>
-              node("tr", {}, node("th", { scope: "row" }, detail.features[d]?.name ?? d), node("td", { class: "figure" }, value(cell, detail.features[d]?.unit ?? "")))))))
-        : node("p", { class: "quiet" }, "Rows and their values are not kept: that takes --journal."),
+        ? node(
+            "details",
+            {},
+            node("summary", {}, `The row, ${counted(row.length, "value")}`),
+            node(
+              "table",
+              {},
+              node(
+                "tbody",
+                {},
+                row.map((cell, d) =>
+                  node(
+                    "tr",
+                    {},
+                    node("th", { scope: "row" }, detail.features[d]?.name ?? d),
+                    node("td", { class: "figure" }, value(cell, detail.features[d]?.unit ?? "")),
+                  ),
+                ),
+              ),
+            ),
+          )
+        : node(
+            "p",
+            { class: "quiet" },
+            "Rows and their values are not kept: that takes --journal.",
+          ),
       row
-        ? node("p", {}, node("button", { type: "button", onclick: () => context.go("explain", { rows: JSON.stringify([row]) }) }, "Explain it anew"))
+        ? node(
+            "p",
+            {},
+            node(
+              "button",
+              {
+                type: "button",
+                onclick: () => context.go("explain", { rows: JSON.stringify([row]) }),
+              },
+              "Explain it anew",
+            ),
+          )
         : "",
     );
     if (!reasons && row) explain(chart, alarm);
-    else if (reasons?.length) dumbbell(chart, reasons, { name: "Actual against expected", secret: row === null });
-    else chart.replaceChildren(node("p", { class: "quiet" }, "No reasons were computed for this alarm."));
+    else if (reasons?.length)
+      dumbbell(chart, reasons, { name: "Actual against expected", secret: row === null });
+    else
+      chart.replaceChildren(
+        node("p", { class: "quiet" }, "No reasons were computed for this alarm."),
+      );
   }
 
   /** A storm leaves no time to explain each alarm: one that is looked at is explained then. */
@@ -113,7 +203,10 @@ export async function show(container, context) {
     try {
       const answer = await context.post(`models/${model}/explain?top=8`, { rows: [alarm.row] });
       if (!chart.isConnected) return;
-      const note = answer.version === alarm.version ? undefined : "By the version in service now, which is another than the one that alarmed.";
+      const note =
+        answer.version === alarm.version
+          ? undefined
+          : "By the version in service now, which is another than the one that alarmed.";
       dumbbell(chart, answer.explanations[0], { name: "Actual against expected", note });
       if (answer.reason[0]) chart.prepend(node("p", { class: "reason" }, answer.reason[0]));
     } catch (problem) {
@@ -135,7 +228,9 @@ export async function show(container, context) {
   context.every(LOOK_SECONDS, async () => {
     const next = await look().catch(() => null);
     if (!next || (next.alarms === answer.alarms && next.rows_scored === answer.rows_scored)) return;
-    const focused = list.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+    const focused = list.contains(document.activeElement)
+      ? document.activeElement.dataset.key
+      : null;
     answer = next;
     draw();
     if (focused) list.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();

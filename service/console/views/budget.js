@@ -3,7 +3,15 @@ import { bars } from "../charts/bars.js";
 import { dumbbell } from "../charts/dumbbell.js";
 import { node } from "../charts/frame.js";
 import { histogram } from "../charts/histogram.js";
-import { count, counted, duration, moment, number, percent, severityStep } from "../charts/words.js";
+import {
+  count,
+  counted,
+  duration,
+  moment,
+  number,
+  percent,
+  severityStep,
+} from "../charts/words.js";
 import { dropPlace, facts, failure, longList, swatch } from "../parts.js";
 import { series } from "../series.js";
 
@@ -16,7 +24,8 @@ const GRID = [
 const BESIDE = [0.001, 0.01, 0.05, 0.1, 0.2]; // budgets shown beside the one that is tried
 const LOOK_SECONDS = 5;
 const HOW = {
-  certified: ({ delta, promised }) => `with ${percent(1 - delta)} confidence; ${percent(promised)} on average`,
+  certified: ({ delta, promised }) =>
+    `with ${percent(1 - delta)} confidence; ${percent(promised)} on average`,
   blocks: () => "as held in every block of time looked at",
   marginal: () => "on average",
 };
@@ -25,10 +34,16 @@ export async function show(container, context) {
   const { model, state, readOnly } = context;
   let { detail } = context;
   const wanted = Number(state.alpha);
-  const grid = [...new Set([...GRID, detail.alpha, ...(wanted > 0 && wanted < 1 ? [wanted] : [])])].sort((a, b) => a - b);
-  const look = () => context.get(`models/${model}/replay?${alphas.map((each) => `alpha=${each}`).join("&")}`);
+  const grid = [
+    ...new Set([...GRID, detail.alpha, ...(wanted > 0 && wanted < 1 ? [wanted] : [])]),
+  ].sort((a, b) => a - b);
+  const look = () =>
+    context.get(`models/${model}/replay?${alphas.map((each) => `alpha=${each}`).join("&")}`);
   // the marginal rule can have smaller budgets than the certified one
-  const least = detail.guarantee === "marginal" ? 1 / (detail.calibration_rows + 1) : detail.nearest_certifiable_alpha;
+  const least =
+    detail.guarantee === "marginal"
+      ? 1 / (detail.calibration_rows + 1)
+      : detail.nearest_certifiable_alpha;
   const alphas = grid.filter((each) => each >= least || each === detail.alpha);
   let live = await look();
   let picked = alphas.indexOf(alphas.includes(wanted) ? wanted : detail.alpha);
@@ -36,13 +51,30 @@ export async function show(container, context) {
   let plot = null;
 
   const slider = node("input", {
-    type: "range", id: "alpha", min: 0, max: alphas.length - 1, step: 1, value: picked,
+    type: "range",
+    id: "alpha",
+    min: 0,
+    max: alphas.length - 1,
+    step: 1,
+    value: picked,
     "aria-label": "False-alarm budget α",
   });
-  const [told, applied, severities, uniform, others, dropped] = ["div", "div", "div", "div", "div", "div"].map((tag) => node(tag));
+  const [told, applied, severities, uniform, others, dropped] = [
+    "div",
+    "div",
+    "div",
+    "div",
+    "div",
+    "div",
+  ].map((tag) => node(tag));
   const apply = node("button", { type: "button", class: "main" }, "Apply");
   const back = node("button", { type: "button" });
-  const perDay = node("input", { type: "number", min: 0, step: "any", "aria-label": "Alarms a day, at most" });
+  const perDay = node("input", {
+    type: "number",
+    min: 0,
+    step: "any",
+    "aria-label": "Alarms a day, at most",
+  });
   const pace = node("input", { type: "number", min: 0, step: "any", "aria-label": "Rows a day" });
   apply.style.minWidth = "128px";
   perDay.style.width = pace.style.width = "104px";
@@ -50,7 +82,8 @@ export async function show(container, context) {
   const tried = () => live.alphas[picked];
   const inForce = () => live.alphas[alphas.indexOf(detail.alpha)] ?? null;
   const rowsADay = () => Number(state.rows_a_day) || live.rows_per_day || null;
-  const aDay = (rate) => (rowsADay() && rate !== null ? Number((rate * rowsADay()).toPrecision(3)) : null);
+  const aDay = (rate) =>
+    rowsADay() && rate !== null ? Number((rate * rowsADay()).toPrecision(3)) : null;
 
   function draw() {
     const budget = tried();
@@ -62,19 +95,48 @@ export async function show(container, context) {
     const most = promise(budget);
     const atMost = aDay(most ?? budget.alpha);
     if (document.activeElement !== perDay) perDay.value = atMost ?? "";
-    if (document.activeElement !== pace) pace.value = rowsADay() ? Number(rowsADay().toPrecision(3)) : "";
+    if (document.activeElement !== pace)
+      pace.value = rowsADay() ? Number(rowsADay().toPrecision(3)) : "";
     const [low, high] = budget.interval;
     told.replaceChildren(
       facts(
-        ["budget", `α ${alpha}`, inForce() === budget ? "in force" : `in force: α ${percent(detail.alpha)}`],
-        ["promised", most === null ? "nothing" : rowsADay() ? `≤ ${number(atMost)} a day` : `≤ ${percent(most)} of rows`,
-          most === null ? detail.guarantee_reason : `${percent(most)} of normal rows, ${HOW[detail.guarantee](budget)}`, true],
+        [
+          "budget",
+          `α ${alpha}`,
+          inForce() === budget ? "in force" : `in force: α ${percent(detail.alpha)}`,
+        ],
+        [
+          "promised",
+          most === null
+            ? "nothing"
+            : rowsADay()
+              ? `≤ ${number(atMost)} a day`
+              : `≤ ${percent(most)} of rows`,
+          most === null
+            ? detail.guarantee_reason
+            : `${percent(most)} of normal rows, ${HOW[detail.guarantee](budget)}`,
+          true,
+        ],
         live.rows
-          ? ["observed", rowsADay() ? `${number(aDay(budget.alarm_rate))} a day` : percent(budget.alarm_rate),
-            `${counted(budget.alarms, "alarm")} in ${counted(live.rows, "row")}: ${percent(budget.alarm_rate)} (${percent(low)} – ${percent(high)})`]
+          ? [
+              "observed",
+              rowsADay() ? `${number(aDay(budget.alarm_rate))} a day` : percent(budget.alarm_rate),
+              `${counted(budget.alarms, "alarm")} in ${counted(live.rows, "row")}: ` +
+                `${percent(budget.alarm_rate)} (${percent(low)} – ${percent(high)})`,
+            ]
           : ["observed", "–", "no rows yet"],
-        ["as promised", live.rows ? kept(budget) : "–", live.rows ? "the observed interval against the promise" : ""],
-        rowsADay() && ["rows a day", number(Number(rowsADay().toPrecision(3))), state.rows_a_day ? "as given" : `the pace of ${counted(live.rows, "row")} ${span(live.since)}`],
+        [
+          "as promised",
+          live.rows ? kept(budget) : "–",
+          live.rows ? "the observed interval against the promise" : "",
+        ],
+        rowsADay() && [
+          "rows a day",
+          number(Number(rowsADay().toPrecision(3))),
+          state.rows_a_day
+            ? "as given"
+            : `the pace of ${counted(live.rows, "row")} ${span(live.since)}`,
+        ],
       ),
     );
     const same = inForce() === budget;
@@ -89,7 +151,11 @@ export async function show(container, context) {
 
   /** The most normal rows that may alarm; null where nothing is promised. */
   function promise(budget) {
-    return { certified: budget.alpha, blocks: budget.alpha, marginal: budget.promised }[detail.guarantee] ?? null;
+    return (
+      { certified: budget.alpha, blocks: budget.alpha, marginal: budget.promised }[
+        detail.guarantee
+      ] ?? null
+    );
   }
 
   function kept(budget) {
@@ -103,11 +169,19 @@ export async function show(container, context) {
     const force = inForce();
     const marks = [
       { at: force?.severity_limit ?? null, label: `in force: α ${percent(detail.alpha)}` },
-      ...(force === tried() ? [] : [{ at: tried().severity_limit, label: `α ${percent(tried().alpha)}`, tried: true }]),
+      ...(force === tried()
+        ? []
+        : [{ at: tried().severity_limit, label: `α ${percent(tried().alpha)}`, tried: true }]),
     ];
     if (!live.rows) {
-      severities.replaceChildren(node("p", { class: "state" },
-        `No row was scored ${span(live.since)}. Rows sent to /v1/models/${model}/score are counted here; a file can be dropped below.`));
+      severities.replaceChildren(
+        node(
+          "p",
+          { class: "state" },
+          `No row was scored ${span(live.since)}. Rows sent to /v1/models/${model}/score are `,
+          "counted here; a file can be dropped below.",
+        ),
+      );
       return;
     }
     histogram(severities, live.severity, {
@@ -117,6 +191,7 @@ export async function show(container, context) {
       log: true,
       severities: true,
       thresholds: marks,
+      beyond: Math.log10(detail.calibration_rows + 1), // where the calibration rows end
     });
   }
 
@@ -126,7 +201,10 @@ export async function show(container, context) {
     const expected = rows / live.p_values.counts.length;
     const spread = 2 * Math.sqrt(expected * (1 - 1 / live.p_values.counts.length));
     const p = live.uniform?.p_value ?? null;
-    const fits = p === null ? "too few rows to tell" : `uniform: ${p < 0.01 ? "no" : "yes"} (p = ${number(p, 2)})`;
+    const fits =
+      p === null
+        ? "too few rows to tell"
+        : `uniform: ${p < 0.01 ? "no" : "yes"} (p = ${number(p, 2)})`;
     return histogram(uniform, live.p_values, {
       name: "P-values of live rows against uniform",
       note: `${fits}. Blue: what normal rows give, ± 2 sd.`,
@@ -138,7 +216,9 @@ export async function show(container, context) {
 
   function drawOthers() {
     if (!live.rows) return others.replaceChildren();
-    const shownOnes = live.alphas.filter((each, i) => i === picked || BESIDE.includes(each.alpha) || each.alpha === detail.alpha);
+    const shownOnes = live.alphas.filter(
+      (each, i) => i === picked || BESIDE.includes(each.alpha) || each.alpha === detail.alpha,
+    );
     const factor = rowsADay() ?? 1;
     return bars(
       others,
@@ -156,7 +236,12 @@ export async function show(container, context) {
         unit: rowsADay() ? "alarms a day" : "share of rows",
         format: (each) => (rowsADay() ? number(Number(each.toPrecision(3))) : percent(each)),
         picked: `α ${percent(tried().alpha)}${tried().alpha === detail.alpha ? ", in force" : ""}`,
-        pick: (label) => choose(alphas.indexOf(shownOnes.find((each) => label.startsWith(`α ${percent(each.alpha)}`)).alpha)),
+        pick: (label) =>
+          choose(
+            alphas.indexOf(
+              shownOnes.find((each) => label.startsWith(`α ${percent(each.alpha)}`)).alpha,
+            ),
+          ),
       },
     );
   }
@@ -173,7 +258,9 @@ export async function show(container, context) {
   back.addEventListener("click", () => choose(alphas.indexOf(detail.alpha)));
   perDay.addEventListener("change", () => {
     const most = Number(perDay.value);
-    const fits = live.alphas.map((each, i) => [each, i]).filter(([each]) => aDay(promise(each) ?? each.alpha) <= most);
+    const fits = live.alphas
+      .map((each, i) => [each, i])
+      .filter(([each]) => aDay(promise(each) ?? each.alpha) <= most);
     choose(fits.length ? fits.at(-1)[1] : 0);
     perDay.blur();
   });
@@ -190,7 +277,9 @@ export async function show(container, context) {
       detail = { ...detail, ...changed };
       const until = changed.until ? ` All workers answer by it at ${moment(changed.until)}.` : "";
       const text = `α ${percent(detail.alpha)} is in force; it was ${percent(before)}.${until}`;
-      applied.replaceChildren(node("p", { class: "note" }, text, changed.warning ? ` ${changed.warning}` : ""));
+      applied.replaceChildren(
+        node("p", { class: "note" }, text, changed.warning ? ` ${changed.warning}` : ""),
+      );
       context.say(text);
       context.set({ alpha: null });
       live = await look();
@@ -206,7 +295,11 @@ export async function show(container, context) {
 
   const worker = new Worker(new URL("../replaying.js", import.meta.url), { type: "module" });
   const bar = node("progress", { max: 1, value: 0, "aria-label": "Rows replayed" });
-  const place = dropPlace(`Drop a CSV with the ${counted(detail.feature_count, "feature")} of ${model} here: how many of its rows would alarm? Nothing of it is stored.`, take);
+  const place = dropPlace(
+    `Drop a CSV with the ${counted(detail.feature_count, "feature")} of ${model} here: ` +
+      "how many of its rows would alarm? Nothing of it is stored.",
+    take,
+  );
 
   function take(chosen) {
     plot?.end();
@@ -224,7 +317,10 @@ export async function show(container, context) {
         await openFile();
       }
     };
-    worker.onerror = () => dropped.replaceChildren(failure({ title: "This file cannot be replayed", detail: "The worker stopped." }));
+    worker.onerror = () =>
+      dropped.replaceChildren(
+        failure({ title: "This file cannot be replayed", detail: "The worker stopped." }),
+      );
   }
 
   const [sentence, lines, over, why] = ["p", "div", "div", "div"].map((tag) => node(tag));
@@ -232,8 +328,12 @@ export async function show(container, context) {
   async function openFile() {
     const names = Object.keys(file.labels);
     file.label = names[0] ?? null;
-    const choice = node("select", { "aria-label": "Column with labels" },
-      node("option", { value: "" }, "no labels"), names.map((name) => node("option", { value: name, selected: name === file.label }, name)));
+    const choice = node(
+      "select",
+      { "aria-label": "Column with labels" },
+      node("option", { value: "" }, "no labels"),
+      names.map((name) => node("option", { value: name, selected: name === file.label }, name)),
+    );
     choice.addEventListener("change", () => {
       file.label = choice.value || null;
       drawFile();
@@ -242,11 +342,17 @@ export async function show(container, context) {
     dropped.replaceChildren(
       node("h2", {}, file.name),
       sentence,
-      names.length ? node("p", { class: "row" }, node("label", {}, "1 is an anomaly in: ", choice)) : "",
-      over, lines, why,
+      names.length
+        ? node("p", { class: "row" }, node("label", {}, "1 is an anomaly in: ", choice))
+        : "",
+      over,
+      lines,
+      why,
     );
     plot = await series(over, file.severity, {
-      name: `Severity of each row of ${file.name}`, limit: file.budgets[picked].severity_limit, pick: explain,
+      name: `Severity of each row of ${file.name}`,
+      limit: file.budgets[picked].severity_limit,
+      pick: explain,
     });
     drawFile();
     context.say(sentence.textContent);
@@ -257,25 +363,49 @@ export async function show(container, context) {
     plot?.mark(budget.severity_limit);
     const truth = file.label && file.labels[file.label];
     const hits = truth ? budget.alarm_rows.filter((row) => truth[row]).length : 0;
+    const anomalies = (n) => counted(n, "labelled anomaly", "labelled anomalies");
+    const precision = budget.alarms ? hits / budget.alarms : null;
     const strange = truth ? truth.reduce((sum, each) => sum + each, 0) : 0;
     sentence.replaceChildren(
-      node("strong", {}, `At α ${percent(budget.alpha)}: ${counted(budget.alarms, "alarm")} in ${counted(budget.episodes.length, "episode")}`),
+      node(
+        "strong",
+        {},
+        `At α ${percent(budget.alpha)}: ${counted(budget.alarms, "alarm")} `,
+        `in ${counted(budget.episodes.length, "episode")}`,
+      ),
       ` among ${counted(file.rows, "row")} (${percent(budget.alarms / file.rows)}).`,
-      truth ? ` Of ${counted(strange, "labelled anomaly", "labelled anomalies")} ${count(hits)} alarm (recall ${percent(hits / strange)}); `
-        + `${budget.alarms ? percent(hits / budget.alarms) : "–"} of alarms are labelled (precision).` : "",
+      truth
+        ? ` Of ${anomalies(strange)} ${count(hits)} alarm ` +
+            `(recall ${percent(hits / strange)}); ` +
+            `${percent(precision)} of alarms are labelled (precision).`
+        : "",
     );
     if (lines.shown === budget) return;
     lines.shown = budget;
     lines.replaceChildren(
       budget.episodes.length
-        ? longList("Episodes", budget.episodes.length, (i) => {
-            const { first, last, peak, severity } = budget.episodes[i];
-            return [
-              node("span", {}, swatch(severityStep(severity)), first === last ? `row ${count(first)}` : `rows ${count(first)} – ${count(last)}`),
-              node("span", { class: "grow quiet" }, first === last ? "" : `strangest: row ${count(peak)}`),
-              node("span", {}, `severity ${number(severity)}`),
-            ];
-          }, (i) => explain(budget.episodes[i].peak))
+        ? longList(
+            "Episodes",
+            budget.episodes.length,
+            (i) => {
+              const { first, last, peak, severity } = budget.episodes[i];
+              return [
+                node(
+                  "span",
+                  {},
+                  swatch(severityStep(severity)),
+                  first === last ? `row ${count(first)}` : `rows ${count(first)} – ${count(last)}`,
+                ),
+                node(
+                  "span",
+                  { class: "grow quiet" },
+                  first === last ? "" : `strangest: row ${count(peak)}`,
+                ),
+                node("span", {}, `severity ${number(severity)}`),
+              ];
+            },
+            (i) => explain(budget.episodes[i].peak),
+          )
         : node("p", { class: "state" }, "No row of it alarms at this budget."),
     );
   }
@@ -298,21 +428,29 @@ export async function show(container, context) {
         node("p", {}, answer.reason[0] ?? "It does not alarm at the budget in force."),
         chart,
       );
-      dumbbell(chart, answer.explanations[0], { name: `Actual against expected, row ${count(row)}` });
+      dumbbell(chart, answer.explanations[0], {
+        name: `Actual against expected, row ${count(row)}`,
+      });
     } catch (problem) {
       why.replaceChildren(failure(problem));
     }
   }
 
   container.append(
-    node("div", { class: "row" },
+    node(
+      "div",
+      { class: "row" },
       node("label", {}, "alarms a day, at most ", perDay),
       node("label", {}, "of rows a day ", pace),
       slider,
-      ...(readOnly ? [node("span", { class: "quiet" }, "read only")] : [back, apply])),
-    told, applied, severities,
+      ...(readOnly ? [node("span", { class: "quiet" }, "read only")] : [back, apply]),
+    ),
+    told,
+    applied,
+    severities,
     node("div", { class: "columns" }, uniform, others),
-    place, dropped,
+    place,
+    dropped,
   );
   draw();
   drawUniform();
@@ -337,5 +475,7 @@ export async function show(container, context) {
 /** Since when, in words. */
 function span(iso) {
   const seconds = (Date.now() - new Date(iso).getTime()) / 1000;
-  return seconds < 48 * 3600 ? `in the last ${duration(Math.max(1, seconds))}` : `since ${iso.slice(0, 10)}`;
+  return seconds < 48 * 3600
+    ? `in the last ${duration(Math.max(1, seconds))}`
+    : `since ${iso.slice(0, 10)}`;
 }

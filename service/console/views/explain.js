@@ -1,4 +1,4 @@
-// Explain: rows that were pasted or dropped, each with what is to blame, and all of them at a glance.
+// Explain: rows that were pasted or dropped, what is to blame in each, and all of them at a glance.
 import { curl } from "../api.js";
 import { dumbbell } from "../charts/dumbbell.js";
 import { node } from "../charts/frame.js";
@@ -18,28 +18,62 @@ export async function show(container, context) {
   const { model, detail, state } = context;
   const { features } = detail;
   const text = node("textarea", {
-    "aria-label": "Rows, as JSON or CSV with a head", spellcheck: "false",
+    "aria-label": "Rows, as JSON or CSV with a head",
+    spellcheck: "false",
     placeholder: `Rows as JSON, [[…], …] or [{"${features[0].name}": …}, …], or as CSV with a head`,
   });
   const [result, told] = [node("div"), node("div")];
   const go = node("button", { type: "button", class: "main" }, "Explain");
   const example = node("button", { type: "button" }, "Example row");
   container.append(
-    node("div", { class: "columns" },
-      node("div", {}, text, node("p", { class: "row" }, go, example, node("span", { class: "quiet" }, "Ctrl-Enter explains too."))),
-      dropPlace(`Drop a CSV or JSON file with the ${counted(features.length, "feature")} of ${model} here; the first ${MOST_ROWS} rows are taken.`, async (file) => {
-        text.value = "";
-        await run(await file.text(), file.name);
-      })),
-    told, result,
+    node(
+      "div",
+      { class: "columns" },
+      node(
+        "div",
+        {},
+        text,
+        node(
+          "p",
+          { class: "row" },
+          go,
+          example,
+          node("span", { class: "quiet" }, "Ctrl-Enter explains too."),
+        ),
+      ),
+      dropPlace(
+        `Drop a CSV or JSON file with the ${counted(features.length, "feature")} of ${model} ` +
+          `here; the first ${MOST_ROWS} rows are taken.`,
+        async (file) => {
+          text.value = "";
+          await run(await file.text(), file.name);
+        },
+      ),
+    ),
+    told,
+    result,
   );
 
   go.addEventListener("click", () => run(text.value));
-  text.addEventListener("keydown", (event) => (event.ctrlKey || event.metaKey) && event.key === "Enter" && run(text.value));
+  text.addEventListener(
+    "keydown",
+    (event) => (event.ctrlKey || event.metaKey) && event.key === "Enter" && run(text.value),
+  );
   example.addEventListener("click", () => {
     const row = features.map(({ kind, categories, minimum, maximum }) =>
-      kind === "categorical" ? categories[0] : kind === "boolean" ? true : minimum === null ? null : Number(((minimum + maximum) / 2).toPrecision(4)));
-    text.value = JSON.stringify([Object.fromEntries(row.map((cell, i) => [features[i].name, cell]))], null, 1);
+      kind === "categorical"
+        ? categories[0]
+        : kind === "boolean"
+          ? true
+          : minimum === null
+            ? null
+            : Number(((minimum + maximum) / 2).toPrecision(4)),
+    );
+    text.value = JSON.stringify(
+      [Object.fromEntries(row.map((cell, i) => [features[i].name, cell]))],
+      null,
+      1,
+    );
     run(text.value);
   });
 
@@ -48,7 +82,10 @@ export async function show(container, context) {
     result.replaceChildren();
     try {
       const all = readRows(given, features);
-      const most = Math.max(1, Math.min(MOST_ROWS, Math.floor(MOST_CONTRIBUTIONS / features.length)));
+      const most = Math.max(
+        1,
+        Math.min(MOST_ROWS, Math.floor(MOST_CONTRIBUTIONS / features.length)),
+      );
       const rows = all.slice(0, most);
       const answer = await context.post(`models/${model}/explain?top=${features.length}`, { rows });
       const kept = JSON.stringify(rows);
@@ -57,26 +94,59 @@ export async function show(container, context) {
       draw(rows, answer, { name, left: all.length - rows.length });
     } catch (problem) {
       if (problem.name === "AbortError") return;
-      told.replaceChildren(failure(problem.title ? problem : { title: "These are no rows of this model", detail: problem.message }));
+      told.replaceChildren(
+        failure(
+          problem.title
+            ? problem
+            : { title: "These are no rows of this model", detail: problem.message },
+        ),
+      );
     }
   }
 
   function draw(rows, answer, { name, left }) {
     const alarms = answer.is_anomaly.filter(Boolean).length;
-    const order = answer.severity.map((_, i) => i).sort((a, b) => answer.score[b] - answer.score[a]);
+    const order = answer.severity
+      .map((_, i) => i)
+      .sort((a, b) => answer.score[b] - answer.score[a]);
     const why = node("div");
     const map = node("div");
-    const list = rows.length > 1 && longList("Rows, strangest first", rows.length, (i) => {
-      const row = order[i];
-      return [
-        node("span", {}, swatch(answer.is_anomaly[row] ? Math.max(1, severityStep(answer.severity[row])) : 0), `row ${count(row)}`),
-        node("span", { class: "grow quiet" }, answer.reason[row] ?? (answer.is_anomaly[row] ? "" : "ordinary")),
-        node("span", {}, `severity ${number(answer.severity[row])}`),
-      ];
-    }, (i) => pick(order[i]), Math.max(0, order.indexOf(Number(state.row ?? order[0]))));
-    const words = `${counted(alarms, "alarm")} among ${counted(rows.length, "row")}${name && ` of ${name}`} at α ${percent(answer.alpha)}`;
+    const list =
+      rows.length > 1 &&
+      longList(
+        "Rows, strangest first",
+        rows.length,
+        (i) => {
+          const row = order[i];
+          return [
+            node(
+              "span",
+              {},
+              swatch(answer.is_anomaly[row] ? Math.max(1, severityStep(answer.severity[row])) : 0),
+              `row ${count(row)}`,
+            ),
+            node(
+              "span",
+              { class: "grow quiet" },
+              answer.reason[row] ?? (answer.is_anomaly[row] ? "" : "ordinary"),
+            ),
+            node("span", {}, `severity ${number(answer.severity[row])}`),
+          ];
+        },
+        (i) => pick(order[i]),
+        Math.max(0, order.indexOf(Number(state.row ?? order[0]))),
+      );
+    const of = name && ` of ${name}`;
+    const among = `${counted(alarms, "alarm")} among ${counted(rows.length, "row")}${of}`;
+    const words = `${among} at α ${percent(answer.alpha)}`;
     result.replaceChildren(
-      node("p", {}, node("strong", {}, words), left ? `; ${counted(left, "further row")} not shown` : "", answer.warning ? `. ${answer.warning}` : ""),
+      node(
+        "p",
+        {},
+        node("strong", {}, words),
+        left ? `; ${counted(left, "further row")} not shown` : "",
+        answer.warning ? `. ${answer.warning}` : "",
+      ),
       node("div", { class: rows.length > 1 ? "columns" : "" }, list || "", why),
       map,
     );
@@ -85,7 +155,9 @@ export async function show(container, context) {
       const byName = new Map(each.map((one) => [one.feature, one]));
       return features.map(({ name: feature }) => {
         const one = byName.get(feature);
-        return one === undefined || one.actual === null ? null : one.contribution / answer.threshold;
+        return one === undefined || one.actual === null
+          ? null
+          : one.contribution / answer.threshold;
       });
     });
 
@@ -102,29 +174,58 @@ export async function show(container, context) {
     function drawRow(row) {
       const all = answer.explanations[row];
       const blamed = all.filter((each) => each.blamed);
-      const listed = [...blamed, ...all.filter((each) => !each.blamed)].slice(0, Math.max(8, blamed.length));
+      const listed = [...blamed, ...all.filter((each) => !each.blamed)].slice(
+        0,
+        Math.max(8, blamed.length),
+      );
       const chart = node("div");
       const line = curl("POST", `models/${model}/explain`, { rows: [rows[row]] });
       const copied = node("span", { class: "quiet", role: "status" });
       why.replaceChildren(
         node("h2", {}, `Row ${count(row)}`),
         facts(
-          ["severity", number(answer.severity[row]), answer.extrapolated[row] ? "extrapolated, beyond all calibration rows" : `p-value ${number(answer.p_value[row], 2)}`],
-          ["score / threshold", number(answer.ratio[row]), answer.is_anomaly[row] ? "an alarm" : "ordinary"],
+          [
+            "severity",
+            number(answer.severity[row]),
+            answer.extrapolated[row]
+              ? "extrapolated, beyond all calibration rows"
+              : `p-value ${number(answer.p_value[row], 2)}`,
+          ],
+          [
+            "score / threshold",
+            number(answer.ratio[row]),
+            answer.is_anomaly[row] ? "an alarm" : "ordinary",
+          ],
           ["to blame", count(blamed.length), `of ${counted(features.length, "feature")}`],
         ),
-        node("p", { class: "reason" }, answer.reason[row] ?? "It does not alarm, so nothing is to blame."),
+        node(
+          "p",
+          { class: "reason" },
+          answer.reason[row] ?? "It does not alarm, so nothing is to blame.",
+        ),
         chart,
-        node("p", { class: "row" },
-          node("button", { type: "button", onclick: async () => {
-            try {
-              await navigator.clipboard.writeText(line);
-              copied.textContent = "Copied.";
-            } catch {
-              copied.textContent = "The browser forbids it: mark and copy the line below.";
-              code.hidden = false;
-            }
-          } }, "Copy as curl"), copied));
+        node(
+          "p",
+          { class: "row" },
+          node(
+            "button",
+            {
+              type: "button",
+              onclick: async () => {
+                try {
+                  await navigator.clipboard.writeText(line);
+                  copied.textContent = "Copied.";
+                } catch {
+                  copied.textContent = "The browser forbids it: mark and copy the line below.";
+                  code.hidden = false;
+                }
+              },
+            },
+            "Copy as curl",
+          ),
+          copied,
+        ),
+      );
       const code = node("pre", { class: "scroll", hidden: true, tabindex: "0" }, line);
       why.append(code);
       dumbbell(chart, listed, { name: `Actual against expected, row ${count(row)}` });
@@ -132,16 +233,24 @@ export async function show(container, context) {
 
     function drawMap(row) {
       if (rows.length < 2) return;
-      cells = heatmap(map, { rows: rows.map((_, i) => String(i)), columns: features.map((each) => each.name), values: shares }, {
-        name: "Which feature of which row",
-        note: "Contributions add up to the score: a row whose cells sum to 1 is at the threshold.",
-        unit: "of the threshold",
-        steps: STEPS,
-        picked: [row, 0],
-        pick(n) {
-          if (n !== current) list.choose(order.indexOf(n));
+      cells = heatmap(
+        map,
+        {
+          rows: rows.map((_, i) => String(i)),
+          columns: features.map((each) => each.name),
+          values: shares,
         },
-      });
+        {
+          name: "Which feature of which row",
+          note: "Contributions add up: a row whose cells sum to 1 is at the threshold.",
+          unit: "of the threshold",
+          steps: STEPS,
+          picked: [row, 0],
+          pick(n) {
+            if (n !== current) list.choose(order.indexOf(n));
+          },
+        },
+      );
     }
 
     drawRow(first);
@@ -160,7 +269,7 @@ function readRows(text, features) {
   if (!given) throw new Error("paste at least one row, or drop a file");
   if (given[0] !== "[" && given[0] !== "{") return toRows(readCsv(given), features).rows;
   const json = JSON.parse(given);
-  const rows = Array.isArray(json) ? json : json.rows ?? [json];
+  const rows = Array.isArray(json) ? json : (json.rows ?? [json]);
   if (!rows.length) throw new Error("at least one row was expected");
   return Array.isArray(rows[0]) || typeof rows[0] === "object" ? rows : [rows];
 }

@@ -22,23 +22,42 @@ export async function show(container, context) {
   let cursor = state.at ? state.at.split(",").map(Number) : undefined;
   const known = new Map(); // explanations by mark
 
-  const place = dropPlace(`Drop a CSV with the ${counted(detail.feature_count, "feature")} of ${model}: its first ${count(MOST_ROWS)} rows are put on the map.`, async (file) => {
-    try {
-      const { rows } = toRows(readCsv(await file.text()), detail.features);
-      const some = rows.slice(0, MOST_ROWS);
-      const [codes, scores] = await Promise.all([
-        context.post(`models/${model}/encode`, { rows: some }),
-        // a replay, since rows that are looked at are no traffic
-        context.post(`models/${model}/replay`, { rows: some, alphas: [detail.alpha] }),
-      ]);
-      if (codes.version !== scores.version) throw new Error("another version came into service meanwhile: drop the file once more");
-      marks = marksOf(codes.codes, some, scores.severity, (i) => `row ${i} of ${file.name}`);
-      draw();
-    } catch (problem) {
-      lassoed.replaceChildren(failure(problem.title ? problem : { title: "This file cannot be put on the map", detail: problem.message }));
-    }
-  });
-  container.append(told, node("div", { class: "columns" }, node("div", {}, picture, place), node("div", {}, lassoed, one)));
+  const place = dropPlace(
+    `Drop a CSV with the ${counted(detail.feature_count, "feature")} of ${model}: ` +
+      `its first ${count(MOST_ROWS)} rows are put on the map.`,
+    async (file) => {
+      try {
+        const { rows } = toRows(readCsv(await file.text()), detail.features);
+        const some = rows.slice(0, MOST_ROWS);
+        const [codes, scores] = await Promise.all([
+          context.post(`models/${model}/encode`, { rows: some }),
+          // a replay, since rows that are looked at are no traffic
+          context.post(`models/${model}/replay`, { rows: some, alphas: [detail.alpha] }),
+        ]);
+        if (codes.version !== scores.version)
+          throw new Error("another version came into service meanwhile: drop the file once more");
+        marks = marksOf(codes.codes, some, scores.severity, (i) => `row ${i} of ${file.name}`);
+        draw();
+      } catch (problem) {
+        lassoed.replaceChildren(
+          failure(
+            problem.title
+              ? problem
+              : { title: "This file cannot be put on the map", detail: problem.message },
+          ),
+        );
+      }
+    },
+  );
+  container.append(
+    told,
+    node(
+      "div",
+      { class: "columns" },
+      node("div", {}, picture, place),
+      node("div", {}, lassoed, one),
+    ),
+  );
 
   function marksOf(codes, rows, severities, label) {
     known.clear();
@@ -51,40 +70,63 @@ export async function show(container, context) {
   }
 
   function draw() {
-    told.replaceChildren(node("p", {}, map.sentence, " ", detail.can_decode
-      ? "Click, or move by the arrows, to decode a place. "
-      : `${detail.variant} cannot decode a place: it needs the row as well as the code. `,
-    "Draw around dots to score them."));
+    told.replaceChildren(
+      node(
+        "p",
+        {},
+        map.sentence,
+        " ",
+        detail.can_decode
+          ? "Click, or move by the arrows, to decode a place. "
+          : `${detail.variant} cannot decode a place: it needs the row as well as the code. `,
+        "Draw around dots to score them.",
+      ),
+    );
     drawPicture();
     drawList();
   }
 
   function drawPicture() {
-    scatter(picture, { points: map.heldOut, marks }, {
-      name: "Map of the code",
-      note: map.heldOut.length ? "Grey: held-out rows; contours hold 50, 80 and 95 % of them. Dots: by severity." : "Dots: by severity.",
-      axes: map.axes,
-      picked,
-      hover: peek,
-      cursor,
-      lasso: score,
-      place: detail.can_decode && map.unproject ? decode : null,
-    });
+    scatter(
+      picture,
+      { points: map.heldOut, marks },
+      {
+        name: "Map of the code",
+        note: map.heldOut.length
+          ? "Grey: held-out rows; contours hold 50, 80 and 95 % of them. Dots: by severity."
+          : "Dots: by severity.",
+        axes: map.axes,
+        picked,
+        hover: peek,
+        cursor,
+        lasso: score,
+        place: detail.can_decode && map.unproject ? decode : null,
+      },
+    );
   }
 
   function drawList() {
     lassoed.replaceChildren(
       marks.length
-        ? longList("Rows on the map", marks.length, (i) => [
-            node("span", {}, swatch(severityStep(marks[i].severity)), marks[i].label),
-            node("span", { class: "grow" }),
-            node("span", {}, `severity ${number(marks[i].severity)}`),
-          ], (i) => {
-            picked = [i];
-            drawPicture();
-            open(i);
-          })
-        : node("p", { class: "state" }, "No live row is kept (that takes --journal): drop a file to see its rows here."),
+        ? longList(
+            "Rows on the map",
+            marks.length,
+            (i) => [
+              node("span", {}, swatch(severityStep(marks[i].severity)), marks[i].label),
+              node("span", { class: "grow" }),
+              node("span", {}, `severity ${number(marks[i].severity)}`),
+            ],
+            (i) => {
+              picked = [i];
+              drawPicture();
+              open(i);
+            },
+          )
+        : node(
+            "p",
+            { class: "state" },
+            "No live row is kept (that takes --journal): drop a file to see its rows here.",
+          ),
     );
   }
 
@@ -96,15 +138,29 @@ export async function show(container, context) {
 
   async function open(i) {
     if (!marks[i].row) {
-      one.replaceChildren(node("h2", {}, marks[i].label), node("p", { class: "state" }, "The report tells where it lies; the service has no rows of the fit."));
+      one.replaceChildren(
+        node("h2", {}, marks[i].label),
+        node(
+          "p",
+          { class: "state" },
+          "The report tells where it lies; the service has no rows of the fit.",
+        ),
+      );
       return;
     }
     try {
-      if (!known.has(i)) known.set(i, await context.post(`models/${model}/explain?top=8`, { rows: [marks[i].row] }));
+      if (!known.has(i))
+        known.set(i, await context.post(`models/${model}/explain?top=8`, { rows: [marks[i].row] }));
       const answer = known.get(i);
       const chart = node("div");
-      one.replaceChildren(node("h2", {}, marks[i].label), node("p", {}, answer.reason[0] ?? "It does not alarm."), chart);
-      dumbbell(chart, answer.explanations[0], { name: `Actual against expected, ${marks[i].label}` });
+      one.replaceChildren(
+        node("h2", {}, marks[i].label),
+        node("p", {}, answer.reason[0] ?? "It does not alarm."),
+        chart,
+      );
+      dumbbell(chart, answer.explanations[0], {
+        name: `Actual against expected, ${marks[i].label}`,
+      });
     } catch (problem) {
       if (problem.name !== "AbortError") one.replaceChildren(failure(problem));
     }
@@ -114,23 +170,45 @@ export async function show(container, context) {
     const inside = looped.filter((i) => marks[i].row);
     picked = inside;
     drawPicture();
-    if (!inside.length) return one.replaceChildren(node("p", { class: "state" }, "No dot lies in there."));
+    if (!inside.length)
+      return one.replaceChildren(node("p", { class: "state" }, "No dot lies in there."));
     try {
-      const answer = await context.post(`models/${model}/replay`, { rows: inside.map((i) => marks[i].row), alphas: [detail.alpha] });
+      const answer = await context.post(`models/${model}/replay`, {
+        rows: inside.map((i) => marks[i].row),
+        alphas: [detail.alpha],
+      });
       const [{ alarms, alpha, alarm_rows: alarming }] = answer.alphas;
       const sorted = [...answer.severity].sort((a, b) => a - b);
       const words = `${counted(inside.length, "row")} inside: ${counted(alarms, "alarm")}`;
       one.replaceChildren(
         node("h2", {}, words),
         facts(
-          ["alarms", count(alarms), `${percent(alarms / inside.length)} of ${counted(inside.length, "row")}, α ${percent(alpha)}`],
-          ["severity, median", number(sorted[Math.floor(sorted.length / 2)]), `${number(sorted[0])} – ${number(sorted.at(-1))}`],
+          [
+            "alarms",
+            count(alarms),
+            `${percent(alarms / inside.length)} of the rows, α ${percent(alpha)}`,
+          ],
+          [
+            "severity, median",
+            number(sorted[Math.floor(sorted.length / 2)]),
+            `${number(sorted[0])} – ${number(sorted.at(-1))}`,
+          ],
         ),
-        longList("Rows inside", inside.length, (i) => [
-          node("span", {}, swatch(alarming.includes(i) ? Math.max(1, severityStep(answer.severity[i])) : 0), marks[inside[i]].label),
-          node("span", { class: "grow quiet" }, alarming.includes(i) ? "alarm" : "ordinary"),
-          node("span", {}, `severity ${number(answer.severity[i])}`),
-        ], (i) => open(inside[i])),
+        longList(
+          "Rows inside",
+          inside.length,
+          (i) => [
+            node(
+              "span",
+              {},
+              swatch(alarming.includes(i) ? Math.max(1, severityStep(answer.severity[i])) : 0),
+              marks[inside[i]].label,
+            ),
+            node("span", { class: "grow quiet" }, alarming.includes(i) ? "alarm" : "ordinary"),
+            node("span", {}, `severity ${number(answer.severity[i])}`),
+          ],
+          (i) => open(inside[i]),
+        ),
       );
       return context.say(words);
     } catch (problem) {
@@ -153,13 +231,38 @@ export async function show(container, context) {
         const answer = await context.post(`models/${model}/decode`, { codes: [map.unproject(at)] });
         one.replaceChildren(
           node("h2", {}, `Decoded at ${number(at[0])}, ${number(at[1])}`),
-          node("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "Decoded row" },
-            node("table", {}, node("tbody", {}, answer.rows[0].map((cell, d) => {
-              const { name, unit, minimum, maximum } = detail.features[d];
-              const beyond = typeof cell === "number" && minimum !== null && (cell < minimum || cell > maximum);
-              return node("tr", {}, node("th", { scope: "row" }, name), node("td", { class: "figure" }, value(cell, unit ?? "")),
-                node("td", { class: "quiet" }, beyond ? `beyond ${number(minimum)} – ${number(maximum)} of the fit rows` : ""));
-            })))),
+          node(
+            "div",
+            { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "Decoded row" },
+            node(
+              "table",
+              {},
+              node(
+                "tbody",
+                {},
+                answer.rows[0].map((cell, d) => {
+                  const { name, unit, minimum, maximum } = detail.features[d];
+                  const beyond =
+                    typeof cell === "number" &&
+                    minimum !== null &&
+                    (cell < minimum || cell > maximum);
+                  return node(
+                    "tr",
+                    {},
+                    node("th", { scope: "row" }, name),
+                    node("td", { class: "figure" }, value(cell, unit ?? "")),
+                    node(
+                      "td",
+                      { class: "quiet" },
+                      beyond
+                        ? `beyond ${number(minimum)} – ${number(maximum)} of the fit rows`
+                        : "",
+                    ),
+                  );
+                }),
+              ),
+            ),
+          ),
         );
       }
     } catch (problem) {
@@ -186,22 +289,43 @@ async function readMap({ model, detail, get }) {
     axes: ["latent 0", width > 1 ? "latent 1" : ""],
     heldOut: [],
     landmarks: [],
-    sentence: `This version has no report, and so no held-out rows to show: the plane is that of the first two of ${counted(width, "number")} in the code.`,
+    sentence:
+      "This version has no report, and so no held-out rows to show: the plane is that of the " +
+      `first two of ${counted(width, "number")} in the code.`,
     project: (code) => [code[0], code[1] ?? 0],
     unproject: width <= 2 ? (at) => at.slice(0, width) : null,
   };
 }
 
-function ofReport({ axes, projection, held_out: heldOut, suspects = [], suspect_severity: strangeness = [] }) {
+function ofReport({
+  axes,
+  projection,
+  held_out: heldOut,
+  suspects = [],
+  suspect_severity: strangeness = [],
+}) {
   const { mean, components } = projection;
-  const shares = axes[0].startsWith("component") ? `the two directions in which the ${count(mean.length)} numbers of the code vary most` : "the code itself";
+  const shares = axes[0].startsWith("component")
+    ? `the two directions in which the ${count(mean.length)} numbers of the code vary most`
+    : "the code itself";
   return {
     axes,
     heldOut,
-    landmarks: suspects.map(([x, y, row], i) => ({ x, y, severity: strangeness[i], label: `suspect, row ${row} of the fit` })),
+    landmarks: suspects.map(([x, y, row], i) => ({
+      x,
+      y,
+      severity: strangeness[i],
+      label: `suspect, row ${row} of the fit`,
+    })),
     sentence: `${counted(heldOut.length, "held-out row")}, in ${shares}.`,
-    project: (code) => components.map((weights) => weights.reduce((sum, weight, k) => sum + weight * (code[k] - mean[k]), 0)),
-    unproject: (at) => mean.map((centre, k) => centre + components.reduce((sum, weights, j) => sum + weights[k] * at[j], 0)),
+    project: (code) =>
+      components.map((weights) =>
+        weights.reduce((sum, weight, k) => sum + weight * (code[k] - mean[k]), 0),
+      ),
+    unproject: (at) =>
+      mean.map(
+        (centre, k) => centre + components.reduce((sum, weights, j) => sum + weights[k] * at[j], 0),
+      ),
   };
 }
 
@@ -210,13 +334,23 @@ async function readLive({ model, get, post }, marksOf) {
   const { groups, rows_kept: kept } = await get(`models/${model}/alarms?limit=${MOST_GROUPS}`);
   if (!kept) return marksOf([], [], []);
   const path = (key) => get(`models/${model}/alarms/${encodeURIComponent(key)}`);
-  const [ordinary, ...opened] = await Promise.all([get(`models/${model}/ordinary`), ...groups.map(({ key }) => path(key))]);
+  const [ordinary, ...opened] = await Promise.all([
+    get(`models/${model}/ordinary`),
+    ...groups.map(({ key }) => path(key)),
+  ]);
   const seen = [
     ...opened.flatMap(({ alarms }) => alarms).map((one) => ({ ...one, kind: "alarm" })),
     ...ordinary.rows.map((one) => ({ ...one, kind: "ordinary row" })),
-  ].filter(({ row }) => row).slice(0, MOST_ROWS);
+  ]
+    .filter(({ row }) => row)
+    .slice(0, MOST_ROWS);
   if (!seen.length) return marksOf([], [], []);
   const rows = seen.map(({ row }) => row);
   const { codes } = await post(`models/${model}/encode`, { rows });
-  return marksOf(codes, rows, seen.map(({ severity }) => severity), (i) => `${seen[i].kind} of ${moment(seen[i].time)}`);
+  return marksOf(
+    codes,
+    rows,
+    seen.map(({ severity }) => severity),
+    (i) => `${seen[i].kind} of ${moment(seen[i].time)}`,
+  );
 }

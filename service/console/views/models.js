@@ -22,26 +22,66 @@ export async function show(container, context) {
       facts(
         ["in service", node("code", {}, current ? short(current) : "none"), detail.variant],
         ["guarantee", detail.guarantee, detail.guarantee_reason],
-        ["budget", `α ${percent(detail.alpha)}`, `${percent(detail.expected_false_alarm_rate)} of normal rows alarm on average`, true],
+        [
+          "budget",
+          `α ${percent(detail.alpha)}`,
+          `${percent(detail.expected_false_alarm_rate)} of normal rows alarm on average`,
+          true,
+        ],
         ["calibration", count(detail.calibration_rows), "rows that the model has never seen"],
       ),
-      detail.last_error ? failure({ title: "The newest state of its folder is not in service", detail: detail.last_error }) : "",
+      detail.last_error
+        ? failure({
+            title: "The newest state of its folder is not in service",
+            detail: detail.last_error,
+          })
+        : "",
     );
     table.replaceChildren(
-      node("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Versions" },
-        node("table", {},
+      node(
+        "div",
+        { class: "scroll", tabindex: "0", role: "region", "aria-label": "Versions" },
+        node(
+          "table",
+          {},
           node("caption", { class: "unseen" }, "Versions"),
-          node("thead", {}, node("tr", {},
-            ["compare", "version", "fitted", "rows", "features", "guarantee", "budget", "AUROC", "size", ""].map((text) => node("th", { scope: "col" }, text)))),
-          node("tbody", {}, versions.map(line)))),
-      versions.length === 1 ? node("p", { class: "quiet" }, "One version: another appears here when it is fitted.") : "",
+          node(
+            "thead",
+            {},
+            node(
+              "tr",
+              {},
+              [
+                "compare",
+                "version",
+                "fitted",
+                "rows",
+                "features",
+                "guarantee",
+                "budget",
+                "AUROC",
+                "size",
+                "",
+              ].map((text) => node("th", { scope: "col" }, text)),
+            ),
+          ),
+          node("tbody", {}, versions.map(line)),
+        ),
+      ),
+      versions.length === 1
+        ? node("p", { class: "quiet" }, "One version: another appears here when it is fitted.")
+        : "",
     );
   }
 
   function line(version) {
     const inService = version.version === answer.current;
     const chosen = (state.compare ?? "").split(",").filter(Boolean);
-    const box = node("input", { type: "checkbox", "aria-label": `Compare ${short(version.version)}`, checked: chosen.includes(short(version.version)) });
+    const box = node("input", {
+      type: "checkbox",
+      "aria-label": `Compare ${short(version.version)}`,
+      checked: chosen.includes(short(version.version)),
+    });
     box.addEventListener("change", () => {
       const others = chosen.filter((each) => each !== short(version.version));
       const next = box.checked ? [...others, short(version.version)].slice(-2) : others;
@@ -50,37 +90,78 @@ export async function show(container, context) {
       drawDiff();
     });
     if (version.problem) {
-      return node("tr", {}, node("td"), node("td", {}, node("code", {}, short(version.version))), node("td", { colspan: 8 }, version.problem));
+      return node(
+        "tr",
+        {},
+        node("td"),
+        node("td", {}, node("code", {}, short(version.version))),
+        node("td", { colspan: 8 }, version.problem),
+      );
     }
     return node(
       "tr",
       { "aria-current": inService ? "true" : null },
       node("td", {}, box),
-      node("td", {}, node("code", {}, short(version.version)), inService ? node("strong", {}, " in service") : ""),
+      node(
+        "td",
+        {},
+        node("code", {}, short(version.version)),
+        inService ? node("strong", {}, " in service") : "",
+      ),
       node("td", {}, version.fitted_at ? moment(version.fitted_at) : "–"),
       node("td", { class: "figure" }, count(version.rows)),
       node("td", { class: "figure" }, count(width(version))),
       node("td", {}, version.guarantee ?? "–"),
       node("td", { class: "figure" }, `α ${percent(version.alpha)}`),
-      node("td", { class: "figure" }, version.auroc === null || version.auroc === undefined ? "not labelled" : number(version.auroc, 4)),
+      node(
+        "td",
+        { class: "figure" },
+        version.auroc === null || version.auroc === undefined
+          ? "not labelled"
+          : number(version.auroc, 4),
+      ),
       node("td", { class: "figure" }, `${count(version.size / 1024)} KiB`),
-      node("td", {},
-        version.report ? node("button", { type: "button", onclick: () => openReport(version.version) }, "Report") : "",
+      node(
+        "td",
+        {},
+        version.report
+          ? node("button", { type: "button", onclick: () => openReport(version.version) }, "Report")
+          : "",
         " ",
-        inService || readOnly ? "" : node("button", { type: "button", onclick: () => promote(version) }, isNewer(version) ? "Promote" : "Roll back")),
+        inService || readOnly
+          ? ""
+          : node(
+              "button",
+              { type: "button", onclick: () => promote(version) },
+              isNewer(version) ? "Promote" : "Roll back",
+            ),
+      ),
     );
   }
 
   function isNewer(version) {
     const now = answer.versions.find((each) => each.version === answer.current);
-    return !now || new Date(version.written_at ?? version.fitted_at) > new Date(now.written_at ?? now.fitted_at);
+    return (
+      !now ||
+      new Date(version.written_at ?? version.fitted_at) > new Date(now.written_at ?? now.fitted_at)
+    );
   }
 
   function drawDiff() {
     const chosen = (state.compare ?? "").split(",").filter(Boolean);
-    const [before, after] = answer.versions.filter((each) => chosen.includes(short(each.version))).reverse();
+    const [before, after] = answer.versions
+      .filter((each) => chosen.includes(short(each.version)))
+      .reverse();
     if (!before || !after) {
-      diff.replaceChildren(chosen.length === 1 ? node("p", { class: "quiet" }, "Mark a second version to see what changed between the two.") : "");
+      diff.replaceChildren(
+        chosen.length === 1
+          ? node(
+              "p",
+              { class: "quiet" },
+              "Mark a second version to see what changed between the two.",
+            )
+          : "",
+      );
       return;
     }
     const lines = [
@@ -90,7 +171,11 @@ export async function show(container, context) {
       ["features", (each) => count(width(each))],
       ["guarantee", (each) => each.guarantee ?? "–"],
       ["α, δ", (each) => `${percent(each.alpha)}, ${percent(each.delta)}`],
-      ["AUROC", (each) => (each.auroc === null || each.auroc === undefined ? "not labelled" : number(each.auroc, 4))],
+      [
+        "AUROC",
+        (each) =>
+          each.auroc === null || each.auroc === undefined ? "not labelled" : number(each.auroc, 4),
+      ],
       ["size", (each) => `${count(each.size / 1024)} KiB`],
     ];
     const names = (each) => new Set(each.features ?? []);
@@ -98,16 +183,41 @@ export async function show(container, context) {
     const come = [...names(after)].filter((name) => !names(before).has(name));
     diff.replaceChildren(
       node("h2", {}, "What changed"),
-      node("table", {},
+      node(
+        "table",
+        {},
         node("caption", { class: "unseen" }, "What changed between two versions"),
-        node("thead", {}, node("tr", {}, node("th", { scope: "col" }, ""), [before, after].map((each) => node("th", { scope: "col" }, short(each.version))))),
-        node("tbody", {}, lines.map(([name, of]) => {
-          const changed = of(before) !== of(after);
-          return node("tr", { class: changed ? "changed" : null }, node("th", { scope: "row" }, name), node("td", {}, of(before)),
-            node("td", {}, changed ? of(after) : node("span", { class: "quiet" }, "the same")));
-        }))),
-      gone.length ? node("p", {}, `${counted(gone.length, "feature")} gone: ${gone.join(", ")}.`) : "",
-      come.length ? node("p", {}, `${counted(come.length, "feature")} new: ${come.join(", ")}.`) : "",
+        node(
+          "thead",
+          {},
+          node(
+            "tr",
+            {},
+            node("th", { scope: "col" }, ""),
+            [before, after].map((each) => node("th", { scope: "col" }, short(each.version))),
+          ),
+        ),
+        node(
+          "tbody",
+          {},
+          lines.map(([name, of]) => {
+            const changed = of(before) !== of(after);
+            return node(
+              "tr",
+              { class: changed ? "changed" : null },
+              node("th", { scope: "row" }, name),
+              node("td", {}, of(before)),
+              node("td", {}, changed ? of(after) : node("span", { class: "quiet" }, "the same")),
+            );
+          }),
+        ),
+      ),
+      gone.length
+        ? node("p", {}, `${counted(gone.length, "feature")} gone: ${gone.join(", ")}.`)
+        : "",
+      come.length
+        ? node("p", {}, `${counted(come.length, "feature")} new: ${come.join(", ")}.`)
+        : "",
     );
   }
 
@@ -118,28 +228,65 @@ export async function show(container, context) {
   }
 
   function drawReport() {
-    const version = answer.versions.find((each) => short(each.version) === state.report && each.report);
+    const version = answer.versions.find(
+      (each) => short(each.version) === state.report && each.report,
+    );
     if (!version) return report.replaceChildren();
     const address = new URL(`v1/models/${model}/report?version=${version.version}`, base).href;
     return report.replaceChildren(
       node("h2", {}, `Report of ${short(version.version)}`),
-      node("p", { class: "row" }, node("a", { href: address, target: "_blank", rel: "noopener" }, "In a window of its own"),
-        node("button", { type: "button", onclick: () => (context.set({ report: null }), drawReport()) }, "Close")),
-      node("iframe", { src: address, title: `Report of ${model}, ${short(version.version)}`, sandbox: "allow-scripts allow-popups" }),
+      node(
+        "p",
+        { class: "row" },
+        node("a", { href: address, target: "_blank", rel: "noopener" }, "In a window of its own"),
+        node(
+          "button",
+          { type: "button", onclick: () => (context.set({ report: null }), drawReport()) },
+          "Close",
+        ),
+      ),
+      node("iframe", {
+        src: address,
+        title: `Report of ${model}, ${short(version.version)}`,
+        sandbox: "allow-scripts allow-popups",
+      }),
     );
   }
 
   function promote(version) {
     const word = isNewer(version) ? "Promote" : "Roll back";
-    const name = node("input", { type: "text", "aria-label": "The model's name", autocomplete: "off", placeholder: model });
+    const name = node("input", {
+      type: "text",
+      "aria-label": "The model's name",
+      autocomplete: "off",
+      placeholder: model,
+    });
     const sure = node("button", { class: "main", disabled: true }, word);
     const failed = node("div");
-    const form = node("form", { method: "dialog" },
-      node("p", {}, `${short(version.version)} will answer for ${model}, at once and for everybody. Now it is ${answer.current ? short(answer.current) : "nothing"}.`),
+    const form = node(
+      "form",
+      { method: "dialog" },
+      node(
+        "p",
+        {},
+        `${short(version.version)} will answer for ${model}, at once and for everybody. `,
+        `Now it is ${answer.current ? short(answer.current) : "nothing"}.`,
+      ),
       node("p", {}, node("label", {}, `Type ${model} to confirm `, name)),
       failed,
-      node("p", { class: "row" }, sure, node("button", { type: "button", onclick: () => dialog.close() }, "Cancel")));
-    const dialog = node("dialog", { "aria-label": `${word} ${short(version.version)}` }, node("h2", {}, `${word} ${short(version.version)}`), form);
+      node(
+        "p",
+        { class: "row" },
+        sure,
+        node("button", { type: "button", onclick: () => dialog.close() }, "Cancel"),
+      ),
+    );
+    const dialog = node(
+      "dialog",
+      { "aria-label": `${word} ${short(version.version)}` },
+      node("h2", {}, `${word} ${short(version.version)}`),
+      form,
+    );
     name.addEventListener("input", () => (sure.disabled = name.value !== model));
     dialog.addEventListener("close", () => dialog.remove());
     form.addEventListener("submit", async (event) => {
@@ -148,7 +295,10 @@ export async function show(container, context) {
       sure.disabled = true;
       try {
         await context.post(`models/${model}/promote`, { version: version.version });
-        [detail, answer] = await Promise.all([context.get(`models/${model}`), context.get(`models/${model}/versions`)]);
+        [detail, answer] = await Promise.all([
+          context.get(`models/${model}`),
+          context.get(`models/${model}/versions`),
+        ]);
         dialog.close();
         draw();
         drawDiff();

@@ -83,7 +83,8 @@ def test_a_column_without_any_value_is_missing_throughout(frame):
         (
             "load",
             [0.0, 0.0, -np.inf],
-            "column 'load', row 3: expected a finite number within float32, got -inf",
+            "column 'load', row 3: expected a finite number within float32, got -inf; --null=-inf reads"
+            " it as missing",
         ),
     ],
 )
@@ -91,6 +92,21 @@ def test_a_value_that_does_not_fit_is_named_by_column_and_row(frame, column, val
     with pytest.raises(InvalidTable) as caught:
         encode_table(frame.with_columns(pl.Series(column, values)), MIXED)
     assert str(caught.value) == sentence
+
+
+def test_all_columns_that_do_not_fit_are_named_the_first_of_them_with_their_cells():
+    features = [Feature(name=f"x{i}", kind="numeric") for i in range(28)]
+    table = pl.DataFrame({feature.name: ["1", "ERR", "--"] for feature in features})
+    with pytest.raises(InvalidTable) as caught:
+        encode_table(table, features)
+    first, *lines, last = str(caught.value).splitlines()
+    assert first == "28 columns are not as the model expects"
+    assert lines == [
+        f"  column 'x{i}', row 2: expected a number, got 'ERR'; leave a cell empty where the value is"
+        " missing, or --null 'ERR'"
+        for i in range(5)
+    ]
+    assert last == f"  and {', '.join(repr(f'x{i}') for i in range(5, 25))} and 3 more"
 
 
 def test_an_absent_column_is_named(frame):

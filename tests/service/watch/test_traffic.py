@@ -10,7 +10,7 @@ import pytest
 
 from hourglass.service.model.detector import Scores
 from hourglass.service.model.served import Served
-from hourglass.service.watch import traffic as watched
+from hourglass.service.watch.metrics import KEPT, Metrics
 from hourglass.service.watch.traffic import Traffic
 from tests.artifacts import NUMERIC, make_artifact, make_served, publish, sample_rows
 from tests.serving import Process, serving
@@ -28,7 +28,7 @@ class Models:
 def run(traffic: Traffic, served: Served, rows: int, *, seed: int = 0) -> Scores:
     rows_ND = sample_rows(NUMERIC, rows, seed=seed)
     scores = served.detector.score(rows_ND)
-    traffic.scored(served, rows_ND, scores, 0.0)
+    traffic.count(served, scores.score, scores.severity)
     return scores
 
 
@@ -68,11 +68,19 @@ def test_the_alarms_of_any_budget_are_counted_exactly(served: Served) -> None:
     )
 
 
-def test_a_row_without_a_finite_score_does_not_count(served: Served) -> None:
-    traffic = Traffic(Models(served))  # type: ignore[arg-type]
+def test_runs_reach_it_by_the_metrics_and_what_is_not_finite_does_not_count(
+    served: Served,
+) -> None:
+    models = Models(served)
+    traffic = Traffic(models)  # type: ignore[arg-type]
+    metrics = Metrics(models, shared=False, traffic=traffic)  # type: ignore[arg-type]
     bad = Scores(*(np.array([np.nan, np.inf, 0.1], np.float32) for _ in range(3)))
-    traffic.scored(served, sample_rows(NUMERIC, 3), bad, 0.0)
-    assert traffic.counted(served).rows == 1
+    for _ in range(KEPT + 5):
+        metrics.scored(served, sample_rows(NUMERIC, 3), bad, 0.0)
+    (counting,) = traffic._counting.values()
+    assert int(counting.counts.sum()) == 2 * KEPT  # by step and by severity; the rest is kept
+    assert counting.counts.nbytes < 16_384
+    assert traffic.counted(served).rows == KEPT + 5
 
 
 def test_it_begins_anew_with_a_threshold_or_a_version_and_what_is_late_does_not_count(
@@ -109,8 +117,6 @@ def test_workers_add_up_and_what_one_counted_outlives_it(served: Served, tmp_pat
     for seed, worker in enumerate(workers * 3):
         for each in (worker, alone):
             run(each, served, 400, seed=seed)
-    for worker in workers:
-        worker.flush()
     expected = alarms(alone, served)
     del workers[0]  # killed, as it were
     assert [alarms(worker, served) for worker in workers] == [expected, expected]
@@ -130,7 +136,6 @@ def test_a_full_disk_leaves_a_worker_with_its_own_counts(
     traffic = Traffic(Models(served), tmp_path, 1)  # type: ignore[arg-type]
     for _ in range(3):
         run(traffic, served, 20)
-        traffic.flush()
     assert traffic.counted(served).rows == 60
     assert caplog.text.count("are not shared: [Errno 28] No space left on device") == 1
 
@@ -143,7 +148,8 @@ def test_p_values_of_normal_rows_are_uniform_as_often_as_the_test_says() -> None
         for found, scale in ((normal, 1.0), (wider, 1.3)):
             traffic = Traffic(Models(served))  # type: ignore[arg-type]
             rows_ND = np.float32(scale) * sample_rows(NUMERIC, 2000, seed=1000 + seed)
-            traffic.scored(served, rows_ND, served.detector.score(rows_ND), 0.0)
+            scores = served.detector.score(rows_ND)
+            traffic.count(served, scores.score, scores.severity)
             uniform = traffic.counted(served).uniformity(served)
             assert uniform is not None
             found.append(uniform.p_value)
@@ -196,12 +202,3 @@ def test_two_workers_count_together_and_begin_anew_together(models: Path) -> Non
         httpx.patch(url, json={"alpha": 0.1}).raise_for_status()
         assert {httpx.get(f"{url}/replay").json()["rows"] for _ in range(6)} == {0}
         assert process.stop() == 0
-
-
-def test_what_is_kept_is_bounded(served: Served) -> None:
-    traffic = Traffic(Models(served))  # type: ignore[arg-type]
-    for _ in range(2 * watched.KEPT + 1):
-        run(traffic, served, 1)
-    (counting,) = traffic._counting.values()
-    assert (len(counting.kept), int(counting.counts.sum())) == (1, 2 * 2 * watched.KEPT)
-    assert counting.counts.nbytes < 16_384

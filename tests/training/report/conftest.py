@@ -1,10 +1,8 @@
 """A run whose report is known beforehand, and a browser to look at reports with."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -51,16 +49,10 @@ def facts_of(folder: Path) -> Facts:
     return msgspec.json.decode((folder / "report.json").read_bytes(), type=Facts)
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Chromium; where CI runs it must be there, elsewhere a machine may lack it."""
-    found: Any = next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-    )
-    if found is None and "CI" not in os.environ:
-        pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
-    assert found, "CI needs chromium: .ci/run installs it"
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    """It ends with the tests that look, since its event loop would be in others' way."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield browser
         browser.close()

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
 from hourglass.training.report.page import write_page
@@ -57,6 +58,18 @@ def test_it_fits_its_width_and_follows_the_theme(
         paper = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
         lightness = sum(map(int, paper.removeprefix("rgb(").removesuffix(")").split(",")[:3])) / 3
         assert (lightness > 200) == (scheme == "light")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(published: Published, browser: Browser, scheme: str) -> None:
+    with opened(browser, (published.folder / "report.html").as_uri(), color_scheme=scheme) as page:
+        page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+        found = Axe().run(page).response["violations"]
+    assert [
+        (each["id"], [node["html"] for node in each["nodes"]][:3])
+        for each in found
+        if each["impact"] in ("serious", "critical")
+    ] == []
 
 
 def test_it_prints_on_a4_with_its_tables_open(contaminated: Run, browser: Browser) -> None:

@@ -58,6 +58,32 @@ def test_new_rows_like_the_old_pass_and_keep_the_budget(contaminated: Run, tmp_p
     assert facts.version == contaminated.facts.version
 
 
+def test_of_many_groups_the_largest_are_told(contaminated: Run, tmp_path: Path) -> None:
+    table = pl.read_csv(new_rows(tmp_path / "new.csv"))
+    site = [f"s{i}" for i in range(100)] + ["large"] * 200
+    data = tables.write(table.with_columns(site=pl.Series(site)), tmp_path / "sites.csv")
+    scores = remake(contaminated.folder / MODEL_FILE, Rows(data, group="site")).scores
+    assert (len(scores.blocks), scores.all_blocks) == (30, 101)
+    assert next(each.rate.n for each in scores.blocks if each.name == "large") == 200
+
+
+def test_rows_are_numbered_as_in_the_file_whatever_their_time(
+    contaminated: Run, tmp_path: Path
+) -> None:
+    table = pl.read_csv(new_rows(tmp_path / "new.csv"))
+    at = pl.Series(np.arange(300)[::-1] * 3600 + 1.7e9)
+    far = pl.when(pl.int_range(pl.len()) == 41).then(30.0).otherwise(pl.col("b"))
+    data = tables.write(table.with_columns(at=at, b=far), tmp_path / "timed.csv")
+    facts = remake(contaminated.folder / MODEL_FILE, Rows(data, time="at"))
+    assert facts.strangest.rows[0].row == 42
+    assert facts.strangest.rows[0].alarms
+    assert (facts.budgets.rows_per_day_is, facts.budgets.rows_per_day) == (
+        "observed",
+        pytest.approx(24),
+    )
+    assert facts.scores.parts_of == "the order of at"
+
+
 def test_rows_that_drift_fail(contaminated: Run, tmp_path: Path) -> None:
     data = new_rows(tmp_path / "drift.csv", drift=4.0)
     facts = remake(contaminated.folder / MODEL_FILE, Rows(data))

@@ -78,7 +78,7 @@ NOT_RUN = {
         "takes hours, and sets that are not here"
     ),
     ("tests/benchmarks/README.md", ".venv/bin/python -m tests.benchmarks.fits"): (
-        "takes three quarters of an hour"
+        "takes over two hours"
     ),
     ("tests/benchmarks/README.md", "make bench"): "takes minutes, and wrk",
     (

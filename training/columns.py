@@ -44,7 +44,8 @@ def no_feature(column: pl.Series) -> str | None:
     """Why a column is an index, a time or an id; None where it is nothing of these."""
     if INDEX_NAME.fullmatch(column.name):
         of_dates = " of dates (--time orders the rows by it)" if holds_dates(column) else ""
-        return f"it is an index that pandas wrote along{of_dates}, or has no name"
+        nameless = ", or has no name" if column.name.startswith("Unnamed") else ""
+        return f"it is an index that pandas wrote along{of_dates}{nameless}"
     values = _complete_numbers(column)
     if values is None:
         return None

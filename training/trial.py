@@ -143,8 +143,8 @@ def _require_loadable(core: Core, models: int) -> None:
     if size > DEFAULT_MAX_BYTES:
         of_folds = f"{models} models, one for each fold, in one" if models > 1 else "a model in a"
         raise RunError(
-            f"{of_folds} file of {size / 2**20:.0f} MiB are more than the"
-            f" {DEFAULT_MAX_BYTES // 2**20} MiB that the service loads;"
+            f"{of_folds} file of {size / 1e6:.3g} MB are more than the"
+            f" {DEFAULT_MAX_BYTES / 1e6:.3g} MB that the service loads;"
             f" {'--folds 0 fits one, ' if models > 1 else ''}--preset fast and fewer columns make a"
             " smaller file"
         )

@@ -241,6 +241,16 @@ def test_the_loss_mse_is_for_numbers_alone() -> None:
         Encoding(FEATURES, ROWS, "mse")
 
 
+def test_columns_are_summed_over_their_feature_and_numbers_need_no_matrix_for_it(
+    encoding: Encoding,
+) -> None:
+    columns = torch.arange(1.0, 8.0).unsqueeze(0)  # load, open, three sites, fixed, broken
+    assert encoding.gather(columns).tolist() == [[1.0, 2.0, 3.0 + 4.0 + 5.0, 6.0, 7.0]]
+    numbers = Encoding((FEATURES[LOAD], FEATURES[FIXED]), ROWS[:, [LOAD, FIXED]])
+    assert numbers.gather(columns[:, :2]).tolist() == [[1.0, 2.0]]
+    assert numbers.members_ED.numel() == 0
+
+
 def test_encoded_rows_are_repeated_joined_and_taken_apart_in_order() -> None:
     encoded = Encoded(torch.arange(10.0).reshape(5, 2), torch.arange(5.0).unsqueeze(1))
     twice = encoded.repeat(2)

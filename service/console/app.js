@@ -60,9 +60,11 @@ async function lookAgain() {
 function drawLive() {
   const age = (Date.now() - seen) / 1000;
   const stale = age > STALE_SECONDS;
-  const text = stale ? `stale: no answer for ${duration(age)}` : "live";
+  const words = seen ? `stale: no answer for ${duration(age)}` : "no answer yet";
   const live = place("live");
+  if (stale && live.className === "live") place("said").textContent = words;
   live.className = stale ? "stale" : "live";
+  const text = stale ? words : "live";
   if (live.textContent !== text) live.textContent = text;
 }
 
@@ -257,6 +259,11 @@ function openModels() {
         ? node("li", { class: "quiet" }, `and ${number(found.length - 200, 6)} more`)
         : "",
       found.length === 0 ? node("li", { class: "quiet" }, "No such model is served.") : "",
+      ...(models?.broken ?? [])
+        .filter(({ name }) => name.includes(find.value.trim().toLowerCase()))
+        .map(({ name, last_error: error }) =>
+          node("li", { class: "broken" }, node("strong", {}, name), ` is not served: ${error}`),
+        ),
     );
   };
   const choose = (name) => {
@@ -369,5 +376,6 @@ addEventListener("hashchange", navigate);
 for (const kind of ["dragover", "drop"]) addEventListener(kind, (event) => event.preventDefault());
 setInterval(lookAgain, 1000 * LOOK_SECONDS);
 setInterval(drawLive, 1000);
+document.addEventListener("visibilitychange", lookAgain);
 drawTheme();
 navigate();

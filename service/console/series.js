@@ -1,5 +1,5 @@
 // Series: one severity for each of many rows, drawn by uPlot, which is loaded when it is needed.
-import { node } from "./charts/frame.js";
+import { frame, node } from "./charts/frame.js";
 import { count, number } from "./charts/words.js";
 
 let loading = null;
@@ -34,26 +34,11 @@ export async function series(container, severities, { name, limit, pick }) {
     return seen;
   };
   const picture = node("div", {
-    class: "picture",
     role: "img",
     "aria-label": `${name}. ${count(severities.length)} rows.`,
   });
-  container.replaceChildren(
-    node(
-      "figure",
-      { class: "chart" },
-      node(
-        "figcaption",
-        {},
-        node("strong", {}, name),
-        node("span", {}, "Drag to look closer, double-click for all rows."),
-      ),
-      picture,
-    ),
-  );
+  let width = 0;
   const draw = () => {
-    const width = Math.floor(picture.clientWidth);
-    if (!width) return;
     const zoom = plot && { min: plot.scales.x.min, max: plot.scales.x.max };
     plot?.destroy();
     const [ink, hair, grid, promise, bar] = ["quiet", "hair", "grid", "promise", "severity-4"].map(
@@ -102,11 +87,19 @@ export async function series(container, severities, { name, limit, pick }) {
     if (zoom) plot.setScale("x", zoom);
     plot.over.addEventListener("click", () => plot.cursor.idx !== null && pick?.(plot.cursor.idx));
   };
-  draw();
-  const sized = new ResizeObserver(
-    () => plot && Math.abs(plot.width - picture.clientWidth) > 1 && draw(),
-  );
-  sized.observe(picture);
+  frame(container, {
+    name,
+    note: "Drag to look closer, double-click for all rows.",
+    table: () => ({
+      head: ["row", "severity"],
+      rows: Array.from(severities, (severity, row) => [String(row), severity]),
+    }),
+    paint(to) {
+      width = to;
+      draw();
+      return picture;
+    },
+  });
   const themed = new MutationObserver(draw);
   themed.observe(document.documentElement, { attributeFilter: ["data-theme"] });
   const system = matchMedia("(prefers-color-scheme: dark)");
@@ -117,7 +110,6 @@ export async function series(container, severities, { name, limit, pick }) {
       plot?.redraw(false);
     },
     end() {
-      sized.disconnect();
       themed.disconnect();
       system.removeEventListener("change", draw);
       plot?.destroy();

@@ -45,8 +45,9 @@ Float32 = NDArray[np.float32]
 
 WRITE_SECONDS = 1.0
 MOST_ALARMS, MOST_CELLS = 256, 2**16  # of one model that are kept in a second
-MOST_ORDINARY = 8
+MOST_ORDINARY = 2  # rows that do not alarm, the same
 SHARE, MOST_SECONDS = 0.05, 0.05  # of a processor for reasons; saved up at most so much
+MOST_WAIT = 60.0  # seconds more between writings, where reasons took longer than they may
 TOGETHER = 4  # rows that are explained at a time
 TOP = 5  # features that are told of an alarm, and those to blame besides
 _logger = logging.getLogger(__name__)
@@ -114,9 +115,9 @@ class Journal:
         return 1 + math.floor(math.log(1 - self._random.random()) / math.log1p(-share))
 
     async def clock(self) -> None:
-        """Write behind, until it is cancelled."""
+        """Write behind, until it is cancelled; more seldom where one row takes long to explain."""
         while True:
-            await asyncio.sleep(WRITE_SECONDS)
+            await asyncio.sleep(WRITE_SECONDS + min(max(-self._saved, 0.0) / SHARE, MOST_WAIT))
             await self.ask(lambda _: None)
 
     async def ask(self, question: Callable[[Alarms], T]) -> T:
@@ -238,7 +239,9 @@ class Journal:
         for place, each in enumerate(noted):
             signature, reasons, sentence = said[alike[place]]
             own = alike[place] == place
-            values = encoding.row_values(served.schema.features, each.row_D)
+            row = None
+            if self.values:
+                row = _json(encoding.row_values(served.schema.features, each.row_D))
             alarms.append(
                 Alarm(
                     signature=signature,
@@ -247,7 +250,7 @@ class Journal:
                     score=each.score,
                     severity=each.severity,
                     p_value=each.p_value,
-                    row=_json(values) if self.values else None,
+                    row=row,
                     reasons=reasons if own else None,
                     sentence=sentence if own else None,
                 )
@@ -269,11 +272,10 @@ class Journal:
         self._saved_at = now
         said: dict[int, _Said] = {}
         places = list(order)
-        for start in range(0, len(places), TOGETHER):
-            if said and self._saved <= 0:
-                break
+        while places and (self._saved > 0 or not said):
             began = time.thread_time()
-            chosen = places[start : start + TOGETHER]
+            together = TOGETHER if self._saved > 0 else 1
+            chosen, places = places[:together], places[together:]
             said |= self._say(served, rows_ND, explanation, chosen)
             self._saved -= time.thread_time() - began
         return said
@@ -295,7 +297,8 @@ class Journal:
                 features, part_ND, reasons
             )
             blamed = [
-                [] if whole else order.tolist()[:count]
+                # at least one, where explaining scores a little lower than scoring
+                [] if whole else order.tolist()[: max(count, 1)]
                 for order, count, whole in zip(
                     reasons.order_ND,
                     reasons.blamed_N.tolist(),

@@ -117,6 +117,11 @@ def test_a_dropped_file_is_held_against_the_budget(visit, service: httpx.Client,
         )
         expect(said).to_contain_text("Of 5 labelled anomalies 5 alarm (recall 100 %)")
         assert page.get_by_role("listbox", name="Episodes").get_attribute("tabindex") == "0"
+    picture = page.locator("figure", has_text="Severity of each row of a.csv")
+    expect(picture.get_by_role("img")).to_have_attribute("aria-label", re.compile("125 rows"))
+    assert picture.locator("canvas").bounding_box()["width"] > 600
+    picture.locator("summary").click()
+    expect(picture.locator("tbody tr")).to_have_count(125)
     strangest = page.get_by_role("option", name="rows 60 – 64").or_(
         page.get_by_role("option").filter(has_text="strangest: row 64")
     )

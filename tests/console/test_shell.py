@@ -43,6 +43,20 @@ def test_a_model_is_found_by_its_name(visit):
     expect(page.locator("#model")).to_contain_text("mixed")
 
 
+def test_a_model_that_is_broken_is_named_with_what_is_wrong(visit, tmp_path):
+    publish(tmp_path, "good", make_artifact())
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad/current").write_text("nothing\n")
+    with serving(tmp_path) as client:
+        (broken,) = client.get("/v1/models").json()["broken"]
+        page = visit(client=client)
+        page.keyboard.press("/")
+        said = page.get_by_role("dialog").get_by_text("is not served")
+        expect(said).to_have_text(f"bad is not served: {broken['last_error']}")
+        page.keyboard.type("good")
+        expect(said).to_have_count(0)
+
+
 def test_letters_that_are_typed_into_a_field_lead_nowhere(visit):
     page = visit("#/plain/explain")
     page.get_by_role("textbox", name="Rows").focus()

@@ -28,9 +28,14 @@ def odd_rows(pair: Pair) -> Float32:
 @torch.no_grad()
 def test_torch_and_the_service_agree_on_every_answer(pair: Pair) -> None:
     rows_ND = odd_rows(pair)
+    output = pair.core(torch.from_numpy(rows_ND))
     score_N, contributions_ND, reconstruction_ND, latent_NK = (
-        tensor.numpy() for tensor in pair.core(torch.from_numpy(rows_ND))
+        tensor.numpy() for tensor in output[:4]
     )
+    codes = pair.detector.encode_with_deviation(rows_ND)
+    assert (codes.deviation is None) == (output.deviation_NK is None)
+    if codes.deviation is not None:
+        np.testing.assert_allclose(codes.deviation, output.deviation_NK, rtol=1e-4, atol=1e-5)
     explanation = pair.detector.explain(rows_ND)
     deviation_D = np.maximum(pair.core.member.encoding.scale_D.numpy(), 1e-30)
     np.testing.assert_allclose(explanation.score, score_N, rtol=1e-4, atol=1e-5)

@@ -60,7 +60,7 @@ def test_torch_and_onnxruntime_agree_on_any_row(
     }
     answers = zip(
         NAMES,
-        core(torch.from_numpy(rows_ND)),
+        core(torch.from_numpy(rows_ND))[: len(NAMES)],
         run_graph(graph, NAMES, rows_ND, batch=batch),
         strict=True,
     )

@@ -145,7 +145,7 @@ def test_numbers_taken_as_probabilities_are_made_up_without_gaussian_noise(varia
 @torch.no_grad()
 def test_errors_are_non_negative_finite_and_zero_where_missing(member: Member) -> None:
     encoded = member.encoding.encode(ROWS)
-    errors_ND, outputs_NE, latent_NK, score_N = member.assess(encoded)
+    errors_ND, outputs_NE, latent_NK, score_N, _ = member.assess(encoded)
     assert score_N is None or (score_N > 0).all()
     assert (errors_ND >= 0).all()
     assert errors_ND.isfinite().all()

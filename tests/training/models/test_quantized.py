@@ -136,7 +136,7 @@ def test_the_distance_score_is_the_distance_to_the_code_in_units_of_a_normal_row
     holed_ND[::3, 1] = torch.nan
     unit = distance(held_out_ND).mean()
     for some_ND in (rows_ND, holed_ND):
-        score_N, contributions_ND, _, _ = core(some_ND)
+        score_N, contributions_ND, *_ = core(some_ND)
         assert torch.allclose(score_N, distance(some_ND) / unit, rtol=1e-3, atol=1e-4)
         assert (contributions_ND >= 0).all()
         assert torch.allclose(contributions_ND.sum(dim=1), score_N, rtol=1e-5)

@@ -209,7 +209,7 @@ def test_the_reconstruction_probability_is_the_mean_log_likelihood_over_fixed_dr
         ]
     )
     constant = float(0.5 * (member.log_variance_D + np.log(2 * np.pi)).sum())
-    score_N, contributions_ND, _, _ = by_probability(rows_ND)
+    score_N, contributions_ND, *_ = by_probability(rows_ND)
     # 2 (surprise - constant) / D is the mean squared error in units of the learned variance, the
     # score that in held-out ones
     by_hand_N = 2 * (surprise_LN.mean(dim=0) - constant) / WIDTH

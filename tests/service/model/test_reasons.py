@@ -126,6 +126,20 @@ def test_a_row_that_no_few_values_explain_differs_as_a_whole_with_what_moved_tog
     assert len(reasons.groups[0]) == 8
 
 
+def test_of_columns_that_are_taken_as_independent_none_moves_with_another():
+    independent = Conditional(FEATURES, np.zeros(D), np.ones(D), np.ones(D))
+    row_ND = np.full((1, D), 6.0, np.float32)
+    row_ND[0, 5] = 9.0
+
+    def loudness(rows_ND):
+        return np.nanmean(np.abs(rows_ND), axis=1).astype(np.float32)
+
+    reasons = find_reasons(
+        independent, row_ND, loudness(row_ND), np.abs(row_ND), threshold=1.0, score=loudness
+    )
+    assert (reasons.as_a_whole_N.tolist(), reasons.groups) == ([True], [(5,)])
+
+
 def test_rows_are_explained_alike_alone_and_together():
     rows_ND = normal_rows(25, seed=6) * 4
     rows_ND[3, :9] = np.nan

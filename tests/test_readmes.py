@@ -81,6 +81,9 @@ NOT_RUN = {
         "takes over two hours"
     ),
     ("tests/benchmarks/README.md", "make bench"): "takes minutes, and wrk",
+    ("tests/benchmarks/README.md", ".venv/bin/python -m tests.benchmarks.console"): (
+        "needs a Chromium, and a quiet machine"
+    ),
     (
         "tests/benchmarks/trust/README.md",
         ".venv/bin/python -m tests.benchmarks.trust folder --series series-folder --jobs 2",

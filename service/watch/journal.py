@@ -45,7 +45,7 @@ Float32 = NDArray[np.float32]
 
 WRITE_SECONDS = 1.0
 MOST_ALARMS, MOST_CELLS = 256, 2**16  # of one model that are kept in a second
-MOST_ORDINARY = 8
+MOST_ORDINARY = 2  # rows that do not alarm, the same
 SHARE, MOST_SECONDS = 0.05, 0.05  # of a processor for reasons; saved up at most so much
 MOST_WAIT = 60.0  # seconds more between writings, where reasons took longer than they may
 TOGETHER = 4  # rows that are explained at a time

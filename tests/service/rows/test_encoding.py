@@ -218,6 +218,7 @@ class TestAnswers:
             assert site == MIXED[2].categories[int(expected_D[2])]
 
     def test_codes_are_written_as_they_are(self):
-        codes_NK = PLAIN_MODEL.detector.encode(sample_rows(NUMERIC, 3))
-        answer = orjson.loads(encoding.encode_codes(PLAIN_MODEL, codes_NK))
-        np.testing.assert_array_equal(np.array(answer["codes"], np.float32), codes_NK)
+        codes = PLAIN_MODEL.detector.encode_with_deviation(sample_rows(NUMERIC, 3))
+        answer = orjson.loads(encoding.encode_codes(PLAIN_MODEL, codes))
+        np.testing.assert_array_equal(np.array(answer["codes"], np.float32), codes.code)
+        assert "deviations" not in answer

@@ -13,11 +13,18 @@ function pack(rows) {
 
 async function send(name, route, rows, accept, signal) {
   const answer = await fetch(new URL(`v1/models/learn.${name}/${route}`, BASE), {
-    method: "POST", headers: { "content-type": OCTETS, accept }, body: pack(rows), signal,
+    method: "POST",
+    headers: { "content-type": OCTETS, accept },
+    body: pack(rows),
+    signal,
   });
   if (answer.ok) return answer;
   const problem = await answer.json().catch(() => ({}));
-  throw new Problem(problem.title ?? `The service answered ${answer.status}`, problem.detail, answer.status);
+  throw new Problem(
+    problem.title ?? `The service answered ${answer.status}`,
+    problem.detail,
+    answer.status,
+  );
 }
 
 /** The models, asked until the signal says stop. */
@@ -38,7 +45,8 @@ export function models(signal) {
       const width = values.length / codes.length;
       return codes.map((_, i) => values.subarray(i * width, (i + 1) * width));
     },
-    sample: (name, count, seed) => ask("POST", `models/learn.${name}/sample`, { body: { count, seed }, signal }),
+    sample: (name, count, seed) =>
+      ask("POST", `models/learn.${name}/sample`, { body: { count, seed }, signal }),
   };
 }
 
@@ -74,8 +82,10 @@ export function normals(count, seed) {
     mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
     return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296;
   };
-  return Float32Array.from({ length: count }, () =>
-    Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform()));
+  return Float32Array.from(
+    { length: count },
+    () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform()),
+  );
 }
 
 export const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;

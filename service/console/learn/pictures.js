@@ -4,7 +4,10 @@ import { DIGITS, SHAPES } from "./presets.js";
 
 const INK = "0123456789abcdefg";
 const read = (presets) =>
-  Object.entries(presets).map(([name, text]) => [name, Float32Array.from(text, (sign) => INK.indexOf(sign) / 16)]);
+  Object.entries(presets).map(([name, text]) => [
+    name,
+    Float32Array.from(text, (sign) => INK.indexOf(sign) / 16),
+  ]);
 
 /** The sets to play with: their presets [name, row], and how wide a picture is. */
 export const SETS = {
@@ -20,7 +23,12 @@ export function colour(name) {
     const probe = node("span");
     document.body.append(probe);
     probe.style.color = `var(--${name})`;
-    colours.set(name, getComputedStyle(probe).color.match(/[\d.]+/g).map(Number));
+    colours.set(
+      name,
+      getComputedStyle(probe)
+        .color.match(/[\d.]+/g)
+        .map(Number),
+    );
     probe.remove();
   }
   return colours.get(name);
@@ -28,7 +36,12 @@ export function colour(name) {
 
 /** An empty picture with a name for those who do not see it. */
 export function canvas(name, size, attributes = {}) {
-  const element = node("canvas", { class: "pixels", role: "img", "aria-label": name, ...attributes });
+  const element = node("canvas", {
+    class: "pixels",
+    role: "img",
+    "aria-label": name,
+    ...attributes,
+  });
   element.style.width = element.style.height = `${size}px`;
   return element;
 }
@@ -61,7 +74,13 @@ export function paint(element, row, { width = Math.sqrt(row.length), kind = "ink
 
 /** A picture under a line that says what it is. */
 export function labelled(label, element, below) {
-  return node("figure", { class: "labelled" }, node("figcaption", {}, label), element, below ?? null);
+  return node(
+    "figure",
+    { class: "labelled" },
+    node("figcaption", {}, label),
+    element,
+    below ?? null,
+  );
 }
 
 /** Have every picture painted again when the theme changes; ends with the signal. */

@@ -14,10 +14,18 @@ export function plane(moved) {
   const behind = node("canvas", { width: TILES, height: TILES, "aria-hidden": "true" });
   const before = node("canvas", { "aria-hidden": "true" });
   const ends = node("p", { class: "quiet" });
-  const sense = node("div", {
-    class: "plane", tabindex: "0", role: "application", "aria-roledescription": "plane",
-    "aria-label": "Code, two numbers. Arrow keys move it by a pixel, with Shift by ten.",
-  }, behind, before);
+  const sense = node(
+    "div",
+    {
+      class: "plane",
+      tabindex: "0",
+      role: "application",
+      "aria-roledescription": "plane",
+      "aria-label": "Code, two numbers. Arrow keys move it by a pixel, with Shift by ten.",
+    },
+    behind,
+    before,
+  );
   let [low, high, dots, tiles, side] = [[-1, -1], [1, 1], [], [], 1];
   let code = [0, 0];
   let deviation = null;
@@ -26,7 +34,10 @@ export function plane(moved) {
 
   const x = (value) => ((value[0] - low[0]) / (high[0] - low[0])) * SIZE;
   const y = (value) => SIZE - ((value[1] - low[1]) / (high[1] - low[1])) * SIZE;
-  const codeAt = (px, py) => [low[0] + (px / SIZE) * (high[0] - low[0]), high[1] - (py / SIZE) * (high[1] - low[1])];
+  const codeAt = (px, py) => [
+    low[0] + (px / SIZE) * (high[0] - low[0]),
+    high[1] - (py / SIZE) * (high[1] - low[1]),
+  ];
 
   function draw() {
     const dense = Math.min(3, devicePixelRatio || 1);
@@ -74,7 +85,10 @@ export function plane(moved) {
       row.forEach((value, i) => {
         const share = 0.38 * Math.min(1, Math.max(0, value));
         const at = (top + Math.floor(i / side)) * width + left + (i % side);
-        image.data.set([0, 1, 2].map((k) => sheet[k] + (ink[k] - sheet[k]) * share), 4 * at);
+        image.data.set(
+          [0, 1, 2].map((k) => sheet[k] + (ink[k] - sheet[k]) * share),
+          4 * at,
+        );
         image.data[4 * at + 3] = 255;
       });
     });
@@ -99,11 +113,17 @@ export function plane(moved) {
   });
   sense.addEventListener("pointermove", (event) => event.buttons & 1 && follow(event));
   sense.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
+    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[
+      event.key
+    ];
     if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
     event.stopPropagation();
-    place(code.map((value, k) => value + (step[k] * (event.shiftKey ? 10 : 1) * (high[k] - low[k])) / SIZE));
+    place(
+      code.map(
+        (value, k) => value + (step[k] * (event.shiftKey ? 10 : 1) * (high[k] - low[k])) / SIZE,
+      ),
+    );
     moved(code);
   });
   before.repaint = draw;
@@ -115,15 +135,21 @@ export function plane(moved) {
       return code;
     },
     /** The codes that the tiles are decoded from, row by row from the top. */
-    centres: () => Array.from({ length: TILES * TILES }, (_, i) =>
-      codeAt((((i % TILES) + 0.5) * SIZE) / TILES, ((Math.floor(i / TILES) + 0.5) * SIZE) / TILES)),
+    centres: () =>
+      Array.from({ length: TILES * TILES }, (_, i) =>
+        codeAt(
+          (((i % TILES) + 0.5) * SIZE) / TILES,
+          ((Math.floor(i / TILES) + 0.5) * SIZE) / TILES,
+        ),
+      ),
     /** Another model: where its codes lie. */
     begin({ minimum, maximum, codes }) {
       const room = minimum.map((value, k) => ROOM * (maximum[k] - value));
       low = minimum.map((value, k) => value - room[k]);
       high = maximum.map((value, k) => value + room[k]);
       [dots, tail, samples, deviation] = [codes, [], [], null];
-      ends.textContent = `code 1: ${number(low[0])} to ${number(high[0])}, code 2: ${number(low[1])} to ${number(high[1])}; ${codes.length} known pictures`;
+      const range = (k) => `code ${k + 1}: ${number(low[k])} to ${number(high[k])}`;
+      ends.textContent = `${range(0)}, ${range(1)}; ${codes.length} known pictures`;
     },
     tile(rows, width) {
       [tiles, side] = [rows, width];

@@ -1,4 +1,4 @@
-// Learn: an autoencoder to touch. A picture goes in, two numbers come of it, and a picture of these.
+// Learn: an autoencoder to touch. A picture goes in, two numbers come of it, and a picture again.
 import { node } from "../charts/frame.js";
 import { number } from "../charts/words.js";
 import { latest, minus, models, normals, squaredError } from "../learn/asking.js";
@@ -25,10 +25,14 @@ export async function show(container, context) {
   let deviation = null; // of its code
   let ticks = 1; // of the flickering
 
-  const input = canvas("Input. Arrow keys move the pen, Space draws or wipes", LARGE, { tabindex: "0" });
+  const input = canvas("Input. Arrow keys move the pen, Space draws or wipes", LARGE, {
+    tabindex: "0",
+  });
   const output = canvas("Reconstruction", LARGE);
   const errors = canvas("Error of each pixel", LARGE);
-  const sampled = Array.from({ length: SAMPLES }, (_, i) => canvas(`Sample ${i + 1} of the cloud`, 64));
+  const sampled = Array.from({ length: SAMPLES }, (_, i) =>
+    canvas(`Sample ${i + 1} of the cloud`, 64),
+  );
   const samples = node("div", { class: "strip" }, sampled);
   const told = node("p", { class: "told", "aria-live": "polite" });
   const presets = node("div", { class: "presets", role: "group", "aria-label": "Presets" });
@@ -42,7 +46,9 @@ export async function show(container, context) {
   async function rebuild(code) {
     const model = name();
     const noise = normals(2 * SAMPLES, ticks);
-    const drawn = deviation ? sampled.map((_, i) => code.map((value, k) => value + deviation[k] * noise[2 * i + k])) : [];
+    const drawn = deviation
+      ? sampled.map((_, i) => code.map((value, k) => value + deviation[k] * noise[2 * i + k]))
+      : [];
     space.cloud(deviation, drawn);
     const [rebuilt, ...rows] = await ask.decode(model, [code, ...drawn]);
     if (model !== name()) return;
@@ -66,7 +72,11 @@ export async function show(container, context) {
     paint(errors, minus(rebuilt, row), { kind: "error" });
     const error = squaredError(rebuilt, row);
     told.dataset.error = error;
-    told.replaceChildren(node("strong", {}, number(error)), ` mean squared error over ${row.length} pixels, at code ${space.code.map((value) => number(value)).join(", ")}`);
+    const at = space.code.map((value) => number(value)).join(", ");
+    told.replaceChildren(
+      node("strong", {}, number(error)),
+      ` mean squared error over ${row.length} pixels, at code ${at}`,
+    );
   }
 
   const begin = latest(async () => {
@@ -92,11 +102,24 @@ export async function show(container, context) {
   function choose(next) {
     set = next;
     const { presets: all, one } = SETS[set];
-    presets.replaceChildren(...all.map(([label, ink]) => {
-      const thumbnail = canvas(`${one} ${label}`, SMALL);
-      paint(thumbnail, ink);
-      return node("button", { type: "button", "aria-label": `Encode the ${one} ${label}`, onclick: () => { load(ink); encode(); } }, thumbnail);
-    }));
+    presets.replaceChildren(
+      ...all.map(([label, ink]) => {
+        const thumbnail = canvas(`${one} ${label}`, SMALL);
+        paint(thumbnail, ink);
+        return node(
+          "button",
+          {
+            type: "button",
+            "aria-label": `Encode the ${one} ${label}`,
+            onclick: () => {
+              load(ink);
+              encode();
+            },
+          },
+          thumbnail,
+        );
+      }),
+    );
     pen = [side() >> 1, side() >> 1];
     load(all[set === "shapes" ? 6 : 3][1]);
   }
@@ -123,48 +146,133 @@ export async function show(container, context) {
   function under(event) {
     const box = input.getBoundingClientRect();
     const place = [event.clientX - box.left, event.clientY - box.top].map((value) =>
-      Math.min(side() - 1, Math.max(0, Math.floor((value / box.width) * side()))));
+      Math.min(side() - 1, Math.max(0, Math.floor((value / box.width) * side()))),
+    );
     return place;
   }
   input.addEventListener("pointerdown", (event) => {
     input.setPointerCapture(event.pointerId);
     touch(...under(event), true);
   });
-  input.addEventListener("pointermove", (event) => event.buttons & 1 && touch(...under(event), false));
+  input.addEventListener(
+    "pointermove",
+    (event) => event.buttons & 1 && touch(...under(event), false),
+  );
   input.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1], " ": [0, 0] }[event.key];
+    const step = {
+      ArrowLeft: [-1, 0],
+      ArrowRight: [1, 0],
+      ArrowUp: [0, -1],
+      ArrowDown: [0, 1],
+      " ": [0, 0],
+    }[event.key];
     if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
     event.stopPropagation();
     pen = pen.map((value, k) => Math.min(side() - 1, Math.max(0, value + step[k])));
     if (event.key === " ") touch(...pen, true);
     else drawInput();
-    context.say(`Column ${pen[0] + 1}, row ${pen[1] + 1}: ink ${number(row[pen[1] * side() + pen[0]])}`);
+    context.say(
+      `Column ${pen[0] + 1}, row ${pen[1] + 1}: ink ${number(row[pen[1] * side() + pen[0]])}`,
+    );
   });
   input.addEventListener("focus", drawInput);
   input.addEventListener("blur", drawInput);
 
-  const switches = (legend, options, current, pick) => node("fieldset", { class: "switch" }, node("legend", {}, legend),
-    Object.entries(options).map(([value, label]) => node("label", {},
-      node("input", { type: "radio", name: legend, value, checked: value === current, onchange: () => pick(value) }), label)));
+  const switches = (legend, options, current, pick) =>
+    node(
+      "fieldset",
+      { class: "switch" },
+      node("legend", {}, legend),
+      Object.entries(options).map(([value, label]) =>
+        node(
+          "label",
+          {},
+          node("input", {
+            type: "radio",
+            name: legend,
+            value,
+            checked: value === current,
+            onchange: () => pick(value),
+          }),
+          label,
+        ),
+      ),
+    );
 
   const styles = new URL("../learn/learn.css", import.meta.url).href;
-  if (!document.querySelector(`link[href="${styles}"]`)) document.head.append(node("link", { rel: "stylesheet", href: styles }));
+  if (!document.querySelector(`link[href="${styles}"]`))
+    document.head.append(node("link", { rel: "stylesheet", href: styles }));
   container.classList.add("learn");
   container.append(
-    node("div", { class: "switches" },
-      switches("Pictures", { shapes: "12 shapes", digits: "digits" }, set, (value) => { choose(value); context.set({ set: value }); begin(); }),
-      switches("Autoencoder", { plain: "plain", variational: "variational" }, mode, (value) => { mode = value; context.set({ mode: value }); begin(); })),
+    node(
+      "div",
+      { class: "switches" },
+      switches("Pictures", { shapes: "12 shapes", digits: "digits" }, set, (value) => {
+        choose(value);
+        context.set({ set: value });
+        begin();
+      }),
+      switches("Autoencoder", { plain: "plain", variational: "variational" }, mode, (value) => {
+        mode = value;
+        context.set({ mode: value });
+        begin();
+      }),
+    ),
     trouble,
-    node("div", { class: "bench" },
-      node("section", { "aria-label": "Input" },
+    node(
+      "div",
+      { class: "bench" },
+      node(
+        "section",
+        { "aria-label": "Input" },
         labelled("Input: draw, or take one of these", input),
-        node("div", { class: "strip" },
-          node("button", { type: "button", onclick: () => { load(new Float32Array(side() ** 2)); encode(); } }, "Clear"),
-          node("button", { type: "button", onclick: () => { load(row.map((value) => 1 - value)); encode(); } }, "Invert")),
-        presets),
-      node("section", { "aria-label": "Code" }, labelled("Code: drag the dot to decode any place", space.element), samples),
-      node("section", { "aria-label": "Output" }, node("div", { class: "strip" }, labelled("Reconstruction", output), labelled("Error of each pixel", errors)), told)),
+        node(
+          "div",
+          { class: "strip" },
+          node(
+            "button",
+            {
+              type: "button",
+              onclick: () => {
+                load(new Float32Array(side() ** 2));
+                encode();
+              },
+            },
+            "Clear",
+          ),
+          node(
+            "button",
+            {
+              type: "button",
+              onclick: () => {
+                load(row.map((value) => 1 - value));
+                encode();
+              },
+            },
+            "Invert",
+          ),
+        ),
+        presets,
+      ),
+      node(
+        "section",
+        { "aria-label": "Code" },
+        labelled("Code: drag the dot to decode any place", space.element),
+        samples,
+      ),
+      node(
+        "section",
+        { "aria-label": "Output" },
+        node(
+          "div",
+          { class: "strip" },
+          labelled("Reconstruction", output),
+          labelled("Error of each pixel", errors),
+        ),
+        told,
+      ),
+    ),
     node("h2", {}, "What each kind of autoencoder does"),
     exhibits(ask, signal),
   );

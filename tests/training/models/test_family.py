@@ -171,7 +171,7 @@ def test_extreme_and_empty_rows_are_scored_as_the_contract_says(member: Member) 
     rows_ND = ROWS[:6].clone()
     rows_ND[0, 0], rows_ND[1, 0], rows_ND[2, 0] = 1e38, math.inf, -math.inf
     rows_ND[3] = math.nan
-    score_N, contributions_ND, reconstruction_ND, latent_NK = core(rows_ND)
+    score_N, contributions_ND, reconstruction_ND, latent_NK, _ = core(rows_ND)
     assert score_N.isnan().tolist() == [False, False, False, True, False, False]
     assert score_N[[0, 1, 2, 4, 5]].isfinite().all()
     assert torch.allclose(contributions_ND.sum(dim=1), score_N, equal_nan=True)

@@ -80,10 +80,11 @@ def suspect_order(column: pl.Series) -> str | None:
     counter.
     """
     values = _complete_numbers(column)
-    if values is None or np.unique(values).size <= len(values) / 2:
+    if values is None:
         return None
     steps = np.diff(values)
-    if not ((steps >= 0).all() or (steps <= 0).all()):
+    in_order = (steps >= 0).all() or (steps <= 0).all()
+    if not in_order or np.unique(values).size <= len(values) / 2:
         return None
     name = repr(shorten(column.name))
     return (

@@ -25,6 +25,7 @@ from hourglass.service.settings import Settings, variables
 from hourglass.training.__main__ import _parser as train_parser
 from hourglass.training.models import VARIANTS
 from tests.benchmarks.adbench.__main__ import _parser as adbench_parser
+from tests.benchmarks.console import parser as console_parser
 from tests.benchmarks.fits.__main__ import _parser as fits_parser
 from tests.benchmarks.hard.__main__ import PROTOCOLS
 from tests.benchmarks.hard.__main__ import _parser as hard_parser
@@ -343,6 +344,8 @@ def check_command(words: list[str]) -> None:
             assert run(shlex.join(["make", "--dry-run", *targets]), ROOT)
         case [".venv/bin/python", "-m", "tests.benchmarks.adbench", *arguments]:
             adbench_parser().parse_args(arguments)
+        case [".venv/bin/python", "-m", "tests.benchmarks.console", *arguments]:
+            console_parser().parse_args(arguments)
         case [".venv/bin/python", "-m", "tests.benchmarks.fits", *arguments]:
             fits_parser().parse_args(arguments)
         case [".venv/bin/python", "-m", "tests.benchmarks.trust", *arguments]:

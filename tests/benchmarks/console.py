@@ -4,6 +4,7 @@ It starts a service with one model on 127.0.0.1 and prints a table; a missed tar
 the exit status 0.
 """
 
+import argparse
 import shutil
 import sys
 from pathlib import Path
@@ -14,7 +15,6 @@ from playwright.sync_api import Browser, sync_playwright
 from tests.artifacts import NUMERIC, as_json_rows, make_artifact, publish, sample_rows
 from tests.serving import serving
 
-ROUNDS = 5
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 VIEW_SECONDS, VIEW_BYTES, FRAME_SECONDS = 1.0, 200_000, 1 / 30
 
@@ -56,7 +56,15 @@ HEATMAP = """async () => {
 }"""
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    command = argparse.ArgumentParser("python -m tests.benchmarks.console", description=__doc__)
+    command.add_argument("--rounds", type=int, default=5, help="visits; each starts cold")
+    return command
+
+
 def main() -> int:
+    rounds = parser().parse_args().rounds
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         print("chromium is not installed (Debian: apt-get install chromium)", file=sys.stderr)
@@ -67,9 +75,9 @@ def main() -> int:
             rows = as_json_rows(NUMERIC, sample_rows(NUMERIC, 400, seed=7))
             client.post("/v1/models/plain/score", json={"rows": rows}).raise_for_status()
             browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-            found = [measure(browser, str(client.base_url)) for _ in range(ROUNDS)]
+            found = [measure(browser, str(client.base_url)) for _ in range(rounds)]
             browser.close()
-    print(f"| median of {ROUNDS}, cold caches | now | reach |")
+    print(f"| median of {rounds}, cold caches | now | reach |")
     print("| :-- | --: | --: |")
     for what, form, reach in (
         ("first view, until its chart is there", "{:.2f} s", VIEW_SECONDS),

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from hourglass.service.errors import HourglassError
+from hourglass.service.errors import HourglassError, InvalidArtifact
 from hourglass.service.model.artifact import Feature
 from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.detector import Detector
@@ -155,7 +155,13 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     file = to_bytes(graph, make_manifest(graph, trial, prepared, threshold, guarantee, config))
 
     progress.stage("evaluating")
-    detector = Detector.from_bytes(file)  # the service's own checks, self-test included
+    try:
+        detector = Detector.from_bytes(file)  # the service's own checks, self-test included
+    except InvalidArtifact as error:
+        raise RunError(
+            f"the service would not load the file of {len(file) / 1e6:.3g} MB: {error}; --preset"
+            " fast and fewer columns make a smaller one"
+        ) from error
     if isinstance(trial.core, Folds):
         score_N = trial.core.out_of_fold()
         quality = evaluate_out_of_fold(detector, score_N, data.anomalies_AD)

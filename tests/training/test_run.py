@@ -150,6 +150,17 @@ def test_a_run_that_is_interrupted_or_fails_leaves_no_trace(tmp_path: Path) -> N
     assert not (tmp_path / "models").exists()
 
 
+def test_a_file_that_the_service_would_not_load_is_refused_with_what_makes_it_smaller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hourglass.service.model.safety.MAX_ELEMENTS", 10)
+    data = tables.write(tables.correlated(80), tmp_path / "table.csv")
+    sentence = "the service would not load the file .* over 10 elements .* fewer columns make"
+    with pytest.raises(RunError, match=sentence):
+        quick(data, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
 def test_progress_tells_the_stages_and_epochs(tmp_path: Path) -> None:
     data = tables.write(tables.correlated(80), tmp_path / "table.csv")
     config = load_config(

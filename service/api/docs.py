@@ -228,7 +228,7 @@ def _body(path: str, method: str, settings: Settings) -> Json | None:
         case "sample":
             return _small("SampleRequest", {"count": 2, "seed": 0})
         case "promote":
-            return _small("Promotion", {"version": "f92c5be6c6ab"})
+            return _small("Promotion", {"version": "1fec4a81f648"})
         case _:
             return None
 

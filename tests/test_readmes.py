@@ -107,7 +107,7 @@ def as_run_here(script: str, port: int, version: str) -> str:
         (r"\bhourglass serve\b", f"hourglass serve --port {port}"),
         # as it is: a test must not install anything
         (r"\bmake demo\b", f"make --old-file=.venv/.installed demo PORT={port}"),
-        (r"\bf92c5b\b", version[:6]),  # a version that is there
+        (r"\b1fec4a\b", version[:6]),  # a version that is there
         # seconds instead of minutes; tests/training fits the default preset
         (r"(?s)(hourglass-train fit demo\S+)(?!.*--preset)", r"\1 --preset fast"),
         (r"(hourglass-train compare demo\S+)", r"\1 --epochs 5"),

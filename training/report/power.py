@@ -22,6 +22,8 @@ MOST_ROWS, FEWEST_ROWS = 100, 25  # that carry each fault
 INJECTED = 24_000  # rows in all, about
 MOST_FEATURES, FEWEST_FEATURES = 60, 12
 INJECTED_CELLS = 2_400_000  # of wide rows, so that fewer features are tried
+WIDE = 2000  # features: a row of more takes a tenth of a second, so that fewer still are tried
+WIDE_FEATURES, WIDE_ROWS = 3, 10
 HARDLY = 0.25  # a fault is hardly seen where surely fewer than one in four alarm
 HALF = 0.5
 MOST_NAMED = 8  # features in a sentence
@@ -69,10 +71,12 @@ def power_of(
     columns = np.arange(len(features))
     affordable = INJECTED_CELLS // (len(FAULTS["numeric"]) * FEWEST_ROWS * len(columns))
     most = min(max(affordable, FEWEST_FEATURES), MOST_FEATURES)
+    if is_wide := len(columns) > WIDE:
+        most = WIDE_FEATURES
     if len(columns) > most:
         columns = np.sort(rng.permutation(columns)[:most])
     asked = sum(len(FAULTS[features[column].kind]) for column in columns)
-    count = max(FEWEST_ROWS, min(MOST_ROWS, INJECTED // asked))
+    count = WIDE_ROWS if is_wide else max(FEWEST_ROWS, min(MOST_ROWS, INJECTED // asked))
     rows_ND = rows_ND[rng.permutation(len(rows_ND))[:count]]
 
     def alarms(faulty_ND: Float32) -> int:

@@ -59,7 +59,7 @@ BASES = (
     *(
         Base("POST", f"/v1/models/{model}/{route}", JSON, _json({"rows": [row, row]}))
         for model, row in (("plain", NUMBERS), ("mixed", MIXED_ROW))
-        for route in ("score", "explain", "reconstruct", "encode")
+        for route in ("score", "explain", "reconstruct", "encode", "replay")
     ),
     Base("POST", "/v1/models/plain/score", JSON, _json({"rows": [NUMBERS]})),
     Base("POST", "/v1/models/plain/score", JSON, _json({"rows": [NUMBERS] * 40})),
@@ -71,7 +71,13 @@ BASES = (
     ),
     *(
         Base("POST", f"/v1/models/plain/{route}", OCTETS, struct.pack("<8f", *NUMBERS * 2))
-        for route in ("score", "explain", "reconstruct")
+        for route in ("score", "explain", "reconstruct", "decode", "replay")
+    ),
+    Base(
+        "POST",
+        "/v1/models/plain/replay",
+        JSON,
+        _json({"rows": [NUMBERS] * 3, "alphas": [0.05], "labels": [0, 1, None], "rows_per_day": 9}),
     ),
     Base("POST", "/v1/models/plain/score", "text/csv", b"a,b,c,d\n0.5,-1.25,2.0,0.001\n"),
     Base("POST", "/v1/models/plain/decode", JSON, _json({"codes": [[0.5, -1]]})),
@@ -79,6 +85,7 @@ BASES = (
     Base("POST", "/v1/score", JSON, _json({"rows": [NUMBERS]})),
     Base("PATCH", "/v1/models/patched", JSON, _json({"alpha": 0.1, "delta": 0.05})),
     Base("POST", "/v1/models/patched/reload", None, b""),
+    Base("POST", "/v1/models/patched/promote", JSON, _json({"version": "0123"})),
     Base("POST", "/v2/models/plain/infer", JSON, _json(INFER)),
     Base("POST", "/v2/models/plain/infer", OCTETS, _infer()),
     Base("POST", "/v2/models/plain/versions/0123/infer", JSON, _json(INFER)),
@@ -87,6 +94,10 @@ BASES = (
         for path in (
             "/v1/models", "/v1/models/plain", "/v1/models/mixed", "/health/live", "/health/ready",
             "/v2", "/v2/models/plain", "/v2/models/plain/ready", "/v2/health/live",
+            "/v1/models/plain/replay?alpha=0.05&alpha=0.1", "/v1/models/plain/versions",
+            "/v1/models/plain/alarms?limit=5&since=2026-01-01T00:00:00Z", "/v1/models/plain/ordinary",
+            "/v1/models/plain/alarms/0123456789abcdef", "/v1/models/plain/report?format=json", "/",
+            "/console/app.js", "/v1/models/learn.shapes-plain",
         )
     ),
 )  # fmt: skip

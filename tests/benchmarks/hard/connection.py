@@ -172,7 +172,7 @@ class Connection:
             if _OF_GOOD in answer.body or b"\r\nhourglass-model: good\r" in answer.head:
                 self.tally.found("foreign", self, answer.body[:300])
             elif asked.path and answer.is_problem and answer.body:
-                instance = b'"instance":"%b"' % asked.path.encode()
+                instance = b'"instance":"%b"' % asked.path.partition("?")[0].encode()
                 if instance not in answer.body:
                     self.tally.found("foreign", self, answer.body[:600])
             return

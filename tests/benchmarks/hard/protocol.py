@@ -10,7 +10,7 @@ class Options(NamedTuple):
     output: Path  # logs and finds
     seed: int = 0
     requests: int | None = None  # mutated ones; None: as many as the seconds take
-    fuzz_seconds: float = 300
+    fuzz_seconds: float = 180
     connections: int = 48
     hold_seconds: float = 15  # that a silent or slow client stays
     scale: float = 1.0  # of attacks' sizes

@@ -12,7 +12,8 @@ PIP_COMPILE = .venv/bin/pip-compile --quiet --strip-extras --no-header --no-anno
 export ORT_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-fast test-heavy test-plain test-service bench bench-peers bench-quality check format lock swagger-ui uplot clean
+.PHONY: help demo test test-fast test-heavy test-plain test-service bench bench-peers bench-quality \
+	check format lock swagger-ui uplot clean
 
 help: ## print these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -92,7 +93,8 @@ uplot: ## renew the console's plotting library: make uplot VERSION=1.6.32 (needs
 	@test -n "$(VERSION)" || { echo "make uplot needs VERSION=, a release of uplot" >&2; exit 2; }
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	(cd "$$folder" && npm pack --silent uplot@$(VERSION) >/dev/null && tar -xzf *.tgz); \
-	cp "$$folder/package/LICENSE" "$$folder/package/dist/uPlot.iife.min.js" "$$folder/package/dist/uPlot.min.css" \
+	cp "$$folder/package/LICENSE" "$$folder/package/dist/uPlot.iife.min.js" \
+		"$$folder/package/dist/uPlot.min.css" \
 		service/console/vendor/uPlot/
 
 clean: ## remove the environment, caches and builds; models stay

@@ -21,7 +21,8 @@ VIEW_SECONDS, VIEW_BYTES, FRAME_SECONDS = 1.0, 200_000, 1 / 30
 LOADED = """() => {
   const parts = performance.getEntriesByType("resource");
   const [page] = performance.getEntriesByType("navigation");
-  return [performance.now() / 1000, [page, ...parts].reduce((sum, each) => sum + each.transferSize, 0)];
+  const bytes = [page, ...parts].reduce((sum, each) => sum + each.transferSize, 0);
+  return [performance.now() / 1000, bytes];
 }"""
 # frames while an input event comes before each: the median of 60
 FRAMES = """async (move) => {

@@ -227,7 +227,7 @@ def test_one_gaussian_expects_what_the_others_let_expect() -> None:
 
 
 def test_the_likeliest_sets_of_known_gaussian_rows_are_the_changed_cells_as_far_as_can_be() -> None:
-    """Of two cells that move together, the other one tells which was changed; a third tells more."""
+    """Of two cells that move together, the other tells which was changed; a third tells more."""
     random = np.random.default_rng(0)
     common_N1 = random.normal(size=(5000, 1))
     gaussian = changed_cells.Gaussian(common_N1 + 0.1 * random.normal(size=(5000, 6)))

@@ -1,4 +1,4 @@
-"""The models that ship with the service are those that the code makes, with the errors it states."""
+"""The models that ship with the service are those that the code makes, with stated errors."""
 
 import re
 

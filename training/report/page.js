@@ -10,7 +10,11 @@ const facts = JSON.parse(document.getElementById("facts").textContent);
 const spans = (values) => Math.min(...values) > 0 && Math.max(...values) > 30 * Math.min(...values);
 const share = (value) => percent(value, 3);
 const estimated = (label, { value, interval, n }, more = {}) => ({
-  label: `${label} (n = ${n.toLocaleString("en-US")})`, value, low: interval?.[0], high: interval?.[1], ...more,
+  label: `${label} (n = ${n.toLocaleString("en-US")})`,
+  value,
+  low: interval?.[0],
+  high: interval?.[1],
+  ...more,
 });
 
 const draw = {
@@ -23,76 +27,165 @@ const draw = {
         .filter((each) => each.false_alarm_rate)
         .map(({ alpha, in_force, false_alarm_rate: { value, interval } }) => ({
           label: `alpha ${share(alpha)}${in_force ? ", in force" : ""}`,
-          value: value * rows, low: interval[0] * rows, high: interval[1] * rows, promised: alpha * rows,
+          value: value * rows,
+          low: interval[0] * rows,
+          high: interval[1] * rows,
+          promised: alpha * rows,
         })),
-      { name: perDay ? "False alarms a day" : "False alarms per 1,000 normal rows", unit: "false alarms" },
+      {
+        name: perDay ? "False alarms a day" : "False alarms per 1,000 normal rows",
+        unit: "false alarms",
+      },
     );
   },
   scores(place) {
-    const { histogram: { edges, counts, is_log: isLog }, threshold, rows } = facts.scores;
+    const {
+      histogram: { edges, counts, is_log: isLog },
+      threshold,
+      rows,
+    } = facts.scores;
     const of = (value) => (isLog ? Math.log10(value) : value);
-    histogram(place, { edges: edges.map(of), counts }, {
-      name: `${rows.toLocaleString("en-US")} held-out normal rows by score`,
-      unit: isLog ? "score, its logarithm to base 10" : "score",
-      thresholds: [{ at: of(threshold), label: `threshold ${number(threshold)}` }],
-    });
+    histogram(
+      place,
+      { edges: edges.map(of), counts },
+      {
+        name: `${rows.toLocaleString("en-US")} held-out normal rows by score`,
+        unit: isLog ? "score, its logarithm to base 10" : "score",
+        thresholds: [{ at: of(threshold), label: `threshold ${number(threshold)}` }],
+      },
+    );
   },
   anomalies(place) {
-    const { histogram: { edges, anomalies, is_log: isLog }, threshold } = facts.scores;
+    const {
+      histogram: { edges, anomalies, is_log: isLog },
+      threshold,
+    } = facts.scores;
     const of = (value) => (isLog ? Math.log10(value) : value);
-    histogram(place, { edges: edges.map(of), counts: anomalies }, {
-      name: "Labelled anomalies by score",
-      note: "What lies beyond the last edge is counted in the last bin.",
-      unit: isLog ? "score, its logarithm to base 10" : "score",
-      thresholds: [{ at: of(threshold), label: `threshold ${number(threshold)}` }],
-    });
+    histogram(
+      place,
+      { edges: edges.map(of), counts: anomalies },
+      {
+        name: "Labelled anomalies by score",
+        note: "What lies beyond the last edge is counted in the last bin.",
+        unit: isLog ? "score, its logarithm to base 10" : "score",
+        thresholds: [{ at: of(threshold), label: `threshold ${number(threshold)}` }],
+      },
+    );
   },
   parts(place) {
     const { parts, blocks } = facts.scores;
     const promised = facts.budgets.alphas.find((each) => each.in_force).alpha;
-    bars(place, [...parts, ...blocks].map(({ name, rate }) => estimated(name, rate, { promised })), {
-      name: "Share of held-out normal rows that alarm, part by part", unit: "of the rows", format: share,
-    });
+    bars(
+      place,
+      [...parts, ...blocks].map(({ name, rate }) => estimated(name, rate, { promised })),
+      {
+        name: "Share of held-out normal rows that alarm, part by part",
+        unit: "of the rows",
+        format: share,
+      },
+    );
   },
   uniform(place) {
     const { counts, n, band } = facts.scores.uniform;
-    histogram(place, { edges: Array.from({ length: counts.length + 1 }, (_, i) => i / counts.length), counts }, {
-      name: `P-values of ${n.toLocaleString("en-US")} rows`, unit: "p-value", expected: n / counts.length, band,
-      note: "Blue: uniform, and where a bin lies in 95 of 100 cases.",
-    });
+    histogram(
+      place,
+      { edges: Array.from({ length: counts.length + 1 }, (_, i) => i / counts.length), counts },
+      {
+        name: `P-values of ${n.toLocaleString("en-US")} rows`,
+        unit: "p-value",
+        expected: n / counts.length,
+        band,
+        note: "Blue: uniform, and where a bin lies in 95 of 100 cases.",
+      },
+    );
   },
   power(place) {
     const { features } = facts.power;
-    const columns = [...new Set(features.flatMap(({ faults }) => faults.map(({ fault }) => fault)))];
+    const columns = [
+      ...new Set(features.flatMap(({ faults }) => faults.map(({ fault }) => fault))),
+    ];
     const values = features.map(({ faults }) => {
       const found = Object.fromEntries(faults.map(({ fault, alarms }) => [fault, alarms.value]));
       return columns.map((fault) => found[fault] ?? null);
     });
-    heatmap(place, { rows: features.map(({ feature }) => feature), columns, values }, {
-      name: "Share of faulty rows that alarm", unit: "of the rows", format: (value) => share(value),
-      steps: [0.1, 0.25, 0.5, 0.75, 0.9, 0.99],
-    });
+    heatmap(
+      place,
+      { rows: features.map(({ feature }) => feature), columns, values },
+      {
+        name: "Share of faulty rows that alarm",
+        unit: "of the rows",
+        format: (value) => share(value),
+        steps: [0.1, 0.25, 0.5, 0.75, 0.9, 0.99],
+      },
+    );
   },
   peers(place) {
-    bars(place, facts.peers.methods.map(({ name, auroc }) => estimated(name, auroc)), {
-      name: "Area under the ROC curve by method", unit: "AUROC", max: 1,
-    });
+    bars(
+      place,
+      facts.peers.methods.map(({ name, auroc }) => estimated(name, auroc)),
+      {
+        name: "Area under the ROC curve by method",
+        unit: "AUROC",
+        max: 1,
+      },
+    );
   },
   map(place) {
-    const { axes, held_out: points, anomalies, anomaly_severity, suspects, suspect_severity } = facts.map;
+    const {
+      axes,
+      held_out: points,
+      anomalies,
+      anomaly_severity,
+      suspects,
+      suspect_severity,
+    } = facts.map;
     const marks = [
-      ...anomalies.map(([x, y], i) => ({ x, y, severity: anomaly_severity[i], label: "labelled anomaly" })),
-      ...suspects.map(([x, y, row], i) => ({ x, y, severity: suspect_severity[i], label: `row ${row}` })),
+      ...anomalies.map(([x, y], i) => ({
+        x,
+        y,
+        severity: anomaly_severity[i],
+        label: "labelled anomaly",
+      })),
+      ...suspects.map(([x, y, row], i) => ({
+        x,
+        y,
+        severity: suspect_severity[i],
+        label: `row ${row}`,
+      })),
     ];
-    scatter(place, { points, marks }, { name: "The code of held-out rows", axes, contours: true,
-      note: "Grey: held-out rows, with contours around 50, 80 and 95 % of them. Coloured by severity: labelled anomalies and suspects." });
+    scatter(
+      place,
+      { points, marks },
+      {
+        name: "The code of held-out rows",
+        axes,
+        contours: true,
+        note:
+          "Grey: held-out rows, with contours around 50, 80 and 95 % of them. Coloured by severity:" +
+          " labelled anomalies and suspects.",
+      },
+    );
   },
   learning(place) {
     place.replaceChildren();
     for (const { name, epoch, loss, held_out_loss: heldOut } of facts.learning) {
       const one = place.appendChild(document.createElement("div"));
-      line(one, { x: epoch, series: [{ label: "fit rows", y: loss, kind: "ordinary" }, { label: "held-out rows", y: heldOut }] },
-        { name: `Loss of ${name}`, xTitle: "epoch", yTitle: "loss", log: spans([...loss, ...heldOut]) });
+      line(
+        one,
+        {
+          x: epoch,
+          series: [
+            { label: "fit rows", y: loss, kind: "ordinary" },
+            { label: "held-out rows", y: heldOut },
+          ],
+        },
+        {
+          name: `Loss of ${name}`,
+          xTitle: "epoch",
+          yTitle: "loss",
+          log: spans([...loss, ...heldOut]),
+        },
+      );
     }
   },
 };

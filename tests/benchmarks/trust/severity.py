@@ -6,8 +6,8 @@ threshold is over 1.5, by the smallest, and where the product has a severity the
 over 3. A draw is within 3 when the share of fresh normal rows at least as severe as p = 1 / (n + 1)
 is within a factor of 3 of it, in splits with five times as many fresh rows as calibration rows;
 where there is no severity, the p-value stands in. Of five fresh rows that are due two or more come
-in 96 % of draws, and a tail of few scores is uncertain: how often a draw is within 3 when scores are
-exponential, so that the tail that is fitted is of the right kind, is said beside.
+in 96 % of draws, and a tail of few scores is uncertain: how often a draw is within 3 when scores
+are exponential, so that the tail that is fitted is of the right kind, is said beside.
 """
 
 import math

@@ -494,7 +494,8 @@ def test_both_ways_count_the_same(models):
                     connection.send(data)
                     connection.answer()
             lines = client.get("/metrics").text.splitlines()
-        volatile = ("_seconds_sum", "_seconds_bucket", "process_", "python_")
+        # the journal's clock writes once a second, and keeps so many of a storm in each
+        volatile = ("_seconds_sum", "_seconds_bucket", "process_", "python_", "_journal_alarms")
         counted.append([line for line in lines if not any(word in line for word in volatile)])
     assert counted[1] == counted[0]
     assert 'hourglass_rejections_total{reason="too_many_rows"} 1.0' in counted[1]

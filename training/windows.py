@@ -11,8 +11,8 @@ features. Two representations:
   SPANS of rows as far as the window goes.
 
 All but the row itself is in standard deviations of the feature. A boolean is a number here; a
-category has only its row's column. A missing cell is the feature's mean to the forecaster, and is
-left out of means and deviations.
+category has only its row's column. A missing cell is left out of means and
+deviations, and is the mean of the history to the forecaster.
 
 Means and deviations over a span are merged from those of its halves (Chan, Golub and LeVeque, The
 American Statistician 37, 1983): no more work for a long span than for log2 of it rows, no
@@ -77,40 +77,41 @@ class Windowing(nn.Module):
         self._buffer("scale_C", scale_F[self.numbers])
         self._buffer("forecast_LC", forecast_LF[:, self.numbers])
         self.register_buffer("numbers_C", torch.tensor(self.numbers, dtype=torch.int64))
+        booleans_C = [features[i].kind == "boolean" for i in self.numbers]
+        self.has_booleans = any(booleans_C)
+        self.register_buffer("boolean_C", torch.tensor(booleans_C, dtype=torch.bool))
 
     center_C: Tensor
     scale_C: Tensor
     forecast_LC: Tensor  # weight of the row before, the one before that, ..., and of the mean
     numbers_C: Tensor
+    boolean_C: Tensor
 
     def forward(self, series_BTF: Tensor) -> Tensor:
+        return self.look(series_BTF)[0]
+
+    def look(self, series_BTF: Tensor) -> tuple[Tensor, Tensor]:
+        """The derived columns; and [B * (T - W + 1), F] what the rows before let expect of each
+        number in the last row, in raw units, and of a boolean as a probability; NaN of a category.
+        """
         rows_BTF = series_BTF[:, self.rows - 1 :]
-        columns = [rows_BTF]
-        if self.numbers:
-            standard_BTC, observed_BTC = self._standardise(series_BTF)
-            derive = self._residuals if self.representation == "residual" else self._multi
-            columns += derive(standard_BTC, observed_BTC)
-        derived_BTD = torch.cat(columns, dim=2)
-        return derived_BTD.reshape(-1, len(self.features) + len(self.statistics) * self.width)
+        if not self.numbers:
+            rows_NF = rows_BTF.reshape(-1, len(self.features))
+            return rows_NF, torch.full_like(rows_NF, torch.nan)
+        standard_BTC, observed_BTC = self._standardise(series_BTF)
+        forecast_BTC = self._forecast(standard_BTC, observed_BTC)
+        if self.representation == "residual":
+            statistics = self._residuals(standard_BTC, observed_BTC, forecast_BTC)
+        else:
+            statistics = self._multi(standard_BTC, observed_BTC)
+        derived_BTD = torch.cat([rows_BTF, *statistics], dim=2)
+        derived_ND = derived_BTD.reshape(-1, len(self.features) + len(statistics) * self.width)
+        return derived_ND, self._expected(forecast_BTC[:, self.span - 1 :])
 
     @property
     def width(self) -> int:
         """C."""
         return len(self.numbers)
-
-    def expect(self, series_BTF: Tensor) -> Tensor:
-        """[B * (T - W + 1), F] what the rows before let expect of each number in the last row, in
-        raw units, and of a boolean as a probability; NaN for a category.
-        """
-        standard_BTC, _ = self._standardise(series_BTF)
-        forecast_BTC = self._forecast(standard_BTC)[:, self.span - 1 :]
-        expected_BTC = self.center_C + self.scale_C * forecast_BTC
-        expected_NC = expected_BTC.clamp(-FLOAT32_LIMIT, FLOAT32_LIMIT).reshape(-1, self.width)
-        booleans_C = [self.features[i].kind == "boolean" for i in self.numbers]
-        if any(booleans_C):
-            share_NC = expected_NC.clamp(0.0, 1.0)
-            expected_NC = torch.where(torch.tensor(booleans_C), share_NC, expected_NC)
-        return self._place(expected_NC, torch.nan)
 
     def fold(self, parts_ND: Tensor) -> Tensor:
         """[N, F] of each feature the sum of what is said of its columns."""
@@ -142,17 +143,31 @@ class Windowing(nn.Module):
         standard_BTC = ((series_BTF - self.center_C) / self.scale_C).clamp(-LIMIT, LIMIT)
         return torch.where(missing_BTC, 0.0, standard_BTC), torch.where(missing_BTC, 0.0, 1.0)
 
-    def _forecast(self, standard_BTC: Tensor) -> Tensor:
+    def _forecast(self, standard_BTC: Tensor, observed_BTC: Tensor) -> Tensor:
         """[B, T - history, C] what is expected of each row that has so many before it."""
-        end, history = -1, self.history
-        mean_BTC = _over(standard_BTC[:, :end], history) / history
-        forecast_BTC = mean_BTC * self.forecast_LC[-1]
+        history = self.history
+        counts_BTC = _over(observed_BTC[:, :-1], history)
+        mean_BTC = _over(standard_BTC[:, :-1], history) / counts_BTC.clamp_min(1.0)
+        forecast_BTC = mean_BTC * self.forecast_LC.sum(dim=0)
         for lag, weight_C in enumerate(self.forecast_LC[:-1], 1):
-            forecast_BTC = forecast_BTC + standard_BTC[:, history - lag : -lag] * weight_C
+            before = slice(history - lag, -lag)
+            apart_BTC = standard_BTC[:, before] - mean_BTC * observed_BTC[:, before]
+            forecast_BTC = forecast_BTC + apart_BTC * weight_C
         return forecast_BTC
 
-    def _residuals(self, standard_BTC: Tensor, observed_BTC: Tensor) -> list[Tensor]:
-        residual_BTC = standard_BTC[:, self.history :] - self._forecast(standard_BTC)
+    def _expected(self, forecast_BTC: Tensor) -> Tensor:
+        """[N, F] forecasts in raw units."""
+        expected_BTC = self.center_C + self.scale_C * forecast_BTC
+        expected_NC = expected_BTC.clamp(-FLOAT32_LIMIT, FLOAT32_LIMIT).reshape(-1, self.width)
+        if self.has_booleans:
+            share_NC = expected_NC.clamp(0.0, 1.0)
+            expected_NC = torch.where(self.boolean_C, share_NC, expected_NC)
+        return self._place(expected_NC, torch.nan)
+
+    def _residuals(
+        self, standard_BTC: Tensor, observed_BTC: Tensor, forecast_BTC: Tensor
+    ) -> list[Tensor]:
+        residual_BTC = standard_BTC[:, self.history :] - forecast_BTC
         seen_BTC = observed_BTC[:, self.history :]
         moments = _moments(residual_BTC * seen_BTC, seen_BTC, self.span)
         last_BTC, seen_last_BTC = (each[:, self.span - 1 :] for each in (residual_BTC, seen_BTC))
@@ -200,23 +215,22 @@ class Windowed(nn.Module):
         self.core = core
 
     def forward(self, features: Tensor) -> CoreOutput:
-        windowing, width = self.windowing, len(self.features)
-        derived_ND = windowing(features)
-        output = self.core(derived_ND)
+        return self.judge(*self.windowing.look(features))
+
+    def judge(self, derived_ND: Tensor, forecast_NF: Tensor) -> CoreOutput:
+        """What is said of windows, of which these are the derived columns and the forecasts."""
+        output, width = self.core(derived_ND), len(self.features)
         # 0 / 0 where no cell of the row itself is observed
-        seen_N1 = (~torch.isnan(derived_ND[:, :width])).to(derived_ND.dtype).sum(1, keepdim=True)
-        known_N1 = seen_N1 / seen_N1
-        expected_NF = output.reconstruction_ND[:, :width]
-        if windowing.numbers:
-            forecast_NF = windowing.expect(features)
-            expected_NF = (
-                forecast_NF
-                if windowing.all_numbers
-                else torch.where(torch.isnan(forecast_NF), expected_NF, forecast_NF)
+        seen_N = (~torch.isnan(derived_ND[:, :width])).to(derived_ND.dtype).sum(dim=1)
+        known_N = seen_N / seen_N
+        expected_NF = forecast_NF
+        if not self.windowing.all_numbers:
+            expected_NF = torch.where(
+                torch.isnan(forecast_NF), output.reconstruction_ND[:, :width], forecast_NF
             )
         return CoreOutput(
-            output.score_N * known_N1.squeeze(1),
-            windowing.fold(output.contributions_ND) * known_N1,
+            output.score_N * known_N,
+            self.windowing.fold(output.contributions_ND) * known_N.unsqueeze(1),
             expected_NF,
             output.latent_NK,
         )
@@ -287,7 +301,7 @@ def fit_windowing(
             continue
         center_F[f], scale_F[f] = _center_and_scale(column_N[seen_N & fit_N])
         z_N = np.where(seen_N, np.clip((column_N - center_F[f]) / scale_F[f], -LIMIT, LIMIT), 0)
-        forecast_LF[:, f] = _forecaster(z_N, follows_N & seen_N, history, lags)
+        forecast_LF[:, f] = _forecaster(z_N, seen_N, follows_N & seen_N, history, lags)
     return Windowing(features, window, representation, center_F, scale_F, forecast_LF)
 
 
@@ -326,7 +340,7 @@ def expected_deviations(
     for part in stretches(segment_N, windowing.rows) if windowing.numbers else ():
         answered = slice(part.start + windowing.rows - 1, part.stop)
         series_1TF = torch.from_numpy(np.ascontiguousarray(rows_NF[part])).unsqueeze(0)
-        off_NF = rows_NF[answered].astype(np.float64) - windowing.expect(series_1TF).numpy()
+        off_NF = rows_NF[answered].astype(np.float64) - windowing.look(series_1TF)[1].numpy()
         off_NF = off_NF[held_out_N[answered]]
         squares_F += np.nansum(np.square(off_NF), axis=0)
         seen_F += (~np.isnan(off_NF)).sum(axis=0)
@@ -407,14 +421,21 @@ def _follows(segment_N: Integers, fit_N: Booleans, history: int) -> Booleans:
     return follows_N
 
 
-def _forecaster(z_N: Float64, learnt_N: Booleans, history: int, lags: int) -> Float64:
+def _forecaster(
+    z_N: Float64, seen_N: Booleans, learnt_N: Booleans, history: int, lags: int
+) -> Float64:
     """[lags + 1] ridge regression of a standardised column on itself; zeros without a row."""
     target_M = np.flatnonzero(learnt_N)
     if not len(target_M):
         return np.zeros(lags + 1)
-    sums_N = np.concatenate([[0.0], np.cumsum(z_N)])
-    mean_M = (sums_N[target_M] - sums_N[target_M - history]) / history
-    known_ML = np.stack([*(z_N[target_M - lag] for lag in range(1, lags + 1)), mean_M], axis=1)
+    totals, counts = (
+        np.concatenate([[0.0], np.cumsum(each)])[[target_M, target_M - history]]
+        for each in (z_N, seen_N)
+    )
+    mean_M = (totals[0] - totals[1]) / np.maximum(counts[0] - counts[1], 1)
+    lag_ML = target_M[:, None] - np.arange(1, lags + 1)
+    before_ML = np.where(seen_N[lag_ML], z_N[lag_ML], mean_M[:, None])
+    known_ML = np.concatenate([before_ML, mean_M[:, None]], axis=1)
     gram_LL = known_ML.T @ known_ML + RIDGE * len(target_M) * np.eye(lags + 1)
     weights_L: Float64 = np.linalg.solve(gram_LL, known_ML.T @ z_N[target_M])
     return weights_L

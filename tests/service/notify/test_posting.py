@@ -79,7 +79,7 @@ def test_a_redirect_is_not_followed_and_not_tried_again():
         (429, "later"),
         (500, "later"),
         (503, "later"),
-    ],  # fmt: skip
+    ],
 )
 def test_the_status_says_whether_another_attempt_is_worth_it(status, answer):
     with receiving(status) as receiver:

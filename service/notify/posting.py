@@ -9,7 +9,7 @@ import logging
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
 from hourglass.service.errors import InvalidSettings
@@ -19,6 +19,7 @@ LINGER_SECONDS = 1.0  # that the rest of the answer is read, so that its sender 
 MOST_SECONDS = 60.0  # between two attempts
 AGAIN = frozenset((408, 425, 429))  # and all of 5xx: the same request may be taken later
 Outcome = Literal["delivered", "failed", "dropped"]  # an attempt may fail, and a change be dropped
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 Answer = Literal["taken", "later", "refused"]
 _logger = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import re
 import time
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -17,15 +18,16 @@ from hourglass.service.notify.posting import addresses_of
 from hourglass.service.notify.webhook import Webhook, read_secret, sign
 from hourglass.service.streams.events import Event
 from tests.receivers import HANG, RESET, receiving
+from tests.serving import ROOT
 
 SECRET = b"sixteen bytes or more"
 START = datetime(2026, 11, 29, 1, 0, tzinfo=UTC)
 
 
-def event(key: str, *, is_open: bool) -> Event:
+def event(key: str, *, is_open: bool, model: str = "pumps") -> Event:
     return Event(
         id=key,
-        model="pumps",
+        model=model,
         version="1fec",
         entity="p1",
         start=START,
@@ -183,6 +185,24 @@ def test_telling_takes_no_time_while_the_receiver_hangs():
         seconds = asyncio.run(story())
     assert seconds < 1
     assert len(receiver.received) == 1
+
+
+def test_the_function_of_the_readme_knows_what_is_genuine():
+    readme = (ROOT / "service/README.md").read_text()
+    (program,) = re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    exec(program, names := {})
+    is_genuine = names["is_genuine"]
+    with receiving() as receiver:
+        deliver(receiver, event("e1", is_open=True), outcomes=[])
+    headers, body = receiver.received[0].headers, receiver.received[0].body
+    assert is_genuine(headers, body, SECRET)
+    assert not is_genuine(headers, body + b" ", SECRET)
+    assert not is_genuine(headers, body, SECRET + b"!")
+    assert not is_genuine(headers | {"webhook-id": "e2.event.opened"}, body, SECRET)
+    earlier = str(int(headers["webhook-timestamp"]) - 3600)
+    again = headers | {"webhook-timestamp": earlier}
+    again["webhook-signature"] = sign(SECRET, headers["webhook-id"], earlier, body)
+    assert not is_genuine(again, body, SECRET)  # replayed
 
 
 class TestSecret:

@@ -44,7 +44,7 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Reason = Literal[
     "body", "json", "width", "feature", "value", "missing", "too_large", "too_many_rows",
     "content_type", "model", "route", "method", "alpha", "internal", "malformed", "slow",
-    "overloaded", "host", "read_only",
+    "overloaded", "host", "read_only", "late",
 ]  # fmt: skip
 REASONS: tuple[Reason, ...] = Reason.__args__  # type: ignore[attr-defined]
 UNDELIVERED = 499  # counted in place of a status where the client has gone before its answer

@@ -16,12 +16,12 @@ from hourglass.service.api.alarms import seconds_of
 from hourglass.service.api.body import read_body, require_json_accepted
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import problems
-from hourglass.service.api.scoring import BudgetFacts
-from hourglass.service.errors import InvalidJSON, InvalidRow
+from hourglass.service.errors import InvalidJSON, InvalidRow, ReadOnly
+from hourglass.service.model.artifact import GuaranteeKind
 from hourglass.service.model.served import Served
 from hourglass.service.rows import decoding
-from hourglass.service.rows.cells import shown
 from hourglass.service.rows.decoding import Body, Float32
+from hourglass.service.rows.times import parse_time
 from hourglass.service.streams.events import Event
 from hourglass.service.streams.file import BIN_SECONDS, StreamsFile
 from hourglass.service.streams.state import Float64, is_anomaly
@@ -34,11 +34,19 @@ Since = Annotated[str | None, QueryParameter(description="A time; without it all
 Bins = Annotated[int, QueryParameter(ge=1, le=MAX_BINS, description="Into how many parts.")]
 
 
-class StreamAnswer(BudgetFacts, frozen=True, kw_only=True):
+class StreamAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What is said of rows of one entity; entry i belongs to row i, and is null while the entity is
     warming, or where a row holds too few values.
     """
 
+    model: str
+    version: str
+    alpha: float
+    delta: float
+    certified: bool
+    guarantee: GuaranteeKind
+    threshold: float
+    warning: str | msgspec.UnsetType = msgspec.UNSET
     entity: str
     time: list[datetime]
     score: list[float | None]
@@ -138,6 +146,8 @@ async def take_rows(
     entity: FromPath[str],
 ) -> Response[bytes]:
     streams, served = require(parts.streams), await parts.registry.get(name)
+    if served.is_exhibit:
+        raise ReadOnly(f"{name[:80]!r} ships with the service, and has no streams")
     if len(entity) > LONGEST_ENTITY:
         raise InvalidRow(
             f"expected an entity of at most {LONGEST_ENTITY} characters, got {len(entity)}"
@@ -149,7 +159,9 @@ async def take_rows(
 
     rows_ND, time_N = await parts.batcher.run(len(body) // 4, read)
     taken, event = await streams.take(served, entity, rows_ND, time_N)
-    parts.observers.streamed(served, rows_ND[taken.repeated :], taken, entity)
+    for run in taken.runs:
+        if served.detector.window == 1:
+            parts.observers.scored(served, run.rows_TD, run.scores, run.seconds)
     answers = taken.answers
     p_values, levels = answers["p_value"].tolist(), answers["level"].tolist()
     answer = {
@@ -391,26 +403,7 @@ def _decode(
             expected=f"{len(rows_ND)} times",
             got=str(len(times)),
         )
-    return rows_ND, np.array([_seconds(each, row) for row, each in enumerate(times)])
-
-
-def _seconds(value: object, row: int) -> float:
-    """Of a time as it came: seconds since 1970, or ISO 8601, in UTC where it says no zone."""
-    try:
-        if isinstance(value, str):
-            time = datetime.fromisoformat(value)
-            return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LATEST:
-            return float(value)
-    except (ValueError, OverflowError):
-        pass
-    expected, got = "seconds since 1970, or a time as ISO 8601 has it", shown(value)
-    raise InvalidRow(
-        f"expected {expected}, got {got} as the time of row {row}",
-        row=row,
-        expected=expected,
-        got=got,
-    )
+    return rows_ND, np.array([parse_time(each, row) for row, each in enumerate(times)])
 
 
 def _time(seconds: float) -> datetime:

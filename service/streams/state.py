@@ -20,6 +20,7 @@ Shapes: N new rows, D features, W rows of a window, T rows of a series.
 import hashlib
 import math
 from dataclasses import dataclass
+from time import perf_counter
 from typing import NamedTuple
 
 import msgspec
@@ -27,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hourglass.service.errors import InvalidRow, LateRow
+from hourglass.service.model.detector import Scores
 from hourglass.service.model.reasons import reasons_of
 from hourglass.service.model.served import Served
 from hourglass.service.rows.decoding import Float32
@@ -86,6 +88,14 @@ class State(msgspec.Struct):
         return self.watch.time
 
 
+class Run(NamedTuple):
+    """Rows that were scored at once, with those before them, and the scores of the last of them."""
+
+    rows_TD: Float32
+    scores: Scores
+    seconds: float
+
+
 class Answers(NamedTuple):
     """What is said of the rows of one request, those included that came before."""
 
@@ -94,6 +104,7 @@ class Answers(NamedTuple):
     contributions_ND: Float32  # of the new rows; NaN of those not judged
     changes: list[Event]  # events that opened or closed
     warm_ups: int
+    runs: list[Run]
 
 
 @dataclass(slots=True)
@@ -158,7 +169,7 @@ def advance(
     again = _answers_again(state, time_N[:repeated])
     rows_ND, time_N = rows_ND[repeated:], time_N[repeated:]
     if not len(rows_ND):
-        return Answers(again, repeated, rows_ND, [], 0)
+        return Answers(again, repeated, rows_ND, [], 0, [])
     looked = _look(state, served, rows_ND, time_N)
     answers = np.empty(len(rows_ND), ANSWER)
     answers["time"], answers["warming"] = time_N, looked.warming_N
@@ -176,6 +187,7 @@ def advance(
         looked.contributions_ND,
         changes,
         looked.warm_ups,
+        looked.runs,
     )
 
 
@@ -210,52 +222,64 @@ class _Looked(NamedTuple):
     contributions_ND: Float32
     warming_N: NDArray[np.bool_]
     warm_ups: int
-    series: list[
-        tuple[int, Float32]
-    ]  # of each stretch: its first new row, and it with those before
+    series: list[tuple[int, Float32]]  # stretches: the first new row, and it with those before
+    runs: list[Run]
 
 
 def _look(state: State, served: Served, rows_ND: Float32, time_N: Float64) -> _Looked:
     detector, window = served.detector, served.detector.window
     count, width = rows_ND.shape
     features = features_of(served)
-    before = (
-        np.frombuffer(state.before, np.float32).reshape(-1, width)
-        if (features == state.features)
-        else np.empty((0, width), np.float32)
-    )
+    before = np.empty((0, width), np.float32)
+    if features == state.features:
+        before = np.frombuffer(state.before, np.float32).reshape(-1, width)
     gap = detector.manifest.window.gap if detector.manifest.window else None
     starts = _starts(time_N, gap)
     score_N, p_value_N, severity_N = (np.full(count, np.nan, np.float32) for _ in range(3))
     contributions_ND = np.full((count, width), np.nan, np.float32)
-    warming_N, warm_ups, series = np.ones(count, np.bool_), 0, []
+    warming_N, warm_ups = np.ones(count, np.bool_), 0
+    series: list[tuple[int, Float32]] = []
+    runs: list[Run] = []
     for start, stop in zip(starts, [*starts[1:], count], strict=True):
         if start > 0 or _is_after_gap(state, time_N, gap):
             before = before[:0]
-        before = before[len(before) - min(len(before), window - 1) :]
+        before = before[max(len(before) - window + 1, 0) :]
         warm_ups += window > 1 and not len(before)
         series_TD = np.concatenate([before, rows_ND[start:stop]])
         series.append((start, series_TD))
-        if len(series_TD) >= window:
-            found = detector.explain(series_TD)
-            first = stop - len(found.score)
-            has_enough = served.schema.has_enough(rows_ND[first:stop])
-            for answer, part in (
-                (score_N, found.score),
-                (p_value_N, found.p_value),
-                (severity_N, found.severity),
-            ):
-                answer[first:stop] = np.where(has_enough, part, np.nan)
-            contributions_ND[first:stop] = found.contributions
-            # of a row whose window says nothing a windowed model has no score
-            is_wrong = np.isinf(found.score) if window > 1 else ~np.isfinite(found.score)
-            require_finite(served, np.where(has_enough & is_wrong, np.inf, 0), first=first)
-            warming_N[first:stop] = False
-        before = series_TD[len(series_TD) - min(len(series_TD), window - 1) :]
+        before = series_TD[max(len(series_TD) - window + 1, 0) :]
+        if len(series_TD) < window:
+            continue
+        began = perf_counter()
+        found = detector.explain(series_TD)
+        seconds = perf_counter() - began
+        first = stop - len(found.score)
+        has_enough_M = served.schema.has_enough(rows_ND[first:stop])
+        # of a row whose window says nothing a windowed model has no score
+        is_wrong_M = np.isinf(found.score) if window > 1 else ~np.isfinite(found.score)
+        require_finite(served, np.where(has_enough_M & is_wrong_M, np.inf, 0), first=first)
+        for all_N, part_M in (
+            (score_N, found.score),
+            (p_value_N, found.p_value),
+            (severity_N, found.severity),
+        ):
+            all_N[first:stop] = np.where(has_enough_M, part_M, np.nan)
+        contributions_ND[first:stop] = found.contributions
+        warming_N[first:stop] = False
+        scores = Scores(*(each[first:stop] for each in (score_N, p_value_N, severity_N)))
+        runs.append(Run(series_TD, scores, seconds))
     return _Looked(
-        features, before, score_N, p_value_N, severity_N, contributions_ND, warming_N, warm_ups,
+        features,
+        before,
+        score_N,
+        p_value_N,
+        severity_N,
+        contributions_ND,
+        warming_N,
+        warm_ups,
         series,
-    )  # fmt: skip
+        runs,
+    )
 
 
 def _starts(time_N: Float64, gap: float | None) -> list[int]:

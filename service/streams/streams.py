@@ -148,7 +148,7 @@ class Streams:
             raise UnknownEntity(f"entity {key[1][:80]!r} of {served.name} was just forgotten")
         return answers, self._keep(served, key, entity, answers)
 
-    async def forget(self, model: str, name: str) -> None:
+    def forget(self, model: str, name: str) -> None:
         """Know nothing more of an entity; UnknownEntity."""
         self._require(model, name)
         self._let_go((model, name))
@@ -169,7 +169,7 @@ class Streams:
 
     def counts(self) -> Mapping[str, int]:
         """model -> its entities."""
-        return Counter(model for model, _ in self._entities)
+        return Counter(model for model, _ in list(self._entities))
 
     def open_events(self) -> Mapping[str, int]:
         """model -> its open events; of each model that has entities."""
@@ -232,8 +232,9 @@ class Streams:
         self._dirty.add(key)
         for event in answers.changes:
             self._say(event)
-        if (event := self._open_event(key, entity)) is not None:
-            self._events[event.id] = event
+        now_open = self._open_event(key, entity)
+        if now_open is not None:
+            self._events[now_open.id] = now_open
         if answers.warm_ups:
             self._count(key[0], "warm_ups", answers.warm_ups)
         new = answers.answers[answers.repeated :]
@@ -244,7 +245,7 @@ class Streams:
             found = Bin(float(new["severity"][place]), ratios_D)
             before = self._bins.get((*key, start))
             self._bins[(*key, start)] = larger(found, before) if before else found
-        return event
+        return now_open
 
     def _seen(self, key: Key, entity: Entity, served: Served, features: bytes) -> Seen:
         event = self._open_event(key, entity)

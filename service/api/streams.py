@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import msgspec
 import numpy as np
-from litestar import Request, Response, Router, delete, get, post
+from litestar import Request, Response, Router, delete, get, post, route
 from litestar.di import NamedDependency
+from litestar.exceptions import ClientException
 from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 
@@ -16,7 +17,7 @@ from hourglass.service.api.alarms import seconds_of
 from hourglass.service.api.body import read_body, require_json_accepted
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import problems
-from hourglass.service.errors import InvalidJSON, InvalidRow, ReadOnly
+from hourglass.service.errors import InvalidRow, ReadOnly
 from hourglass.service.model.artifact import GuaranteeKind
 from hourglass.service.model.served import Served
 from hourglass.service.rows import decoding
@@ -198,6 +199,17 @@ async def forget_entity(
     require(parts.streams).forget(name, entity)
 
 
+@route(
+    "/{name:str}/streams/{entity:str}",
+    http_method="OPTIONS",
+    include_in_schema=False,
+    status_code=204,
+)
+async def entity_options() -> Response[None]:
+    """Litestar's own answer knows one handler of the path only."""
+    return Response(None, headers={"Allow": "DELETE, OPTIONS, POST"})
+
+
 @get("/{name:str}/streams", summary="List the entities", responses=problems(404, 409))
 async def list_entities(parts: NamedDependency[Parts], name: FromPath[str]) -> Entities:
     served = await parts.registry.get(name)
@@ -355,7 +367,7 @@ def _cut(
     first = seconds_of(since, "since") if since is not None else None
     last = seconds_of(until, "until") if until is not None else None
     if first is not None and last is not None and last <= first:
-        raise InvalidJSON("expected `until` to be later than `since`")
+        raise ClientException(f"until: expected a time later than since, got {str(until)[:40]!r}")
 
     def find(file: StreamsFile) -> _Grid:
         kept = file.span(name) or (0.0, BIN_SECONDS)
@@ -371,6 +383,7 @@ router = Router(
     route_handlers=[
         take_rows,
         forget_entity,
+        entity_options,
         list_entities,
         list_events,
         show_timeline,

@@ -7,6 +7,7 @@ that it had answered may be sent again.
 
 import asyncio
 import logging
+import os
 import sqlite3
 import time
 from collections import Counter, OrderedDict
@@ -41,6 +42,7 @@ from hourglass.service.streams.state import (
 T = TypeVar("T")
 WRITE_SECONDS = 0.5
 ENCODED_AT_ONCE = 200  # states, on the event loop
+RETRY_SECONDS = 5.0  # after what could not be written
 MOST_WAITING = 10_000  # events, while they cannot be written
 FILE = "streams.sqlite"  # beside the models
 What = Literal["evicted", "late", "warm_ups"]  # what is counted besides events
@@ -89,22 +91,21 @@ class Streams:
         self._gone: set[Key] = set()
         self._events: dict[str, Event] = {}
         self._bins: dict[tuple[str, str, float], Bin] = {}
-        self._is_failing = False
+        self._is_failing, self._retry_at = False, 0.0
 
     async def start(self) -> list[Event]:
         """Read what there was; the events that are open."""
 
         def read() -> tuple[list[tuple[Key, State]], list[Event]]:
-            states = self._file.states(self._most)
-            return states, self._file.chronicle().open_events() if states else []
+            if self._path and not os.access(self._path.parent, os.W_OK):
+                raise PermissionError("nothing can be written there")
+            return self._file.states(self._most), self._file.chronicle().open_events()
 
         try:
             states, events = await self._run(read)
         except (sqlite3.Error, OSError) as error:
-            _logger.warning(
-                "streams are kept in memory alone, since %s cannot be used: %s", self._path, error
-            )
-            self._file, self._path = StreamsFile(None), None
+            _logger.warning("streams are in memory alone: %s: %s", self._path, error)
+            self._file = StreamsFile(None)
             return []
         now = time.monotonic()
         for key, state in states:
@@ -301,13 +302,15 @@ class Streams:
         """Write what waits; what cannot be written waits on, but for its history."""
         if not (self._dirty or self._gone or self._events or self._bins):
             return
+        if self._is_failing and time.monotonic() < self._retry_at:
+            return
         changes = await self._changes()
         try:
             await self._run(lambda: self._file.write(changes))
         except (sqlite3.Error, OSError) as error:
             if not self._is_failing:
                 _logger.error("streams cannot be written to %s: %s", self._path, error)
-            self._is_failing = True
+            self._is_failing, self._retry_at = True, time.monotonic() + RETRY_SECONDS
             self._dirty |= changes.states.keys()
             self._gone |= {*changes.gone} - self._entities.keys()
             self._events = {event.id: event for event in changes.events} | self._events

@@ -381,9 +381,9 @@ def _cut(
 router = Router(
     "/v1/models",
     route_handlers=[
+        entity_options,
         take_rows,
         forget_entity,
-        entity_options,
         list_entities,
         list_events,
         show_timeline,

@@ -33,6 +33,8 @@ from hourglass.service.model.artifact import (
     GuaranteeKind,
 )
 from hourglass.service.rows import decoding, encoding, tensors
+from hourglass.service.rows.ordered import LONGEST_ENTITY
+from hourglass.service.rows.times import LATEST
 from hourglass.service.serving.store import ThresholdChange
 from hourglass.service.settings import Settings
 
@@ -155,7 +157,8 @@ def write_document(
 _SCORES = (
     f"As {decoding.JSON} one array per quantity; entry i belongs to row i. As {decoding.RAW}, for"
     " who accepts that by name, little-endian float32, for each row its score and its p-value, and"
-    " the rest as headers: a row is an anomaly if its score is above the threshold."
+    " the rest as headers: a row is an anomaly if its score is above the threshold. Both are NaN"
+    " of a row that a model of ordered rows cannot judge."
 )
 _HEADER_TYPES = {str: "string", GuaranteeKind: "string", bool: "boolean", float: "number"}
 _SCORE_HEADERS = {
@@ -207,6 +210,7 @@ def _body(path: str, method: str, settings: Settings) -> Json | None:
                 f"Little-endian float32, row after row; NaN is missing, a category its code. {size}"
             )
             schema, example = _object("rows", row, settings.max_rows, size), [[0.5, None, -1.25]]
+            schema["properties"] |= _ordered(settings.max_rows)
             if what == "replay":
                 schema["properties"] |= _replayed(settings.max_rows)
             if what == "{entity}":
@@ -244,6 +248,31 @@ def _body(path: str, method: str, settings: Settings) -> Json | None:
 def _small(schema: str, example: Json) -> Json:
     return {
         decoding.JSON: {"schema": {"$ref": f"#/components/schemas/{schema}"}, "example": example}
+    }
+
+
+def _ordered(max_rows: int) -> Json:
+    """What is said of the order of rows beside them; only to a model of rows in order."""
+    entity = {"type": "string", "minLength": 1, "maxLength": LONGEST_ENTITY}
+    number = {"type": "number", "minimum": -LATEST, "maximum": LATEST}
+    time = {"anyOf": [number, {"type": "string", "format": "date-time"}]}
+    return {
+        "entity": {
+            "description": (
+                "Of a model of ordered rows: whose the rows are, or each of them; without it they"
+                " are one's."
+            ),
+            "anyOf": [entity, {"type": "array", "items": entity, "maxItems": max_rows}],
+        },
+        "time": {
+            "description": (
+                "Of a model of ordered rows: when each was, in seconds, or as ISO 8601 has it; it"
+                " never goes back within an entity."
+            ),
+            "type": "array",
+            "items": time,
+            "maxItems": max_rows,
+        },
     }
 
 

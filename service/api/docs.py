@@ -21,11 +21,11 @@ from hourglass.service import VERSION
 from hourglass.service.api.problems import BUG, HTTP_KINDS, KINDS
 from hourglass.service.api.replay import MAX_ALPHAS, MAX_PER_DAY
 from hourglass.service.api.scoring import SampleRequest, ScoreAnswer
-from hourglass.service.api.streams import LATEST, LONGEST_ENTITY
 from hourglass.service.api.versions import Promotion
 from hourglass.service.model.artifact import (
     EXHIBIT_PREFIX,
     INPUT,
+    LAST_SECOND,
     MODEL_NAME,
     OUTPUTS,
     P_VALUE,
@@ -293,7 +293,7 @@ def _replayed(max_rows: int) -> Json:
 
 def _timed(max_rows: int) -> Json:
     """When the rows of a stream were; without it they come now."""
-    seconds = {"type": "number", "minimum": 0, "maximum": LATEST}
+    seconds = {"type": "number", "minimum": 0, "maximum": LAST_SECOND}
     times = {"type": "array", "items": {"anyOf": [seconds, _TIME]}, "maxItems": max_rows}
     described = "Of each row, in seconds since 1970 or as ISO 8601, each later than the one before."
     return {"time": {"description": described, "anyOf": [seconds, _TIME, times]}}

@@ -159,10 +159,10 @@ async def take_rows(
         return _decode(body, content_type, served, parts.settings.max_rows)
 
     rows_ND, time_N = await parts.batcher.run(len(body) // 4, read)
-    taken, event = await streams.take(served, entity, rows_ND, time_N)
-    for run in taken.runs:
+    taken = await streams.take(served, entity, rows_ND, time_N)
+    answers = taken.answers.answers
+    for run in taken.answers.looked.runs if taken.answers.looked else ():
         parts.observers.scored(served, run.rows_TD, run.scores, run.seconds, entity)
-    answers = taken.answers
     p_values, levels = answers["p_value"].tolist(), answers["level"].tolist()
     answer = {
         **served.facts(),
@@ -178,8 +178,8 @@ async def take_rows(
             for p_value, level in zip(p_values, levels, strict=True)
         ],
         "warming": answers["warming"].tolist(),
-        "repeated": [place < taken.repeated for place in range(len(answers))],
-        "event": event,
+        "repeated": [place < taken.answers.repeated for place in range(len(answers))],
+        "event": taken.event,
         "changes": taken.changes,
     }
     return Response(msgspec.json.encode(answer), media_type=decoding.JSON)

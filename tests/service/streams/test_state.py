@@ -18,7 +18,7 @@ def windowed(rows: int, features=NUMERIC):
 def take(state, served, rows, time):
     time = np.asarray(time, np.float64)
     repeated = repeated_rows(state, rows, time, "then")
-    return advance(state, served, "e", rows, time, rule_for(served, 1.0), repeated)
+    return advance(state, served, rows, time, rule_for(served, 1.0), repeated)
 
 
 def test_thirty_rows_of_52_features_take_at_most_14_kb():

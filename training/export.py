@@ -17,6 +17,7 @@ from hourglass.service.model import artifact
 from hourglass.service.model.artifact import (
     CONDITIONAL,
     CONTRIBUTIONS,
+    DERIVED,
     INPUT,
     LATENT,
     LATENT_DEVIATION,
@@ -33,9 +34,6 @@ from hourglass.training.rounding import round_alike_everywhere
 from hourglass.training.windows import Windowed, stretches
 
 OPSET = 20
-# [M, D'] inner tensor of a windowed graph: what is derived of each window. The score and the code
-# follow from it alone, so that a graph of rows can be cut off there.
-DERIVED = "derived"
 SELF_TEST_ROWS = 4
 
 Float32 = NDArray[np.float32]

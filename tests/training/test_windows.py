@@ -9,6 +9,7 @@ from onnx.utils import Extractor
 from hourglass.service.model.artifact import (
     CONDITIONAL,
     CONTRIBUTIONS,
+    DERIVED,
     LATENT,
     RECONSTRUCTION,
     SCORE,
@@ -17,7 +18,7 @@ from hourglass.service.model.artifact import (
 from hourglass.service.model.calibration import build_table
 from hourglass.training.calibrate import attach_table
 from hourglass.training.core import Core
-from hourglass.training.export import DERIVED, export_core, make_self_test, run_windows
+from hourglass.training.export import export_core, make_self_test, run_windows
 from hourglass.training.features import Encoding
 from hourglass.training.models.denoising import DenoisingConfig
 from hourglass.training.windows import (

@@ -124,6 +124,17 @@ def _parser() -> argparse.ArgumentParser:
         " ten parts of the file",
     )
     evaluate.add_argument("--normal", metavar="VALUE", help=NORMAL_HELP)
+    evaluate.add_argument(
+        "--time",
+        metavar="COLUMN",
+        help="orders the rows: events, false events a day, delay, VUS-PR, alarm rates by time",
+    )
+    evaluate.add_argument(
+        "--entity", metavar="COLUMN", help="what each row is of (machine, client, ...), with --time"
+    )
+    evaluate.add_argument(
+        "--events-per-day", type=float, metavar="N", help="the budget of false events (1)"
+    )
     add_dialect_arguments(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.set_defaults(run=_evaluate)
@@ -412,9 +423,15 @@ def _evaluate(options: argparse.Namespace) -> None:
     from hourglass.service.model.detector import Detector
     from hourglass.service.rows.tables import encode_table, read_table
     from hourglass.training.evaluate import AlarmRates, Evaluation, alarm_rates, evaluate
+    from hourglass.training.evaluate_ordered import OrderedEvaluation, evaluate_table
     from hourglass.training.fingerprints import read_fingerprints
     from hourglass.training.labels import is_anomalous
-    from hourglass.training.report import print_alarm_rates, print_evaluation, print_seen
+    from hourglass.training.report import (
+        print_alarm_rates,
+        print_evaluation,
+        print_ordered,
+        print_seen,
+    )
 
     try:
         dialect = Dialect(**given_dialect(options))
@@ -422,6 +439,15 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise RunError(str(error)) from error
     file = locate(options.model)
     detector = Detector.from_bytes(file.read_bytes())
+    if options.time is None:
+        if options.entity is not None or options.events_per_day is not None:
+            flag = "--entity" if options.entity is not None else "--events-per-day"
+            raise RunError(f"{flag} is of rows in order of time; --time COLUMN names their time")
+        if detector.window > 1:
+            raise RunError(
+                f"the model judges windows of {detector.window} rows in order of time; --time"
+                " COLUMN names their time, and --entity COLUMN what each is of"
+            )
     features = detector.manifest.features
     text = [feature.name for feature in features if feature.kind == "categorical"]
     frame = read_table(options.data, dialect, text)
@@ -429,20 +455,32 @@ def _evaluate(options: argparse.Namespace) -> None:
     fingerprints = read_fingerprints(file.parent)
     seen = fingerprints.seen(rows_ND) if fingerprints else None
     anomalous = is_anomalous(frame, options.label, options.normal) if options.label else None
-    found: Evaluation | AlarmRates
-    if anomalous is None or not anomalous.any():
-        found = alarm_rates(detector, rows_ND)
-    else:
-        try:
+    found: Evaluation | AlarmRates | OrderedEvaluation
+    try:
+        if options.time is not None:
+            found = evaluate_table(
+                detector,
+                frame,
+                rows_ND,
+                anomalous,
+                time=options.time,
+                entity=options.entity,
+                events_per_day=options.events_per_day,
+            )
+        elif anomalous is None or not anomalous.any():
+            found = alarm_rates(detector, rows_ND)
+        else:
             found = evaluate(detector, rows_ND[~anomalous], rows_ND[anomalous])
-        except ValueError as error:
-            raise InvalidTable(f"{options.data}: {error}") from error
+    except ValueError as error:
+        raise InvalidTable(f"{options.data}: {error}") from error
     found = msgspec.structs.replace(found, seen=seen)
     if options.json:
         print(msgspec.json.encode(found).decode())
         return
     title = f"{options.model} on {options.data}"
-    if isinstance(found, AlarmRates):
+    if isinstance(found, OrderedEvaluation):
+        print_ordered(found, title, Console())
+    elif isinstance(found, AlarmRates):
         print_alarm_rates(found, title, Console())
     else:
         print_evaluation(found, title, Console())

@@ -1,4 +1,4 @@
-"""The volume under the surface of precision and recall, VUS-PR: how well scores find ranges of rows.
+"""The volume under the surface of precision and recall, VUS-PR: how well scores find ranges.
 
 Average precision asks of each row that it be found exactly where the label is. Labels of a series
 are ranges whose ends nobody knows to the row, so here a label fades out on both sides of its range

@@ -175,6 +175,9 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--models", type=Path, default=Path("models"))
     demo.add_argument("--folder", type=Path, default=Path("demo"), help="where the data goes")
     demo.add_argument("--port", type=int, default=8000, help="of the service that will be started")
+    demo.add_argument(
+        "--stream", action="store_true", help="a plant that is simulated, for `make demo-stream`"
+    )
     demo.set_defaults(run=_demo)
 
     exhibits = commands.add_parser(
@@ -525,6 +528,9 @@ def _promote(options: argparse.Namespace) -> None:
 
 def _demo(options: argparse.Namespace) -> None:
     _check_port(options.port)
+    if options.stream:
+        _demo_stream(options)
+        return
     from hourglass.training import demo
     from hourglass.training.config import load_config
 
@@ -552,6 +558,23 @@ def _demo(options: argparse.Namespace) -> None:
     console.print("and in another terminal:\n", style="bold")
     for title, line in demo.curl_lines(options.folder, options.port):
         console.print(f"# {title}\n{line}\n", soft_wrap=True, markup=False)
+
+
+def _demo_stream(options: argparse.Namespace) -> None:
+    """The file of today, and a model of the days before."""
+    from hourglass.training import plant
+    from hourglass.training.config import load_config
+
+    files = plant.write_plant(options.folder)
+    if not Store(options.models).model(plant.NAME).has_current():
+        flags = {"data": str(files.before), "name": plant.NAME, "models": str(options.models)}
+        order = {"time": plant.TIME, "entity": plant.ENTITY, "preset": "fast"}
+        _run(load_config(None, {**flags, **order}), quiet=False)
+    Console(highlight=False).print(
+        f"\n{plant.TODAY_HOURS} hours of three simulated pumps are in {files.today}:"
+        " from 03:00 a bearing of pump-2 wears, from 05:30 a valve of pump-3 sticks\n",
+        soft_wrap=True,
+    )
 
 
 def _exhibits(options: argparse.Namespace) -> None:

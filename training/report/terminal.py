@@ -149,7 +149,7 @@ def print_ordered(found: OrderedEvaluation, title: str, console: Console) -> Non
     console.print(table)
     blocks = Table(title="Normal rows, by time", title_justify="left")
     for heading in ("from", "to", "alarms", "alarm rate", "false events"):
-        blocks.add_column(heading, justify="right")
+        blocks.add_column(heading, justify="right", no_wrap=heading in ("from", "to"))
     for block in found.blocks:
         shown = "-" if block.alarm_rate is None else f"{block.alarm_rate:.2%}"
         blocks.add_row(

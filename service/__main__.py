@@ -38,6 +38,8 @@ SERVE_FLAGS = (
     "root_path",
     "allowed_hosts",
     "journal",
+    "streams",
+    "max_entities",
     "events_per_day",
     "webhook",
     "webhook_secret_file",
@@ -84,6 +86,12 @@ def serve(options: argparse.Namespace) -> int:
     flags = {name: getattr(options, name) for name in SERVE_FLAGS}
     settings = read_settings(os.environ, **flags)
     _warn(require_models(settings.models))
+    if settings.streams:
+        if settings.workers > 1:
+            raise InvalidSettings("--streams needs --workers 1: one process has an entity's state")
+        from hourglass.service.streams.file import prepare as prepare_streams
+
+        prepare_streams(settings.streams)
     if settings.webhook or settings.alertmanager:
         from hourglass.service.notify.receivers import receivers_of
 
@@ -253,6 +261,18 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="an SQLite file to keep alarms in, with their rows (default: the last 1,000 in memory,"
         " without their rows' values)",
+    )
+    command.add_argument(
+        "--streams",
+        type=Path,
+        metavar="PATH",
+        help="an SQLite file that keeps streams (default: streams.sqlite in the folder of models)",
+    )
+    command.add_argument(
+        "--max-entities",
+        type=int,
+        metavar="N",
+        help=f"entities of streams that are kept (default: {defaults.max_entities})",
     )
     command.add_argument(
         "--events-per-day",

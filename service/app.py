@@ -28,6 +28,7 @@ from hourglass.service.api import (
     scoring,
     versions,
 )
+from hourglass.service.api import streams as streamed
 from hourglass.service.api.entrance import enter, require_allowed
 from hourglass.service.api.parts import STATE, Guard, Parts, allow
 from hourglass.service.api.problems import problem_handlers
@@ -42,6 +43,7 @@ from hourglass.service.serving.room import Room
 from hourglass.service.serving.store import Store
 from hourglass.service.settings import Settings
 from hourglass.service.streams.events import Event
+from hourglass.service.streams.streams import FILE, Streams
 from hourglass.service.watch.alarms import MEMORY_ALARMS, Alarms
 from hourglass.service.watch.journal import Journal
 from hourglass.service.watch.metrics import ASGIApp, Metrics, Receive, Scope, Send
@@ -109,6 +111,17 @@ def create_app(
     batcher = Batcher(observers, inline_cells=settings.inline_cells, max_rows=settings.max_rows)
     # one body of any size allowed must find room
     room = Room(max(settings.max_held_bytes, settings.max_body_bytes))
+    streams = None
+    if settings.workers == 1:
+        streams = Streams(
+            batcher,
+            settings.streams or settings.models / FILE,
+            most=settings.max_entities,
+            events_per_day=settings.events_per_day,
+            tell=tell_event,
+            count=counted.observe_stream,
+        )
+        counted.open_events, counted.entities = streams.open_events, streams.counts
     parts = Parts(
         settings,
         registry,
@@ -119,6 +132,7 @@ def create_app(
         batcher,
         room,
         guard,
+        streams,
         peers=peers,
     )
 
@@ -139,6 +153,11 @@ def create_app(
         with suppress(TimeoutError):
             await asyncio.wait_for(started.wait(), START_SECONDS)
         clocks.append(asyncio.create_task(journal.clock()))
+        if streams:
+            was_open = await streams.start()
+            for receiver in receivers:
+                receiver.begin(was_open)
+            clocks.append(asyncio.create_task(streams.clock()))
         clocks += [asyncio.create_task(receiver.clock()) for receiver in receivers]
         if counted.shared:
             clocks.append(asyncio.create_task(_flush(counted)))
@@ -149,6 +168,8 @@ def create_app(
                 await clock
         if peers:
             peers.close()
+        if streams:
+            await streams.close()
         registry.close()
         parts.batcher.close()
         journal.close()
@@ -162,6 +183,7 @@ def create_app(
         versions.router,
         replay.router,
         alarms.router,
+        streamed.router,
         inference.router,
         health.router,
         metrics.metrics,

@@ -49,6 +49,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     journal: Path | None = None
     journal_alarms: Annotated[int, Meta(ge=1, le=10**7)] = 100_000  # in the file, at most
     journal_days: Annotated[float, Meta(gt=0, le=36500)] = 30.0  # that they stay there
+    # an SQLite file that keeps streams; None: streams.sqlite in the folder of models
+    streams: Path | None = None
+    max_entities: Annotated[int, Meta(ge=1, le=10**6)] = 10_000  # of all models together
     # false events that open in a day of one entity, at most and on average
     events_per_day: Annotated[float, Meta(gt=0, le=10**6)] = 1.0
     webhook: str = ""  # URLs by commas, which are told of events

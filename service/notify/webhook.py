@@ -17,7 +17,7 @@ import hmac
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -72,6 +72,9 @@ class Webhook:
         self._waiting = 0
         self._woken = asyncio.Event()
         self._random = random.Random()  # noqa: S311
+
+    def begin(self, events: Iterable[Event]) -> None:
+        """Those that were open when the service ended have been told."""
 
     def tell(self, event: Event) -> None:
         """An event that opened or closed; returns at once."""

@@ -111,20 +111,26 @@ class ModelMetrics(Collector):
         yield error
 
 
-class EventMetrics(Collector):
-    """The events that are open, of the models in service that have streams."""
+class StreamMetrics(Collector):
+    """Entities and open events, of the models in service that have streams."""
 
-    def __init__(self, models: Registry, open_events: Callable[[], Mapping[str, int]]) -> None:
-        self._models, self._open_events = models, open_events
+    def __init__(
+        self,
+        models: Registry,
+        open_events: Callable[[], Mapping[str, int]],
+        entities: Callable[[], Mapping[str, int]],
+    ) -> None:
+        self._models, self._open_events, self._entities = models, open_events, entities
 
     def collect(self) -> Iterator[Metric]:
-        count = self._open_events()
-        family = GaugeMetricFamily(
-            "hourglass_open_events", "Events that are open in streams.", labels=["model"]
-        )
-        for name in sorted(count.keys() & self._models.names):
-            family.add_metric([name], count[name])
-        yield family
+        for name, text, counts in (
+            ("open_events", "Events that are open in streams.", self._open_events()),
+            ("stream_entities", "Entities whose state is kept.", self._entities()),
+        ):
+            family = GaugeMetricFamily(f"hourglass_{name}", text, labels=["model"])
+            for model in sorted(counts.keys() & self._models.names):
+                family.add_metric([model], counts[model])
+            yield family
 
 
 class SharedMetrics(Collector):

@@ -26,10 +26,10 @@ from hourglass.service.notify.posting import OUTCOMES, Outcome
 from hourglass.service.serving.registry import Load, Registry
 from hourglass.service.streams.events import Event
 from hourglass.service.watch.exposition import (
-    EventMetrics,
     ModelMetrics,
     ProcessMetrics,
     SharedMetrics,
+    StreamMetrics,
     encode,
 )
 from hourglass.service.watch.journal import Journal
@@ -44,7 +44,7 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Reason = Literal[
     "body", "json", "width", "feature", "value", "missing", "too_large", "too_many_rows",
     "content_type", "model", "route", "method", "alpha", "internal", "malformed", "slow",
-    "overloaded", "host", "read_only",
+    "overloaded", "host", "read_only", "late",
 ]  # fmt: skip
 REASONS: tuple[Reason, ...] = Reason.__args__  # type: ignore[attr-defined]
 UNDELIVERED = 499  # counted in place of a status where the client has gone before its answer
@@ -222,6 +222,15 @@ class Metrics:
             "receiver",
             "outcome",
         )
+        self._streamed = {
+            "evicted": counter(
+                "stream_evicted_total", "Entities that made room for others.", "model"
+            ),
+            "late": counter("late_rows_total", "Requests refused for a late row.", "model"),
+            "warm_ups": counter(
+                "warm_ups_total", "Times that an entity had too few rows to be judged.", "model"
+            ),
+        }
         self._durations = histogram(
             "request_duration_seconds",
             "Time from a request's head to the head of its answer.",
@@ -232,7 +241,10 @@ class Metrics:
             Counter(*WORKER_DEATHS, registry=self._exposed)
         # set by who has the streams: how many events are open, of each model that has some
         self.open_events: Callable[[], Mapping[str, int]] = dict
-        self._exposed.register(EventMetrics(models, lambda: self.open_events()))
+        self.entities: Callable[[], Mapping[str, int]] = dict  # the same of entities
+        self._exposed.register(
+            StreamMetrics(models, lambda: self.open_events(), lambda: self.entities())
+        )
         for reason in REASONS:
             self._rejections.labels(reason)
         for receiver, outcome in product(("webhook", "alertmanager"), OUTCOMES):
@@ -291,6 +303,13 @@ class Metrics:
             self._labelled.add(event.model)
             self._events.labels(event.model).inc()
 
+    def observe_stream(
+        self, model: str, what: Literal["evicted", "late", "warm_ups"], count: int
+    ) -> None:
+        """What happened to streams of a model."""
+        self._labelled.add(model)
+        self._streamed[what].labels(model).inc(count)
+
     def observe_notice(self, receiver: str, outcome: Outcome) -> None:
         """An attempt to tell a receiver, or what was given up."""
         self._notices.labels(receiver, outcome).inc()
@@ -342,7 +361,8 @@ class Metrics:
         """Hand what was counted over to the library's metrics."""
         for name in self.open_events().keys() & self._models.names:
             self._labelled.add(name)
-            self._events.labels(name)  # 0 before the first, so that its increase is seen
+            for counter in (self._events, *self._streamed.values()):
+                counter.labels(name)  # 0 before the first, so that its increase is seen
         self._forget(self._labelled - self._models.names)
         if self._traffic is not None:
             self._traffic.forget()
@@ -364,6 +384,7 @@ class Metrics:
         of_models = (
             self._vectors, self._explained, self._anomalies, self._p_values, self._severities,
             self._ratios, self._inference, self._batches, self._reloads, self._events,
+            *self._streamed.values(),
         )  # fmt: skip
         for name in names:
             self._bound.pop(name, None)

@@ -218,6 +218,28 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="dates, times or numbers that order the rows: whole blocks of it calibrate",
     )
     parser.add_argument(
+        "--entity",
+        metavar="COLUMN",
+        help="whose rows come in an order of their own (machine, sensor, ...): no window has two",
+    )
+    parser.add_argument(
+        "--window",
+        type=int,
+        metavar="W",
+        help="rows that an answer looks at (default: 30 with --time; 1: single rows)",
+    )
+    parser.add_argument(
+        "--representation",
+        choices=("residual", "multi"),
+        help="what is derived of a window (default: residual)",
+    )
+    parser.add_argument(
+        "--gap",
+        type=float,
+        metavar="SECONDS",
+        help="a longer step of time begins a window anew (default: 10 times the median step)",
+    )
+    parser.add_argument(
         "--group",
         metavar="COLUMN",
         help="where rows come from (machine, client, ...): whole groups calibrate",

@@ -33,8 +33,9 @@ from hourglass.service.model.calibration import (
 )
 from hourglass.service.model.severity import LARGEST
 from hourglass.training.errors import RunError
-from hourglass.training.export import run_graph
+from hourglass.training.export import run_graph, run_windows
 from hourglass.training.folds import Folds
+from hourglass.training.order import Ordered
 
 DEFAULT_ALPHAS = (0.01, 0.02, 0.05, 0.10, 0.20)
 # of a row that is reproduced exactly only rounding is left, and that differs between machines
@@ -56,6 +57,17 @@ def calibration_scores(graph: onnx.ModelProto, rows_ND: NDArray[np.float32]) -> 
     """[N] scores of calibration rows, as the table counts them."""
     score_N: NDArray[np.float32] = run_graph(graph, [SCORE], rows_ND)[0]
     return np.maximum(score_N, np.float32(SCORE_RESOLUTION))
+
+
+def window_scores(graph: onnx.ModelProto, ordered: Ordered) -> NDArray[np.float32]:
+    """[M] scores of all windows of a windowed graph, as the table counts them; NaN of those whose
+    last row is empty.
+    """
+    (score_M,), _ = run_windows(
+        graph, [SCORE], ordered.rows_NF, ordered.segment_N, ordered.windowing.rows
+    )
+    resolved_M: NDArray[np.float32] = np.maximum(score_M, np.float32(SCORE_RESOLUTION))
+    return resolved_M
 
 
 def rank_table(folds: Folds) -> Table:

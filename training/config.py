@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 import tomli_w
 
-from hourglass.service.model.artifact import LAST_SECOND, MODEL_NAME
+from hourglass.service.model.artifact import LAST_SECOND, MAX_WINDOW, MODEL_NAME
 from hourglass.service.rows.dialect import Dialect
 from hourglass.training.errors import RunError
 from hourglass.training.features import Loss
@@ -19,6 +19,7 @@ from hourglass.training.presets import DEFAULT, PRESETS
 
 MOST_FOLDS = 20  # models in one file
 MAX_THREADS = 1024
+DEFAULT_WINDOW = 30  # rows, of what comes in order of time
 AUTO = "auto"  # in the place of a variant: fit several
 
 
@@ -92,6 +93,13 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     # seconds since 1970, told of the model; None: the newest row's time, or the data file's
     fitted_at: float | None = None
     group: str | None = None  # whole groups calibrate. No feature
+    # whose rows come in an order of their own, such as a machine; no window crosses two. No feature
+    entity: str | None = None
+    # rows that an answer looks at, the judged one last; 1: single rows; None: 30 with `time`
+    window: int | None = None
+    representation: Literal["residual", "multi"] = "residual"  # of windows: windows.py
+    # of a longer step of time the next row begins a window of its own; None: 10 times the median
+    gap: float | None = None
     normal: str | None = None  # the label of normal rows, where it is not plain
     ignore: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()  # features, although they look like an index, a time or the label
@@ -146,11 +154,28 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise ValueError(
                 f"threads must be from 1 to {MAX_THREADS} and seed from 0 to 2**63 - 1"
             )
+        if self.window is not None and not 1 <= self.window <= MAX_WINDOW:
+            raise ValueError(f"window must be from 1 to {MAX_WINDOW} rows, got {self.window}")
+        if self.gap is not None and not 0 < self.gap < math.inf:
+            raise ValueError(f"gap must be above 0, got {self.gap:g}")
+        for field in ("window", "entity", "gap"):
+            if getattr(self, field) not in (None, 1) and self.time is None:
+                raise ValueError(f"{field} is of rows in order of time: name their time column")
+        if self.window_rows > 1 and self.group is not None:
+            raise ValueError(
+                "windows are held out by time, and whole groups cannot be; entity keeps the windows"
+                " of each apart, and window = 1 scores single rows"
+            )
         if self.max_rows < 1:
             raise ValueError(f"max_rows must be at least 1, got {self.max_rows}")
         if self.rows_per_day is not None and not 0 < self.rows_per_day < math.inf:
             raise ValueError(f"rows_per_day must be above 0, got {self.rows_per_day:g}")
         self.dialect()
+
+    @property
+    def window_rows(self) -> int:
+        """W, the rows that an answer looks at."""
+        return self.window or (DEFAULT_WINDOW if self.time is not None and not self.group else 1)
 
     def dialect(self) -> Dialect:
         """How the data is written; ValueError where two signs mean the same."""

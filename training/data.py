@@ -63,6 +63,26 @@ class Oddity(NamedTuple):
     text: str  # a sentence
 
 
+class History(NamedTuple):
+    """H rows in order of time that windows look back at, and nothing is learnt from."""
+
+    rows_HD: NDArray[np.float32]
+    number_H: NDArray[np.int64]  # in the file, from 1 without the header
+    time_H: NDArray[np.float64]
+    entity_H: NDArray[np.int64]
+    is_anomaly_H: NDArray[np.bool_]  # by their label
+
+    def beside(self, others: "History") -> "History":
+        """These rows, then the others."""
+        return History(
+            np.concatenate([self.rows_HD, others.rows_HD]),
+            np.concatenate([self.number_H, others.number_H]),
+            np.concatenate([self.time_H, others.time_H]),
+            np.concatenate([self.entity_H, others.entity_H]),
+            np.concatenate([self.is_anomaly_H, others.is_anomaly_H]),
+        )
+
+
 class Data(NamedTuple):
     """N rows, A anomalies, D features."""
 
@@ -75,11 +95,26 @@ class Data(NamedTuple):
     warnings: tuple[str, ...] = ()  # sentences a person should read
     oddities: tuple[Oddity, ...] = ()  # of columns; the warnings name them, too
     group_names: tuple[str, ...] = ()  # by the numbers of group_N
+    entity_N: NDArray[np.int64] | None = None  # a number for each entity, of the normal rows
+    history: History | None = None  # of rows in order, those that are not normal; else None
 
     def without(self, left_out_N: NDArray[np.bool_]) -> "Data":
         """The same but for some of the normal rows."""
-        kept_N = ~left_out_N
+        kept_N, history = ~left_out_N, self.history
+        if history is not None:
+            assert self.time_N is not None
+            assert self.entity_N is not None
+            gone = History(
+                self.normal_ND[left_out_N],
+                self.number_N[left_out_N],
+                self.time_N[left_out_N],
+                self.entity_N[left_out_N],
+                np.zeros(int(left_out_N.sum()), dtype=bool),
+            )
+            history = history.beside(gone)
         return self._replace(
+            history=history,
+            entity_N=None if self.entity_N is None else self.entity_N[kept_N],
             normal_ND=self.normal_ND[kept_N],
             number_N=self.number_N[kept_N],
             time_N=None if self.time_N is None else self.time_N[kept_N],
@@ -103,15 +138,18 @@ def prepare(
     dialect: Dialect = USUAL,
     max_rows: int | None = None,
     seed: int = 0,
+    entity: str | None = None,
+    ordered: bool = False,
 ) -> Data:
     """A table -> features with their kinds, and float32 rows; the excluded ones, by their numbers
     from 1, are neither normal nor anomalous. `normal` is the label of normal rows, `keep` names
     columns that are features whatever they look like, `categorical` those that are categories; of
-    more than `max_rows` normal rows, or anomalous ones, so many are drawn.
+    more than `max_rows` normal rows, or anomalous ones, so many are drawn. Of rows that are
+    `ordered` by their time the newest are taken, and what is not normal is the others' history.
 
     RunError or InvalidTable names the column and row (from 1).
     """
-    named = [column for column in (label, time, group) if column]
+    named = [column for column in (label, time, group, entity) if column]
     for column in (*named, *ignore, *(units or {}), *keep, *categorical):
         if column not in frame.columns:
             raise RunError(f"there is no column {column!r}; the columns are {_names(frame)}")
@@ -167,9 +205,18 @@ def prepare(
         if len(refused) <= MOST_NAMED:
             lines.append(f"--ignore {shlex.join(refused)} leaves out all of them")
         raise RunError("\n".join(lines))
-    drawn_N = np.zeros(frame.height, dtype=bool)
+    drawn_N = np.full(frame.height, ordered)
+    if ordered and max_rows is not None and frame.height > max_rows:
+        assert time is not None
+        drawn_N[np.argsort(-times(frame[time]), kind="stable")[max_rows:]] = False
+        warnings.append(
+            f"the newest {max_rows:,} of the {frame.height:,} rows are used; max_rows in the run's"
+            " file sets how many"
+        )
     for rows_N, noun in ((normal_N, "normal"), (anomalous_N & ~excluded_N, "anomalous")):
         rows, count = np.flatnonzero(rows_N), int(rows_N.sum())
+        if ordered:
+            break
         if max_rows is not None and count > max_rows:
             rows = np.random.default_rng(seed).permutation(rows)[:max_rows]
             warnings.append(
@@ -180,17 +227,27 @@ def prepare(
     if not drawn_N.all():
         frame = frame.filter(pl.Series(drawn_N))
     rows_ND = encode_table(frame, features, dialect)
-    normal_N = normal_N[drawn_N]
+    normal_N, is_anomaly_N = normal_N[drawn_N], (anomalous_N & ~excluded_N)[drawn_N]
+    number_N = np.flatnonzero(drawn_N) + 1
+    time_N = times(frame[time]) if time else None
+    entity_N = groups(frame[entity]) if entity else np.zeros(frame.height, dtype=np.int64)
+    rest_N, history = ~normal_N, None
+    if ordered:
+        assert time_N is not None
+        of_rest = [each[rest_N] for each in (rows_ND, number_N, time_N, entity_N, is_anomaly_N)]
+        history = History(*of_rest)
     return Data(
         tuple(features),
         rows_ND if normal_N.all() else rows_ND[normal_N],
-        rows_ND[~normal_N],
-        (np.flatnonzero(drawn_N) + 1)[normal_N],
-        times(frame[time])[normal_N] if time else None,
+        rows_ND[is_anomaly_N],
+        number_N[normal_N],
+        None if time_N is None else time_N[normal_N],
         groups(frame[group])[normal_N] if group else None,
         tuple(warnings),
         tuple(oddities),
         group_names(frame[group]) if group else (),
+        entity_N[normal_N],
+        history,
     )
 
 

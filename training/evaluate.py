@@ -90,13 +90,14 @@ class AlarmRates(msgspec.Struct, frozen=True, kw_only=True):
 def evaluate(detector: Detector, normal_ND: Float32, anomalies_AD: Float32) -> Evaluation:
     """Score both sets; ValueError when one of them has no row that can be scored."""
     normal_N, refused = _scores(detector, normal_ND)
-    return _evaluate(detector, normal_N, anomalies_AD, refused)
-
-
-def _evaluate(
-    detector: Detector, normal_N: Float32, anomalies_AD: Float32, refused_normal: int
-) -> Evaluation:
     anomalies_A, refused_anomalies = _scores(detector, anomalies_AD)
+    return evaluate_scores(detector, normal_N, anomalies_A, refused + refused_anomalies)
+
+
+def evaluate_scores(
+    detector: Detector, normal_N: Float32, anomalies_A: Float32, refused: int
+) -> Evaluation:
+    """Of the scores of both sets, which hold no NaN; ValueError when one of them is empty."""
     if not len(normal_N) or not len(anomalies_A):
         raise ValueError(
             "evaluation needs at least one normal and one anomalous row that can be scored"
@@ -116,7 +117,7 @@ def _evaluate(
         threshold=threshold.score,
         normal_rows=len(normal_N),
         anomalous_rows=len(anomalies_A),
-        refused_rows=refused_normal + refused_anomalies,
+        refused_rows=refused,
     )
 
 
@@ -137,7 +138,8 @@ def evaluate_out_of_fold(
     are those by the model that a row is new to. No false-alarm rate, as no row is new to all.
     """
     try:
-        quality = _evaluate(detector, normal_N, anomalies_AD, 0)
+        anomalies_A, refused = _scores(detector, anomalies_AD)
+        quality = evaluate_scores(detector, normal_N, anomalies_A, refused)
     except ValueError:
         return None
     return msgspec.structs.replace(quality, false_alarm_rate=None, false_alarm_interval=None)
@@ -186,7 +188,11 @@ def cross_fitted(detector: Detector, calibration_ND: Float32, seed: int) -> Rate
 
     No rate where half of the rows are too few for that rank.
     """
-    score_N, _ = _scores(detector, calibration_ND)
+    return cross_fitted_scores(detector, _scores(detector, calibration_ND)[0], seed)
+
+
+def cross_fitted_scores(detector: Detector, score_N: Float32, seed: int) -> Rate:
+    """The same of their scores."""
     halves = np.array_split(np.random.default_rng(seed).permutation(score_N), 2)
     alarms = 0
     for judged, setting in (halves, halves[::-1]):

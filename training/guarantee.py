@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
-import onnx
+from numpy.typing import NDArray
 
 from hourglass.service.model.calibration import Threshold, build_table
 from hourglass.service.model.guarantee import ON_AVERAGE, Guarantee
-from hourglass.training.calibrate import calibration_scores
 from hourglass.training.config import RunConfig
 from hourglass.training.exchangeability import Exchangeability, examine
 from hourglass.training.split import Prepared
@@ -17,7 +16,7 @@ def exchangeability_of(prepared: Prepared, alpha: float, config: RunConfig) -> E
     """Test all rows of a run, in the order and the groups that it was told of."""
     return examine(
         prepared.rows_ND,
-        prepared.features,
+        prepared.row_features,
         alpha=alpha,
         seed=config.seed,
         order=config.time,
@@ -32,13 +31,17 @@ def promise(
     config: RunConfig,
     rates: Sequence[float] = (),
     bias: str | None = None,
+    effective: float | None = None,
 ) -> Guarantee:
     """`certified` only for rows drawn singly that passed every test. The rates are those of
     held-out blocks at a threshold that they had no say in; a bias is what rows left out for their
-    strangeness do to the promise.
+    strangeness do to the promise. The windows that calibrate a windowed model tell as much as
+    `effective` rows drawn singly.
     """
     if bias:
         return Guarantee("none", bias if found.passed else f"{bias}; {found.text}")
+    if prepared.ordered is not None:
+        return Guarantee("blocks", _of_windows(prepared, threshold, config, rates, effective))
     if prepared.block_N is not None:
         sizes = np.unique(prepared.block_N, return_counts=True)[1]
         of = f"groups of {config.group}" if config.group else f"{config.time}"
@@ -59,6 +62,55 @@ def promise(
     return Guarantee("certified", found.text)
 
 
+def _of_windows(
+    prepared: Prepared,
+    threshold: Threshold,
+    config: RunConfig,
+    rates: Sequence[float],
+    effective: float | None,
+) -> str:
+    assert prepared.block_N is not None
+    blocks, n = len(np.unique(prepared.block_N)), len(prepared.block_N)
+    reason = (
+        f"alpha = {threshold.alpha:g} is that of {n:,} windows in"
+        f" {'a held-out block' if blocks == 1 else f'{blocks} held-out blocks'} of {config.time}"
+        " together"
+    )
+    if effective is not None:
+        reason += f", which tell as much as {effective:.0f} rows that come in no order"
+    if rates:
+        reason += (
+            f"; a block that had no say in the threshold alarmed at {min(rates):.1%} to"
+            f" {max(rates):.1%}"
+        )
+    return f"{reason}; it holds on while what is normal stays as it was"
+
+
+def effective_rows(score_N: NDArray[np.float32], block_N: NDArray[np.integer]) -> float:
+    """How many independent scores tell as much of their quantiles as these, which follow each other
+    in blocks: n / (1 + 2 times the sum of the autocorrelations), of ranks, as far as sums of two
+    neighbouring ones are positive (Geyer, Practical Markov chain Monte Carlo, Statistical Science
+    7, 1992, section 3.3).
+    """
+    n = len(score_N)
+    rank_N = np.argsort(np.argsort(score_N, kind="stable"), kind="stable").astype(np.float64)
+    rank_N -= rank_N.mean()
+    variance = float(np.square(rank_N).sum())
+    parts = [rank_N[block_N == block] for block in np.unique(block_N)]
+    total = 0.0
+    for lag in range(0, n, 2):
+        pair = sum(
+            float(part[: len(part) - k] @ part[k:])
+            for part in parts
+            for k in (lag, lag + 1)
+            if k < len(part)
+        )
+        if pair <= 0 or variance == 0:
+            break
+        total += pair / variance
+    return n / max(1.0, 2 * total - 1)
+
+
 def cross_conformal(n: int, folds: int) -> str:
     """What holds of the threshold of models that calibrate on each other's rows: theorem 4 of the
     paper that folds.py names, for a count that is less by a half in every fold.
@@ -72,19 +124,23 @@ def cross_conformal(n: int, folds: int) -> str:
     )
 
 
-def left_out_rates(graph: onnx.ModelProto, prepared: Prepared, alpha: float) -> Sequence[float]:
-    """The alarm rate of each block at the threshold that the others give; none of one block, or of
-    rows drawn singly.
+def left_out_rates(
+    prepared: Prepared, score_N: NDArray[np.float32], alpha: float
+) -> Sequence[float]:
+    """The alarm rate of each block of calibration rows, which score so, at the threshold that the
+    others give; none of one block, or of rows drawn singly.
     """
     block_N = prepared.block_N
     blocks = () if block_N is None else np.unique(block_N)
     if block_N is None or len(blocks) < 2:
         return ()
-    score_N = calibration_scores(graph, prepared.split.calibration_ND)
     rates = []
     for block in blocks:
         here_N = block_N == block
-        others = build_table(score_N[~here_N], block_N=block_N[~here_N])
+        # of windows the blocks calibrate together, of single rows the strictest of them does
+        others = build_table(
+            score_N[~here_N], block_N=None if prepared.ordered else block_N[~here_N]
+        )
         limit = max(alpha, others.smallest_p_value)
         threshold = others.threshold(limit, 0.5, certified=False)
         rates.append(float((score_N[here_N] > threshold.score).mean()))

@@ -1,6 +1,7 @@
 """The manifest of a fitted member: what the file says of itself, its features, rows and makers."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from hourglass.service import VERSION
 from hourglass.service.model.artifact import (
     LAST_SECOND,
+    WINDOW,
     CalibrationRecord,
     DriftReference,
     Feature,
@@ -20,6 +22,7 @@ from hourglass.service.model.artifact import (
     Producer,
     RowCounts,
     Sampling,
+    Window,
     format_of,
 )
 from hourglass.service.model.calibration import Threshold
@@ -30,9 +33,20 @@ from hourglass.training.export import make_self_test
 from hourglass.training.folds import Folds
 from hourglass.training.split import Prepared
 from hourglass.training.trial import Trial
+from hourglass.training.windows import Windowed
 
 DRIFT_BINS = 10
+
+Float32 = NDArray[np.float32]
 UNIX_TIMES = (1e8, 4e9)  # from 1973 to 2096: other numbers of a time column are no seconds of it
+
+
+class Series(NamedTuple):
+    """Of a windowed model the rows, of which a run has prepared what is derived."""
+
+    features: tuple[Feature, ...]  # with missing rate and range, as the fit rows have them
+    fit_NF: Float32
+    window: Window
 
 
 def make_manifest(
@@ -42,15 +56,20 @@ def make_manifest(
     threshold: Threshold,
     guarantee: Guarantee,
     config: RunConfig,
+    series: Series | None = None,
 ) -> Manifest:
     """Describe a graph that has its table, with the answers it gives to the self-test's rows."""
     core, split = trial.core, prepared.split
+    window, described, fit_ND = None, prepared.features, split.fit_ND
+    if series:
+        described, fit_ND, window = series
+    residuals = trial.residual_D.tolist()[: len(described)]  # the row is what is derived first
     features = tuple(
         msgspec.structs.replace(feature, residual_variance=residual)
-        for feature, residual in zip(prepared.features, trial.residual_D.tolist(), strict=True)
+        for feature, residual in zip(described, residuals, strict=True)
     )
     return Manifest(
-        format=format_of(None),
+        format=format_of(window),
         model=Model(
             variant=msgspec.to_builtins(trial.config)["variant"],
             hyper_parameters=msgspec.to_builtins(trial.config),
@@ -83,18 +102,22 @@ def make_manifest(
         ),
         drift=tuple(
             _drift_reference(feature, column)
-            for feature, column in zip(features, split.fit_ND.T, strict=True)
+            for feature, column in zip(features, fit_ND.T, strict=True)
         ),
-        self_test=make_self_test(graph, features, config.seed),
-        sampling=_sampling(core, split.fit_ND),
+        self_test=make_self_test(graph, features, config.seed, window.rows if window else 1),
+        sampling=_sampling(core, fit_ND),
         fitted_at=fitted_at(config, prepared.time_N),
         min_observed_fraction=prepared.min_observed_fraction,
+        requires=(WINDOW,) if window else (),
+        window=window,
     )
 
 
-def _sampling(core: Core | Folds, fit_ND: NDArray[np.float32]) -> Sampling | None:
-    """How codes of new rows are drawn; codes of several models at once decode to nothing real."""
-    if isinstance(core, Folds):
+def _sampling(core: Core | Folds | Windowed, fit_ND: Float32) -> Sampling | None:
+    """How codes of new rows are drawn; codes of several models at once, or of windows, decode to
+    nothing real.
+    """
+    if not isinstance(core, Core):
         return None
     return core.member.sampling(core.encoding.encode(torch.from_numpy(fit_ND)))
 

@@ -25,12 +25,36 @@ PRESETS: dict[str, ModelConfig] = {
         bags=16,
     ),
 }
+# The same of what is derived of windows: a ridge regression and a memory, in one view. There normal
+# drifts, and much lies far out. The evidence that grows fastest then outshouts all other: with
+# mixtures VUS-PR on three families of public series is lower by .06, with the network by .03, with
+# its hidden layers by .13. Neighbouring rows are alike, and fewer averages of them do better.
+CLOSED_FORMS = AssociativeConfig(
+    views=("log",),
+    levels=(),
+    components=0,
+    joint_components=0,
+    hidden_components=0,
+    features=64,
+    memory=512,
+)
+PRESETS_OF_WINDOWS: dict[str, ModelConfig] = {
+    "fast": CLOSED_FORMS,
+    "balanced": msgspec.structs.replace(CLOSED_FORMS, features=128),
+    "accurate": msgspec.structs.replace(CLOSED_FORMS, features=256, memory=8192, bags=16),
+}
 DEFAULT = "balanced"  # of a run that names neither a preset nor a variant
+
+
+def presets_of(window: int) -> dict[str, ModelConfig]:
+    """Those of rows, or of windows of more than one row."""
+    return PRESETS if window == 1 else PRESETS_OF_WINDOWS
 
 
 def preset_of(model: msgspec.Struct) -> str | None:
     """The preset that this is, unchanged."""
-    return next((name for name, config in PRESETS.items() if config == model), None)
+    presets = (*PRESETS.items(), *PRESETS_OF_WINDOWS.items())
+    return next((name for name, config in presets if config == model), None)
 
 
 def title(model: msgspec.Struct) -> str:

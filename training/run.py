@@ -1,5 +1,6 @@
 """run(config) -> a published version: the whole story of a training run, read top to bottom."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter, process_time
@@ -9,28 +10,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hourglass.service.errors import HourglassError, InvalidArtifact
-from hourglass.service.model.artifact import Feature
-from hourglass.service.model.calibration import Threshold
+from hourglass.service.model.artifact import Feature, Window
+from hourglass.service.model.calibration import Threshold, build_table
 from hourglass.service.model.detector import Detector
 from hourglass.service.model.guarantee import Guarantee
 from hourglass.service.rows.tables import encode_table
 from hourglass.service.serving.store import ModelFolder, Store, locate
 from hourglass.training.calibrate import (
-    SCORE_RESOLUTION,
     attach_table,
-    calibrate,
+    calibration_scores,
     choose_threshold,
     rank_table,
+    window_scores,
 )
 from hourglass.training.compare import choose
 from hourglass.training.config import AutoConfig, RunConfig, write_config
+from hourglass.training.core import Core
 from hourglass.training.errors import RunError
 from hourglass.training.evaluate import (
     NO_RATE,
     Evaluation,
     cross_fitted,
+    cross_fitted_scores,
     evaluate_labelled,
     evaluate_out_of_fold,
+    evaluate_scores,
 )
 from hourglass.training.exchangeability import Exchangeability
 from hourglass.training.exclusions import read_row_numbers
@@ -38,8 +42,14 @@ from hourglass.training.export import export_core, to_bytes
 from hourglass.training.fingerprints import FILE as FINGERPRINTS
 from hourglass.training.fingerprints import fingerprint, read_fingerprints, write_fingerprints
 from hourglass.training.folds import Folds
-from hourglass.training.guarantee import exchangeability_of, left_out_rates, promise
-from hourglass.training.manifest import make_manifest
+from hourglass.training.guarantee import (
+    effective_rows,
+    exchangeability_of,
+    left_out_rates,
+    promise,
+)
+from hourglass.training.manifest import Series, make_manifest
+from hourglass.training.order import Ordered, Part
 from hourglass.training.presets import preset_of
 from hourglass.training.progress import SILENT, Progress
 from hourglass.training.publish import check_writable
@@ -62,7 +72,8 @@ from hourglass.training.suspects import (
     write_suspects,
 )
 from hourglass.training.trial import Trial, absorb_held_out, device_of, fit_folds, fit_trial
-from hourglass.training.verify import Difference, verify
+from hourglass.training.verify import ROWS, Difference, verify
+from hourglass.training.windows import Windowed, expected_deviations
 
 
 def run(config: RunConfig, progress: Progress = SILENT) -> Report:
@@ -80,6 +91,8 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     excluded = read_row_numbers(Path(config.exclude), frame.height) if config.exclude else ()
     data = data_of(frame, config, excluded)
     serving = _check_replaceable(config, data.features)
+    if config.window_rows > 1:
+        serving = None  # a model of windows is not asked which single rows are strange to it
     if not (serving and config.screen):
         del frame  # far larger than the rows made of it
     normal_rows = len(data.normal_ND)
@@ -134,25 +147,42 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
         progress.stage("absorbing held-out rows")
         absorb_held_out(trial, split, config.seed)
 
+    ordered, windows = prepared.ordered, None
+    if ordered is not None:
+        assert isinstance(trial.core, Core)
+        trial = trial._replace(core=Windowed(ordered.windowing, trial.core))
+
     progress.stage("exporting")
     graph = export_core(trial.core)
 
     progress.stage("calibrating")
     if isinstance(trial.core, Folds):
-        table = rank_table(trial.core)
+        table, score_N = rank_table(trial.core), trial.core.out_of_fold()
+    elif ordered is not None:
+        windows = window_scores(graph, ordered)
+        score_N = windows[ordered.windows_of(Part.CALIBRATION)]
+        table = build_table(score_N)
     else:
-        table = calibrate(graph, split.calibration_ND, prepared.block_N)
+        score_N = calibration_scores(graph, split.calibration_ND)
+        table = build_table(score_N, block_N=prepared.block_N)
     uncertified = config.uncertified or prepared.block_N is not None
     threshold = choose_threshold(table, config.alpha, config.delta, uncertified=uncertified)
 
     progress.stage("testing exchangeability")
     found = exchangeability_of(prepared, threshold.alpha, config)
-    rates = left_out_rates(graph, prepared, threshold.alpha)
-    guarantee = promise(prepared, threshold, found, config, rates, left_out.bias())
+    rates = left_out_rates(prepared, score_N, threshold.alpha)
+    effective = (
+        effective_rows(score_N, prepared.block_N)
+        if ordered is not None and prepared.block_N is not None
+        else None
+    )
+    guarantee = promise(prepared, threshold, found, config, rates, left_out.bias(), effective)
 
     progress.stage("describing")
     attach_table(graph, table)
-    file = to_bytes(graph, make_manifest(graph, trial, prepared, threshold, guarantee, config))
+    series = None if ordered is None else _series(ordered)
+    manifest = make_manifest(graph, trial, prepared, threshold, guarantee, config, series)
+    file = to_bytes(graph, manifest)
 
     progress.stage("evaluating")
     try:
@@ -163,11 +193,13 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
             " fast and fewer columns make a smaller one"
         ) from error
     if isinstance(trial.core, Folds):
-        score_N = trial.core.out_of_fold()
         quality = evaluate_out_of_fold(detector, score_N, data.anomalies_AD)
         false_alarms = NO_RATE  # no row is new to all models
+    elif ordered is not None:
+        assert windows is not None
+        quality = _quality_of_windows(detector, ordered, windows)
+        false_alarms = cross_fitted_scores(detector, score_N, config.seed)
     else:
-        score_N = detector.score(split.calibration_ND).score
         quality = evaluate_labelled(detector, split.calibration_ND, data.anomalies_AD)
         false_alarms = cross_fitted(detector, split.calibration_ND, config.seed)
     if quality:
@@ -176,15 +208,17 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
         )
 
     progress.stage("verifying")
-    differences = verify(
-        detector, trial.core, split.fit_ND if prepared.folds else split.validation_ND
-    )
+    compared = split.fit_ND if prepared.folds else split.validation_ND
+    if ordered is not None:
+        compared = ordered.rows_NF[ordered.longest_stretch(ordered.rows - 1 + ROWS)]
+    differences = verify(detector, trial.core, compared)
 
     resolved = msgspec.structs.replace(
         config,
         alpha=threshold.alpha,
         uncertified=not threshold.certified,
         device=device_of(config),
+        window=config.window_rows,
         fitted_at=detector.manifest.fitted_at,
         model=trial.config,
     )
@@ -204,16 +238,18 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     beside = {
         "run.toml": write_config(resolved),
         "report.json": write_report(report),
-        FINGERPRINTS: write_fingerprints(fingerprint(np.concatenate(split))),
+        FINGERPRINTS: write_fingerprints(
+            fingerprint(prepared.rows_ND if ordered else np.concatenate(split))
+        ),
     }
-    if config.report:
+    if config.report and ordered is None:
         progress.stage("reporting")
         facts = _gather(
             config,
             prepared,
             detector,
             report,
-            score_N=np.maximum(score_N, np.float32(SCORE_RESOLUTION)),
+            score_N=score_N,
             differences=differences,
             suspect_MD=suspect_MD,
             suspects_of=suspects_of,
@@ -238,9 +274,43 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     return report
 
 
+def _series(ordered: Ordered) -> Series:
+    """What the manifest says of the rows of windows."""
+    held_out_N = np.isin(ordered.part_N, (Part.VALIDATION, Part.CALIBRATION)) & ordered.normal_N
+    deviations = expected_deviations(
+        ordered.windowing, ordered.rows_NF, ordered.segment_N, held_out_N
+    )
+    window = Window(
+        rows=ordered.rows,
+        representation=ordered.windowing.representation,
+        expected_sd=deviations,
+        interval=ordered.interval,
+        gap=ordered.gap if math.isfinite(ordered.gap) else None,
+    )
+    fitted_N = ordered.normal_N & (ordered.part_N == Part.FIT)
+    return Series(ordered.features, ordered.rows_NF[fitted_N], window)
+
+
+def _quality_of_windows(
+    detector: Detector, ordered: Ordered, score_M: NDArray[np.float32]
+) -> Evaluation | None:
+    """Windows that end with labelled anomalies against those that calibrate; None without any."""
+    anomalies_A = score_M[ordered.windows_of_anomalies()]
+    known_A = ~np.isnan(anomalies_A)
+    try:
+        return evaluate_scores(
+            detector,
+            score_M[ordered.windows_of(Part.CALIBRATION)],
+            anomalies_A[known_A],
+            int(ordered.is_anomaly_N.sum() - known_A.sum()),
+        )
+    except ValueError:
+        return None
+
+
 def _check_replaceable(config: RunConfig, features: tuple[Feature, ...]) -> Detector | None:
-    """The model in service where it has the same features. One whose features differ would fail
-    every request that its clients send.
+    """The model in service where it has the same features and window. One whose features differ
+    would fail every request that its clients send.
     """
     folder = Path(config.models) / config.name
     if not ModelFolder(folder).has_current():
@@ -253,10 +323,16 @@ def _check_replaceable(config: RunConfig, features: tuple[Feature, ...]) -> Dete
         [(feature.name, feature.kind) for feature in each]
         for each in (serving.manifest.features, features)
     )
-    if before == now:
+    if before == now and serving.window == config.window_rows:
         return serving
     if config.force:
         return None
+    if before == now:
+        raise RunError(
+            f"{folder} serves a model that looks at {serving.window} rows, this one would look at"
+            f" {config.window_rows}, and its clients would have to know; --window"
+            f" {serving.window} keeps it, --force publishes all the same, another --name keeps both"
+        )
     changed = sorted({name for name, _ in set(before) ^ set(now)}) or ["their order"]
     raise RunError(
         f"{folder} serves a model with other features (differing: {', '.join(changed[:5])}), and"

@@ -18,6 +18,7 @@ from hourglass.training.data import Data, describe, prepare
 from hourglass.training.errors import RunError
 from hourglass.training.fingerprints import hash_rows
 from hourglass.training.models.associative import AssociativeConfig
+from hourglass.training.order import Ordered, Part, put_in_order
 
 MIN_NORMAL_ROWS = 20
 MIN_OBSERVED_FRACTION = 0.5
@@ -73,6 +74,14 @@ class Prepared(NamedTuple):
     # of each model of several, which calibrate on all rows together: folds.py; then `split` has all
     # of them as fit rows
     folds: tuple[Split, ...] = ()
+    # of a windowed model: then the split and the features are of what is derived of windows, and
+    # rows_ND are the rows that these end with
+    ordered: Ordered | None = None
+
+    @property
+    def row_features(self) -> tuple[Feature, ...]:
+        """Of `rows_ND`."""
+        return self.features if self.ordered is None else self.ordered.features
 
     @property
     def calibration_rows(self) -> int:
@@ -85,7 +94,7 @@ def table_of(config: RunConfig) -> pl.DataFrame:
     """A run's table, whole; what looks like a number and begins with 0 is text in it, for `data_of`
     to refuse, unless it is to be a number.
     """
-    no_features = [column for column in (config.label, config.time) if column]
+    no_features = [column for column in (config.label, config.time, config.entity) if column]
     return read_table(
         Path(config.data),
         config.dialect(),
@@ -111,6 +120,8 @@ def data_of(frame: pl.DataFrame, config: RunConfig, exclude: Sequence[int] = ())
         dialect=config.dialect(),
         max_rows=config.max_rows,
         seed=config.seed,
+        entity=config.entity,
+        ordered=config.window_rows > 1,
     )
 
 
@@ -119,6 +130,8 @@ def split_data(data: Data, config: RunConfig) -> Prepared:
     for.
     """
     rows_ND, min_observed_fraction = admissible_rows(data.normal_ND)
+    if config.window_rows > 1:
+        return _split_windows(data, config, min_observed_fraction)
     kept_N = np.flatnonzero((~np.isnan(data.normal_ND)).mean(axis=1) >= min_observed_fraction)
     time_N = None if data.time_N is None else data.time_N[kept_N]
     group_N = None if data.group_N is None else data.group_N[kept_N]
@@ -161,6 +174,30 @@ def split_data(data: Data, config: RunConfig) -> Prepared:
             prepared.calibration_rows, config.alpha, config.delta, uncertified=config.uncertified
         )
     return prepared
+
+
+def _split_windows(data: Data, config: RunConfig, min_observed_fraction: float) -> Prepared:
+    """Windows that end with normal rows and hold no other, by blocks of time."""
+    ordered = put_in_order(data, config, min_observed_fraction)
+    parts = [ordered.windows_of(part) for part in (Part.FIT, Part.VALIDATION, Part.CALIBRATION)]
+    split = Split(*(ordered.derived_MD[part] for part in parts))
+    judged_M = ordered.in_order_of_time()
+    place_M = np.zeros(len(ordered.row_M), dtype=np.int64)
+    place_M[judged_M] = np.arange(len(judged_M))
+    rows_ND = ordered.rows_NF[ordered.row_M[judged_M]]
+    return Prepared(
+        data,
+        split,
+        ordered.windowing.derived_features(split.fit_ND),
+        min_observed_fraction,
+        rows_ND,
+        ordered.time_N[ordered.row_M[judged_M]],
+        None,
+        ordered.block_N[ordered.row_M[parts[2]]],
+        len(rows_ND) - len(np.unique(row_hashes(rows_ND, config.split.seed))),
+        place_M[parts[2]],
+        ordered=ordered,
+    )
 
 
 def folds_of(rows: int, features: int, config: RunConfig) -> int:

@@ -22,6 +22,7 @@ from hourglass.training.folds import Folds
 from hourglass.training.models import ModelConfig
 from hourglass.training.progress import SILENT, Progress
 from hourglass.training.split import Prepared, Split
+from hourglass.training.windows import Windowed
 
 TOGETHER = 2  # as many steps as one model would take are shared by the models of folds
 LARGE = 10_000  # a size that a model's memory is looked at for
@@ -33,7 +34,7 @@ class Trial(NamedTuple):
     """A fitted member."""
 
     config: ModelConfig  # every choice filled in
-    core: Core | Folds
+    core: Core | Folds | Windowed
     fitted: Fitted
     residual_D: Tensor  # mean held-out error of each feature
     seconds: float

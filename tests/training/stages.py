@@ -4,8 +4,9 @@ from pathlib import Path
 
 import msgspec
 
+from hourglass.service.model.calibration import build_table
 from hourglass.service.rows.tables import read_table
-from hourglass.training.calibrate import attach_table, calibrate, choose_threshold
+from hourglass.training.calibrate import attach_table, calibration_scores, choose_threshold
 from hourglass.training.config import RunConfig
 from hourglass.training.data import prepare
 from hourglass.training.export import export_core, to_bytes
@@ -27,11 +28,12 @@ def finish(prepared: Prepared, trial: Trial, config: RunConfig) -> bytes:
     """Absorb the held-out rows, export, calibrate, describe: the bytes that would be published."""
     absorb_held_out(trial, prepared.split, config.seed)
     graph = export_core(trial.core)
-    table = calibrate(graph, prepared.split.calibration_ND, prepared.block_N)
+    score_N = calibration_scores(graph, prepared.split.calibration_ND)
+    table = build_table(score_N, block_N=prepared.block_N)
     uncertified = config.uncertified or prepared.block_N is not None
     threshold = choose_threshold(table, config.alpha, config.delta, uncertified=uncertified)
     found = exchangeability_of(prepared, threshold.alpha, config)
-    rates = left_out_rates(graph, prepared, threshold.alpha)
+    rates = left_out_rates(prepared, score_N, threshold.alpha)
     guarantee = promise(prepared, threshold, found, config, rates)
     attach_table(graph, table)
     return to_bytes(graph, make_manifest(graph, trial, prepared, threshold, guarantee, config))

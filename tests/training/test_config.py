@@ -9,7 +9,7 @@ from hourglass.training.models import VARIANTS
 from hourglass.training.models.associative import AssociativeConfig
 from hourglass.training.models.denoising import DenoisingConfig
 from hourglass.training.models.linear import LinearConfig
-from hourglass.training.presets import DEFAULT, PRESETS, preset_of, title
+from hourglass.training.presets import DEFAULT, PRESETS, preset_of, presets_of, title
 
 NEEDED = {"data": "table.csv", "name": "pump"}
 
@@ -246,3 +246,11 @@ def test_flags_are_left_as_they_were() -> None:
     flags = {**NEEDED, "variant": "linear", "epochs": 3}
     assert isinstance(load_config(None, flags), RunConfig)
     assert flags == {**NEEDED, "variant": "linear", "epochs": 3}
+
+
+def test_presets_of_rows_and_of_windows_have_the_same_names() -> None:
+    assert presets_of(1) is PRESETS
+    assert list(presets_of(2)) == list(presets_of(30)) == list(PRESETS)
+    for name, model in presets_of(30).items():
+        assert preset_of(model) == name
+        assert model not in PRESETS.values()

@@ -1,3 +1,5 @@
+from typing import NamedTuple
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -14,13 +16,24 @@ from hourglass.service.model.artifact import (
     RECONSTRUCTION,
     SCORE,
     Feature,
+    Window,
 )
 from hourglass.service.model.calibration import build_table
-from hourglass.training.calibrate import attach_table
+from hourglass.service.model.detector import Detector
+from hourglass.service.model.guarantee import Guarantee
+from hourglass.training.calibrate import attach_table, choose_threshold
+from hourglass.training.config import load_config
 from hourglass.training.core import Core
-from hourglass.training.export import export_core, make_self_test, run_windows
+from hourglass.training.data import describe
+from hourglass.training.errors import RunError
+from hourglass.training.export import export_core, make_self_test, run_windows, to_bytes
 from hourglass.training.features import Encoding
+from hourglass.training.manifest import Series, make_manifest
 from hourglass.training.models.denoising import DenoisingConfig
+from hourglass.training.presets import PRESETS_OF_WINDOWS
+from hourglass.training.split import Split
+from hourglass.training.trial import absorb_held_out, fit_trial
+from hourglass.training.verify import verify
 from hourglass.training.windows import (
     LIMIT,
     Representation,
@@ -32,6 +45,8 @@ from hourglass.training.windows import (
     shares,
     stretches,
 )
+from tests.training import tables
+from tests.training.stages import prepare_rows
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -46,7 +61,9 @@ MIXED = (
 BOTH: tuple[Representation, ...] = ("residual", "multi")
 
 
-def series(rows: int, features: tuple[Feature, ...] = NUMBERS, *, seed: int = 0) -> Float32:
+def series(
+    rows: int, features: tuple[Feature, ...] = NUMBERS, *, seed: int = 0, gaps: float = 0.1
+) -> Float32:
     """Numbers that remember the row before, and cells that are missing here and there."""
     rng = np.random.default_rng(seed)
     rows_TF = rng.normal(size=(rows, len(features)))
@@ -55,7 +72,7 @@ def series(rows: int, features: tuple[Feature, ...] = NUMBERS, *, seed: int = 0)
     for f, feature in enumerate(features):
         if feature.kind != "numeric":
             rows_TF[:, f] = rows_TF[:, f] > 0
-    rows_TF[rng.random(rows_TF.shape) < 0.1] = np.nan
+    rows_TF[rng.random(rows_TF.shape) < gaps] = np.nan
     return rows_TF.astype(np.float32)
 
 
@@ -358,3 +375,96 @@ def test_what_the_file_says_of_itself_is_of_the_features(
     assert {len(row) for row in test.inputs} == {len(MIXED)}
     assert len(test.score) == len(test.p_value) == len(test.latent) == 4
     assert [len(row) for row in test.contributions] == [len(MIXED)] * 4
+
+
+class Published(NamedTuple):
+    detector: Detector
+    core: Windowed
+    rows_TF: Float32  # none of which a model has seen
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """The file of a preset, by all the stages of a run."""
+    rows_TF = series(900, NUMBERS, seed=5, gaps=0)
+    path = tables.write(rows_TF[:600], tmp_path_factory.mktemp("windows") / "rows.parquet")
+    config = load_config(None, {"data": str(path), "name": "pump", "uncertified": True})
+    segment_T = np.zeros(600, dtype=np.int64)
+    windowing = fit_windowing(
+        rows_TF[:600], segment_T, NUMBERS, segment_T == 0, window=W, representation="residual"
+    )
+    derived_MD, _ = derive(windowing, rows_TF[:600], segment_T)
+    split = Split(derived_MD[:350], derived_MD[370:420], derived_MD[440:])
+    rows = prepare_rows(config)
+    prepared = rows._replace(split=split, features=windowing.derived_features(split.fit_ND))
+    trial = fit_trial(prepared, config, PRESETS_OF_WINDOWS["fast"])
+    absorb_held_out(trial, split, 0)
+    assert not isinstance(trial.core, Windowed)
+    core = Windowed(windowing, trial.core).eval()
+    graph = export_core(core)
+    (score_M,), row_M = run_windows(graph, [SCORE], rows_TF[:600], segment_T, W)
+    table = build_table(score_M[row_M >= 440 + W - 1])
+    attach_table(graph, table)
+    known = Window(
+        rows=W,
+        representation="residual",
+        expected_sd=expected_deviations(windowing, rows_TF[:600], segment_T, segment_T == 0),
+    )
+    manifest = make_manifest(
+        graph,
+        trial._replace(core=core),
+        prepared,
+        choose_threshold(table, 0.05, 0.05, uncertified=True),
+        Guarantee("none", "made for a test"),
+        config,
+        Series(describe(NUMBERS, rows_TF[:361]), rows_TF[:361], known),
+    )
+    return Published(Detector.from_bytes(to_bytes(graph, manifest)), core, rows_TF[600:])
+
+
+def test_the_service_answers_of_a_series_as_the_network_does(published: Published) -> None:
+    detector, core, rows_TF = published
+    assert detector.window == W
+    assert detector.manifest.requires == ("window",)
+    assert [feature.name for feature in detector.manifest.features] == ["load", "flow", "heat"]
+    assert len(detector.manifest.drift) == 3
+    assert not detector.can_decode
+    assert detector.manifest.sampling is None
+    verify(detector, core, rows_TF)
+    with_gaps_TF = rows_TF.copy()
+    with_gaps_TF[::7, 1] = np.nan
+    verify(detector, core, with_gaps_TF)
+    with torch.no_grad():
+        core.core.weight_D.mul_(1.01)
+    try:
+        with pytest.raises(RunError, match="computes another score than the fitted network"):
+            verify(detector, core, rows_TF)
+    finally:
+        with torch.no_grad():
+            core.core.weight_D.div_(1.01)
+
+
+def test_rows_that_forget_the_row_before_are_strange_though_each_alone_is_not(
+    published: Published,
+) -> None:
+    detector, _, rows_TF = published
+    # the last of them in another order: the same cells, and none follows from the one before
+    shuffled_TF = rows_TF.copy()
+    shuffled_TF[150:] = np.random.default_rng(0).permutation(rows_TF[150:])
+    usual = detector.score(rows_TF).p_value
+    assert 0.02 < float((usual <= 0.1).mean()) < 0.25
+    assert float((detector.score(shuffled_TF).p_value[160:] <= 0.1).mean()) > 0.8
+
+
+def test_the_feature_that_does_not_follow_is_the_one_that_contributes(published: Published) -> None:
+    detector, _, rows_TF = published
+    for f in range(3):
+        changed_TF = rows_TF[: 100 + W].copy()
+        changed_TF[-1, f] += 8
+        explained = detector.explain(changed_TF)
+        assert int(explained.contributions[-1].argmax()) == f
+        usual = detector.explain(rows_TF[: 100 + W])
+        np.testing.assert_array_equal(explained.reconstruction[-1], usual.reconstruction[-1])
+        # the series' innovation has a deviation of 1
+        assert detector.manifest.window is not None
+        assert detector.manifest.window.expected_sd[f] == pytest.approx(1.0, rel=0.15)

@@ -1,6 +1,7 @@
 """What a report says of rows whose truth is known."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -262,12 +263,12 @@ def test_rows_a_day_are_observed_by_the_time_or_given(published: Published) -> N
 @pytest.mark.parametrize(
     ("asked", "first"),
     [
-        ({"time": "at"}, "2023-11-14 23:01 to 2023-11-14 23:11"),
+        ({"time": "at", "window": 1}, "2023-11-14 23:01 to 2023-11-14 23:11"),
         ({"group": "machine"}, "machine m3"),
     ],
 )
 def test_blocks_are_named_by_their_time_or_their_groups(
-    tmp_path: Path, asked: dict[str, str], first: str
+    tmp_path: Path, asked: dict[str, Any], first: str
 ) -> None:
     table = pl.DataFrame(tables.correlated(300), schema=["a", "b", "c", "d"]).with_columns(
         at=pl.Series(np.arange(300) * 60 + 1.7e9),

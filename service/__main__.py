@@ -190,8 +190,9 @@ def stream(options: argparse.Namespace) -> int:
         tell=tell,
     )
     print(
-        f"{told.rows} rows of {told.entities} entities in {told.seconds:.1f} s:"
-        f" {told.opened} events opened, {told.closed} closed"
+        f"{told.rows} rows of {told.entities} {'entity' if told.entities == 1 else 'entities'} in"
+        f" {told.seconds:.1f} s: {told.opened} event{'s'[: told.opened != 1]} opened,"
+        f" {told.closed} closed"
     )
     return 0
 

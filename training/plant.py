@@ -3,7 +3,7 @@ the packages that are installed.
 
 Water is drawn by day more than by night. A pump's speed follows what is drawn; flow, pressure and
 current follow the speed, the bearing warms by the current, slowly, and vibrates by the speed. All
-of it moves within what it knows from yesterday, also in the faults: what is strange about them is
+of it moves within what yesterday had, in the faults as well: what is strange about them is
 how the numbers hang together, and how they go on.
 """
 
@@ -59,17 +59,17 @@ def simulate(pump: str, rows: int, seed: int) -> Floats:
     total = SETTLING + rows
     minute_N = np.arange(total) - SETTLING
     today_N = minute_N - DAYS * 1440
-    drawn_N = 0.6 + 0.25 * np.sin(2 * math.pi * (minute_N / 1440 - 0.3))
+    drawn_N = 0.6 + 0.25 * np.sin(2 * math.pi * (minute_N / 1440 - 0.18))
     drawn_N += 0.05 * _slow(random.normal(size=total), 0.95)
     speed_N = 900 + 700 * _slow(drawn_N, 0.8, first=drawn_N[0])
     wear_N = _rises(pump, BEARING, today_N)
     stuck_N = _rises(pump, VALVE, today_N)
-    flow_N = 0.04 * speed_N * (1 - 0.25 * stuck_N) + 0.3 * random.normal(size=total)
-    pressure_N = 2.2e-6 * speed_N**2 * (1 + 0.2 * stuck_N) + 0.03 * random.normal(size=total)
+    flow_N = 0.04 * speed_N * (1 - 0.12 * stuck_N) + 0.3 * random.normal(size=total)
+    pressure_N = 2.2e-6 * speed_N**2 * (1 + 0.1 * stuck_N) + 0.03 * random.normal(size=total)
     current_N = 4e-9 * speed_N**3 + 0.2 + 0.1 * wear_N + 0.1 * random.normal(size=total)
-    warmth_N = 35 + 1.2 * current_N + 6 * wear_N
+    warmth_N = 35 + 1.2 * current_N + 2 * wear_N
     temperature_N = _slow(warmth_N, 0.97, first=warmth_N[0]) + 0.1 * random.normal(size=total)
-    vibration_N = 0.5 + 9e-4 * speed_N + 0.9 * wear_N + 0.06 * random.normal(size=total)
+    vibration_N = 0.5 + 9e-4 * speed_N + 0.3 * wear_N + 0.06 * random.normal(size=total)
     columns = (speed_N, flow_N, pressure_N, current_N, temperature_N, vibration_N)
     return np.stack(columns, axis=1)[SETTLING:]
 

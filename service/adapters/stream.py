@@ -6,6 +6,7 @@ Shapes: N rows of a file in order of time.
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
@@ -87,34 +88,33 @@ def stream_file(
     `speed` is how much faster than their own times rows come; 0 does not wait at all. `afresh`
     makes the service forget what it knows of these entities before.
     """
-    service = Service(url)
-    features = service.features(name)
-    text = [each.name for each in features if each.kind == "categorical"]
-    frame = read_table(data, dialect, text)
-    for column in (time, entity):
-        if column is not None and column not in frame.columns:
-            columns = ", ".join(map(repr, frame.columns))
-            raise InvalidTable(f"{data} has no column {column!r}; it has {columns}")
-    time_N = to_seconds(frame[time])
-    order_N = np.argsort(time_N, kind="stable")
-    time_N, frame = time_N[order_N], frame[order_N]
-    entities = [data.stem] * frame.height if entity is None else _names(frame[entity])
-    rows = _rows(frame, features, dialect)
-    if afresh:
-        for each in dict.fromkeys(entities):
-            service.forget(name, each)
-    opened = closed = 0
-    started = monotonic()
-    for part in _due(time_N, speed):
-        for each in dict.fromkeys(entities[part]):
-            own = [i for i in range(part.start, part.stop) if entities[i] == each]
-            body = {"time": time_N[own].tolist(), "rows": [rows[i] for i in own]}
-            for change in service.tell(name, each, body):
-                opened += change.open
-                closed += not change.open
-                tell(change)
-    seconds = monotonic() - started
-    return Told(frame.height, len(set(entities)), opened, closed, seconds)
+    with closing(Service(url)) as service:
+        features = service.features(name)
+        text = [each.name for each in features if each.kind == "categorical"]
+        frame = read_table(data, dialect, text)
+        for column in (time, entity):
+            if column is not None and column not in frame.columns:
+                columns = ", ".join(map(repr, frame.columns))
+                raise InvalidTable(f"{data} has no column {column!r}; it has {columns}")
+        time_N = to_seconds(frame[time])
+        order_N = np.argsort(time_N, kind="stable")
+        time_N, frame = time_N[order_N], frame[order_N]
+        entities = [data.stem] * frame.height if entity is None else _names(frame[entity])
+        rows = _rows(frame, features, dialect)
+        if afresh:
+            for each in dict.fromkeys(entities):
+                service.forget(name, each)
+        opened = closed = 0
+        started = monotonic()
+        for part in _due(time_N, speed):
+            for each in dict.fromkeys(entities[part]):
+                own = [i for i in range(part.start, part.stop) if entities[i] == each]
+                body = {"time": time_N[own].tolist(), "rows": [rows[i] for i in own]}
+                for change in service.tell(name, each, body):
+                    opened += change.open
+                    closed += not change.open
+                    tell(change)
+        return Told(frame.height, len(set(entities)), opened, closed, monotonic() - started)
 
 
 class Service:
@@ -156,6 +156,9 @@ class Service:
         path = f"/v1/models/{quote(name, safe='')}/streams/{quote(entity, safe='')}"
         self._ask("DELETE", path)
 
+    def close(self) -> None:
+        self._connection.close()
+
     def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
         headers = {"content-type": "application/json"} if body is not None else {}
         try:
@@ -167,7 +170,8 @@ class Service:
             reason = str(error) or type(error).__name__
             raise ServiceRefused(f"no answer from {self._url}: {reason}") from error
         if response.status >= 400 and not (method == "DELETE" and response.status == 404):
-            raise ServiceRefused(f"{path} answered {response.status}: {_detail(answer)}")
+            hint = "; --afresh makes it forget this entity" if response.status == 409 else ""
+            raise ServiceRefused(f"{path} answered {response.status}: {_detail(answer)}{hint}")
         return answer
 
 
@@ -179,7 +183,7 @@ def say(change: Change) -> str:
         return f"{_clock(change.start)}  {change.entity}: event opened{severity}: {why}"
     end = "" if change.end is None else f" at {_clock(change.end)}"
     return (
-        f"{_clock(change.start)}  {change.entity}: event closed{end}, {change.rows} rows, peak"
+        f"{_clock(change.start)}  {change.entity}: event closed{end}, {change.rows} row{'s'[: change.rows > 1]}, peak"
         f" {_clock(change.peak)}{severity}: {', '.join(change.features) or 'no feature'}"
     )
 

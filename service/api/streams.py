@@ -2,34 +2,35 @@
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
 import numpy as np
-from litestar import Request, Response, Router, delete, get, post
+from litestar import Request, Response, Router, delete, get, post, route
 from litestar.di import NamedDependency
+from litestar.exceptions import ClientException
 from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, QueryParameter
+from msgspec import UNSET, Raw, UnsetType
 
 from hourglass.service.api.alarms import seconds_of
 from hourglass.service.api.body import read_body, require_json_accepted
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import problems
-from hourglass.service.errors import InvalidJSON, InvalidRow, ReadOnly
-from hourglass.service.model.artifact import GuaranteeKind
+from hourglass.service.errors import InvalidRow, ReadOnly
+from hourglass.service.model.artifact import LAST_SECOND, GuaranteeKind
 from hourglass.service.model.served import Served
 from hourglass.service.rows import decoding
 from hourglass.service.rows.decoding import Body, Float32
-from hourglass.service.rows.times import parse_time
+from hourglass.service.rows.ordered import LONGEST_ENTITY, parse_times
 from hourglass.service.streams.events import Event
 from hourglass.service.streams.file import BIN_SECONDS, StreamsFile
 from hourglass.service.streams.state import Float64, is_anomaly
 from hourglass.service.streams.streams import require
 
-LONGEST_ENTITY = 256
 MAX_EVENTS, MAX_BINS, MAX_LANES = 1000, 1000, 1000
-LATEST = 253402300799.0  # the last second that people's calendar shows
 Since = Annotated[str | None, QueryParameter(description="A time; without it all that is kept.")]
 Bins = Annotated[int, QueryParameter(ge=1, le=MAX_BINS, description="Into how many parts.")]
 
@@ -46,7 +47,7 @@ class StreamAnswer(msgspec.Struct, frozen=True, kw_only=True):
     certified: bool
     guarantee: GuaranteeKind
     threshold: float
-    warning: str | msgspec.UnsetType = msgspec.UNSET
+    warning: str | UnsetType = UNSET
     entity: str
     time: list[datetime]
     score: list[float | None]
@@ -123,8 +124,8 @@ class EntityTimeline(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Sent(msgspec.Struct, forbid_unknown_fields=True):
-    rows: msgspec.Raw
-    time: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    rows: Raw
+    time: Raw | UnsetType = UNSET
 
 
 def _answers(answer: type[msgspec.Struct], *statuses: int) -> dict[int, ResponseSpec]:
@@ -158,11 +159,10 @@ async def take_rows(
         return _decode(body, content_type, served, parts.settings.max_rows)
 
     rows_ND, time_N = await parts.batcher.run(len(body) // 4, read)
-    taken, event = await streams.take(served, entity, rows_ND, time_N)
-    for run in taken.runs:
-        if served.detector.window == 1:
-            parts.observers.scored(served, run.rows_TD, run.scores, run.seconds)
-    answers = taken.answers
+    taken = await streams.take(served, entity, rows_ND, time_N)
+    answers = taken.answers.answers
+    for run in taken.answers.looked.runs if taken.answers.looked else ():
+        parts.observers.scored(served, run.rows_TD, run.scores, run.seconds, entity)
     p_values, levels = answers["p_value"].tolist(), answers["level"].tolist()
     answer = {
         **served.facts(),
@@ -178,8 +178,8 @@ async def take_rows(
             for p_value, level in zip(p_values, levels, strict=True)
         ],
         "warming": answers["warming"].tolist(),
-        "repeated": [place < taken.repeated for place in range(len(answers))],
-        "event": event,
+        "repeated": [place < taken.answers.repeated for place in range(len(answers))],
+        "event": taken.event,
         "changes": taken.changes,
     }
     return Response(msgspec.json.encode(answer), media_type=decoding.JSON)
@@ -196,6 +196,17 @@ async def forget_entity(
 ) -> None:
     await parts.registry.get(name)
     require(parts.streams).forget(name, entity)
+
+
+@route(
+    "/{name:str}/streams/{entity:str}",
+    http_method="OPTIONS",
+    include_in_schema=False,
+    status_code=204,
+)
+async def entity_options() -> Response[None]:
+    """Litestar's own answer knows one handler of the path only."""
+    return Response(None, headers={"Allow": "DELETE, OPTIONS, POST"})
 
 
 @get("/{name:str}/streams", summary="List the entities", responses=problems(404, 409))
@@ -355,7 +366,7 @@ def _cut(
     first = seconds_of(since, "since") if since is not None else None
     last = seconds_of(until, "until") if until is not None else None
     if first is not None and last is not None and last <= first:
-        raise InvalidJSON("expected `until` to be later than `since`")
+        raise ClientException(f"until: expected a time later than since, got {str(until)[:40]!r}")
 
     def find(file: StreamsFile) -> _Grid:
         kept = file.span(name) or (0.0, BIN_SECONDS)
@@ -369,6 +380,7 @@ def _cut(
 router = Router(
     "/v1/models",
     route_handlers=[
+        entity_options,
         take_rows,
         forget_entity,
         list_entities,
@@ -383,31 +395,36 @@ router = Router(
 def _decode(
     body: Body, content_type: str, served: Served, max_rows: int
 ) -> tuple[Float32, Float64 | None]:
-    """Rows [N, D] and, where they came, their times [N]."""
-    if decoding.media_type_of(content_type) == decoding.RAW:
-        return decoding.decode_rows(body, content_type, served.schema, max_rows=max_rows), None
-    try:
-        sent = msgspec.json.decode(body, type=_Sent)
-    except (msgspec.MsgspecError, ValueError, RecursionError):  # the reader of rows says why
-        return decoding.decode_rows(body, content_type, served.schema, max_rows=max_rows), None
-    rows = b'{"rows":%b}' % bytes(sent.rows)
-    rows_ND = decoding.decode_rows(rows, content_type, served.schema, max_rows=max_rows)
-    if sent.time is msgspec.UNSET:
+    """Rows [N, D] and, where they came, their times [N]. What is no such JSON is for the reader of
+    rows, which says what is wrong. To a windowed model a row with few values is still history.
+    """
+    times: Raw | UnsetType = UNSET
+    if decoding.media_type_of(content_type) == decoding.JSON:
+        with suppress(msgspec.MsgspecError, ValueError, RecursionError):
+            sent = msgspec.json.decode(body, type=_Sent)
+            body, times = b'{"rows":%b}' % bytes(sent.rows), sent.time
+    few = served.detector.window > 1
+    rows_ND = decoding.decode_rows(body, content_type, served.schema, max_rows=max_rows, few=few)
+    if times is UNSET:
         return rows_ND, None
-    times = msgspec.json.decode(sent.time)
-    times = times if isinstance(times, list) else [times]
-    if len(times) != len(rows_ND):
+    sent_times = msgspec.json.decode(times)
+    if not isinstance(sent_times, list):
+        sent_times = [sent_times]
+    time_N = parse_times(sent_times, len(rows_ND))
+    if (wrong_N := (time_N < 0) | (time_N > LAST_SECOND)).any():
+        row = int(np.argmax(wrong_N))
+        expected, got = "a time from 1970 to 9999", f"{time_N[row]:.15g}"
         raise InvalidRow(
-            f"expected a time for each of {len(rows_ND)} rows, got {len(times)}",
-            row=min(len(times), len(rows_ND)),
-            expected=f"{len(rows_ND)} times",
-            got=str(len(times)),
+            f"expected {expected}, in seconds since 1970, got {got} as the time of row {row}",
+            row=row,
+            expected=expected,
+            got=got,
         )
-    return rows_ND, np.array([parse_time(each, row) for row, each in enumerate(times)])
+    return rows_ND, time_N
 
 
 def _time(seconds: float) -> datetime:
-    return datetime.fromtimestamp(min(max(seconds, 0.0), LATEST), UTC)
+    return datetime.fromtimestamp(min(max(seconds, 0.0), LAST_SECOND), UTC)
 
 
 def _nullable(values: Float64) -> list[float | None]:

@@ -8,7 +8,7 @@ too few values, and it is itself not judged.
 Shapes: N rows, D features, T rows of one stretch, M of them judged.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from msgspec import UNSET, Raw, UnsetType
 from numpy.typing import NDArray
 
 from hourglass.service.errors import InvalidJSON, InvalidRow
-from hourglass.service.model.detector import Explanation, Scores
+from hourglass.service.model.detector import Scores
 from hourglass.service.model.schema import Schema
 from hourglass.service.model.served import Served
 from hourglass.service.rows import decoding
@@ -26,6 +26,7 @@ from hourglass.service.rows.cells import shown
 from hourglass.service.rows.decoding import Body, Float32
 from hourglass.service.rows.times import Float64, parse_time
 
+LOOKED_CELLS = 2**20  # asked about at once
 LONGEST_ENTITY = 256  # characters
 AN_ENTITY = f"a string of 1 to {LONGEST_ENTITY} characters"
 FIELDS = ("rows", *decoding.OF_ORDER)
@@ -87,6 +88,12 @@ def decode_ordered(body: Body, content_type: str, schema: Schema, *, max_rows: i
     return Ordered(rows_ND, entities, time_N, body)
 
 
+def decode_single(body: Body, content_type: str, schema: Schema, *, max_rows: int) -> Ordered:
+    """The same of a model of single rows, of which nothing more is said."""
+    rows_ND = decoding.decode_rows(body, content_type, schema, max_rows=max_rows)
+    return Ordered(rows_ND, None, None, body)
+
+
 def parse_entities(sent: object, rows: int) -> Entities:
     """The field `entity` as it came: of all rows, or of each; InvalidRow names a wrong one."""
     if isinstance(sent, list):
@@ -138,6 +145,18 @@ def stretches(
     if time_N is None:
         return groups
     return [part for group in groups for part in _without_gaps(group, time_N, gap)]
+
+
+def score_in_order(served: Served, came: Ordered) -> list[Run]:
+    """What a windowed model says of what came; InvalidRow where time goes back."""
+    return score_stretches(served, came.rows_ND, stretches_of(served, came))
+
+
+def stretches_of(served: Served, came: Ordered) -> list[Stretch]:
+    """The stretches of what came, by the model's gap."""
+    window = served.detector.manifest.window
+    gap = None if window is None else window.gap
+    return stretches(len(came.rows_ND), came.entities, came.time_N, gap)
 
 
 def score_stretches(served: Served, rows_ND: Float32, parts: Sequence[Stretch]) -> list[Run]:
@@ -194,17 +213,22 @@ def looks(
             yield Looked(rows_T[window - 1 :], _take(rows_ND, rows_T))
 
 
-def require_enough(served: Served, looked: Looked, explanation: Explanation) -> Explanation:
-    """An explanation whose scores are NaN where a row holds too few values."""
-    few_M = ~served.schema.has_enough(looked.rows_TD[served.detector.window - 1 :])
-    if not few_M.any():
-        return explanation
-    nothing = np.float32(np.nan)
-    return explanation._replace(
-        score=np.where(few_M, nothing, explanation.score),
-        p_value=np.where(few_M, nothing, explanation.p_value),
-        severity=np.where(few_M, nothing, explanation.severity),
-    )
+def judge(
+    served: Served, rows_ND: Float32, parts: Sequence[Stretch], ask: Callable[[Float32], Float32]
+) -> tuple[Float32, NDArray[np.bool_]]:
+    """[N, X] what `ask` answers of rows in order, and which rows [N] have such an answer: those
+    that are judged.
+    """
+    known_N = served.schema.has_enough(rows_ND)
+    warming_N, answer_NX = np.ones(len(rows_ND), np.bool_), None
+    for judged_M, rows_TD in looks(served, rows_ND, parts, LOOKED_CELLS):
+        answer_MX = ask(rows_TD)
+        if answer_NX is None:
+            answer_NX = np.zeros((len(rows_ND), answer_MX.shape[1]), np.float32)
+        answer_NX[judged_M], warming_N[judged_M] = answer_MX, False
+    if answer_NX is None:
+        answer_NX = np.zeros((len(rows_ND), 1), np.float32)
+    return answer_NX, known_N & ~warming_N
 
 
 def _open(body: Body) -> tuple[Body, Raw | UnsetType, Raw | UnsetType]:

@@ -66,8 +66,6 @@ class StreamsFile:
 
     def states(self, most: int) -> list[tuple[Key, State]]:
         """The last ones, the oldest of them first; those of before a change of State are left."""
-        if self._path is not None and not self._path.exists():
-            return []
         found = self._open().execute(
             "SELECT model, entity, body FROM states ORDER BY last DESC LIMIT ?", (most,)
         )
@@ -81,7 +79,7 @@ class StreamsFile:
 
     def write(self, changes: Changes) -> None:
         """All of it or nothing."""
-        database = self._open()
+        database = self._open(to_write=True)
         database.execute("BEGIN IMMEDIATE")
         try:
             database.executemany("DELETE FROM states WHERE model = ? AND entity = ?", changes.gone)
@@ -146,8 +144,10 @@ class StreamsFile:
             self._connection.close()
             self._connection = None
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self, *, to_write: bool = False) -> sqlite3.Connection:
         if self._connection is None:
+            if self._path is not None and not to_write and not self._path.exists():
+                return connect(None)  # nothing was written yet, and reading makes no file
             self._connection = connect(self._path)
         return self._connection
 
@@ -184,7 +184,9 @@ def larger(one: Bin, other: Bin) -> Bin:
 
 
 def connect(path: Path | None) -> sqlite3.Connection:
-    """A connection to the file, or to a memory of its own."""
+    """A connection to the file, its owner's alone, or to a memory of its own."""
+    if path is not None:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600))
     database = sqlite3.connect(
         path or ":memory:", timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
     )
@@ -211,13 +213,11 @@ def prepare(path: Path) -> None:
     ours, or another process has it.
     """
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600))
+        connect(path).close()
     except OSError as error:
         raise InvalidSettings(
             f"the streams' file {path} cannot be opened ({error.strerror}); --streams names a file"
         ) from error
-    try:
-        connect(path).close()
     except sqlite3.DatabaseError as error:
         raise InvalidSettings(
             f"the streams' file {path} cannot be used ({error}): another process has it, or it is"

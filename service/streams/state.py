@@ -101,14 +101,12 @@ class Answers(NamedTuple):
 
     answers: NDArray[np.void]  # of ANSWER, [N]
     repeated: int  # the first rows, that came before
-    contributions_ND: Float32  # of the new rows; NaN of those not judged
-    changes: list[Event]  # events that opened or closed
-    warm_ups: int
-    runs: list[Run]
+    told: "list[Told]"  # what happened to events
+    looked: "Looked | None"  # what the model says of the new rows; None where there are none
 
 
 @dataclass(slots=True)
-class _Told:
+class Told:
     """An event of this request, and where its peak lies if it does in these rows."""
 
     span: Span
@@ -159,7 +157,6 @@ def repeated_rows(state: State, rows_ND: Float32, time_N: Float64, newest: str) 
 def advance(
     state: State,
     served: Served,
-    entity: str,
     rows_ND: Float32,
     time_N: Float64,
     rule: Rule,
@@ -169,7 +166,7 @@ def advance(
     again = _answers_again(state, time_N[:repeated])
     rows_ND, time_N = rows_ND[repeated:], time_N[repeated:]
     if not len(rows_ND):
-        return Answers(again, repeated, rows_ND, [], 0, [])
+        return Answers(again, repeated, [], None)
     looked = _look(state, served, rows_ND, time_N)
     answers = np.empty(len(rows_ND), ANSWER)
     answers["time"], answers["warming"] = time_N, looked.warming_N
@@ -177,18 +174,26 @@ def advance(
     answers["score"], answers["p_value"] = looked.score_N, looked.p_value_N
     answers["severity"] = looked.severity_N
     told = _step(state, served, answers, rule)
-    changes = _tell(state, served, entity, told, looked)
     state.features, state.before = looked.features, looked.before.tobytes()
     state.past = np.concatenate([np.frombuffer(state.past, ANSWER), answers])[-PAST:].tobytes()
     state.rows += len(rows_ND)
-    return Answers(
-        np.concatenate([again, answers]),
-        repeated,
-        looked.contributions_ND,
-        changes,
-        looked.warm_ups,
-        looked.runs,
-    )
+    return Answers(np.concatenate([again, answers]), repeated, told, looked)
+
+
+def tell(state: State, served: Served, entity: str, answers: Answers) -> list[Event]:
+    """The events that opened or closed, after who is to blame was looked for, which takes a while
+    where one opened or its peak rose.
+    """
+    changes = []
+    for each in answers.told:
+        if each.peak is not None and answers.looked is not None:
+            state.blame = _blame(served, answers.looked, each.peak)
+        changes += [
+            event_in(state, served.name, entity, each.span, is_open=kind == "opened")
+            for kind in each.kinds
+            if kind != "risen"
+        ]
+    return changes
 
 
 def is_warming(state: State, served: Served, features: bytes) -> bool:
@@ -211,7 +216,7 @@ def event_in(state: State, model: str, entity: str, span: Span, *, is_open: bool
     )
 
 
-class _Looked(NamedTuple):
+class Looked(NamedTuple):
     """What the model says of new rows; nothing is changed by it."""
 
     features: bytes
@@ -226,7 +231,7 @@ class _Looked(NamedTuple):
     runs: list[Run]
 
 
-def _look(state: State, served: Served, rows_ND: Float32, time_N: Float64) -> _Looked:
+def _look(state: State, served: Served, rows_ND: Float32, time_N: Float64) -> Looked:
     detector, window = served.detector, served.detector.window
     count, width = rows_ND.shape
     features = features_of(served)
@@ -268,7 +273,7 @@ def _look(state: State, served: Served, rows_ND: Float32, time_N: Float64) -> _L
         warming_N[first:stop] = False
         scores = Scores(*(each[first:stop] for each in (score_N, p_value_N, severity_N)))
         runs.append(Run(series_TD, scores, seconds))
-    return _Looked(
+    return Looked(
         features,
         before,
         score_N,
@@ -293,12 +298,12 @@ def _is_after_gap(state: State, time_N: Float64, gap: float | None) -> bool:
     return gap is not None and state.newest is not None and time_N[0] - state.newest > gap
 
 
-def _step(state: State, served: Served, answers: NDArray[np.void], rule: Rule) -> list[_Told]:
+def _step(state: State, served: Served, answers: NDArray[np.void], rule: Rule) -> list[Told]:
     """Levels and events, row by row; the levels are written to the answers."""
     alpha = served.threshold.alpha
     if state.alpha != alpha:
         state.alpha, state.level = alpha, alpha
-    told: dict[int, _Told] = {}
+    told: dict[int, Told] = {}
     levels = []
     for row, (time, _, _, p_value, severity, _, warming) in enumerate(answers.tolist()):
         levels.append(max(state.level, 0.0))
@@ -306,7 +311,7 @@ def _step(state: State, served: Served, answers: NDArray[np.void], rule: Rule) -
             state.level = adapt(state.level, p_value, alpha)
         change = step(state.watch, Judged(time, p_value, severity, warming), rule)
         if change is not None:
-            entry = told.setdefault(id(change.span), _Told(change.span, None, []))
+            entry = told.setdefault(id(change.span), Told(change.span, None, []))
             entry.kinds.append(change.kind)
             if change.kind != "closed":
                 entry.peak = row
@@ -314,26 +319,7 @@ def _step(state: State, served: Served, answers: NDArray[np.void], rule: Rule) -
     return list(told.values())
 
 
-def _tell(
-    state: State,
-    served: Served,
-    entity: str,
-    told: list[_Told],
-    looked: _Looked,
-) -> list[Event]:
-    changes = []
-    for each in told:
-        if each.peak is not None:
-            state.blame = _blame(served, looked, each.peak)
-        changes += [
-            event_in(state, served.name, entity, each.span, is_open=kind == "opened")
-            for kind in each.kinds
-            if kind != "risen"
-        ]
-    return changes
-
-
-def _blame(served: Served, looked: _Looked, row: int) -> Blame:
+def _blame(served: Served, looked: Looked, row: int) -> Blame:
     """Who is to blame for the score of a row: by masking, where the row alarms at the threshold in
     force; else the features that contribute most.
     """
@@ -357,7 +343,7 @@ def _blame(served: Served, looked: _Looked, row: int) -> Blame:
     return Blame(detector.version, names, sentence)
 
 
-def _stop_of(looked: _Looked, start: int) -> int:
+def _stop_of(looked: Looked, start: int) -> int:
     """The new row after the stretch that begins at one."""
     later = [each for each, _ in looked.series if each > start]
     return min(later, default=len(looked.score_N))

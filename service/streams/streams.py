@@ -7,6 +7,7 @@ that it had answered may be sent again.
 
 import asyncio
 import logging
+import os
 import sqlite3
 import time
 from collections import Counter, OrderedDict
@@ -21,9 +22,10 @@ import msgspec
 import numpy as np
 
 from hourglass.service.errors import LateRow, NoStreams, StreamsFailed, UnknownEntity
+from hourglass.service.model.reasons import EXTRA_ROWS
 from hourglass.service.model.served import Served
 from hourglass.service.rows.decoding import Float32
-from hourglass.service.serving.batcher import Batcher
+from hourglass.service.serving.batcher import INLINE_SECONDS, Batcher
 from hourglass.service.streams.events import Event, Rule, lapse
 from hourglass.service.streams.file import BIN_SECONDS, Bin, Changes, Key, StreamsFile, larger
 from hourglass.service.streams.state import (
@@ -36,11 +38,15 @@ from hourglass.service.streams.state import (
     is_warming,
     repeated_rows,
     rule_for,
+    tell,
 )
 
 T = TypeVar("T")
 WRITE_SECONDS = 0.5
+EXPLAINED = 4  # times what scoring takes, explaining may take
+INLINE_CELLS_A_SECOND = 8192 / INLINE_SECONDS  # that the event loop may score itself
 ENCODED_AT_ONCE = 200  # states, on the event loop
+RETRY_SECONDS = 5.0  # after what could not be written
 MOST_WAITING = 10_000  # events, while they cannot be written
 FILE = "streams.sqlite"  # beside the models
 What = Literal["evicted", "late", "warm_ups"]  # what is counted besides events
@@ -67,6 +73,14 @@ class Seen(NamedTuple):
     event: str | None
 
 
+class Taken(NamedTuple):
+    """What is answered to rows of one entity."""
+
+    answers: Answers
+    changes: list[Event]  # events that opened or closed
+    event: Event | None  # the one that is open
+
+
 class Streams:
     """`tell` is told of each event that opens or closes, `count` of what else happens."""
 
@@ -89,22 +103,21 @@ class Streams:
         self._gone: set[Key] = set()
         self._events: dict[str, Event] = {}
         self._bins: dict[tuple[str, str, float], Bin] = {}
-        self._is_failing = False
+        self._is_failing, self._retry_at = False, 0.0
 
     async def start(self) -> list[Event]:
         """Read what there was; the events that are open."""
 
         def read() -> tuple[list[tuple[Key, State]], list[Event]]:
-            states = self._file.states(self._most)
-            return states, self._file.chronicle().open_events() if states else []
+            if self._path and not os.access(self._path.parent, os.W_OK):
+                raise PermissionError("nothing can be written there")
+            return self._file.states(self._most), self._file.chronicle().open_events()
 
         try:
             states, events = await self._run(read)
         except (sqlite3.Error, OSError) as error:
-            _logger.warning(
-                "streams are kept in memory alone, since %s cannot be used: %s", self._path, error
-            )
-            self._file, self._path = StreamsFile(None), None
+            _logger.warning("streams are in memory alone: %s: %s", self._path, error)
+            self._file = StreamsFile(None)
             return []
         now = time.monotonic()
         for key, state in states:
@@ -113,10 +126,8 @@ class Streams:
 
     async def take(
         self, served: Served, name: str, rows_ND: Float32, time_N: Float64 | None
-    ) -> tuple[Answers, Event | None]:
-        """The next rows of an entity, and the event that is open after them; without times they
-        came just now. LateRow, InvalidRow.
-        """
+    ) -> Taken:
+        """The next rows of an entity; without times they came just now. LateRow, InvalidRow."""
         key = served.name, name
         entity = self._entities.get(key) or self._add(key)
         self._entities.move_to_end(key)
@@ -127,7 +138,7 @@ class Streams:
 
     async def _take(
         self, served: Served, key: Key, entity: Entity, rows_ND: Float32, time_N: Float64 | None
-    ) -> tuple[Answers, Event | None]:
+    ) -> Taken:
         state = entity.state
         rule = entity.rule = rule_for(served, self._per_day)
         at_N = _times(state, len(rows_ND), served) if time_N is None else time_N
@@ -135,8 +146,11 @@ class Streams:
             newest = "" if state.newest is None else _shown(state.newest)
             repeated = repeated_rows(state, rows_ND, at_N, newest)
             answers = await self._batcher.run(
-                2 * rows_ND.size,
-                lambda: advance(state, served, key[1], rows_ND, at_N, rule, repeated),
+                _cells(served, len(rows_ND)),
+                lambda: advance(state, served, rows_ND, at_N, rule, repeated),
+            )
+            changes = await self._batcher.run(
+                _blamed_cells(served, answers), lambda: tell(state, served, key[1], answers)
             )
         except LateRow:
             self._count(served.name, "late", 1)
@@ -146,7 +160,7 @@ class Streams:
                 del self._entities[key]  # none of its rows was taken
         if self._entities.get(key) is not entity:
             raise UnknownEntity(f"entity {key[1][:80]!r} of {served.name} was just forgotten")
-        return answers, self._keep(served, key, entity, answers)
+        return Taken(answers, changes, self._keep(served, key, entity, answers, changes))
 
     def forget(self, model: str, name: str) -> None:
         """Know nothing more of an entity; UnknownEntity."""
@@ -226,19 +240,24 @@ class Streams:
         self._dirty.discard(key)
         self._gone.add(key)
 
-    def _keep(self, served: Served, key: Key, entity: Entity, answers: Answers) -> Event | None:
+    def _keep(
+        self, served: Served, key: Key, entity: Entity, answers: Answers, changes: list[Event]
+    ) -> Event | None:
         """Have written what was answered, and told what changed."""
         entity.arrived = time.monotonic()
         self._dirty.add(key)
-        for event in answers.changes:
+        for event in changes:
             self._say(event)
         now_open = self._open_event(key, entity)
         if now_open is not None:
             self._events[now_open.id] = now_open
-        if answers.warm_ups:
-            self._count(key[0], "warm_ups", answers.warm_ups)
+        looked = answers.looked
+        if looked is None:
+            return now_open
+        if looked.warm_ups:
+            self._count(key[0], "warm_ups", looked.warm_ups)
         new = answers.answers[answers.repeated :]
-        ratios_ND = answers.contributions_ND / np.float32(served.threshold.score)
+        ratios_ND = looked.contributions_ND / np.float32(served.threshold.score)
         for place in np.flatnonzero(np.isfinite(new["severity"])).tolist():
             start = float(new["time"][place] // BIN_SECONDS * BIN_SECONDS)
             ratios_D = np.minimum(ratios_ND[place], 60000).astype(np.float16)
@@ -301,13 +320,15 @@ class Streams:
         """Write what waits; what cannot be written waits on, but for its history."""
         if not (self._dirty or self._gone or self._events or self._bins):
             return
+        if self._is_failing and time.monotonic() < self._retry_at:
+            return
         changes = await self._changes()
         try:
             await self._run(lambda: self._file.write(changes))
         except (sqlite3.Error, OSError) as error:
             if not self._is_failing:
                 _logger.error("streams cannot be written to %s: %s", self._path, error)
-            self._is_failing = True
+            self._is_failing, self._retry_at = True, time.monotonic() + RETRY_SECONDS
             self._dirty |= changes.states.keys()
             self._gone |= {*changes.gone} - self._entities.keys()
             self._events = {event.id: event for event in changes.events} | self._events
@@ -333,6 +354,20 @@ def _times(state: State, count: int, served: Served) -> Float64:
     if count == 1:
         return np.array([now])
     return first + (now - first) * np.arange(1, count + 1) / count
+
+
+def _cells(served: Served, count: int) -> int:
+    """As many as take as long to score as the new rows and those before take to explain."""
+    detector = served.detector
+    cells = (count + detector.window) * detector.width
+    return max(cells, round(EXPLAINED * cells * detector.cell_seconds * INLINE_CELLS_A_SECOND))
+
+
+def _blamed_cells(served: Served, answers: Answers) -> int:
+    """The same of the search for who is to blame, which scores a window many times over."""
+    detector = served.detector
+    peaks = sum(each.peak is not None for each in answers.told)
+    return peaks * detector.window * detector.width * (1 + EXTRA_ROWS + detector.width)
 
 
 def _shown(seconds: float) -> str:

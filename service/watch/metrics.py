@@ -253,12 +253,19 @@ class Metrics:
         self._labelled: set[str] = set()  # models with series
         self._answers: dict[tuple[str, str, int], Tally] = {}  # by route, method, status
 
-    def scored(self, served: Served, rows_ND: Float32, scores: Scores, seconds: float) -> None:
+    def scored(
+        self,
+        served: Served,
+        rows_ND: Float32,
+        scores: Scores,
+        seconds: float,
+        entity: str | None = None,
+    ) -> None:
         """One run of one model: its rows' scores and how long it took."""
         bound = self._bound.get(served.name) or self._bind(served.name)
         bound.inference.add(seconds)
         bound.batches.add(len(scores.score))
-        bound.observe(served, rows_ND, scores)
+        bound.observe(served, rows_ND, scores, entity)
 
     def explained(
         self, served: Served, rows_ND: Float32, _explanation: Explanation, _seconds: float
@@ -487,7 +494,7 @@ class _Bound:
         self._served: Served | None = None
         self._rows = 0
 
-    def observe(self, served: Served, rows_ND: Float32, scores: Scores) -> None:
+    def observe(self, served: Served, rows_ND: Float32, scores: Scores, entity: str | None) -> None:
         if served is not self._served:
             self._begin(served)
         score_N = scores.score
@@ -496,9 +503,9 @@ class _Bound:
         if self._journal is not None:
             if count == 1:
                 if score_N.item() > self._limit:
-                    self._journal.raised(served, rows_ND, scores)
+                    self._journal.raised(served, rows_ND, scores, entity)
             elif not np.maximum.reduce(score_N) <= self._limit:  # which NaN is not
-                self._journal.raised(served, rows_ND, scores)
+                self._journal.raised(served, rows_ND, scores, entity)
             while self._rows >= self._sample_at:
                 place = int(self._sample_at) - 1 - (self._rows - count)
                 self._sample_at += self._journal.sample(served, rows_ND, scores, place)

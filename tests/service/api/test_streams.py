@@ -126,9 +126,13 @@ class TestTime:
     @pytest.mark.parametrize(
         ("time", "detail"),
         [
-            ([T0], "expected a time for each of 2 rows, got 1"),
+            ([T0], "expected one time for each of 2 rows, got 1"),
             (["soon", T0], 'got "soon" as the time of row 0'),
             ([T0, None], "as the time of row 1"),
+            (
+                [T0, 1e13],
+                "expected a time from 1970 to 9999, in seconds since 1970, got 10000000000000 as the time of row 1",
+            ),
         ],
     )
     def test_a_time_that_is_none_is_named(self, models, time, detail):

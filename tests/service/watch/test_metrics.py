@@ -44,6 +44,8 @@ NAMES = {
     "hourglass_model_reloads_total", "hourglass_build_info", "hourglass_worker_deaths_total",
     "hourglass_journal_alarms_total", "hourglass_journal_lost_total",
     "hourglass_events_total", "hourglass_open_events", "hourglass_notices_total",
+    "hourglass_stream_entities", "hourglass_stream_evicted_total", "hourglass_late_rows_total",
+    "hourglass_warm_ups_total",
 }  # fmt: skip
 
 

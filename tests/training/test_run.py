@@ -409,7 +409,9 @@ def test_rows_that_are_not_exchangeable_are_published_without_a_guarantee_and_th
 
 def test_with_a_time_column_blocks_of_it_calibrate_and_it_is_no_feature(tmp_path: Path) -> None:
     table = in_order().drop("machine").sample(fraction=1.0, shuffle=True, seed=0)
-    report = quick(tables.write(table, tmp_path / "t.csv"), tmp_path / "models", time="at", window=1)
+    report = quick(
+        tables.write(table, tmp_path / "t.csv"), tmp_path / "models", time="at", window=1
+    )
     record = load(report).manifest.calibration
     assert (report.features, report.calibration_rows, report.gap_rows) == (4, 90, 14)
     assert (record.guarantee, record.rule, report.certified) == ("blocks", "marginal", False)

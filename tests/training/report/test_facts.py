@@ -1,6 +1,7 @@
 """What a report says of rows whose truth is known."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np

@@ -118,24 +118,25 @@ def make_windowed_artifact(
     calibration_rows: int = 400,
     **changes: object,
 ) -> bytes:
-    """The same of a windowed model of numbers: how far each row is from the mean of the
-    `rows` - 1 rows before it is scored as make_artifact's model scores rows. What was missing
-    before counts as 0.
+    """The same of a windowed model: how far each row is from the mean of the `rows` - 1 rows before
+    it is scored as make_artifact's model scores rows. What was missing before counts as 0, and a
+    category is looked at by itself.
     """
     model = _model(features, seed=seed, shift=0.0, latent=2, decodable=True)
-    _look_back(model.graph, len(features), rows)
+    _look_back(model.graph, features, rows)
     series_TD = sample_rows(features, calibration_rows + rows - 1, seed=seed + 1)
     _attach_table(model, build_table(_run(model, series_TD[None])[artifact.SCORE]))
     test_TD = sample_rows(features, 4 + rows, seed=seed + 2)
     test_TD[0, 0] = test_TD[-1, 1] = np.nan
     answers = _run(model, test_TD[None])
-    single = artifact.decode_manifest(
-        onnx.load_model_from_string(make_artifact(features, calibration_rows=calibration_rows))
-        .metadata_props[0]
-        .value
-    )
+    single_row = make_artifact(features, calibration_rows=calibration_rows)
+    (entry,) = onnx.load_model_from_string(single_row).metadata_props
+    single = artifact.decode_manifest(entry.value)
     known = artifact.Window(
-        rows=rows, representation="residual", expected_sd=(1.0,) * len(features), gap=gap
+        rows=rows,
+        representation="residual",
+        expected_sd=tuple(1.0 if each.kind == "numeric" else None for each in features),
+        gap=gap,
     )
     manifest = msgspec.structs.replace(
         single,
@@ -153,7 +154,16 @@ def make_windowed_artifact(
 
 def make_served(features: Sequence[Feature], **options: Any) -> Served:
     """Such an artifact as the registry has it in service."""
-    detector = Detector.from_bytes(make_artifact(features, **options))
+    return _served(make_artifact(features, **options))
+
+
+def make_windowed_served(features: Sequence[Feature] = NUMERIC, **options: Any) -> Served:
+    """The same of a windowed one."""
+    return _served(make_windowed_artifact(features, **options))
+
+
+def _served(data: bytes) -> Served:
+    detector = Detector.from_bytes(data)
     return Served("tiny", detector, Schema.of(detector.manifest), detector.threshold, 0.0)
 
 
@@ -300,15 +310,16 @@ def _model(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
-def _look_back(graph: onnx.GraphProto, width: int, window: int) -> None:
+def _look_back(graph: onnx.GraphProto, features: Sequence[Feature], window: int) -> None:
     """Have a graph of rows take series, and look at their differences from the rows before."""
-    node, before = helper.make_node, window - 1
+    node, before, width = helper.make_node, window - 1, len(features)
     arrays = {
         "time_axis": np.array([1], np.int64),
         "first": np.array([before], np.int64),
         "end": np.array([np.iinfo(np.int64).max], np.int64),
         "count": np.float32(before),
         "flat": np.array([-1, width], np.int64),
+        "is_category": np.array([feature.kind == "categorical" for feature in features]),
     }
     nodes = [
         node("IsNaN", [artifact.INPUT], ["series_missing"]),
@@ -322,7 +333,8 @@ def _look_back(graph: onnx.GraphProto, width: int, window: int) -> None:
         )
     nodes += [
         node("Sum", [f"before_{k}" for k in range(before)], ["sum"]),
-        node("Div", ["sum", "count"], ["mean_before"]),
+        node("Div", ["sum", "count"], ["sum_over_count"]),
+        node("Where", ["is_category", "zero", "sum_over_count"], ["mean_before"]),
         node("Slice", [artifact.INPUT, "first", "end", "time_axis"], ["judged"]),
         node("Sub", ["judged", "mean_before"], ["apart"]),
         node("Reshape", ["apart", "flat"], [artifact.DERIVED]),

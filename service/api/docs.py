@@ -25,6 +25,7 @@ from hourglass.service.api.versions import Promotion
 from hourglass.service.model.artifact import (
     EXHIBIT_PREFIX,
     INPUT,
+    LAST_SECOND,
     MODEL_NAME,
     OUTPUTS,
     P_VALUE,
@@ -32,6 +33,8 @@ from hourglass.service.model.artifact import (
     GuaranteeKind,
 )
 from hourglass.service.rows import decoding, encoding, tensors
+from hourglass.service.rows.ordered import LONGEST_ENTITY
+from hourglass.service.rows.times import LATEST
 from hourglass.service.serving.store import ThresholdChange
 from hourglass.service.settings import Settings
 
@@ -136,6 +139,8 @@ def write_document(
                         "type": "string",
                         "pattern": _PATTERNS[parameter["name"]],
                     }
+                    if parameter["name"] == "entity":
+                        parameter["schema"]["maxLength"] = LONGEST_ENTITY
                 elif parameter["name"] in _QUERIES:
                     parameter["schema"] = _QUERIES[parameter["name"]]
                 elif (
@@ -152,7 +157,8 @@ def write_document(
 _SCORES = (
     f"As {decoding.JSON} one array per quantity; entry i belongs to row i. As {decoding.RAW}, for"
     " who accepts that by name, little-endian float32, for each row its score and its p-value, and"
-    " the rest as headers: a row is an anomaly if its score is above the threshold."
+    " the rest as headers: a row is an anomaly if its score is above the threshold. Both are NaN"
+    " of a row that a model of ordered rows cannot judge."
 )
 _HEADER_TYPES = {str: "string", GuaranteeKind: "string", bool: "boolean", float: "number"}
 _SCORE_HEADERS = {
@@ -168,12 +174,15 @@ _PATTERNS = {
     "name": f"^({re.escape(EXHIBIT_PREFIX)})?{MODEL_NAME.pattern}$",
     "version": "^[0-9a-f]{64}$",
     "key": "^[0-9a-f]{16}$",
+    "entity": "^[^/]+$",
 }
+_TIME = {"type": "string", "format": "date-time"}
 _RATE = {"type": "number", "minimum": 1e-9, "maximum": 0.5}
 # of what stands behind it
 _QUERIES: dict[str, Json] = {
     "alpha": {"type": "array", "items": _RATE, "maxItems": MAX_ALPHAS},
-    "since": {"type": "string", "format": "date-time"},
+    "since": _TIME,
+    "until": _TIME,
 }
 
 
@@ -186,7 +195,7 @@ def _body(path: str, method: str, settings: Settings) -> Json | None:
     size = f"At most {settings.max_body_bytes} bytes."
     number = {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST}
     match path.rpartition("/")[2]:
-        case "score" | "explain" | "reconstruct" | "encode" | "replay" as what:
+        case "score" | "explain" | "reconstruct" | "encode" | "replay" | "{entity}" as what:
             cell = {"anyOf": [number, {"type": "boolean"}, {"type": "string"}, {"type": "null"}]}
             row = {
                 "description": (
@@ -201,8 +210,11 @@ def _body(path: str, method: str, settings: Settings) -> Json | None:
                 f"Little-endian float32, row after row; NaN is missing, a category its code. {size}"
             )
             schema, example = _object("rows", row, settings.max_rows, size), [[0.5, None, -1.25]]
+            schema["properties"] |= _ordered(settings.max_rows)
             if what == "replay":
                 schema["properties"] |= _replayed(settings.max_rows)
+            if what == "{entity}":
+                schema["properties"] |= _timed(settings.max_rows)
             return {
                 decoding.JSON: {"schema": schema, "example": {"rows": example}},
                 decoding.RAW: {"schema": _octets(raw)},
@@ -239,6 +251,31 @@ def _small(schema: str, example: Json) -> Json:
     }
 
 
+def _ordered(max_rows: int) -> Json:
+    """What is said of the order of rows beside them; only to a model of rows in order."""
+    entity = {"type": "string", "minLength": 1, "maxLength": LONGEST_ENTITY}
+    number = {"type": "number", "minimum": -LATEST, "maximum": LATEST}
+    time = {"anyOf": [number, {"type": "string", "format": "date-time"}]}
+    return {
+        "entity": {
+            "description": (
+                "Of a model of ordered rows: whose the rows are, or each of them; without it they"
+                " are one's."
+            ),
+            "anyOf": [entity, {"type": "array", "items": entity, "maxItems": max_rows}],
+        },
+        "time": {
+            "description": (
+                "Of a model of ordered rows: when each was, in seconds, or as ISO 8601 has it; it"
+                " never goes back within an entity."
+            ),
+            "type": "array",
+            "items": time,
+            "maxItems": max_rows,
+        },
+    }
+
+
 def _replayed(max_rows: int) -> Json:
     """What a replay is asked beside its rows."""
     label = {"enum": [0, 1, False, True, None]}
@@ -252,6 +289,14 @@ def _replayed(max_rows: int) -> Json:
         },
         "rows_per_day": {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_PER_DAY},
     }
+
+
+def _timed(max_rows: int) -> Json:
+    """When the rows of a stream were; without it they come now."""
+    seconds = {"type": "number", "minimum": 0, "maximum": LAST_SECOND}
+    times = {"type": "array", "items": {"anyOf": [seconds, _TIME]}, "maxItems": max_rows}
+    described = "Of each row, in seconds since 1970 or as ISO 8601, each later than the one before."
+    return {"time": {"description": described, "anyOf": [seconds, _TIME, times]}}
 
 
 def _octets(description: str) -> Json:

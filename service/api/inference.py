@@ -19,7 +19,7 @@ from hourglass.service.api.body import accepted_encoding, pack, read_packed_body
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import inference_errors
 from hourglass.service.api.scoring import BYTES_OF_A_CELL, MAX_VALUES, require_small
-from hourglass.service.errors import NotReady, UnknownModel
+from hourglass.service.errors import InvalidRow, NotReady, UnknownModel
 from hourglass.service.machine import heap
 from hourglass.service.model import artifact
 from hourglass.service.model.artifact import LATENT, P_VALUE, SCORE, SEVERITY
@@ -167,7 +167,8 @@ async def model_metadata(
     summary="Score rows, and more",
     description=(
         "The input is `features`; the outputs are `score` and `p_value` unless others are asked"
-        " for."
+        " for. To a model of ordered rows the rows are one entity's, oldest first, and the outputs"
+        " are of those that have enough rows before them."
     ),
     responses={
         200: ResponseSpec(
@@ -207,7 +208,15 @@ async def infer(
     rows_ND, wanted = asked.rows_ND, {output.name for output in asked.outputs}
     width = sum(_width(served.detector, output) for output in wanted)
     require_small(len(rows_ND), width, MAX_VALUES, "values")
-    if wanted <= {SCORE, P_VALUE, SEVERITY}:
+    window = served.detector.window
+    if len(rows_ND) < window:
+        raise InvalidRow(
+            f"expected at least {window} rows, which the model looks at for each answer, got"
+            f" {len(rows_ND)}",
+            expected=f"at least {window} rows",
+            got=str(len(rows_ND)),
+        )
+    if wanted <= {SCORE, P_VALUE, SEVERITY} and window == 1:
         found = (await batcher.score(served, rows_ND))._asdict()
     else:
         compute = partial(_compute, served.detector, rows_ND, wanted)
@@ -248,10 +257,12 @@ def _width(detector: Detector, output: str) -> int:
 def _compute(
     detector: Detector, rows_ND: Float32, wanted: set[str]
 ) -> tuple[dict[str, Float32], float]:
-    """Outputs that need the whole graph, with the scores of the same run, and its seconds."""
+    """Outputs, with the scores of the same run, and its seconds."""
     found: dict[str, Float32] = {}
     started = perf_counter()
-    if wanted != {LATENT}:
+    if wanted <= {SCORE, P_VALUE, SEVERITY}:  # of a windowed model
+        found |= detector.score(rows_ND)._asdict()
+    elif wanted != {LATENT}:
         found |= detector.explain(rows_ND)._asdict()
     if LATENT in wanted:
         found[LATENT] = detector.encode(rows_ND)

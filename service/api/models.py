@@ -23,6 +23,7 @@ from hourglass.service.model.artifact import (
     Producer,
     ReferenceCodes,
     RowCounts,
+    Window,
 )
 from hourglass.service.model.calibration import nearest_alpha
 from hourglass.service.model.served import Served, Summary
@@ -83,6 +84,15 @@ class FeatureSummary(msgspec.Struct, frozen=True, kw_only=True):
     missing_rate: float
 
 
+class WindowSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model of rows in order looks at."""
+
+    rows: int  # the judged one and those before it
+    representation: Literal["residual", "multi"]
+    interval: float | None  # median seconds between rows; null where their time is no time
+    gap: float | None  # of a longer step between two rows the second begins anew; null: never
+
+
 class ModelDetail(ModelSummary, frozen=True, kw_only=True):
     """One model in service, and what its manifest says of it."""
 
@@ -96,6 +106,7 @@ class ModelDetail(ModelSummary, frozen=True, kw_only=True):
     reference: ReferenceCodes | None  # where codes lie; of models that ship with the service
     min_observed_fraction: float  # rows with fewer observed values are refused
     nearest_certifiable_alpha: float  # at this delta
+    window: WindowSummary | None  # null of a model of single rows
 
 
 class ChangedModel(ModelSummary, frozen=True, kw_only=True):
@@ -224,6 +235,7 @@ def detail_of(served: Served, parts: Parts) -> ModelDetail:
         reference=manifest.reference,
         min_observed_fraction=manifest.min_observed_fraction,
         nearest_certifiable_alpha=nearest_alpha(served.detector.table.n, served.threshold.delta),
+        window=_window(manifest.window),
     )
 
 
@@ -239,6 +251,13 @@ def _summary(summary: Summary, parts: Parts) -> dict[str, Any]:
         "last_error": problem.sentence if problem else None,
         "fault": problem.fault if problem else None,
     }
+
+
+def _window(window: Window | None) -> WindowSummary | None:
+    if window is None:
+        return None
+    names = WindowSummary.__struct_fields__
+    return msgspec.convert({name: getattr(window, name) for name in names}, WindowSummary)
 
 
 def _feature(feature: Feature) -> FeatureSummary:

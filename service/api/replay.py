@@ -22,7 +22,8 @@ from hourglass.service.api.problems import problems
 from hourglass.service.api.scoring import BYTES_OF_A_CELL, require_small
 from hourglass.service.errors import InvalidBody, InvalidJSON, TooManyRows
 from hourglass.service.model.replay import Outcome, RowsOutcome, facts_of, replay, thresholds
-from hourglass.service.rows import decoding, encoding
+from hourglass.service.rows import decoding, encoding, ordered
+from hourglass.service.rows.ordered import Ordered
 from hourglass.service.serving.store import Rate
 from hourglass.service.watch.traffic import SEVERITY_STEP, Histogram, Uniformity
 
@@ -49,6 +50,9 @@ class ReplayRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     # of each row: 1 or true is an anomaly, 0 or false a normal row, null neither
     labels: list[bool | int | None] | UnsetType = UNSET
     rows_per_day: PerDay | UnsetType = UNSET
+    # of a model of ordered rows: as in a score request
+    entity: msgspec.Raw | UnsetType = UNSET
+    time: msgspec.Raw | UnsetType = UNSET
 
 
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,9 +62,11 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     rows: int
     alphas: list[RowsOutcome]
-    score: list[float]
-    severity: list[float]
-    p_value: list[float]
+    # null of a row that a model of ordered rows cannot judge, which is no alarm either
+    score: list[float | None]
+    severity: list[float | None]
+    p_value: list[float | None]
+    warming: list[bool] | UnsetType = UNSET  # of a model of ordered rows, as in a score answer
 
 
 class LiveReplay(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,19 +105,32 @@ async def replay_rows(
     body, content_type = await read_body(request)
     max_rows = parts.settings.max_rows
 
-    def read() -> tuple[decoding.Float32, ReplayRequest | None]:
-        asked, rows = _open(body, content_type)
-        return decoding.decode_rows(rows, content_type, served.schema, max_rows=max_rows), asked
+    is_ordered = served.detector.window > 1
 
-    rows_ND, asked = await parts.batcher.run(len(body) // BYTES_OF_A_CELL, read)
+    def read() -> tuple[Ordered, ReplayRequest | None]:
+        asked, rows = _open(body, content_type)
+        decode = ordered.decode_ordered if is_ordered else ordered.decode_single
+        return decode(rows, content_type, served.schema, max_rows=max_rows), asked
+
+    came, asked = await parts.batcher.run(len(body) // BYTES_OF_A_CELL, read)
+    rows_ND = came.rows_ND
     table, in_force = served.detector.table, served.threshold
     budgets = thresholds(table, in_force, (asked and asked.alphas) or alphas or ())
     require_small(len(rows_ND), len(budgets), MAX_OUTCOMES, "outcomes")
     labels_N = _labels(asked, len(rows_ND))
+    stretches = ordered.stretches_of(served, came)
 
     def answer() -> bytes:
-        scores = served.detector.score(rows_ND)
-        encoding.require_finite(served, scores.score)
+        order_N, warming = None, {}
+        if is_ordered:
+            runs = ordered.score_stretches(served, rows_ND, stretches)
+            spread = ordered.spread(served, rows_ND, runs)
+            encoding.require_known(served, spread)
+            scores, warming = spread.scores, {"warming": spread.warming_N}
+            order_N = np.concatenate([stretch.rows_T for stretch in stretches])
+        else:
+            scores = served.detector.score(rows_ND)
+            encoding.require_finite(served, scores.score)
         outcomes = replay(
             table,
             in_force,
@@ -119,6 +138,7 @@ async def replay_rows(
             scores.score,
             labels_N=labels_N,
             rows_per_day=asked.rows_per_day if asked and asked.rows_per_day else None,
+            order_N=order_N,
         )
         return encoding.encode_object(
             {
@@ -127,6 +147,7 @@ async def replay_rows(
                 "rows": len(rows_ND),
                 "alphas": [msgspec.json.encode(outcome) for outcome in outcomes],
                 **scores._asdict(),
+                **warming,
             }
         )
 
@@ -184,8 +205,8 @@ router = Router(
 
 
 def _open(body: decoding.Body, content_type: str) -> tuple[ReplayRequest | None, decoding.Body]:
-    """What is asked, and a body of rows alone; what is no such JSON is for the reader of rows,
-    which says what is wrong.
+    """What is asked, and a body of rows alone, with what is said of their order; what is no such
+    JSON is for the reader of rows, which says what is wrong.
     """
     if decoding.media_type_of(content_type) != decoding.JSON:
         return None, body
@@ -201,7 +222,11 @@ def _open(body: decoding.Body, content_type: str) -> tuple[ReplayRequest | None,
         raise InvalidJSON(f"expected a JSON object with {fields}: {error}") from error
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None, body
-    return asked, b'{"rows":%b}' % bytes(asked.rows)
+    order = [b'"rows":%b' % bytes(asked.rows)]
+    for name, sent in (("entity", asked.entity), ("time", asked.time)):
+        if sent is not UNSET:
+            order.append(b'"%b":%b' % (name.encode(), bytes(sent)))
+    return asked, b"{%b}" % b",".join(order)
 
 
 def _labels(asked: ReplayRequest | None, rows: int) -> "np.ndarray[Any, Any] | None":

@@ -20,11 +20,12 @@ from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import problems
 from hourglass.service.errors import NotDecodable, NotSampleable, TooManyRows
 from hourglass.service.model.artifact import GuaranteeKind
-from hourglass.service.model.detector import Explanation
+from hourglass.service.model.detector import Codes, Explanation
 from hourglass.service.model.reasons import EXTRA_ROWS, reasons_of
 from hourglass.service.model.served import Served
-from hourglass.service.rows import decoding, encoding
+from hourglass.service.rows import decoding, encoding, ordered
 from hourglass.service.rows.decoding import Body, Float32
+from hourglass.service.rows.ordered import Ordered
 
 MAX_TOP = 1_000_000
 # What one answer may hold, since few bytes can ask for much: a gigabyte was had by `top` or by
@@ -48,12 +49,17 @@ class ScoreAnswer(msgspec.Struct, frozen=True, kw_only=True):
     threshold: float
     # why the budget in force is not the one that was set; absent where it is
     warning: str | msgspec.UnsetType = msgspec.UNSET
-    score: list[float]
-    ratio: list[float]  # score / threshold: 1 is the threshold
-    p_value: list[float]
-    severity: list[float]  # -log10 of the p-value, comparable between models
-    extrapolated: list[bool]  # beyond all calibration scores, where severity is a fitted tail's
-    is_anomaly: list[bool]
+    # from here on null of a row that a model of ordered rows cannot judge: too few came before it,
+    # or it holds too few values
+    score: list[float | None]
+    ratio: list[float | None]  # score / threshold: 1 is the threshold
+    p_value: list[float | None]
+    severity: list[float | None]  # -log10 of the p-value, comparable between models
+    # beyond all calibration scores, where severity is a fitted tail's
+    extrapolated: list[bool | None]
+    is_anomaly: list[bool | None]
+    # of a model of ordered rows: whether fewer rows came before than it looks at
+    warming: list[bool] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Contribution(msgspec.Struct, frozen=True):
@@ -83,7 +89,7 @@ class ExplainAnswer(ScoreAnswer, frozen=True, kw_only=True):
     """
 
     reason: list[str | None]  # a sentence; null of a row that does not alarm
-    explanations: list[list[Contribution]]
+    explanations: list[list[Contribution] | None]  # null of a row without a score
 
 
 class RowsAnswer(msgspec.Struct, frozen=True):
@@ -94,10 +100,15 @@ class RowsAnswer(msgspec.Struct, frozen=True):
     rows: list[list[float | str | bool | None]]
 
 
-class ReconstructAnswer(RowsAnswer, frozen=True):
-    """Rows without noise and gaps, and for each row the features that were null."""
+class ReconstructAnswer(msgspec.Struct, frozen=True):
+    """Rows without noise and gaps, and for each row the features that were null. Of a model of
+    ordered rows what the rows before let expect; null where there are too few.
+    """
 
-    filled: list[list[str]]
+    model: str
+    version: str
+    rows: list[list[float | str | bool | None] | None]
+    filled: list[list[str] | None]
 
 
 class EncodeAnswer(msgspec.Struct, frozen=True):
@@ -107,7 +118,7 @@ class EncodeAnswer(msgspec.Struct, frozen=True):
 
     model: str
     version: str
-    codes: list[list[float]]
+    codes: list[list[float] | None]  # null of a row that a model of ordered rows cannot judge
     deviations: list[list[float]] | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -158,8 +169,12 @@ async def explain(
 ) -> Response[bytes]:
     served = await parts.registry.get(name)
     body, content_type = await read_body(request)
-    async with _decoded(parts, served, body, content_type) as rows_ND:
-        encoded = await _explain(parts, served, body, content_type, rows_ND, top)
+    if served.detector.window > 1:
+        async with _in_order(parts, served, body, content_type) as came:
+            encoded = await _explain_in_order(parts, served, content_type, came, top)
+    else:
+        async with _decoded(parts, served, body, content_type) as rows_ND:
+            encoded = await _explain(parts, served, body, content_type, rows_ND, top)
     return Response(encoded, media_type=decoding.JSON)
 
 
@@ -196,6 +211,39 @@ async def _explain(
     return encoded
 
 
+async def _explain_in_order(
+    parts: Parts, served: Served, content_type: str, came: Ordered, top: int
+) -> bytes:
+    rows_ND, width, window = came.rows_ND, served.schema.width, served.detector.window
+    require_small(len(rows_ND), min(top, width), MAX_CONTRIBUTIONS, "contributions")
+    # the windows of rows that alarm are looked at many times over
+    require_small(len(rows_ND), width * window, MAX_EXPLAINED_VALUES, "values of windows")
+    explained: list[tuple[Float32, Explanation, float]] = []
+    stretches = ordered.stretches_of(served, came)
+
+    def explain_parts() -> Iterator[tuple[ordered.Integers, encoding.Explained]]:
+        for judged_M, rows_TD, _ in ordered.looks(served, rows_ND, stretches, EXPLAINED_CELLS):
+            started = perf_counter()
+            explanation = served.detector.explain(rows_TD)
+            reasons = reasons_of(served.detector, rows_TD, explanation, served.threshold.score)
+            part_MD = rows_TD[window - 1 :]
+            explained.append((part_MD, explanation, perf_counter() - started))
+            yield judged_M, encoding.Explained(part_MD, explanation, reasons)
+
+    def answer() -> bytes:
+        runs = ordered.score_stretches(served, rows_ND, stretches)
+        spread = ordered.spread(served, rows_ND, runs)
+        sent = decoding.sent_categories(came.body, content_type, served.schema, rows_ND)
+        return encoding.encode_explanations_in_order(
+            served, rows_ND, spread, explain_parts(), sent, top=top
+        )
+
+    encoded = await parts.batcher.run(rows_ND.size * (1 + EXTRA_ROWS + width), answer)
+    for part in explained:
+        parts.observers.explained(served, *part)
+    return encoded
+
+
 @post("/reconstruct", summary="Fill gaps and remove noise", **_in_json(ReconstructAnswer))
 async def reconstruct(
     request: Request[Any, Any, Any],
@@ -203,13 +251,16 @@ async def reconstruct(
     name: FromPath[str | None] = None,
 ) -> Response[bytes]:
     served = await parts.registry.get(name)
-    async with _decoded(parts, served, *await read_body(request)) as rows_ND:
+    async with _in_order(parts, served, *await read_body(request)) as came:
+        rows_ND, ask = came.rows_ND, served.detector.reconstruct
         require_small(len(rows_ND), served.schema.width, MAX_VALUES, "values")
+        stretches = ordered.stretches_of(served, came)
 
         def answer() -> bytes:
-            return encoding.encode_rows(
-                served, served.detector.reconstruct(rows_ND), filled_from=rows_ND
-            )
+            if served.detector.window == 1:
+                return encoding.encode_rows(served, ask(rows_ND), filled_from=rows_ND)
+            clean_ND, known_N = ordered.judge(served, rows_ND, stretches, ask)
+            return encoding.encode_rows(served, clean_ND, filled_from=rows_ND, known_N=known_N)
 
         encoded = await parts.batcher.run(rows_ND.size, answer)
     return Response(encoded, media_type=decoding.JSON)
@@ -222,11 +273,16 @@ async def encode(
     name: FromPath[str | None] = None,
 ) -> Response[bytes]:
     served = await parts.registry.get(name)
-    async with _decoded(parts, served, *await read_body(request)) as rows_ND:
-        require_small(len(rows_ND), served.detector.latent_width, MAX_VALUES, "values")
+    async with _in_order(parts, served, *await read_body(request)) as came:
+        rows_ND, detector = came.rows_ND, served.detector
+        require_small(len(rows_ND), detector.latent_width, MAX_VALUES, "values")
+        stretches = ordered.stretches_of(served, came)
 
         def answer() -> bytes:
-            return encoding.encode_codes(served, served.detector.encode_with_deviation(rows_ND))
+            if detector.window == 1:
+                return encoding.encode_codes(served, detector.encode_with_deviation(rows_ND))
+            code_NK, known_N = ordered.judge(served, rows_ND, stretches, detector.encode)
+            return encoding.encode_codes(served, Codes(code_NK, None), known_N=known_N)
 
         encoded = await parts.batcher.run(rows_ND.size, answer)
     return Response(encoded, media_type=decoding.JSON)
@@ -249,8 +305,9 @@ async def decode(
     served = await parts.registry.get(name)
     detector = served.detector
     if not detector.can_decode:
+        row = "row" if detector.window == 1 else "rows before"
         raise NotDecodable(
-            f"model {served.name} needs the row as well as the code to reconstruct it"
+            f"model {served.name} needs the {row} as well as the code to reconstruct it"
         )
     body, content_type = await read_body(request)
     read = partial(
@@ -296,6 +353,10 @@ async def sample(
             f"expected a count of at most {parts.settings.max_rows}, got {wanted.count}"
         )
     detector = served.detector
+    if detector.window > 1:
+        raise NotSampleable(
+            f"model {served.name} looks at {detector.window} rows in order, and makes up none"
+        )
     if detector.manifest.sampling is None:
         variant = detector.manifest.model.variant
         raise NotSampleable(
@@ -320,6 +381,22 @@ def _decoded(
         decoding.decode_rows, body, content_type, served.schema, max_rows=parts.settings.max_rows
     )
     return _read(parts, body, read)
+
+
+@asynccontextmanager
+async def _in_order(
+    parts: Parts, served: Served, body: Body, content_type: str
+) -> AsyncGenerator[Ordered, None]:
+    """The body's rows, and of a windowed model what is said of their order."""
+    decode = ordered.decode_ordered if served.detector.window > 1 else ordered.decode_single
+    came: list[Ordered] = []
+
+    def read() -> Float32:
+        came.append(decode(body, content_type, served.schema, max_rows=parts.settings.max_rows))
+        return came[0].rows_ND
+
+    async with _read(parts, body, read):
+        yield came[0]
 
 
 @asynccontextmanager

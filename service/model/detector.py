@@ -5,11 +5,11 @@ Shapes: N rows, D features, K latent dimensions. Everything is float32.
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 import onnx
@@ -36,6 +36,7 @@ from hourglass.service.model.session import Session
 from hourglass.service.model.severity import LARGEST, Lines
 
 Float32 = NDArray[np.float32]
+T = TypeVar("T")
 DEFAULT_MAX_BYTES = 256 * 2**20
 # Of one run of the graph. What a member makes of a cell inside can be a hundred times as much; and
 # what stays in the caches is scored a tenth faster (365 -> 325 ns a row of 32 features against
@@ -179,20 +180,30 @@ class Detector:
         Of `gapless` rows the caller knows that no cell is missing.
         """
         if self._deriving is not None:
-            rows_ND, gapless = self._derive(rows_ND[np.newaxis]), False
-        return self._score(rows_ND, gapless=gapless)
+            parts = self._series_parts(rows_ND)
+            return self._look_up(np.concatenate([*self._side_by_side(self._score_series, parts)]))
+        session = self._gapless if gapless or not has_gap(rows_ND) else self._scoring
+        return self._look_up(self._run(session, [SCORE], INPUT, rows_ND)[0])
 
     def score_windows(self, windows_BWD: Float32) -> Scores:
         """[B, W, D] windows of rows -> scores, p-values and severities [B] of their last rows;
         ValueError of a model of single rows.
         """
-        return self._score(self._derive(windows_BWD), gapless=False)
+        if self._deriving is None:
+            raise ValueError("this model scores single rows")
+        count = max(1, RUN_CELLS // windows_BWD[0].size)
+        parts = [windows_BWD[i : i + count] for i in range(0, len(windows_BWD), count)]
+        return self._look_up(np.concatenate([*self._side_by_side(self._score_series, parts)]))
 
-    def _score(self, rows_ND: Float32, *, gapless: bool) -> Scores:
-        has_all = gapless or not has_gap(rows_ND)
-        session = self._gapless if has_all else self._scoring
-        (score_N,) = self._run(session, [SCORE], INPUT, rows_ND)
-        return Scores(score_N, *self.table.look_up(score_N))
+    def explain_windows(self, windows_BWD: Float32) -> Explanation:
+        """[B, W, D] windows of rows -> what explain says of their last rows; ValueError of a model
+        of single rows.
+        """
+        if self._deriving is None:
+            raise ValueError("this model scores single rows")
+        outputs = [SCORE, CONTRIBUTIONS, RECONSTRUCTION]
+        score_B, *rest = self._run(self._whole, outputs, INPUT, windows_BWD)
+        return Explanation(score_B, *self.table.look_up(score_B), *rest)
 
     def explain(self, rows_ND: Float32) -> Explanation:
         """[N, D] -> scores, p-values, severities, contributions [N, D] that sum to the score, and
@@ -268,33 +279,41 @@ class Detector:
         """Outputs of the whole graph."""
         if self._deriving is None:
             return self._run(self._whole, outputs, INPUT, rows_ND)
-        if len(rows_ND) == self.window and self._lone_as_two:
-            two = self._run_series(self._whole, outputs, np.concatenate([rows_ND[:1], rows_ND]))
+        run, lone = partial(_run_one, self._whole, outputs), len(rows_ND) == self.window
+        if lone and self._lone_as_two:
+            two = run(np.concatenate([rows_ND[:1], rows_ND])[np.newaxis])
             return [array[1:] for array in two]
-        return self._run_series(self._whole, outputs, rows_ND)
+        parts = self._side_by_side(run, self._series_parts(rows_ND))
+        return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
-    def _derive(self, series_BTD: Float32) -> Float32:
-        """[B, T, D] -> [B * (T - W + 1), D'], what a windowed model derives of rows."""
-        if self._deriving is None:
-            raise ValueError("this model scores single rows")
-        if len(series_BTD) == 1:
-            return self._run_series(self._deriving, [DERIVED], series_BTD[0])[0]
-        series = max(1, RUN_CELLS // (series_BTD[0].size or 1))
-        starts = range(0, len(series_BTD), series)
-        run = partial(_run_part, self._deriving, [DERIVED], INPUT, series_BTD, series)
-        return np.concatenate([run(start)[0] for start in starts])
+    def _score_series(self, series_BTD: Float32) -> Float32:
+        """[B, T, D] -> [B (T - W + 1)] scores, in this thread: what is derived of a part, which is
+        several times as wide, is gone before the next one's.
+        """
+        assert self._deriving is not None
+        (derived_ND,) = self._deriving.run([DERIVED], {INPUT: series_BTD})
+        session = self._scoring if has_gap(derived_ND) else self._gapless
+        if len(derived_ND) == 1 and self._lone_as_two:
+            return session.run([SCORE], {INPUT: np.repeat(derived_ND, 2, axis=0)})[0][:1]  # type: ignore[no-any-return]
+        rows = max(1, RUN_CELLS // derived_ND.shape[1])
+        starts = range(0, len(derived_ND), rows)
+        parts = [session.run([SCORE], {INPUT: derived_ND[i : i + rows]})[0] for i in starts]
+        return np.concatenate(parts)
 
-    def _run_series(self, session: Session, outputs: list[str], rows_TD: Float32) -> list[Float32]:
-        """A long series goes in parts, each with the rows before it that its first window has."""
+    def _series_parts(self, rows_TD: Float32) -> list[Float32]:
+        """Parts [1, T, D] of a series, each with the rows before it that its first window has."""
         before = self.window - 1
         count = len(rows_TD) - before
         if count < 1:
             raise ValueError(f"a window has {self.window} rows, and there are {len(rows_TD)}")
         rows = max(self.window, RUN_CELLS // rows_TD.shape[1])
-        parts = [rows_TD[i : i + before + rows][np.newaxis] for i in range(0, count, rows)]
-        run = partial(_run_one, session, outputs)
-        answers = self._pool.map(run, parts) if self._pool else map(run, parts)
-        return [np.concatenate(arrays) for arrays in zip(*answers, strict=True)]
+        return [rows_TD[i : i + before + rows][np.newaxis] for i in range(0, count, rows)]
+
+    def _side_by_side(self, run: Callable[[Float32], T], parts: list[Float32]) -> Iterable[T]:
+        return self._pool.map(run, parts) if self._pool and len(parts) > 1 else map(run, parts)
+
+    def _look_up(self, score_N: Float32) -> Scores:
+        return Scores(score_N, *self.table.look_up(score_N))
 
     def _run(
         self, session: Session, outputs: list[str], source: str, values: Float32
@@ -307,7 +326,7 @@ class Detector:
             return [array[:1] for array in two]
         if values.size <= RUN_CELLS:
             return session.run(outputs, {source: values})  # type: ignore[no-any-return]
-        rows = max(1, RUN_CELLS // values.shape[1])
+        rows = max(1, RUN_CELLS // values[0].size)
         starts = range(0, len(values), rows)
         run = partial(_run_part, session, outputs, source, values, rows)
         parts = self._pool.map(run, starts) if self._pool else map(run, starts)

@@ -11,9 +11,12 @@ explained by a few values differs as a whole.
 More candidates, each feature's usual drop, the residual's tail, its log-density, values set to what
 was expected instead of masked, and all of these weighed together name no more changed cells first.
 
+Of a model of rows in order a value is its feature's in the whole window; what is expected is what
+the rows before let expect, and the candidates are those that contribute most.
+
 Whoever asks brings the function that scores: the same search serves a file and a network.
 
-Shapes: N rows, D features, K candidates.
+Shapes: N rows, D features, K candidates, W rows of a window.
 """
 
 from collections.abc import Callable
@@ -33,6 +36,7 @@ EXTRA_ROWS = 20  # scored for one row are at most so many and D more, beside the
 SHARE_WEIGHT = 1.0  # of contributions against squared standard deviations, for each feature
 RELATED = 0.5  # correlation of features that are said to have moved together
 LARGEST_GROUP = 8
+MOVED = 2.0  # standard deviations off what the rows before let expect
 SMALLEST = 1e-30
 
 Float32 = NDArray[np.float32]
@@ -54,7 +58,12 @@ class Reasons(NamedTuple):
 def reasons_of(
     detector: Detector, rows_ND: Float32, explanation: Explanation, threshold: float
 ) -> Reasons | None:
-    """Why a model explained rows as it did; None where its file does not carry what that takes."""
+    """Why a model explained rows as it did; None where its file does not carry what that takes. Of
+    a windowed model the rows are those of its series, of which N are explained.
+    """
+    if detector.manifest.window is not None:
+        windows_NWD = windows_of(rows_ND, detector.window)
+        return reasons_of_windows(detector, windows_NWD, explanation, threshold)
     conditional = detector.conditional
     if conditional is None:
         return None
@@ -78,6 +87,76 @@ def reasons_of(
         [group for part in parts for group in part.groups],
         Expectation(*map(np.concatenate, zip(*(part.expected for part in parts), strict=True))),
     )
+
+
+def reasons_of_windows(
+    detector: Detector, windows_NWD: Float32, explanation: Explanation, threshold: float
+) -> Reasons:
+    """Why a windowed model explained the last rows of windows as it did."""
+    assert detector.manifest.window is not None
+    rows_ND, features = windows_NWD[:, -1], detector.manifest.features
+    order_ND = np.argsort(-explanation.contributions, axis=1, kind="stable")
+    blamed_N = np.zeros(len(rows_ND), dtype=np.intp)
+    as_a_whole_N = explanation.score > threshold
+    for row in np.flatnonzero(as_a_whole_N).tolist():
+        ranked = order_ND[row].tolist()
+        blamed, as_a_whole_N[row] = _blame_window(
+            detector, windows_NWD[row], ranked, float(explanation.score[row]), threshold
+        )
+        blamed_N[row] = len(blamed)
+        order_ND[row] = [*blamed, *(feature for feature in ranked if feature not in blamed)]
+    value_ND = explanation.reconstruction.astype(np.float64)
+    # what never was otherwise than expected has no deviation to tell in
+    sd_D = np.array([sd or np.nan for sd in detector.manifest.window.expected_sd], np.float64)
+    is_boolean_D = np.array([feature.kind == "boolean" for feature in features])
+    away_ND = np.nan_to_num((rows_ND - value_ND) / sd_D)
+    expected = Expectation(
+        value_ND=value_ND,
+        sd_ND=np.broadcast_to(sd_D, value_ND.shape),
+        probability_ND=np.where(is_boolean_D, value_ND, np.nan),
+        distance_ND=np.square(away_ND),
+    )
+    groups = [
+        _moved(order_D, away_D) if wanted else ()
+        for wanted, order_D, away_D in zip(as_a_whole_N, order_ND, np.abs(away_ND), strict=True)
+    ]
+    return Reasons(order_ND, blamed_N, as_a_whole_N, groups, expected)
+
+
+def windows_of(rows_TD: Float32, window: int) -> Float32:
+    """[T, D] -> [T - W + 1, W, D], a view."""
+    return np.lib.stride_tricks.sliding_window_view(rows_TD, window, axis=0).transpose(0, 2, 1)
+
+
+def _blame_window(
+    detector: Detector, window_WD: Float32, ranked: list[int], score: float, threshold: float
+) -> tuple[list[int], bool]:
+    """The features without which a window's row alarms no more, and whether it still does."""
+    blamed: list[int] = []
+    for _ in range(MOST_BLAMED):
+        tried = [feature for feature in ranked if feature not in blamed][:CANDIDATES]
+        if not tried or score <= threshold:
+            break
+        tried_KWD = np.repeat(window_WD[np.newaxis], len(tried), axis=0)
+        tried_KWD[:, :, blamed] = np.nan
+        tried_KWD[np.arange(len(tried)), :, tried] = np.nan
+        scores_K = detector.score_windows(tried_KWD).score.astype(np.float64)
+        # of no value at all there is no score
+        scores_K = np.where(np.isnan(scores_K), np.inf, scores_K)
+        # of those that make a row ordinary, and about as much so, the first of the candidates
+        alike_K = (scores_K <= threshold) & (scores_K <= ALIKE * scores_K.min())
+        best = int(alike_K.argmax() if alike_K.any() else scores_K.argmin())
+        if not scores_K[best] < score:
+            break
+        blamed.append(tried[best])
+        score = float(scores_K[best])
+    return blamed, score > threshold
+
+
+def _moved(order_D: Integers, away_D: Float64) -> tuple[int, ...]:
+    """The number named first, and others that are as far off as few are, likewise."""
+    moved = [feature for feature in order_D.tolist() if away_D[feature] >= MOVED]
+    return tuple(moved[:LARGEST_GROUP])
 
 
 def find_reasons(

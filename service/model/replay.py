@@ -42,7 +42,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Episode(msgspec.Struct, frozen=True, kw_only=True):
-    """Alarms of adjacent rows, from `first` to `last`; rows count from 0."""
+    """Alarms of adjacent rows, of rows in order of one entity, from `first` to `last`; rows count
+    from 0.
+    """
 
     first: int
     last: int
@@ -87,10 +89,12 @@ def replay(
     *,
     labels_N: NDArray[np.float64] | None = None,
     rows_per_day: float | None = None,
+    order_N: NDArray[np.intp] | None = None,
 ) -> list[RowsOutcome]:
     """What each budget does with [N] scores, NaN of a row that has none; of labels 1 is an anomaly,
-    0 a normal row, NaN neither.
+    0 a normal row, NaN neither. `order_N` is the order in which rows are adjacent, if another.
     """
+    order_N = np.arange(len(score_N)) if order_N is None else order_N
     known_N = ~np.isnan(score_N)
     severity_N, rows = table.severities(score_N), int(known_N.sum())
     outcomes = []
@@ -101,7 +105,7 @@ def replay(
             RowsOutcome(
                 **facts_of(table, in_force, budget, alarms, rows, rows_per_day),
                 alarm_rows=np.flatnonzero(alarm_N).tolist(),
-                episodes=_episodes(alarm_N, score_N, severity_N),
+                episodes=_episodes(alarm_N, score_N, severity_N, order_N),
                 **({} if labels_N is None else _by_labels(alarm_N & known_N, labels_N, known_N)),
             )
         )
@@ -134,15 +138,21 @@ def facts_of(
     }
 
 
-def _episodes(alarm_N: NDArray[np.bool_], score_N: Float32, severity_N: Float32) -> list[Episode]:
-    edges = np.flatnonzero(np.diff(alarm_N, prepend=False, append=False))
+def _episodes(
+    alarm_N: NDArray[np.bool_],
+    score_N: Float32,
+    severity_N: Float32,
+    order_N: NDArray[np.intp],
+) -> list[Episode]:
+    edges = np.flatnonzero(np.diff(alarm_N[order_N], prepend=False, append=False))
     episodes = []
     for first, end in edges.reshape(-1, 2).tolist():
-        peak = first + int(score_N[first:end].argmax())
+        rows = order_N[first:end]
+        peak = int(rows[score_N[rows].argmax()])
         episodes.append(
             Episode(
-                first=first,
-                last=end - 1,
+                first=int(rows[0]),
+                last=int(rows[-1]),
                 rows=end - first,
                 peak=peak,
                 severity=float(severity_N[peak]),

@@ -53,16 +53,20 @@ JSON = "application/json"
 # Little-endian float32, row after row. Of a request its features: NaN is missing, a category its
 # code, -1 an unseen one. Of an answer to a score request [N, 2], a row's score and its p-value.
 RAW = "application/octet-stream"
+OF_ORDER = ("entity", "time")  # what may stand beside the rows of a windowed model
 LARGE_ROW_BYTES, CELL_BYTES = 2**20, 256  # a row of JSON has either, or for each cell, at most
 _MARKS = {b"\xef\xbb\xbf": "UTF-8", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
-def decode_rows(body: Body, content_type: str, schema: Schema, *, max_rows: int) -> Float32:
-    """Body -> rows [N, D]; an error that names row and feature otherwise.
+def decode_rows(
+    body: Body, content_type: str, schema: Schema, *, max_rows: int, few: bool = False
+) -> Float32:
+    """Body -> rows [N, D]; an error that names row and feature otherwise. Where `few` values are
+    let pass, a row may hold none at all.
 
     The fast way first, the exact one to say what is wrong.
     """
-    cells, _ = decode_cells(body, content_type, schema, max_rows=max_rows)
+    cells, _ = decode_cells(body, content_type, schema, max_rows=max_rows, few=few)
     return as_rows(cells, schema.width) if isinstance(cells, bytes) else cells
 
 
@@ -72,7 +76,7 @@ def as_rows(cells: Body | Float32, width: int) -> Float32:
 
 
 def decode_cells(
-    body: Body, content_type: str, schema: Schema, *, max_rows: int
+    body: Body, content_type: str, schema: Schema, *, max_rows: int, few: bool = False
 ) -> tuple[Cells, bool]:
     """decode_rows, whose rows are mere bytes where that is the cheapest to have, and whether any
     value is missing.
@@ -91,12 +95,12 @@ def decode_cells(
             np.vdot(rows_ND, rows_ND)
         ):  # finite itself only if every number is
             return rows_ND, False
-        return rows_ND, require_raw(rows_ND, schema)
+        return rows_ND, require_raw(rows_ND, schema, few=few)
     else:
         raise UnsupportedMediaType(
             f"expected a body of type {JSON} or {RAW}, got {_shown_type(media_type)}"
         )
-    return rows_ND, _has_gap(rows_ND, schema)
+    return rows_ND, _has_gap(rows_ND, schema, few=few)
 
 
 def decode_codes(body: Body, content_type: str, width: int, *, max_rows: int) -> Float32:
@@ -271,7 +275,7 @@ def _raw_rows(body: Body, width: int, what: str, max_rows: int) -> Float32:
     return as_rows(body, width)
 
 
-def require_raw(rows_ND: Float32, schema: Schema) -> bool:
+def require_raw(rows_ND: Float32, schema: Schema, *, few: bool = False) -> bool:
     """Whether any value is missing of rows that came as numbers; InvalidRow where one is none that
     its feature has.
     """
@@ -287,7 +291,7 @@ def require_raw(rows_ND: Float32, schema: Schema) -> bool:
             (values_N < first) | (values_N > last) | (values_N % 1 != 0) & ~np.isnan(values_N)
         )
         require_cells(rows_ND, wrong_ND, schema, f"a whole number from {first:g} to {last}")
-    return _has_gap(rows_ND, schema)
+    return _has_gap(rows_ND, schema, few=few)
 
 
 def _parse(body: Body, field: str, names: Sequence[str]) -> object:
@@ -336,6 +340,12 @@ def _rows_in(sent: object, field: str, max_rows: int) -> list[Any]:
     if not isinstance(sent, dict) or not isinstance(sent.get(field), list):
         raise InvalidJSON(f'expected a JSON object {{"{field}": [...]}}, got {shown(sent)}')
     if unknown := sorted(sent.keys() - {field}):
+        if field == "rows" and unknown[0] in OF_ORDER:
+            raise InvalidRow(
+                f"the model scores single rows, which have no {unknown[0]}: expected only 'rows'",
+                expected="only 'rows'",
+                got=unknown[0],
+            )
         raise InvalidJSON(
             f"expected only {field!r} in the JSON object, got {unknown[0][:80]!r} too"
         )
@@ -429,11 +439,13 @@ def _number(value: object, row: int, name: str) -> float:
     return float(value)
 
 
-def _has_gap(rows_ND: Float32, schema: Schema) -> bool:
-    """Whether any value is missing; InvalidRow where so many of a row are that it has no score."""
+def _has_gap(rows_ND: Float32, schema: Schema, *, few: bool) -> bool:
+    """Whether any value is missing; InvalidRow where so many of a row are that it has no score,
+    unless so `few` are let pass.
+    """
     if not has_gap(rows_ND):
         return False
-    if not (enough_N := schema.has_enough(rows_ND)).all():
+    if not few and not (enough_N := schema.has_enough(rows_ND)).all():
         row = int(np.argmin(enough_N))
         observed = schema.width - int(np.isnan(rows_ND[row]).sum())
         expected = f"at least {schema.min_observed} of {schema.width} values"

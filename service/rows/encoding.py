@@ -18,9 +18,11 @@ from hourglass.service.model.artifact import UNSEEN, Feature
 from hourglass.service.model.detector import Codes, Explanation, Scores
 from hourglass.service.model.reasons import Reasons
 from hourglass.service.model.served import Served
+from hourglass.service.rows.ordered import Spread
 from hourglass.service.rows.sentences import deviation, say_why
 
 Float32 = NDArray[np.float32]
+Integers = NDArray[np.intp]
 
 SLICE_CELLS, SLICE_ROWS = 2**13, 32  # that are written at once, of numbers and of anything else
 _SMALLEST = float(np.finfo(np.float32).tiny)
@@ -48,6 +50,15 @@ def encode_each(
         _too_far(served, scores.score[start:end]) if answer is None else answer
         for (start, end), answer in zip(spans, answers, strict=True)
     ]
+
+
+def encode_in_order(served: Served, spread: Spread, *, raw: bool = False) -> bytes:
+    """What a score request of rows in order is answered: null, or NaN, of rows not judged."""
+    require_known(served, spread)
+    if raw:
+        scores = (spread.scores.score, spread.scores.p_value)
+        return np.stack(scores, axis=1).astype("<f4", copy=False).tobytes()
+    return encode_object(_fields_in_order(served, spread))
 
 
 def raw_headers(served: Served) -> dict[str, str]:
@@ -103,6 +114,46 @@ def encode_explanations(
     return encode_object({**fields, "reason": sentences, "explanations": pieces})
 
 
+def encode_explanations_in_order(
+    served: Served,
+    rows_ND: Float32,
+    spread: Spread,
+    parts: Iterable[tuple[Integers, Explained]],
+    sent: dict[tuple[int, int], str],
+    *,
+    top: int,
+) -> bytes:
+    """The same of a windowed model: with which of all rows each of the parts' are, and null of
+    those that are not judged.
+    """
+    require_known(served, spread)
+    sentences: list[str | None] = [None] * len(rows_ND)
+    pieces = [b"null"] * len(rows_ND)
+    for judged_M, explained in parts:
+        features, places = served.schema.features, judged_M.tolist()
+        known_M = spread.known_N[judged_M]
+        for answer in (explained.explanation.contributions, explained.explanation.reconstruction):
+            require_finite(served, answer[known_M])
+        came = {
+            (m, d): sent[n, d]
+            for m, n in enumerate(places if sent else ())
+            for d in range(len(features))
+            if (n, d) in sent
+        }
+        said: list[str | None] = [None] * len(places)
+        if explained.reasons is not None:
+            said = say_why(features, explained.rows_ND, explained.reasons, came)
+        told = explain_rows(
+            served, explained.rows_ND, explained.explanation, explained.reasons, came, top
+        )
+        for n, is_known, sentence, cells in zip(places, known_M, said, told, strict=True):
+            if is_known:
+                sentences[n] = sentence
+                pieces[n] = orjson.dumps(cells, option=orjson.OPT_SERIALIZE_NUMPY)
+    fields = _fields_in_order(served, spread)
+    return encode_object({**fields, "reason": sentences, "explanations": pieces})
+
+
 def explain_rows(
     served: Served,
     rows_ND: Float32,
@@ -136,21 +187,34 @@ def explain_rows(
         ]
 
 
-def encode_rows(served: Served, rows_ND: Float32, *, filled_from: Float32 | None = None) -> bytes:
-    """Reconstructed rows, and by row the names of the features that `filled_from` lacks."""
-    require_finite(served, rows_ND)
+def encode_rows(
+    served: Served,
+    rows_ND: Float32,
+    *,
+    filled_from: Float32 | None = None,
+    known_N: NDArray[np.bool_] | None = None,
+) -> bytes:
+    """Reconstructed rows, and by row the names of the features that `filled_from` lacks; null of
+    rows that are not `known`, if not all are.
+    """
+    all_known = known_N is None or bool(known_N.all())
+    require_finite(served, rows_ND if known_N is None else np.where(known_N[:, None], rows_ND, 0))
+    known = [True] * len(rows_ND) if known_N is None else known_N.tolist()
     features = served.schema.features
     fields = _head(served)
-    if served.schema.all_numeric:
+    if served.schema.all_numeric and all_known:
         fields["rows"] = rows_ND
     else:
         fields["rows"] = (
             [_value(value, feature) for value, feature in zip(row, features, strict=True)]
-            for row in rows_ND
+            if is_known
+            else None
+            for row, is_known in zip(rows_ND, known, strict=True)
         )
     if filled_from is not None:
         fields["filled"] = (
-            [features[d].name for d in np.flatnonzero(np.isnan(row_D))] for row_D in filled_from
+            [features[d].name for d in np.flatnonzero(np.isnan(row_D))] if is_known else None
+            for row_D, is_known in zip(filled_from, known, strict=True)
         )
     return encode_object(fields)
 
@@ -160,13 +224,21 @@ def row_values(features: tuple[Feature, ...], row_D: Float32) -> list[object]:
     return [_actual(value, feature) for value, feature in zip(row_D, features, strict=True)]
 
 
-def encode_codes(served: Served, codes: Codes) -> bytes:
-    """The answer to an encode request."""
-    require_finite(served, codes.code)
-    fields = {**_head(served), "codes": codes.code}
-    if codes.deviation is not None:
-        require_finite(served, codes.deviation)
-        fields["deviations"] = codes.deviation
+def encode_codes(
+    served: Served, codes: Codes, *, known_N: NDArray[np.bool_] | None = None
+) -> bytes:
+    """The answer to an encode request; null of rows that are not `known`, if not all are."""
+    fields = _head(served)
+    for name, values_NK in (("codes", codes.code), ("deviations", codes.deviation)):
+        if values_NK is None:
+            continue
+        if known_N is None:
+            require_finite(served, values_NK)
+            fields[name] = values_NK
+        else:
+            require_finite(served, np.where(known_N[:, None], values_NK, 0))
+            pairs = zip(values_NK, known_N.tolist(), strict=True)
+            fields[name] = (code_K if is_known else None for code_K, is_known in pairs)
     return encode_object(fields)
 
 
@@ -188,6 +260,12 @@ def require_finite(served: Served, *answers: Float32, what: str = "score", first
     for answer in answers:
         if not np.isfinite(answer).all():
             raise _too_far(served, answer, what, first)
+
+
+def require_known(served: Served, spread: Spread) -> None:
+    """require_finite of the rows in order that are judged."""
+    score_N = np.where(spread.known_N, spread.scores.score, np.float32(0))
+    require_finite(served, score_N)
 
 
 def _too_far(served: Served, answer: Float32, what: str = "score", first: int = 0) -> InvalidRow:
@@ -218,6 +296,26 @@ def _score_fields(served: Served, scores: Scores) -> dict[str, object]:
         "severity": scores.severity,
         "extrapolated": served.detector.table.is_extrapolated(scores.score),
         "is_anomaly": threshold.is_anomaly(scores.score),
+    }
+
+
+def _fields_in_order(served: Served, spread: Spread) -> dict[str, object]:
+    score_N, threshold = spread.scores.score, served.threshold
+    known = spread.known_N.tolist()
+
+    def where_known(values_N: NDArray[np.bool_]) -> list[bool | None]:
+        pairs = zip(values_N.tolist(), known, strict=True)
+        return [value if is_known else None for value, is_known in pairs]
+
+    return {
+        **served.facts(),
+        "score": score_N,  # of which NaN is written as null
+        "ratio": threshold.ratio(score_N),
+        "p_value": spread.scores.p_value,
+        "severity": spread.scores.severity,
+        "extrapolated": where_known(served.detector.table.is_extrapolated(score_N)),
+        "is_anomaly": where_known(threshold.is_anomaly(score_N)),
+        "warming": spread.warming_N,
     }
 
 

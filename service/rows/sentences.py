@@ -112,10 +112,12 @@ def _say_cell(
         meant = _quote(feature.categories[int(should)])
         known = "unknown" if value == UNSEEN else feature.categories[int(value)]
         came = _quote(known if sent is None else sent)
-    likely = "over 99%" if probability > 0.995 else f"{probability:.0%}"
+    likely = " (over 99%)" if probability > 0.995 else f" ({probability:.0%})"
+    if math.isnan(probability):  # of a category that the rows before say nothing of
+        likely = ""
     if came == meant:
-        return f"{feature.name} is {came}, which by itself was expected ({likely})"
-    return f"{feature.name} is {came} where {meant} was expected ({likely})"
+        return f"{feature.name} is {came}, which by itself was expected{likely}"
+    return f"{feature.name} is {came} where {meant} was expected{likely}"
 
 
 def _say_number(feature: Feature, value: float, expected: Expectation, at: tuple[int, int]) -> str:
@@ -127,6 +129,8 @@ def _say_number(feature: Feature, value: float, expected: Expectation, at: tuple
     unit = f" {feature.unit}" if feature.unit else ""
     came = f"{feature.name} is {_digits(value, max(decimals, 0))}{unit}"
     should = _digits(float(expected.value_ND[at]), decimals)
+    if math.isnan(sd):
+        return f"{came} where {should}{unit} was expected"
     should = f"{should} ± {_digits(sd, decimals)}{unit}"
     far = deviation(value, expected, at)
     if abs(far) < 1:

@@ -2,7 +2,8 @@
 
 It is the one scoring path, of the routes and of the protocol in front of them: body -> decoding ->
 detector.score -> encoding -> observers. The event loop itself does what small requests need, since
-handing it to a thread would cost more than doing it.
+handing it to a thread would cost more than doing it. A request to a windowed model, whose rows are
+in order, has runs of its own.
 """
 
 import asyncio
@@ -19,8 +20,9 @@ from hourglass.service.errors import InvalidRow
 from hourglass.service.machine import heap
 from hourglass.service.model.detector import Scores
 from hourglass.service.model.served import Served
-from hourglass.service.rows import decoding, encoding
+from hourglass.service.rows import decoding, encoding, ordered
 from hourglass.service.rows.decoding import Body, Cells, Float32
+from hourglass.service.rows.ordered import Ordered, Run
 from hourglass.service.serving.observers import Observers
 
 T = TypeVar("T")
@@ -87,7 +89,10 @@ class Batcher:
         What is wrong with a small body is raised. `alone`: nobody else seems to ask, so that one
         row without a gap is answered at once, not at the end of the turn.
         """
-        if len(body) > (self._raw_bytes if content_type == decoding.RAW else self._json_bytes):
+        large = len(body) > (self._raw_bytes if content_type == decoding.RAW else self._json_bytes)
+        if served.detector.window > 1:
+            return self._ask_in_order((served, raw), body, content_type, waiter, large=large)
+        if large:
             self._ask_thread((served, raw), body, content_type, waiter)
             return True
         cells, gap = decoding.decode_cells(
@@ -155,6 +160,44 @@ class Batcher:
             self.discard(body)
 
         asyncio.get_running_loop().run_in_executor(self._thread, work).add_done_callback(finish)
+
+    def _ask_in_order(
+        self, kind: "_Kind", body: Body, content_type: str, waiter: Waiter, *, large: bool
+    ) -> bool:
+        """Rows of a windowed model; whether it takes the thread."""
+        served, raw = kind
+
+        def read() -> Ordered:
+            return ordered.decode_ordered(
+                body, content_type, served.schema, max_rows=self._max_rows
+            )
+
+        def answer(came: Ordered) -> tuple[list[Run], bytes]:
+            runs = ordered.score_in_order(served, came)
+            spread = ordered.spread(served, came.rows_ND, runs)
+            return runs, encoding.encode_in_order(served, spread, raw=raw)
+
+        def finish(result: "Callable[[], tuple[list[Run], bytes]]") -> None:
+            try:
+                runs, encoded = result()
+            except Exception as error:
+                _tell(waiter, error)
+                error.__traceback__ = None  # as in _finish
+                return
+            _tell(waiter, encoded)
+            for stretch, rows_TD, scores, seconds in runs:
+                self._observers.scored(served, rows_TD, scores, seconds, stretch.entity)
+            self.discard(body)
+
+        if not large:
+            came = read()
+            if len(came.rows_ND) <= self._most_rows(served):
+                finish(lambda: answer(came))
+                return False
+        loop = asyncio.get_running_loop()
+        run = loop.run_in_executor(self._thread, lambda: answer(read() if large else came))
+        run.add_done_callback(lambda done: finish(done.result))
+        return True
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, {}

@@ -22,10 +22,19 @@ class Observer(Protocol):
     the arrays' memory waiting.
     """
 
-    def scored(self, served: Served, rows_ND: Float32, scores: Scores, seconds: float, /) -> None:
+    def scored(
+        self,
+        served: Served,
+        rows_ND: Float32,
+        scores: Scores,
+        seconds: float,
+        entity: str | None,
+        /,
+    ) -> None:
         """Rows [N, D] were scored for the first time; the model took so long.
 
-        NaN where a score is not finite.
+        NaN where a score is not finite. Of a windowed model the rows are [N + W - 1, D] of one
+        entity, the first of them those that the first score looks back at.
         """
 
     def explained(
@@ -42,16 +51,23 @@ class Observers:
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = tuple(observers)
 
-    def scored(self, served: Served, rows_ND: Float32, scores: Scores, seconds: float) -> None:
+    def scored(
+        self,
+        served: Served,
+        rows_ND: Float32,
+        scores: Scores,
+        seconds: float,
+        entity: str | None = None,
+    ) -> None:
         """Tell each; an error of theirs is logged."""
         if served.is_exhibit:
             return
         for observer in self._observers:
             try:
-                observer.scored(served, rows_ND, scores, seconds)
+                observer.scored(served, rows_ND, scores, seconds, entity)
             except Exception:
                 _logger.exception(
-                    "%s was not told of %d scored rows", type(observer).__name__, len(rows_ND)
+                    "%s was not told of %d scored rows", type(observer).__name__, len(scores.score)
                 )
 
     def explained(

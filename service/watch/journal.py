@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from hourglass.service.errors import JournalFailed
 from hourglass.service.model.detector import Explanation, Scores
-from hourglass.service.model.reasons import reasons_of
+from hourglass.service.model.reasons import Reasons, reasons_of, reasons_of_windows
 from hourglass.service.model.served import Served
 from hourglass.service.rows import encoding
 from hourglass.service.rows.sentences import say_why, say_why_without_values
@@ -57,10 +57,11 @@ class Noted(NamedTuple):
     """One row that was scored."""
 
     time: float
-    row_D: Float32
+    rows_WD: Float32  # it, and before it those that a windowed model looked back at
     score: float
     p_value: float
     severity: float
+    entity: str | None
 
 
 class Journal:
@@ -80,16 +81,20 @@ class Journal:
         self._failing = False
         self._saved, self._saved_at = MOST_SECONDS, time.monotonic()
 
-    def raised(self, served: Served, rows_ND: Float32, scores: Scores) -> None:
-        """A run of rows, some of which may alarm; what is not finite is refused, not answered."""
+    def raised(
+        self, served: Served, rows_ND: Float32, scores: Scores, entity: str | None = None
+    ) -> None:
+        """A run of rows, some of which may alarm; what is not finite is refused, not answered. Of a
+        windowed model the first rows are those that the first score looks back at.
+        """
         score_N, seen = scores.score, self._seen_of(served)
         if len(score_N) == 1:
             if seen.limit < (score := score_N.item()) < math.inf:
-                self._note_one(seen, rows_ND, scores, score)
+                self._note_one(seen, rows_ND, scores, score, entity)
             return
         places = np.flatnonzero((score_N > seen.limit) & np.isfinite(score_N)).tolist()
         if places:
-            self._note(seen, rows_ND, scores, places)
+            self._note(seen, rows_ND, scores, places, entity)
 
     def count(self, served: Served, rows: int) -> None:
         """So many rows were scored."""
@@ -99,7 +104,7 @@ class Journal:
         """Keep a row that does not alarm; how many rows until the next one is wanted."""
         seen = self._seen_of(served)
         if scores.score[place] <= seen.limit:  # which NaN is not
-            seen.ordinary.append(_noted(rows_ND, scores, place))
+            seen.ordinary.append(_noted(rows_ND, scores, place, None))
         return self.until_next(served)
 
     def until_next(self, served: Served) -> float:
@@ -142,14 +147,21 @@ class Journal:
         self._thread.submit(self._alarms.close)
         self._thread.shutdown()
 
-    def _note(self, seen: "_Seen", rows_ND: Float32, scores: Scores, places: list[int]) -> None:
+    def _note(
+        self,
+        seen: "_Seen",
+        rows_ND: Float32,
+        scores: Scores,
+        places: list[int],
+        entity: str | None,
+    ) -> None:
         """Count a run's alarms, and keep a fair sample of all since the last writing: the k-th is
         in it with most / k (Vitter's algorithm R).
         """
         before, most = seen.alarms, seen.most
         seen.alarms += len(places)
         for place in places[: max(most - before, 0)]:
-            seen.kept.append(_noted(rows_ND, scores, place))
+            seen.kept.append(_noted(rows_ND, scores, place, entity))
         if seen.alarms > most:
             rest = places[max(most - before, 0) :]
             slots = self._draw.integers(np.arange(seen.alarms - len(rest), seen.alarms) + 1)
@@ -157,20 +169,22 @@ class Journal:
                 slot: place for slot, place in zip(slots.tolist(), rest, strict=True) if slot < most
             }
             for slot, place in chosen.items():
-                seen.kept[slot] = _noted(rows_ND, scores, place)
+                seen.kept[slot] = _noted(rows_ND, scores, place, entity)
         worst = max(places, key=scores.score.__getitem__)
         if seen.worst is None or scores.score[worst] > seen.worst.score:
-            seen.worst = _noted(rows_ND, scores, worst)
+            seen.worst = _noted(rows_ND, scores, worst, entity)
 
-    def _note_one(self, seen: "_Seen", rows_ND: Float32, scores: Scores, score: float) -> None:
+    def _note_one(
+        self, seen: "_Seen", rows_ND: Float32, scores: Scores, score: float, entity: str | None
+    ) -> None:
         """The same of a run of one row, a tenth of the price."""
         seen.alarms += 1
         if len(seen.kept) < seen.most:
-            seen.kept.append(_noted(rows_ND, scores, 0))
+            seen.kept.append(_noted(rows_ND, scores, 0, entity))
         elif (slot := int(self._random.random() * seen.alarms)) < seen.most:
-            seen.kept[slot] = _noted(rows_ND, scores, 0)
+            seen.kept[slot] = _noted(rows_ND, scores, 0, entity)
         if seen.worst is None or score > seen.worst.score:
-            seen.worst = _noted(rows_ND, scores, 0)
+            seen.worst = _noted(rows_ND, scores, 0, entity)
 
     def _seen_of(self, served: Served) -> "_Seen":
         if (seen := self._seen.get(served)) is None:
@@ -216,7 +230,7 @@ class Journal:
                 version=served.detector.version,
                 severity=each.severity,
                 p_value=each.p_value,
-                row=_json(encoding.row_values(served.schema.features, each.row_D)),
+                row=_json(encoding.row_values(served.schema.features, each.rows_WD[-1])),
             )
             for place, each in enumerate(seen.ordinary)
         ]
@@ -228,23 +242,26 @@ class Journal:
 
     def _explain(self, served: Served, noted: list[Noted]) -> list[Alarm]:
         try:
-            rows_ND = np.stack([each.row_D for each in noted])
-            explanation = served.detector.explain(rows_ND)
-            said = self._find_reasons(served, rows_ND, explanation)
+            windows_NWD = np.stack([each.rows_WD for each in noted])
+            if served.detector.window > 1:
+                explanation = served.detector.explain_windows(windows_NWD)
+            else:
+                explanation = served.detector.explain(windows_NWD[:, 0])
+            said = self._find_reasons(served, windows_NWD, explanation)
             alike = _most_alike(explanation.contributions, list(said))
         except Exception:  # they are counted and kept all the same
             _logger.exception("%d alarms of %s are not explained", len(noted), served.name)
-            said, alike = {-1: _Said(Signature(None, ()), None, None)}, [-1] * len(noted)
+            said, alike = {-1: _Said((), None, None)}, [-1] * len(noted)
         alarms = []
         for place, each in enumerate(noted):
-            signature, reasons, sentence = said[alike[place]]
+            features, reasons, sentence = said[alike[place]]
             own = alike[place] == place
             row = None
             if self.values:
-                row = _json(encoding.row_values(served.schema.features, each.row_D))
+                row = _json(encoding.row_values(served.schema.features, each.rows_WD[-1]))
             alarms.append(
                 Alarm(
-                    signature=signature,
+                    signature=Signature(each.entity, features),
                     time=each.time,
                     version=served.detector.version,
                     score=each.score,
@@ -258,7 +275,7 @@ class Journal:
         return alarms
 
     def _find_reasons(
-        self, served: Served, rows_ND: Float32, explanation: Explanation
+        self, served: Served, windows_NWD: Float32, explanation: Explanation
     ) -> "dict[int, _Said]":
         """Of as many rows as there is time for, one at least: first the strangest by each feature
         that contributes most, then the strangest of all.
@@ -276,16 +293,20 @@ class Journal:
             began = time.thread_time()
             together = TOGETHER if self._saved > 0 else 1
             chosen, places = places[:together], places[together:]
-            said |= self._say(served, rows_ND, explanation, chosen)
+            said |= self._say(served, windows_NWD, explanation, chosen)
             self._saved -= time.thread_time() - began
         return said
 
     def _say(
-        self, served: Served, rows_ND: Float32, explanation: Explanation, places: list[int]
+        self, served: Served, windows_NWD: Float32, explanation: Explanation, places: list[int]
     ) -> "dict[int, _Said]":
-        features = served.schema.features
-        part_ND, part = rows_ND[places], Explanation(*(each[places] for each in explanation))
-        reasons = reasons_of(served.detector, part_ND, part, served.threshold.score)
+        detector, limit = served.detector, served.threshold.score
+        features, windows = served.schema.features, windows_NWD[places]
+        part_ND, part = windows[:, -1], Explanation(*(each[places] for each in explanation))
+        if detector.window > 1:
+            reasons: Reasons | None = reasons_of_windows(detector, windows, part, limit)
+        else:
+            reasons = reasons_of(detector, part_ND, part, limit)
         top = TOP if reasons is None else max(TOP, int(reasons.blamed_N.max()))
         cells = encoding.explain_rows(served, part_ND, part, reasons, {}, top)
         said: dict[int, _Said] = {}
@@ -309,7 +330,7 @@ class Journal:
         for place, columns, row, sentence in zip(places, blamed, cells, sentences, strict=True):
             names = tuple(sorted(features[d].name for d in columns))
             told = row if self.values else [{**cell, **_WITHOUT_VALUES} for cell in row]
-            said[place] = _Said(Signature(None, names), _json(told), sentence)
+            said[place] = _Said(names, _json(told), sentence)
         return said
 
 
@@ -317,7 +338,7 @@ _WITHOUT_VALUES = {"actual": None, "expected": None, "expected_sd": None}
 
 
 class _Said(NamedTuple):
-    signature: Signature
+    features: tuple[str, ...]  # to blame, in the order of their names
     reasons: str | None
     sentence: str | None
 
@@ -329,16 +350,19 @@ class _Seen:
 
     def __init__(self, served: Served) -> None:
         self.limit = served.threshold.score
-        self.most = max(1, min(MOST_ALARMS, MOST_CELLS // served.schema.width))
+        cells = served.schema.width * served.detector.window
+        self.most = max(1, min(MOST_ALARMS, MOST_CELLS // cells))
         self.rows = self.alarms = 0
         self.kept: list[Noted] = []
         self.worst: Noted | None = None
         self.ordinary: list[Noted] = []
 
 
-def _noted(rows_ND: Float32, scores: Scores, place: int) -> Noted:
-    row_D = rows_ND[place].copy()  # which holds no request's body
-    return Noted(time.time(), row_D, *(float(each[place]) for each in scores))
+def _noted(rows_ND: Float32, scores: Scores, place: int, entity: str | None) -> Noted:
+    window = len(rows_ND) - len(scores.score) + 1
+    rows_WD = rows_ND[place : place + window].copy()  # which holds no request's body
+    score, p_value, severity = (float(each[place]) for each in scores)
+    return Noted(time.time(), rows_WD, score, p_value, severity, entity)
 
 
 def _most_alike(contributions_ND: Float32, said: list[int]) -> list[int]:

@@ -3,9 +3,17 @@ import pytest
 
 from hourglass.service.model.artifact import Feature
 from hourglass.service.model.conditional import Conditional
-from hourglass.service.model.detector import Detector
-from hourglass.service.model.reasons import EXTRA_ROWS, SEARCHED_CELLS, find_reasons, reasons_of
-from tests.artifacts import NUMERIC, make_artifact, sample_rows
+from hourglass.service.model.detector import Detector, Explanation
+from hourglass.service.model.reasons import (
+    EXTRA_ROWS,
+    SEARCHED_CELLS,
+    find_reasons,
+    reasons_of,
+    reasons_of_windows,
+    windows_of,
+)
+from hourglass.service.rows.sentences import say_why
+from tests.artifacts import MIXED, NUMERIC, make_artifact, make_windowed_served, sample_rows
 
 D = 12
 FEATURES = tuple(Feature(name=f"x{d}", kind="numeric") for d in range(D))
@@ -186,3 +194,58 @@ def test_a_model_explains_its_rows_where_its_file_carries_the_gaussian():
     assert reasons.expected.value_ND.shape == rows_ND.shape
     old = Detector.from_bytes(make_artifact(NUMERIC))
     assert reasons_of(old, rows_ND, old.explain(rows_ND), old.threshold.score) is None
+
+
+def test_a_windowed_model_blames_the_feature_without_whose_window_the_row_is_ordinary() -> None:
+    served = make_windowed_served(NUMERIC, rows=4)
+    rows_TD = np.zeros((9, 4), np.float32)
+    rows_TD[6, 1], rows_TD[8] = 9.0, [8.0, 0.0, 7.0, 0.0]
+    explanation = served.detector.explain(rows_TD)
+    reasons = reasons_of(served.detector, rows_TD, explanation, served.threshold.score)
+    assert reasons is not None
+    blamed = [
+        order_D[:count].tolist()
+        for order_D, count in zip(reasons.order_ND, reasons.blamed_N, strict=True)
+    ]
+    assert blamed[:3] == [[], [], []]
+    assert blamed[3] == [1]  # row 6
+    assert blamed[5][0] in (0, 2)  # row 8
+    assert {*blamed[5]} <= {0, 2}
+    np.testing.assert_allclose(reasons.expected.value_ND[3], 0.0)
+    np.testing.assert_allclose(reasons.expected.sd_ND, 1.0)
+    alone = reasons_of_windows(
+        served.detector,
+        windows_of(rows_TD, 4)[3:4],
+        Explanation(*(array[3:4] for array in explanation)),
+        served.threshold.score,
+    )
+    assert alone.order_ND.tolist() == reasons.order_ND[3:4].tolist()
+    assert say_why(NUMERIC, rows_TD[6:7], alone) == [
+        "b is 9 where 0 ± 1 was expected (9 sd too high)"
+    ]
+
+
+def test_a_windowed_row_that_is_strange_in_most_features_differs_as_a_whole() -> None:
+    features = tuple(Feature(name=f"f{i}", kind="numeric") for i in range(12))
+    served = make_windowed_served(features, rows=3)
+    rows_TD = np.zeros((3, 12), np.float32)
+    rows_TD[2] = 50.0
+    explanation = served.detector.explain(rows_TD)
+    reasons = reasons_of(served.detector, rows_TD, explanation, served.threshold.score)
+    assert reasons is not None
+    assert reasons.as_a_whole_N.tolist() == [True]
+    assert len(reasons.groups[0]) == 8
+    (sentence,) = say_why(features, rows_TD[2:], reasons)
+    assert sentence is not None
+    assert sentence.startswith("differs as a whole: f")
+    assert sentence.endswith("and 4 more moved with it")
+
+
+def test_what_is_no_number_has_no_deviation_in_a_windowed_model() -> None:
+    served = make_windowed_served(MIXED, rows=3)
+    rows_TD = np.array([[0, 0, 0, 0], [0, 0, 0, 0], [50, 1, 2, 0]], np.float32)
+    explanation = served.detector.explain(rows_TD)
+    reasons = reasons_of(served.detector, rows_TD, explanation, served.threshold.score)
+    assert reasons is not None
+    assert np.isnan(reasons.expected.sd_ND[0]).tolist() == [False, True, True, False]
+    assert np.isnan(reasons.expected.probability_ND[0]).tolist() == [True, False, True, True]

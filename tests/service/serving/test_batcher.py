@@ -31,7 +31,7 @@ class Watched:
     def __init__(self, detector: Detector, error: Exception | None = None) -> None:
         self.detector, self.version, self.error = detector, detector.version, error
         self.manifest, self.table = detector.manifest, detector.table
-        self.cell_seconds = 1e-9
+        self.cell_seconds, self.window = 1e-9, 1
         self.batches: list[int] = []
         self.threads: set[threading.Thread] = set()
 

@@ -228,8 +228,8 @@ class TestJournal:
             for place in range(16):
                 part = slice(place, place + 1)
                 one = Scores(*(each[part] for each in scores))
-                journal._note_one(seen, rows_ND[part], one, float(place))
-            journal._note(seen, rows_ND, scores, list(range(16, 64)))
+                journal._note_one(seen, rows_ND[part], one, float(place), None)
+            journal._note(seen, rows_ND, scores, list(range(16, 64)), None)
             times[[int(each.score) for each in seen.kept]] += 1
             assert (seen.alarms, len(seen.kept), seen.worst.score) == (64, 8, 63.0)
         expected = draws * 8 / 64

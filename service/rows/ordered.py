@@ -1,0 +1,330 @@
+"""Rows in order: which rows of a request or a file follow each other, and what a windowed model
+says of each of them.
+
+Rows of one entity are in order of time, and those of several may be mixed. The first W - 1 rows of
+an entity, and those after a gap, are warming: they are only looked back at. So is a row that holds
+too few values, and it is itself not judged.
+
+Shapes: N rows, D features, T rows of one stretch, M of them judged.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from msgspec import UNSET, Raw, UnsetType
+from numpy.typing import NDArray
+
+from hourglass.service.errors import InvalidJSON, InvalidRow
+from hourglass.service.model.detector import Scores
+from hourglass.service.model.schema import Schema
+from hourglass.service.model.served import Served
+from hourglass.service.rows import decoding
+from hourglass.service.rows.cells import shown
+from hourglass.service.rows.decoding import Body, Float32
+from hourglass.service.rows.times import Float64, parse_time
+
+LOOKED_CELLS = 2**20  # asked about at once
+LONGEST_ENTITY = 256  # characters
+AN_ENTITY = f"a string of 1 to {LONGEST_ENTITY} characters"
+FIELDS = ("rows", *decoding.OF_ORDER)
+
+Entities = str | Sequence[str] | None  # of all rows, or of each; None: they are one's
+Integers = NDArray[np.intp]
+
+
+class Ordered(NamedTuple):
+    """What came: rows, and what is said of their order."""
+
+    rows_ND: Float32
+    entities: Entities
+    time_N: Float64 | None
+    body: Body  # that holds the rows alone
+
+
+class Stretch(NamedTuple):
+    """Rows of one entity that follow each other."""
+
+    entity: str | None
+    rows_T: Integers  # which of all rows they are, in order
+
+
+class Run(NamedTuple):
+    """A stretch that was scored: of its last M rows, scores that are NaN where a row holds too few
+    values.
+    """
+
+    stretch: Stretch
+    rows_TD: Float32
+    scores: Scores
+    seconds: float
+
+    @property
+    def judged_M(self) -> Integers:
+        """Which of all rows have these scores."""
+        return self.stretch.rows_T[len(self.stretch.rows_T) - len(self.scores.score) :]
+
+
+class _Request(msgspec.Struct, forbid_unknown_fields=True):
+    rows: Raw
+    entity: Raw | UnsetType = UNSET
+    time: Raw | UnsetType = UNSET
+
+
+def decode_ordered(body: Body, content_type: str, schema: Schema, *, max_rows: int) -> Ordered:
+    """Body -> rows [N, D], whose are they, and when; an error that names the row otherwise.
+
+    Numbers alone are rows of one entity. A row may hold too few values to be judged.
+    """
+    entity: Raw | UnsetType = UNSET
+    time: Raw | UnsetType = UNSET
+    if decoding.media_type_of(content_type) == decoding.JSON:
+        body, entity, time = _open(body)
+    rows_ND = decoding.decode_rows(body, content_type, schema, max_rows=max_rows, few=True)
+    entities = None if entity is UNSET else _entities(entity, len(rows_ND))
+    time_N = None if time is UNSET else _times(time, len(rows_ND))
+    return Ordered(rows_ND, entities, time_N, body)
+
+
+def decode_single(body: Body, content_type: str, schema: Schema, *, max_rows: int) -> Ordered:
+    """The same of a model of single rows, of which nothing more is said."""
+    rows_ND = decoding.decode_rows(body, content_type, schema, max_rows=max_rows)
+    return Ordered(rows_ND, None, None, body)
+
+
+def parse_entities(sent: object, rows: int) -> Entities:
+    """The field `entity` as it came: of all rows, or of each; InvalidRow names a wrong one."""
+    if isinstance(sent, list):
+        if len(sent) != rows:
+            raise _wrong_length("entity", len(sent), rows)
+        for row, entity in enumerate(sent):
+            if not is_entity(entity):
+                raise _no_entity(entity, row)
+        return sent
+    if not is_entity(sent):
+        raise _no_entity(sent, None)
+    return str(sent)
+
+
+def parse_times(sent: object, rows: int) -> Float64:
+    """The field `time` as it came, of each row; InvalidRow names a wrong one."""
+    if not isinstance(sent, list):
+        got = shown(sent)
+        raise InvalidRow(
+            f"expected an array of times, one for each row, got {got}",
+            expected="an array of times",
+            got=got,
+        )
+    if len(sent) != rows:
+        raise _wrong_length("time", len(sent), rows)
+    return np.array([parse_time(time, row) for row, time in enumerate(sent)], np.float64)
+
+
+def is_entity(value: object) -> bool:
+    """Whether it can be the name of one."""
+    return isinstance(value, str) and 1 <= len(value) <= LONGEST_ENTITY
+
+
+def stretches(
+    rows: int, entities: Entities, time_N: Float64 | None, gap: float | None
+) -> list[Stretch]:
+    """The rows by entity, and where a step in time is longer than the gap in several; InvalidRow
+    where time goes back.
+    """
+    if entities is None or isinstance(entities, str):
+        groups = [Stretch(entities, np.arange(rows))]
+    else:
+        codes: dict[str, int] = {}
+        code_N = np.array([codes.setdefault(entity, len(codes)) for entity in entities], np.intp)
+        order_N = np.argsort(code_N, kind="stable")
+        ends = np.cumsum(np.bincount(code_N))[:-1]
+        parts = np.split(order_N, ends)
+        groups = [Stretch(entity, part) for entity, part in zip(codes, parts, strict=True)]
+    if time_N is None:
+        return groups
+    return [part for group in groups for part in _without_gaps(group, time_N, gap)]
+
+
+def sorted_stretches(
+    rows: int, entities: Entities, time_N: Float64 | None, gap: float | None
+) -> list[Stretch]:
+    """The same of rows that may lie in any order."""
+    if time_N is None:
+        return stretches(rows, entities, None, None)
+    order_N = np.argsort(time_N, kind="stable")
+    if entities is not None and not isinstance(entities, str):
+        entities = [entities[row] for row in order_N.tolist()]
+    parts = stretches(rows, entities, time_N[order_N], gap)
+    return [Stretch(part.entity, order_N[part.rows_T]) for part in parts]
+
+
+def score_in_order(served: Served, came: Ordered) -> list[Run]:
+    """What a windowed model says of what came; InvalidRow where time goes back."""
+    return score_stretches(served, came.rows_ND, stretches_of(served, came))
+
+
+def stretches_of(served: Served, came: Ordered) -> list[Stretch]:
+    """The stretches of what came, by the model's gap."""
+    window = served.detector.manifest.window
+    gap = None if window is None else window.gap
+    return stretches(len(came.rows_ND), came.entities, came.time_N, gap)
+
+
+def score_stretches(served: Served, rows_ND: Float32, parts: Sequence[Stretch]) -> list[Run]:
+    """What a windowed model says of the stretches that are no shorter than a window."""
+    runs, window = [], served.detector.window
+    for part in parts:
+        if len(part.rows_T) >= window:
+            rows_TD = _take(rows_ND, part.rows_T)
+            started = perf_counter()
+            scores = served.detector.score(rows_TD)
+            seconds = perf_counter() - started
+            few_M = ~served.schema.has_enough(rows_TD[window - 1 :])
+            if few_M.any():
+                scores = Scores(*(np.where(few_M, np.float32(np.nan), each) for each in scores))
+            runs.append(Run(part, rows_TD, scores, seconds))
+    return runs
+
+
+class Spread(NamedTuple):
+    """[N] what was found of rows in order, as it is of all rows."""
+
+    scores: Scores  # NaN where a row is warming, or holds too few values
+    warming_N: NDArray[np.bool_]
+    known_N: NDArray[np.bool_]  # the rest
+
+
+def spread(served: Served, rows_ND: Float32, runs: Sequence[Run]) -> Spread:
+    """Scores in the places of their rows."""
+    scores = Scores(*(np.full(len(rows_ND), np.nan, np.float32) for _ in Scores._fields))
+    warming_N = np.ones(len(rows_ND), np.bool_)
+    for run in runs:
+        warming_N[run.judged_M] = False
+        for all_N, some_M in zip(scores, run.scores, strict=True):
+            all_N[run.judged_M] = some_M
+    return Spread(scores, warming_N, ~warming_N & served.schema.has_enough(rows_ND))
+
+
+class Looked(NamedTuple):
+    """Judged rows M of a stretch, and those before them that the first of them looks back at."""
+
+    judged_M: Integers  # which of all rows
+    rows_TD: Float32
+    entity: str | None
+
+
+def looks(
+    served: Served, rows_ND: Float32, parts: Sequence[Stretch], cells: int
+) -> Iterator[Looked]:
+    """The stretches in pieces of so many cells, each with the rows before it."""
+    window = served.detector.window
+    step = max(1, cells // rows_ND.shape[1])
+    for part in parts:
+        for start in range(0, len(part.rows_T) - window + 1, step):
+            rows_T = part.rows_T[start : start + window - 1 + step]
+            yield Looked(rows_T[window - 1 :], _take(rows_ND, rows_T), part.entity)
+
+
+def windows_at(
+    served: Served, rows_ND: Float32, parts: Sequence[Stretch], wanted: Integers
+) -> Iterator[tuple[int, Float32]]:
+    """The windows [W, D] that end with these of all rows."""
+    window, wanted_N = served.detector.window, np.zeros(len(rows_ND), np.bool_)
+    wanted_N[wanted] = True
+    for part in parts:
+        for place in np.flatnonzero(wanted_N[part.rows_T]).tolist():
+            rows_W = part.rows_T[place - window + 1 : place + 1]
+            yield int(rows_W[-1]), rows_ND[rows_W]
+
+
+def judge(
+    served: Served, rows_ND: Float32, parts: Sequence[Stretch], ask: Callable[[Float32], Float32]
+) -> tuple[Float32, NDArray[np.bool_]]:
+    """[N, X] what `ask` answers of rows in order, and which rows [N] have such an answer: those
+    that are judged.
+    """
+    known_N = served.schema.has_enough(rows_ND)
+    warming_N, answer_NX = np.ones(len(rows_ND), np.bool_), None
+    for judged_M, rows_TD, _ in looks(served, rows_ND, parts, LOOKED_CELLS):
+        answer_MX = ask(rows_TD)
+        if answer_NX is None:
+            answer_NX = np.zeros((len(rows_ND), answer_MX.shape[1]), np.float32)
+        answer_NX[judged_M], warming_N[judged_M] = answer_MX, False
+    if answer_NX is None:
+        answer_NX = np.zeros((len(rows_ND), 1), np.float32)
+    return answer_NX, known_N & ~warming_N
+
+
+def _open(body: Body) -> tuple[Body, Raw | UnsetType, Raw | UnsetType]:
+    """A body of rows alone, and the fields beside them. What is no such JSON is for the reader of
+    rows, which says what is wrong.
+
+    The text of a large body is looked through at a gigabyte a second, and not parsed.
+    """
+    try:
+        sent = msgspec.json.decode(body, type=_Request)
+    except msgspec.ValidationError as error:
+        if "unknown field" not in str(error):
+            return body, UNSET, UNSET
+        raise InvalidJSON(f"expected a JSON object with {', '.join(FIELDS)}: {error}") from error
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return body, UNSET, UNSET
+    if sent.entity is UNSET and sent.time is UNSET:
+        return body, UNSET, UNSET
+    return b'{"rows":%b}' % bytes(sent.rows), sent.entity, sent.time
+
+
+def _entities(sent: Raw, rows: int) -> Entities:
+    return parse_entities(msgspec.json.decode(sent), rows)
+
+
+def _times(sent: Raw, rows: int) -> Float64:
+    return parse_times(msgspec.json.decode(sent), rows)
+
+
+def _without_gaps(group: Stretch, time_N: Float64, gap: float | None) -> Iterator[Stretch]:
+    time_T = time_N[group.rows_T]
+    step_T = np.diff(time_T)
+    if (step_T < 0).any():
+        place = int(np.argmax(step_T < 0)) + 1
+        row, before = int(group.rows_T[place]), int(group.rows_T[place - 1])
+        of = "" if group.entity is None else f" of entity {shown(group.entity)}"
+        message = (
+            f"expected the rows{of} in order of time, got row {row} at {time_T[place]:.15g} after"
+            f" row {before} at {time_T[place - 1]:.15g}"
+        )
+        raise InvalidRow(
+            message,
+            row=row,
+            expected=f"a time of at least {time_T[place - 1]:.15g}",
+            got=f"{time_T[place]:.15g}",
+        )
+    ends = np.flatnonzero(step_T > (np.inf if gap is None else gap)) + 1
+    for rows_T in np.split(group.rows_T, ends):
+        yield Stretch(group.entity, rows_T)
+
+
+def _take(rows_ND: Float32, rows_T: Integers) -> Float32:
+    """Rows that lie one behind the other are not copied."""
+    if (np.diff(rows_T) == 1).all():
+        return rows_ND[int(rows_T[0]) : int(rows_T[-1]) + 1]
+    return rows_ND[rows_T]
+
+
+def _no_entity(value: object, row: int | None) -> InvalidRow:
+    got = shown(value)
+    of = "" if row is None else f" of row {row}"
+    return InvalidRow(
+        f"expected {AN_ENTITY}, got {got} as the entity{of}", row=row, expected=AN_ENTITY, got=got
+    )
+
+
+def _wrong_length(field: str, sent: int, rows: int) -> InvalidRow:
+    return InvalidRow(
+        f"expected one {field} for each of {rows} rows, got {sent}",
+        row=min(sent, rows),
+        expected=f"{rows} in {field!r}",
+        got=str(sent),
+    )

@@ -123,7 +123,14 @@ def score(options: argparse.Namespace) -> int:
         raise InvalidSettings(str(error)) from error
     served, problem = files.open_model(options.model, alpha=options.alpha)
     _warn(problem)
-    scored = files.score_file(served, options.data, dialect, progress=_show_progress)
+    scored = files.score_file(
+        served,
+        options.data,
+        dialect,
+        time=options.time,
+        entity=options.entity,
+        progress=_show_progress,
+    )
     if options.output:
         files.write_table(scored, options.output)
     print(files.summarise(served, scored))
@@ -155,6 +162,8 @@ def replay(options: argparse.Namespace) -> int:
         label=options.label,
         normal=options.normal,
         rows_per_day=options.rows_per_day,
+        time=options.time,
+        entity=options.entity,
         progress=_show_progress,
     )
     if options.output:
@@ -408,6 +417,16 @@ def _add_model_and_data(command: argparse.ArgumentParser) -> None:
         help="a model.onnx, or a folder: MODELS/<name>, or a version's in it",
     )
     command.add_argument("data", type=Path, metavar="DATA", help="a .csv or .parquet file")
+    command.add_argument(
+        "--time",
+        metavar="COLUMN",
+        help="of a model of ordered rows: the column to sort by (default: the file's order)",
+    )
+    command.add_argument(
+        "--entity",
+        metavar="COLUMN",
+        help="of a model of ordered rows: the column that says whose a row is (default: one's)",
+    )
 
 
 def _count(text: str) -> float:

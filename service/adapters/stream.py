@@ -182,9 +182,9 @@ def say(change: Change) -> str:
         why = change.sentence or ", ".join(change.features) or "no reason is known"
         return f"{_clock(change.start)}  {change.entity}: event opened{severity}: {why}"
     end = "" if change.end is None else f" at {_clock(change.end)}"
-    rows = f"{change.rows} row{'s'[: change.rows > 1]}"
     return (
-        f"{_clock(change.start)}  {change.entity}: event closed{end}, {rows}, peak"
+        f"{_clock(change.start)}  {change.entity}: event closed{end}, {change.rows}"
+        f" row{'s'[: change.rows > 1]}, peak"
         f" {_clock(change.peak)}{severity}: {', '.join(change.features) or 'no feature'}"
     )
 

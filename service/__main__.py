@@ -1,4 +1,4 @@
-"""`hourglass serve | score | replay | inspect`, also `python -m hourglass.service`.
+"""`hourglass serve | score | replay | stream | inspect`, also `python -m hourglass.service`.
 
 Logging and signals are set up here and nowhere else.
 """
@@ -38,6 +38,13 @@ SERVE_FLAGS = (
     "root_path",
     "allowed_hosts",
     "journal",
+    "streams",
+    "max_entities",
+    "events_per_day",
+    "webhook",
+    "webhook_secret_file",
+    "alertmanager",
+    "public_url",
     "read_only",
     "learn",
 )  # which are settings too
@@ -79,6 +86,16 @@ def serve(options: argparse.Namespace) -> int:
     flags = {name: getattr(options, name) for name in SERVE_FLAGS}
     settings = read_settings(os.environ, **flags)
     _warn(require_models(settings.models))
+    if settings.streams:
+        if settings.workers > 1:
+            raise InvalidSettings("--streams needs --workers 1: one process has an entity's state")
+        from hourglass.service.streams.file import prepare as prepare_streams
+
+        prepare_streams(settings.streams)
+    if settings.webhook or settings.alertmanager:
+        from hourglass.service.notify.receivers import receivers_of
+
+        receivers_of(settings)  # what is wrong is said before anything starts
     if settings.journal:
         from hourglass.service.watch.alarms import prepare
 
@@ -157,6 +174,38 @@ def replay(options: argparse.Namespace) -> int:
     return 0
 
 
+def stream(options: argparse.Namespace) -> int:
+    """Tell a service of a file's rows as if they came now."""
+    from hourglass.service.adapters.stream import Change, say, stream_file
+    from hourglass.service.rows.dialect import Dialect, given_dialect
+
+    try:
+        dialect = Dialect(**given_dialect(options))
+    except ValueError as error:
+        raise InvalidSettings(str(error)) from error
+
+    def tell(change: Change) -> None:
+        print(printable(say(change)), flush=True)
+
+    told = stream_file(
+        options.data,
+        url=options.url,
+        name=options.name,
+        time=options.time,
+        entity=options.entity,
+        speed=options.speed,
+        afresh=options.afresh,
+        dialect=dialect,
+        tell=tell,
+    )
+    print(
+        f"{told.rows} rows of {told.entities} {'entity' if told.entities == 1 else 'entities'} in"
+        f" {told.seconds:.1f} s: {told.opened} event{'s'[: told.opened != 1]} opened,"
+        f" {told.closed} closed"
+    )
+    return 0
+
+
 def inspect(options: argparse.Namespace) -> int:
     """Print what a model says of itself."""
     from hourglass.service.adapters import files
@@ -182,7 +231,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Scores vectors by how surprising they are.",
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(required=True, metavar="serve | score | replay | inspect")
+    commands = parser.add_subparsers(
+        required=True, metavar="serve | score | replay | stream | inspect"
+    )
 
     command = commands.add_parser(
         "serve", help="serve a folder of models over HTTP", allow_abbrev=False
@@ -220,6 +271,44 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="an SQLite file to keep alarms in, with their rows (default: the last 1,000 in memory,"
         " without their rows' values)",
+    )
+    command.add_argument(
+        "--streams",
+        type=Path,
+        metavar="PATH",
+        help="an SQLite file that keeps streams (default: streams.sqlite in the folder of models)",
+    )
+    command.add_argument(
+        "--max-entities",
+        type=int,
+        metavar="N",
+        help=f"entities of streams that are kept (default: {defaults.max_entities})",
+    )
+    command.add_argument(
+        "--events-per-day",
+        type=float,
+        metavar="N",
+        help="false events of one entity's stream in a day, on average"
+        f" (default: {defaults.events_per_day:g})",
+    )
+    command.add_argument(
+        "--webhook", metavar="URLS", help="tell these, separated by commas, of events"
+    )
+    command.add_argument(
+        "--webhook-secret-file",
+        type=Path,
+        metavar="PATH",
+        help="the secret that signs what webhooks are told (or HOURGLASS_WEBHOOK_SECRET)",
+    )
+    command.add_argument(
+        "--alertmanager",
+        metavar="URLS",
+        help="tell these Alertmanagers, separated by commas, of events",
+    )
+    command.add_argument(
+        "--public-url",
+        metavar="URL",
+        help="where people reach the service, for links (default: http://HOST:PORT)",
     )
     command.add_argument(
         "--read-only",
@@ -276,6 +365,37 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=replay)
 
     command = commands.add_parser(
+        "stream",
+        help="tell a service of the rows of a file as if they came now, and print events",
+        allow_abbrev=False,
+    )
+    command.add_argument("data", type=Path, metavar="DATA", help="a .csv or .parquet file")
+    command.add_argument(
+        "--url",
+        default=f"http://127.0.0.1:{defaults.port}",
+        help=f"of the service (default: http://127.0.0.1:{defaults.port})",
+    )
+    command.add_argument("--name", required=True, metavar="MODEL", help="of the model in service")
+    command.add_argument(
+        "--time", required=True, metavar="COLUMN", help="when each row was: it orders them"
+    )
+    command.add_argument(
+        "--entity", metavar="COLUMN", help="what each row is of (default: all of the file's name)"
+    )
+    command.add_argument(
+        "--speed",
+        type=_speed,
+        default=1.0,
+        metavar="TIMES",
+        help="how much faster than their times rows come; 0: as fast as they are taken (1)",
+    )
+    command.add_argument(
+        "--afresh", action="store_true", help="make the service forget these entities before"
+    )
+    add_dialect_arguments(command)
+    command.set_defaults(run=stream)
+
+    command = commands.add_parser(
         "inspect", help="print what a model says of itself", allow_abbrev=False
     )
     command.add_argument(
@@ -317,6 +437,16 @@ def _count(text: str) -> float:
     if not 0 < count <= 1e12:
         raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
     return count
+
+
+def _speed(text: str) -> float:
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = -1.0
+    if not 0 <= speed < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text!r}")
+    return speed
 
 
 def _rate(text: str) -> float:

@@ -28,10 +28,12 @@ from hourglass.service.api import (
     scoring,
     versions,
 )
+from hourglass.service.api import streams as streamed
 from hourglass.service.api.entrance import enter, require_allowed
 from hourglass.service.api.parts import STATE, Guard, Parts, allow
 from hourglass.service.api.problems import problem_handlers
 from hourglass.service.machine.cpus import available_cpus
+from hourglass.service.notify.receivers import receivers_of
 from hourglass.service.serving.batcher import Batcher
 from hourglass.service.serving.exhibits import Exhibits
 from hourglass.service.serving.observers import Observers
@@ -40,6 +42,8 @@ from hourglass.service.serving.registry import Load, Registry
 from hourglass.service.serving.room import Room
 from hourglass.service.serving.store import Store
 from hourglass.service.settings import Settings
+from hourglass.service.streams.events import Event
+from hourglass.service.streams.streams import FILE, Streams
 from hourglass.service.watch.alarms import MEMORY_ALARMS, Alarms
 from hourglass.service.watch.journal import Journal
 from hourglass.service.watch.metrics import ASGIApp, Metrics, Receive, Scope, Send
@@ -96,10 +100,28 @@ def create_app(
 
     registry.tell = tell
     peers = Peers(shared, os.getpid(), registry.refresh) if shared else None
+    receivers = receivers_of(settings, counted.observe_notice)
+
+    def tell_event(event: Event) -> None:
+        counted.observe_event(event)
+        for receiver in receivers:
+            receiver.tell(event)
+
     observers = Observers([counted])
     batcher = Batcher(observers, inline_cells=settings.inline_cells, max_rows=settings.max_rows)
     # one body of any size allowed must find room
     room = Room(max(settings.max_held_bytes, settings.max_body_bytes))
+    streams = None
+    if settings.workers == 1:
+        streams = Streams(
+            batcher,
+            settings.streams or settings.models / FILE,
+            most=settings.max_entities,
+            events_per_day=settings.events_per_day,
+            tell=tell_event,
+            count=counted.observe_stream,
+        )
+        counted.open_events, counted.entities = streams.open_events, streams.counts
     parts = Parts(
         settings,
         registry,
@@ -110,6 +132,7 @@ def create_app(
         batcher,
         room,
         guard,
+        streams,
         peers=peers,
     )
 
@@ -130,6 +153,12 @@ def create_app(
         with suppress(TimeoutError):
             await asyncio.wait_for(started.wait(), START_SECONDS)
         clocks.append(asyncio.create_task(journal.clock()))
+        if streams:
+            was_open = await streams.start()
+            for receiver in receivers:
+                receiver.begin(was_open)
+            clocks.append(asyncio.create_task(streams.clock()))
+        clocks += [asyncio.create_task(receiver.clock()) for receiver in receivers]
         if counted.shared:
             clocks.append(asyncio.create_task(_flush(counted)))
         yield
@@ -139,6 +168,8 @@ def create_app(
                 await clock
         if peers:
             peers.close()
+        if streams:
+            await streams.close()
         registry.close()
         parts.batcher.close()
         journal.close()
@@ -152,6 +183,7 @@ def create_app(
         versions.router,
         replay.router,
         alarms.router,
+        streamed.router,
         inference.router,
         health.router,
         metrics.metrics,

@@ -113,6 +113,22 @@ class NotLoaded(UnknownModel):
     """The model is there, but not in memory: who can wait asks the registry to load it."""
 
 
+class LateRow(HourglassError):
+    """A row of a stream is not later than the newest one, and did not come before."""
+
+
+class NoStreams(HourglassError):
+    """This process keeps no streams."""
+
+
+class StreamsFailed(HourglassError):
+    """The file of streams cannot be read at the moment."""
+
+
+class UnknownEntity(HourglassError):
+    """No row of that entity has come, or it was forgotten."""
+
+
 class NotReady(HourglassError):
     """No model is in service."""
 

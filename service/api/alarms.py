@@ -94,7 +94,7 @@ async def list_alarms(
     ] = None,
 ) -> AlarmGroups:
     await parts.registry.get(name)
-    after = _seconds(since) if since is not None else 0.0
+    after = seconds_of(since, "since") if since is not None else 0.0
 
     def ask(alarms: Alarms) -> AlarmGroups:
         rows, count = alarms.counts(name)
@@ -139,12 +139,12 @@ router = Router(
 )
 
 
-def _seconds(text: str) -> float:
+def seconds_of(text: str, parameter: str) -> float:
     """Since the epoch; of a time without a zone as of one in UTC."""
     try:
         at = msgspec.convert(text, datetime)
     except msgspec.ValidationError as error:
         raise ClientException(
-            f"since: expected a time as 2026-11-29T01:06:22Z, got {text[:40]!r}"
+            f"{parameter}: expected a time as 2026-11-29T01:06:22Z, got {text[:40]!r}"
         ) from error
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

@@ -25,6 +25,7 @@ from hourglass.service.api.versions import Promotion
 from hourglass.service.model.artifact import (
     EXHIBIT_PREFIX,
     INPUT,
+    LAST_SECOND,
     MODEL_NAME,
     OUTPUTS,
     P_VALUE,
@@ -138,6 +139,8 @@ def write_document(
                         "type": "string",
                         "pattern": _PATTERNS[parameter["name"]],
                     }
+                    if parameter["name"] == "entity":
+                        parameter["schema"]["maxLength"] = LONGEST_ENTITY
                 elif parameter["name"] in _QUERIES:
                     parameter["schema"] = _QUERIES[parameter["name"]]
                 elif (
@@ -171,12 +174,15 @@ _PATTERNS = {
     "name": f"^({re.escape(EXHIBIT_PREFIX)})?{MODEL_NAME.pattern}$",
     "version": "^[0-9a-f]{64}$",
     "key": "^[0-9a-f]{16}$",
+    "entity": "^[^/]+$",
 }
+_TIME = {"type": "string", "format": "date-time"}
 _RATE = {"type": "number", "minimum": 1e-9, "maximum": 0.5}
 # of what stands behind it
 _QUERIES: dict[str, Json] = {
     "alpha": {"type": "array", "items": _RATE, "maxItems": MAX_ALPHAS},
-    "since": {"type": "string", "format": "date-time"},
+    "since": _TIME,
+    "until": _TIME,
 }
 
 
@@ -189,7 +195,7 @@ def _body(path: str, method: str, settings: Settings) -> Json | None:
     size = f"At most {settings.max_body_bytes} bytes."
     number = {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST}
     match path.rpartition("/")[2]:
-        case "score" | "explain" | "reconstruct" | "encode" | "replay" as what:
+        case "score" | "explain" | "reconstruct" | "encode" | "replay" | "{entity}" as what:
             cell = {"anyOf": [number, {"type": "boolean"}, {"type": "string"}, {"type": "null"}]}
             row = {
                 "description": (
@@ -207,6 +213,8 @@ def _body(path: str, method: str, settings: Settings) -> Json | None:
             schema["properties"] |= _ordered(settings.max_rows)
             if what == "replay":
                 schema["properties"] |= _replayed(settings.max_rows)
+            if what == "{entity}":
+                schema["properties"] |= _timed(settings.max_rows)
             return {
                 decoding.JSON: {"schema": schema, "example": {"rows": example}},
                 decoding.RAW: {"schema": _octets(raw)},
@@ -281,6 +289,14 @@ def _replayed(max_rows: int) -> Json:
         },
         "rows_per_day": {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_PER_DAY},
     }
+
+
+def _timed(max_rows: int) -> Json:
+    """When the rows of a stream were; without it they come now."""
+    seconds = {"type": "number", "minimum": 0, "maximum": LAST_SECOND}
+    times = {"type": "array", "items": {"anyOf": [seconds, _TIME]}, "maxItems": max_rows}
+    described = "Of each row, in seconds since 1970 or as ISO 8601, each later than the one before."
+    return {"time": {"description": described, "anyOf": [seconds, _TIME, times]}}
 
 
 def _octets(description: str) -> Json:

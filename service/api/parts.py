@@ -9,6 +9,7 @@ from hourglass.service.serving.peers import Peers
 from hourglass.service.serving.registry import Registry
 from hourglass.service.serving.room import Room
 from hourglass.service.settings import Settings
+from hourglass.service.streams.streams import Streams
 from hourglass.service.watch.journal import Journal
 from hourglass.service.watch.metrics import Metrics
 from hourglass.service.watch.traffic import Traffic
@@ -37,4 +38,5 @@ class Parts:
     batcher: Batcher
     room: Room
     guard: Guard
+    streams: Streams | None  # None where there are several workers
     peers: Peers | None = None  # where there are several workers

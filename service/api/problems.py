@@ -84,6 +84,10 @@ KINDS: Mapping[type[Exception], Kind] = {
     ),
     errors.NotDecodable: Kind(409, "not-decodable", "This model cannot decode", "model"),
     errors.NotSampleable: Kind(409, "not-sampleable", "This model cannot make up rows", "model"),
+    errors.LateRow: Kind(409, "late-row", "A row of a stream is late", "late"),
+    errors.NoStreams: Kind(409, "no-streams", "No streams are kept here", "model"),
+    errors.StreamsFailed: Kind(503, "streams-failed", "The streams cannot be read", "internal"),
+    errors.UnknownEntity: Kind(404, "unknown-entity", "No such entity is known", "model"),
     errors.NotReady: Kind(503, "not-ready", "No model is in service", "model"),
     errors.UncertifiableAlpha: Kind(
         409, "uncertifiable-alpha", "This false-alarm rate cannot be had", "alpha"

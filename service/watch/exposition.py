@@ -3,7 +3,7 @@ and in which format a scrape is answered.
 """
 
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -109,6 +109,28 @@ class ModelMetrics(Collector):
         for name, problem in self._models.problems.items():
             error.add_metric([name, problem.fault], 1.0)
         yield error
+
+
+class StreamMetrics(Collector):
+    """Entities and open events, of the models in service that have streams."""
+
+    def __init__(
+        self,
+        models: Registry,
+        open_events: Callable[[], Mapping[str, int]],
+        entities: Callable[[], Mapping[str, int]],
+    ) -> None:
+        self._models, self._open_events, self._entities = models, open_events, entities
+
+    def collect(self) -> Iterator[Metric]:
+        for name, text, counts in (
+            ("open_events", "Events that are open in streams.", self._open_events()),
+            ("stream_entities", "Entities whose state is kept.", self._entities()),
+        ):
+            family = GaugeMetricFamily(f"hourglass_{name}", text, labels=["model"])
+            for model in sorted(counts.keys() & self._models.names):
+                family.add_metric([model], counts[model])
+            yield family
 
 
 class SharedMetrics(Collector):

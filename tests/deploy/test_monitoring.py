@@ -41,6 +41,8 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
         rows = as_json_rows(NUMERIC, sample_rows(NUMERIC, 3))
         assert client.post("/v1/score", json={"rows": rows}).status_code == 200
         assert client.get("/health/ready").status_code == 200
+        streamed = client.post("/v1/models/pumps/streams/p1", json={"rows": rows})
+        assert streamed.status_code == 200
         scrape = client.get("/metrics").text
     series: Series = {}
     for family in text_string_to_metric_families(scrape):

@@ -1,0 +1,384 @@
+"""Streams: the entities whose rows come one after the other, in memory and behind it in a file.
+
+Rows of one entity are taken one request after the other. What changes is written behind, about
+WRITE_SECONDS later, by a thread of its own: a process that is killed loses so much, and the rows
+that it had answered may be sent again.
+"""
+
+import asyncio
+import logging
+import os
+import sqlite3
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeVar
+
+import msgspec
+import numpy as np
+
+from hourglass.service.errors import LateRow, NoStreams, StreamsFailed, UnknownEntity
+from hourglass.service.model.reasons import EXTRA_ROWS
+from hourglass.service.model.served import Served
+from hourglass.service.rows.decoding import Float32
+from hourglass.service.serving.batcher import INLINE_SECONDS, Batcher
+from hourglass.service.streams.events import Event, Rule, lapse
+from hourglass.service.streams.file import BIN_SECONDS, Bin, Changes, Key, StreamsFile, larger
+from hourglass.service.streams.state import (
+    Answers,
+    Float64,
+    State,
+    advance,
+    event_in,
+    features_of,
+    is_warming,
+    repeated_rows,
+    rule_for,
+    tell,
+)
+
+T = TypeVar("T")
+WRITE_SECONDS = 0.5
+EXPLAINED = 4  # times what scoring takes, explaining may take
+INLINE_CELLS_A_SECOND = 8192 / INLINE_SECONDS  # that the event loop may score itself
+ENCODED_AT_ONCE = 200  # states, on the event loop
+RETRY_SECONDS = 5.0  # after what could not be written
+MOST_WAITING = 10_000  # events, while they cannot be written
+FILE = "streams.sqlite"  # beside the models
+What = Literal["evicted", "late", "warm_ups"]  # what is counted besides events
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Entity:
+    """One, and since when it is silent."""
+
+    state: State
+    arrived: float  # time.monotonic of its last row
+    rule: Rule | None = None
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Seen(NamedTuple):
+    """What is told of an entity in a list."""
+
+    entity: str
+    rows: int
+    last: float
+    warming: bool
+    event: str | None
+
+
+class Taken(NamedTuple):
+    """What is answered to rows of one entity."""
+
+    answers: Answers
+    changes: list[Event]  # events that opened or closed
+    event: Event | None  # the one that is open
+
+
+class Streams:
+    """`tell` is told of each event that opens or closes, `count` of what else happens."""
+
+    def __init__(
+        self,
+        batcher: Batcher,
+        path: Path | None,
+        *,
+        most: int = 10_000,
+        events_per_day: float = 1.0,
+        tell: Callable[[Event], None] = lambda _: None,
+        count: Callable[[str, What, int], None] = lambda _, __, ___: None,
+    ) -> None:
+        self._batcher, self._file = batcher, StreamsFile(path)
+        self._path, self._most, self._per_day = path, most, events_per_day
+        self._tell, self._count = tell, count
+        self._entities: OrderedDict[Key, Entity] = OrderedDict()  # the last used last
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="streams")
+        self._dirty: set[Key] = set()
+        self._gone: set[Key] = set()
+        self._events: dict[str, Event] = {}
+        self._bins: dict[tuple[str, str, float], Bin] = {}
+        self._is_failing, self._retry_at = False, 0.0
+
+    async def start(self) -> list[Event]:
+        """Read what there was; the events that are open."""
+
+        def read() -> tuple[list[tuple[Key, State]], list[Event]]:
+            if self._path and not os.access(self._path.parent, os.W_OK):
+                raise PermissionError("nothing can be written there")
+            return self._file.states(self._most), self._file.chronicle().open_events()
+
+        try:
+            states, events = await self._run(read)
+        except (sqlite3.Error, OSError) as error:
+            _logger.warning("streams are in memory alone: %s: %s", self._path, error)
+            self._file = StreamsFile(None)
+            return []
+        now = time.monotonic()
+        for key, state in states:
+            self._entities[key] = Entity(state, now)
+        return events
+
+    async def take(
+        self, served: Served, name: str, rows_ND: Float32, time_N: Float64 | None
+    ) -> Taken:
+        """The next rows of an entity; without times they came just now. LateRow, InvalidRow."""
+        key = served.name, name
+        entity = self._entities.get(key) or self._add(key)
+        self._entities.move_to_end(key)
+        async with entity.lock:
+            if self._entities.get(key) is entity:
+                return await self._take(served, key, entity, rows_ND, time_N)
+        return await self.take(served, name, rows_ND, time_N)  # it was forgotten meanwhile
+
+    async def _take(
+        self, served: Served, key: Key, entity: Entity, rows_ND: Float32, time_N: Float64 | None
+    ) -> Taken:
+        state = entity.state
+        rule = entity.rule = rule_for(served, self._per_day)
+        at_N = _times(state, len(rows_ND), served) if time_N is None else time_N
+        try:
+            newest = "" if state.newest is None else _shown(state.newest)
+            repeated = repeated_rows(state, rows_ND, at_N, newest)
+            answers = await self._batcher.run(
+                _cells(served, len(rows_ND)),
+                lambda: advance(state, served, rows_ND, at_N, rule, repeated),
+            )
+            changes = await self._batcher.run(
+                _blamed_cells(served, answers), lambda: tell(state, served, key[1], answers)
+            )
+        except LateRow:
+            self._count(served.name, "late", 1)
+            raise
+        finally:
+            if state.newest is None and self._entities.get(key) is entity:
+                del self._entities[key]  # none of its rows was taken
+        if self._entities.get(key) is not entity:
+            raise UnknownEntity(f"entity {key[1][:80]!r} of {served.name} was just forgotten")
+        return Taken(answers, changes, self._keep(served, key, entity, answers, changes))
+
+    def forget(self, model: str, name: str) -> None:
+        """Know nothing more of an entity; UnknownEntity."""
+        self._require(model, name)
+        self._let_go((model, name))
+
+    def entities(self, served: Served) -> list[Seen]:
+        """Those of a model, the last used first."""
+        features = features_of(served)
+        return [
+            self._seen(key, entity, served, features)
+            for key, entity in reversed(self._entities.items())
+            if key[0] == served.name
+        ]
+
+    def seen(self, served: Served, name: str) -> Seen:
+        """One of them; UnknownEntity."""
+        entity = self._require(served.name, name)
+        return self._seen((served.name, name), entity, served, features_of(served))
+
+    def counts(self) -> Mapping[str, int]:
+        """model -> its entities."""
+        return Counter(model for model, _ in list(self._entities))
+
+    def open_events(self) -> Mapping[str, int]:
+        """model -> its open events; of each model that has entities."""
+        found: Counter[str] = Counter()
+        for (model, _), entity in list(self._entities.items()):
+            found[model] += entity.state.watch.open is not None
+        return found
+
+    async def ask(self, question: Callable[[StreamsFile], T]) -> T:
+        """What the file says, with all that is waiting to be written; StreamsFailed."""
+        await self._flush()
+
+        def work() -> T:
+            try:
+                return question(self._file)
+            except (sqlite3.Error, OSError) as error:
+                raise StreamsFailed(f"the streams' file cannot be read: {error}") from error
+
+        return await self._run(work)
+
+    async def clock(self) -> None:
+        """Write behind, and close the events of who is silent, until cancelled."""
+        while True:
+            await asyncio.sleep(WRITE_SECONDS)
+            try:
+                self._lapse()
+                await self._flush()
+            except Exception:  # the clock must go on
+                _logger.exception("the streams' clock failed")
+
+    async def close(self) -> None:
+        """Write what there is, and end."""
+        await self._flush()
+        await self._run(self._file.close)
+        self._thread.shutdown()
+
+    def _add(self, key: Key) -> Entity:
+        while len(self._entities) >= self._most:
+            oldest = next((k for k, each in self._entities.items() if not each.lock.locked()), None)
+            if oldest is None:
+                break
+            self._let_go(oldest)
+            self._count(oldest[0], "evicted", 1)
+        self._gone.discard(key)
+        entity = self._entities[key] = Entity(State(), time.monotonic())
+        return entity
+
+    def _let_go(self, key: Key) -> None:
+        entity = self._entities.pop(key)
+        watch = entity.state.watch
+        if (span := watch.open) is not None:
+            watch.open = None
+            self._say(event_in(entity.state, *key, span, is_open=False))
+        self._dirty.discard(key)
+        self._gone.add(key)
+
+    def _keep(
+        self, served: Served, key: Key, entity: Entity, answers: Answers, changes: list[Event]
+    ) -> Event | None:
+        """Have written what was answered, and told what changed."""
+        entity.arrived = time.monotonic()
+        self._dirty.add(key)
+        for event in changes:
+            self._say(event)
+        now_open = self._open_event(key, entity)
+        if now_open is not None:
+            self._events[now_open.id] = now_open
+        looked = answers.looked
+        if looked is None:
+            return now_open
+        if looked.warm_ups:
+            self._count(key[0], "warm_ups", looked.warm_ups)
+        new = answers.answers[answers.repeated :]
+        ratios_ND = looked.contributions_ND / np.float32(served.threshold.score)
+        for place in np.flatnonzero(np.isfinite(new["severity"])).tolist():
+            start = float(new["time"][place] // BIN_SECONDS * BIN_SECONDS)
+            ratios_D = np.minimum(ratios_ND[place], 60000).astype(np.float16)
+            found = Bin(float(new["severity"][place]), ratios_D)
+            before = self._bins.get((*key, start))
+            self._bins[(*key, start)] = larger(found, before) if before else found
+        return now_open
+
+    def _seen(self, key: Key, entity: Entity, served: Served, features: bytes) -> Seen:
+        event = self._open_event(key, entity)
+        return Seen(
+            key[1],
+            entity.state.rows,
+            entity.state.newest or 0.0,
+            is_warming(entity.state, served, features),
+            event.id if event else None,
+        )
+
+    def _open_event(self, key: Key, entity: Entity) -> Event | None:
+        span = entity.state.watch.open
+        return event_in(entity.state, *key, span, is_open=True) if span else None
+
+    def _say(self, event: Event) -> None:
+        self._events[event.id] = event
+        self._tell(event)
+
+    def _lapse(self) -> None:
+        now = time.monotonic()
+        for key, entity in list(self._entities.items()):
+            if entity.state.watch.open is None or entity.lock.locked():
+                continue
+            rule = entity.rule or Rule(events_per_day=self._per_day)
+            if change := lapse(entity.state.watch, now - entity.arrived, rule):
+                self._dirty.add(key)
+                self._say(event_in(entity.state, *key, change.span, is_open=False))
+
+    def _require(self, model: str, name: str) -> Entity:
+        if (entity := self._entities.get((model, name))) is None:
+            raise UnknownEntity(f"no row of entity {name[:80]!r} of {model} has come")
+        return entity
+
+    async def _changes(self) -> Changes:
+        dirty, self._dirty = self._dirty, set()
+        gone, self._gone = self._gone, set()
+        events, self._events = self._events, {}
+        bins, self._bins = self._bins, {}
+        states: dict[Key, tuple[float, bytes]] = {}
+        for place, key in enumerate(dirty):
+            if place % ENCODED_AT_ONCE == ENCODED_AT_ONCE - 1:
+                await asyncio.sleep(0)
+            if (entity := self._entities.get(key)) is not None:
+                if entity.lock.locked():  # a thread may be changing it
+                    self._dirty.add(key)
+                    continue
+                body = msgspec.msgpack.encode(entity.state)
+                states[key] = entity.state.newest or 0.0, body
+        return Changes(states, gone, events.values(), bins)
+
+    async def _flush(self) -> None:
+        """Write what waits; what cannot be written waits on, but for its history."""
+        if not (self._dirty or self._gone or self._events or self._bins):
+            return
+        if self._is_failing and time.monotonic() < self._retry_at:
+            return
+        changes = await self._changes()
+        try:
+            await self._run(lambda: self._file.write(changes))
+        except (sqlite3.Error, OSError) as error:
+            if not self._is_failing:
+                _logger.error("streams cannot be written to %s: %s", self._path, error)
+            self._is_failing, self._retry_at = True, time.monotonic() + RETRY_SECONDS
+            self._dirty |= changes.states.keys()
+            self._gone |= {*changes.gone} - self._entities.keys()
+            self._events = {event.id: event for event in changes.events} | self._events
+            for key in list(self._events)[:-MOST_WAITING]:
+                del self._events[key]
+            return
+        if self._is_failing:
+            _logger.warning("streams are written again")
+        self._is_failing = False
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _times(state: State, count: int, served: Served) -> Float64:
+    """Times of rows that came just now: evenly from the one before on."""
+    now = time.time()
+    window = served.detector.manifest.window
+    if state.newest is not None:
+        first = state.newest
+    else:
+        first = now - count * ((window.interval if window else None) or 1.0)
+    if count == 1:
+        return np.array([now])
+    return first + (now - first) * np.arange(1, count + 1) / count
+
+
+def _cells(served: Served, count: int) -> int:
+    """As many as take as long to score as the new rows and those before take to explain."""
+    detector = served.detector
+    cells = (count + detector.window) * detector.width
+    return max(cells, round(EXPLAINED * cells * detector.cell_seconds * INLINE_CELLS_A_SECOND))
+
+
+def _blamed_cells(served: Served, answers: Answers) -> int:
+    """The same of the search for who is to blame, which scores a window many times over."""
+    detector = served.detector
+    peaks = sum(each.peak is not None for each in answers.told)
+    return peaks * detector.window * detector.width * (1 + EXTRA_ROWS + detector.width)
+
+
+def _shown(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+
+
+def require(streams: "Streams | None") -> Streams:
+    """The streams of this process; NoStreams where there are several workers."""
+    if streams is None:
+        raise NoStreams(
+            "streams are kept by one process, since an entity's rows must meet its state: serve"
+            " with --workers 1"
+        )
+    return streams

@@ -1,0 +1,98 @@
+"""The streams' file: one process's, refused where it is none, forgotten from its oldest end."""
+
+import sqlite3
+import stat
+
+import numpy as np
+import pytest
+
+from hourglass.service.errors import InvalidSettings
+from hourglass.service.streams.file import BIN_SECONDS, Bin, Changes, StreamsFile, connect, prepare
+
+NOTHING = Changes({}, (), (), {})
+
+
+def bins(*severities: float, entity: str = "a", first: float = 0.0) -> dict:
+    return {
+        ("m", entity, first + place * BIN_SECONDS): Bin(each, np.array([each, 0], np.float16))
+        for place, each in enumerate(severities)
+    }
+
+
+def test_reading_makes_no_file(tmp_path):
+    file = StreamsFile(tmp_path / "streams.sqlite")
+    assert file.states(10) == []
+    assert file.span("m") is None
+    assert file.chronicle().open_events() == []
+    assert not (tmp_path / "streams.sqlite").exists()
+    file.write(NOTHING)
+    file.close()
+    assert stat.S_IMODE((tmp_path / "streams.sqlite").stat().st_mode) == 0o600
+
+
+def test_a_bin_keeps_the_highest_severity_and_the_largest_contributions():
+    file = StreamsFile(None)
+    file.write(NOTHING._replace(bins={("m", "a", 0.0): Bin(1.0, np.array([1, 5], np.float16))}))
+    file.write(NOTHING._replace(bins={("m", "a", 0.0): Bin(3.0, np.array([2, 4], np.float16))}))
+    ((start, found),) = file.bins_of(("m", "a"), 0.0, 60.0)
+    assert (start, found.severity, found.ratios_D.tolist()) == (0.0, 3.0, [2, 5])
+    file.close()
+
+
+def test_severities_are_gathered_into_the_bins_asked_for():
+    file = StreamsFile(None)
+    file.write(NOTHING._replace(bins=bins(1, 2, 3, 0.5, 4) | bins(9, entity="b", first=180.0)))
+    assert file.span("m") == (0.0, 300.0)
+    assert file.severities("m", 0.0, 120.0, 3) == {"a": [2, 3, 4], "b": [None, 9, None]}
+    assert file.severities("m", 60.0, 60.0, 2) == {"a": [2, 3]}
+    file.close()
+
+
+def test_the_oldest_bins_are_forgotten():
+    file = StreamsFile(None, most_bins=100)
+    file.write(NOTHING._replace(bins=bins(*range(150))))
+    kept = file.bins_of(("m", "a"), 0.0, 1e9)
+    assert len(kept) == 99
+    assert kept[-1][0] == 149 * BIN_SECONDS
+    file.close()
+
+
+def test_a_failed_write_leaves_nothing_of_itself():
+    file = StreamsFile(None)
+    file.write(NOTHING)
+    wrong = NOTHING._replace(
+        bins=bins(1) | {("m", "a", 60.0): Bin(object(), np.zeros(2, np.float16))}
+    )
+    with pytest.raises(sqlite3.Error):
+        file.write(wrong)
+    assert file.bins_of(("m", "a"), 0.0, 1e9) == []
+    file.write(NOTHING._replace(bins=bins(1)))
+    assert len(file.bins_of(("m", "a"), 0.0, 1e9)) == 1
+    file.close()
+
+
+class TestPrepare:
+    def test_the_file_of_another_program_is_refused(self, tmp_path):
+        database = sqlite3.connect(tmp_path / "other.sqlite")
+        database.execute("CREATE TABLE theirs (a)")
+        database.close()
+        with pytest.raises(InvalidSettings, match="another program wrote it"):
+            prepare(tmp_path / "other.sqlite")
+
+    def test_what_is_no_database_is_refused(self, tmp_path):
+        (tmp_path / "text").write_text("not a database, and longer than its head" * 10)
+        with pytest.raises(InvalidSettings, match="file is not a database"):
+            prepare(tmp_path / "text")
+
+    def test_a_file_that_another_process_has_is_refused(self, tmp_path):
+        holder = connect(tmp_path / "streams.sqlite")
+        with pytest.raises(InvalidSettings, match=r"database is locked.*another process has it"):
+            prepare(tmp_path / "streams.sqlite")
+        holder.close()
+        prepare(tmp_path / "streams.sqlite")
+
+    def test_a_folder_that_is_not_there_is_named(self, tmp_path):
+        with pytest.raises(
+            InvalidSettings, match=r"cannot be opened \(No such file or directory\)"
+        ):
+            prepare(tmp_path / "gone" / "streams.sqlite")

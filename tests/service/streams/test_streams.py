@@ -1,0 +1,151 @@
+"""Streams: silence, a disk that fails, a process that is killed, several requests at once."""
+
+import asyncio
+import logging
+import signal
+import sqlite3
+import time
+
+import httpx
+import numpy as np
+import pytest
+
+from hourglass.service.serving.batcher import Batcher
+from hourglass.service.serving.observers import UNOBSERVED
+from hourglass.service.streams import streams as module
+from hourglass.service.streams.streams import Streams
+from tests.artifacts import NUMERIC, make_artifact, make_served, publish, sample_rows
+from tests.serving import Process
+
+
+def rows_of(count, shift=0.0):
+    rows = sample_rows(NUMERIC, 100)[:count].copy()
+    rows[:, 1] += shift
+    return rows
+
+
+def run(path, story, **options):
+    """A story of streams that are started before it and closed after it."""
+
+    async def whole():
+        batcher = Batcher(
+            UNOBSERVED, inline_cells=options.pop("inline_cells", 8192), max_rows=65536
+        )
+        streams = Streams(batcher, path, **options)
+        await streams.start()
+        try:
+            return await story(streams)
+        finally:
+            await streams.close()
+            batcher.close()
+
+    return asyncio.run(whole())
+
+
+def seconds(first, count):
+    return np.arange(first, first + count) * 60.0
+
+
+def test_the_clock_closes_the_event_of_an_entity_that_is_silent(monkeypatch):
+    told = []
+    served = make_served(NUMERIC)
+
+    async def story(streams):
+        await streams.take(served, "a", rows_of(20), seconds(0, 20))
+        await streams.take(served, "a", rows_of(10, shift=40.0), seconds(20, 10))
+        assert [event.open for event in told] == [True]
+        streams._lapse()
+        assert len(told) == 1  # it is not silent yet
+        later = time.monotonic() + 31 * 60
+        monkeypatch.setattr(module.time, "monotonic", lambda: later)
+        streams._lapse()
+        assert await streams.ask(lambda file: file.chronicle().open_events()) == []
+
+    run(None, story, tell=told.append)
+    assert [event.open for event in told] == [True, False]
+    assert told[0].id == told[1].id
+    assert told[1].end.timestamp() == 29 * 60
+
+
+def test_requests_for_one_entity_are_taken_one_after_the_other():
+    served = make_served(NUMERIC)
+
+    async def story(streams):
+        parts = [streams.take(served, "a", rows_of(5), seconds(5 * k, 5)) for k in range(20)]
+        await asyncio.gather(*parts)
+        return streams.seen(served, "a")
+
+    # no cell is inline: each of them goes to the thread
+    assert run(None, story, inline_cells=0).rows == 100
+
+
+def test_a_disk_that_fails_stops_no_answer_and_what_waits_is_written_later(
+    tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
+    served = make_served(NUMERIC)
+    path = tmp_path / "streams.sqlite"
+
+    async def story(streams):
+        write = streams._file.write
+
+        def fail(_):
+            raise sqlite3.OperationalError("database or disk is full")
+
+        monkeypatch.setattr(streams._file, "write", fail)
+        for k in range(3):
+            await streams.take(served, "a", rows_of(1), seconds(k, 1))
+            await streams.ask(lambda _: None)
+        monkeypatch.setattr(streams._file, "write", write)
+
+    with caplog.at_level(logging.WARNING):
+        run(path, story)
+
+    async def look(streams):
+        return streams.seen(served, "a").rows
+
+    assert run(path, look) == 3
+    said = [each.getMessage() for each in caplog.records]
+    assert [each.split(" to ")[0] for each in said] == [
+        "streams cannot be written",
+        "streams are written again",
+    ]
+
+
+def test_a_file_that_another_process_has_leaves_streams_in_memory(tmp_path, caplog):
+    served = make_served(NUMERIC)
+    path = tmp_path / "streams.sqlite"
+
+    async def other(streams):
+        await streams.take(served, "a", rows_of(1), seconds(0, 1))
+        await streams.ask(lambda _: None)
+        return len(streams.entities(served))
+
+    async def first(streams):
+        await streams.take(served, "b", rows_of(1), seconds(0, 1))
+        await streams.ask(lambda _: None)
+        second = Streams(Batcher(UNOBSERVED, inline_cells=8192, max_rows=10), path)
+        await second.start()
+        count = await other(second)
+        await second.close()
+        return count
+
+    assert run(path, first) == 1
+    assert "streams are in memory alone" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_loses_about_a_second(tmp_path):
+    publish(tmp_path, "rows", make_artifact())
+    body = {"rows": rows_of(1).tolist()}
+    with Process(tmp_path) as process:
+        url = f"{process.url}/v1/models/rows/streams/a"
+        for second in range(20):
+            httpx.post(url, json=body | {"time": second}).raise_for_status()
+        time.sleep(1.2)
+        process.stop(signal.SIGKILL)
+    with Process(tmp_path) as process:
+        (seen,) = httpx.get(f"{process.url}/v1/models/rows/streams").json()["entities"]
+        assert seen["rows"] == 20
+        again = httpx.post(f"{process.url}/v1/models/rows/streams/a", json=body | {"time": 19})
+        assert again.json()["repeated"] == [True]

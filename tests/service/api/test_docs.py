@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hourglass.service import VERSION
-from tests.artifacts import MIXED, make_artifact, publish
+from tests.artifacts import MIXED, make_artifact, make_windowed_artifact, publish
 from tests.serving import serving
 
 ROWS_ROUTES = [
@@ -235,8 +235,9 @@ expected-statuses = ["2xx", "400", "413", "422"]
 
 
 @pytest.mark.slow
-def test_schemathesis_finds_nothing(tmp_path):
-    version = publish(tmp_path / "models", "pump", make_artifact(MIXED))
+@pytest.mark.parametrize("make", [make_artifact, make_windowed_artifact])
+def test_schemathesis_finds_nothing(tmp_path, make):
+    version = publish(tmp_path / "models", "pump", make(MIXED))
     for file in ("report.html", "report.json"):
         (tmp_path / "models" / "pump" / version / file).write_text("{}")
     (tmp_path / "schemathesis.toml").write_text(SCHEMATHESIS % {"version": version})

@@ -6,6 +6,8 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hourglass.service.model.detector import Detector
 from tests.artifacts import (
@@ -38,6 +40,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def client(request: pytest.FixtureRequest, models: Path) -> httpx.Client:
     with serving(models, fast=request.param, max_rows=50_000) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def both(models: Path) -> list[httpx.Client]:
+    kind = {"content-type": "application/json"}
+    with serving(models, fast=True) as fast, serving(models) as ordinary:
+        for client in (fast, ordinary):
+            client.headers.update(kind)
+        yield [fast, ordinary]
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +125,33 @@ def test_both_paths_give_the_same_bytes(models: Path):
             found.append([(each.status_code, each.content) for each in answers])
     assert [status for status, _ in found[0]] == [200, 200, 422, 422, 400, 200, 200, 200]
     assert found[0] == found[1]
+
+
+SAID = st.one_of(
+    st.none(),
+    st.floats(allow_nan=False),
+    st.booleans(),
+    st.sampled_from(["a", "b", "2026-03-04", "2026-03-04T01:02:03.5+01:00", "now", "\ud800"]),
+    st.integers(-(2**70), 2**70),
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.lists(SAID, max_size=8) | SAID,
+    st.lists(SAID, max_size=8) | SAID | st.lists(st.integers(0, 99), min_size=5, max_size=5),
+)
+def test_whatever_is_said_of_the_order_is_answered_or_refused_by_both_alike(both, entity, time):
+    body = {"rows": JSON_ROWS[:5], "entity": entity, "time": time}
+    answers = [client.post("/v1/models/pump/score", content=json.dumps(body)) for client in both]
+    for field in ("entity", "time"):
+        part = {name: value for name, value in body.items() if name != field}
+        answers += [
+            client.post("/v1/models/pump/score", content=json.dumps(part)) for client in both
+        ]
+    found = [(answer.status_code, answer.content) for answer in answers]
+    assert found[::2] == found[1::2]
+    assert {status for status, _ in found} <= {200, 400, 422}
 
 
 def test_a_body_of_float32_is_one_entitys_and_nan_where_nothing_is_judged(client, detector):

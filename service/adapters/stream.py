@@ -183,7 +183,8 @@ def say(change: Change) -> str:
         return f"{_clock(change.start)}  {change.entity}: event opened{severity}: {why}"
     end = "" if change.end is None else f" at {_clock(change.end)}"
     return (
-        f"{_clock(change.start)}  {change.entity}: event closed{end}, {change.rows} row{'s'[: change.rows > 1]}, peak"
+        f"{_clock(change.start)}  {change.entity}: event closed{end}, {change.rows}"
+        f" row{'s'[: change.rows > 1]}, peak"
         f" {_clock(change.peak)}{severity}: {', '.join(change.features) or 'no feature'}"
     )
 

@@ -118,11 +118,11 @@ async def replay_rows(
     budgets = thresholds(table, in_force, (asked and asked.alphas) or alphas or ())
     require_small(len(rows_ND), len(budgets), MAX_OUTCOMES, "outcomes")
     labels_N = _labels(asked, len(rows_ND))
-    stretches = ordered.stretches_of(served, came)
 
     def answer() -> bytes:
         order_N, warming = None, {}
         if is_ordered:
+            stretches = ordered.stretches_of(served, came)
             runs = ordered.score_stretches(served, rows_ND, stretches)
             spread = ordered.spread(served, rows_ND, runs)
             encoding.require_known(served, spread)

@@ -222,10 +222,10 @@ def _open(body: decoding.Body, content_type: str) -> tuple[ReplayRequest | None,
         raise InvalidJSON(f"expected a JSON object with {fields}: {error}") from error
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None, body
-    order = [b'"rows":%b' % bytes(asked.rows)]
+    order = [b'"rows":%b' % asked.rows]
     for name, sent in (("entity", asked.entity), ("time", asked.time)):
         if sent is not UNSET:
-            order.append(b'"%b":%b' % (name.encode(), bytes(sent)))
+            order.append(b'"%b":%b' % (name.encode(), sent))
     return asked, b"{%b}" % b",".join(order)
 
 

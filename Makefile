@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 PORT ?= 8000
+SPEED ?= 1440
 
 LOCKS = deploy/requirements
 INSTALLED = .venv/.installed
@@ -12,7 +13,7 @@ PIP_COMPILE = .venv/bin/pip-compile --quiet --strip-extras --no-header --no-anno
 export ORT_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-fast test-heavy test-plain test-service bench bench-peers bench-quality \
+.PHONY: help demo demo-stream test test-fast test-heavy test-plain test-service bench bench-peers bench-quality \
 	check format lock swagger-ui uplot clean
 
 help: ## print these lines
@@ -20,6 +21,14 @@ help: ## print these lines
 
 demo: $(INSTALLED) ## fit a model on real rows and serve it: make demo [PORT=8000]
 	@.venv/bin/hourglass-train demo --models models --port $(PORT) && exec .venv/bin/hourglass serve --models models --port $(PORT)
+
+demo-stream: $(INSTALLED) ## stream a simulated day with two faults to a model made for it: make demo-stream [PORT=8000 SPEED=1440]
+	@.venv/bin/hourglass-train demo --stream --models models --port $(PORT)
+	@.venv/bin/hourglass serve --models models --port $(PORT) & server=$$!; \
+	trap 'kill $$server 2>/dev/null; wait $$server' EXIT; trap 'exit 0' INT TERM; \
+	.venv/bin/hourglass stream demo/plant-today.csv --url http://127.0.0.1:$(PORT) --name plant \
+		--time time --entity pump --speed $(SPEED) --afresh && \
+	echo "The console shows it until Ctrl-C: http://127.0.0.1:$(PORT)/" && wait $$server
 
 test: $(INSTALLED) ## run the whole suite
 	.venv/bin/pytest

@@ -1,4 +1,4 @@
-"""`hourglass serve | score | replay | inspect`, also `python -m hourglass.service`.
+"""`hourglass serve | score | replay | stream | inspect`, also `python -m hourglass.service`.
 
 Logging and signals are set up here and nowhere else.
 """
@@ -123,7 +123,14 @@ def score(options: argparse.Namespace) -> int:
         raise InvalidSettings(str(error)) from error
     served, problem = files.open_model(options.model, alpha=options.alpha)
     _warn(problem)
-    scored = files.score_file(served, options.data, dialect, progress=_show_progress)
+    scored = files.score_file(
+        served,
+        options.data,
+        dialect,
+        time=options.time,
+        entity=options.entity,
+        progress=_show_progress,
+    )
     if options.output:
         files.write_table(scored, options.output)
     print(files.summarise(served, scored))
@@ -155,6 +162,8 @@ def replay(options: argparse.Namespace) -> int:
         label=options.label,
         normal=options.normal,
         rows_per_day=options.rows_per_day,
+        time=options.time,
+        entity=options.entity,
         progress=_show_progress,
     )
     if options.output:
@@ -162,6 +171,38 @@ def replay(options: argparse.Namespace) -> int:
     print(replays.summarise(replayed))
     if options.output:
         print(f"written to {options.output}")
+    return 0
+
+
+def stream(options: argparse.Namespace) -> int:
+    """Tell a service of a file's rows as if they came now."""
+    from hourglass.service.adapters.stream import Change, say, stream_file
+    from hourglass.service.rows.dialect import Dialect, given_dialect
+
+    try:
+        dialect = Dialect(**given_dialect(options))
+    except ValueError as error:
+        raise InvalidSettings(str(error)) from error
+
+    def tell(change: Change) -> None:
+        print(printable(say(change)), flush=True)
+
+    told = stream_file(
+        options.data,
+        url=options.url,
+        name=options.name,
+        time=options.time,
+        entity=options.entity,
+        speed=options.speed,
+        afresh=options.afresh,
+        dialect=dialect,
+        tell=tell,
+    )
+    print(
+        f"{told.rows} rows of {told.entities} {'entity' if told.entities == 1 else 'entities'} in"
+        f" {told.seconds:.1f} s: {told.opened} event{'s'[: told.opened != 1]} opened,"
+        f" {told.closed} closed"
+    )
     return 0
 
 
@@ -190,7 +231,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Scores vectors by how surprising they are.",
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(required=True, metavar="serve | score | replay | inspect")
+    commands = parser.add_subparsers(
+        required=True, metavar="serve | score | replay | stream | inspect"
+    )
 
     command = commands.add_parser(
         "serve", help="serve a folder of models over HTTP", allow_abbrev=False
@@ -322,6 +365,37 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=replay)
 
     command = commands.add_parser(
+        "stream",
+        help="tell a service of the rows of a file as if they came now, and print events",
+        allow_abbrev=False,
+    )
+    command.add_argument("data", type=Path, metavar="DATA", help="a .csv or .parquet file")
+    command.add_argument(
+        "--url",
+        default=f"http://127.0.0.1:{defaults.port}",
+        help=f"of the service (default: http://127.0.0.1:{defaults.port})",
+    )
+    command.add_argument("--name", required=True, metavar="MODEL", help="of the model in service")
+    command.add_argument(
+        "--time", required=True, metavar="COLUMN", help="when each row was: it orders them"
+    )
+    command.add_argument(
+        "--entity", metavar="COLUMN", help="what each row is of (default: all of the file's name)"
+    )
+    command.add_argument(
+        "--speed",
+        type=_speed,
+        default=1.0,
+        metavar="TIMES",
+        help="how much faster than their times rows come; 0: as fast as they are taken (1)",
+    )
+    command.add_argument(
+        "--afresh", action="store_true", help="make the service forget these entities before"
+    )
+    add_dialect_arguments(command)
+    command.set_defaults(run=stream)
+
+    command = commands.add_parser(
         "inspect", help="print what a model says of itself", allow_abbrev=False
     )
     command.add_argument(
@@ -343,6 +417,16 @@ def _add_model_and_data(command: argparse.ArgumentParser) -> None:
         help="a model.onnx, or a folder: MODELS/<name>, or a version's in it",
     )
     command.add_argument("data", type=Path, metavar="DATA", help="a .csv or .parquet file")
+    command.add_argument(
+        "--time",
+        metavar="COLUMN",
+        help="of a model of ordered rows: the column to sort by (default: the file's order)",
+    )
+    command.add_argument(
+        "--entity",
+        metavar="COLUMN",
+        help="of a model of ordered rows: the column that says whose a row is (default: one's)",
+    )
 
 
 def _count(text: str) -> float:
@@ -353,6 +437,16 @@ def _count(text: str) -> float:
     if not 0 < count <= 1e12:
         raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
     return count
+
+
+def _speed(text: str) -> float:
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = -1.0
+    if not 0 <= speed < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text!r}")
+    return speed
 
 
 def _rate(text: str) -> float:

@@ -29,6 +29,7 @@ from tests.benchmarks.console import parser as console_parser
 from tests.benchmarks.fits.__main__ import _parser as fits_parser
 from tests.benchmarks.hard.__main__ import PROTOCOLS
 from tests.benchmarks.hard.__main__ import _parser as hard_parser
+from tests.benchmarks.series.__main__ import _parser as series_parser
 from tests.benchmarks.trust.__main__ import _parser as trust_parser
 from tests.conftest import Demo
 from tests.fuzz.__main__ import _parser as fuzz_parser
@@ -73,6 +74,10 @@ NOT_RUN = {
     ("service/api/swagger/README.md", "make swagger-ui VERSION=5.35.0"): (
         "needs npm and the internet"
     ),
+    (
+        "training/README.md",
+        ".venv/bin/hourglass-train fit metrics.csv --name web --time at --entity host",
+    ): "the data is yours",
     ("training/README.md", ".venv/bin/hourglass-train exhibits"): (
         "it writes into the repository, and takes minutes"
     ),
@@ -81,6 +86,9 @@ NOT_RUN = {
     ),
     ("tests/benchmarks/README.md", ".venv/bin/python -m tests.benchmarks.fits"): (
         "takes over two hours"
+    ),
+    ("tests/benchmarks/README.md", ".venv/bin/python -m tests.benchmarks.series folder"): (
+        "takes half an hour, and series that are not here"
     ),
     ("tests/benchmarks/README.md", "make bench"): "takes minutes, and wrk",
     ("tests/benchmarks/README.md", ".venv/bin/python -m tests.benchmarks.console"): (
@@ -349,6 +357,8 @@ def check_command(words: list[str]) -> None:
             console_parser().parse_args(arguments)
         case [".venv/bin/python", "-m", "tests.benchmarks.fits", *arguments]:
             fits_parser().parse_args(arguments)
+        case [".venv/bin/python", "-m", "tests.benchmarks.series", *arguments]:
+            series_parser().parse_args(arguments)
         case [".venv/bin/python", "-m", "tests.benchmarks.trust", *arguments]:
             trust_parser().parse_args(arguments)
         case [".venv/bin/python", "-m", "tests.benchmarks.hard", *arguments]:

@@ -124,6 +124,17 @@ def _parser() -> argparse.ArgumentParser:
         " ten parts of the file",
     )
     evaluate.add_argument("--normal", metavar="VALUE", help=NORMAL_HELP)
+    evaluate.add_argument(
+        "--time",
+        metavar="COLUMN",
+        help="orders the rows: events, false events a day, delay, VUS-PR, alarm rates by time",
+    )
+    evaluate.add_argument(
+        "--entity", metavar="COLUMN", help="what each row is of (machine, client, ...), with --time"
+    )
+    evaluate.add_argument(
+        "--events-per-day", type=float, metavar="N", help="the budget of false events (1)"
+    )
     add_dialect_arguments(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.set_defaults(run=_evaluate)
@@ -164,6 +175,9 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--models", type=Path, default=Path("models"))
     demo.add_argument("--folder", type=Path, default=Path("demo"), help="where the data goes")
     demo.add_argument("--port", type=int, default=8000, help="of the service that will be started")
+    demo.add_argument(
+        "--stream", action="store_true", help="a plant that is simulated, for `make demo-stream`"
+    )
     demo.set_defaults(run=_demo)
 
     exhibits = commands.add_parser(
@@ -434,9 +448,15 @@ def _evaluate(options: argparse.Namespace) -> None:
     from hourglass.service.model.detector import Detector
     from hourglass.service.rows.tables import encode_table, read_table
     from hourglass.training.evaluate import AlarmRates, Evaluation, alarm_rates, evaluate
+    from hourglass.training.evaluate_ordered import OrderedEvaluation, evaluate_table
     from hourglass.training.fingerprints import read_fingerprints
     from hourglass.training.labels import is_anomalous
-    from hourglass.training.report import print_alarm_rates, print_evaluation, print_seen
+    from hourglass.training.report import (
+        print_alarm_rates,
+        print_evaluation,
+        print_ordered,
+        print_seen,
+    )
 
     try:
         dialect = Dialect(**given_dialect(options))
@@ -444,6 +464,15 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise RunError(str(error)) from error
     file = locate(options.model)
     detector = Detector.from_bytes(file.read_bytes())
+    if options.time is None:
+        if options.entity is not None or options.events_per_day is not None:
+            flag = "--entity" if options.entity is not None else "--events-per-day"
+            raise RunError(f"{flag} is of rows in order of time; --time COLUMN names their time")
+        if detector.window > 1:
+            raise RunError(
+                f"the model judges windows of {detector.window} rows in order of time; --time"
+                " COLUMN names their time, and --entity COLUMN what each is of"
+            )
     features = detector.manifest.features
     text = [feature.name for feature in features if feature.kind == "categorical"]
     frame = read_table(options.data, dialect, text)
@@ -451,20 +480,32 @@ def _evaluate(options: argparse.Namespace) -> None:
     fingerprints = read_fingerprints(file.parent)
     seen = fingerprints.seen(rows_ND) if fingerprints else None
     anomalous = is_anomalous(frame, options.label, options.normal) if options.label else None
-    found: Evaluation | AlarmRates
-    if anomalous is None or not anomalous.any():
-        found = alarm_rates(detector, rows_ND)
-    else:
-        try:
+    found: Evaluation | AlarmRates | OrderedEvaluation
+    try:
+        if options.time is not None:
+            found = evaluate_table(
+                detector,
+                frame,
+                rows_ND,
+                anomalous,
+                time=options.time,
+                entity=options.entity,
+                events_per_day=options.events_per_day,
+            )
+        elif anomalous is None or not anomalous.any():
+            found = alarm_rates(detector, rows_ND)
+        else:
             found = evaluate(detector, rows_ND[~anomalous], rows_ND[anomalous])
-        except ValueError as error:
-            raise InvalidTable(f"{options.data}: {error}") from error
+    except ValueError as error:
+        raise InvalidTable(f"{options.data}: {error}") from error
     found = msgspec.structs.replace(found, seen=seen)
     if options.json:
         print(msgspec.json.encode(found).decode())
         return
     title = f"{options.model} on {options.data}"
-    if isinstance(found, AlarmRates):
+    if isinstance(found, OrderedEvaluation):
+        print_ordered(found, title, Console())
+    elif isinstance(found, AlarmRates):
         print_alarm_rates(found, title, Console())
     else:
         print_evaluation(found, title, Console())
@@ -509,6 +550,9 @@ def _promote(options: argparse.Namespace) -> None:
 
 def _demo(options: argparse.Namespace) -> None:
     _check_port(options.port)
+    if options.stream:
+        _demo_stream(options)
+        return
     from hourglass.training import demo
     from hourglass.training.config import load_config
 
@@ -536,6 +580,23 @@ def _demo(options: argparse.Namespace) -> None:
     console.print("and in another terminal:\n", style="bold")
     for title, line in demo.curl_lines(options.folder, options.port):
         console.print(f"# {title}\n{line}\n", soft_wrap=True, markup=False)
+
+
+def _demo_stream(options: argparse.Namespace) -> None:
+    """The file of today, and a model of the days before."""
+    from hourglass.training import plant
+    from hourglass.training.config import load_config
+
+    files = plant.write_plant(options.folder)
+    if not Store(options.models).model(plant.NAME).has_current():
+        flags = {"data": str(files.before), "name": plant.NAME, "models": str(options.models)}
+        order = {"time": plant.TIME, "entity": plant.ENTITY, "preset": "fast"}
+        _run(load_config(None, {**flags, **order}), quiet=False)
+    Console(highlight=False).print(
+        f"\n{plant.TODAY_HOURS} hours of three simulated pumps are in {files.today}:"
+        " from 03:00 a bearing of pump-2 wears, from 05:30 a valve of pump-3 sticks\n",
+        soft_wrap=True,
+    )
 
 
 def _exhibits(options: argparse.Namespace) -> None:

@@ -166,6 +166,11 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
                 "windows are held out by time, and whole groups cannot be; entity keeps the windows"
                 " of each apart, and window = 1 scores single rows"
             )
+        if self.window_rows > 1 and isinstance(self.model, AutoConfig):
+            raise ValueError(
+                "members are compared on single rows, and not on windows: name a preset, or window"
+                " = 1"
+            )
         if self.max_rows < 1:
             raise ValueError(f"max_rows must be at least 1, got {self.max_rows}")
         if self.rows_per_day is not None and not 0 < self.rows_per_day < math.inf:

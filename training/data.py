@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ from hourglass.service.rows.tables import (
     refusals,
     require_finite,
 )
+from hourglass.service.rows.times import to_seconds
 from hourglass.training.columns import (
     equals_label,
     holds_dates,
@@ -34,12 +34,6 @@ from hourglass.training.labels import is_anomalous
 
 TEXT = (pl.String, pl.Categorical, pl.Enum)
 EXPECTED = "expected numbers, true/false or text"
-# in a file of text
-DATE_FORMS = (  # beside those that polars finds by itself
-    *("%m/%d/%Y", "%m/%d/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%m/%d/%y", "%m/%d/%Y %I:%M:%S %p"),
-    *("%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y"),
-    *("%d-%b-%Y %H:%M:%S", "%d/%b/%Y:%H:%M:%S", "%d %b %Y %H:%M:%S", "%Y%m%d", "%Y-%m"),
-)
 
 LONGEST_CATEGORY = 1000  # characters
 MOST_WORDS = 8  # among the numbers of a column, that a message has all of
@@ -294,31 +288,10 @@ def times(column: pl.Series) -> NDArray[np.float64]:
     """[N] of dates and times, in any form polars reads, the seconds since 1970; numbers as they
     are: Unix time, or anything that grows.
     """
-    numbers = column
-    if column.dtype in TEXT:
-        text = column.cast(pl.String).str.strip_chars()
-        numbers = text.cast(pl.Float64, strict=False)
-        if numbers.null_count() == len(numbers):
-            numbers = _instants(text)
-    if numbers.dtype.is_temporal():
-        if isinstance(numbers.dtype, pl.Duration | pl.Time):
-            numbers = numbers.cast(pl.Int64)
-        else:
-            numbers = numbers.cast(pl.Datetime("us")).cast(pl.Int64) / 1e6
-    if not numbers.dtype.is_numeric():
-        row, value = first_value(column)
-        raise RunError(
-            f"time column {column.name!r}, row {row}: expected a date, a time or a number, got"
-            f" {value!r}"
-        )
-    values = numbers.cast(pl.Float64).to_numpy()
-    if not np.isfinite(values).all():
-        row = int(np.argmin(np.isfinite(values)))
-        raise RunError(
-            f"time column {column.name!r}, row {row + 1}: expected a date, a time or a number, got"
-            f" {shorten(column[row])!r}"
-        )
-    return np.asarray(values, dtype=np.float64)
+    try:
+        return to_seconds(column)
+    except InvalidTable as error:
+        raise RunError(str(error)) from error
 
 
 def groups(column: pl.Series) -> NDArray[np.int64]:
@@ -348,19 +321,6 @@ def describe(features: tuple[Feature, ...], rows_ND: NDArray[np.float32]) -> tup
             )
         )
     return tuple(described)
-
-
-def _instants(text: pl.Series) -> pl.Series:
-    """The instants that the text holds, by the form that reads most of it; the text itself where
-    none reads any.
-    """
-    found = []
-    with suppress(pl.exceptions.ComputeError):  # no form of a date is found in it
-        found.append(text.str.to_datetime(strict=False, time_unit="us"))
-    if not found or found[0].null_count() > text.null_count():
-        found += [text.str.to_datetime(form, strict=False, time_unit="us") for form in DATE_FORMS]
-    best = min(found, key=pl.Series.null_count)
-    return best if best.null_count() < len(text) else text
 
 
 def _as_text(column: pl.Series) -> pl.Series:

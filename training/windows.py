@@ -23,7 +23,7 @@ rows of a table, M windows.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -104,9 +104,13 @@ class Windowing(nn.Module):
             rows_NF = rows_BTF.reshape(-1, len(self.features))
             return rows_NF, torch.full_like(rows_NF, torch.nan)
         standard_BTC, observed_BTC = self._standardise(series_BTF)
-        forecast_BTC = self._forecast(standard_BTC, observed_BTC)
+        spans = (self.history, self.rows) if self.representation == "residual" else (self.history,)
+        sums = _over(_Sums(torch.cat([standard_BTC, observed_BTC], dim=2)), spans)
+        before = sums[0].part(slice(None, -1))
+        forecast_BTC = self._forecast(standard_BTC, observed_BTC, before)
         if self.representation == "residual":
             statistics = self._residuals(standard_BTC, observed_BTC, forecast_BTC)
+            statistics.append(sums[1].mean(nothing=torch.nan))
         else:
             statistics = self._multi(standard_BTC, observed_BTC)
         derived_BTD = torch.cat([rows_BTF, *statistics], dim=2)
@@ -148,15 +152,15 @@ class Windowing(nn.Module):
         standard_BTC = ((series_BTF - self.center_C) / self.scale_C).clamp(-LIMIT, LIMIT)
         return torch.where(missing_BTC, 0.0, standard_BTC), torch.where(missing_BTC, 0.0, 1.0)
 
-    def _forecast(self, standard_BTC: Tensor, observed_BTC: Tensor) -> Tensor:
-        """[B, T - history, C] what is expected of each row that has so many before it."""
-        history = self.history
-        counts_BTC = _over(observed_BTC[:, :-1], history)
-        mean_BTC = _over(standard_BTC[:, :-1], history) / counts_BTC.clamp_min(1.0)
+    def _forecast(self, standard_BTC: Tensor, observed_BTC: Tensor, before: "_Sums") -> Tensor:
+        """[B, T - history, C] what is expected of each row that has so many before it, of which
+        these are the sums.
+        """
+        mean_BTC = before.mean()
         forecast_BTC = mean_BTC * self.forecast_LC.sum(dim=0)
         for lag, weight_C in enumerate(self.forecast_LC[:-1], 1):
-            before = slice(history - lag, -lag)
-            apart_BTC = standard_BTC[:, before] - mean_BTC * observed_BTC[:, before]
+            rows = slice(self.history - lag, -lag)
+            apart_BTC = standard_BTC[:, rows] - mean_BTC * observed_BTC[:, rows]
             forecast_BTC = forecast_BTC + apart_BTC * weight_C
         return forecast_BTC
 
@@ -174,13 +178,13 @@ class Windowing(nn.Module):
     ) -> list[Tensor]:
         residual_BTC = standard_BTC[:, self.history :] - forecast_BTC
         seen_BTC = observed_BTC[:, self.history :]
-        moments = _moments(residual_BTC * seen_BTC, seen_BTC, self.span)
+        single = _Moments.of(residual_BTC * seen_BTC, seen_BTC)
+        (moments,) = _over(single, (self.span,))
         last_BTC, seen_last_BTC = (each[:, self.span - 1 :] for each in (residual_BTC, seen_BTC))
         return [
             torch.where(seen_last_BTC > 0, last_BTC, torch.nan),
             moments.means(),
             moments.deviations(),
-            _moments(standard_BTC, observed_BTC, self.rows).means(),
         ]
 
     def _multi(self, standard_BTC: Tensor, observed_BTC: Tensor) -> list[Tensor]:
@@ -188,10 +192,11 @@ class Windowing(nn.Module):
         last_BTC, before_BTC = standard_BTC[:, first:], standard_BTC[:, first - 1 : -1]
         both_BTC = observed_BTC[:, first:] * observed_BTC[:, first - 1 : -1]
         columns = [torch.where(both_BTC > 0, last_BTC - before_BTC, torch.nan)]
-        for span in spans_of(self.rows):
-            skipped = self.rows - span
-            moments = _moments(standard_BTC[:, skipped:], observed_BTC[:, skipped:], span)
-            columns += [moments.means(), moments.deviations()]
+        spans = spans_of(self.rows)
+        single = _Moments.of(standard_BTC, observed_BTC)
+        for span, moments in zip(spans, _over(single, spans), strict=True):
+            ending = moments.part(slice(self.rows - span, None))
+            columns += [ending.means(), ending.deviations()]
         return columns
 
     def _place(self, values_NC: Tensor, other: float) -> Tensor:
@@ -355,12 +360,37 @@ def expected_deviations(
     )
 
 
+class _Sums(NamedTuple):
+    """Of spans of rows."""
+
+    both: Tensor  # [B, T, 2 C] of the values, 0 where missing, and of how many were observed
+
+    def mean(self, nothing: float = 0.0) -> Tensor:
+        """[B, T, C] of what was observed; that where nothing was."""
+        total, counts = self.both.tensor_split(2, dim=2)
+        mean = total / counts.clamp_min(1.0)
+        return torch.where(counts > 0, mean, nothing) if nothing else mean
+
+    def merged(self, others: Self) -> Self:
+        """Of both together."""
+        return self._replace(both=self.both + others.both)
+
+    def part(self, of: slice) -> Self:
+        """Of some of the spans."""
+        return self._replace(both=self.both[:, of])
+
+
 class _Moments(NamedTuple):
     """Of spans of rows, each [B, T, C]."""
 
     counts: Tensor
     mean: Tensor  # 0 where nothing was observed
     squares: Tensor  # sum of squared differences from the mean
+
+    @classmethod
+    def of(cls, values_BTC: Tensor, observed_BTC: Tensor) -> Self:
+        """Of single rows; the values are 0 where missing."""
+        return cls(observed_BTC, values_BTC, torch.zeros_like(values_BTC))
 
     def means(self) -> Tensor:
         """NaN where nothing was observed."""
@@ -371,48 +401,43 @@ class _Moments(NamedTuple):
         variance = self.squares / self.counts.clamp_min(1.0)
         return torch.where(self.counts > 1, torch.sqrt(variance), torch.nan)
 
-    def merged(self, others: "_Moments") -> "_Moments":
+    def merged(self, others: Self) -> Self:
         """Of both together."""
         counts = self.counts + others.counts
         share = others.counts / counts.clamp_min(1.0)
         apart = others.mean - self.mean
-        squares = self.squares + others.squares + apart * apart * self.counts * share
-        return _Moments(counts, self.mean + apart * share, squares)
+        return self._replace(
+            counts=counts,
+            mean=self.mean + apart * share,
+            squares=self.squares + others.squares + apart * apart * self.counts * share,
+        )
 
-    def part(self, of: slice) -> "_Moments":
+    def part(self, of: slice) -> Self:
         """Of some of the spans."""
-        return _Moments(*(tensor[:, of] for tensor in self))
+        return self._replace(
+            counts=self.counts[:, of], mean=self.mean[:, of], squares=self.squares[:, of]
+        )
 
 
-def _moments(values_BTC: Tensor, observed_BTC: Tensor, rows: int) -> _Moments:
-    """Of each span of so many rows, from those of spans of 1, 2, 4, ... rows."""
-    block = _Moments(observed_BTC, values_BTC, torch.zeros_like(values_BTC))
-    total, taken, size = None, 0, 1
-    while True:
-        if rows & size:
-            rest = block.part(slice(taken, None))
-            total = rest if total is None else total.part(slice(None, -size)).merged(rest)
-            taken += size
-        if size * 2 > rows:
-            assert total is not None
-            return total
-        block = block.part(slice(None, -size)).merged(block.part(slice(size, None)))
-        size *= 2
+_Spans = TypeVar("_Spans", _Sums, _Moments)
 
 
-def _over(values_BTC: Tensor, rows: int) -> Tensor:
-    """The sum of each span of so many rows, likewise."""
-    block, total, taken, size = values_BTC, None, 0, 1
-    while True:
-        if rows & size:
-            rest = block[:, taken:]
-            total = rest if total is None else total[:, :-size] + rest
-            taken += size
-        if size * 2 > rows:
-            assert total is not None
-            return total
-        block = block[:, :-size] + block[:, size:]
-        size *= 2
+def _over(single: _Spans, lengths: Sequence[int]) -> list[_Spans]:
+    """Of all spans of each of these lengths, from those of one row: of 1, 2, 4, ... rows, and of
+    these together.
+    """
+    blocks, totals = [single], []
+    while 2 ** len(blocks) <= max(lengths):
+        half, size = blocks[-1], 2 ** (len(blocks) - 1)
+        blocks.append(half.part(slice(None, -size)).merged(half.part(slice(size, None))))
+    for length in lengths:
+        taken = [k for k in range(len(blocks)) if length >> k & 1]
+        total, rows = blocks[taken[0]], 2 ** taken[0]
+        for k in taken[1:]:
+            total = total.part(slice(None, -(2**k))).merged(blocks[k].part(slice(rows, None)))
+            rows += 2**k
+        totals.append(total)
+    return totals
 
 
 def _follows(segment_N: Integers, fit_N: Booleans, history: int) -> Booleans:

@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hourglass.service.errors import InvalidTable, printable
-from hourglass.service.model.artifact import Feature, RowCounts
+from hourglass.service.errors import InvalidSettings, InvalidTable, printable
+from hourglass.service.model.artifact import Feature, RowCounts, Window
 from hourglass.service.model.detector import DEFAULT_MAX_BYTES, Scores
-from hourglass.service.model.reasons import reasons_of
+from hourglass.service.model.reasons import reasons_of, reasons_of_windows
 from hourglass.service.model.served import Served
+from hourglass.service.rows import ordered
 from hourglass.service.rows.dialect import USUAL, Dialect
+from hourglass.service.rows.ordered import Stretch, looks, windows_at
 from hourglass.service.rows.sentences import say_why
 from hourglass.service.rows.tables import encode_table, read_table
+from hourglass.service.rows.times import to_seconds
 from hourglass.service.serving.loading import load, served_from
 from hourglass.service.serving.observers import UNOBSERVED, Observers
 from hourglass.service.serving.store import REPORT_PAGE, ModelFolder, locate, name_of, read_file
@@ -38,6 +41,7 @@ TOP_ROWS = 10
 # before the name of a result where the file has a column of that name
 PREFIX = "hourglass_"
 COLUMNS = ("score", "ratio", "p_value", "severity", "extrapolated", "is_anomaly", "reason")
+WARMING = "warming"  # one more of a windowed model
 STORED = {
     "none": "no training rows, nor averages of them",
     "averages": "averages of training rows, which whoever has the file can read",
@@ -68,30 +72,72 @@ def score_file(
     data: Path,
     dialect: Dialect = USUAL,
     *,
+    time: str | None = None,
+    entity: str | None = None,
     progress: Callable[[int, int], None],
     observers: Observers = UNOBSERVED,
 ) -> "pl.DataFrame":
     """The file's rows with the COLUMNS of results beside them, of anomalies also the reason; null
     where too few values are there to score. Where a column of the file has the name of a result,
     the results' names get the PREFIX.
+
+    Of a windowed model `time` and `entity` are columns that say which rows follow each other;
+    without them the file's rows are one entity's, in order. Rows that too few rows come before have
+    nulls, and are WARMING.
     """
     import polars as pl
 
-    text = [feature.name for feature in served.schema.features if feature.kind == "categorical"]
-    frame = read_table(data, dialect, text)
-    prefix = PREFIX if any(name in frame.columns for name in COLUMNS) else ""
-    if taken := [name for name in COLUMNS if prefix + name in frame.columns]:
+    is_ordered = served.detector.window > 1
+    names = (*COLUMNS, WARMING) if is_ordered else COLUMNS
+    frame = read_rows(served, data, dialect, time=time, entity=entity)
+    prefix = PREFIX if any(name in frame.columns for name in names) else ""
+    if taken := [name for name in names if prefix + name in frame.columns]:
         raise InvalidTable(
             f"{data} has the columns {taken[0]!r} and {prefix + taken[0]!r} already, which is where"
             " a result would go"
         )
     rows_ND, parts = encode_table(frame, served.schema.features, dialect), []
-    for start in range(0, frame.height, CHUNK_ROWS):
+    if is_ordered:
+        stretches = stretches_of(served, frame, time, entity)
+        parts.append(_score_in_order(served, rows_ND, stretches, progress, observers))
+    for start in range(0, 0 if is_ordered else frame.height, CHUNK_ROWS):
         parts.append(_score_rows(served, rows_ND[start : start + CHUNK_ROWS], observers))
         if frame.height > CHUNK_ROWS:
             progress(min(start + CHUNK_ROWS, frame.height), frame.height)
     results = pl.concat(parts)
-    return frame.hstack(results.rename({name: prefix + name for name in COLUMNS}))
+    return frame.hstack(results.rename({name: prefix + name for name in names}))
+
+
+def read_rows(
+    served: Served, data: Path, dialect: Dialect, *, time: str | None, entity: str | None
+) -> "pl.DataFrame":
+    """A file's table, with the columns that say which rows follow each other."""
+    if served.detector.window == 1 and (time or entity):
+        flag = "--time" if time else "--entity"
+        raise InvalidSettings(f"{served.name} scores single rows, whatever their order: no {flag}")
+    text = [feature.name for feature in served.schema.features if feature.kind == "categorical"]
+    frame = read_table(data, dialect, [*text, entity] if entity else text)
+    for flag, name in (("time", time), ("entity", entity)):
+        if name is not None and name not in frame.columns:
+            columns = ", ".join(map(repr, frame.columns[:20]))
+            raise InvalidTable(
+                f"there is no column {name!r} to be the {flag}; the columns are {columns}"
+            )
+    return frame
+
+
+def stretches_of(
+    served: Served, frame: "pl.DataFrame", time: str | None, entity: str | None
+) -> list[Stretch]:
+    """Which of a table's rows follow each other; those without an entity are one's."""
+    import polars as pl
+
+    entities, window = None, served.detector.manifest.window
+    if entity is not None:
+        entities = frame[entity].cast(pl.String).fill_null("").to_list()
+    time_N = None if time is None else to_seconds(frame[time])
+    gap = None if window is None else window.gap
+    return ordered.sorted_stretches(frame.height, entities, time_N, gap)
 
 
 def result(scored: "pl.DataFrame", name: str) -> "pl.Series":
@@ -123,12 +169,17 @@ def write_table(frame: "pl.DataFrame", path: Path) -> None:
 def summarise(served: Served, scored: "pl.DataFrame") -> str:
     """In a few lines: what was scored, with what, and how much of it is strange."""
     anomalies = int(result(scored, "is_anomaly").sum())
-    skipped = result(scored, "score").null_count()
-    known = scored.height - skipped
+    nameless = WARMING if served.detector.window > 1 else None
+    warming = int(result(scored, nameless).sum()) if nameless else 0
+    skipped = result(scored, "score").null_count() - warming
+    known = scored.height - skipped - warming
     lines = [
         f"{scored.height} rows scored by {served.name}, version {served.detector.version[:12]}",
         f"{anomalies} anomalies ({anomalies / max(known, 1):.1%}); {_describe(served)}",
     ]
+    if warming:
+        window = served.detector.window
+        lines.append(f"{warming} rows have fewer than {window - 1} rows before them: not scored")
     if skipped:
         lines.append(
             f"{skipped} rows hold too few values, or values too far out, and were not scored"
@@ -143,9 +194,11 @@ def top_rows(served: Served, scored: "pl.DataFrame") -> str:
     top = scored[order]
     if top.height == 0:
         return "no row could be scored"
-    explained = served.detector.explain(encode_table(top, served.schema.features))
-    names = [feature.name for feature in served.schema.features]
-    why = [", ".join(names[d] for d in np.argsort(-row)[:3]) for row in explained.contributions]
+    why = [""] * top.height  # of a row alone a windowed model says nothing
+    if served.detector.window == 1:
+        explained = served.detector.explain(encode_table(top, served.schema.features))
+        names = [feature.name for feature in served.schema.features]
+        why = [", ".join(names[d] for d in np.argsort(-row)[:3]) for row in explained.contributions]
     lines = [["row", "score", "severity", "p-value", "anomaly", "mostly because of"]]
     results = {name: result(top, name).to_list() for name in COLUMNS}
     for place, (number, most) in enumerate(zip(order.to_list(), why, strict=True)):
@@ -174,6 +227,7 @@ def describe(served: Served, report: Path | None = None) -> str:
         ["variant", f"{model.variant}, {model.parameter_count} parameters, seed {model.seed}"],
         ["hyper-parameters", parameters],
         ["rows", _rows(rows, manifest.calibration.folds)],
+        ["window", _window(manifest.window)],
         ["contains", STORED[model.stores_rows]],
         ["false alarms", _describe(served)],
         ["guarantee", f"{served.guarantee.kind}: {served.guarantee.reason}"],
@@ -212,6 +266,17 @@ def describe(served: Served, report: Path | None = None) -> str:
     return described if report is None else f"{described}\n\nReport {printable(str(report))}"
 
 
+def _window(window: Window | None) -> str:
+    if window is None:
+        return "single rows, in any order"
+    said = f"{window.rows} rows in order of time, the judged one last ({window.representation})"
+    if window.interval is not None:
+        said += f", {window.interval:g} s apart"
+    if window.gap is not None:
+        said += f"; after a step of over {window.gap:g} a new one begins"
+    return said
+
+
 def _settings(table: dict[str, Any], of: str = "") -> Iterator[str]:
     """`name = value` of each setting that has a value, `fit.steps = 800` of one in a table."""
     for name, value in sorted(table.items()):
@@ -224,23 +289,28 @@ def _settings(table: dict[str, Any], of: str = "") -> Iterator[str]:
 
 
 def _score_rows(served: Served, rows_ND: Float32, observers: Observers) -> "pl.DataFrame":
-    import polars as pl
-
     started = perf_counter()
     scores = served.detector.score(rows_ND)
     score_N = scores.score
     seconds = perf_counter() - started
     known_N = np.isfinite(score_N) & served.schema.has_enough(rows_ND)
     observers.scored(served, rows_ND[known_N], Scores(*(each[known_N] for each in scores)), seconds)
-    is_anomaly_N = served.threshold.is_anomaly(score_N)
-    why = _say_why(served, rows_ND, score_N, known_N & is_anomaly_N)
+    why = _say_why(served, rows_ND, score_N, known_N & served.threshold.is_anomaly(score_N))
+    return _results(served, scores, known_N, why)
+
+
+def _results(
+    served: Served, scores: Scores, known_N: NDArray[np.bool_], why: list[str | None]
+) -> "pl.DataFrame":
+    import polars as pl
+
     columns = {
-        "score": score_N,
-        "ratio": served.threshold.ratio(score_N),
+        "score": scores.score,
+        "ratio": served.threshold.ratio(scores.score),
         "p_value": scores.p_value,
         "severity": scores.severity,
-        "extrapolated": served.detector.table.is_extrapolated(score_N),
-        "is_anomaly": is_anomaly_N,
+        "extrapolated": served.detector.table.is_extrapolated(scores.score),
+        "is_anomaly": served.threshold.is_anomaly(scores.score),
         "reason": pl.Series(why, dtype=pl.String),
     }
     known = pl.Series(known_N)
@@ -249,12 +319,54 @@ def _score_rows(served: Served, rows_ND: Float32, observers: Observers) -> "pl.D
     )
 
 
+def _score_in_order(
+    served: Served,
+    rows_ND: Float32,
+    stretches: list[Stretch],
+    progress: Callable[[int, int], None],
+    observers: Observers,
+) -> "pl.DataFrame":
+    import polars as pl
+
+    detector, count, done = served.detector, len(rows_ND), 0
+    scores = Scores(*(np.full(count, np.nan, np.float32) for _ in Scores._fields))
+    warming_N, enough_N = np.ones(count, np.bool_), served.schema.has_enough(rows_ND)
+    for judged_M, rows_TD, entity in looks(served, rows_ND, stretches, CHUNK_ROWS * detector.width):
+        started = perf_counter()
+        few_M, found = ~enough_N[judged_M], detector.score(rows_TD)
+        seconds = perf_counter() - started
+        found = Scores(*(np.where(few_M, np.float32(np.nan), each) for each in found))
+        observers.scored(served, rows_TD, found, seconds, entity)
+        for all_N, some_M in zip(scores, found, strict=True):
+            all_N[judged_M] = some_M
+        warming_N[judged_M] = False
+        before, done = done, done + len(judged_M)
+        if count > CHUNK_ROWS and before // CHUNK_ROWS < done // CHUNK_ROWS:
+            progress(done, count)
+    known_N = np.isfinite(scores.score)
+    anomalies = _strangest(scores.score, known_N & served.threshold.is_anomaly(scores.score))
+    why: list[str | None] = [None] * count
+    for row, window_WD in windows_at(served, rows_ND, stretches, anomalies):
+        explanation = detector.explain_windows(window_WD[np.newaxis])
+        reasons = reasons_of_windows(
+            detector, window_WD[np.newaxis], explanation, served.threshold.score
+        )
+        (why[row],) = say_why(served.schema.features, window_WD[-1:], reasons)
+    results = _results(served, scores, known_N, why)
+    return results.with_columns(pl.Series(WARMING, warming_N))
+
+
+def _strangest(score_N: Float32, anomalous_N: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Of anomalies those that get a reason."""
+    anomalies = np.flatnonzero(anomalous_N)
+    return anomalies[np.argsort(-score_N[anomalies], kind="stable")[:REASONED_ROWS]]
+
+
 def _say_why(
     served: Served, rows_ND: Float32, score_N: Float32, anomalous_N: NDArray[np.bool_]
 ) -> list[str | None]:
     """Why rows are anomalies; of more than REASONED_ROWS, why the strangest are."""
-    anomalies = np.flatnonzero(anomalous_N)
-    anomalies = anomalies[np.argsort(-score_N[anomalies], kind="stable")[:REASONED_ROWS]]
+    anomalies = _strangest(score_N, anomalous_N)
     sentences: list[str | None] = [None] * len(rows_ND)
     if not len(anomalies):
         return sentences

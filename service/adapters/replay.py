@@ -9,12 +9,13 @@ import numpy as np
 from msgspec import UNSET
 from numpy.typing import NDArray
 
-from hourglass.service.adapters.files import CHUNK_ROWS, as_columns
+from hourglass.service.adapters.files import CHUNK_ROWS, as_columns, read_rows, stretches_of
 from hourglass.service.errors import InvalidTable
 from hourglass.service.model.replay import Interval, RowsOutcome, replay, thresholds
 from hourglass.service.model.served import Served
 from hourglass.service.rows.dialect import USUAL, Dialect
-from hourglass.service.rows.tables import encode_table, read_table
+from hourglass.service.rows.ordered import looks
+from hourglass.service.rows.tables import encode_table
 from hourglass.service.serving.store import write_atomically
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class ReplayedFile(msgspec.Struct, frozen=True, kw_only=True):
     data: str
     rows: int
     refused_rows: int  # hold too few values, or values too far out, and have no score
+    warming_rows: int  # of a model of ordered rows: too few come before them to judge them
     alphas: list[RowsOutcome]
 
 
@@ -43,24 +45,34 @@ def replay_file(
     label: str | None = None,
     normal: str | None = None,
     rows_per_day: float | None = None,
+    time: str | None = None,
+    entity: str | None = None,
     progress: Callable[[int, int], None],
 ) -> ReplayedFile:
     """Score the file's rows and hold them against each alpha; of none, against the usual ones.
 
-    `label` is a column that tells anomalies from normal rows, whose value is 0, false or `normal`.
+    `label` is a column that tells anomalies from normal rows, whose value is 0, false or `normal`;
+    `time` and `entity` say, of a windowed model, which rows follow each other.
     """
     features, table = served.schema.features, served.detector.table
     budgets = thresholds(table, served.threshold, alphas)
-    text = [feature.name for feature in features if feature.kind == "categorical"]
-    frame = read_table(data, dialect, text)
+    frame = read_rows(served, data, dialect, time=time, entity=entity)
     labels_N = None if label is None else _labels(frame, label, normal)
     rows_ND = encode_table(frame, features, dialect)
-    score_N = np.empty(len(rows_ND), np.float32)
-    for start in range(0, len(rows_ND), CHUNK_ROWS):
-        part = slice(start, start + CHUNK_ROWS)
-        score_N[part] = served.detector.score(rows_ND[part]).score
-        if len(rows_ND) > CHUNK_ROWS:
-            progress(min(start + CHUNK_ROWS, len(rows_ND)), len(rows_ND))
+    score_N = np.full(len(rows_ND), np.nan, np.float32)
+    warming_N, order_N = np.zeros(len(rows_ND), np.bool_), None
+    if served.detector.window > 1:
+        stretches = stretches_of(served, frame, time, entity)
+        order_N = np.concatenate([stretch.rows_T for stretch in stretches])
+        warming_N[:] = True
+        for judged_M, rows_TD, _ in looks(served, rows_ND, stretches, CHUNK_ROWS * len(features)):
+            score_N[judged_M], warming_N[judged_M] = served.detector.score(rows_TD).score, False
+    else:
+        for start in range(0, len(rows_ND), CHUNK_ROWS):
+            part = slice(start, start + CHUNK_ROWS)
+            score_N[part] = served.detector.score(rows_ND[part]).score
+            if len(rows_ND) > CHUNK_ROWS:
+                progress(min(start + CHUNK_ROWS, len(rows_ND)), len(rows_ND))
     known_N = np.isfinite(score_N) & served.schema.has_enough(rows_ND)
     score_N[~known_N] = np.nan
     return ReplayedFile(
@@ -68,7 +80,8 @@ def replay_file(
         version=served.detector.version,
         data=str(data),
         rows=int(known_N.sum()),
-        refused_rows=int((~known_N).sum()),
+        refused_rows=int((~known_N & ~warming_N).sum()),
+        warming_rows=int(warming_N.sum()),
         alphas=replay(
             table,
             served.threshold,
@@ -76,6 +89,7 @@ def replay_file(
             score_N,
             labels_N=labels_N,
             rows_per_day=rows_per_day,
+            order_N=order_N,
         ),
     )
 
@@ -126,6 +140,8 @@ def summarise(replayed: ReplayedFile) -> str:
             f"; {replayed.refused_rows} hold too few values, or values too far out, and have no"
             " score"
         )
+    if replayed.warming_rows:
+        head += f"; {replayed.warming_rows} have too few rows before them"
     return f"{head}\n\n{as_columns(lines)}\n\nin brackets what the share may be, with 95 %"
 
 

@@ -222,7 +222,7 @@ async def _explain_in_order(
     stretches = ordered.stretches_of(served, came)
 
     def explain_parts() -> Iterator[tuple[ordered.Integers, encoding.Explained]]:
-        for judged_M, rows_TD in ordered.looks(served, rows_ND, stretches, EXPLAINED_CELLS):
+        for judged_M, rows_TD, _ in ordered.looks(served, rows_ND, stretches, EXPLAINED_CELLS):
             started = perf_counter()
             explanation = served.detector.explain(rows_TD)
             reasons = reasons_of(served.detector, rows_TD, explanation, served.threshold.score)

@@ -147,6 +147,19 @@ def stretches(
     return [part for group in groups for part in _without_gaps(group, time_N, gap)]
 
 
+def sorted_stretches(
+    rows: int, entities: Entities, time_N: Float64 | None, gap: float | None
+) -> list[Stretch]:
+    """The same of rows that may lie in any order."""
+    if time_N is None:
+        return stretches(rows, entities, None, None)
+    order_N = np.argsort(time_N, kind="stable")
+    if entities is not None and not isinstance(entities, str):
+        entities = [entities[row] for row in order_N.tolist()]
+    parts = stretches(rows, entities, time_N[order_N], gap)
+    return [Stretch(part.entity, order_N[part.rows_T]) for part in parts]
+
+
 def score_in_order(served: Served, came: Ordered) -> list[Run]:
     """What a windowed model says of what came; InvalidRow where time goes back."""
     return score_stretches(served, came.rows_ND, stretches_of(served, came))
@@ -199,6 +212,7 @@ class Looked(NamedTuple):
 
     judged_M: Integers  # which of all rows
     rows_TD: Float32
+    entity: str | None
 
 
 def looks(
@@ -210,7 +224,19 @@ def looks(
     for part in parts:
         for start in range(0, len(part.rows_T) - window + 1, step):
             rows_T = part.rows_T[start : start + window - 1 + step]
-            yield Looked(rows_T[window - 1 :], _take(rows_ND, rows_T))
+            yield Looked(rows_T[window - 1 :], _take(rows_ND, rows_T), part.entity)
+
+
+def windows_at(
+    served: Served, rows_ND: Float32, parts: Sequence[Stretch], wanted: Integers
+) -> Iterator[tuple[int, Float32]]:
+    """The windows [W, D] that end with these of all rows."""
+    window, wanted_N = served.detector.window, np.zeros(len(rows_ND), np.bool_)
+    wanted_N[wanted] = True
+    for part in parts:
+        for place in np.flatnonzero(wanted_N[part.rows_T]).tolist():
+            rows_W = part.rows_T[place - window + 1 : place + 1]
+            yield int(rows_W[-1]), rows_ND[rows_W]
 
 
 def judge(
@@ -221,7 +247,7 @@ def judge(
     """
     known_N = served.schema.has_enough(rows_ND)
     warming_N, answer_NX = np.ones(len(rows_ND), np.bool_), None
-    for judged_M, rows_TD in looks(served, rows_ND, parts, LOOKED_CELLS):
+    for judged_M, rows_TD, _ in looks(served, rows_ND, parts, LOOKED_CELLS):
         answer_MX = ask(rows_TD)
         if answer_NX is None:
             answer_NX = np.zeros((len(rows_ND), answer_MX.shape[1]), np.float32)

@@ -4,6 +4,7 @@ A time without a zone is UTC.
 """
 
 import math
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -21,15 +22,10 @@ Float64 = NDArray[np.float64]
 
 A_TIME = "a number of seconds, or a time as ISO 8601 has it"
 LATEST = 1e15  # and the earliest, the other way: any unit down to microseconds
-# what files write that is nearly ISO 8601
-_FORMATS = (
-    "%Y-%m-%dT%H:%M:%S%.f%#z",
-    "%Y-%m-%d %H:%M:%S%.f%#z",
-    "%Y-%m-%dT%H:%M:%S%.f",
-    "%Y-%m-%d %H:%M:%S%.f",
-    "%Y-%m-%d %H:%M",
-    "%Y/%m/%d %H:%M:%S%.f",
-    "%Y/%m/%d %H:%M",
+DATE_FORMS = (  # in a file of text, beside those that polars finds by itself
+    *("%m/%d/%Y", "%m/%d/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%m/%d/%y", "%m/%d/%Y %I:%M:%S %p"),
+    *("%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y"),
+    *("%d-%b-%Y %H:%M:%S", "%d/%b/%Y:%H:%M:%S", "%d %b %Y %H:%M:%S", "%Y%m%d", "%Y-%m"),
 )
 
 
@@ -49,45 +45,50 @@ def parse_time(value: object, row: int) -> float:
 
 
 def to_seconds(column: "pl.Series") -> Float64:
-    """[N] times of a file's column; InvalidTable names the first row that has none."""
+    """[N] of dates and times of a file, in any form polars reads, the seconds since 1970; numbers
+    as they are: Unix time, or anything that grows. InvalidTable names the first row that has none.
+    """
     import polars as pl
 
-    seconds = column
+    numbers = column
     if column.dtype in (pl.String, pl.Categorical, pl.Enum):
         text = column.cast(pl.String).str.strip_chars()
-        seconds = _of_text(text)
-    elif column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime):
-        seconds = column.cast(pl.Datetime("us")).dt.epoch("us") / 1e6
-    elif not column.dtype.is_numeric():
-        seconds = pl.Series(column.name, [None] * len(column), pl.Float64)
-    found = seconds.cast(pl.Float64).fill_nan(None)
-    wrong = found.is_null() | (found.abs() > LATEST).fill_null(value=False)
-    if wrong.any():
-        row = int(wrong.arg_max() or 0)
-        got = "nothing" if column[row] is None else repr(shorten(column[row]))
-        raise InvalidTable(
-            f"column {column.name!r}, row {row + 1}: expected a time, as a date, an ISO 8601 time"
-            f" or a number, got {got}"
-        )
-    return found.to_numpy()
+        numbers = text.cast(pl.Float64, strict=False)
+        if numbers.null_count() == len(numbers):
+            numbers = _instants(text)
+    if numbers.dtype.is_temporal():
+        if isinstance(numbers.dtype, pl.Duration | pl.Time):
+            numbers = numbers.cast(pl.Int64)
+        else:
+            numbers = numbers.cast(pl.Datetime("us")).cast(pl.Int64) / 1e6
+    if not numbers.dtype.is_numeric():
+        raise _no_time_in(column, column.is_not_null().arg_max() or 0)
+    values: Float64 = np.asarray(numbers.cast(pl.Float64).to_numpy(), dtype=np.float64)
+    if not (finite_N := np.isfinite(values)).all():
+        raise _no_time_in(column, int(np.argmin(finite_N)))
+    return values
 
 
-def _of_text(text: "pl.Series") -> "pl.Series":
-    """By the first form that fits every cell; where none does, by the one that fits most."""
+def _instants(text: "pl.Series") -> "pl.Series":
+    """The instants that the text holds, by the form that reads most of it; the text itself where
+    none reads any.
+    """
     import polars as pl
 
-    best = pl.Series(text.name, [None] * len(text), pl.Float64)
-    for form in (*_FORMATS, "%Y-%m-%d"):
-        if form == "%Y-%m-%d":
-            times = text.str.to_date(form, strict=False).cast(pl.Datetime("us"))
-        else:
-            times = text.str.to_datetime(form, strict=False, time_unit="us")
-        seconds = times.dt.epoch("us") / 1e6
-        if seconds.null_count() < best.null_count():
-            best = seconds
-        if best.null_count() == text.null_count():
-            break
-    return best
+    found = []
+    with suppress(pl.exceptions.ComputeError):  # no form of a date is found in it
+        found.append(text.str.to_datetime(strict=False, time_unit="us"))
+    if not found or found[0].null_count() > text.null_count():
+        found += [text.str.to_datetime(form, strict=False, time_unit="us") for form in DATE_FORMS]
+    best = min(found, key=pl.Series.null_count)
+    return best if best.null_count() < len(text) else text
+
+
+def _no_time_in(column: "pl.Series", row: int) -> InvalidTable:
+    return InvalidTable(
+        f"time column {column.name!r}, row {row + 1}: expected a date, a time or a number, got"
+        f" {shorten(column[row])!r}"
+    )
 
 
 def shown_time(seconds: float) -> str:

@@ -1,4 +1,5 @@
-"""Write a golden artifact of the present format: `python -m tests.contract.make_golden VARIANT`.
+"""Write a golden artifact of the present format: `python -m tests.contract.make_golden VARIANT`;
+with `--window W` of rows in order.
 
 See golden/README.md.
 """
@@ -11,12 +12,14 @@ import msgspec
 import numpy as np
 import torch
 
-from hourglass.service.model.artifact import UNSEEN, Feature, format_of
+from hourglass.service.model.artifact import UNSEEN, Feature, Window, format_of
 from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.detector import Detector
 from hourglass.service.rows.tables import encode_table
-from hourglass.training.config import RunConfig
+from hourglass.service.serving.store import MODEL_FILE
+from hourglass.training.config import ModelConfig, RunConfig
 from hourglass.training.models import VARIANTS
+from hourglass.training.run import run
 from hourglass.training.trial import fit_trial
 from tests.training import tables
 from tests.training.stages import finish, prepare_rows
@@ -57,13 +60,14 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True):
     deviation: Cells = ()  # of a variational code, from format 1.2 on
 
 
-def write(variant: str) -> Path:
+def write(variant: str, window: int = 1) -> Path:
     """Fit, and write the artifact and its answers; FileExistsError where there is one."""
-    path = FOLDER / f"{variant}-{format_of(None)}.onnx"
+    known = Window(rows=window, representation="residual", expected_sd=()) if window > 1 else None
+    path = FOLDER / f"{variant}-{format_of(known)}.onnx"
     if path.exists():
         raise FileExistsError(f"{path} is there, and stays as it is")
     torch.set_num_threads(1)
-    data = make(variant)
+    data = make(variant) if known is None else make_windowed(variant, window)
     path.with_suffix(".json").write_bytes(
         msgspec.json.format(msgspec.json.encode(answers(data)), indent=0) + b"\n"
     )
@@ -74,18 +78,41 @@ def write(variant: str) -> Path:
 def make(variant: str) -> bytes:
     """The artifact's bytes, small enough to be kept for ever."""
     with tempfile.TemporaryDirectory() as folder:
-        run = RunConfig(
+        config = RunConfig(
             data=str(tables.write(tables.mixed(), Path(folder) / "mixed.parquet")),
             name="golden",
             label="fault",
         )
-        prepared = prepare_rows(run)
+        prepared = prepare_rows(config)
+    return finish(prepared, fit_trial(prepared, config, small(variant)), config)
+
+
+def make_windowed(variant: str, window: int) -> bytes:
+    """The same of a model of rows in order, by a whole run."""
+    with tempfile.TemporaryDirectory() as folder:
+        table = tables.mixed(800, anomalies=0).drop("fault").with_row_index("at")
+        config = RunConfig(
+            data=str(tables.write(table, Path(folder) / "mixed.parquet")),
+            name="golden",
+            models=folder,
+            time="at",
+            window=window,
+            alpha=0.05,
+            report=False,
+            fitted_at=0.0,
+            model=small(variant),
+        )
+        version = run(config).version
+        return (Path(folder) / "golden" / version / MODEL_FILE).read_bytes()
+
+
+def small(variant: str) -> ModelConfig:
+    """The variant's configuration, of a network that is small enough to be kept."""
     model = VARIANTS[variant]()
     fields = {field: value for field, value in SMALL.items() if field in model.__struct_fields__}
-    model = msgspec.structs.replace(
+    return msgspec.structs.replace(
         model, **fields, fit=msgspec.structs.replace(model.fit, epochs=100)
     )
-    return finish(prepared, fit_trial(prepared, run, model), run)
 
 
 def answers(data: bytes) -> Golden:
@@ -121,7 +148,9 @@ def odd_rows(detector: Detector) -> Float32:
     rows_ND[1, ::2] = np.nan
     rows_ND[2, 0], rows_ND[3, 1] = 1e6, -3e38
     rows_ND[4] = np.nan
-    return rows_ND
+    return np.roll(
+        rows_ND, detector.window - 1, axis=0
+    )  # behind those that are only looked back at
 
 
 def cells(values_ND: Float32) -> Cells:
@@ -133,4 +162,4 @@ def numbers(values: Float32) -> tuple[float | None, ...]:
 
 
 if __name__ == "__main__":
-    print(write(sys.argv[1]))
+    print(write(sys.argv[1], int(sys.argv[3]) if "--window" in sys.argv else 1))

@@ -144,6 +144,7 @@ def test_of_too_many_rows_the_newest_are_taken() -> None:
         ({"time": None}, "window is of rows in order of time: name their time column"),
         ({"time": None, "window": None, "entity": "m"}, "entity is of rows in order of time"),
         ({"gap": 0.0}, "gap must be above 0, got 0"),
+        ({"variant": "auto"}, "members are compared on single rows, and not on windows"),
         ({"group": "m"}, "whole groups cannot be; entity keeps the windows"),
     ],
 )

@@ -13,5 +13,6 @@ from hourglass.training.report.figures import write_report as write_report
 from hourglass.training.report.terminal import print_alarm_rates as print_alarm_rates
 from hourglass.training.report.terminal import print_comparison as print_comparison
 from hourglass.training.report.terminal import print_evaluation as print_evaluation
+from hourglass.training.report.terminal import print_ordered as print_ordered
 from hourglass.training.report.terminal import print_report as print_report
 from hourglass.training.report.terminal import print_seen as print_seen

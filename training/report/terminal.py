@@ -1,5 +1,6 @@
 """What a run says at its end on the terminal: a table for a person."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -7,6 +8,7 @@ from rich.table import Table
 
 from hourglass.training.compare import Comparison
 from hourglass.training.evaluate import AlarmRates, Evaluation, Rate
+from hourglass.training.evaluate_ordered import OrderedEvaluation
 from hourglass.training.report.figures import Report
 from hourglass.training.report.page import PAGE
 from hourglass.training.screen import Screened
@@ -137,6 +139,74 @@ def print_alarm_rates(rates: AlarmRates, title: str, console: Console) -> None:
         " Without labelled anomalies there is nothing to be found.",
         soft_wrap=True,
     )
+
+
+def print_ordered(found: OrderedEvaluation, title: str, console: Console) -> None:
+    """What is found of labelled ranges, false events, and the alarm rates by time."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    for line in _ordered_lines(found):
+        table.add_row(*line)
+    console.print(table)
+    blocks = Table(title="Normal rows, by time", title_justify="left")
+    for heading in ("from", "to", "alarms", "alarm rate", "false events"):
+        blocks.add_column(heading, justify="right", no_wrap=heading in ("from", "to"))
+    for block in found.blocks:
+        shown = "-" if block.alarm_rate is None else f"{block.alarm_rate:.2%}"
+        blocks.add_row(
+            *(_instant(each, found.is_clock) for each in (block.first, block.last)),
+            f"{block.alarms} of {block.rows}",
+            shown,
+            str(block.false_events),
+        )
+    console.print(blocks)
+    if found.found is None:
+        console.print("Without labelled anomalies there is nothing to be found.", soft_wrap=True)
+
+
+def _ordered_lines(found: OrderedEvaluation) -> list[tuple[str, str]]:
+    lines = []
+    if (labelled := found.found) is not None:
+        delay = "-" if (rows := labelled.median_delay_rows) is None else f"{rows:g} rows"
+        lines = [
+            ("AUROC", f"{labelled.auroc:.3f}"),
+            ("average precision", f"{labelled.average_precision:.3f}"),
+            ("VUS-PR", f"{labelled.vus_pr:.3f}, buffers to {labelled.buffer_rows} rows"),
+            (
+                "found",
+                f"{labelled.ranges_found} of {labelled.ranges} labelled ranges by an event,"
+                f" {labelled.ranges_alarmed} by an alarm, within {labelled.tolerance_rows} rows",
+            ),
+            ("median delay", delay),
+            ("detection rate", f"{labelled.detection_rate:.1%} of the anomalous rows"),
+        ]
+    by_day = (
+        f"{found.false_events_per_day:.3g} a day of an entity, budget {found.events_per_day:g}; "
+        if found.false_events_per_day is not None
+        else ""
+    )
+    return [
+        *lines,
+        (
+            "false events",
+            f"{found.false_events} of {found.events}; {by_day}"
+            f"{found.false_events_per_10000_rows:.3g} in 10,000 rows",
+        ),
+        (
+            "false-alarm rate",
+            f"{found.false_alarm_rate:.2%} of the normal rows, alpha is {found.alpha:.3g};"
+            f" {found.worst_block:.2%} in the worst block",
+        ),
+        ("at the adaptive level", f"{found.adaptive_false_alarm_rate:.2%}"),
+        (
+            "rows",
+            f"{found.rows} of {found.entities} entities; {found.warming_rows} warming,"
+            f" {found.refused_rows} refused",
+        ),
+    ]
+
+
+def _instant(time: float, is_clock: bool) -> str:
+    return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M:%S}" if is_clock else f"{time:.10g}"
 
 
 def print_seen(seen: float | None, console: Console) -> None:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -29,7 +28,7 @@ from hourglass.service.rows.ordered import LONGEST_ENTITY, parse_times
 from hourglass.service.streams.events import Event
 from hourglass.service.streams.file import BIN_SECONDS, StreamsFile
 from hourglass.service.streams.state import Float64, is_anomaly
-from hourglass.service.streams.streams import Taken, require
+from hourglass.service.streams.streams import require
 
 MAX_EVENTS, MAX_BINS, MAX_LANES = 1000, 1000, 1000
 Since = Annotated[str | None, QueryParameter(description="A time; without it all that is kept.")]
@@ -161,35 +160,29 @@ async def take_rows(
 
     rows_ND, time_N = await parts.batcher.run(len(body) // 4, read)
     taken = await streams.take(served, entity, rows_ND, time_N)
+    answers = taken.answers.answers
     for run in taken.answers.looked.runs if taken.answers.looked else ():
         parts.observers.scored(served, run.rows_TD, run.scores, run.seconds, entity)
-    encoded = await parts.batcher.run(8 * len(rows_ND), partial(_encode, served, entity, taken))
-    return Response(encoded, media_type=decoding.JSON)
-
-
-def _encode(served: Served, entity: str, taken: Taken) -> bytes:
-    answers, repeated = taken.answers.answers, taken.answers.repeated
     p_values, levels = answers["p_value"].tolist(), answers["level"].tolist()
-    return msgspec.json.encode(
-        {
-            **served.facts(),
-            "entity": entity,
-            "time": [_time(seconds) for seconds in answers["time"].tolist()],
-            "score": answers["score"].tolist(),
-            "p_value": p_values,
-            "severity": answers["severity"].tolist(),
-            "is_anomaly": is_anomaly(served, answers),
-            "level": levels,
-            "is_adaptive_anomaly": [
-                None if math.isnan(p_value) else p_value <= level
-                for p_value, level in zip(p_values, levels, strict=True)
-            ],
-            "warming": answers["warming"].tolist(),
-            "repeated": [place < repeated for place in range(len(answers))],
-            "event": taken.event,
-            "changes": taken.changes,
-        }
-    )
+    answer = {
+        **served.facts(),
+        "entity": entity,
+        "time": [_time(seconds) for seconds in answers["time"].tolist()],
+        "score": answers["score"].tolist(),
+        "p_value": p_values,
+        "severity": answers["severity"].tolist(),
+        "is_anomaly": is_anomaly(served, answers),
+        "level": levels,
+        "is_adaptive_anomaly": [
+            None if math.isnan(p_value) else p_value <= level
+            for p_value, level in zip(p_values, levels, strict=True)
+        ],
+        "warming": answers["warming"].tolist(),
+        "repeated": [place < taken.answers.repeated for place in range(len(answers))],
+        "event": taken.event,
+        "changes": taken.changes,
+    }
+    return Response(msgspec.json.encode(answer), media_type=decoding.JSON)
 
 
 @delete(

@@ -46,7 +46,6 @@ WRITE_SECONDS = 0.5
 EXPLAINED = 4  # times what scoring takes, explaining may take
 INLINE_CELLS_A_SECOND = 8192 / INLINE_SECONDS  # that the event loop may score itself
 ENCODED_AT_ONCE = 200  # states, on the event loop
-MOST_RATIO = 60_000.0  # that float16 has
 RETRY_SECONDS = 5.0  # after what could not be written
 MOST_WAITING = 10_000  # events, while they cannot be written
 FILE = "streams.sqlite"  # beside the models
@@ -146,12 +145,10 @@ class Streams:
         try:
             newest = "" if state.newest is None else _shown(state.newest)
             repeated = repeated_rows(state, rows_ND, at_N, newest)
-
-            def look() -> tuple[Answers, dict[float, Bin]]:
-                answers = advance(state, served, rows_ND, at_N, rule, repeated)
-                return answers, _bins(served, answers)
-
-            answers, bins = await self._batcher.run(_cells(served, len(rows_ND)), look)
+            answers = await self._batcher.run(
+                _cells(served, len(rows_ND)),
+                lambda: advance(state, served, rows_ND, at_N, rule, repeated),
+            )
             changes = await self._batcher.run(
                 _blamed_cells(served, answers), lambda: tell(state, served, key[1], answers)
             )
@@ -163,10 +160,7 @@ class Streams:
                 del self._entities[key]  # none of its rows was taken
         if self._entities.get(key) is not entity:
             raise UnknownEntity(f"entity {key[1][:80]!r} of {served.name} was just forgotten")
-        for start, each in bins.items():
-            before = self._bins.get((*key, start))
-            self._bins[(*key, start)] = larger(each, before) if before else each
-        return Taken(answers, changes, self._keep(key, entity, answers, changes))
+        return Taken(answers, changes, self._keep(served, key, entity, answers, changes))
 
     def forget(self, model: str, name: str) -> None:
         """Know nothing more of an entity; UnknownEntity."""
@@ -247,7 +241,7 @@ class Streams:
         self._gone.add(key)
 
     def _keep(
-        self, key: Key, entity: Entity, answers: Answers, changes: list[Event]
+        self, served: Served, key: Key, entity: Entity, answers: Answers, changes: list[Event]
     ) -> Event | None:
         """Have written what was answered, and told what changed."""
         entity.arrived = time.monotonic()
@@ -257,8 +251,19 @@ class Streams:
         now_open = self._open_event(key, entity)
         if now_open is not None:
             self._events[now_open.id] = now_open
-        if answers.looked and answers.looked.warm_ups:
-            self._count(key[0], "warm_ups", answers.looked.warm_ups)
+        looked = answers.looked
+        if looked is None:
+            return now_open
+        if looked.warm_ups:
+            self._count(key[0], "warm_ups", looked.warm_ups)
+        new = answers.answers[answers.repeated :]
+        ratios_ND = looked.contributions_ND / np.float32(served.threshold.score)
+        for place in np.flatnonzero(np.isfinite(new["severity"])).tolist():
+            start = float(new["time"][place] // BIN_SECONDS * BIN_SECONDS)
+            ratios_D = np.minimum(ratios_ND[place], 60000).astype(np.float16)
+            found = Bin(float(new["severity"][place]), ratios_D)
+            before = self._bins.get((*key, start))
+            self._bins[(*key, start)] = larger(found, before) if before else found
         return now_open
 
     def _seen(self, key: Key, entity: Entity, served: Served, features: bytes) -> Seen:
@@ -349,25 +354,6 @@ def _times(state: State, count: int, served: Served) -> Float64:
     if count == 1:
         return np.array([now])
     return first + (now - first) * np.arange(1, count + 1) / count
-
-
-def _bins(served: Served, answers: Answers) -> dict[float, Bin]:
-    """Start -> what the new rows that were judged have come to, in bins of time."""
-    new = answers.answers[answers.repeated :]
-    judged = np.flatnonzero(np.isfinite(new["severity"]))
-    if answers.looked is None or not len(judged):
-        return {}
-    start_M = new["time"][judged] // BIN_SECONDS * BIN_SECONDS
-    firsts = np.flatnonzero(np.diff(start_M, prepend=-1.0))  # times rise
-    ratios_MD = answers.looked.contributions_ND[judged] / np.float32(served.threshold.score)
-    ratios_BD = np.minimum(np.fmax.reduceat(ratios_MD, firsts), MOST_RATIO).astype(np.float16)
-    severity_B = np.maximum.reduceat(new["severity"][judged], firsts)
-    return {
-        start: Bin(severity, ratios_D)
-        for start, severity, ratios_D in zip(
-            start_M[firsts].tolist(), severity_B.tolist(), ratios_BD, strict=True
-        )
-    }
 
 
 def _cells(served: Served, count: int) -> int:

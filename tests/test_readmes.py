@@ -78,6 +78,7 @@ NOT_RUN = {
         "training/README.md",
         ".venv/bin/hourglass-train fit metrics.csv --name web --time at --entity host",
     ): "the data is yours",
+    ("service/README.md", "make demo-stream SPEED=1440"): "tests/training/test_plant.py runs it",
     ("training/README.md", ".venv/bin/hourglass-train exhibits"): (
         "it writes into the repository, and takes minutes"
     ),

@@ -75,7 +75,7 @@ def compare(config: RunConfig, auto: AutoConfig, progress: Progress = SILENT) ->
     candidates = []
     for variant in dict.fromkeys((*auto.variants, "linear")):
         progress.stage(f"fitting {variant}")
-        trial = fit_trial(prepared, config, _candidate(variant, auto), progress)
+        trial = fit_trial(prepared, config, _candidate(variant, auto, config.window_rows), progress)
         progress.stage(f"measuring {variant}")
         candidates.append(_measure(variant, prepared, trial, config))
     standings = {
@@ -100,7 +100,9 @@ def choose(
     trials = {}
     for variant in auto.variants:
         progress.stage(f"fitting {variant}")
-        trials[variant] = fit_trial(prepared, config, _candidate(variant, auto), progress)
+        trials[variant] = fit_trial(
+            prepared, config, _candidate(variant, auto, config.window_rows), progress
+        )
     standings = {
         variant: (power(trial, prepared, config.seed), held_out_error(trial))
         for variant, trial in trials.items()
@@ -143,8 +145,8 @@ def held_out_error(trial: Trial) -> float:
     return float(trial.residual_D.mean())
 
 
-def _candidate(name: str, auto: AutoConfig) -> ModelConfig:
-    config = named(name)
+def _candidate(name: str, auto: AutoConfig, window: int) -> ModelConfig:
+    config = named(name, window)
     if auto.epochs is None:
         return config
     return msgspec.structs.replace(

@@ -15,7 +15,7 @@ from hourglass.training.errors import RunError
 from hourglass.training.features import Loss
 from hourglass.training.models import VARIANTS, ModelConfig
 from hourglass.training.models.associative import AssociativeConfig
-from hourglass.training.presets import DEFAULT, PRESETS
+from hourglass.training.presets import DEFAULT, PRESETS, presets_of
 
 MOST_FOLDS = 20  # models in one file
 MAX_THREADS = 1024
@@ -180,7 +180,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     @property
     def window_rows(self) -> int:
         """W, the rows that an answer looks at."""
-        return self.window or (DEFAULT_WINDOW if self.time is not None and not self.group else 1)
+        return _window_rows(self.window, self.time, self.group)
 
     def dialect(self) -> Dialect:
         """How the data is written; ValueError where two signs mean the same."""
@@ -210,8 +210,10 @@ def load_config(path: Path | None, flags: dict[str, Any]) -> RunConfig:
         )
         if asked and not _means(written, asked):
             model = {}  # another model's settings
-        model = _model_table(asked or written or DEFAULT, model, epochs)
-        values = {**values, **flags, "model": model}
+        values = {**values, **flags}
+        window = _window_rows(*(values.get(field) for field in ("window", "time", "group")))
+        model = _model_table(asked or written or DEFAULT, window, model, epochs)
+        values["model"] = model
         if missing := [field for field in ("data", "name") if field not in values]:
             raise RunError(f"{missing[0]} is needed, as a flag or in the configuration file")
         config = msgspec.convert(values, RunConfig)
@@ -234,9 +236,9 @@ def write_config(config: RunConfig) -> str:
     return tomli_w.dumps(_without_none(msgspec.to_builtins(config)))
 
 
-def named(name: str) -> ModelConfig:
-    """The configuration of a preset, or a variant's default one."""
-    return PRESETS[name] if name in PRESETS else VARIANTS[name]()
+def named(name: str, window: int = 1) -> ModelConfig:
+    """The configuration of a preset for windows of so many rows, or a variant's default one."""
+    return presets_of(window)[name] if name in PRESETS else VARIANTS[name]()
 
 
 def check_candidates(names: Sequence[str]) -> None:
@@ -295,12 +297,18 @@ def _means(written: str | None, asked: str) -> bool:
     return asked == (PRESETS[written].__struct_config__.tag if written in PRESETS else written)
 
 
-def _model_table(name: str, model: dict[str, Any], epochs: int | None) -> dict[str, Any]:
+def _window_rows(window: int | None, time: str | None, group: str | None) -> int:
+    return window or (DEFAULT_WINDOW if time is not None and not group else 1)
+
+
+def _model_table(
+    name: str, window: int, model: dict[str, Any], epochs: int | None
+) -> dict[str, Any]:
     """The table [model] with every field that it leaves to the preset or variant."""
     given: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
     if name == AUTO:
         return {"variant": AUTO, **model, **given}
-    base: dict[str, Any] = msgspec.to_builtins(named(name))
+    base: dict[str, Any] = msgspec.to_builtins(named(name, window))
     return {**base, **model, "fit": {**base["fit"], **_table(model, "fit"), **given}}
 
 

@@ -38,6 +38,7 @@ from hourglass.training.features import Encoding
 
 UPPER = 5  # one in so many rows of a fold tells of its tail
 SPACING = 1e-3  # of a fold's spread; closer scores count as one, or rounding would decide
+ROUNDED = 1e-4  # of a score: a hundred times what is rounded of a large one
 SMALL = 1e-12
 TAIL_STEPS = 2.0 ** np.arange(-2, 40)  # ends of lines beyond the largest score, in scales
 
@@ -171,10 +172,12 @@ def _lines(ascending: Float64, shape: float, scale: float) -> Float64:
     """[L, 3] lines of a fold's count: start, the count's logarithm there, and its change."""
     n = len(ascending)
     spread = float(np.quantile(ascending, 0.9) - np.median(ascending))
-    least = max(SPACING * spread, 1e-6 * abs(float(ascending[-1])), SMALL)
+    least = max(SPACING * spread, SMALL)
     ends, counts = [min(0.0, float(ascending[0]) - 1.0)], [float(n)]
     for i, score in enumerate(ascending):
-        if score - ends[-1] < least:  # the larger count stays, which calls fewer rows strange
+        if score - ends[-1] < max(
+            least, ROUNDED * abs(score)
+        ):  # the larger count stays, which calls fewer rows strange
             ends[-1] = float(score)
         else:
             ends.append(float(score))

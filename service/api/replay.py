@@ -118,11 +118,11 @@ async def replay_rows(
     budgets = thresholds(table, in_force, (asked and asked.alphas) or alphas or ())
     require_small(len(rows_ND), len(budgets), MAX_OUTCOMES, "outcomes")
     labels_N = _labels(asked, len(rows_ND))
-    stretches = ordered.stretches_of(served, came)
 
     def answer() -> bytes:
         order_N, warming = None, {}
         if is_ordered:
+            stretches = ordered.stretches_of(served, came)
             runs = ordered.score_stretches(served, rows_ND, stretches)
             spread = ordered.spread(served, rows_ND, runs)
             encoding.require_known(served, spread)
@@ -222,10 +222,10 @@ def _open(body: decoding.Body, content_type: str) -> tuple[ReplayRequest | None,
         raise InvalidJSON(f"expected a JSON object with {fields}: {error}") from error
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None, body
-    order = [b'"rows":%b' % bytes(asked.rows)]
+    order = [b'"rows":%b' % asked.rows]
     for name, sent in (("entity", asked.entity), ("time", asked.time)):
         if sent is not UNSET:
-            order.append(b'"%b":%b' % (name.encode(), bytes(sent)))
+            order.append(b'"%b":%b' % (name.encode(), sent))
     return asked, b"{%b}" % b",".join(order)
 
 

@@ -25,7 +25,7 @@ from hourglass.service.model.reasons import EXTRA_ROWS, reasons_of
 from hourglass.service.model.served import Served
 from hourglass.service.rows import decoding, encoding, ordered
 from hourglass.service.rows.decoding import Body, Float32
-from hourglass.service.rows.ordered import Ordered
+from hourglass.service.rows.ordered import Ordered, Stretch
 
 MAX_TOP = 1_000_000
 # What one answer may hold, since few bytes can ask for much: a gigabyte was had by `top` or by
@@ -219,9 +219,10 @@ async def _explain_in_order(
     # the windows of rows that alarm are looked at many times over
     require_small(len(rows_ND), width * window, MAX_EXPLAINED_VALUES, "values of windows")
     explained: list[tuple[Float32, Explanation, float]] = []
-    stretches = ordered.stretches_of(served, came)
 
-    def explain_parts() -> Iterator[tuple[ordered.Integers, encoding.Explained]]:
+    def explain_parts(
+        stretches: list[Stretch],
+    ) -> Iterator[tuple[ordered.Integers, encoding.Explained]]:
         for judged_M, rows_TD, _ in ordered.looks(served, rows_ND, stretches, EXPLAINED_CELLS):
             started = perf_counter()
             explanation = served.detector.explain(rows_TD)
@@ -231,11 +232,12 @@ async def _explain_in_order(
             yield judged_M, encoding.Explained(part_MD, explanation, reasons)
 
     def answer() -> bytes:
+        stretches = ordered.stretches_of(served, came)
         runs = ordered.score_stretches(served, rows_ND, stretches)
         spread = ordered.spread(served, rows_ND, runs)
         sent = decoding.sent_categories(came.body, content_type, served.schema, rows_ND)
         return encoding.encode_explanations_in_order(
-            served, rows_ND, spread, explain_parts(), sent, top=top
+            served, rows_ND, spread, explain_parts(stretches), sent, top=top
         )
 
     encoded = await parts.batcher.run(rows_ND.size * (1 + EXTRA_ROWS + width), answer)
@@ -254,11 +256,11 @@ async def reconstruct(
     async with _in_order(parts, served, *await read_body(request)) as came:
         rows_ND, ask = came.rows_ND, served.detector.reconstruct
         require_small(len(rows_ND), served.schema.width, MAX_VALUES, "values")
-        stretches = ordered.stretches_of(served, came)
 
         def answer() -> bytes:
             if served.detector.window == 1:
                 return encoding.encode_rows(served, ask(rows_ND), filled_from=rows_ND)
+            stretches = ordered.stretches_of(served, came)
             clean_ND, known_N = ordered.judge(served, rows_ND, stretches, ask)
             return encoding.encode_rows(served, clean_ND, filled_from=rows_ND, known_N=known_N)
 
@@ -276,11 +278,11 @@ async def encode(
     async with _in_order(parts, served, *await read_body(request)) as came:
         rows_ND, detector = came.rows_ND, served.detector
         require_small(len(rows_ND), detector.latent_width, MAX_VALUES, "values")
-        stretches = ordered.stretches_of(served, came)
 
         def answer() -> bytes:
             if detector.window == 1:
                 return encoding.encode_codes(served, detector.encode_with_deviation(rows_ND))
+            stretches = ordered.stretches_of(served, came)
             code_NK, known_N = ordered.judge(served, rows_ND, stretches, detector.encode)
             return encoding.encode_codes(served, Codes(code_NK, None), known_N=known_N)
 

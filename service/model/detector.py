@@ -114,8 +114,8 @@ class Detector:
             whole, deriving, by_rows, of_rows = Session(data), None, model, None
             rows_ND = _rows_to_compare(manifest, whole)
             if manifest.window is not None:
-                deriving = Session(subgraphs.derived_graph(model))
                 by_rows = subgraphs.rows_graph(model)
+                deriving = Session(subgraphs.derived_graph(model))
                 of_rows = Session(by_rows.SerializeToString())
                 rows_ND = np.nan_to_num(deriving.run([DERIVED], {INPUT: rows_ND[np.newaxis]})[0])
             scoring = Session(subgraphs.score_graph(by_rows))
@@ -347,6 +347,10 @@ class Detector:
             LATENT: (self.encode(inputs_ND), test.latent),
             "score of the scoring path": (self.score(inputs_ND).score, test.score),
         }
+        if self.window > 1:  # a graph that looks further back than it says answers otherwise
+            views = np.lib.stride_tricks.sliding_window_view(inputs_ND, self.window, axis=0)
+            of_windows = self.score_windows(np.ascontiguousarray(views.transpose(0, 2, 1)))
+            answers["score of each window alone"] = of_windows.score, test.score
         for name, (got, expected) in answers.items():
             if not _close(
                 got, _array(expected), steps=1 / (self.table.n + 1) if name == P_VALUE else 0.0

@@ -68,7 +68,9 @@ def rows_graph(model: ModelProto) -> ModelProto:
     for name in names:
         if _depends(model, name, INPUT, given=DERIVED):
             raise InvalidArtifact(f"the model's {name} does not follow from what is derived")
-    derived = next(value for value in model.graph.value_info if value.name == DERIVED)
+    derived = next((value for value in model.graph.value_info if value.name == DERIVED), None)
+    if derived is None or len(derived.type.tensor_type.shape.dim) != 2:
+        raise InvalidArtifact(f"the model file does not say that {DERIVED!r} is of two dimensions")
     part = load_model_from_string(_cut(model, [DERIVED], names))
     for node in part.graph.node:
         node.input[:] = [INPUT if name == DERIVED else name for name in node.input]

@@ -71,10 +71,10 @@ def say_why_without_values(
 
 
 def _say_how_far(feature: Feature, value: np.float32, reasons: Reasons, at: tuple[int, int]) -> str:
-    if feature.kind != "numeric":
-        return "not what was expected"
     far = deviation(float(value), reasons.expected, at)
-    if not abs(far) >= 1:
+    if feature.kind != "numeric" or math.isnan(far):
+        return "not what was expected"
+    if abs(far) < 1:
         return "by itself as expected"
     return f"{_times(far)} sd too {'high' if far > 0 else 'low'}"
 

@@ -172,22 +172,23 @@ class Batcher:
                 body, content_type, served.schema, max_rows=self._max_rows
             )
 
-        def answer(came: Ordered) -> tuple[list[Run], bytes]:
+        def answer(came: Ordered) -> _OrderedRun:
             runs = ordered.score_in_order(served, came)
             spread = ordered.spread(served, came.rows_ND, runs)
-            return runs, encoding.encode_in_order(served, spread, raw=raw)
+            return came.rows_ND, runs, encoding.encode_in_order(served, spread, raw=raw)
 
-        def finish(result: "Callable[[], tuple[list[Run], bytes]]") -> None:
+        def finish(result: "Callable[[], _OrderedRun]") -> None:
             try:
-                runs, encoded = result()
+                rows_ND, runs, encoded = result()
             except Exception as error:
                 _tell(waiter, error)
                 error.__traceback__ = None  # as in _finish
+                self.discard(body)
                 return
             _tell(waiter, encoded)
             for stretch, rows_TD, scores, seconds in runs:
                 self._observers.scored(served, rows_TD, scores, seconds, stretch.entity)
-            self.discard(body)
+            self.discard(body, rows_ND)
 
         if not large:
             came = read()
@@ -270,6 +271,7 @@ def _tell(waiter: Waiter, answer: bytes | Exception) -> None:
 
 
 _Kind = tuple[Served, bool]  # of batch: the model, and whether its answers are raw
+_OrderedRun = tuple[Float32, list[Run], bytes]  # all rows, those that were scored, the answer
 _Part = tuple["asyncio.Future[Scores]", int, int]
 
 

@@ -254,3 +254,11 @@ def test_presets_of_rows_and_of_windows_have_the_same_names() -> None:
     for name, model in presets_of(30).items():
         assert preset_of(model) == name
         assert model not in PRESETS.values()
+
+
+def test_a_preset_is_that_of_windows_where_rows_come_in_order() -> None:
+    timed = {**NEEDED, "time": "when", "preset": "fast"}
+    assert load_config(None, timed).model == presets_of(30)["fast"]
+    assert load_config(None, {**timed, "window": 1}).model == PRESETS["fast"]
+    assert load_config(None, {**timed, "group": "pump"}).model == PRESETS["fast"]
+    assert load_config(None, {**NEEDED, "time": "when"}).model == presets_of(30)[DEFAULT]

@@ -19,7 +19,7 @@ from hourglass.training.config import RunConfig, load_config
 from hourglass.training.data import prepare
 from hourglass.training.errors import RunError
 from hourglass.training.features import Encoding
-from hourglass.training.folds import Folds
+from hourglass.training.folds import Folds, _lines
 from hourglass.training.models.associative import AssociativeConfig
 from hourglass.training.report import Report
 from hourglass.training.run import run
@@ -245,3 +245,10 @@ def test_the_graph_answers_for_rows_with_gaps_as_for_others(
     site_N = explained.reconstruction[:, 4]
     assert set(site_N.tolist()) <= {0.0, 1.0, 2.0}
     assert config.split.folds == 2
+
+
+def test_large_scores_that_lie_as_close_as_they_are_rounded_count_as_one() -> None:
+    # a fold of one log-normal column, whose graph and network differed by .05 of the distance
+    close_N = np.array([55868.56, 55868.72, 55868.78, 55869.11, 55870.81, 55871.94, 75000.0])
+    starts = _lines(close_N, 0.0, 1.0)[:, 0]
+    assert starts[:3].tolist() == [0.0, 55871.94, 75000.0]

@@ -119,7 +119,7 @@ def test_rows_are_told_by_name_and_what_is_missing_is_left_out() -> None:
     [
         (["--name", "absent"], "answered 404"),
         (["--time", "hour"], "has no column 'hour'; it has"),
-        (["--time", "pump"], "column 'pump', row 1: expected a time, as a date"),
+        (["--time", "pump"], "time column 'pump', row 1: expected a date, a time"),
         (["--entity", "who"], "has no column 'who'"),
         (["--url", "ftp://127.0.0.1"], "--url: expected an address such as http://127.0.0.1:8000"),
         (["--url", "http://127.0.0.1:x"], "has no port that could be one"),

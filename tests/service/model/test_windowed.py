@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from hourglass.service.errors import InvalidArtifact
@@ -140,3 +141,36 @@ def test_what_does_not_follow_from_what_is_derived_is_refused() -> None:
     model.graph.node.insert(place + 2, moved)
     with pytest.raises(InvalidArtifact, match="score does not follow from what is derived"):
         Detector.from_bytes(with_manifest(model, text))
+
+
+def test_a_graph_that_does_not_say_the_shape_of_what_is_derived_is_refused() -> None:
+    model = onnx.load_model_from_string(make_windowed_artifact())
+    text = model.metadata_props[0].value
+    del model.graph.value_info[:]
+    with pytest.raises(InvalidArtifact, match="does not say that 'derived' is of two dimensions"):
+        Detector.from_bytes(with_manifest(model, text))
+
+
+def test_a_graph_that_looks_further_back_than_a_window_is_refused() -> None:
+    """Its first row weighs in on every answer, which the self-test of a series does not show."""
+    model = onnx.load_model_from_string(make_windowed_artifact())
+    text = model.metadata_props[0].value
+    place = [node.output[0] for node in model.graph.node].index("mean_before")
+    add, mean = onnx.helper.make_node, "mean_of_window"
+    model.graph.node[place].output[0] = mean
+    model.graph.node.insert(place + 1, add("Add", [mean, "all"], ["mean_before"]))
+    model.graph.node.insert(place, add("ReduceMean", ["series", "time_axis"], ["all"], keepdims=1))
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    manifest = artifact.decode_manifest(text)
+    rows_TD = np.array(manifest.self_test.inputs, np.float32)
+    outputs = session.run(artifact.OUTPUTS, {artifact.INPUT: rows_TD[None]})
+    answers = {
+        name: [None if np.isnan(value).any() else value for value in array.tolist()]
+        for name, array in zip(artifact.OUTPUTS, outputs, strict=True)
+    }
+    test = msgspec.convert(
+        {**msgspec.to_builtins(manifest.self_test), **answers}, artifact.SelfTest
+    )
+    changed = msgspec.structs.replace(manifest, self_test=test)
+    with pytest.raises(InvalidArtifact, match="score of each window alone differs"):
+        Detector.from_bytes(with_manifest(model, artifact.encode_manifest(changed)))

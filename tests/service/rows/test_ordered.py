@@ -128,6 +128,8 @@ def test_a_large_body_is_read_as_a_small_one_is() -> None:
     came = decode(body, schema=served.schema, max_rows=6000)
     np.testing.assert_array_equal(came.rows_ND, rows_ND)
     assert came.entities == body["entity"]
+    alone = decode({"rows": body["rows"]}, schema=served.schema, max_rows=6000)
+    np.testing.assert_array_equal(alone.rows_ND, rows_ND)
     assert came.time_N[61] - came.time_N[0] == 61
     assert came.time_N[0] == datetime(2026, 1, 1, tzinfo=UTC).timestamp()
     with pytest.raises(TooManyRows):

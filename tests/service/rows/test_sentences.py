@@ -4,7 +4,7 @@ import pytest
 from hourglass.service.model.artifact import Feature
 from hourglass.service.model.conditional import Expectation
 from hourglass.service.model.reasons import Reasons
-from hourglass.service.rows.sentences import say_why
+from hourglass.service.rows.sentences import say_why, say_why_without_values
 from tests.artifacts import MIXED
 
 NAN = np.nan
@@ -47,6 +47,17 @@ def test_an_unknown_category_is_said_as_it_came():
     row_ND = np.array([[0.0, 0.0, -1.0, 0.0]], np.float32)
     assert say(row_ND, [2, 0, 1, 3], 1, sent={(0, 2): "mars"}).startswith("site is mars where")
     assert say(row_ND, [2, 0, 1, 3], 1).startswith("site is unknown where north")
+
+
+def test_what_no_deviation_or_probability_is_known_of_is_said_without():
+    unsure = EXPECTED._replace(
+        sd_ND=np.full((1, 4), NAN), probability_ND=np.array([[NAN, 0.03, NAN, NAN]])
+    )
+    assert say(ROW_ND, [0, 2, 1, 3], 2, expected=unsure) == (
+        "load is 2019 kW where 741.2 kW was expected; site is south where north was expected"
+    )
+    reasons = Reasons(np.array([[0, 2, 1, 3]]), np.array([1]), np.array([False]), [()], unsure)
+    assert say_why_without_values(MIXED, ROW_ND, reasons) == ["load is not what was expected"]
 
 
 def test_what_is_off_beyond_measure_is_said_to_be():

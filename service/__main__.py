@@ -86,17 +86,17 @@ def serve(options: argparse.Namespace) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     flags = {name: getattr(options, name) for name in SERVE_FLAGS}
     settings = read_settings(os.environ, **flags)
-    _warn(require_models(settings.models))
-    if settings.streams:
-        if settings.workers > 1:
-            raise InvalidSettings("--streams needs --workers 1: one process has an entity's state")
-        from hourglass.service.streams.file import prepare as prepare_streams
-
-        prepare_streams(settings.streams)
+    if settings.streams and settings.workers > 1:
+        raise InvalidSettings("--streams needs --workers 1: one process has an entity's state")
     if settings.webhook or settings.alertmanager:
         from hourglass.service.notify.receivers import receivers_of
 
         receivers_of(settings)  # what is wrong is said before anything starts
+    _warn(require_models(settings.models))
+    if settings.streams:
+        from hourglass.service.streams.file import prepare as prepare_streams
+
+        prepare_streams(settings.streams)
     if settings.journal:
         from hourglass.service.watch.alarms import prepare
 

@@ -335,7 +335,7 @@ class TestServing:
         (["serve", "--models", "/", "--port", "99999"], "hourglass: --port is 99999: expected int <= 65535"),
         (["serve", "--port", "x"], "hourglass serve: argument --port: invalid int value: 'x'; see hourglass serve --help"),
         (["serve", "--verbose"], "hourglass: unrecognized arguments: --verbose; see hourglass --help"),
-        ([], "hourglass: the following arguments are required: serve | score | replay | inspect; see hourglass --help"),
+        ([], "hourglass: the following arguments are required: serve | score | replay | stream | inspect; see hourglass --help"),
         (
             ["score", "m", "d", "--alpha", "2"],
             "hourglass score: argument --alpha: expected a number from 1e-9 to 0.5, got '2'; see hourglass score --help",
@@ -343,6 +343,19 @@ class TestServing:
         (["inspect", "x" * 300], f"hourglass: {Path.cwd() / ('x' * 300) / 'current'}: File name too long"),
         (["inspect", "/nowhere"], "hourglass: /nowhere is neither a model file nor a folder with one"),
         (["inspect", "/etc"], "hourglass: /etc is neither a model file nor a folder with one"),
+        (
+            ["serve", "--models", ".", "--webhook", "http://a"],
+            "hourglass: --webhook needs a secret to sign with, from --webhook-secret-file or from"
+            " HOURGLASS_WEBHOOK_SECRET",
+        ),
+        (
+            ["serve", "--models", ".", "--alertmanager", "a:9093"],
+            "hourglass: --alertmanager: expected http://HOST/PATH or https://HOST/PATH, got 'a:9093'",
+        ),
+        (
+            ["serve", "--models", ".", "--streams", "s.sqlite", "--workers", "2"],
+            "hourglass: --streams needs --workers 1: one process has an entity's state",
+        ),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_sentence_on_stderr_and_exit_code_2(arguments, sentence, capsys):

@@ -40,6 +40,7 @@ SERVE_FLAGS = (
     "journal",
     "streams",
     "max_entities",
+    "stream_gap",
     "events_per_day",
     "webhook",
     "webhook_secret_file",
@@ -283,6 +284,12 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         metavar="N",
         help=f"entities of streams that are kept (default: {defaults.max_entities})",
+    )
+    command.add_argument(
+        "--stream-gap",
+        type=float,
+        metavar="SECONDS",
+        help="time between rows of an entity after which it warms anew (default: the model's)",
     )
     command.add_argument(
         "--events-per-day",

@@ -118,8 +118,10 @@ def create_app(
             settings.streams or settings.models / FILE,
             most=settings.max_entities,
             events_per_day=settings.events_per_day,
+            gap=settings.stream_gap,
             tell=tell_event,
             count=counted.observe_stream,
+            count_failure=counted.observe_stream_failure,
         )
         counted.open_events, counted.entities = streams.open_events, streams.counts
     parts = Parts(

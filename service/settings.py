@@ -52,6 +52,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     # an SQLite file that keeps streams; None: streams.sqlite in the folder of models
     streams: Path | None = None
     max_entities: Annotated[int, Meta(ge=1, le=10**6)] = 10_000  # of all models together
+    # seconds between rows of an entity after which it warms anew; None: as the model says
+    stream_gap: Annotated[float, Meta(gt=0)] | None = None
     # false events that open in a day of one entity, at most and on average
     events_per_day: Annotated[float, Meta(gt=0, le=10**6)] = 1.0
     webhook: str = ""  # URLs by commas, which are told of events

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 import numpy as np
@@ -28,8 +29,9 @@ from hourglass.service.rows.ordered import LONGEST_ENTITY, parse_times
 from hourglass.service.streams.events import Event
 from hourglass.service.streams.file import BIN_SECONDS, StreamsFile
 from hourglass.service.streams.state import Float64, is_anomaly
-from hourglass.service.streams.streams import require
+from hourglass.service.streams.streams import Taken, require
 
+ANSWER_CELLS = 32  # as long as a row of an answer takes to be written, 4 us
 MAX_EVENTS, MAX_BINS, MAX_LANES = 1000, 1000, 1000
 Since = Annotated[str | None, QueryParameter(description="A time; without it all that is kept.")]
 Bins = Annotated[int, QueryParameter(ge=1, le=MAX_BINS, description="Into how many parts.")]
@@ -134,7 +136,7 @@ def _answers(answer: type[msgspec.Struct], *statuses: int) -> dict[int, Response
 
 
 @post(
-    "/{name:str}/streams/{entity:str}",
+    "/{name:str}/streams/{entity:path}",
     summary="Take the next rows of an entity",
     responses=_answers(StreamAnswer, 400, 404, 406, 409, 413, 415, 422),
     guards=[require_json_accepted],
@@ -147,6 +149,7 @@ async def take_rows(
     entity: FromPath[str],
 ) -> Response[bytes]:
     streams, served = require(parts.streams), await parts.registry.get(name)
+    entity = _named(request, entity)
     if served.is_exhibit:
         raise ReadOnly(f"{name[:80]!r} ships with the service, and has no streams")
     if len(entity) > LONGEST_ENTITY:
@@ -160,46 +163,31 @@ async def take_rows(
 
     rows_ND, time_N = await parts.batcher.run(len(body) // 4, read)
     taken = await streams.take(served, entity, rows_ND, time_N)
-    answers = taken.answers.answers
     for run in taken.answers.looked.runs if taken.answers.looked else ():
         parts.observers.scored(served, run.rows_TD, run.scores, run.seconds, entity)
-    p_values, levels = answers["p_value"].tolist(), answers["level"].tolist()
-    answer = {
-        **served.facts(),
-        "entity": entity,
-        "time": [_time(seconds) for seconds in answers["time"].tolist()],
-        "score": answers["score"].tolist(),
-        "p_value": p_values,
-        "severity": answers["severity"].tolist(),
-        "is_anomaly": is_anomaly(served, answers),
-        "level": levels,
-        "is_adaptive_anomaly": [
-            None if math.isnan(p_value) else p_value <= level
-            for p_value, level in zip(p_values, levels, strict=True)
-        ],
-        "warming": answers["warming"].tolist(),
-        "repeated": [place < taken.answers.repeated for place in range(len(answers))],
-        "event": taken.event,
-        "changes": taken.changes,
-    }
-    return Response(msgspec.json.encode(answer), media_type=decoding.JSON)
+    cells = ANSWER_CELLS * len(rows_ND)
+    encoded = await parts.batcher.run(cells, lambda: _encode(served, entity, taken))
+    return Response(encoded, media_type=decoding.JSON)
 
 
 @delete(
-    "/{name:str}/streams/{entity:str}",
+    "/{name:str}/streams/{entity:path}",
     summary="Forget an entity",
     responses=problems(404, 409),
     status_code=204,
 )
 async def forget_entity(
-    parts: NamedDependency[Parts], name: FromPath[str], entity: FromPath[str]
+    request: Request[Any, Any, Any],
+    parts: NamedDependency[Parts],
+    name: FromPath[str],
+    entity: FromPath[str],
 ) -> None:
     await parts.registry.get(name)
-    require(parts.streams).forget(name, entity)
+    require(parts.streams).forget(name, _named(request, entity))
 
 
 @route(
-    "/{name:str}/streams/{entity:str}",
+    "/{name:str}/streams/{entity:path}",
     http_method="OPTIONS",
     include_in_schema=False,
     status_code=204,
@@ -305,11 +293,12 @@ async def show_timeline(
 
 
 @get(
-    "/{name:str}/timeline/{entity:str}",
+    "/{name:str}/timeline/{entity:path}",
     summary="Show one entity over time, by feature",
     responses=problems(404, 409, 503),
 )
 async def show_entity_timeline(
+    request: Request[Any, Any, Any],
     parts: NamedDependency[Parts],
     name: FromPath[str],
     entity: FromPath[str],
@@ -318,6 +307,7 @@ async def show_entity_timeline(
     bins: Bins = 120,
 ) -> EntityTimeline:
     served, streams = await parts.registry.get(name), require(parts.streams)
+    entity = _named(request, entity)
     streams.seen(served, entity)
     width = served.schema.width
     cut = _cut(name, since, until, bins)
@@ -390,6 +380,40 @@ router = Router(
     ],
     tags=["streams"],
 )
+
+
+def _named(request: Request[Any, Any, Any], entity: str) -> str:
+    """The entity as it was sent: routing takes slashes away that stand together or at the end."""
+    sent = request.scope.get("raw_path", b"").partition(b"?")[0].partition(b"/v1/models/")[2]
+    parts = sent.split(b"/", 2)  # the model, streams or timeline, the entity
+    try:
+        return unquote_to_bytes(parts[2]).decode() if len(parts) == 3 else entity.lstrip("/")
+    except UnicodeDecodeError:
+        raise InvalidRow(f"expected an entity in UTF-8, got {parts[2][:80]!r}") from None
+
+
+def _encode(served: Served, entity: str, taken: Taken) -> bytes:
+    answers = taken.answers.answers
+    p_values, levels = answers["p_value"].tolist(), answers["level"].tolist()
+    answer = {
+        **served.facts(),
+        "entity": entity,
+        "time": [_time(seconds) for seconds in answers["time"].tolist()],
+        "score": answers["score"].tolist(),
+        "p_value": p_values,
+        "severity": answers["severity"].tolist(),
+        "is_anomaly": is_anomaly(served, answers),
+        "level": levels,
+        "is_adaptive_anomaly": [
+            None if math.isnan(p_value) else p_value <= level
+            for p_value, level in zip(p_values, levels, strict=True)
+        ],
+        "warming": answers["warming"].tolist(),
+        "repeated": [place < taken.answers.repeated for place in range(len(answers))],
+        "event": taken.event,
+        "changes": taken.changes,
+    }
+    return msgspec.json.encode(answer)
 
 
 def _decode(

@@ -35,10 +35,11 @@ STEP_RATE = 0.02  # by which the median time between rows is moved to each obser
 MOST_BUDGET = 0.01  # events a row, where rows are a day apart or the budget is not one
 MOST_LEVEL = 0.1  # the level a row is held against at most, however long nothing happened
 # The first level is two openings below the budget: rows depend on each other and models age, and a
-# level that begins too high is paid for by people. It is no lower than nearly an order beyond the
-# smallest p-value, where severity still tells scores apart: a low budget would make a model deaf.
+# level that begins too high is paid for by people. It is no lower than a tenth of an order beyond
+# where severity tells scores apart (severity.CAP), so that a low budget does not make a model deaf
+# for longer than a quarter of an event takes.
 CREDIT = 2.0
-RESOLVED = 10**-0.9
+RESOLVED = 10**-1.1
 
 
 class Judged(NamedTuple):

@@ -18,14 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hourglass.service.errors import InvalidSettings
+from hourglass.service.model.served import Served
 from hourglass.service.streams.chronicle import Chronicle
 from hourglass.service.streams.events import Event
-from hourglass.service.streams.state import State
+from hourglass.service.streams.state import Answers, State
 
 APPLICATION = 0x48475354  # HGST, SQLite's application_id
 SCHEMA_VERSION = 1  # raise it with the schema; a newer one is refused
 BIN_SECONDS = 60.0
 MOST_BINS = 1_000_000  # of all entities; from there on the oldest are forgotten
+MOST_RATIO = np.float32(60000)  # of a contribution over the threshold, in float16
 BUSY_SECONDS = 1.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS states (
@@ -46,6 +48,14 @@ class Bin(NamedTuple):
 
     severity: float
     ratios_D: Float16  # contribution / threshold
+
+
+class History(NamedTuple):
+    """What rows of one entity have come to: its bins, in order of time."""
+
+    start_B: NDArray[np.float64]
+    severity_B: NDArray[np.float32]
+    ratios_BD: Float16
 
 
 class Changes(NamedTuple):
@@ -173,6 +183,35 @@ class StreamsFile:
                 " (SELECT model, entity, start FROM bins ORDER BY start LIMIT ?)",
                 (count - self._most_bins + self._most_bins // 100,),
             )
+
+
+def history_of(served: Served, answers: Answers) -> History | None:
+    """Of the new rows that were judged; None where none was."""
+    if answers.looked is None:
+        return None
+    new = answers.answers[answers.repeated :]
+    judged = np.flatnonzero(np.isfinite(new["severity"]))
+    if not len(judged):
+        return None
+    start_B, first_B = np.unique(new["time"][judged] // BIN_SECONDS, return_index=True)
+    ratios_ND = answers.looked.contributions_ND[judged] / np.float32(served.threshold.score)
+    ratios_BD = np.fmax.reduceat(np.minimum(ratios_ND, MOST_RATIO), first_B)
+    return History(
+        start_B * BIN_SECONDS,
+        np.fmax.reduceat(new["severity"][judged], first_B),
+        ratios_BD.astype(np.float16),
+    )
+
+
+def gather(history: Iterable[tuple[Key, History]]) -> dict[tuple[str, str, float], Bin]:
+    """The bins of all entities, one of each minute."""
+    bins: dict[tuple[str, str, float], Bin] = {}
+    for key, each in history:
+        severities = each.severity_B.tolist()
+        for place, start in enumerate(each.start_B.tolist()):
+            found, before = Bin(severities[place], each.ratios_BD[place]), bins.get((*key, start))
+            bins[(*key, start)] = larger(found, before) if before else found
+    return bins
 
 
 def larger(one: Bin, other: Bin) -> Bin:

@@ -8,8 +8,8 @@ Rules:
 - rows come in order of time; a row that came before (its time and its values) is answered as it was
   and counts for nothing; any other row that is not later than the newest is late, and all rows of
   its request are refused with it;
-- after a step in time longer than the model's gap, and where a model of other features is in
-  service, the entity warms anew; the level and an open event stay;
+- after a step in time longer than the gap (the model's, or the setting), and where a model of
+  other features is in service, the entity warms anew; the level and an open event stay;
 - a swap of the model for one of the same features replays the rows before: it warms no longer than
   its window is longer;
 - where the budget alpha is changed, the level begins anew as it.
@@ -161,13 +161,19 @@ def advance(
     time_N: Float64,
     rule: Rule,
     repeated: int,
+    *,
+    gap: float | None = None,
 ) -> Answers:
-    """Take the rows from `repeated` on; errors leave the state as it was."""
+    """Take the rows from `repeated` on; errors leave the state as it was. `gap`: seconds, instead
+    of the model's.
+    """
     again = _answers_again(state, time_N[:repeated])
     rows_ND, time_N = rows_ND[repeated:], time_N[repeated:]
     if not len(rows_ND):
         return Answers(again, repeated, [], None)
-    looked = _look(state, served, rows_ND, time_N)
+    if gap is None and (window := served.detector.manifest.window):
+        gap = window.gap
+    looked = _look(state, served, rows_ND, time_N, gap)
     answers = np.empty(len(rows_ND), ANSWER)
     answers["time"], answers["warming"] = time_N, looked.warming_N
     answers["digest"] = [_digest(row_D) for row_D in rows_ND]
@@ -231,14 +237,15 @@ class Looked(NamedTuple):
     runs: list[Run]
 
 
-def _look(state: State, served: Served, rows_ND: Float32, time_N: Float64) -> Looked:
+def _look(
+    state: State, served: Served, rows_ND: Float32, time_N: Float64, gap: float | None
+) -> Looked:
     detector, window = served.detector, served.detector.window
     count, width = rows_ND.shape
     features = features_of(served)
     before = np.empty((0, width), np.float32)
     if features == state.features:
         before = np.frombuffer(state.before, np.float32).reshape(-1, width)
-    gap = detector.manifest.window.gap if detector.manifest.window else None
     starts = _starts(time_N, gap)
     score_N, p_value_N, severity_N = (np.full(count, np.nan, np.float32) for _ in range(3))
     contributions_ND = np.full((count, width), np.nan, np.float32)

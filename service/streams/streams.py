@@ -27,7 +27,7 @@ from hourglass.service.model.served import Served
 from hourglass.service.rows.decoding import Float32
 from hourglass.service.serving.batcher import INLINE_SECONDS, Batcher
 from hourglass.service.streams.events import Event, Rule, lapse
-from hourglass.service.streams.file import BIN_SECONDS, Bin, Changes, Key, StreamsFile, larger
+from hourglass.service.streams.file import Changes, History, Key, StreamsFile, gather, history_of
 from hourglass.service.streams.state import (
     Answers,
     Float64,
@@ -45,6 +45,7 @@ T = TypeVar("T")
 WRITE_SECONDS = 0.5
 EXPLAINED = 4  # times what scoring takes, explaining may take
 INLINE_CELLS_A_SECOND = 8192 / INLINE_SECONDS  # that the event loop may score itself
+ROW_CELLS = 64  # as long as a row's level, watch and digest take, 8 us
 ENCODED_AT_ONCE = 200  # states, on the event loop
 RETRY_SECONDS = 5.0  # after what could not be written
 MOST_WAITING = 10_000  # events, while they cannot be written
@@ -82,7 +83,10 @@ class Taken(NamedTuple):
 
 
 class Streams:
-    """`tell` is told of each event that opens or closes, `count` of what else happens."""
+    """`tell` is told of each event that opens or closes, `count` of what else happens, and
+    `count_failure` of each time that the file could not be had or written. `gap`: seconds, after
+    which an entity warms anew, instead of the model's.
+    """
 
     def __init__(
         self,
@@ -91,18 +95,21 @@ class Streams:
         *,
         most: int = 10_000,
         events_per_day: float = 1.0,
+        gap: float | None = None,
         tell: Callable[[Event], None] = lambda _: None,
         count: Callable[[str, What, int], None] = lambda _, __, ___: None,
+        count_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self._batcher, self._file = batcher, StreamsFile(path)
         self._path, self._most, self._per_day = path, most, events_per_day
-        self._tell, self._count = tell, count
+        self._gap = gap
+        self._tell, self._count, self._count_failure = tell, count, count_failure
         self._entities: OrderedDict[Key, Entity] = OrderedDict()  # the last used last
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="streams")
         self._dirty: set[Key] = set()
         self._gone: set[Key] = set()
         self._events: dict[str, Event] = {}
-        self._bins: dict[tuple[str, str, float], Bin] = {}
+        self._history: list[tuple[Key, History]] = []
         self._is_failing, self._retry_at = False, 0.0
 
     async def start(self) -> list[Event]:
@@ -117,6 +124,7 @@ class Streams:
             states, events = await self._run(read)
         except (sqlite3.Error, OSError) as error:
             _logger.warning("streams are in memory alone: %s: %s", self._path, error)
+            self._count_failure()
             self._file = StreamsFile(None)
             return []
         now = time.monotonic()
@@ -145,10 +153,12 @@ class Streams:
         try:
             newest = "" if state.newest is None else _shown(state.newest)
             repeated = repeated_rows(state, rows_ND, at_N, newest)
-            answers = await self._batcher.run(
-                _cells(served, len(rows_ND)),
-                lambda: advance(state, served, rows_ND, at_N, rule, repeated),
-            )
+
+            def work() -> tuple[Answers, History | None]:
+                answers = advance(state, served, rows_ND, at_N, rule, repeated, gap=self._gap)
+                return answers, history_of(served, answers)
+
+            answers, history = await self._batcher.run(_cells(served, len(rows_ND)), work)
             changes = await self._batcher.run(
                 _blamed_cells(served, answers), lambda: tell(state, served, key[1], answers)
             )
@@ -160,7 +170,9 @@ class Streams:
                 del self._entities[key]  # none of its rows was taken
         if self._entities.get(key) is not entity:
             raise UnknownEntity(f"entity {key[1][:80]!r} of {served.name} was just forgotten")
-        return Taken(answers, changes, self._keep(served, key, entity, answers, changes))
+        if history is not None and not self._is_failing:
+            self._history.append((key, history))
+        return Taken(answers, changes, self._keep(key, entity, answers, changes))
 
     def forget(self, model: str, name: str) -> None:
         """Know nothing more of an entity; UnknownEntity."""
@@ -241,7 +253,7 @@ class Streams:
         self._gone.add(key)
 
     def _keep(
-        self, served: Served, key: Key, entity: Entity, answers: Answers, changes: list[Event]
+        self, key: Key, entity: Entity, answers: Answers, changes: list[Event]
     ) -> Event | None:
         """Have written what was answered, and told what changed."""
         entity.arrived = time.monotonic()
@@ -251,19 +263,8 @@ class Streams:
         now_open = self._open_event(key, entity)
         if now_open is not None:
             self._events[now_open.id] = now_open
-        looked = answers.looked
-        if looked is None:
-            return now_open
-        if looked.warm_ups:
-            self._count(key[0], "warm_ups", looked.warm_ups)
-        new = answers.answers[answers.repeated :]
-        ratios_ND = looked.contributions_ND / np.float32(served.threshold.score)
-        for place in np.flatnonzero(np.isfinite(new["severity"])).tolist():
-            start = float(new["time"][place] // BIN_SECONDS * BIN_SECONDS)
-            ratios_D = np.minimum(ratios_ND[place], 60000).astype(np.float16)
-            found = Bin(float(new["severity"][place]), ratios_D)
-            before = self._bins.get((*key, start))
-            self._bins[(*key, start)] = larger(found, before) if before else found
+        if answers.looked is not None and answers.looked.warm_ups:
+            self._count(key[0], "warm_ups", answers.looked.warm_ups)
         return now_open
 
     def _seen(self, key: Key, entity: Entity, served: Served, features: bytes) -> Seen:
@@ -303,7 +304,6 @@ class Streams:
         dirty, self._dirty = self._dirty, set()
         gone, self._gone = self._gone, set()
         events, self._events = self._events, {}
-        bins, self._bins = self._bins, {}
         states: dict[Key, tuple[float, bytes]] = {}
         for place, key in enumerate(dirty):
             if place % ENCODED_AT_ONCE == ENCODED_AT_ONCE - 1:
@@ -314,20 +314,22 @@ class Streams:
                     continue
                 body = msgspec.msgpack.encode(entity.state)
                 states[key] = entity.state.newest or 0.0, body
-        return Changes(states, gone, events.values(), bins)
+        return Changes(states, gone, events.values(), {})
 
     async def _flush(self) -> None:
         """Write what waits; what cannot be written waits on, but for its history."""
-        if not (self._dirty or self._gone or self._events or self._bins):
+        if not (self._dirty or self._gone or self._events or self._history):
             return
         if self._is_failing and time.monotonic() < self._retry_at:
             return
         changes = await self._changes()
+        history, self._history = self._history, []
         try:
-            await self._run(lambda: self._file.write(changes))
+            await self._run(lambda: self._file.write(changes._replace(bins=gather(history))))
         except (sqlite3.Error, OSError) as error:
             if not self._is_failing:
                 _logger.error("streams cannot be written to %s: %s", self._path, error)
+            self._count_failure()
             self._is_failing, self._retry_at = True, time.monotonic() + RETRY_SECONDS
             self._dirty |= changes.states.keys()
             self._gone |= {*changes.gone} - self._entities.keys()
@@ -360,7 +362,8 @@ def _cells(served: Served, count: int) -> int:
     """As many as take as long to score as the new rows and those before take to explain."""
     detector = served.detector
     cells = (count + detector.window) * detector.width
-    return max(cells, round(EXPLAINED * cells * detector.cell_seconds * INLINE_CELLS_A_SECOND))
+    seconds = EXPLAINED * cells * detector.cell_seconds
+    return ROW_CELLS * count + max(cells, round(seconds * INLINE_CELLS_A_SECOND))
 
 
 def _blamed_cells(served: Served, answers: Answers) -> int:

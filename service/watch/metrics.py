@@ -231,6 +231,10 @@ class Metrics:
                 "warm_ups_total", "Times that an entity had too few rows to be judged.", "model"
             ),
         }
+        self._stream_failures = counter(
+            "stream_write_failures_total",
+            "Times that the streams' file could not be had or written.",
+        )
         self._durations = histogram(
             "request_duration_seconds",
             "Time from a request's head to the head of its answer.",
@@ -316,6 +320,10 @@ class Metrics:
         """What happened to streams of a model."""
         self._labelled.add(model)
         self._streamed[what].labels(model).inc(count)
+
+    def observe_stream_failure(self) -> None:
+        """The streams' file could not be had or written."""
+        self._stream_failures.inc()
 
     def observe_notice(self, receiver: str, outcome: Outcome) -> None:
         """An attempt to tell a receiver, or what was given up."""

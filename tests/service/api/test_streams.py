@@ -1,17 +1,30 @@
 """Streams over HTTP: equal to batch, idempotent by time, events told, kept over a restart."""
 
+import shutil
+import threading
+import time
 from datetime import UTC, datetime
+from urllib.parse import quote
 
 import httpx
+import msgspec
 import numpy as np
 import pytest
 
 from hourglass.service.model.detector import Detector
-from tests.artifacts import NUMERIC, make_artifact, make_windowed_artifact, publish, sample_rows
-from tests.serving import Process, serving
+from tests.artifacts import (
+    MIXED,
+    NUMERIC,
+    make_artifact,
+    make_windowed_artifact,
+    publish,
+    sample_rows,
+)
+from tests.serving import Process, serving, wait_until
 
 T0 = 1_760_000_000.0
 QUIET_ROWS = 30
+JSON = {"content-type": "application/json"}
 
 
 @pytest.fixture(scope="module")
@@ -356,3 +369,128 @@ def test_several_workers_keep_no_streams(models):
     assert answer.status_code == 409
     assert answer.json()["type"] == "/docs#no-streams"
     assert "serve with --workers 1" in answer.json()["detail"]
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        "entity",
+        [
+            "a/b",
+            "/leading",
+            "trailing/",
+            "a//b",
+            "...",
+            "räum 7 🌡",
+            "a?b#c",
+            "100%",
+            "%2F",
+            "x" * 256,
+        ],
+    )
+    def test_an_entity_has_any_name(self, models, entity):
+        path = f"/v1/models/rows/{{}}/{quote(entity, safe='')}"
+        with serving(models) as client:
+            body = {"rows": rows_of(3).tolist(), "time": times(0, 3)}
+            answer = client.post(path.format("streams"), json=body)
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["entity"] == entity
+            (listed,) = client.get("/v1/models/rows/streams").json()["entities"]
+            timeline = client.get(path.format("timeline")).raise_for_status().json()
+            assert client.delete(path.format("streams")).status_code == 204
+            assert client.get("/v1/models/rows/streams").json()["entities"] == []
+        assert listed["entity"] == entity
+        assert timeline["entity"] == entity
+
+    def test_a_name_that_is_too_long_or_no_text_is_refused(self, models):
+        with serving(models) as client:
+            for name, detail in (("x" * 257, "at most 256 characters, got 257"), ("%FF", "UTF-8")):
+                answer = client.post(
+                    f"/v1/models/rows/streams/{name}", json={"rows": rows_of(1).tolist()}
+                )
+                assert answer.status_code == 422
+                assert detail in answer.json()["detail"]
+
+
+class TestBrokenRows:
+    @pytest.mark.parametrize(
+        ("row", "status", "feature", "detail"),
+        [
+            ([1.0, 2.0, 3.0], 422, None, "expected 4 features, got 3 in row 1"),
+            ([1.0, 1e39, 3.0, 4.0], 400, "b", "got 1e+39 in row 1"),
+            ([1.0, "many", 3.0, 4.0], 422, "b", "row 1"),
+            ([1.0, None, None, None], 422, None, "row 1"),
+        ],
+    )
+    def test_they_are_named_and_change_nothing(self, models, row, status, feature, detail):
+        with serving(models) as client:
+            send(client, "rows", "a", rows_of(2), times(0, 2))
+            before = client.get("/v1/models/rows/streams").json()
+            answer = client.post(
+                "/v1/models/rows/streams/a",
+                json={"rows": [rows_of(1)[0].tolist(), row], "time": times(2, 2)},
+            )
+            assert client.get("/v1/models/rows/streams").json() == before
+            # the first row of that request was not taken either
+            more = send(client, "rows", "a", rows_of(3)[2:], times(2, 1))
+        assert answer.status_code == status
+        assert detail in answer.json()["detail"]
+        assert answer.json()["row"] == 1
+        assert answer.json().get("feature") == feature
+        assert more["repeated"] == [False]
+
+    def test_an_unseen_category_is_judged_as_score_judges_it(self, tmp_path):
+        publish(tmp_path, "mixed", make_artifact(MIXED, conditional=True))
+        row = {"load": 1.0, "open": True, "site": "moon", "heat": 1.0}
+        with serving(tmp_path) as client:
+            stream, score = (
+                client.post(f"/v1/models/mixed/{path}", json={"rows": [row]}).json()
+                for path in ("streams/a", "score")
+            )
+        assert stream["score"] == pytest.approx(score["score"], rel=1e-5)
+
+
+def test_a_setting_says_what_a_gap_is(models):
+    at = [*times(0, 5), *(T0 + 400 + 60 * k for k in range(5))]
+    with serving(models) as client:
+        assert send(client, "windows", "a", rows_of(10), at)["warming"][5:] == [False] * 5
+    with serving(models, stream_gap=120.0) as client:
+        again = send(client, "windows", "b", rows_of(10), at)
+    assert again["warming"] == [True, True, True, False, False] * 2
+
+
+def test_a_model_that_retires_takes_its_series_along(models):
+    with serving(models, poll_seconds=0.05) as client:
+        send(client, "rows", "a", rows_of(3), times(0, 3))
+        assert 'hourglass_stream_entities{model="rows"} 1.0' in client.get("/metrics").text
+        shutil.rmtree(models / "rows")
+        wait_until(lambda: 'model="rows"' not in client.get("/metrics").text)
+        assert client.get("/v1/models/rows/streams").status_code == 404
+
+
+def test_large_bodies_do_not_hold_up_other_requests(models):
+    """A row of a stream takes about 20 us of a processor; none of it may be the event loop's."""
+    count = 20_000
+    rows = sample_rows(NUMERIC, count)
+    body = msgspec.json.encode({"rows": rows.tolist(), "time": times(0, count)})
+    waits, is_done = [], threading.Event()
+    with serving(models) as client:
+
+        def ask():
+            with httpx.Client(base_url=client.base_url) as other:
+                while not is_done.is_set():
+                    began = time.perf_counter()
+                    other.get("/health/live")
+                    waits.append(time.perf_counter() - began)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        began = time.perf_counter()
+        answer = client.post("/v1/models/rows/streams/a", content=body, headers=JSON, timeout=60)
+        seconds = time.perf_counter() - began
+        is_done.set()
+        asking.join()
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json()["score"]) == count
+    # on the event loop the longest wait would be most of the whole; threads share one lock
+    assert np.quantile(waits, 0.9) < seconds / 10
+    assert max(waits) < seconds / 2

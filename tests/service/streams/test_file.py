@@ -7,7 +7,19 @@ import numpy as np
 import pytest
 
 from hourglass.service.errors import InvalidSettings
-from hourglass.service.streams.file import BIN_SECONDS, Bin, Changes, StreamsFile, connect, prepare
+from hourglass.service.streams.file import (
+    BIN_SECONDS,
+    MOST_RATIO,
+    Bin,
+    Changes,
+    StreamsFile,
+    connect,
+    gather,
+    history_of,
+    prepare,
+)
+from hourglass.service.streams.state import State, advance, rule_for
+from tests.artifacts import NUMERIC, make_served, sample_rows
 
 NOTHING = Changes({}, (), (), {})
 
@@ -46,6 +58,29 @@ def test_severities_are_gathered_into_the_bins_asked_for():
     assert file.severities("m", 0.0, 120.0, 3) == {"a": [2, 3, 4], "b": [None, 9, None]}
     assert file.severities("m", 60.0, 60.0, 2) == {"a": [2, 3]}
     file.close()
+
+
+def test_rows_of_one_minute_are_one_bin_whatever_requests_they_came_in():
+    served, key = make_served(NUMERIC), ("m", "a")
+    rows, time = sample_rows(NUMERIC, 50), np.arange(50) * 7.0  # nine rows a minute
+    rows[20, 0] = 1e6  # what it contributes is beyond float16
+    rule, whole, parts = rule_for(served, 1.0), State(), State()
+    together = history_of(served, advance(whole, served, rows, time, rule, 0))
+    apart = [
+        (key, history_of(served, advance(parts, served, rows[k : k + 7], time[k : k + 7], rule, 0)))
+        for k in range(0, 50, 7)
+    ]
+    found, other = gather([(key, together)]), gather(apart)
+    scored = served.detector.explain(rows)
+    assert [start for _, _, start in found] == [60.0 * k for k in range(6)]
+    for start, each in ((start, each) for (_, _, start), each in found.items()):
+        inside = time // 60 * 60 == start
+        assert each.severity == scored.severity[inside].max()
+        largest = (scored.contributions[inside] / served.threshold.score).max(axis=0)
+        np.testing.assert_allclose(each.ratios_D, np.minimum(largest, MOST_RATIO), rtol=1e-3)
+        assert other[(*key, start)].severity == pytest.approx(each.severity)
+        np.testing.assert_allclose(other[(*key, start)].ratios_D, each.ratios_D, rtol=1e-3)
+    assert history_of(served, advance(whole, served, rows[-1:], time[-1:], rule, 1)) is None
 
 
 def test_the_oldest_bins_are_forgotten():

@@ -48,6 +48,36 @@ def test_after_any_number_of_rows_the_answers_are_those_of_the_batch():
         np.testing.assert_allclose(answers[name][3:], getattr(expected, name), rtol=1e-5)
 
 
+@pytest.mark.parametrize("rows_before", [0, 3])
+def test_after_100_000_rows_with_restarts_and_swaps_the_answers_are_those_of_the_batch(rows_before):
+    if rows_before:
+        models = [make_windowed_served(NUMERIC, rows=4, seed=seed) for seed in (0, 3)]
+    else:
+        models = [make_served(NUMERIC, seed=seed) for seed in (0, 3)]
+    rows = sample_rows(NUMERIC, 100_000)
+    time = np.arange(100_000) * 60.0
+    expected = [served.detector.score(rows).score for served in models]
+    state, at, turn = State(), 0, 0
+    generator = np.random.default_rng(0)
+    sizes = []
+    while at < len(rows):
+        stop = min(at + int(generator.integers(1, 1000)), len(rows))
+        served = models[turn % 2]  # a swap
+        again = max(at - 2, 0)  # two rows come again
+        taken = take(state, served, rows[again:stop], time[again:stop])
+        assert taken.repeated == at - again
+        got = taken.answers["score"][at - again :]
+        if turn > 0:
+            want = expected[turn % 2][at - rows_before : stop - rows_before]
+            np.testing.assert_allclose(got, want, rtol=1e-5)
+        body = msgspec.msgpack.encode(state)  # a restart
+        state, at, turn = msgspec.msgpack.decode(body, type=State), stop, turn + 1
+        sizes.append(len(body))
+    assert turn > 100
+    assert state.rows == 100_000
+    assert max(sizes[20:]) - min(sizes[20:]) < 200  # an event, or none
+
+
 def test_a_row_with_too_few_values_is_null_and_history_of_the_next_ones():
     served, state = windowed(4), State()
     rows = sample_rows(NUMERIC, 10)

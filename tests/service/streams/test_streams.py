@@ -85,6 +85,7 @@ def test_a_disk_that_fails_stops_no_answer_and_what_waits_is_written_later(
     monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
     served = make_served(NUMERIC)
     path = tmp_path / "streams.sqlite"
+    failures = []
 
     async def story(streams):
         write = streams._file.write
@@ -99,7 +100,8 @@ def test_a_disk_that_fails_stops_no_answer_and_what_waits_is_written_later(
         monkeypatch.setattr(streams._file, "write", write)
 
     with caplog.at_level(logging.WARNING):
-        run(path, story)
+        run(path, story, count_failure=lambda: failures.append(1))
+    assert len(failures) == 3
 
     async def look(streams):
         return streams.seen(served, "a").rows

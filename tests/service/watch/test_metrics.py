@@ -45,7 +45,7 @@ NAMES = {
     "hourglass_journal_alarms_total", "hourglass_journal_lost_total",
     "hourglass_events_total", "hourglass_open_events", "hourglass_notices_total",
     "hourglass_stream_entities", "hourglass_stream_evicted_total", "hourglass_late_rows_total",
-    "hourglass_warm_ups_total",
+    "hourglass_warm_ups_total", "hourglass_stream_write_failures_total",
 }  # fmt: skip
 
 

@@ -53,7 +53,7 @@ LANGUAGES = {
     "json": "the answer to the commands before it",
     "console": "some lines of what the commands before it print",
     "python": "a function that a test of its own calls",
-    "text": "a picture",
+    "text": "a picture, or a body",
 }
 # Every block that does not run: its README and first line, and why.
 NOT_RUN = {
@@ -366,7 +366,8 @@ def check_command(words: list[str]) -> None:
             assert {*(hard_parser().parse_args(arguments).only or PROTOCOLS)} <= PROTOCOLS.keys()
         case [".venv/bin/python", "-m", "tests.fuzz", *arguments]:
             fuzz_parser().parse_args(arguments)
-        case [".venv/bin/python", "-m", "tests.contract.make_golden", variant]:
+        case [".venv/bin/python", "-m", "tests.contract.make_golden", variant, *more]:
+            assert more in ([], ["--window", "6"])
             assert (ROOT / "tests/contract/make_golden.py").exists()
             assert variant in VARIANTS
         case ["docker", "compose", *arguments]:

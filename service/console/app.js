@@ -89,7 +89,7 @@ async function navigate() {
   drawHeader(model, view);
   const main = place("view");
   const heading = node("h1", { tabindex: "-1" }, "…");
-  const body = node("div", { class: `view ${view}` }, node("p", { class: "state" }, "Loading."));
+  const body = node("div", { class: `view ${view}` }, node("p.state", "Loading."));
   const again = shown !== null;
   shown?.leave();
   const stop = new AbortController();
@@ -122,7 +122,7 @@ async function navigate() {
     },
     again: navigate,
     title(text) {
-      heading.replaceChildren(node("span", {}, text));
+      heading.replaceChildren(node("span", text));
       document.title = [text, model, "Hourglass"].filter(Boolean).join(" · ");
     },
     say(text) {
@@ -163,18 +163,15 @@ function drawEmpty(body) {
   const { broken, waiting } = models;
   body.replaceChildren(
     node(
-      "p",
-      { class: "state" },
+      "p.state",
       "No model yet: ",
-      node("code", {}, "make demo"),
+      node("code", "make demo"),
       " fits one and serves it; ",
-      node("code", {}, "hourglass-train fit"),
+      node("code", "hourglass-train fit"),
       " makes one of your rows.",
     ),
-    ...broken.map(({ name, last_error: error }) =>
-      node("p", { class: "state failed" }, `${name}: ${error}`),
-    ),
-    waiting.length ? node("p", { class: "state" }, `Not read yet: ${waiting.join(", ")}.`) : "",
+    ...broken.map(({ name, last_error: error }) => node("p.state.failed", `${name}: ${error}`)),
+    waiting.length ? node("p.state", `Not read yet: ${waiting.join(", ")}.`) : "",
   );
 }
 
@@ -183,10 +180,10 @@ function drawFailed(problem, body = place("view")) {
   if (!known) console.error(problem);
   body.replaceChildren(
     node(
-      "div",
-      { class: "state failed", role: "alert" },
-      node("strong", {}, known ? problem.title : "The console itself failed"),
-      node("p", {}, known ? problem.detail : String(problem)),
+      "div.state.failed",
+      { role: "alert" },
+      node("strong", known ? problem.title : "The console itself failed"),
+      node("p", known ? problem.detail : String(problem)),
       node("button", { type: "button", onclick: navigate }, "Try again"),
     ),
   );
@@ -194,8 +191,8 @@ function drawFailed(problem, body = place("view")) {
 
 function drawHeader(model, view) {
   place("model").replaceChildren(
-    node("span", {}, model ?? "no model"),
-    node("span", { class: "quiet", "aria-hidden": "true" }, " ▾"),
+    node("span", model ?? "no model"),
+    node("span.quiet", { "aria-hidden": "true" }, " ▾"),
   );
   place("model").setAttribute("aria-label", `Model: ${model ?? "none"}. Choose another`);
   place("menu").replaceChildren(
@@ -226,7 +223,7 @@ function openModels() {
     placeholder: "Find a model",
     "aria-label": "Find a model",
   });
-  const list = node("ul", { class: "choices" });
+  const list = node("ul.choices");
   const dialog = openDialog("Models", find, list);
   const draw = () => {
     const found = (models?.models ?? []).filter(({ name }) =>
@@ -238,31 +235,27 @@ function openModels() {
         .map((each) =>
           node(
             "li",
-            {},
             node(
               "button",
               { type: "button", onclick: () => choose(each.name) },
-              node("strong", {}, each.name),
+              node("strong", each.name),
               node(
-                "span",
-                { class: "quiet" },
+                "span.quiet",
                 ` α ${percent(each.alpha)}, ${each.guarantee}, `,
                 counted(each.feature_count, "feature"),
               ),
               each.warning || each.last_error
-                ? node("span", { class: "warns" }, ` ${each.warning ?? each.last_error}`)
+                ? node("span.warns", ` ${each.warning ?? each.last_error}`)
                 : null,
             ),
           ),
         ),
-      found.length > 200
-        ? node("li", { class: "quiet" }, `and ${number(found.length - 200, 6)} more`)
-        : "",
-      found.length === 0 ? node("li", { class: "quiet" }, "No such model is served.") : "",
+      found.length > 200 ? node("li.quiet", `and ${number(found.length - 200, 6)} more`) : "",
+      found.length === 0 ? node("li.quiet", "No such model is served.") : "",
       ...(models?.broken ?? [])
         .filter(({ name }) => name.includes(find.value.trim().toLowerCase()))
         .map(({ name, last_error: error }) =>
-          node("li", { class: "broken" }, node("strong", {}, name), ` is not served: ${error}`),
+          node("li.broken", node("strong", name), ` is not served: ${error}`),
         ),
     );
   };
@@ -298,9 +291,8 @@ function openHelp() {
   openDialog(
     "Keys",
     node(
-      "dl",
-      { class: "keys" },
-      keys.flatMap(([key, what]) => [node("dt", {}, node("kbd", {}, key)), node("dd", {}, what)]),
+      "dl.keys",
+      keys.flatMap(([key, what]) => [node("dt", node("kbd", key)), node("dd", what)]),
     ),
   );
 }
@@ -310,7 +302,7 @@ function openDialog(name, ...content) {
   const dialog = node(
     "dialog",
     { "aria-label": name },
-    node("h2", {}, name),
+    node("h2", name),
     ...content,
     node("button", { type: "button", onclick: () => dialog.close() }, "Close"),
   );

@@ -6,16 +6,15 @@ const LINE = 32; // pixels of one row in a list, as in console.css
 /** Facts: [name, number, what it rests on, promise: drawn in blue]. */
 export function facts(...all) {
   return node(
-    "dl",
-    { class: "facts" },
+    "dl.facts",
     all
       .filter(Boolean)
       .map(([name, number, basis, promise]) =>
         node(
           "div",
           { class: promise ? "promise" : null },
-          node("dt", {}, name),
-          node("dd", {}, number, basis ? node("small", {}, basis) : null),
+          node("dt", name),
+          node("dd", number, basis ? node("small", basis) : null),
         ),
       ),
   );
@@ -24,10 +23,10 @@ export function facts(...all) {
 /** What went wrong, where it did. */
 export function failure(problem) {
   return node(
-    "div",
-    { class: "state failed", role: "alert" },
-    node("strong", {}, problem.title ?? "That failed"),
-    node("p", {}, problem.detail ?? problem.message ?? String(problem)),
+    "div.state.failed",
+    { role: "alert" },
+    node("strong", problem.title ?? "That failed"),
+    node("p", problem.detail ?? problem.message ?? String(problem)),
   );
 }
 
@@ -42,7 +41,7 @@ export function swatch(step) {
 export function dropPlace(text, take, accept = ".csv,.tsv,.txt,.json") {
   const input = node("input", { type: "file", accept, "aria-label": text });
   input.addEventListener("change", () => input.files[0] && take(input.files[0]));
-  const place = node("div", { class: "drop" }, node("p", {}, text), input);
+  const place = node("div.drop", node("p", text), input);
   place.addEventListener("dragover", () => place.classList.add("over"));
   place.addEventListener("dragleave", () => place.classList.remove("over"));
   place.addEventListener("drop", (event) => {
@@ -59,13 +58,9 @@ export function dropPlace(text, take, accept = ".csv,.tsv,.txt,.json") {
  */
 export function longList(name, length, line, pick, picked = 0) {
   let current = picked;
-  const all = node("div", { class: "all" });
+  const all = node("div.all");
   all.style.height = `${length * LINE}px`;
-  const list = node(
-    "div",
-    { class: "rows", role: "listbox", tabindex: "0", "aria-label": name },
-    all,
-  );
+  const list = node("div.rows", { role: "listbox", tabindex: "0", "aria-label": name }, all);
   const draw = () => {
     const first = Math.max(0, Math.floor(list.scrollTop / LINE) - 4);
     const last = Math.min(length, first + Math.ceil((list.clientHeight || 400) / LINE) + 8);

@@ -48,11 +48,11 @@ export function bars(container, data, options) {
               class: one.label === picked ? "bar picked" : "bar",
               onclick: pick ? () => pick(one.label) : null,
             },
-            pick ? shape("rect", { x: 0, y, width, height: each, class: "clear" }) : null,
+            pick ? shape("rect.clear", { x: 0, y, width, height: each }) : null,
             shape("text", { x: left, y: y + 12 }, one.label),
             shape(
-              "text",
-              { x: right, y: y + 12, "text-anchor": "end", class: "figure" },
+              "text.figure",
+              { x: right, y: y + 12, "text-anchor": "end" },
               known ? `${format(one.value)}${interval(one)}` : (one.note ?? "unknown"),
             ),
             known
@@ -65,8 +65,7 @@ export function bars(container, data, options) {
                 })
               : null,
             Number.isFinite(one.low)
-              ? shape("path", {
-                  class: "whisker",
+              ? shape("path.whisker", {
                   d:
                     `M${x(one.low)} ${y + 23}H${x(Math.min(one.high, most))}` +
                     `M${x(one.low)} ${y + 19}v8` +
@@ -74,12 +73,11 @@ export function bars(container, data, options) {
                 })
               : null,
             Number.isFinite(one.promised)
-              ? shape("line", {
+              ? shape("line.promise", {
                   x1: x(one.promised),
                   x2: x(one.promised),
                   y1: y + 15,
                   y2: y + 31,
-                  class: "promise",
                 })
               : null,
           );
@@ -88,8 +86,5 @@ export function bars(container, data, options) {
       );
     },
   });
-  if (promises)
-    container
-      .querySelector("figcaption")
-      .append(node("span", { class: "key promise" }, "promised"));
+  if (promises) container.querySelector("figcaption").append(node("span.key.promise", "promised"));
 }

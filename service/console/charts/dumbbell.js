@@ -61,41 +61,29 @@ export function dumbbell(container, data, options) {
             shape(
               "text",
               { x: left, y: y + 14 },
-              shape("tspan", { class: "strong" }, name),
+              shape("tspan.strong", name),
               narrow ? null : shape("tspan", { dx: 8 }, cut(said(one), letters - name.length)),
             ),
             narrow
               ? shape("text", { x: left, y: y + 30 }, cut(said(one), (width - 16) / 6.5))
               : null,
-            shape("text", { x: right, y: y + 14, "text-anchor": "end", class: "figure" }, apart),
-            shape("line", { x1: left, x2: right, y1: track, y2: track, class: "track" }),
+            shape("text.figure", { x: right, y: y + 14, "text-anchor": "end" }, apart),
+            shape("line.track", { x1: left, x2: right, y1: track, y2: track }),
             known || one.expected_sd
               ? [
-                  shape("rect", {
-                    x: x(-2),
-                    width: x(2) - x(-2),
-                    y: track - 5,
-                    height: 10,
-                    class: "band",
-                  }),
-                  shape("line", {
-                    x1: x(0),
-                    x2: x(0),
-                    y1: track - 7,
-                    y2: track + 7,
-                    class: "promise",
-                  }),
+                  shape("rect.band", { x: x(-2), width: x(2) - x(-2), y: track - 5, height: 10 }),
+                  shape("line.promise", { x1: x(0), x2: x(0), y1: track - 7, y2: track + 7 }),
                 ]
               : null,
             known
               ? [
-                  shape("line", { x1: x(0), x2: at, y1: track, y2: track, class: "span" }),
+                  shape("line.span", { x1: x(0), x2: at, y1: track, y2: track }),
                   beyond
                     ? shape("path", {
                         d: `M${at} ${track}l${one.deviation > 0 ? "-9" : "9"} -5v10z`,
                         class: "actual",
                       })
-                    : shape("circle", { cx: at, cy: track, r: 5, class: "actual" }),
+                    : shape("circle.actual", { cx: at, cy: track, r: 5 }),
                 ]
               : null,
           );

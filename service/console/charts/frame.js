@@ -4,23 +4,30 @@ import { number, shown, ticks } from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** An HTML element; strings among the children become text, and nothing else. */
-export function node(name, attributes = {}, ...children) {
-  return furnish(document.createElement(name), attributes, children);
+/**
+ * An HTML element, named as `p` or `p.state.failed` with its classes; attributes may be left out.
+ * Strings among the children become text, and nothing else.
+ */
+export function node(name, ...content) {
+  return furnish((tag) => document.createElement(tag), name, content);
 }
 
 /** The same of SVG. */
-export function shape(name, attributes = {}, ...children) {
-  return furnish(document.createElementNS(SVG, name), attributes, children);
+export function shape(name, ...content) {
+  return furnish((tag) => document.createElementNS(SVG, tag), name, content);
 }
 
-function furnish(element, attributes, children) {
-  for (const [name, value] of Object.entries(attributes)) {
+function furnish(create, name, content) {
+  const [tag, ...classes] = name.split(".");
+  const element = create(tag);
+  if (classes.length) element.setAttribute("class", classes.join(" "));
+  const attributes = content[0]?.constructor === Object ? content.shift() : {};
+  for (const [key, value] of Object.entries(attributes)) {
     if (value === null || value === undefined || value === false) continue;
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else element.setAttribute(name, value === true ? "" : shown(value));
+    if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
+    else element.setAttribute(key, value === true ? "" : shown(value));
   }
-  for (const child of children.flat(Infinity)) {
+  for (const child of content.flat(Infinity)) {
     if (child === null || child === undefined || child === false) continue;
     element.append(child instanceof Node ? child : document.createTextNode(shown(child)));
   }
@@ -36,7 +43,7 @@ function furnish(element, attributes, children) {
 export function frame(container, { name, note, table, paint }) {
   const wasOpen = container.querySelector(":scope > figure > details")?.open ?? false;
   container.chart?.disconnect();
-  const picture = node("div", { class: "picture" });
+  const picture = node("div.picture");
   let drawn = 0;
   const draw = () => {
     const width = Math.floor(picture.clientWidth) || drawn || 640;
@@ -44,14 +51,13 @@ export function frame(container, { name, note, table, paint }) {
     drawn = width;
     picture.replaceChildren(paint(width));
   };
-  const details = node("details", { class: "numbers" }, node("summary", {}, "Table"));
+  const details = node("details.numbers", node("summary", "Table"));
   details.addEventListener("toggle", () => {
     if (details.open && !details.querySelector("table")) details.append(tableOf(name, table()));
   });
   const figure = node(
-    "figure",
-    { class: "chart" },
-    node("figcaption", {}, node("strong", {}, name), note ? node("span", {}, note) : null),
+    "figure.chart",
+    node("figcaption", node("strong", name), note ? node("span", note) : null),
     picture,
     table ? details : null,
   );
@@ -72,35 +78,30 @@ function tableOf(name, { head, rows }) {
       typeof text === "number" ? number(text, 5) : (text ?? "–"),
     );
   return node(
-    "div",
-    { class: "scroll", tabindex: "0", role: "region", "aria-label": `Table: ${name}` },
+    "div.scroll",
+    { tabindex: "0", role: "region", "aria-label": `Table: ${name}` },
     node(
       "table",
-      {},
-      node("caption", { class: "unseen" }, name),
+      node("caption.unseen", name),
       node(
         "thead",
-        {},
         node(
           "tr",
-          {},
           head.map((text) => cell("th", text)),
         ),
       ),
       node(
         "tbody",
-        {},
         rows.slice(0, most).map((row) =>
           node(
             "tr",
-            {},
             row.map((text) => cell("td", text)),
           ),
         ),
       ),
     ),
     rows.length > most
-      ? node("p", {}, `The first ${number(most)} of ${number(rows.length, 9)} rows.`)
+      ? node("p", `The first ${number(most)} of ${number(rows.length, 9)} rows.`)
       : null,
   );
 }
@@ -124,8 +125,7 @@ export function scale(low, high, start, end) {
 export function bottomAxis(x, [low, high], { top, left, right, title, format = number }) {
   const places = ticks(low, high, Math.max(2, Math.floor((right - left) / 90)));
   return shape(
-    "g",
-    { class: "axis" },
+    "g.axis",
     shape("line", { x1: left, x2: right, y1: top, y2: top }),
     places
       .map((at) => [
@@ -133,9 +133,7 @@ export function bottomAxis(x, [low, high], { top, left, right, title, format = n
         shape("text", { x: x(at), y: top + 16, "text-anchor": "middle" }, format(at)),
       ])
       .flat(),
-    title
-      ? shape("text", { x: right, y: top + 32, "text-anchor": "end", class: "title" }, title)
-      : null,
+    title ? shape("text.title", { x: right, y: top + 32, "text-anchor": "end" }, title) : null,
   );
 }
 
@@ -146,14 +144,13 @@ export function leftAxis(
   { left, right, top, title, titleTop = top - 8, places, format = number },
 ) {
   return shape(
-    "g",
-    { class: "axis" },
+    "g.axis",
     (places ?? ticks(low, high, 3))
       .map((at) => [
-        shape("line", { x1: left, x2: right, y1: y(at), y2: y(at), class: "grid" }),
+        shape("line.grid", { x1: left, x2: right, y1: y(at), y2: y(at) }),
         shape("text", { x: left - 6, y: y(at) + 4, "text-anchor": "end" }, format(at)),
       ])
       .flat(),
-    title ? shape("text", { x: 0, y: titleTop, class: "title" }, title) : null,
+    title ? shape("text.title", { x: 0, y: titleTop }, title) : null,
   );
 }

@@ -13,7 +13,7 @@ export function heatmap(container, { rows, columns, values }, options) {
   const stepOf = (value) => steps.reduce((step, from, i) => (value >= from ? i + 1 : step), 0);
   let [row, column] = options.picked ?? [null, null];
   let show = () => {};
-  const says = node("p", { class: "reading", "aria-live": "polite" });
+  const says = node("p.reading", { "aria-live": "polite" });
   const say = (n, d) => {
     const cell = values[n]?.[d];
     says.replaceChildren(
@@ -53,8 +53,7 @@ export function heatmap(container, { rows, columns, values }, options) {
         }),
       );
       const every = Math.max(1, Math.ceil(12 / cellHeight));
-      const ring = shape("rect", {
-        class: "ring",
+      const ring = shape("rect.ring", {
         width: cellWidth + 1,
         height: cellHeight + 1,
         visibility: "hidden",
@@ -70,19 +69,18 @@ export function heatmap(container, { rows, columns, values }, options) {
         Math.ceil(wide + 24),
         high + 8,
         `${name}. ${rows.length} rows, ${columns.length} features.`,
-        shape("rect", {
+        shape("rect.severity-0", {
           x: left,
           y: top,
           width: wide - left - gap,
           height: high - top - gap,
-          class: "severity-0",
         }),
         paths.map(
           (boxes, step) =>
             boxes.length > 0 &&
             shape("path", { d: boxes.join(""), class: `severity-${step} crisp` }),
         ),
-        missing.length > 0 && shape("path", { d: missing.join(""), class: "missing crisp" }),
+        missing.length > 0 && shape("path.missing.crisp", { d: missing.join("") }),
         named &&
           columns.map((label, d) => {
             if (d % skip) return null;
@@ -97,12 +95,11 @@ export function heatmap(container, { rows, columns, values }, options) {
           (label, n) =>
             n % every === 0 &&
             shape(
-              "text",
+              "text.small",
               {
                 x: left - 6,
                 y: top + n * cellHeight + Math.min(13, cellHeight / 2 + 4),
                 "text-anchor": "end",
-                class: "small",
               },
               shortened(label),
             ),
@@ -134,13 +131,8 @@ export function heatmap(container, { rows, columns, values }, options) {
       });
       show();
       const region = node(
-        "div",
-        {
-          class: "scroll tall",
-          tabindex: "0",
-          role: "region",
-          "aria-label": `${name}: arrows step through the cells`,
-        },
+        "div.scroll.tall",
+        { tabindex: "0", role: "region", "aria-label": `${name}: arrows step through the cells` },
         drawing,
       );
       region.addEventListener("keydown", (event) => {
@@ -184,16 +176,12 @@ export function heatmap(container, { rows, columns, values }, options) {
 /** The key of the ramp: its six steps and from where each of them is. */
 export function rampKey(labels, unit) {
   return node(
-    "span",
-    { class: "ramp" },
-    node("i", { class: "swatch severity-0" }),
+    "span.ramp",
+    node("i.swatch.severity-0"),
     labels
-      .map((label, i) => [
-        node("i", { class: `swatch severity-${i + 1}` }),
-        node("small", {}, label),
-      ])
+      .map((label, i) => [node("i", { class: `swatch severity-${i + 1}` }), node("small", label)])
       .flat(),
-    node("small", {}, unit),
+    node("small", unit),
   );
 }
 

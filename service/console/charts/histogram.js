@@ -80,11 +80,10 @@ export function histogram(container, { edges, counts }, options) {
             height: y(of(options.band[0])) - y(of(options.band[1])),
           }),
         bars,
-        steps && shape("path", { d: steps.join(""), class: "promise" }),
+        steps && shape("path.promise", { d: steps.join("") }),
         beyond < high &&
           shape(
-            "g",
-            { class: "axis beyond" },
+            "g.axis.beyond",
             shape("line", { x1: x(Math.max(low, beyond)), x2: right, y1: top + 12, y2: top + 12 }),
             shape("text", { x: right, y: top + 8, "text-anchor": "end" }, "extrapolated"),
           ),

@@ -49,13 +49,7 @@ export function line(container, { x, series, band }, options) {
             class: "band",
           }),
         threshold !== undefined &&
-          shape("line", {
-            x1: left,
-            x2: right,
-            y1: y(threshold),
-            y2: y(threshold),
-            class: "promise",
-          }),
+          shape("line.promise", { x1: left, x2: right, y1: y(threshold), y2: y(threshold) }),
         series.map(({ y: values, kind }) => {
           let pen = "M";
           const path = values.map((value, i) => {

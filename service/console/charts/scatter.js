@@ -47,17 +47,15 @@ export function scatter(container, { points, marks = [] }, options) {
       const bottom = top + Math.min(right - left, 520);
       const x = scale(...xRange, left, right);
       const y = scale(...yRange, bottom, top);
-      const dot =
-        cursor && shape("circle", { cx: x(cursor[0]), cy: y(cursor[1]), r: 6, class: "cursor" });
-      const loop = shape("path", { class: "lasso" });
+      const dot = cursor && shape("circle.cursor", { cx: x(cursor[0]), cy: y(cursor[1]), r: 6 });
+      const loop = shape("path.lasso");
       const drawing = picture(
         width,
         bottom + 40,
         `${name}. ${count(points.length)} held-out rows, ${count(marks.length)} marked rows.`,
         leftAxis(y, yRange, { left, right, top, title: axes[1] }),
         bottomAxis(x, xRange, { top: bottom, left, right, title: axes[0] }),
-        shape("path", {
-          class: "dots",
+        shape("path.dots", {
           d: points
             .map((point) => `M${x(point[0]).toFixed(1)} ${y(point[1]).toFixed(1)}h0`)
             .join(""),
@@ -75,7 +73,7 @@ export function scatter(container, { points, marks = [] }, options) {
                 (picked.includes(i) ? " picked" : ""),
               onpointerenter: hover ? () => hover(i) : null,
             },
-            shape("title", {}, `${mark.label ?? i}: severity ${number(mark.severity, 2)}`),
+            shape("title", `${mark.label ?? i}: severity ${number(mark.severity, 2)}`),
           ),
         ),
         loop,
@@ -145,8 +143,7 @@ export function scatter(container, { points, marks = [] }, options) {
         if (!place) return;
         cursor = at;
         const circle =
-          drawing.querySelector(".cursor") ??
-          drawing.appendChild(shape("circle", { r: 6, class: "cursor" }));
+          drawing.querySelector(".cursor") ?? drawing.appendChild(shape("circle.cursor", { r: 6 }));
         circle.setAttribute("cx", x(at[0]));
         circle.setAttribute("cy", y(at[1]));
         place(...at);
@@ -223,7 +220,7 @@ function contourPaths({ grid, xRange, yRange, step }, x, y) {
           pieces.push(`M${crossings[k].join(" ")}L${crossings[k + 1].join(" ")}`);
       }
     }
-    return shape("path", { d: pieces.join(""), class: "contour" });
+    return shape("path.contour", { d: pieces.join("") });
   });
 }
 

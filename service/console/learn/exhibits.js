@@ -40,8 +40,7 @@ export function exhibits(ask, signal) {
   );
   signal.addEventListener("abort", () => inSight.disconnect());
   return node(
-    "div",
-    { class: "exhibits" },
+    "div.exhibits",
     CARDS.map((card) => {
       const drawn = cardOf(card, ask);
       inSight.observe(drawn);
@@ -51,7 +50,7 @@ export function exhibits(ask, signal) {
 }
 
 function cardOf({ id, title, sees, slider, draw, others = [] }, ask) {
-  const pictures = node("div", { class: "strip" });
+  const pictures = node("div.strip");
   const told = node("div");
   const line = node("code");
   const value = node("output", { for: `${id}-slider` });
@@ -83,21 +82,15 @@ function cardOf({ id, title, sees, slider, draw, others = [] }, ask) {
   });
   range.addEventListener("input", () => update());
   const card = node(
-    "section",
-    { class: "exhibit", id: `exhibit-${id}`, "aria-labelledby": `${id}-title` },
+    "section.exhibit",
+    { id: `exhibit-${id}`, "aria-labelledby": `${id}-title` },
     node("h3", { id: `${id}-title` }, title),
-    node("p", {}, sees),
-    node(
-      "div",
-      { class: "slide" },
-      node("label", { for: `${id}-slider` }, slider.label),
-      range,
-      value,
-    ),
-    others.map((label, i) => node("label", { class: "slide" }, boxes[i], label)),
+    node("p", sees),
+    node("div.slide", node("label", { for: `${id}-slider` }, slider.label), range, value),
+    others.map((label, i) => node("label.slide", boxes[i], label)),
     pictures,
     told,
-    node("details", {}, node("summary", {}, "The request"), node("pre", { tabindex: "0" }, line)),
+    node("details", node("summary", "The request"), node("pre", { tabindex: "0" }, line)),
   );
   card.begin = update;
   return card;
@@ -118,8 +111,8 @@ const CARDS = [
     id: "width",
     title: "Undercomplete against overcomplete",
     sees:
-      "Turn the noise up: a code wider than the picture copies the noise, a narrow one has "
-      + "little room for it.",
+      "Turn the noise up: a code wider than the picture copies the noise, a narrow one has " +
+      "little room for it.",
     slider: noiseSlider,
     async draw(ask, sd) {
       const [clean, spoilt] = [digit(3), inked(noisy(digit(3), sd))];
@@ -148,8 +141,8 @@ const CARDS = [
     id: "linear",
     title: "A linear autoencoder is PCA",
     sees:
-      "Turn the axis of the code within its plane: at one angle it is the first principal "
-      + "component of the patches, for the two planes are the same.",
+      "Turn the axis of the code within its plane: at one angle it is the first principal " +
+      "component of the patches, for the two planes are the same.",
     slider: { label: "Axis turned by", min: 0, max: 180, value: 0, text: (angle) => `${angle}°` },
     async draw(ask, angle) {
       const codes = [
@@ -191,8 +184,8 @@ const CARDS = [
     id: "tied",
     title: "Tied weights",
     sees:
-      "One matrix serves both ways: the network has far fewer weights, and its pictures are "
-      + "nearly as good.",
+      "One matrix serves both ways: the network has far fewer weights, and its pictures are " +
+      "nearly as good.",
     slider: ofDigit,
     async draw(ask, which) {
       const names = ["digits-undercomplete", "digits-tied"];
@@ -227,8 +220,8 @@ const CARDS = [
     id: "denoising",
     title: "Denoising",
     sees:
-      "What was learnt is where clean pictures lie: the amber steps lead to where the best "
-      + "possible ones end (blue), most nearly at the noise of the training, .28.",
+      "What was learnt is where clean pictures lie: the amber steps lead to where the best " +
+      "possible ones end (blue), most nearly at the noise of the training, .28.",
     slider: noiseSlider,
     async draw(ask, sd) {
       const [clean, spoilt] = [digit(3), noisy(digit(3), sd)];
@@ -277,8 +270,8 @@ const CARDS = [
     id: "sparse",
     title: "Sparse",
     sees:
-      "The dearer a unit's voice, the more units fall silent for good; those left draw the "
-      + "shapes nearly as well.",
+      "The dearer a unit's voice, the more units fall silent for good; those left draw the " +
+      "shapes nearly as well.",
     slider: {
       label: "Price of activity",
       min: 0,
@@ -329,8 +322,8 @@ const CARDS = [
     id: "contractive",
     title: "Contractive",
     sees:
-      "Nudge points that way: the longer the line, the farther the code moves. Along the grey"
-      + " curve of the data (45°) the contractive code moves most, across it (135°) least.",
+      "Nudge points that way: the longer the line, the farther the code moves. Along the grey" +
+      " curve of the data (45°) the contractive code moves most, across it (135°) least.",
     slider: {
       label: "Direction of the nudge",
       min: 0,
@@ -403,8 +396,8 @@ const CARDS = [
     id: "beta",
     title: "Variational: β",
     sees:
-      "β is the price of a code that differs from noise: at 0 codes of noise fall into holes,"
-      + " at 1 they decode to digits, at 2 one of the two numbers has fallen silent.",
+      "β is the price of a code that differs from noise: at 0 codes of noise fall into holes," +
+      " at 1 they decode to digits, at 2 one of the two numbers has fallen silent.",
     slider: { label: "Price of information", min: 0, max: 2, value: 1, text: (i) => `β = ${i}` },
     async draw(ask, beta) {
       const name = ["digits-plain", "digits-variational", "digits-variational-2"][beta];
@@ -423,8 +416,7 @@ const CARDS = [
           labelled(
             "decoded noise",
             node(
-              "div",
-              { class: "tiles" },
+              "div.tiles",
               drawn.map((row, i) => {
                 const tile = canvas(`decoded noise, ${i + 1} of 10`, 56);
                 paint(tile, row);
@@ -451,8 +443,8 @@ const CARDS = [
     id: "quantized",
     title: "Vector-quantized",
     sees:
-      "Each patch of the shape takes one tile of a codebook, and nothing else of it is kept: "
-      + "nine small whole numbers for 144 pixels.",
+      "Each patch of the shape takes one tile of a codebook, and nothing else of it is kept: " +
+      "nine small whole numbers for 144 pixels.",
     slider: { label: "Shape", min: 0, max: 11, value: 6, text: (i) => SETS.shapes.presets[i][0] },
     async draw(ask, which) {
       const name = "patches-quantized";
@@ -469,8 +461,8 @@ const CARDS = [
       const taken = codes.map(near);
       const rebuilt = joined(taken.map((i) => tiles[i]));
       const book = node(
-        "div",
-        { class: "book", role: "group", "aria-label": `Codebook of ${tiles.length} tiles` },
+        "div.book",
+        { role: "group", "aria-label": `Codebook of ${tiles.length} tiles` },
         tiles.map((tile, i) => {
           const drawn = canvas(`tile ${i}${taken.includes(i) ? ", taken" : ""}`, 24, {
             class: taken.includes(i) ? "pixels taken" : "pixels",
@@ -534,8 +526,8 @@ const CARDS = [
     id: "losses",
     title: "A loss by the kind of data",
     sees:
-      "The squared error knows no bounds and answers with less than no ink or more than all "
-      + "(blue); cross-entropy takes ink as a probability and cannot.",
+      "The squared error knows no bounds and answers with less than no ink or more than all " +
+      "(blue); cross-entropy takes ink as a probability and cannot.",
     slider: ofDigit,
     async draw(ask, which) {
       const names = ["digits-squared", "digits-undercomplete"];
@@ -566,8 +558,8 @@ const CARDS = [
     id: "anomaly",
     title: "Anomaly detection by reconstruction error",
     sees:
-      "Scramble the pixels, or invert them: what the model has never seen it cannot rebuild, "
-      + "and the score passes the threshold.",
+      "Scramble the pixels, or invert them: what the model has never seen it cannot rebuild, " +
+      "and the score passes the threshold.",
     slider: {
       label: "Pixels scrambled",
       min: 0,
@@ -678,8 +670,8 @@ function meter(ratio) {
   const bar = node("i", { class: ratio > 1 ? "over" : null });
   bar.style.width = `${Math.min(100, (100 * ratio) / 4)}%`;
   return node(
-    "div",
-    { class: "meter", role: "img", "aria-label": `Score ${number(ratio)} times the threshold` },
+    "div.meter",
+    { role: "img", "aria-label": `Score ${number(ratio)} times the threshold` },
     bar,
     node("b"),
   );
@@ -699,7 +691,7 @@ export const CURVE = Array.from({ length: 41 }, (_, i) => i / 20 - 1).map((along
  * of a field of thickness 0 the ends alone.
  */
 function arrows(name, points, fields, path, size) {
-  const drawn = node("canvas", { role: "img", "aria-label": name, class: "field" });
+  const drawn = node("canvas.field", { role: "img", "aria-label": name });
   drawn.repaint = () => {
     const dense = Math.min(3, devicePixelRatio || 1);
     drawn.width = drawn.height = size * dense;

@@ -13,11 +13,10 @@ const ROOM = 0.06; // around the known codes
 export function plane(moved) {
   const behind = node("canvas", { width: TILES, height: TILES, "aria-hidden": "true" });
   const before = node("canvas", { "aria-hidden": "true" });
-  const ends = node("p", { class: "quiet" });
+  const ends = node("p.quiet");
   const sense = node(
-    "div",
+    "div.plane",
     {
-      class: "plane",
       tabindex: "0",
       role: "application",
       "aria-roledescription": "plane",
@@ -130,7 +129,7 @@ export function plane(moved) {
   behind.repaint = drawTiles;
 
   return {
-    element: node("div", {}, sense, ends),
+    element: node("div", sense, ends),
     get code() {
       return code;
     },

@@ -67,7 +67,7 @@ export async function show(container, context) {
     "div",
     "div",
   ].map((tag) => node(tag));
-  const apply = node("button", { type: "button", class: "main" }, "Apply");
+  const apply = node("button.main", { type: "button" }, "Apply");
   const back = node("button", { type: "button" });
   const perDay = node("input", {
     type: "number",
@@ -176,8 +176,7 @@ export async function show(container, context) {
     if (!live.rows) {
       severities.replaceChildren(
         node(
-          "p",
-          { class: "state" },
+          "p.state",
           `No row was scored ${span(live.since)}. Rows sent to /v1/models/${model}/score are `,
           "counted here; a file can be dropped below.",
         ),
@@ -277,9 +276,7 @@ export async function show(container, context) {
       detail = { ...detail, ...changed };
       const until = changed.until ? ` All workers answer by it at ${moment(changed.until)}.` : "";
       const text = `α ${percent(detail.alpha)} is in force; it was ${percent(before)}.${until}`;
-      applied.replaceChildren(
-        node("p", { class: "note" }, text, changed.warning ? ` ${changed.warning}` : ""),
-      );
+      applied.replaceChildren(node("p.note", text, changed.warning ? ` ${changed.warning}` : ""));
       context.say(text);
       context.set({ alpha: null });
       live = await look();
@@ -304,7 +301,7 @@ export async function show(container, context) {
   function take(chosen) {
     plot?.end();
     plot = file = null;
-    dropped.replaceChildren(node("p", { class: "state" }, `Reading ${chosen.name}.`), bar);
+    dropped.replaceChildren(node("p.state", `Reading ${chosen.name}.`), bar);
     bar.value = 0;
     worker.postMessage({ file: chosen, model, alphas, features: detail.features });
     worker.onmessage = async ({ data }) => {
@@ -340,11 +337,9 @@ export async function show(container, context) {
     });
     why.replaceChildren();
     dropped.replaceChildren(
-      node("h2", {}, file.name),
+      node("h2", file.name),
       sentence,
-      names.length
-        ? node("p", { class: "row" }, node("label", {}, "1 is an anomaly in: ", choice))
-        : "",
+      names.length ? node("p.row", node("label", "1 is an anomaly in: ", choice)) : "",
       over,
       lines,
       why,
@@ -369,7 +364,6 @@ export async function show(container, context) {
     sentence.replaceChildren(
       node(
         "strong",
-        {},
         `At α ${percent(budget.alpha)}: ${counted(budget.alarms, "alarm")} `,
         `in ${counted(budget.episodes.length, "episode")}`,
       ),
@@ -392,21 +386,16 @@ export async function show(container, context) {
               return [
                 node(
                   "span",
-                  {},
                   swatch(severityStep(severity)),
                   first === last ? `row ${count(first)}` : `rows ${count(first)} – ${count(last)}`,
                 ),
-                node(
-                  "span",
-                  { class: "grow quiet" },
-                  first === last ? "" : `strangest: row ${count(peak)}`,
-                ),
-                node("span", {}, `severity ${number(severity)}`),
+                node("span.grow.quiet", first === last ? "" : `strangest: row ${count(peak)}`),
+                node("span", `severity ${number(severity)}`),
               ];
             },
             (i) => explain(budget.episodes[i].peak),
           )
-        : node("p", { class: "state" }, "No row of it alarms at this budget."),
+        : node("p.state", "No row of it alarms at this budget."),
     );
   }
 
@@ -424,8 +413,8 @@ export async function show(container, context) {
       const answer = await context.post(`models/${model}/explain?top=12`, { rows: [cells] });
       const chart = node("div");
       why.replaceChildren(
-        node("h2", {}, `Row ${count(row)}: severity ${number(answer.severity[0])}`),
-        node("p", {}, answer.reason[0] ?? "It does not alarm at the budget in force."),
+        node("h2", `Row ${count(row)}: severity ${number(answer.severity[0])}`),
+        node("p", answer.reason[0] ?? "It does not alarm at the budget in force."),
         chart,
       );
       dumbbell(chart, answer.explanations[0], {
@@ -438,17 +427,16 @@ export async function show(container, context) {
 
   container.append(
     node(
-      "div",
-      { class: "row" },
-      node("label", {}, "alarms a day, at most ", perDay),
-      node("label", {}, "of rows a day ", pace),
+      "div.row",
+      node("label", "alarms a day, at most ", perDay),
+      node("label", "of rows a day ", pace),
       slider,
-      ...(readOnly ? [node("span", { class: "quiet" }, "read only")] : [back, apply]),
+      ...(readOnly ? [node("span.quiet", "read only")] : [back, apply]),
     ),
     told,
     applied,
     severities,
-    node("div", { class: "columns" }, uniform, others),
+    node("div.columns", uniform, others),
     place,
     dropped,
   );

@@ -23,24 +23,12 @@ export async function show(container, context) {
     placeholder: `Rows as JSON, [[…], …] or [{"${features[0].name}": …}, …], or as CSV with a head`,
   });
   const [result, told] = [node("div"), node("div")];
-  const go = node("button", { type: "button", class: "main" }, "Explain");
+  const go = node("button.main", { type: "button" }, "Explain");
   const example = node("button", { type: "button" }, "Example row");
   container.append(
     node(
-      "div",
-      { class: "columns" },
-      node(
-        "div",
-        {},
-        text,
-        node(
-          "p",
-          { class: "row" },
-          go,
-          example,
-          node("span", { class: "quiet" }, "Ctrl-Enter explains too."),
-        ),
-      ),
+      "div.columns",
+      node("div", text, node("p.row", go, example, node("span.quiet", "Ctrl-Enter explains too."))),
       dropPlace(
         `Drop a CSV or JSON file with the ${counted(features.length, "feature")} of ${model} ` +
           `here; the first ${MOST_ROWS} rows are taken.`,
@@ -78,7 +66,7 @@ export async function show(container, context) {
   });
 
   async function run(given, name = "") {
-    told.replaceChildren(node("p", { class: "state" }, "Explaining."));
+    told.replaceChildren(node("p.state", "Explaining."));
     result.replaceChildren();
     try {
       const all = readRows(given, features);
@@ -121,16 +109,14 @@ export async function show(container, context) {
           return [
             node(
               "span",
-              {},
               swatch(answer.is_anomaly[row] ? Math.max(1, severityStep(answer.severity[row])) : 0),
               `row ${count(row)}`,
             ),
             node(
-              "span",
-              { class: "grow quiet" },
+              "span.grow.quiet",
               answer.reason[row] ?? (answer.is_anomaly[row] ? "" : "ordinary"),
             ),
-            node("span", {}, `severity ${number(answer.severity[row])}`),
+            node("span", `severity ${number(answer.severity[row])}`),
           ];
         },
         (i) => pick(order[i]),
@@ -142,8 +128,7 @@ export async function show(container, context) {
     result.replaceChildren(
       node(
         "p",
-        {},
-        node("strong", {}, words),
+        node("strong", words),
         left ? `; ${counted(left, "further row")} not shown` : "",
         answer.warning ? `. ${answer.warning}` : "",
       ),
@@ -180,9 +165,9 @@ export async function show(container, context) {
       );
       const chart = node("div");
       const line = curl("POST", `models/${model}/explain`, { rows: [rows[row]] });
-      const copied = node("span", { class: "quiet", role: "status" });
+      const copied = node("span.quiet", { role: "status" });
       why.replaceChildren(
-        node("h2", {}, `Row ${count(row)}`),
+        node("h2", `Row ${count(row)}`),
         facts(
           [
             "severity",
@@ -198,15 +183,10 @@ export async function show(container, context) {
           ],
           ["to blame", count(blamed.length), `of ${counted(features.length, "feature")}`],
         ),
-        node(
-          "p",
-          { class: "reason" },
-          answer.reason[row] ?? "It does not alarm, so nothing is to blame.",
-        ),
+        node("p.reason", answer.reason[row] ?? "It does not alarm, so nothing is to blame."),
         chart,
         node(
-          "p",
-          { class: "row" },
+          "p.row",
           node(
             "button",
             {
@@ -226,7 +206,7 @@ export async function show(container, context) {
           copied,
         ),
       );
-      const code = node("pre", { class: "scroll", hidden: true, tabindex: "0" }, line);
+      const code = node("pre.scroll", { hidden: true, tabindex: "0" }, line);
       why.append(code);
       dumbbell(chart, listed, { name: `Actual against expected, row ${count(row)}` });
     }

@@ -33,9 +33,9 @@ export async function show(container, context) {
   const sampled = Array.from({ length: SAMPLES }, (_, i) =>
     canvas(`Sample ${i + 1} of the cloud`, 64),
   );
-  const samples = node("div", { class: "strip" }, sampled);
-  const told = node("p", { class: "told", "aria-live": "polite" });
-  const presets = node("div", { class: "presets", role: "group", "aria-label": "Presets" });
+  const samples = node("div.strip", sampled);
+  const told = node("p.told", { "aria-live": "polite" });
+  const presets = node("div.presets", { role: "group", "aria-label": "Presets" });
   const space = plane((code) => decode(code));
   const trouble = node("div");
 
@@ -74,7 +74,7 @@ export async function show(container, context) {
     told.dataset.error = error;
     const at = space.code.map((value) => number(value)).join(", ");
     told.replaceChildren(
-      node("strong", {}, number(error)),
+      node("strong", number(error)),
       ` mean squared error over ${row.length} pixels, at code ${at}`,
     );
   }
@@ -181,13 +181,11 @@ export async function show(container, context) {
 
   const switches = (legend, options, current, pick) =>
     node(
-      "fieldset",
-      { class: "switch" },
-      node("legend", {}, legend),
+      "fieldset.switch",
+      node("legend", legend),
       Object.entries(options).map(([value, label]) =>
         node(
           "label",
-          {},
           node("input", {
             type: "radio",
             name: legend,
@@ -206,8 +204,7 @@ export async function show(container, context) {
   container.classList.add("learn");
   container.append(
     node(
-      "div",
-      { class: "switches" },
+      "div.switches",
       switches("Pictures", { shapes: "12 shapes", digits: "digits" }, set, (value) => {
         choose(value);
         context.set({ set: value });
@@ -221,15 +218,13 @@ export async function show(container, context) {
     ),
     trouble,
     node(
-      "div",
-      { class: "bench" },
+      "div.bench",
       node(
         "section",
         { "aria-label": "Input" },
         labelled("Input: draw, or take one of these", input),
         node(
-          "div",
-          { class: "strip" },
+          "div.strip",
           node(
             "button",
             {
@@ -265,15 +260,14 @@ export async function show(container, context) {
         "section",
         { "aria-label": "Output" },
         node(
-          "div",
-          { class: "strip" },
+          "div.strip",
           labelled("Reconstruction", output),
           labelled("Error of each pixel", errors),
         ),
         told,
       ),
     ),
-    node("h2", {}, "What each kind of autoencoder does"),
+    node("h2", "What each kind of autoencoder does"),
     exhibits(ask, signal),
   );
   followTheme(container, signal);

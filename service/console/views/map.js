@@ -51,12 +51,7 @@ export async function show(container, context) {
   );
   container.append(
     told,
-    node(
-      "div",
-      { class: "columns" },
-      node("div", {}, picture, place),
-      node("div", {}, lassoed, one),
-    ),
+    node("div.columns", node("div", picture, place), node("div", lassoed, one)),
   );
 
   function marksOf(codes, rows, severities, label) {
@@ -73,7 +68,6 @@ export async function show(container, context) {
     told.replaceChildren(
       node(
         "p",
-        {},
         map.sentence,
         " ",
         detail.can_decode
@@ -112,9 +106,9 @@ export async function show(container, context) {
             "Rows on the map",
             marks.length,
             (i) => [
-              node("span", {}, swatch(severityStep(marks[i].severity)), marks[i].label),
-              node("span", { class: "grow" }),
-              node("span", {}, `severity ${number(marks[i].severity)}`),
+              node("span", swatch(severityStep(marks[i].severity)), marks[i].label),
+              node("span.grow"),
+              node("span", `severity ${number(marks[i].severity)}`),
             ],
             (i) => {
               picked = [i];
@@ -123,8 +117,7 @@ export async function show(container, context) {
             },
           )
         : node(
-            "p",
-            { class: "state" },
+            "p.state",
             "No live row is kept (that takes --journal): drop a file to see its rows here.",
           ),
     );
@@ -139,12 +132,8 @@ export async function show(container, context) {
   async function open(i) {
     if (!marks[i].row) {
       one.replaceChildren(
-        node("h2", {}, marks[i].label),
-        node(
-          "p",
-          { class: "state" },
-          "The report tells where it lies; the service has no rows of the fit.",
-        ),
+        node("h2", marks[i].label),
+        node("p.state", "The report tells where it lies; the service has no rows of the fit."),
       );
       return;
     }
@@ -154,8 +143,8 @@ export async function show(container, context) {
       const answer = known.get(i);
       const chart = node("div");
       one.replaceChildren(
-        node("h2", {}, marks[i].label),
-        node("p", {}, answer.reason[0] ?? "It does not alarm."),
+        node("h2", marks[i].label),
+        node("p", answer.reason[0] ?? "It does not alarm."),
         chart,
       );
       dumbbell(chart, answer.explanations[0], {
@@ -170,8 +159,7 @@ export async function show(container, context) {
     const inside = looped.filter((i) => marks[i].row);
     picked = inside;
     drawPicture();
-    if (!inside.length)
-      return one.replaceChildren(node("p", { class: "state" }, "No dot lies in there."));
+    if (!inside.length) return one.replaceChildren(node("p.state", "No dot lies in there."));
     try {
       const answer = await context.post(`models/${model}/replay`, {
         rows: inside.map((i) => marks[i].row),
@@ -181,7 +169,7 @@ export async function show(container, context) {
       const sorted = [...answer.severity].sort((a, b) => a - b);
       const words = `${counted(inside.length, "row")} inside: ${counted(alarms, "alarm")}`;
       one.replaceChildren(
-        node("h2", {}, words),
+        node("h2", words),
         facts(
           [
             "alarms",
@@ -200,12 +188,11 @@ export async function show(container, context) {
           (i) => [
             node(
               "span",
-              {},
               swatch(alarming.includes(i) ? Math.max(1, severityStep(answer.severity[i])) : 0),
               marks[inside[i]].label,
             ),
-            node("span", { class: "grow quiet" }, alarming.includes(i) ? "alarm" : "ordinary"),
-            node("span", {}, `severity ${number(answer.severity[i])}`),
+            node("span.grow.quiet", alarming.includes(i) ? "alarm" : "ordinary"),
+            node("span", `severity ${number(answer.severity[i])}`),
           ],
           (i) => open(inside[i]),
         ),
@@ -230,16 +217,14 @@ export async function show(container, context) {
         context.set({ at: at.map((each) => Number(each.toPrecision(5))).join(",") });
         const answer = await context.post(`models/${model}/decode`, { codes: [map.unproject(at)] });
         one.replaceChildren(
-          node("h2", {}, `Decoded at ${number(at[0])}, ${number(at[1])}`),
+          node("h2", `Decoded at ${number(at[0])}, ${number(at[1])}`),
           node(
-            "div",
-            { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "Decoded row" },
+            "div.scroll.tall",
+            { tabindex: "0", role: "region", "aria-label": "Decoded row" },
             node(
               "table",
-              {},
               node(
                 "tbody",
-                {},
                 answer.rows[0].map((cell, d) => {
                   const { name, unit, minimum, maximum } = detail.features[d];
                   const beyond =
@@ -248,12 +233,10 @@ export async function show(container, context) {
                     (cell < minimum || cell > maximum);
                   return node(
                     "tr",
-                    {},
                     node("th", { scope: "row" }, name),
-                    node("td", { class: "figure" }, value(cell, unit ?? "")),
+                    node("td.figure", value(cell, unit ?? "")),
                     node(
-                      "td",
-                      { class: "quiet" },
+                      "td.quiet",
                       beyond
                         ? `beyond ${number(minimum)} – ${number(maximum)} of the fit rows`
                         : "",

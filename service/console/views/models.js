@@ -20,7 +20,7 @@ export async function show(container, context) {
     context.title(`Which version of ${model} is in service?`);
     told.replaceChildren(
       facts(
-        ["in service", node("code", {}, current ? short(current) : "none"), detail.variant],
+        ["in service", node("code", current ? short(current) : "none"), detail.variant],
         ["guarantee", detail.guarantee, detail.guarantee_reason],
         [
           "budget",
@@ -39,18 +39,15 @@ export async function show(container, context) {
     );
     table.replaceChildren(
       node(
-        "div",
-        { class: "scroll", tabindex: "0", role: "region", "aria-label": "Versions" },
+        "div.scroll",
+        { tabindex: "0", role: "region", "aria-label": "Versions" },
         node(
           "table",
-          {},
-          node("caption", { class: "unseen" }, "Versions"),
+          node("caption.unseen", "Versions"),
           node(
             "thead",
-            {},
             node(
               "tr",
-              {},
               [
                 "compare",
                 "version",
@@ -65,11 +62,11 @@ export async function show(container, context) {
               ].map((text) => node("th", { scope: "col" }, text)),
             ),
           ),
-          node("tbody", {}, versions.map(line)),
+          node("tbody", versions.map(line)),
         ),
       ),
       versions.length === 1
-        ? node("p", { class: "quiet" }, "One version: another appears here when it is fitted.")
+        ? node("p.quiet", "One version: another appears here when it is fitted.")
         : "",
     );
   }
@@ -92,38 +89,34 @@ export async function show(container, context) {
     if (version.problem) {
       return node(
         "tr",
-        {},
         node("td"),
-        node("td", {}, node("code", {}, short(version.version))),
+        node("td", node("code", short(version.version))),
         node("td", { colspan: 8 }, version.problem),
       );
     }
     return node(
       "tr",
       { "aria-current": inService ? "true" : null },
-      node("td", {}, box),
+      node("td", box),
       node(
         "td",
-        {},
-        node("code", {}, short(version.version)),
-        inService ? node("strong", {}, " in service") : "",
+        node("code", short(version.version)),
+        inService ? node("strong", " in service") : "",
       ),
-      node("td", {}, version.fitted_at ? moment(version.fitted_at) : "–"),
-      node("td", { class: "figure" }, count(version.rows)),
-      node("td", { class: "figure" }, count(width(version))),
-      node("td", {}, version.guarantee ?? "–"),
-      node("td", { class: "figure" }, `α ${percent(version.alpha)}`),
+      node("td", version.fitted_at ? moment(version.fitted_at) : "–"),
+      node("td.figure", count(version.rows)),
+      node("td.figure", count(width(version))),
+      node("td", version.guarantee ?? "–"),
+      node("td.figure", `α ${percent(version.alpha)}`),
       node(
-        "td",
-        { class: "figure" },
+        "td.figure",
         version.auroc === null || version.auroc === undefined
           ? "not labelled"
           : number(version.auroc, 4),
       ),
-      node("td", { class: "figure" }, `${count(version.size / 1024)} KiB`),
+      node("td.figure", `${count(version.size / 1024)} KiB`),
       node(
         "td",
-        {},
         version.report
           ? node("button", { type: "button", onclick: () => openReport(version.version) }, "Report")
           : "",
@@ -155,11 +148,7 @@ export async function show(container, context) {
     if (!before || !after) {
       diff.replaceChildren(
         chosen.length === 1
-          ? node(
-              "p",
-              { class: "quiet" },
-              "Mark a second version to see what changed between the two.",
-            )
+          ? node("p.quiet", "Mark a second version to see what changed between the two.")
           : "",
       );
       return;
@@ -182,42 +171,34 @@ export async function show(container, context) {
     const gone = [...names(before)].filter((name) => !names(after).has(name));
     const come = [...names(after)].filter((name) => !names(before).has(name));
     diff.replaceChildren(
-      node("h2", {}, "What changed"),
+      node("h2", "What changed"),
       node(
         "table",
-        {},
-        node("caption", { class: "unseen" }, "What changed between two versions"),
+        node("caption.unseen", "What changed between two versions"),
         node(
           "thead",
-          {},
           node(
             "tr",
-            {},
             node("th", { scope: "col" }, ""),
             [before, after].map((each) => node("th", { scope: "col" }, short(each.version))),
           ),
         ),
         node(
           "tbody",
-          {},
           lines.map(([name, of]) => {
             const changed = of(before) !== of(after);
             return node(
               "tr",
               { class: changed ? "changed" : null },
               node("th", { scope: "row" }, name),
-              node("td", {}, of(before)),
-              node("td", {}, changed ? of(after) : node("span", { class: "quiet" }, "the same")),
+              node("td", of(before)),
+              node("td", changed ? of(after) : node("span.quiet", "the same")),
             );
           }),
         ),
       ),
-      gone.length
-        ? node("p", {}, `${counted(gone.length, "feature")} gone: ${gone.join(", ")}.`)
-        : "",
-      come.length
-        ? node("p", {}, `${counted(come.length, "feature")} new: ${come.join(", ")}.`)
-        : "",
+      gone.length ? node("p", `${counted(gone.length, "feature")} gone: ${gone.join(", ")}.`) : "",
+      come.length ? node("p", `${counted(come.length, "feature")} new: ${come.join(", ")}.`) : "",
     );
   }
 
@@ -234,10 +215,9 @@ export async function show(container, context) {
     if (!version) return report.replaceChildren();
     const address = new URL(`v1/models/${model}/report?version=${version.version}`, base).href;
     return report.replaceChildren(
-      node("h2", {}, `Report of ${short(version.version)}`),
+      node("h2", `Report of ${short(version.version)}`),
       node(
-        "p",
-        { class: "row" },
+        "p.row",
         node("a", { href: address, target: "_blank", rel: "noopener" }, "In a window of its own"),
         node(
           "button",
@@ -261,22 +241,20 @@ export async function show(container, context) {
       autocomplete: "off",
       placeholder: model,
     });
-    const sure = node("button", { class: "main", disabled: true }, word);
+    const sure = node("button.main", { disabled: true }, word);
     const failed = node("div");
     const form = node(
       "form",
       { method: "dialog" },
       node(
         "p",
-        {},
         `${short(version.version)} will answer for ${model}, at once and for everybody. `,
         `Now it is ${answer.current ? short(answer.current) : "nothing"}.`,
       ),
-      node("p", {}, node("label", {}, `Type ${model} to confirm `, name)),
+      node("p", node("label", `Type ${model} to confirm `, name)),
       failed,
       node(
-        "p",
-        { class: "row" },
+        "p.row",
         sure,
         node("button", { type: "button", onclick: () => dialog.close() }, "Cancel"),
       ),
@@ -284,7 +262,7 @@ export async function show(container, context) {
     const dialog = node(
       "dialog",
       { "aria-label": `${word} ${short(version.version)}` },
-      node("h2", {}, `${word} ${short(version.version)}`),
+      node("h2", `${word} ${short(version.version)}`),
       form,
     );
     name.addEventListener("input", () => (sure.disabled = name.value !== model));

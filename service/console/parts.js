@@ -1,5 +1,7 @@
 // Parts that several views have: facts, lists of many rows, a place to drop a file on, what failed.
+import { dumbbell } from "./charts/dumbbell.js";
 import { node } from "./charts/frame.js";
+import { number } from "./charts/words.js";
 
 const LINE = 32; // pixels of one row in a list, as in console.css
 
@@ -20,19 +22,66 @@ export function facts(...all) {
   );
 }
 
-/** What went wrong, where it did. */
-export function failure(problem) {
+/** What went wrong, where it did; a request that was called off is no failure. */
+export function fail(place, problem, otherwise) {
+  if (problem.name !== "AbortError") place.replaceChildren(failure(problem, otherwise));
+}
+
+export function failure(problem, otherwise = "That failed") {
   return node(
     "div.state.failed",
     { role: "alert" },
-    node("strong", problem.title ?? "That failed"),
+    node("strong", problem.title ?? otherwise),
     node("p", problem.detail ?? problem.message ?? String(problem)),
   );
 }
 
 /** A swatch in the colour of a severity's step. */
-export function swatch(step) {
-  return node("i", { class: `mark severity-${step}`, "aria-hidden": "true" });
+export const swatch = (step) => node(`i.mark.severity-${step}`, { "aria-hidden": "true" });
+
+export const button = (text, onclick, attributes = {}) =>
+  node("button", { type: "button", onclick, ...attributes }, text);
+
+/** So many places to draw into. */
+export const places = (many) => Array.from({ length: many }, () => node("div"));
+
+/** Why a row alarms, or not: the last one that was asked about, as /explain answered. */
+export function explained(place, answer, title, name, otherwise = "It does not alarm.") {
+  const [chart] = places(1);
+  const [reason, explanations] = [answer.reason.at(-1), answer.explanations.at(-1)];
+  place.replaceChildren(node("h2", title), node("p", reason ?? otherwise), chart);
+  dumbbell(chart, explanations, { name: `Actual against expected, ${name}` });
+}
+
+/** A row as one might be. */
+export function exampleRow(features) {
+  const cell = ({ kind, categories, minimum, maximum }) =>
+    kind === "categorical"
+      ? categories[0]
+      : kind === "boolean"
+        ? true
+        : minimum === null
+          ? null
+          : Number(((minimum + maximum) / 2).toPrecision(4));
+  return Object.fromEntries(features.map((feature) => [feature.name, cell(feature)]));
+}
+
+/** A line for a terminal, shown or not, and a button that copies it. */
+export function copied(line, { hidden }) {
+  const [said, code] = [
+    node("span.quiet", { role: "status" }),
+    node("pre.scroll", { hidden, tabindex: "0" }, line),
+  ];
+  const copy = async () => {
+    try {
+      await navigator.clipboard.writeText(line);
+      said.textContent = "Copied.";
+    } catch {
+      said.textContent = "The browser forbids it: mark and copy the line below.";
+      code.hidden = false;
+    }
+  };
+  return [node("p.row", button("Copy as curl", copy), said), code];
 }
 
 /**
@@ -53,8 +102,9 @@ export function dropPlace(text, take, accept = ".csv,.tsv,.txt,.json") {
 }
 
 /**
- * A list of any length, of which only what is in sight is in the page. `line(i)` gives the parts
- * of entry i, `pick(i)` is told which one was picked, by pointer or arrows.
+ * A list of any length, of which only what is in sight is in the page. `line(i)` gives of entry i
+ * [step of severity, name, what more there is, severity]; `pick(i)` is told which one was picked, by
+ * pointer or arrows.
  */
 export function longList(name, length, line, pick, picked = 0) {
   let current = picked;
@@ -75,7 +125,7 @@ export function longList(name, length, line, pick, picked = 0) {
           "aria-posinset": i + 1,
           "aria-setsize": length,
         },
-        line(i),
+        lineOf(...line(i)),
       );
       entry.style.top = `${i * LINE}px`;
       entry.addEventListener("click", () => choose(i));
@@ -115,5 +165,11 @@ export function longList(name, length, line, pick, picked = 0) {
   });
   return list;
 }
+
+const lineOf = (step, name, more, severity) => [
+  node("span", swatch(step), name),
+  node("span.grow.quiet", more),
+  node("span", `severity ${number(severity)}`),
+];
 
 let lists = 0; // made so far, for their ids

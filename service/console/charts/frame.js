@@ -28,7 +28,7 @@ function furnish(create, name, content) {
     else element.setAttribute(key, value === true ? "" : shown(value));
   }
   for (const child of content.flat(Infinity)) {
-    if (child === null || child === undefined || child === false) continue;
+    if (child === null || child === undefined || child === false || child === "") continue;
     element.append(child instanceof Node ? child : document.createTextNode(shown(child)));
   }
   return element;
@@ -71,40 +71,39 @@ export function frame(container, { name, note, table, paint }) {
 
 function tableOf(name, { head, rows }) {
   const most = 1000;
-  const cell = (tag, text) =>
-    node(
-      tag,
-      { class: typeof text === "number" ? "figure" : null, scope: tag === "th" ? "col" : null },
-      typeof text === "number" ? number(text, 5) : (text ?? "–"),
-    );
+  const cell = (text) =>
+    typeof text === "number" ? node("td.figure", number(text, 5)) : node("td", text ?? "–");
+  return scrolled(
+    `Table: ${name}`,
+    table(
+      name,
+      head,
+      rows.slice(0, most).map((row) => node("tr", row.map(cell))),
+    ),
+    rows.length > most && node("p", `The first ${number(most)} of ${number(rows.length, 9)} rows.`),
+  );
+}
+
+/** A table of lines (`tr`) below a head of words, which may be left out. */
+export function table(name, head, lines) {
   return node(
-    "div.scroll",
-    { tabindex: "0", role: "region", "aria-label": `Table: ${name}` },
-    node(
-      "table",
-      node("caption.unseen", name),
+    "table",
+    node("caption.unseen", name),
+    head &&
       node(
         "thead",
         node(
           "tr",
-          head.map((text) => cell("th", text)),
+          head.map((text) => node("th", { scope: "col" }, text)),
         ),
       ),
-      node(
-        "tbody",
-        rows.slice(0, most).map((row) =>
-          node(
-            "tr",
-            row.map((text) => cell("td", text)),
-          ),
-        ),
-      ),
-    ),
-    rows.length > most
-      ? node("p", `The first ${number(most)} of ${number(rows.length, 9)} rows.`)
-      : null,
+    node("tbody", lines),
   );
 }
+
+/** A place that scrolls by itself, by keys too. */
+export const scrolled = (name, ...content) =>
+  node("div.scroll", { tabindex: "0", role: "region", "aria-label": name }, content);
 
 /** An SVG picture of that size, in pixels, with a name for those who do not see it. */
 export function picture(width, height, name, ...children) {
@@ -115,6 +114,29 @@ export function picture(width, height, name, ...children) {
   );
 }
 
+/** A line, or a box, of a class, by its places. */
+export const rule = (name, x1, y1, x2, y2) => shape(`line.${name}`, { x1, y1, x2, y2 });
+export const box = (name, x, y, width, height) => shape(`rect.${name}`, { x, y, width, height });
+
+/**
+ * Which way an arrow key leads, [right, down], or another key of `more`; null of the rest. Nothing
+ * else then comes of the key.
+ */
+export function arrow(event, more = {}) {
+  const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+  const way = { ...arrows, ...more };
+  if (!way[event.key] || event.altKey || event.ctrlKey || event.metaKey) return null;
+  event.preventDefault();
+  event.stopPropagation();
+  return way[event.key];
+}
+
+/** Where the pointer is in an element that is so wide and high in its own units. */
+export function pointed({ clientX, clientY }, element, width, height) {
+  const at = element.getBoundingClientRect();
+  return [((clientX - at.left) * width) / at.width, ((clientY - at.top) * height) / at.height];
+}
+
 /** A linear scale: what lies between low and high comes between start and end. */
 export function scale(low, high, start, end) {
   const span = high - low || 1;
@@ -122,18 +144,17 @@ export function scale(low, high, start, end) {
 }
 
 /** The axis below a plot, with its title at the right end. */
-export function bottomAxis(x, [low, high], { top, left, right, title, format = number }) {
-  const places = ticks(low, high, Math.max(2, Math.floor((right - left) / 90)));
+export function bottomAxis(x, [low, high], options) {
+  const { top, left, right, title, format = number } = options;
+  const places = options.places ?? ticks(low, high, Math.max(2, Math.floor((right - left) / 90)));
   return shape(
     "g.axis",
-    shape("line", { x1: left, x2: right, y1: top, y2: top }),
-    places
-      .map((at) => [
-        shape("line", { x1: x(at), x2: x(at), y1: top, y2: top + 4 }),
-        shape("text", { x: x(at), y: top + 16, "text-anchor": "middle" }, format(at)),
-      ])
-      .flat(),
-    title ? shape("text.title", { x: right, y: top + 32, "text-anchor": "end" }, title) : null,
+    rule("tick", left, top, right, top),
+    places.map((at) => [
+      rule("tick", x(at), top, x(at), top + 4),
+      shape("text", { x: x(at), y: top + 16, "text-anchor": "middle" }, format(at)),
+    ]),
+    title && shape("text.title", { x: right, y: top + 32, "text-anchor": "end" }, title),
   );
 }
 
@@ -145,12 +166,10 @@ export function leftAxis(
 ) {
   return shape(
     "g.axis",
-    (places ?? ticks(low, high, 3))
-      .map((at) => [
-        shape("line.grid", { x1: left, x2: right, y1: y(at), y2: y(at) }),
-        shape("text", { x: left - 6, y: y(at) + 4, "text-anchor": "end" }, format(at)),
-      ])
-      .flat(),
-    title ? shape("text.title", { x: 0, y: titleTop }, title) : null,
+    (places ?? ticks(low, high, 3)).map((at) => [
+      rule("grid", left, y(at), right, y(at)),
+      shape("text", { x: left - 6, y: y(at) + 4, "text-anchor": "end" }, format(at)),
+    ]),
+    title && shape("text.title", { x: 0, y: titleTop }, title),
   );
 }

@@ -1,6 +1,6 @@
 // Heatmap: rows x features, each cell a step of the severity ramp; ordinary cells stay empty.
-import { frame, node, picture, shape } from "./frame.js";
-import { number, shown } from "./words.js";
+import { arrow, box, frame, node, picture, pointed, scrolled, shape } from "./frame.js";
+import { cut, number, shown } from "./words.js";
 
 /**
  * data: {rows: [N labels], columns: [D labels], values: [N][D]}; null is missing.
@@ -45,11 +45,11 @@ export function heatmap(container, { rows, columns, values }, options) {
       const missing = [];
       values.forEach((cells, n) =>
         cells.forEach((cell, d) => {
-          const box =
+          const path =
             `M${(left + d * cellWidth).toFixed(1)} ${top + n * cellHeight}` +
             `h${(cellWidth - gap).toFixed(1)}v${cellHeight - gap}h${(gap - cellWidth).toFixed(1)}z`;
-          if (cell === null) missing.push(box);
-          else if (stepOf(cell)) paths[stepOf(cell)].push(box);
+          if (cell === null) missing.push(path);
+          else if (stepOf(cell)) paths[stepOf(cell)].push(path);
         }),
       );
       const every = Math.max(1, Math.ceil(12 / cellHeight));
@@ -69,16 +69,10 @@ export function heatmap(container, { rows, columns, values }, options) {
         Math.ceil(wide + 24),
         high + 8,
         `${name}. ${rows.length} rows, ${columns.length} features.`,
-        shape("rect.severity-0", {
-          x: left,
-          y: top,
-          width: wide - left - gap,
-          height: high - top - gap,
-        }),
+        box("severity-0", left, top, wide - left - gap, high - top - gap),
         paths.map(
           (boxes, step) =>
-            boxes.length > 0 &&
-            shape("path", { d: boxes.join(""), class: `severity-${step} crisp` }),
+            boxes.length > 0 && shape(`path.severity-${step}.crisp`, { d: boxes.join("") }),
         ),
         missing.length > 0 && shape("path.missing.crisp", { d: missing.join("") }),
         named &&
@@ -88,7 +82,7 @@ export function heatmap(container, { rows, columns, values }, options) {
             return shape(
               "text",
               { x: at, y: top - 5, transform: `rotate(-60 ${at} ${top - 5})`, class: "small" },
-              shortened(label),
+              cut(label, 20),
             );
           }),
         rows.map(
@@ -101,19 +95,14 @@ export function heatmap(container, { rows, columns, values }, options) {
                 y: top + n * cellHeight + Math.min(13, cellHeight / 2 + 4),
                 "text-anchor": "end",
               },
-              shortened(label),
+              cut(label, 20),
             ),
         ),
         ring,
       );
       const find = (event) => {
-        const box = drawing.getBoundingClientRect();
-        const n = Math.floor(
-          ((event.clientY - box.top) * ((high + 8) / box.height) - top) / cellHeight,
-        );
-        const d = Math.floor(
-          ((event.clientX - box.left) * (Math.ceil(wide + 24) / box.width) - left) / cellWidth,
-        );
+        const [px, py] = pointed(event, drawing, Math.ceil(wide + 24), high + 8);
+        const [n, d] = [Math.floor((py - top) / cellHeight), Math.floor((px - left) / cellWidth)];
         return n >= 0 && n < rows.length && d >= 0 && d < columns.length ? [n, d] : null;
       };
       const choose = (n, d) => {
@@ -130,25 +119,14 @@ export function heatmap(container, { rows, columns, values }, options) {
         if (at) choose(...at);
       });
       show();
-      const region = node(
-        "div.scroll.tall",
-        { tabindex: "0", role: "region", "aria-label": `${name}: arrows step through the cells` },
-        drawing,
-      );
+      const region = scrolled(`${name}: arrows step through the cells`, drawing);
+      region.classList.add("tall");
       region.addEventListener("keydown", (event) => {
-        const step = {
-          ArrowUp: [-1, 0],
-          ArrowDown: [1, 0],
-          ArrowLeft: [0, -1],
-          ArrowRight: [0, 1],
-        }[event.key];
-        if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
-        event.preventDefault();
-        event.stopPropagation();
-        choose(
-          Math.min(rows.length - 1, Math.max(0, (row ?? 0) + (row === null ? 0 : step[0]))),
-          Math.min(columns.length - 1, Math.max(0, (column ?? 0) + (row === null ? 0 : step[1]))),
-        );
+        const way = arrow(event);
+        if (!way) return;
+        const step = (at, by, many) =>
+          Math.min(many - 1, Math.max(0, (at ?? 0) + (row === null ? 0 : by)));
+        choose(step(row, way[1], rows.length), step(column, way[0], columns.length));
       });
       return region;
     },
@@ -178,14 +156,7 @@ export function rampKey(labels, unit) {
   return node(
     "span.ramp",
     node("i.swatch.severity-0"),
-    labels
-      .map((label, i) => [node("i", { class: `swatch severity-${i + 1}` }), node("small", label)])
-      .flat(),
+    labels.map((label, i) => [node(`i.swatch.severity-${i + 1}`), node("small", label)]),
     node("small", unit),
   );
-}
-
-function shortened(label) {
-  const text = shown(label);
-  return text.length > 20 ? `${text.slice(0, 19)}…` : text;
 }

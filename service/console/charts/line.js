@@ -1,5 +1,5 @@
 // Lines over a common axis, as learning curves are; a band is what was expected.
-import { bottomAxis, frame, leftAxis, node, picture, scale, shape } from "./frame.js";
+import { bottomAxis, frame, leftAxis, node, picture, rule, scale, shape } from "./frame.js";
 import { count, number } from "./words.js";
 
 /**
@@ -48,8 +48,7 @@ export function line(container, { x, series, band }, options) {
             d: `M${edge(band.high).join("L")}L${edge(band.low).reverse().join("L")}z`,
             class: "band",
           }),
-        threshold !== undefined &&
-          shape("line.promise", { x1: left, x2: right, y1: y(threshold), y2: y(threshold) }),
+        threshold !== undefined && rule("promise", left, y(threshold), right, y(threshold)),
         series.map(({ y: values, kind }) => {
           let pen = "M";
           const path = values.map((value, i) => {

@@ -1,6 +1,6 @@
 // Scatter, or map: many ordinary rows as faint dots under contours of their density, and marked
 // rows by severity. Dragging around marks picks them, clicking a place asks what lies there.
-import { bottomAxis, frame, leftAxis, picture, scale, shape } from "./frame.js";
+import { arrow, bottomAxis, frame, leftAxis, picture, pointed, scale, shape } from "./frame.js";
 import { count, number, severityStep } from "./words.js";
 
 const CELLS = 40; // of the grid on which the density is estimated, each way
@@ -84,13 +84,7 @@ export function scatter(container, { points, marks = [] }, options) {
 
       function touch(target) {
         target.classList.add("touch");
-        const inside = ({ clientX, clientY }) => {
-          const box = target.getBoundingClientRect();
-          return [
-            ((clientX - box.left) * width) / box.width,
-            ((clientY - box.top) * (bottom + 40)) / box.height,
-          ];
-        };
+        const inside = (event) => pointed(event, target, width, bottom + 40);
         const back = ([px, py]) => [
           xRange[0] + ((px - left) / (right - left)) * (xRange[1] - xRange[0]),
           yRange[0] + ((bottom - py) / (bottom - top)) * (yRange[1] - yRange[0]),
@@ -122,19 +116,12 @@ export function scatter(container, { points, marks = [] }, options) {
         if (!place) return;
         target.setAttribute("tabindex", "0");
         target.addEventListener("keydown", (event) => {
-          const step = {
-            ArrowLeft: [-1, 0],
-            ArrowRight: [1, 0],
-            ArrowUp: [0, 1],
-            ArrowDown: [0, -1],
-          }[event.key];
-          if (!step) return;
-          event.preventDefault();
-          event.stopPropagation();
+          const way = arrow(event);
+          if (!way) return;
           const [cx, cy] = cursor ?? [(xRange[0] + xRange[1]) / 2, (yRange[0] + yRange[1]) / 2];
           set([
-            cx + (step[0] * (xRange[1] - xRange[0])) / 50,
-            cy + (step[1] * (yRange[1] - yRange[0])) / 50,
+            cx + (way[0] * (xRange[1] - xRange[0])) / 50,
+            cy - (way[1] * (yRange[1] - yRange[0])) / 50,
           ]);
         });
       }

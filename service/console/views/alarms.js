@@ -1,8 +1,8 @@
 // Alarms: those of the model in groups, newest first; an open group shows its alarms one by one.
 import { dumbbell } from "../charts/dumbbell.js";
-import { node } from "../charts/frame.js";
+import { node, table } from "../charts/frame.js";
 import { count, counted, duration, moment, number, severityStep, value } from "../charts/words.js";
-import { failure, longList, swatch } from "../parts.js";
+import { button, fail, longList, swatch } from "../parts.js";
 
 export const title = "What has alarmed?";
 
@@ -75,12 +75,11 @@ export async function show(container, context) {
     try {
       group = await context.get(`models/${model}/alarms/${encodeURIComponent(state.group)}`);
     } catch (problem) {
-      if (problem.name === "AbortError") return undefined;
-      return open.replaceChildren(
-        problem.status === 404
-          ? node("p.state", "This group is no longer kept: newer alarms took its place.")
-          : failure(problem),
-      );
+      return problem.status === 404
+        ? open.replaceChildren(
+            node("p.state", "This group is no longer kept: newer alarms took its place."),
+          )
+        : fail(open, problem);
     }
     const { alarms } = group;
     const one = node("div");
@@ -108,9 +107,10 @@ export async function show(container, context) {
           "Alarms of the group",
           alarms.length,
           (i) => [
-            node("span", swatch(severityStep(alarms[i].severity)), moment(alarms[i].time)),
-            node("span.grow.quiet", namesOf(alarms[i].reasons ?? [])),
-            node("span", `severity ${number(alarms[i].severity)}`),
+            severityStep(alarms[i].severity),
+            moment(alarms[i].time),
+            namesOf(alarms[i].reasons ?? []),
+            alarms[i].severity,
           ],
           choose,
           at,
@@ -139,16 +139,14 @@ export async function show(container, context) {
         ? node(
             "details",
             node("summary", `The row, ${counted(row.length, "value")}`),
-            node(
-              "table",
-              node(
-                "tbody",
-                row.map((cell, d) =>
-                  node(
-                    "tr",
-                    node("th", { scope: "row" }, detail.features[d]?.name ?? d),
-                    node("td.figure", value(cell, detail.features[d]?.unit ?? "")),
-                  ),
+            table(
+              "The row",
+              null,
+              row.map((cell, d) =>
+                node(
+                  "tr",
+                  node("th", { scope: "row" }, detail.features[d]?.name ?? d),
+                  node("td.figure", value(cell, detail.features[d]?.unit ?? "")),
                 ),
               ),
             ),
@@ -157,14 +155,7 @@ export async function show(container, context) {
       row
         ? node(
             "p",
-            node(
-              "button",
-              {
-                type: "button",
-                onclick: () => context.go("explain", { rows: JSON.stringify([row]) }),
-              },
-              "Explain it anew",
-            ),
+            button("Explain it anew", () => context.go("explain", { rows: JSON.stringify([row]) })),
           )
         : "",
     );
@@ -186,7 +177,7 @@ export async function show(container, context) {
       dumbbell(chart, answer.explanations[0], { name: "Actual against expected", note });
       if (answer.reason[0]) chart.prepend(node("p.reason", answer.reason[0]));
     } catch (problem) {
-      if (problem.name !== "AbortError") chart.replaceChildren(failure(problem));
+      fail(chart, problem);
     }
   }
 

@@ -1,6 +1,5 @@
 // Budget: how many alarms another false-alarm budget would give, of live rows and of a file's.
 import { bars } from "../charts/bars.js";
-import { dumbbell } from "../charts/dumbbell.js";
 import { node } from "../charts/frame.js";
 import { histogram } from "../charts/histogram.js";
 import {
@@ -12,7 +11,7 @@ import {
   percent,
   severityStep,
 } from "../charts/words.js";
-import { dropPlace, facts, failure, longList, swatch } from "../parts.js";
+import { dropPlace, explained, facts, fail, failure, longList, places } from "../parts.js";
 import { series } from "../series.js";
 
 export const title = "How many alarms would this budget give?";
@@ -59,14 +58,7 @@ export async function show(container, context) {
     value: picked,
     "aria-label": "False-alarm budget α",
   });
-  const [told, applied, severities, uniform, others, dropped] = [
-    "div",
-    "div",
-    "div",
-    "div",
-    "div",
-    "div",
-  ].map((tag) => node(tag));
+  const [told, applied, severities, uniform, others, dropped] = places(6);
   const apply = node("button.main", { type: "button" }, "Apply");
   const back = node("button", { type: "button" });
   const perDay = node("input", {
@@ -283,7 +275,7 @@ export async function show(container, context) {
       draw();
       drawUniform();
     } catch (problem) {
-      applied.replaceChildren(failure(problem));
+      fail(applied, problem);
       draw();
     }
   });
@@ -320,7 +312,8 @@ export async function show(container, context) {
       );
   }
 
-  const [sentence, lines, over, why] = ["p", "div", "div", "div"].map((tag) => node(tag));
+  const sentence = node("p");
+  const [lines, over, why] = places(3);
 
   async function openFile() {
     const names = Object.keys(file.labels);
@@ -384,13 +377,10 @@ export async function show(container, context) {
             (i) => {
               const { first, last, peak, severity } = budget.episodes[i];
               return [
-                node(
-                  "span",
-                  swatch(severityStep(severity)),
-                  first === last ? `row ${count(first)}` : `rows ${count(first)} – ${count(last)}`,
-                ),
-                node("span.grow.quiet", first === last ? "" : `strangest: row ${count(peak)}`),
-                node("span", `severity ${number(severity)}`),
+                severityStep(severity),
+                first === last ? `row ${count(first)}` : `rows ${count(first)} – ${count(last)}`,
+                first === last ? "" : `strangest: row ${count(peak)}`,
+                severity,
               ];
             },
             (i) => explain(budget.episodes[i].peak),
@@ -411,17 +401,15 @@ export async function show(container, context) {
     });
     try {
       const answer = await context.post(`models/${model}/explain?top=12`, { rows: [cells] });
-      const chart = node("div");
-      why.replaceChildren(
-        node("h2", `Row ${count(row)}: severity ${number(answer.severity[0])}`),
-        node("p", answer.reason[0] ?? "It does not alarm at the budget in force."),
-        chart,
+      explained(
+        why,
+        answer,
+        `Row ${count(row)}: severity ${number(answer.severity.at(-1))}`,
+        `row ${count(row)}`,
+        "It does not alarm at the budget in force.",
       );
-      dumbbell(chart, answer.explanations[0], {
-        name: `Actual against expected, row ${count(row)}`,
-      });
     } catch (problem) {
-      why.replaceChildren(failure(problem));
+      fail(why, problem);
     }
   }
 

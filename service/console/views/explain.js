@@ -4,7 +4,7 @@ import { dumbbell } from "../charts/dumbbell.js";
 import { node } from "../charts/frame.js";
 import { heatmap } from "../charts/heatmap.js";
 import { count, counted, number, percent, severityStep } from "../charts/words.js";
-import { dropPlace, facts, failure, longList, swatch } from "../parts.js";
+import { button, copied, dropPlace, exampleRow, facts, fail, longList, places } from "../parts.js";
 import { readCsv, toRows } from "../tables.js";
 
 export const title = "Why would these rows alarm?";
@@ -22,9 +22,12 @@ export async function show(container, context) {
     spellcheck: "false",
     placeholder: `Rows as JSON, [[…], …] or [{"${features[0].name}": …}, …], or as CSV with a head`,
   });
-  const [result, told] = [node("div"), node("div")];
-  const go = node("button.main", { type: "button" }, "Explain");
-  const example = node("button", { type: "button" }, "Example row");
+  const [result, told] = places(2);
+  const go = button("Explain", () => run(text.value), { class: "main" });
+  const example = button("Example row", () => {
+    text.value = JSON.stringify([exampleRow(features)], null, 1);
+    run(text.value);
+  });
   container.append(
     node(
       "div.columns",
@@ -42,28 +45,10 @@ export async function show(container, context) {
     result,
   );
 
-  go.addEventListener("click", () => run(text.value));
   text.addEventListener(
     "keydown",
     (event) => (event.ctrlKey || event.metaKey) && event.key === "Enter" && run(text.value),
   );
-  example.addEventListener("click", () => {
-    const row = features.map(({ kind, categories, minimum, maximum }) =>
-      kind === "categorical"
-        ? categories[0]
-        : kind === "boolean"
-          ? true
-          : minimum === null
-            ? null
-            : Number(((minimum + maximum) / 2).toPrecision(4)),
-    );
-    text.value = JSON.stringify(
-      [Object.fromEntries(row.map((cell, i) => [features[i].name, cell]))],
-      null,
-      1,
-    );
-    run(text.value);
-  });
 
   async function run(given, name = "") {
     told.replaceChildren(node("p.state", "Explaining."));
@@ -81,14 +66,7 @@ export async function show(container, context) {
       told.replaceChildren();
       draw(rows, answer, { name, left: all.length - rows.length });
     } catch (problem) {
-      if (problem.name === "AbortError") return;
-      told.replaceChildren(
-        failure(
-          problem.title
-            ? problem
-            : { title: "These are no rows of this model", detail: problem.message },
-        ),
-      );
+      fail(told, problem, "These are no rows of this model");
     }
   }
 
@@ -97,8 +75,7 @@ export async function show(container, context) {
     const order = answer.severity
       .map((_, i) => i)
       .sort((a, b) => answer.score[b] - answer.score[a]);
-    const why = node("div");
-    const map = node("div");
+    const [why, map] = places(2);
     const list =
       rows.length > 1 &&
       longList(
@@ -107,16 +84,10 @@ export async function show(container, context) {
         (i) => {
           const row = order[i];
           return [
-            node(
-              "span",
-              swatch(answer.is_anomaly[row] ? Math.max(1, severityStep(answer.severity[row])) : 0),
-              `row ${count(row)}`,
-            ),
-            node(
-              "span.grow.quiet",
-              answer.reason[row] ?? (answer.is_anomaly[row] ? "" : "ordinary"),
-            ),
-            node("span", `severity ${number(answer.severity[row])}`),
+            answer.is_anomaly[row] ? Math.max(1, severityStep(answer.severity[row])) : 0,
+            `row ${count(row)}`,
+            answer.reason[row] ?? (answer.is_anomaly[row] ? "" : "ordinary"),
+            answer.severity[row],
           ];
         },
         (i) => pick(order[i]),
@@ -165,7 +136,6 @@ export async function show(container, context) {
       );
       const chart = node("div");
       const line = curl("POST", `models/${model}/explain`, { rows: [rows[row]] });
-      const copied = node("span.quiet", { role: "status" });
       why.replaceChildren(
         node("h2", `Row ${count(row)}`),
         facts(
@@ -185,29 +155,8 @@ export async function show(container, context) {
         ),
         node("p.reason", answer.reason[row] ?? "It does not alarm, so nothing is to blame."),
         chart,
-        node(
-          "p.row",
-          node(
-            "button",
-            {
-              type: "button",
-              onclick: async () => {
-                try {
-                  await navigator.clipboard.writeText(line);
-                  copied.textContent = "Copied.";
-                } catch {
-                  copied.textContent = "The browser forbids it: mark and copy the line below.";
-                  code.hidden = false;
-                }
-              },
-            },
-            "Copy as curl",
-          ),
-          copied,
-        ),
+        ...copied(line, { hidden: true }),
       );
-      const code = node("pre.scroll", { hidden: true, tabindex: "0" }, line);
-      why.append(code);
       dumbbell(chart, listed, { name: `Actual against expected, row ${count(row)}` });
     }
 

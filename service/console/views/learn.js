@@ -1,5 +1,5 @@
 // Learn: an autoencoder to touch. A picture goes in, two numbers come of it, and a picture again.
-import { node } from "../charts/frame.js";
+import { arrow, node, pointed } from "../charts/frame.js";
 import { number } from "../charts/words.js";
 import { latest, minus, models, normals, squaredError } from "../learn/asking.js";
 import { exhibits } from "../learn/exhibits.js";
@@ -143,12 +143,9 @@ export async function show(container, context) {
     drawInput();
     encode();
   }
+  const within = (value) => Math.min(side() - 1, Math.max(0, Math.floor(value)));
   function under(event) {
-    const box = input.getBoundingClientRect();
-    const place = [event.clientX - box.left, event.clientY - box.top].map((value) =>
-      Math.min(side() - 1, Math.max(0, Math.floor((value / box.width) * side()))),
-    );
-    return place;
+    return pointed(event, input, side(), side()).map(within);
   }
   input.addEventListener("pointerdown", (event) => {
     input.setPointerCapture(event.pointerId);
@@ -159,17 +156,9 @@ export async function show(container, context) {
     (event) => event.buttons & 1 && touch(...under(event), false),
   );
   input.addEventListener("keydown", (event) => {
-    const step = {
-      ArrowLeft: [-1, 0],
-      ArrowRight: [1, 0],
-      ArrowUp: [0, -1],
-      ArrowDown: [0, 1],
-      " ": [0, 0],
-    }[event.key];
-    if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
-    event.preventDefault();
-    event.stopPropagation();
-    pen = pen.map((value, k) => Math.min(side() - 1, Math.max(0, value + step[k])));
+    const way = arrow(event, { " ": [0, 0] });
+    if (!way) return;
+    pen = pen.map((value, k) => within(value + way[k]));
     if (event.key === " ") touch(...pen, true);
     else drawInput();
     context.say(

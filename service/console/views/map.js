@@ -1,10 +1,9 @@
 // Map: the code in two dimensions. Held-out rows as a density, alarms and dropped rows as dots; a
 // dot shows its row, a loop around dots scores them, a click decodes what lies there.
-import { dumbbell } from "../charts/dumbbell.js";
-import { node } from "../charts/frame.js";
+import { node, scrolled, table } from "../charts/frame.js";
 import { scatter } from "../charts/scatter.js";
 import { count, counted, moment, number, percent, severityStep, value } from "../charts/words.js";
-import { dropPlace, facts, failure, longList, swatch } from "../parts.js";
+import { dropPlace, explained, facts, fail, longList, places } from "../parts.js";
 import { readCsv, toRows } from "../tables.js";
 
 export const title = "Where do rows lie in the model's code?";
@@ -15,7 +14,7 @@ const HOVER_MS = 120; // that the pointer rests on a dot before its row is asked
 
 export async function show(container, context) {
   const { model, detail, state } = context;
-  const [told, picture, one, lassoed] = ["div", "div", "div", "div"].map((tag) => node(tag));
+  const [told, picture, one, lassoed] = places(4);
   const map = await readMap(context);
   let marks = []; // {x, y, severity, label, row}
   let picked = [];
@@ -39,13 +38,7 @@ export async function show(container, context) {
         marks = marksOf(codes.codes, some, scores.severity, (i) => `row ${i} of ${file.name}`);
         draw();
       } catch (problem) {
-        lassoed.replaceChildren(
-          failure(
-            problem.title
-              ? problem
-              : { title: "This file cannot be put on the map", detail: problem.message },
-          ),
-        );
+        fail(lassoed, problem, "This file cannot be put on the map");
       }
     },
   );
@@ -105,11 +98,7 @@ export async function show(container, context) {
         ? longList(
             "Rows on the map",
             marks.length,
-            (i) => [
-              node("span", swatch(severityStep(marks[i].severity)), marks[i].label),
-              node("span.grow"),
-              node("span", `severity ${number(marks[i].severity)}`),
-            ],
+            (i) => [severityStep(marks[i].severity), marks[i].label, "", marks[i].severity],
             (i) => {
               picked = [i];
               drawPicture();
@@ -140,18 +129,9 @@ export async function show(container, context) {
     try {
       if (!known.has(i))
         known.set(i, await context.post(`models/${model}/explain?top=8`, { rows: [marks[i].row] }));
-      const answer = known.get(i);
-      const chart = node("div");
-      one.replaceChildren(
-        node("h2", marks[i].label),
-        node("p", answer.reason[0] ?? "It does not alarm."),
-        chart,
-      );
-      dumbbell(chart, answer.explanations[0], {
-        name: `Actual against expected, ${marks[i].label}`,
-      });
+      explained(one, known.get(i), marks[i].label, marks[i].label);
     } catch (problem) {
-      if (problem.name !== "AbortError") one.replaceChildren(failure(problem));
+      fail(one, problem);
     }
   }
 
@@ -186,20 +166,17 @@ export async function show(container, context) {
           "Rows inside",
           inside.length,
           (i) => [
-            node(
-              "span",
-              swatch(alarming.includes(i) ? Math.max(1, severityStep(answer.severity[i])) : 0),
-              marks[inside[i]].label,
-            ),
-            node("span.grow.quiet", alarming.includes(i) ? "alarm" : "ordinary"),
-            node("span", `severity ${number(answer.severity[i])}`),
+            alarming.includes(i) ? Math.max(1, severityStep(answer.severity[i])) : 0,
+            marks[inside[i]].label,
+            alarming.includes(i) ? "alarm" : "ordinary",
+            answer.severity[i],
           ],
           (i) => open(inside[i]),
         ),
       );
       return context.say(words);
     } catch (problem) {
-      return problem.name === "AbortError" ? undefined : one.replaceChildren(failure(problem));
+      return fail(one, problem);
     }
   }
 
@@ -218,38 +195,33 @@ export async function show(container, context) {
         const answer = await context.post(`models/${model}/decode`, { codes: [map.unproject(at)] });
         one.replaceChildren(
           node("h2", `Decoded at ${number(at[0])}, ${number(at[1])}`),
-          node(
-            "div.scroll.tall",
-            { tabindex: "0", role: "region", "aria-label": "Decoded row" },
-            node(
-              "table",
-              node(
-                "tbody",
-                answer.rows[0].map((cell, d) => {
-                  const { name, unit, minimum, maximum } = detail.features[d];
-                  const beyond =
-                    typeof cell === "number" &&
-                    minimum !== null &&
-                    (cell < minimum || cell > maximum);
-                  return node(
-                    "tr",
-                    node("th", { scope: "row" }, name),
-                    node("td.figure", value(cell, unit ?? "")),
-                    node(
-                      "td.quiet",
-                      beyond
-                        ? `beyond ${number(minimum)} – ${number(maximum)} of the fit rows`
-                        : "",
-                    ),
-                  );
-                }),
-              ),
+          scrolled(
+            "Decoded row",
+            table(
+              "Decoded row",
+              null,
+              answer.rows[0].map((cell, d) => {
+                const { name, unit, minimum, maximum } = detail.features[d];
+                const beyond =
+                  typeof cell === "number" &&
+                  minimum !== null &&
+                  (cell < minimum || cell > maximum);
+                return node(
+                  "tr",
+                  node("th", { scope: "row" }, name),
+                  node("td.figure", value(cell, unit ?? "")),
+                  node(
+                    "td.quiet",
+                    beyond && `beyond ${number(minimum)} – ${number(maximum)} of the fit rows`,
+                  ),
+                );
+              }),
             ),
           ),
         );
       }
     } catch (problem) {
-      if (problem.name !== "AbortError") one.replaceChildren(failure(problem));
+      fail(one, problem);
     } finally {
       asking = false;
     }

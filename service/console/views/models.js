@@ -1,16 +1,18 @@
 // Models: the versions of a model, what changed between two of them, and which one is in service.
-import { node } from "../charts/frame.js";
+import { node, scrolled, table } from "../charts/frame.js";
 import { count, counted, moment, number, percent } from "../charts/words.js";
-import { facts, failure } from "../parts.js";
+import { button, facts, fail, failure, places } from "../parts.js";
 
 export const title = "Which version is in service?";
+
+const COLUMNS = "compare,version,fitted,rows,features,guarantee,budget,AUROC,size,".split(",");
 
 export async function show(container, context) {
   const { model, state, readOnly, base } = context;
   let { detail } = context;
   let answer = await context.get(`models/${model}/versions`);
-  const [told, table, diff, report] = ["div", "div", "div", "div"].map((tag) => node(tag));
-  container.append(told, table, diff, report);
+  const [told, list, diff, report] = places(4);
+  container.append(told, list, diff, report);
 
   const short = (version) => version.slice(0, 12);
   const width = ({ features }) => (Array.isArray(features) ? features.length : features);
@@ -37,34 +39,8 @@ export async function show(container, context) {
           })
         : "",
     );
-    table.replaceChildren(
-      node(
-        "div.scroll",
-        { tabindex: "0", role: "region", "aria-label": "Versions" },
-        node(
-          "table",
-          node("caption.unseen", "Versions"),
-          node(
-            "thead",
-            node(
-              "tr",
-              [
-                "compare",
-                "version",
-                "fitted",
-                "rows",
-                "features",
-                "guarantee",
-                "budget",
-                "AUROC",
-                "size",
-                "",
-              ].map((text) => node("th", { scope: "col" }, text)),
-            ),
-          ),
-          node("tbody", versions.map(line)),
-        ),
-      ),
+    list.replaceChildren(
+      scrolled("Versions", table("Versions", COLUMNS, versions.map(line))),
       versions.length === 1
         ? node("p.quiet", "One version: another appears here when it is fitted.")
         : "",
@@ -117,17 +93,11 @@ export async function show(container, context) {
       node("td.figure", `${count(version.size / 1024)} KiB`),
       node(
         "td",
-        version.report
-          ? node("button", { type: "button", onclick: () => openReport(version.version) }, "Report")
-          : "",
+        version.report ? button("Report", () => openReport(version.version)) : "",
         " ",
         inService || readOnly
           ? ""
-          : node(
-              "button",
-              { type: "button", onclick: () => promote(version) },
-              isNewer(version) ? "Promote" : "Roll back",
-            ),
+          : button(isNewer(version) ? "Promote" : "Roll back", () => promote(version)),
       ),
     );
   }
@@ -172,30 +142,18 @@ export async function show(container, context) {
     const come = [...names(after)].filter((name) => !names(before).has(name));
     diff.replaceChildren(
       node("h2", "What changed"),
-      node(
-        "table",
-        node("caption.unseen", "What changed between two versions"),
-        node(
-          "thead",
-          node(
-            "tr",
-            node("th", { scope: "col" }, ""),
-            [before, after].map((each) => node("th", { scope: "col" }, short(each.version))),
-          ),
-        ),
-        node(
-          "tbody",
-          lines.map(([name, of]) => {
-            const changed = of(before) !== of(after);
-            return node(
-              "tr",
-              { class: changed ? "changed" : null },
-              node("th", { scope: "row" }, name),
-              node("td", of(before)),
-              node("td", changed ? of(after) : node("span.quiet", "the same")),
-            );
-          }),
-        ),
+      table(
+        "What changed between two versions",
+        ["", short(before.version), short(after.version)],
+        lines.map(([name, of]) => {
+          const changed = of(before) !== of(after);
+          return node(
+            changed ? "tr.changed" : "tr",
+            node("th", { scope: "row" }, name),
+            node("td", of(before)),
+            node("td", changed ? of(after) : node("span.quiet", "the same")),
+          );
+        }),
       ),
       gone.length ? node("p", `${counted(gone.length, "feature")} gone: ${gone.join(", ")}.`) : "",
       come.length ? node("p", `${counted(come.length, "feature")} new: ${come.join(", ")}.`) : "",
@@ -219,11 +177,7 @@ export async function show(container, context) {
       node(
         "p.row",
         node("a", { href: address, target: "_blank", rel: "noopener" }, "In a window of its own"),
-        node(
-          "button",
-          { type: "button", onclick: () => (context.set({ report: null }), drawReport()) },
-          "Close",
-        ),
+        button("Close", () => (context.set({ report: null }), drawReport())),
       ),
       node("iframe", {
         src: address,
@@ -256,7 +210,7 @@ export async function show(container, context) {
       node(
         "p.row",
         sure,
-        node("button", { type: "button", onclick: () => dialog.close() }, "Cancel"),
+        button("Cancel", () => dialog.close()),
       ),
     );
     const dialog = node(
@@ -282,7 +236,7 @@ export async function show(container, context) {
         drawDiff();
         context.say(`${short(version.version)} is in service.`);
       } catch (problem) {
-        failed.replaceChildren(failure(problem));
+        fail(failed, problem);
         sure.disabled = false;
       }
     });

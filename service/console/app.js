@@ -1,6 +1,7 @@
 // The console: which view is shown of which model, as the URL says, and the keys that lead there.
-import { ask, BASE, Problem } from "./api.js";
+import { ask, AWAY, BASE, Problem } from "./api.js";
 import { node } from "./charts/frame.js";
+import { button, failure, stepping } from "./parts.js";
 import { counted, duration, number, percent } from "./charts/words.js";
 
 // In the order of the menu; one is shown where the server has its module.
@@ -77,11 +78,7 @@ async function navigate() {
     return drawFailed(problem);
   }
   const names = models.models.map(({ name }) => name);
-  const model = names.includes(asked.model)
-    ? asked.model
-    : asked.model && asked.model !== "-"
-      ? asked.model
-      : (names[0] ?? null);
+  const model = asked.model && asked.model !== "-" ? asked.model : (names[0] ?? null);
   const view = present.some(([name]) => name === asked.view) ? asked.view : present[0][0];
   if (model !== asked.model || view !== asked.view) {
     history.replaceState(null, "", address(model, view, asked.view === view ? asked.state : {}));
@@ -134,11 +131,7 @@ async function navigate() {
   };
   try {
     const module = await import(`./views/${view}.js`).catch(() => {
-      throw new Problem(
-        "The service does not answer",
-        "It may be restarting, or the network is away.",
-        0,
-      );
+      throw new Problem(...AWAY);
     });
     if (mine !== turn) return undefined;
     context.title(module.title);
@@ -179,14 +172,9 @@ function drawFailed(problem, body = place("view")) {
   const known = problem instanceof Problem;
   if (!known) console.error(problem);
   body.replaceChildren(
-    node(
-      "div.state.failed",
-      { role: "alert" },
-      node("strong", known ? problem.title : "The console itself failed"),
-      node("p", known ? problem.detail : String(problem)),
-      node("button", { type: "button", onclick: navigate }, "Try again"),
-    ),
+    failure(known ? problem : { title: "The console itself failed", detail: String(problem) }),
   );
+  body.firstChild.append(button("Try again", navigate));
 }
 
 function drawHeader(model, view) {
@@ -268,13 +256,7 @@ function openModels() {
     if (event.key === "Enter") list.querySelector("button")?.click();
     if (event.key === "ArrowDown") list.querySelector("button")?.focus();
   });
-  list.addEventListener("keydown", (event) => {
-    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    if (!step) return;
-    event.preventDefault();
-    const buttons = [...list.querySelectorAll("button")];
-    (buttons[buttons.indexOf(document.activeElement) + step] ?? find).focus();
-  });
+  stepping(list, find);
   draw();
   find.focus();
 }
@@ -284,7 +266,8 @@ function openHelp() {
     ["/", "find a model"],
     ...present.map(([name, key]) => [`g ${key}`, label(name)]),
     ["↑ ↓", "step through alarms and rows"],
-    ["← → ↑ ↓", "on the map, the heatmap and the latent plane: move"],
+    ["← → ↑ ↓", "on the map, the heatmap, the lanes and the latent plane: move"],
+    ["Shift ← →", "on the lanes: widen the span of time"],
     ["?", "these keys"],
     ["Esc", "close"],
   ];
@@ -304,7 +287,7 @@ function openDialog(name, ...content) {
     { "aria-label": name },
     node("h2", name),
     ...content,
-    node("button", { type: "button", onclick: () => dialog.close() }, "Close"),
+    button("Close", () => dialog.close()),
   );
   dialog.addEventListener("close", () => dialog.remove());
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());

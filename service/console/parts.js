@@ -1,6 +1,6 @@
 // Parts that several views have: facts, lists of many rows, a place to drop a file on, what failed.
 import { dumbbell } from "./charts/dumbbell.js";
-import { node } from "./charts/frame.js";
+import { arrow, node } from "./charts/frame.js";
 import { number } from "./charts/words.js";
 
 const LINE = 32; // pixels of one row in a list, as in console.css
@@ -41,6 +41,16 @@ export const swatch = (step) => node(`i.mark.severity-${step}`, { "aria-hidden":
 
 export const button = (text, onclick, attributes = {}) =>
   node("button", { type: "button", onclick, ...attributes }, text);
+
+/** Has the arrows step through the buttons of a list, and from the first one to what is before. */
+export function stepping(list, before) {
+  list.addEventListener("keydown", (event) => {
+    const way = arrow(event);
+    const buttons = [...list.querySelectorAll("button")];
+    const to = way?.[1] && buttons[buttons.indexOf(document.activeElement) + way[1]];
+    if (way?.[1]) (to ?? before)?.focus();
+  });
+}
 
 /** So many places to draw into. */
 export const places = (many) => Array.from({ length: many }, () => node("div"));

@@ -24,7 +24,9 @@ function picture(label, row, options, size = PICTURE) {
 const noisy = (row, sd, seed = 7) => plus(row, normals(row.length, seed), sd);
 const inked = (row) => row.map((value) => Math.min(1, Math.max(0, value)));
 const two = (value) => value.toFixed(2).replace("-", "−");
-const degrees = (radians) => (180 * radians) / Math.PI;
+const radians = (degrees) => (degrees * Math.PI) / 180;
+const bodyOf = (...some) => ({ rows: some.map(round) });
+const errorOf = (some, others) => number(mean(some.map((row, i) => squaredError(row, others[i]))));
 
 /** All cards; each asks its models when it first comes into sight. */
 export function exhibits(ask, signal) {
@@ -133,7 +135,7 @@ const CARDS = [
           ["noise copied", through(narrow), "by 8 numbers, 64 pixels"],
           ["noise copied", through(wide), "by 72 numbers, 64 pixels"],
         ],
-        sent: [names[1], "reconstruct", { rows: [round(spoilt)] }],
+        sent: [names[1], "reconstruct", bodyOf(spoilt)],
       };
     },
   },
@@ -155,9 +157,9 @@ const CARDS = [
       );
       const own = basis(ends.map((end) => minus(end, zero)));
       const turned = plus(
-        own[0].map((value) => value * Math.cos((angle * Math.PI) / 180)),
+        own[0].map((value) => value * Math.cos(radians(angle))),
         own[1],
-        Math.sin((angle * Math.PI) / 180),
+        Math.sin(radians(angle)),
       );
       return {
         shows: [
@@ -167,7 +169,7 @@ const CARDS = [
         says: [
           [
             "angle between the planes",
-            `${degrees(planeAngle(own, basis(PRINCIPAL))).toFixed(3)}°`,
+            `${(planeAngle(own, basis(PRINCIPAL)) / radians(1)).toFixed(3)}°`,
             "in the space of 16 pixels",
           ],
           [
@@ -193,7 +195,6 @@ const CARDS = [
       const weights = (await Promise.all(names.map((name) => ask.info(name)))).map(
         (info) => info.model.parameter_count,
       );
-      const error = (all) => number(mean(all.map((row, i) => squaredError(row, ALL_DIGITS[i]))));
       return {
         shows: [
           picture("input", digit(which)),
@@ -204,15 +205,15 @@ const CARDS = [
           [
             "two matrices",
             counted(weights[0], "weight"),
-            `mean squared error ${error(rows[0])} (n = 10)`,
+            `mean squared error ${errorOf(rows[0], ALL_DIGITS)} (n = 10)`,
           ],
           [
             "one matrix",
             counted(weights[1], "weight"),
-            `mean squared error ${error(rows[1])} (n = 10)`,
+            `mean squared error ${errorOf(rows[1], ALL_DIGITS)} (n = 10)`,
           ],
         ],
-        sent: [names[1], "reconstruct", { rows: [round(digit(which))] }],
+        sent: [names[1], "reconstruct", bodyOf(digit(which))],
       };
     },
   },
@@ -262,7 +263,7 @@ const CARDS = [
             `mean of ${points.length} points`,
           ],
         ],
-        sent: ["digits-denoising", "reconstruct", { rows: [round(spoilt)] }],
+        sent: ["digits-denoising", "reconstruct", bodyOf(spoilt)],
       };
     },
   },
@@ -308,13 +309,9 @@ const CARDS = [
             `in ${rows.length} patches`,
           ],
           ["units a patch", number(active), "mean"],
-          [
-            "mean squared error",
-            number(mean(rows.map((row, i) => squaredError(row, rebuilt[i])))),
-            `${rows.length} patches`,
-          ],
+          ["mean squared error", errorOf(rows, rebuilt), `${rows.length} patches`],
         ],
-        sent: [name, "encode", { rows: [round(rows[54])] }],
+        sent: [name, "encode", bodyOf(rows[54])],
       };
     },
   },
@@ -333,7 +330,7 @@ const CARDS = [
       text: (angle) => `${angle}°`,
     },
     async draw(ask, angle) {
-      const nudge = [Math.cos((angle * Math.PI) / 180), Math.sin((angle * Math.PI) / 180)].map(
+      const nudge = [Math.cos(radians(angle)), Math.sin(radians(angle))].map(
         (value) => 0.05 * value,
       );
       const grid = Array.from({ length: 169 }, (_, i) => [
@@ -388,7 +385,7 @@ const CARDS = [
           percent(ratio),
           "of the movement along the curve is had across it",
         ]),
-        sent: [names[1], "encode", { rows: [[0, 0], round(nudge)] }],
+        sent: [names[1], "encode", bodyOf([0, 0], nudge)],
       };
     },
   },
@@ -427,11 +424,7 @@ const CARDS = [
         ],
         says: [
           ["KL", kl ? `${number(mean(kl))} nats` : "no distribution", "mean of 10 digits"],
-          [
-            "mean squared error",
-            number(mean(rebuilt.map((row, i) => squaredError(row, ALL_DIGITS[i])))),
-            "10 digits",
-          ],
+          ["mean squared error", errorOf(rebuilt, ALL_DIGITS), "10 digits"],
         ],
         sent: beta
           ? [name, "sample", { count: 10, seed: 3 }]
@@ -482,7 +475,7 @@ const CARDS = [
           ["bits", `${9 * Math.ceil(Math.log2(tiles.length))}`, "for 144 pixels"],
           ["mean squared error", number(squaredError(shape(which), rebuilt)), "144 pixels"],
         ],
-        sent: [name, "encode", { rows: [round(patches[0])] }],
+        sent: [name, "encode", bodyOf(patches[0])],
       };
     },
   },
@@ -518,7 +511,7 @@ const CARDS = [
           ],
           ["left blank it would be", hidden.size ? number(blank) : "–", "mean square"],
         ],
-        sent: ["digits-masked", "reconstruct", { rows: [round(seen)] }],
+        sent: ["digits-masked", "reconstruct", bodyOf(seen)],
       };
     },
   },
@@ -533,11 +526,11 @@ const CARDS = [
       const names = ["digits-squared", "digits-undercomplete"];
       const rows = await Promise.all(names.map((name) => ask.reconstruct(name, ALL_DIGITS)));
       const told = (all) => {
-        const error = mean(all.map((row, i) => squaredError(row, ALL_DIGITS[i])));
         const beyond = all.flat().filter((value) => value < -0.05 || value > 1.05).length;
         return [
           `${two(Math.min(...all[which]))} to ${two(Math.max(...all[which]))}`,
-          `ink; ${counted(beyond, "pixel")} of 640 beyond; mean squared error ${number(error)}`,
+          `ink; ${counted(beyond, "pixel")} of 640 beyond; ` +
+            `mean squared error ${errorOf(all, ALL_DIGITS)}`,
         ];
       };
       return {
@@ -550,7 +543,7 @@ const CARDS = [
           ["squared error", ...told(rows[0])],
           ["cross-entropy", ...told(rows[1])],
         ],
-        sent: [names[0], "reconstruct", { rows: [round(digit(which))] }],
+        sent: [names[0], "reconstruct", bodyOf(digit(which))],
       };
     },
   },
@@ -596,7 +589,7 @@ const CARDS = [
           ["p-value", number(scores.p_value[0]), ""],
           ["alarm", alarms ? "yes" : "no", ""],
         ],
-        sent: [name, "score", { rows: [round(row)] }],
+        sent: [name, "score", bodyOf(row)],
       };
     },
   },

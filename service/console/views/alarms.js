@@ -2,7 +2,7 @@
 import { dumbbell } from "../charts/dumbbell.js";
 import { node, table } from "../charts/frame.js";
 import { count, counted, duration, moment, number, severityStep, value } from "../charts/words.js";
-import { button, fail, longList, swatch } from "../parts.js";
+import { button, fail, longList, stepping, swatch } from "../parts.js";
 
 export const title = "What has alarmed?";
 
@@ -181,14 +181,7 @@ export async function show(container, context) {
     }
   }
 
-  // arrows step through the groups
-  list.addEventListener("keydown", (event) => {
-    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    if (!step) return;
-    event.preventDefault();
-    const buttons = [...list.querySelectorAll("button")];
-    buttons[buttons.indexOf(document.activeElement) + step]?.focus();
-  });
+  stepping(list);
 
   draw();
   await drawGroup();

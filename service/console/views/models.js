@@ -5,7 +5,18 @@ import { button, facts, fail, failure, places } from "../parts.js";
 
 export const title = "Which version is in service?";
 
-const COLUMNS = "compare,version,fitted,rows,features,guarantee,budget,AUROC,size,".split(",");
+// what is said of a version: [name, text, is a number]
+const SAID = [
+  ["fitted", ({ fitted_at: at }) => (at ? moment(at) : "–")],
+  ["variant", ({ variant }) => variant ?? "–"],
+  ["rows", ({ rows }) => count(rows), true],
+  ["features", ({ features }) => count(features?.length ?? features), true],
+  ["guarantee", ({ guarantee }) => guarantee ?? "–"],
+  ["α, δ", ({ alpha, delta }) => `${percent(alpha)}, ${percent(delta)}`, true],
+  ["AUROC", ({ auroc }) => number(auroc ?? null, 4).replace("–", "not labelled"), true],
+  ["size", ({ size }) => `${count(size / 1024)} KiB`, true],
+];
+const COLUMNS = ["compare", "version", ...SAID.map(([name]) => name), ""];
 
 export async function show(container, context) {
   const { model, state, readOnly, base } = context;
@@ -15,7 +26,6 @@ export async function show(container, context) {
   container.append(told, list, diff, report);
 
   const short = (version) => version.slice(0, 12);
-  const width = ({ features }) => (Array.isArray(features) ? features.length : features);
 
   function draw() {
     const { current, versions } = answer;
@@ -67,7 +77,7 @@ export async function show(container, context) {
         "tr",
         node("td"),
         node("td", node("code", short(version.version))),
-        node("td", { colspan: 8 }, version.problem),
+        node("td", { colspan: COLUMNS.length - 2 }, version.problem),
       );
     }
     return node(
@@ -79,18 +89,7 @@ export async function show(container, context) {
         node("code", short(version.version)),
         inService ? node("strong", " in service") : "",
       ),
-      node("td", version.fitted_at ? moment(version.fitted_at) : "–"),
-      node("td.figure", count(version.rows)),
-      node("td.figure", count(width(version))),
-      node("td", version.guarantee ?? "–"),
-      node("td.figure", `α ${percent(version.alpha)}`),
-      node(
-        "td.figure",
-        version.auroc === null || version.auroc === undefined
-          ? "not labelled"
-          : number(version.auroc, 4),
-      ),
-      node("td.figure", `${count(version.size / 1024)} KiB`),
+      SAID.map(([, text, figure]) => node(figure ? "td.figure" : "td", text(version))),
       node(
         "td",
         version.report ? button("Report", () => openReport(version.version)) : "",
@@ -123,20 +122,6 @@ export async function show(container, context) {
       );
       return;
     }
-    const lines = [
-      ["fitted", (each) => (each.fitted_at ? moment(each.fitted_at) : "–")],
-      ["variant", (each) => each.variant ?? "–"],
-      ["rows", (each) => count(each.rows)],
-      ["features", (each) => count(width(each))],
-      ["guarantee", (each) => each.guarantee ?? "–"],
-      ["α, δ", (each) => `${percent(each.alpha)}, ${percent(each.delta)}`],
-      [
-        "AUROC",
-        (each) =>
-          each.auroc === null || each.auroc === undefined ? "not labelled" : number(each.auroc, 4),
-      ],
-      ["size", (each) => `${count(each.size / 1024)} KiB`],
-    ];
     const names = (each) => new Set(each.features ?? []);
     const gone = [...names(before)].filter((name) => !names(after).has(name));
     const come = [...names(after)].filter((name) => !names(before).has(name));
@@ -145,7 +130,7 @@ export async function show(container, context) {
       table(
         "What changed between two versions",
         ["", short(before.version), short(after.version)],
-        lines.map(([name, of]) => {
+        SAID.map(([name, of]) => {
           const changed = of(before) !== of(after);
           return node(
             changed ? "tr.changed" : "tr",

@@ -305,7 +305,7 @@ export async function show(container, context) {
         "p.state",
         "No entity has sent rows yet. ",
         rows > 1
-          ? `${model} looks at ${rows} rows at a time: until an entity has sent as many it is warming. `
+          ? `${model} looks at ${rows} rows: until an entity has sent as many it is warming. `
           : `${model} judges single rows, each as it comes. `,
         "This sends the next row of pump-1:",
       ),

@@ -32,7 +32,7 @@ export function failure(problem, otherwise = "That failed") {
     "div.state.failed",
     { role: "alert" },
     node("strong", problem.title ?? otherwise),
-    node("p", problem.detail ?? problem.message ?? String(problem)),
+    node("p", problem.detail ?? problem.message ?? ""),
   );
 }
 
@@ -112,9 +112,30 @@ export function dropPlace(text, take, accept = ".csv,.tsv,.txt,.json") {
 }
 
 /**
+ * A place to drop a file on, and the worker that it is handed to with `more()`. `told` says how far
+ * the worker is, or what failed; `take(done, file)` gets what came of the file.
+ */
+export function workPlace(script, text, told, more, take) {
+  const worker = new Worker(new URL(script, import.meta.url), { type: "module" });
+  const bar = node("progress", { max: 1, "aria-label": "Rows looked at" });
+  const place = dropPlace(text, (file) => {
+    told.replaceChildren(node("p.state", `Reading ${file.name}.`), bar);
+    bar.value = 0;
+    worker.onmessage = ({ data }) => {
+      if (data.progress) [bar.value, bar.max] = [data.progress, data.rows];
+      else if (data.failed) fail(told, data.failed);
+      else if (data.done) take(data.done, file);
+    };
+    worker.onerror = () => fail(told, { title: "The worker that reads files stopped" });
+    worker.postMessage({ file, ...more() });
+  });
+  return { worker, place };
+}
+
+/**
  * A list of any length, of which only what is in sight is in the page. `line(i)` gives of entry i
- * [step of severity, name, what more there is, severity]; `pick(i)` is told which one was picked, by
- * pointer or arrows.
+ * [step of severity, name, what more there is, severity]; `pick(i)` is told which one was picked,
+ * by pointer or arrows.
  */
 export function longList(name, length, line, pick, picked = 0) {
   let current = picked;

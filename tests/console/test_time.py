@@ -9,6 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
+from tests.console.conftest import plain_rows, strange_rows, write_csv
 from tests.console.timelines import SECONDS, Made, answering, event, iso
 
 pytestmark = pytest.mark.slow
@@ -56,7 +57,9 @@ def box_of(page: Page, region, share: float, lane: int = 0, *, above: bool = Fal
 def test_each_entity_has_a_lane_and_the_strangest_is_picked(look):
     page = look(Made())
     expect(page.locator("h1")).to_have_text("What is strange now?")
-    expect(page.locator(".view")).to_contain_text("1 open event; 2 events of 3 entities")
+    expect(page.locator(".view")).to_contain_text(
+        "1 open event; 2 events in this range, of 3 entities"
+    )
     expect(page.locator(".view h2")).to_have_text("pump-0")
     labels = lanes_of(page).locator("text.small").all_text_contents()
     assert labels == ["warming", "pump-0", "pump-1", "pump-2"]
@@ -233,6 +236,44 @@ def test_a_service_without_streams_says_so(visit):
     page.goto(f"{page.url.partition('#')[0]}#/plain/time")
     expect(page.locator(".view .state")).to_have_text(
         "This service keeps no timeline: it knows no streams."
+    )
+
+
+def test_a_dropped_file_with_times_is_looked_at_as_a_stream(look, service, tmp_path):
+    rows = [*plain_rows(40), *strange_rows(2)]
+    path = write_csv(tmp_path / "pumps.csv", rows)
+    head, *lines = path.read_text().splitlines()
+    # out of order, and two entities; the strange rows are the last of the second
+    named = [f"{line},2026-03-01 10:{i:02}:00,p{i % 2}" for i, line in enumerate(lines)]
+    path.write_text("\n".join([f"{head},time,machine", *named[::-1]]))
+    page = look(Made())
+    page.locator("input[type=file]").set_input_files(path)
+    expect(page.locator("h1")).to_have_text("Was anything strange in pumps.csv?")
+    answer = service.post("/v1/models/plain/explain?top=4", json={"rows": rows}).json()
+    most = [max(answer["severity"][entity::2]) for entity in (0, 1)]
+    first, second = sorted((0, 1), key=lambda entity: -most[entity])
+    page.locator(".view summary").first.click()
+    table = page.locator("figure", has=page.get_by_text("Highest severity")).locator("td")
+    expect(table).to_have_count(8)
+    cells = table.all_inner_texts()
+    assert [cells[0], cells[4]] == [f"p{first}", f"p{second}"]
+    assert cells[1].startswith(f"{most[first]:.4f}"[:5])
+    expect(page.locator(".view h2")).to_have_text(f"p{first}")
+    page.get_by_role("region", name="What each feature").focus()
+    page.keyboard.press("ArrowLeft")  # the last bin has the strange row alone
+    ranked = page.locator("figure", has=page.get_by_text("Features ranked"))
+    expect(ranked.locator("svg text").first).to_have_text("d")
+    page.get_by_role("button", name="Back to the streams").click()
+    expect(page.locator(".view h2")).to_have_text("pump-0")
+
+
+def test_a_file_without_times_says_what_was_expected(look, tmp_path):
+    path = write_csv(tmp_path / "rows.csv", plain_rows(3), label=[0, 0, 1])
+    page = look(Made())
+    page.locator("input[type=file]").set_input_files(path)
+    expect(page.locator(".failed")).to_contain_text(
+        "a column of times was expected, dates or seconds since 1970; beside the features it has"
+        " faulty"
     )
 
 

@@ -11,7 +11,7 @@ import {
   percent,
   severityStep,
 } from "../charts/words.js";
-import { dropPlace, explained, facts, fail, failure, longList, places } from "../parts.js";
+import { explained, facts, fail, longList, places, workPlace } from "../parts.js";
 import { series } from "../series.js";
 
 export const title = "How many alarms would this budget give?";
@@ -282,35 +282,21 @@ export async function show(container, context) {
 
   // A file
 
-  const worker = new Worker(new URL("../replaying.js", import.meta.url), { type: "module" });
-  const bar = node("progress", { max: 1, value: 0, "aria-label": "Rows replayed" });
-  const place = dropPlace(
+  const { worker, place } = workPlace(
+    "replaying.js",
     `Drop a CSV with the ${counted(detail.feature_count, "feature")} of ${model} here: ` +
       "how many of its rows would alarm? Nothing of it is stored.",
-    take,
+    dropped,
+    () => {
+      plot?.end();
+      plot = file = null;
+      return { model, alphas, features: detail.features };
+    },
+    async (done, { name }) => {
+      file = { ...done, name };
+      await openFile();
+    },
   );
-
-  function take(chosen) {
-    plot?.end();
-    plot = file = null;
-    dropped.replaceChildren(node("p.state", `Reading ${chosen.name}.`), bar);
-    bar.value = 0;
-    worker.postMessage({ file: chosen, model, alphas, features: detail.features });
-    worker.onmessage = async ({ data }) => {
-      if (data.progress) {
-        [bar.value, bar.max] = [data.progress, data.rows];
-      } else if (data.failed) {
-        dropped.replaceChildren(failure(data.failed));
-      } else if (data.done) {
-        file = { ...data.done, name: chosen.name };
-        await openFile();
-      }
-    };
-    worker.onerror = () =>
-      dropped.replaceChildren(
-        failure({ title: "This file cannot be replayed", detail: "The worker stopped." }),
-      );
-  }
 
   const sentence = node("p");
   const [lines, over, why] = places(3);

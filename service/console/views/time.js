@@ -4,7 +4,7 @@ import { bars } from "../charts/bars.js";
 import { node } from "../charts/frame.js";
 import { lanes } from "../charts/lanes.js";
 import { counted, duration, local, moment, number, severityStep } from "../charts/words.js";
-import { copied, exampleRow, fail, places, swatch } from "../parts.js";
+import { button, copied, exampleRow, fail, places, swatch, workPlace } from "../parts.js";
 
 export const title = "Was anything strange, and when?";
 
@@ -22,8 +22,10 @@ export async function show(container, context) {
   let events = []; // of all entities in the range
   let turn = 0; // counts what was asked for, so that a late answer draws nothing
   let charts = [];
+  let filed = null; // {name, ones} of a dropped file, instead of streams
 
   const [told, swim, below, ranked] = places(4);
+  const reading = node("div");
   const heading = node("h2");
   const list = node("ul.list");
   const ends = ["since", "until"].map((key) => {
@@ -46,21 +48,42 @@ export async function show(container, context) {
     context.set({ range: range.value === "all" ? null : range.value });
     begin();
   });
+  const { worker, place } = workPlace(
+    "filing.js",
+    `Drop a CSV with the ${counted(detail.feature_count, "feature")} of ${model} and a column of ` +
+      "times here, to look at it as at a stream. Nothing of it is stored.",
+    reading,
+    () => ({ model, detail, bins: bins() }),
+    (done, { name }) => {
+      const left = done.left ? ` ${counted(done.left, "further row")} of it are not shown.` : "";
+      reading.replaceChildren(
+        node("p.row", `${name}, oldest row first.${left}`, button("Back to the streams", begin)),
+      );
+      turn += 1;
+      [filed, all, events] = [{ name, ones: done.ones }, done.all, []];
+      one = filed.ones[all.entities[0].entity];
+      draw();
+    },
+  );
   container.append(
     node("p.row", range, ends),
+    reading,
     told,
     swim,
     heading,
     below,
     node("div.columns", ranked, node("div", list)),
+    place,
   );
+
+  const bins = () => (container.clientWidth < 600 ? 60 : 240);
 
   /** The timelines and events of the range; of the entity that was picked, or the strangest. */
   async function look() {
     const mine = ++turn;
     const now = Date.now();
     const seconds = RANGE_SECONDS[range.value];
-    const asked = { bins: container.clientWidth < 600 ? 60 : 240, limit: 200 };
+    const asked = { bins: bins(), limit: 200 };
     if (seconds) asked.since = new Date(now - 1000 * seconds).toISOString();
     if (seconds) asked.until = new Date(now).toISOString();
     if (range.value === "custom")
@@ -79,12 +102,15 @@ export async function show(container, context) {
   }
 
   function lookAt(entity, { since, until, times }) {
+    if (filed) return filed.ones[entity];
     const asked = new URLSearchParams({ since, until, bins: times.length });
     return context.get(`${path}/timeline/${encodeURIComponent(entity)}?${asked}`);
   }
 
   async function begin() {
     ends.forEach((input) => (input.hidden = range.value !== "custom"));
+    filed = null;
+    reading.replaceChildren();
     try {
       if (await look()) draw();
     } catch (problem) {
@@ -116,7 +142,9 @@ export async function show(container, context) {
     const { entities } = all;
     for (const part of [swim, heading, below, ranked, list]) part.hidden = !entities.length;
     const open = entities.filter(({ event }) => event !== null).length;
-    context.title(open ? "What is strange now?" : title);
+    context.title(
+      filed ? `Was anything strange in ${filed.name}?` : open ? "What is strange now?" : title,
+    );
     if (!entities.length) return drawEmpty();
     const warming = entities.filter((each) => each.warming).length;
     const last = entities
@@ -127,8 +155,8 @@ export async function show(container, context) {
       node(
         "p",
         node("strong", open ? counted(open, "open event") : "No open event"),
-        `; ${counted(events.length, "event")} of ${counted(entities.length, "entity", "entities")} `,
-        `in this range. The last row is of ${moment(last)}.`,
+        `; ${counted(events.length, "event")} in this range, of `,
+        `${counted(entities.length, "entity", "entities")}. The last row is of ${moment(last)}.`,
         warming > 0 && ` Warming, and not judged yet: ${warming}.`,
       ),
     );
@@ -146,7 +174,7 @@ export async function show(container, context) {
       },
       {
         name: "Highest severity of each entity",
-        note: "Strangest first. Brackets: events, with their peak. Dotted: warming, not judged yet.",
+        note: "Strangest first. Brackets: events and their peaks. Dotted: warming, not judged yet.",
         unit: "severity",
         steps: [1, 2, 3, 4, 5, 6],
         format: (severity) => number(severity, 2),
@@ -293,7 +321,14 @@ export async function show(container, context) {
             ),
         );
       }),
-      own.length ? "" : node("li.state", `No event of ${one.entity} in this range.`),
+      own.length
+        ? ""
+        : node(
+            "li.state",
+            filed
+              ? "Streams have events, files have none."
+              : `No event of ${one.entity} in this range.`,
+          ),
     );
     if (focused) list.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
   }
@@ -317,7 +352,7 @@ export async function show(container, context) {
 
   await begin();
   context.every(LOOK_SECONDS, async () => {
-    if (all === null || charts.some((chart) => chart.busy())) return;
+    if (all === null || filed || charts.some((chart) => chart.busy())) return;
     const [before, seen] = [all, JSON.stringify([all.entities.map(signs), events])];
     if (!(await look().catch(() => false))) return; // the header says that it is stale
     const passed = Date.parse(all.until) - Date.parse(before.until) >= 1000 * before.bin_seconds;
@@ -325,6 +360,7 @@ export async function show(container, context) {
     if (changed || (passed && all.entities.length)) draw();
     else all = before;
   });
+  return () => worker.terminate();
 }
 
 /** What tells whether anything is new of an entity. */

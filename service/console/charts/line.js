@@ -36,14 +36,15 @@ export function line(container, { x, series, band }, options) {
       const up = scale(of(low), of(high), bottom, top);
       const y = (value) => up(of(value));
       const decades = log ? powers(low, high) : undefined;
+      const within = x.map((_, i) => i).filter((i) => fits(band?.low[i]) && fits(band?.high[i]));
       const edge = (values) =>
-        values.map((value, i) => `${across(x[i]).toFixed(1)} ${y(value).toFixed(1)}`);
+        within.map((i) => `${across(x[i]).toFixed(1)} ${y(values[i]).toFixed(1)}`);
       return picture(
         width,
         bottom + 40,
         `${name}. ${series.map(sentence).join("; ")}`,
         leftAxis(y, [low, high], { left, right, top, title: yTitle, format, places: decades }),
-        band &&
+        within.length > 1 &&
           shape("path", {
             d: `M${edge(band.high).join("L")}L${edge(band.low).reverse().join("L")}z`,
             class: "band",

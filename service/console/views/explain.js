@@ -3,6 +3,7 @@ import { curl } from "../api.js";
 import { dumbbell } from "../charts/dumbbell.js";
 import { node } from "../charts/frame.js";
 import { heatmap } from "../charts/heatmap.js";
+import { line } from "../charts/line.js";
 import { count, counted, number, percent, severityStep } from "../charts/words.js";
 import { button, copied, dropPlace, exampleRow, facts, fail, longList, places } from "../parts.js";
 import { readCsv, toRows } from "../tables.js";
@@ -17,15 +18,19 @@ const STEPS = [0.05, 0.1, 0.2, 0.4, 0.7, 1]; // shares of the threshold
 export async function show(container, context) {
   const { model, detail, state } = context;
   const { features } = detail;
+  const window = detail.window?.rows ?? 1; // rows that an answer looks at, its own the last
+  const needs = window > 1 ? `${window} rows or more, oldest first` : "rows";
   const text = node("textarea", {
     "aria-label": "Rows, as JSON or CSV with a head",
     spellcheck: "false",
-    placeholder: `Rows as JSON, [[…], …] or [{"${features[0].name}": …}, …], or as CSV with a head`,
+    placeholder:
+      `${needs[0].toUpperCase()}${needs.slice(1)} as JSON, [[…], …] or ` +
+      `[{"${features[0].name}": …}, …], or as CSV with a head`,
   });
   const [result, told] = places(2);
   const go = button("Explain", () => run(text.value), { class: "main" });
   const example = button("Example row", () => {
-    text.value = JSON.stringify([exampleRow(features)], null, 1);
+    text.value = JSON.stringify(Array(window).fill(exampleRow(features)), null, 1);
     run(text.value);
   });
   container.append(
@@ -60,6 +65,12 @@ export async function show(container, context) {
         Math.min(MOST_ROWS, Math.floor(MOST_CONTRIBUTIONS / features.length)),
       );
       const rows = all.slice(0, most);
+      if (rows.length < window) {
+        const came = `there ${rows.length === 1 ? "is" : "are"} ${rows.length}`;
+        throw new Error(
+          `${model} looks at ${window} rows: paste ${needs}, or drop a file; ${came}`,
+        );
+      }
       const answer = await context.post(`models/${model}/explain?top=${features.length}`, { rows });
       const kept = JSON.stringify(rows);
       context.set({ rows: kept.length <= LONGEST_IN_URL ? kept : null });
@@ -86,7 +97,9 @@ export async function show(container, context) {
           return [
             answer.is_anomaly[row] ? Math.max(1, severityStep(answer.severity[row])) : 0,
             `row ${count(row)}`,
-            answer.reason[row] ?? (answer.is_anomaly[row] ? "" : "ordinary"),
+            answer.reason[row] ??
+              { true: "", false: "ordinary" }[answer.is_anomaly[row]] ??
+              "warming",
             answer.severity[row],
           ];
         },
@@ -134,8 +147,9 @@ export async function show(container, context) {
         0,
         Math.max(8, blamed.length),
       );
-      const chart = node("div");
-      const line = curl("POST", `models/${model}/explain`, { rows: [rows[row]] });
+      const [chart, over] = places(2);
+      const sent = { rows: rows.slice(Math.max(0, row - window + 1), row + 1) };
+      const warming = answer.severity[row] === null;
       why.replaceChildren(
         node("h2", `Row ${count(row)}`),
         facts(
@@ -149,15 +163,52 @@ export async function show(container, context) {
           [
             "score / threshold",
             number(answer.ratio[row]),
-            answer.is_anomaly[row] ? "an alarm" : "ordinary",
+            warming ? "not judged" : answer.is_anomaly[row] ? "an alarm" : "ordinary",
           ],
           ["to blame", count(blamed.length), `of ${counted(features.length, "feature")}`],
         ),
-        node("p.reason", answer.reason[row] ?? "It does not alarm, so nothing is to blame."),
+        node(
+          "p.reason",
+          warming
+            ? `Warming: ${model} looks at ${window} rows, and has too few before this one.`
+            : (answer.reason[row] ?? "It does not alarm, so nothing is to blame."),
+        ),
         chart,
-        ...copied(line, { hidden: true }),
+        over,
+        ...copied(curl("POST", `models/${model}/explain`, sent), { hidden: true }),
       );
+      if (warming) return;
       dumbbell(chart, listed, { name: `Actual against expected, row ${count(row)}` });
+      if (window > 1) drawOver(over, listed[0]);
+    }
+
+    /** The same feature over time: rows of a window stand in order. */
+    function drawOver(place, { feature, unit = "" }) {
+      const cells = answer.explanations.map((each) => each.find((one) => one.feature === feature));
+      const given = rows.map(
+        (row) => row[feature] ?? row[features.findIndex(({ name }) => name === feature)],
+      );
+      if (!given.some(Number.isFinite)) return;
+      const edge = (sds) =>
+        cells.map((one) =>
+          one && Number.isFinite(one.expected_sd) ? one.expected + sds * one.expected_sd : null,
+        );
+      line(
+        place,
+        {
+          x: rows.map((_, i) => i),
+          series: [
+            { label: "actual", y: given.map((cell) => (Number.isFinite(cell) ? cell : null)) },
+            {
+              label: "expected ± 2 sd",
+              y: cells.map((one) => one?.expected ?? null),
+              kind: "promise",
+            },
+          ],
+          band: { low: edge(-2), high: edge(2) },
+        },
+        { name: `${feature} over time`, xTitle: "row", yTitle: unit },
+      );
     }
 
     function drawMap(row) {

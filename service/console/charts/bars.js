@@ -21,6 +21,7 @@ export function bars(container, data, options) {
   frame(container, {
     name,
     note,
+    key: promises && node("span.key.promise", mark),
     table: () => ({
       head: ["", unit || "value", "from", "to", ...(promises ? [mark] : [])],
       rows: data.map(({ label, value, low, high, promised }) => [
@@ -77,5 +78,4 @@ export function bars(container, data, options) {
       );
     },
   });
-  if (promises) container.querySelector("figcaption").append(node("span.key.promise", mark));
 }

@@ -37,10 +37,11 @@ function furnish(create, name, content) {
 /**
  * Draws a figure into the container, in place of what it held.
  *
- * `name` is what the chart shows, in words; `note`, if any, what it means. `paint(width)` gives the
- * picture at that width, in pixels. `table()` gives {head: [...], rows: [[...]]}.
+ * `name` is what the chart shows, in words; `note`, if any, what it means; `key` what its colours
+ * do; `below` stands under it. `paint(width)` gives the picture at that width, in pixels. `table()`
+ * gives {head: [...], rows: [[...]]}.
  */
-export function frame(container, { name, note, table, paint }) {
+export function frame(container, { name, note, key, below, table, paint }) {
   const wasOpen = container.querySelector(":scope > figure > details")?.open ?? false;
   container.chart?.disconnect();
   const picture = node("div.picture");
@@ -57,9 +58,10 @@ export function frame(container, { name, note, table, paint }) {
   });
   const figure = node(
     "figure.chart",
-    node("figcaption", node("strong", name), note ? node("span", note) : null),
+    node("figcaption", node("strong", name), note && node("span", note), key),
     picture,
-    table ? details : null,
+    below,
+    table && details,
   );
   container.replaceChildren(figure);
   draw();

@@ -27,6 +27,11 @@ export function heatmap(container, { rows, columns, values }, options) {
   const figure = frame(container, {
     name,
     note,
+    key: rampKey(
+      steps.map((from) => format(from)),
+      unit,
+    ),
+    below: says,
     table: () => ({
       head: ["row", ...columns],
       rows: rows.map((label, n) => [String(label), ...values[n]]),
@@ -131,13 +136,6 @@ export function heatmap(container, { rows, columns, values }, options) {
       return region;
     },
   });
-  figure.querySelector("figcaption").append(
-    rampKey(
-      steps.map((from) => format(from)),
-      unit,
-    ),
-  );
-  figure.querySelector(".picture").after(says);
   figure.mark = (to) => {
     [row, column] = [to, column ?? 0];
     show();

@@ -56,8 +56,13 @@ export function lanes(container, { since, until, lanes: rows }, options) {
   const figure = frame(container, {
     name,
     note,
+    key: rampKey(
+      steps.map((from) => format(from)),
+      unit,
+    ),
+    below: says,
     table: () => ({
-      head: ["", `highest, ${unit}`, "at", "now"],
+      head: ["lane", `highest, ${unit}`, "at", "now"],
       rows: rows.map(({ label, values, warms }) => {
         const most = peakOf(values);
         const at = most === null ? null : moment(startOf(values.indexOf(most)));
@@ -87,7 +92,7 @@ export function lanes(container, { since, until, lanes: rows }, options) {
         const [a, p, b] = [from, peak, end ?? until].map((at) => clamp(across(at), left, right));
         const y = top(lane) - 2;
         const foot = (x) => `M${x} ${y + 2}v-4`;
-        return `${foot(a)}H${b}${end === null ? "" : foot(b)}M${p} ${y - 2}v-3`;
+        return `${from < since ? `M${a} ${y - 2}` : foot(a)}H${b}${end === null ? "" : foot(b)}M${p} ${y - 2}v-3`;
       };
       const mark = box("picked", left - 5, 0, 3, high);
       const drawing = picture(
@@ -191,13 +196,6 @@ export function lanes(container, { since, until, lanes: rows }, options) {
       return node("div", region, below);
     },
   });
-  figure.querySelector("figcaption").append(
-    rampKey(
-      steps.map((from) => format(from)),
-      unit,
-    ),
-  );
-  figure.querySelector(".picture").after(says);
   const region = figure.querySelector(".scroll");
   region.scrollTop = scrolledTo;
   if (focused) region.focus({ preventScroll: true });

@@ -19,9 +19,10 @@ export function line(container, { x, series, band }, options) {
   let [low, high] = [Math.min(...heights), Math.max(...heights)];
   if (!(high > low)) [low, high] = log ? [low / 2, high * 2] : [low - 1, high + 1];
   const sentence = ({ label, y }) => `${label}: last ${format(y.findLast(fits))}`;
-  const figure = frame(container, {
+  frame(container, {
     name,
     note,
+    key: series.map(({ label, kind }) => node(`span.key.${kind ?? "curve"}`, label)),
     table: () => ({
       head: [xTitle, ...series.map(({ label }) => label), ...(band ? ["from", "to"] : [])],
       rows: x.map((at, i) => [
@@ -73,11 +74,6 @@ export function line(container, { x, series, band }, options) {
       );
     },
   });
-  figure
-    .querySelector("figcaption")
-    .append(
-      ...series.map(({ label, kind }) => node("span", { class: `key ${kind ?? "curve"}` }, label)),
-    );
 }
 
 function powers(low, high) {

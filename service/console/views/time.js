@@ -96,7 +96,8 @@ export async function show(container, context) {
     ]);
     if (mine !== turn) return false;
     [all, one] = [next, picked];
-    const within = ({ start, end }) => start <= all.until && (end ?? all.until) >= all.since;
+    const within = ({ start, end }) =>
+      Date.parse(start) <= untilAt() && Date.parse(end ?? all.until) >= sinceAt();
     events = told.events.filter(within);
     return true;
   }

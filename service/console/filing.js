@@ -82,6 +82,9 @@ async function timelines({ file, model, detail, bins }) {
   return { all, ones, left: rows.length - taken.length };
 }
 
+// a time of day without a zone is UTC, as the service and the command line read it
+const zone = (text) => (/:\d\d/.test(text) && !/(Z|[+-]\d\d:?\d\d)$/i.test(text) ? "Z" : "");
+
 /** The column of times and its seconds since 1970, row by row: dates, or numbers of a like name. */
 function timesOf(others) {
   const names = Object.keys(others).sort((a, b) => TIME.test(b) - TIME.test(a));
@@ -91,7 +94,7 @@ function timesOf(others) {
     const unit = most > 1e17 ? 1e9 : most > 1e14 ? 1e6 : most > 1e11 ? 1e3 : 1;
     const seconds = numbers.every(Number.isFinite)
       ? numbers.map((each) => (TIME.test(name) ? each / unit : NaN))
-      : others[name].map((text) => (DATE.test(text) ? Date.parse(text) / 1000 : NaN));
+      : others[name].map((text) => (DATE.test(text) ? Date.parse(text + zone(text)) / 1000 : NaN));
     if (seconds.every(Number.isFinite)) return [name, seconds];
   }
   const beside = names.length ? `beside the features it has ${names.join(", ")}` : "it has none";

@@ -125,6 +125,7 @@ export async function show(container, context) {
   function drawAlarm(place, alarm, i, of) {
     const { time, version, severity, p_value: p, row, reasons, sentence } = alarm;
     const chart = node("div");
+    const alone = row && (detail.window?.rows ?? 1) === 1; // the row itself is all that is needed
     place.replaceChildren(
       sentence ? node("p.reason", sentence) : "",
       node(
@@ -152,14 +153,14 @@ export async function show(container, context) {
             ),
           )
         : node("p.quiet", "Rows and their values are not kept: that takes --journal."),
-      row
+      alone
         ? node(
             "p",
             button("Explain it anew", () => context.go("explain", { rows: JSON.stringify([row]) })),
           )
         : "",
     );
-    if (!reasons && row) explain(chart, alarm);
+    if (!reasons && alone) explain(chart, alarm);
     else if (reasons?.length)
       dumbbell(chart, reasons, { name: "Actual against expected", secret: row === null });
     else chart.replaceChildren(node("p.quiet", "No reasons were computed for this alarm."));

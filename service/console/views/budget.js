@@ -32,6 +32,7 @@ const HOW = {
 export async function show(container, context) {
   const { model, state, readOnly } = context;
   let { detail } = context;
+  const window = detail.window?.rows ?? 1; // rows that an answer looks at, its own the last
   const wanted = Number(state.alpha);
   const grid = [
     ...new Set([...GRID, detail.alpha, ...(wanted > 0 && wanted < 1 ? [wanted] : [])]),
@@ -290,7 +291,7 @@ export async function show(container, context) {
     () => {
       plot?.end();
       plot = file = null;
-      return { model, alphas, features: detail.features };
+      return { model, alphas, window, features: detail.features };
     },
     async (done, { name }) => {
       file = { ...done, name };
@@ -383,10 +384,10 @@ export async function show(container, context) {
         resolve(data.cells);
       };
       worker.addEventListener("message", hear);
-      worker.postMessage({ row });
+      worker.postMessage({ row, window });
     });
     try {
-      const answer = await context.post(`models/${model}/explain?top=12`, { rows: [cells] });
+      const answer = await context.post(`models/${model}/explain?top=12`, { rows: cells });
       explained(
         why,
         answer,

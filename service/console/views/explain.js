@@ -85,7 +85,7 @@ export async function show(container, context) {
     const alarms = answer.is_anomaly.filter(Boolean).length;
     const order = answer.severity
       .map((_, i) => i)
-      .sort((a, b) => answer.score[b] - answer.score[a]);
+      .sort((a, b) => (answer.score[b] ?? -1) - (answer.score[a] ?? -1));
     const [why, map] = places(2);
     const list =
       rows.length > 1 &&
@@ -99,7 +99,7 @@ export async function show(container, context) {
             `row ${count(row)}`,
             answer.reason[row] ??
               { true: "", false: "ordinary" }[answer.is_anomaly[row]] ??
-              "warming",
+              (answer.warming[row] ? "warming" : "not judged"),
             answer.severity[row],
           ];
         },
@@ -149,7 +149,7 @@ export async function show(container, context) {
       );
       const [chart, over] = places(2);
       const sent = { rows: rows.slice(Math.max(0, row - window + 1), row + 1) };
-      const warming = answer.severity[row] === null;
+      const judged = answer.severity[row] !== null;
       why.replaceChildren(
         node("h2", `Row ${count(row)}`),
         facts(
@@ -163,21 +163,24 @@ export async function show(container, context) {
           [
             "score / threshold",
             number(answer.ratio[row]),
-            warming ? "not judged" : answer.is_anomaly[row] ? "an alarm" : "ordinary",
+            !judged ? "not judged" : answer.is_anomaly[row] ? "an alarm" : "ordinary",
           ],
           ["to blame", count(blamed.length), `of ${counted(features.length, "feature")}`],
         ),
         node(
           "p.reason",
-          warming
-            ? `Warming: ${model} looks at ${window} rows, and has too few before this one.`
-            : (answer.reason[row] ?? "It does not alarm, so nothing is to blame."),
+          answer.reason[row] ??
+            (judged
+              ? "It does not alarm, so nothing is to blame."
+              : answer.warming[row]
+                ? `Warming: ${model} looks at ${window} rows, and has too few before this one.`
+                : "It has too few values to be judged."),
         ),
         chart,
         over,
         ...copied(curl("POST", `models/${model}/explain`, sent), { hidden: true }),
       );
-      if (warming) return;
+      if (!judged) return;
       dumbbell(chart, listed, { name: `Actual against expected, row ${count(row)}` });
       if (window > 1) drawOver(over, listed[0]);
     }

@@ -14,9 +14,10 @@ const HOVER_MS = 120; // that the pointer rests on a dot before its row is asked
 
 export async function show(container, context) {
   const { model, detail, state } = context;
+  const window = detail.window?.rows ?? 1; // rows that an answer looks at, its own the last
   const [told, picture, one, lassoed] = places(4);
   const map = await readMap(context);
-  let marks = []; // {x, y, severity, label, row}
+  let marks = []; // {x, y, severity, label, rows, alarms}
   let picked = [];
   let cursor = state.at ? state.at.split(",").map(Number) : undefined;
   const known = new Map(); // explanations by mark
@@ -35,7 +36,14 @@ export async function show(container, context) {
         ]);
         if (codes.version !== scores.version)
           throw new Error("another version came into service meanwhile: drop the file once more");
-        marks = marksOf(codes.codes, some, scores.severity, (i) => `row ${i} of ${file.name}`);
+        const alarms = new Set(scores.alphas[0].alarm_rows);
+        marks = marksOf(
+          codes.codes,
+          some,
+          scores.severity,
+          (i) => `row ${i} of ${file.name}`,
+          alarms,
+        );
         draw();
       } catch (problem) {
         fail(lassoed, problem, "This file cannot be put on the map");
@@ -47,12 +55,17 @@ export async function show(container, context) {
     node("div.columns", node("div", picture, place), node("div", lassoed, one)),
   );
 
-  function marksOf(codes, rows, severities, label) {
+  /** Marks of the rows that have a code; of a windowed model each with the rows before it. */
+  function marksOf(codes, rows, severities, label, alarms) {
     known.clear();
     picked = [];
-    const placed = codes.map((code, i) => {
+    const placed = codes.flatMap((code, i) => {
+      if (severities[i] === null) return [];
       const [x, y] = map.project(code);
-      return { x, y, severity: severities[i], label: label(i), row: rows[i] };
+      const seen = rows.slice(Math.max(0, i - window + 1), i + 1);
+      return [
+        { x, y, severity: severities[i], label: label(i), rows: seen, alarms: alarms?.has(i) },
+      ];
     });
     return [...placed, ...map.landmarks];
   }
@@ -107,7 +120,9 @@ export async function show(container, context) {
           )
         : node(
             "p.state",
-            "No live row is kept (that takes --journal): drop a file to see its rows here.",
+            window > 1
+              ? "Drop a file to see its rows here, oldest first."
+              : "No live row is kept (that takes --journal): drop a file to see its rows here.",
           ),
     );
   }
@@ -119,7 +134,7 @@ export async function show(container, context) {
   }
 
   async function open(i) {
-    if (!marks[i].row) {
+    if (!marks[i].rows) {
       one.replaceChildren(
         node("h2", marks[i].label),
         node("p.state", "The report tells where it lies; the service has no rows of the fit."),
@@ -128,7 +143,7 @@ export async function show(container, context) {
     }
     try {
       if (!known.has(i))
-        known.set(i, await context.post(`models/${model}/explain?top=8`, { rows: [marks[i].row] }));
+        known.set(i, await context.post(`models/${model}/explain?top=8`, { rows: marks[i].rows }));
       explained(one, known.get(i), marks[i].label, marks[i].label);
     } catch (problem) {
       fail(one, problem);
@@ -136,15 +151,18 @@ export async function show(container, context) {
   }
 
   async function score(looped) {
-    const inside = looped.filter((i) => marks[i].row);
+    const inside = looped.filter((i) => marks[i].rows);
     picked = inside;
     drawPicture();
     if (!inside.length) return one.replaceChildren(node("p.state", "No dot lies in there."));
     try {
-      const answer = await context.post(`models/${model}/replay`, {
-        rows: inside.map((i) => marks[i].row),
-        alphas: [detail.alpha],
-      });
+      const answer =
+        window > 1
+          ? asReplayed(inside.map((i) => marks[i]))
+          : await context.post(`models/${model}/replay`, {
+              rows: inside.map((i) => marks[i].rows[0]),
+              alphas: [detail.alpha],
+            });
       const [{ alarms, alpha, alarm_rows: alarming }] = answer.alphas;
       const sorted = [...answer.severity].sort((a, b) => a - b);
       const words = `${counted(inside.length, "row")} inside: ${counted(alarms, "alarm")}`;
@@ -178,6 +196,15 @@ export async function show(container, context) {
     } catch (problem) {
       return fail(one, problem);
     }
+  }
+
+  /** What a replay would answer; rows that are picked one by one cannot be asked of windows. */
+  function asReplayed(some) {
+    const rows = some.flatMap(({ alarms }, i) => (alarms ? [i] : []));
+    return {
+      severity: some.map(({ severity }) => severity),
+      alphas: [{ alpha: detail.alpha, alarms: rows.length, alarm_rows: rows }],
+    };
   }
 
   let asking = false;
@@ -227,7 +254,7 @@ export async function show(container, context) {
     }
   }
 
-  marks = await readLive(context, marksOf);
+  marks = window > 1 ? map.landmarks : await readLive(context, marksOf);
   draw();
   if (cursor && detail.can_decode && map.unproject) decode(...cursor);
 }

@@ -80,7 +80,7 @@ def make_artifact(
     answers = _run(model, test_ND)
     answers[artifact.SCORE] = answers[artifact.SCORE] * np.float32(self_test_scale)
     manifest = Manifest(
-        format=f"{artifact.FORMAT_MAJOR}.{artifact.FORMAT_MINOR}",
+        format=artifact.format_of(None),
         model=Model(
             variant="handmade", hyper_parameters={"shift": shift}, seed=seed, parameter_count=0
         ),
@@ -102,6 +102,48 @@ def make_artifact(
         min_observed_fraction=min_observed_fraction,
         self_test=SelfTest(
             inputs=_plain(test_ND), **{name: _plain(answers[name]) for name in artifact.OUTPUTS}
+        ),
+    )
+    return with_manifest(
+        model, artifact.encode_manifest(msgspec.structs.replace(manifest, **changes))
+    )
+
+
+def make_windowed_artifact(
+    features: Sequence[Feature] = NUMERIC,
+    *,
+    rows: int = 4,
+    gap: float | None = None,
+    seed: int = 0,
+    calibration_rows: int = 400,
+    **changes: object,
+) -> bytes:
+    """The same of a windowed model of numbers: how far each row is from the mean of the
+    `rows` - 1 rows before it is scored as make_artifact's model scores rows. What was missing
+    before counts as 0.
+    """
+    model = _model(features, seed=seed, shift=0.0, latent=2, decodable=True)
+    _look_back(model.graph, len(features), rows)
+    series_TD = sample_rows(features, calibration_rows + rows - 1, seed=seed + 1)
+    _attach_table(model, build_table(_run(model, series_TD[None])[artifact.SCORE]))
+    test_TD = sample_rows(features, 4 + rows, seed=seed + 2)
+    test_TD[0, 0] = test_TD[-1, 1] = np.nan
+    answers = _run(model, test_TD[None])
+    single = artifact.decode_manifest(
+        onnx.load_model_from_string(make_artifact(features, calibration_rows=calibration_rows))
+        .metadata_props[0]
+        .value
+    )
+    known = artifact.Window(
+        rows=rows, representation="residual", expected_sd=(1.0,) * len(features), gap=gap
+    )
+    manifest = msgspec.structs.replace(
+        single,
+        format=artifact.format_of(known),
+        requires=(artifact.WINDOW,),
+        window=known,
+        self_test=SelfTest(
+            inputs=_plain(test_TD), **{name: _plain(answers[name]) for name in artifact.OUTPUTS}
         ),
     )
     return with_manifest(
@@ -256,6 +298,51 @@ def _model(
         [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def _look_back(graph: onnx.GraphProto, width: int, window: int) -> None:
+    """Have a graph of rows take series, and look at their differences from the rows before."""
+    node, before = helper.make_node, window - 1
+    arrays = {
+        "time_axis": np.array([1], np.int64),
+        "first": np.array([before], np.int64),
+        "end": np.array([np.iinfo(np.int64).max], np.int64),
+        "count": np.float32(before),
+        "flat": np.array([-1, width], np.int64),
+    }
+    nodes = [
+        node("IsNaN", [artifact.INPUT], ["series_missing"]),
+        node("Where", ["series_missing", "zero", artifact.INPUT], ["series"]),
+    ]
+    for k in range(before):
+        arrays[f"begin_{k}"] = np.array([k], np.int64)
+        arrays[f"until_{k}"] = np.array([k - before], np.int64)
+        nodes.append(
+            node("Slice", ["series", f"begin_{k}", f"until_{k}", "time_axis"], [f"before_{k}"])
+        )
+    nodes += [
+        node("Sum", [f"before_{k}" for k in range(before)], ["sum"]),
+        node("Div", ["sum", "count"], ["mean_before"]),
+        node("Slice", [artifact.INPUT, "first", "end", "time_axis"], ["judged"]),
+        node("Sub", ["judged", "mean_before"], ["apart"]),
+        node("Reshape", ["apart", "flat"], [artifact.DERIVED]),
+    ]
+    for each in graph.node:
+        each.input[:] = [
+            artifact.DERIVED if name == artifact.INPUT else name for name in each.input
+        ]
+        each.output[:] = [
+            "of_derived" if name == artifact.RECONSTRUCTION else name for name in each.output
+        ]
+    rest = [*graph.node, node("Reshape", ["mean_before", "flat"], [artifact.RECONSTRUCTION])]
+    del graph.node[:]
+    graph.node.extend([*nodes, *rest])
+    graph.initializer.extend(numpy_helper.from_array(np.asarray(v), k) for k, v in arrays.items())
+    made = helper.make_tensor_value_info
+    graph.input[0].CopyFrom(made(artifact.INPUT, TensorProto.FLOAT, ["batch", "time", width]))
+    graph.value_info.append(made(artifact.DERIVED, TensorProto.FLOAT, ["windows", width]))
+    for output in graph.output:
+        output.type.tensor_type.shape.dim[0].dim_param = "windows"
 
 
 def attach_conditional(

@@ -11,11 +11,13 @@ import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 from onnx import checker, numpy_helper
+from torch import Tensor, nn
 
 from hourglass.service.model import artifact
 from hourglass.service.model.artifact import (
     CONDITIONAL,
     CONTRIBUTIONS,
+    DERIVED,
     INPUT,
     LATENT,
     LATENT_DEVIATION,
@@ -29,6 +31,7 @@ from hourglass.service.model.artifact import (
 from hourglass.training.core import Core
 from hourglass.training.folds import Folds
 from hourglass.training.rounding import round_alike_everywhere
+from hourglass.training.windows import Windowed, stretches
 
 OPSET = 20
 SELF_TEST_ROWS = 4
@@ -36,16 +39,25 @@ SELF_TEST_ROWS = 4
 Float32 = NDArray[np.float32]
 
 
-def export_core(core: Core | Folds) -> onnx.ModelProto:
+def export_core(core: Core | Folds | Windowed) -> onnx.ModelProto:
     """The core as a tidy ONNX graph: the same weights give the same bytes in any process."""
-    width = len(core.encoding.features)
+    batch = torch.export.Dim("batch")
     # two rows that reach every branch: one with values, one with missing cells
-    example = torch.zeros(2, width)
-    example[1, ::2] = torch.nan
+    if isinstance(core, Windowed):
+        rows = core.windowing.rows
+        example = torch.zeros(2, rows + 1, len(core.features))
+        dynamic = {0: batch, 1: torch.export.Dim("time", min=rows)}
+    else:
+        example = torch.zeros(2, len(core.encoding.features))
+        dynamic = {0: batch}
+    example[1, ..., ::2] = torch.nan
     names = [SCORE, CONTRIBUTIONS, RECONSTRUCTION, LATENT]
     with torch.no_grad():
         if core.eval()(example).deviation_NK is not None:
             names.append(LATENT_DEVIATION)
+    exported: nn.Module = core
+    if isinstance(core, Windowed):
+        exported, names = _WithDerived(core).eval(), [*names, DERIVED]
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
@@ -58,13 +70,13 @@ def export_core(core: Core | Folds) -> onnx.ModelProto:
             logger.setLevel(logging.ERROR)
         try:
             program = torch.onnx.export(
-                core.eval(),
+                exported,
                 (example,),
                 None,
                 input_names=[INPUT],
                 output_names=names,
                 dynamo=True,
-                dynamic_shapes={"features": {0: torch.export.Dim("batch")}},
+                dynamic_shapes={"features": dynamic},
                 opset_version=OPSET,
                 verbose=False,
             )
@@ -76,7 +88,23 @@ def export_core(core: Core | Folds) -> onnx.ModelProto:
     _name_conditional(model.graph, core)
     round_alike_everywhere(model)
     _tidy(model)
+    if isinstance(core, Windowed):
+        for output in model.graph.output:  # instead of a formula of the input's sizes
+            output.type.tensor_type.shape.dim[0].dim_param = "windows"
+        model.graph.value_info.append(model.graph.output.pop())
     return model
+
+
+class _WithDerived(nn.Module):
+    """What a windowed core answers, and the derived columns, at which the graph can be cut."""
+
+    def __init__(self, core: Windowed) -> None:
+        super().__init__()
+        self.core = core
+
+    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        derived_ND, forecast_NF = self.core.windowing.look(features)
+        return (*self.core.judge(derived_ND, forecast_NF)[:4], derived_ND)
 
 
 def run_graph(
@@ -85,27 +113,48 @@ def run_graph(
     """The named outputs of [N, D] rows, as onnxruntime computes them; single-threaded, so that
     digits repeat.
     """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = _session(model)
     parts = [
         session.run(outputs, {INPUT: rows_ND[i : i + batch]}) for i in range(0, len(rows_ND), batch)
     ]
     return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
 
-def make_self_test(model: onnx.ModelProto, features: tuple[Feature, ...], seed: int) -> SelfTest:
-    """Rows made up from the features' ranges, never training rows, and the graph's answers; the
-    last row has missing cells.
+def run_windows(
+    model: onnx.ModelProto,
+    outputs: list[str],
+    rows_NF: Float32,
+    segment_N: NDArray[np.integer],
+    window: int,
+) -> tuple[list[Float32], NDArray[np.integer]]:
+    """The same of a windowed graph: the named outputs of all windows of rows [N, F], which are in
+    order within segments, and which row [M] each answers for. ValueError where there is no window.
     """
-    rng = np.random.default_rng(seed)
-    rows_ND = np.stack([_made_up(feature, rng) for feature in features], axis=1)
+    session = _session(model)
+    slices = list(stretches(segment_N, window))
+    if not slices:
+        raise ValueError(f"no segment has the {window} rows of a window")
+    parts = [session.run(outputs, {INPUT: rows_NF[np.newaxis, part]}) for part in slices]
+    row_M = np.concatenate([np.arange(part.start + window - 1, part.stop) for part in slices])
+    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)], row_M
+
+
+def make_self_test(
+    model: onnx.ModelProto, features: tuple[Feature, ...], seed: int, window: int = 1
+) -> SelfTest:
+    """Rows made up from the features' ranges, never training rows, and the graph's answers; the
+    last row has missing cells. Of a windowed model they are one series.
+    """
+    rng, rows = np.random.default_rng(seed), window - 1 + SELF_TEST_ROWS
+    rows_ND = np.stack([_made_up(feature, rows, rng) for feature in features], axis=1)
     rows_ND[-1, 1::3] = np.nan
     names = list(OUTPUTS)
-    answers = dict(zip(names, run_graph(model, names, rows_ND), strict=True))
+    values = (
+        run_graph(model, names, rows_ND)
+        if window == 1
+        else run_windows(model, names, rows_ND, np.zeros(rows, dtype=np.int64), window)[0]
+    )
+    answers = dict(zip(names, values, strict=True))
     return SelfTest(
         inputs=_plain(rows_ND), **{name: _plain(values) for name, values in answers.items()}
     )
@@ -141,7 +190,7 @@ def _tidy(model: onnx.ModelProto) -> None:
     _keep_once(graph)
 
 
-def _name_conditional(graph: onnx.GraphProto, core: Core | Folds) -> None:
+def _name_conditional(graph: onnx.GraphProto, core: Core | Folds | Windowed) -> None:
     """Constants of the contract that torch found equal to another, and left out for that."""
     found, values = {tensor.name for tensor in graph.initializer}, core.state_dict()
     graph.initializer.extend(
@@ -175,13 +224,22 @@ def _keep_once(graph: onnx.GraphProto) -> None:
         node.input[:] = [same.get(name, name) for name in node.input]
 
 
-def _made_up(feature: Feature, rng: np.random.Generator) -> Float32:
+def _made_up(feature: Feature, rows: int, rng: np.random.Generator) -> Float32:
     if feature.kind == "categorical":
-        return rng.integers(0, len(feature.categories), SELF_TEST_ROWS).astype(np.float32)
+        return rng.integers(0, len(feature.categories), rows).astype(np.float32)
     if feature.kind == "boolean":
-        return rng.integers(0, 2, SELF_TEST_ROWS).astype(np.float32)
+        return rng.integers(0, 2, rows).astype(np.float32)
     low, high = feature.minimum or 0.0, feature.maximum or 0.0
-    return (low + (high - low) * rng.uniform(0.2, 0.8, SELF_TEST_ROWS)).astype(np.float32)
+    return (low + (high - low) * rng.uniform(0.2, 0.8, rows)).astype(np.float32)
+
+
+def _session(model: onnx.ModelProto) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
 
 
 def _plain(values: Float32) -> Any:

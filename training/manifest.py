@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from hourglass.service import VERSION
 from hourglass.service.model.artifact import (
-    FORMAT_MAJOR,
-    FORMAT_MINOR,
     LAST_SECOND,
     CalibrationRecord,
     DriftReference,
@@ -22,6 +20,7 @@ from hourglass.service.model.artifact import (
     Producer,
     RowCounts,
     Sampling,
+    format_of,
 )
 from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.guarantee import Guarantee
@@ -51,7 +50,7 @@ def make_manifest(
         for feature, residual in zip(prepared.features, trial.residual_D.tolist(), strict=True)
     )
     return Manifest(
-        format=f"{FORMAT_MAJOR}.{FORMAT_MINOR}",
+        format=format_of(None),
         model=Model(
             variant=msgspec.to_builtins(trial.config)["variant"],
             hyper_parameters=msgspec.to_builtins(trial.config),

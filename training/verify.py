@@ -31,6 +31,7 @@ from hourglass.service.model.detector import Detector
 from hourglass.training.core import Core
 from hourglass.training.errors import RunError
 from hourglass.training.folds import Folds
+from hourglass.training.windows import Windowed
 
 ROWS = 256
 TOLERANCE = 1e-3
@@ -51,32 +52,41 @@ class Difference(NamedTuple):
     size: float  # above 1: too large; infinite where only one of them is a number
 
 
-def verify(detector: Detector, core: Core | Folds, rows_ND: Float32) -> tuple[Difference, ...]:
-    """Compare torch and the service on the first of these rows [N, D]; RunError names the output
-    that is another.
+def verify(
+    detector: Detector, core: Core | Folds | Windowed, rows_ND: Float32
+) -> tuple[Difference, ...]:
+    """Compare torch and the service on the first of these rows [N, D], of a windowed core a series;
+    RunError names the output that is another.
     """
-    found = tuple(differences(detector, core, rows_ND[:ROWS]))
+    before = core.windowing.rows - 1 if isinstance(core, Windowed) else 0
+    found = tuple(differences(detector, core, rows_ND[: before + ROWS]))
     for output, row, served, fitted, size in found:
         if size > 1:
             raise RunError(
                 f"the exported graph computes another {output} than the fitted network:"
-                f" {served:.7g} where that computes {fitted:.7g} (row {row + 1} of those held out),"
+                f" {served:.7g} where that computes {fitted:.7g} (row {before + row + 1} of those"
+                " held out),"
                 f" {size:.3g} times what rounding explains; nothing was published"
             )
     return found
 
 
 @torch.no_grad()
-def differences(detector: Detector, core: Core | Folds, rows_ND: Float32) -> Iterator[Difference]:
-    """The largest difference of each output between torch and the service on rows [N, D]."""
+def differences(
+    detector: Detector, core: Core | Folds | Windowed, rows_ND: Float32
+) -> Iterator[Difference]:
+    """The largest difference of each output between torch and the service on rows [N, D]; of a
+    windowed core on a series.
+    """
     explained, code_NK = detector.explain(rows_ND), detector.encode(rows_ND)
-    output = core(torch.from_numpy(rows_ND))
+    rows = torch.from_numpy(rows_ND)
+    output = core(rows.unsqueeze(0) if isinstance(core, Windowed) else rows)
     fitted = [tensor.numpy() for tensor in output if tensor is not None]
     score_N1 = explained.score[:, None]
     median, spread = _spread(detector.table)
     unit_N1 = np.maximum(spread, np.abs(score_N1 - median))
     # whatever is no number of its own unit is a probability or the place of a category
-    unit_D = core.encoding.scale_D.numpy()
+    unit_D = core.encoding.scale_D.numpy()[: explained.reconstruction.shape[1]]
     unit_D = np.where(unit_D > 0, unit_D, 1.0)
     compared = [
         (SCORE, score_N1, fitted[0][:, None], unit_N1),

@@ -20,6 +20,7 @@ from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import inference_errors
 from hourglass.service.api.scoring import BYTES_OF_A_CELL, MAX_VALUES, require_small
 from hourglass.service.errors import NotReady, UnknownModel
+from hourglass.service.machine import heap
 from hourglass.service.model import artifact
 from hourglass.service.model.artifact import LATENT, P_VALUE, SCORE, SEVERITY
 from hourglass.service.model.detector import Detector, Scores
@@ -190,17 +191,19 @@ async def infer(
 ) -> Response[bytes]:
     served = await _find(parts, name, version)
     settings, batcher = parts.settings, parts.batcher
-    body, unpacked = await read_packed_body(request, max_bytes=settings.max_body_bytes)
+    size, unpacked = await read_packed_body(request, max_bytes=settings.max_body_bytes)
 
     def read() -> tensors.Inference:
-        return tensors.decode_request(
-            unpacked(),
-            inference_header_content_length,
-            served.schema,
-            max_rows=settings.max_rows,
-        )
+        body, is_json = unpacked(), inference_header_content_length is None
+        try:
+            return tensors.decode_request(
+                body, inference_header_content_length, served.schema, max_rows=settings.max_rows
+            )
+        finally:
+            if is_json and heap.is_large(body):  # else the rows lie in it
+                heap.empty(body)
 
-    asked = await batcher.run(body // BYTES_OF_A_CELL, read)
+    asked = await batcher.run(size // BYTES_OF_A_CELL, read)
     rows_ND, wanted = asked.rows_ND, {output.name for output in asked.outputs}
     width = sum(_width(served.detector, output) for output in wanted)
     require_small(len(rows_ND), width, MAX_VALUES, "values")
@@ -214,6 +217,7 @@ async def infer(
             parts.observers.scored(served, rows_ND, scores, seconds)
     write = partial(tensors.encode_answer, served, asked, found)
     answer, json_length = await batcher.run(len(rows_ND) * width, write)
+    batcher.discard(rows_ND)
     headers = {}
     if json_length is not None:
         headers[HEADER_LENGTH] = str(json_length)  # before compression

@@ -3,7 +3,8 @@
 Every answer comes from one model taken at the start.
 """
 
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from time import perf_counter
 from typing import Annotated, Any, Literal
@@ -157,7 +158,14 @@ async def explain(
 ) -> Response[bytes]:
     served = await parts.registry.get(name)
     body, content_type = await read_body(request)
-    rows_ND = await _decode(parts, served, body, content_type)
+    async with _decoded(parts, served, body, content_type) as rows_ND:
+        encoded = await _explain(parts, served, body, content_type, rows_ND, top)
+    return Response(encoded, media_type=decoding.JSON)
+
+
+async def _explain(
+    parts: Parts, served: Served, body: Body, content_type: str, rows_ND: Float32, top: int
+) -> bytes:
     width = served.schema.width
     require_small(len(rows_ND), min(top, width), MAX_CONTRIBUTIONS, "contributions")
     require_small(len(rows_ND), width, MAX_EXPLAINED_VALUES, "values")
@@ -185,7 +193,7 @@ async def explain(
     encoded = await parts.batcher.run(work, answer)
     for part in explained:
         parts.observers.explained(served, *part)
-    return Response(encoded, media_type=decoding.JSON)
+    return encoded
 
 
 @post("/reconstruct", summary="Fill gaps and remove noise", **_in_json(ReconstructAnswer))
@@ -195,15 +203,16 @@ async def reconstruct(
     name: FromPath[str | None] = None,
 ) -> Response[bytes]:
     served = await parts.registry.get(name)
-    rows_ND = await _decode(parts, served, *await read_body(request))
-    require_small(len(rows_ND), served.schema.width, MAX_VALUES, "values")
+    async with _decoded(parts, served, *await read_body(request)) as rows_ND:
+        require_small(len(rows_ND), served.schema.width, MAX_VALUES, "values")
 
-    def answer() -> bytes:
-        return encoding.encode_rows(
-            served, served.detector.reconstruct(rows_ND), filled_from=rows_ND
-        )
+        def answer() -> bytes:
+            return encoding.encode_rows(
+                served, served.detector.reconstruct(rows_ND), filled_from=rows_ND
+            )
 
-    return Response(await parts.batcher.run(rows_ND.size, answer), media_type=decoding.JSON)
+        encoded = await parts.batcher.run(rows_ND.size, answer)
+    return Response(encoded, media_type=decoding.JSON)
 
 
 @post("/encode", summary="Rows to codes", **_in_json(EncodeAnswer))
@@ -213,13 +222,14 @@ async def encode(
     name: FromPath[str | None] = None,
 ) -> Response[bytes]:
     served = await parts.registry.get(name)
-    rows_ND = await _decode(parts, served, *await read_body(request))
-    require_small(len(rows_ND), served.detector.latent_width, MAX_VALUES, "values")
+    async with _decoded(parts, served, *await read_body(request)) as rows_ND:
+        require_small(len(rows_ND), served.detector.latent_width, MAX_VALUES, "values")
 
-    def answer() -> bytes:
-        return encoding.encode_codes(served, served.detector.encode_with_deviation(rows_ND))
+        def answer() -> bytes:
+            return encoding.encode_codes(served, served.detector.encode_with_deviation(rows_ND))
 
-    return Response(await parts.batcher.run(rows_ND.size, answer), media_type=decoding.JSON)
+        encoded = await parts.batcher.run(rows_ND.size, answer)
+    return Response(encoded, media_type=decoding.JSON)
 
 
 @post(
@@ -250,17 +260,17 @@ async def decode(
         detector.latent_width,
         max_rows=parts.settings.max_rows,
     )
-    codes_NK = await parts.batcher.run(len(body) // BYTES_OF_A_CELL, read)
-    require_small(len(codes_NK), detector.width, MAX_VALUES, "values")
-
     raw = accepts_raw(request.scope["headers"])
     write = encoding.encode_raw_rows if raw else encoding.encode_rows
+    async with _read(parts, body, read) as codes_NK:
+        require_small(len(codes_NK), detector.width, MAX_VALUES, "values")
 
-    def answer() -> bytes:
-        return write(served, detector.decode(codes_NK))
+        def answer() -> bytes:
+            return write(served, detector.decode(codes_NK))
 
+        encoded = await parts.batcher.run(len(codes_NK) * detector.width, answer)
     return Response(
-        await parts.batcher.run(len(codes_NK) * detector.width, answer),
+        encoded,
         media_type=decoding.RAW if raw else decoding.JSON,
         headers=encoding.raw_head(served) if raw else None,
     )
@@ -302,12 +312,31 @@ async def sample(
     )
 
 
-async def _decode(parts: Parts, served: Served, body: Body, content_type: str) -> Float32:
-    """The body's rows; those of a large one are read beside the event loop."""
+def _decoded(
+    parts: Parts, served: Served, body: Body, content_type: str
+) -> AbstractAsyncContextManager[Float32]:
+    """The body's rows."""
     read = partial(
         decoding.decode_rows, body, content_type, served.schema, max_rows=parts.settings.max_rows
     )
-    return await parts.batcher.run(len(body) // BYTES_OF_A_CELL, read)
+    return _read(parts, body, read)
+
+
+@asynccontextmanager
+async def _read(
+    parts: Parts, body: Body, read: Callable[[], Float32]
+) -> AsyncGenerator[Float32, None]:
+    """What is read of a body; that of a large one is read, and in the end freed with it, beside the
+    event loop.
+    """
+    try:
+        numbers_NX = await parts.batcher.run(len(body) // BYTES_OF_A_CELL, read)
+        try:
+            yield numbers_NX
+        finally:
+            parts.batcher.discard(numbers_NX)
+    finally:
+        parts.batcher.discard(body)
 
 
 def require_small(rows: int, width: int, most: int, what: str) -> None:

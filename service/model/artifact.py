@@ -16,14 +16,21 @@ from msgspec import Meta
 from hourglass.service.errors import InvalidArtifact
 
 FORMAT_MAJOR = 1
-FORMAT_MINOR = 2
-CAPABILITIES: frozenset[str] = frozenset()  # what `requires` may name
+FORMAT_MINOR = 3
+ROWS_MINOR = 2  # of a file without a window, which services of before 1.3 read as well
+WINDOW = "window"  # of rows that come in order, from format 1.3 on
+CAPABILITIES = frozenset({WINDOW})  # what `requires` may name
 
 METADATA_KEY = "hourglass"  # of metadata_props
 
 # Tensors, all float32. N rows, D features, K latent dimensions.
-# [N, D] raw units, NaN = missing, a category is its index, UNSEEN a category not met in training
+# [N, D] raw units, NaN = missing, a category is its index, UNSEEN a category not met in training.
+# Of a windowed model [B, T, D], rows of one entity each, oldest first: every output is then of the
+# N = B (T - W + 1) rows that have the W - 1 before them.
 INPUT = "features"
+# [N, D'] inner tensor of a windowed model: what is derived of each window. score, contributions and
+# latent follow from it alone.
+DERIVED = "derived"
 # [N] reconstruction error, dimensionless, higher is stranger; NaN where no cell was observed
 SCORE = "score"
 # [N] share of held-out normal rows at least this strange; NaN only where score is NaN
@@ -65,6 +72,7 @@ MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 # of the names of models that ship with the service; no other model's name can begin so
 EXHIBIT_PREFIX = "learn."
 
+MAX_WINDOW = 10_000  # rows
 LAST_SECOND = 253402300799  # of the year 9999, after which dates have no name
 Share = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0, le=10**9)]
@@ -182,6 +190,20 @@ class ReferenceCodes(msgspec.Struct, frozen=True, kw_only=True):
     codes: tuple[tuple[float, ...], ...]
 
 
+class Window(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a model of rows in order: what an answer looks at."""
+
+    rows: Annotated[int, Meta(ge=2, le=MAX_WINDOW)]  # W, the judged one last
+    representation: Literal["residual", "multi"]
+    # of each feature in raw units: standard deviation of what is met from what the rows before let
+    # expect, on held-out rows; None of what is no number
+    expected_sd: tuple[float | None, ...]
+    # median seconds between rows of an entity; None where the rows' time is no time
+    interval: Annotated[float, Meta(gt=0)] | None = None
+    # of a longer step between two rows the second begins a window of its own; None: never
+    gap: Annotated[float, Meta(gt=0)] | None = None
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What an artifact says of itself."""
 
@@ -200,6 +222,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     min_observed_fraction: Share = 0.5  # rows with fewer observed cells are refused
     requires: tuple[str, ...] = ()
     reference: ReferenceCodes | None = None  # from format 1.2 on
+    window: Window | None = None  # from format 1.3 on; with WINDOW in `requires`
+
+
+def format_of(window: Window | None) -> str:
+    """The oldest format that has all that a file with this holds."""
+    return f"{FORMAT_MAJOR}.{FORMAT_MINOR if window else ROWS_MINOR}"
 
 
 def encode_manifest(manifest: Manifest) -> str:

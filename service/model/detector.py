@@ -19,6 +19,7 @@ from hourglass.service.errors import HourglassError, InvalidArtifact
 from hourglass.service.model import artifact, subgraphs
 from hourglass.service.model.artifact import (
     CONTRIBUTIONS,
+    DERIVED,
     INPUT,
     LATENT,
     LATENT_DEVIATION,
@@ -43,6 +44,7 @@ RUN_CELLS = 2**15
 MEASURED_SECONDS = 0.0002
 COMPARED_ROWS = 128
 COMPARED_PLACES = 8
+ROW_OUTPUTS = (SCORE, CONTRIBUTIONS, RECONSTRUCTION, LATENT)
 
 
 class Scores(NamedTuple):
@@ -68,7 +70,9 @@ class Explanation(NamedTuple):
 class Detector:
     """One model.
 
-    Its methods take float32 rows [N, D] in raw units: NaN is missing, a category its index.
+    Its methods take float32 rows [N, D] in raw units: NaN is missing, a category its index. Those
+    of a windowed model take T rows of one entity, oldest first, and answer for N = T - W + 1 of
+    them, which have the W - 1 before; ValueError where there are fewer than W.
     """
 
     version: str
@@ -83,6 +87,8 @@ class Detector:
     _scoring: Session = field(repr=False)  # features -> score
     _gapless: Session = field(repr=False)  # the same for rows without a gap
     _whole: Session = field(repr=False)
+    # rows of a series -> what a windowed model derives of them, which its scoring reads
+    _deriving: Session | None = field(repr=False)
     # latent -> reconstruction; None where it needs the row too
     _decoder: Session | None = field(repr=False)
     _lone_as_two: bool = field(repr=False)  # whether one row is run as two
@@ -104,9 +110,15 @@ class Detector:
             record = manifest.calibration
             table = _read_table(model, record.n)
             _check_rows(table, record)
-            scoring, whole = Session(subgraphs.score_graph(model)), Session(data)
+            whole, deriving, by_rows, of_rows = Session(data), None, model, None
             rows_ND = _rows_to_compare(manifest, whole)
-            gapless = _gapless_session(model, scoring, rows_ND)
+            if manifest.window is not None:
+                deriving = Session(subgraphs.derived_graph(model))
+                by_rows = subgraphs.rows_graph(model)
+                of_rows = Session(by_rows.SerializeToString())
+                rows_ND = np.nan_to_num(deriving.run([DERIVED], {INPUT: rows_ND[np.newaxis]})[0])
+            scoring = Session(subgraphs.score_graph(by_rows))
+            gapless = _gapless_session(by_rows, scoring, rows_ND)
             detector = cls(
                 version=artifact.version_of(data),
                 manifest=manifest,
@@ -117,12 +129,17 @@ class Detector:
                 conditional=Conditional.read(model, manifest.features),
                 size_bytes=len(data),
                 has_deviation=any(each.name == LATENT_DEVIATION for each in model.graph.output),
-                cell_seconds=_cell_seconds(gapless, len(manifest.features)),
+                cell_seconds=_row_seconds(gapless, rows_ND.shape[1]) / len(manifest.features),
                 _scoring=scoring,
                 _gapless=gapless,
                 _whole=whole,
+                _deriving=deriving,
                 _decoder=Session(decoder) if (decoder := subgraphs.decoder_graph(model)) else None,
-                _lone_as_two=lone_differs(whole, rows_ND),
+                _lone_as_two=(
+                    lone_differs(of_rows, rows_ND, (SCORE, CONTRIBUTIONS, LATENT))
+                    if of_rows
+                    else lone_differs(whole, rows_ND)
+                ),
                 _pool=pool,
             )
             _check_table(table, Session(subgraphs.table_graph(model)))
@@ -139,7 +156,9 @@ class Detector:
 
     def rest(self) -> None:
         """Hold no more than the bytes of a small model until it is asked again."""
-        for session in (self._scoring, self._gapless, self._whole, self._decoder):
+        for session in (
+            self._scoring, self._gapless, self._whole, self._deriving, self._decoder
+        ):  # fmt: skip
             if session is not None:
                 session.rest()
 
@@ -148,12 +167,28 @@ class Detector:
         """D, the number of features."""
         return len(self.manifest.features)
 
+    @property
+    def window(self) -> int:
+        """W, how many rows an answer looks at: 1 of a model of single rows."""
+        return self.manifest.window.rows if self.manifest.window else 1
+
     def score(self, rows_ND: Float32, *, gapless: bool = False) -> Scores:
         """[N, D] -> scores, p-values and severities [N]; NaN only where no cell of the row is
         observed.
 
         Of `gapless` rows the caller knows that no cell is missing.
         """
+        if self._deriving is not None:
+            rows_ND, gapless = self._derive(rows_ND[np.newaxis]), False
+        return self._score(rows_ND, gapless=gapless)
+
+    def score_windows(self, windows_BWD: Float32) -> Scores:
+        """[B, W, D] windows of rows -> scores, p-values and severities [B] of their last rows;
+        ValueError of a model of single rows.
+        """
+        return self._score(self._derive(windows_BWD), gapless=False)
+
+    def _score(self, rows_ND: Float32, *, gapless: bool) -> Scores:
         has_all = gapless or not has_gap(rows_ND)
         session = self._gapless if has_all else self._scoring
         (score_N,) = self._run(session, [SCORE], INPUT, rows_ND)
@@ -163,9 +198,8 @@ class Detector:
         """[N, D] -> scores, p-values, severities, contributions [N, D] that sum to the score, and
         the expected values [N, D].
         """
-        score_N, *rest = self._run(
-            self._whole, [SCORE, CONTRIBUTIONS, RECONSTRUCTION], INPUT, rows_ND
-        )
+        outputs = [SCORE, CONTRIBUTIONS, RECONSTRUCTION]
+        score_N, *rest = self._run_whole(outputs, rows_ND)
         return Explanation(score_N, *self.table.look_up(score_N), *rest)
 
     def reconstruct(self, rows_ND: Float32) -> Float32:
@@ -173,20 +207,20 @@ class Detector:
 
         Gaps are filled by Conditional.fill, where the file carries it.
         """
-        (clean_ND,) = self._run(self._whole, [RECONSTRUCTION], INPUT, rows_ND)
+        (clean_ND,) = self._run_whole([RECONSTRUCTION], rows_ND)
         if self.conditional is None or not has_gap(rows_ND):
             return clean_ND
         return self.conditional.fill(rows_ND, clean_ND)
 
     def encode(self, rows_ND: Float32) -> Float32:
         """[N, D] -> codes [N, K]."""
-        return self._run(self._whole, [LATENT], INPUT, rows_ND)[0]
+        return self._run_whole([LATENT], rows_ND)[0]
 
     def encode_with_deviation(self, rows_ND: Float32) -> Codes:
         """[N, D] -> codes [N, K] and, of a variational model, how sure each number of them is."""
         if not self.has_deviation:
             return Codes(self.encode(rows_ND), None)
-        return Codes(*self._run(self._whole, [LATENT, LATENT_DEVIATION], INPUT, rows_ND))
+        return Codes(*self._run_whole([LATENT, LATENT_DEVIATION], rows_ND))
 
     @property
     def can_decode(self) -> bool:
@@ -229,6 +263,38 @@ class Detector:
         # of a boolean the decoded value is the probability of true
         drawn_ND = rng.random(rows_ND.shape) < rows_ND
         return np.where(boolean_D, drawn_ND, rows_ND + noise_ND).astype(np.float32)
+
+    def _run_whole(self, outputs: list[str], rows_ND: Float32) -> list[Float32]:
+        """Outputs of the whole graph."""
+        if self._deriving is None:
+            return self._run(self._whole, outputs, INPUT, rows_ND)
+        if len(rows_ND) == self.window and self._lone_as_two:
+            two = self._run_series(self._whole, outputs, np.concatenate([rows_ND[:1], rows_ND]))
+            return [array[1:] for array in two]
+        return self._run_series(self._whole, outputs, rows_ND)
+
+    def _derive(self, series_BTD: Float32) -> Float32:
+        """[B, T, D] -> [B * (T - W + 1), D'], what a windowed model derives of rows."""
+        if self._deriving is None:
+            raise ValueError("this model scores single rows")
+        if len(series_BTD) == 1:
+            return self._run_series(self._deriving, [DERIVED], series_BTD[0])[0]
+        series = max(1, RUN_CELLS // (series_BTD[0].size or 1))
+        starts = range(0, len(series_BTD), series)
+        run = partial(_run_part, self._deriving, [DERIVED], INPUT, series_BTD, series)
+        return np.concatenate([run(start)[0] for start in starts])
+
+    def _run_series(self, session: Session, outputs: list[str], rows_TD: Float32) -> list[Float32]:
+        """A long series goes in parts, each with the rows before it that its first window has."""
+        before = self.window - 1
+        count = len(rows_TD) - before
+        if count < 1:
+            raise ValueError(f"a window has {self.window} rows, and there are {len(rows_TD)}")
+        rows = max(self.window, RUN_CELLS // rows_TD.shape[1])
+        parts = [rows_TD[i : i + before + rows][np.newaxis] for i in range(0, count, rows)]
+        run = partial(_run_one, session, outputs)
+        answers = self._pool.map(run, parts) if self._pool else map(run, parts)
+        return [np.concatenate(arrays) for arrays in zip(*answers, strict=True)]
 
     def _run(
         self, session: Session, outputs: list[str], source: str, values: Float32
@@ -286,7 +352,7 @@ def has_gap(rows_ND: Float32) -> bool:
     return math.isnan(np.vdot(rows_ND, rows_ND))
 
 
-def lone_differs(session: Session, rows_ND: Float32) -> bool:
+def lone_differs(session: Session, rows_ND: Float32, outputs: Sequence[str] = ROW_OUTPUTS) -> bool:
     """Whether a row comes out in one way alone and in another among others, the same wherever it is
     among them: then this processor has another kernel for one row.
 
@@ -294,8 +360,8 @@ def lone_differs(session: Session, rows_ND: Float32) -> bool:
     """
 
     def answers(part_ND: Float32) -> list[bytes]:
-        outputs = session.run([SCORE, CONTRIBUTIONS, RECONSTRUCTION, LATENT], {INPUT: part_ND})
-        return [b"".join(output[i].tobytes() for output in outputs) for i in range(len(part_ND))]
+        found = session.run([*outputs], {INPUT: part_ND})
+        return [b"".join(array[i].tobytes() for array in found) for i in range(len(part_ND))]
 
     few_ND = rows_ND[:COMPARED_PLACES]
     together, later = answers(few_ND), answers(few_ND[1:]) if len(few_ND) > 1 else []
@@ -325,26 +391,30 @@ def _rows_to_compare(manifest: Manifest, whole: Session) -> Float32:
     inputs_ND, width = _array(manifest.self_test.inputs), len(manifest.features)
     if inputs_ND.ndim != 2 or inputs_ND.shape[1] != width:
         raise InvalidArtifact(f"the self-test's rows do not have {width} features")
-    count = max(1, min(COMPARED_ROWS, RUN_CELLS // width))
+    window = manifest.window.rows if manifest.window else 1
+    count = max(1, min(COMPARED_ROWS, RUN_CELLS // width)) + window - 1
     picked_ND = np.random.default_rng(0).integers(len(inputs_ND), size=(count, width))
     strange_ND = np.take_along_axis(np.nan_to_num(inputs_ND), picked_ND, axis=0)
-    expected_ND = np.nan_to_num(whole.run([RECONSTRUCTION], {INPUT: strange_ND})[0])
+    if manifest.window is None:
+        expected_ND = np.nan_to_num(whole.run([RECONSTRUCTION], {INPUT: strange_ND})[0])
+    else:  # of all rows
+        expected_ND = np.broadcast_to(np.nan_to_num(inputs_ND).mean(axis=0), strange_ND.shape)
     share_N1 = np.linspace(0.0, 1.0, count, dtype=np.float32)[:, None]
     blended_ND = share_N1 * expected_ND + (1 - share_N1) * strange_ND
     numeric_D = np.array([feature.kind == "numeric" for feature in manifest.features])
     return np.where(numeric_D, blended_ND, strange_ND)
 
 
-def _cell_seconds(session: Session, width: int) -> float:
-    """Of runs that grow until one takes long enough to be measured, and no longer: models differ by
-    a factor of a thousand.
+def _row_seconds(session: Session, width: int) -> float:
+    """What a row takes, of runs that grow until one takes long enough to be measured, and no
+    longer: models differ by a factor of a thousand.
     """
     rows, seconds = 1, 0.0
     while True:
         feed = {INPUT: np.zeros((rows, width), np.float32)}
         seconds = min(_seconds(partial(session.run, [SCORE], feed)) for _ in range(3))
         if seconds > MEASURED_SECONDS or rows * width * 4 > RUN_CELLS:
-            return seconds / (rows * width)
+            return seconds / rows
         rows *= 4
 
 
@@ -353,6 +423,10 @@ def _seconds(work: Callable[[], object]) -> float:
     started = time.thread_time()
     work()
     return time.thread_time() - started
+
+
+def _run_one(session: Session, outputs: list[str], values: Float32) -> list[Float32]:
+    return session.run(outputs, {INPUT: values})  # type: ignore[no-any-return]
 
 
 def _run_part(

@@ -14,7 +14,7 @@ from onnx import ModelProto, TensorProto
 
 from hourglass.service.errors import InvalidArtifact
 from hourglass.service.model import artifact
-from hourglass.service.model.shapes import shapes_of
+from hourglass.service.model.shapes import SERIES_RANK, shapes_of
 
 MAX_TENSOR_ELEMENTS = 1 << 26  # of any one constant, stored or computed while loading
 MAX_ELEMENTS = 1 << 27  # of all of them together
@@ -54,7 +54,7 @@ def parse_model(data: bytes, *, max_bytes: int) -> ModelProto:
     for node in model.graph.node:
         _check_node(node)
     _check_interface(model)
-    _check_computed_sizes(model)
+    _check_computed_sizes(model, window_of(model))
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
@@ -66,17 +66,14 @@ def parse_model(data: bytes, *, max_bytes: int) -> ModelProto:
 
 def read_manifest(model: ModelProto) -> artifact.Manifest:
     """The manifest a checked model carries, itself checked against the graph's widths."""
-    found = [entry.value for entry in model.metadata_props if entry.key == artifact.METADATA_KEY]
-    if len(found) != 1:
-        raise InvalidArtifact(
-            "the model file carries no Hourglass manifest: it was not written by hourglass-train"
-        )
-    manifest = artifact.decode_manifest(found[0])
-    width = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
+    manifest = _manifest_of(model)
+    width = model.graph.input[0].type.tensor_type.shape.dim[-1].dim_value
     if width != len(manifest.features):
         raise InvalidArtifact(
             f"the manifest names {len(manifest.features)} features, the graph takes {width}"
         )
+    if manifest.window is not None and not _is_of_series(model):
+        raise InvalidArtifact("the manifest gives windows of rows, and the graph takes single ones")
     if manifest.rows.calibration != manifest.calibration.n:
         raise InvalidArtifact("the manifest gives two different numbers of calibration rows")
     _check_names(manifest)
@@ -85,6 +82,41 @@ def read_manifest(model: ModelProto) -> artifact.Manifest:
     if manifest.reference:
         _check_reference(manifest)
     return manifest
+
+
+def window_of(model: ModelProto) -> int:
+    """W, the rows that an answer looks at: 1 of a model of single rows; InvalidArtifact where the
+    manifest of a graph of series does not fit it.
+    """
+    if not _is_of_series(model):
+        return 1
+    manifest = _manifest_of(model)
+    if (window := manifest.window) is None or artifact.WINDOW not in manifest.requires:
+        raise InvalidArtifact(
+            f"the graph takes series, and the manifest does not require {artifact.WINDOW!r} and"
+            " say of which rows it is"
+        )
+    if len(window.expected_sd) != len(manifest.features):
+        raise InvalidArtifact(
+            f"the manifest gives {len(window.expected_sd)} deviations from what is expected, and"
+            f" names {len(manifest.features)} features"
+        )
+    if not any(artifact.DERIVED in node.output for node in model.graph.node):
+        raise InvalidArtifact(f"the model file lacks the inner tensor {artifact.DERIVED!r}")
+    return window.rows
+
+
+def _is_of_series(model: ModelProto) -> bool:
+    return len(model.graph.input[0].type.tensor_type.shape.dim) == SERIES_RANK
+
+
+def _manifest_of(model: ModelProto) -> artifact.Manifest:
+    found = [entry.value for entry in model.metadata_props if entry.key == artifact.METADATA_KEY]
+    if len(found) != 1:
+        raise InvalidArtifact(
+            "the model file carries no Hourglass manifest: it was not written by hourglass-train"
+        )
+    return artifact.decode_manifest(found[0])
 
 
 def _check_names(manifest: artifact.Manifest) -> None:
@@ -181,7 +213,7 @@ def _check_node(node: onnx.NodeProto) -> None:
             _check_tensor(tensor)
 
 
-def _check_computed_sizes(model: ModelProto) -> None:
+def _check_computed_sizes(model: ModelProto, window: int) -> None:
     """Refuse a graph in which one row makes a tensor over the cap, or one whose size cannot be told
     beforehand.
 
@@ -189,11 +221,16 @@ def _check_computed_sizes(model: ModelProto) -> None:
     vectors make an outer product.
     """
     try:
-        shapes = shapes_of(model, rows=1)
+        shapes = shapes_of(model, rows=1, window=window)
     except onnx.shape_inference.InferenceError as error:
         raise InvalidArtifact(
             f"the shapes in the model file do not fit each other: {str(error).splitlines()[0]}"
         ) from error
+    if window > 1 and shapes.get(artifact.SCORE) != (1,):
+        raise InvalidArtifact(
+            f"the manifest gives windows of {window} rows, of which the graph does not make one"
+            " score each"
+        )
     together = sum(math.prod(tensor.dims) for tensor in model.graph.initializer)
     for node in model.graph.node:
         for tensor in (attribute.t for attribute in node.attribute if attribute.HasField("t")):
@@ -240,7 +277,8 @@ def _check_interface(model: ModelProto) -> None:
         tensor = value.type.tensor_type
         of_rows = (artifact.SCORE, artifact.P_VALUE, artifact.SEVERITY)
         rank = 1 if value.name in of_rows else 2
-        if tensor.elem_type != TensorProto.FLOAT or len(tensor.shape.dim) != rank:
+        ranks = (rank, SERIES_RANK) if value.name == artifact.INPUT else (rank,)
+        if tensor.elem_type != TensorProto.FLOAT or len(tensor.shape.dim) not in ranks:
             raise InvalidArtifact(f"{value.name!r} is not a float32 tensor of {rank} dimension(s)")
-    if not 1 <= inputs[0].type.tensor_type.shape.dim[1].dim_value <= MAX_TENSOR_ELEMENTS:
+    if not 1 <= inputs[0].type.tensor_type.shape.dim[-1].dim_value <= MAX_TENSOR_ELEMENTS:
         raise InvalidArtifact(f"the width of {artifact.INPUT!r} is not fixed")

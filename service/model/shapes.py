@@ -9,17 +9,22 @@ from onnx import ModelProto
 
 MAX_SIZES = 256  # elements of a tensor that is looked into for shapes; no shape has that many
 
+SERIES_RANK = 3  # of an input of series
+
 Shape = tuple[int, ...]
 
 
-def shapes_of(model: ModelProto, rows: int) -> dict[str, Shape]:
-    """Of the input, of constants and of what nodes make, when the input has so many rows; those
-    that cannot be told are left out.
+def shapes_of(model: ModelProto, rows: int, window: int = 1) -> dict[str, Shape]:
+    """Of the input, of constants and of what nodes make, when so many rows are judged, of which
+    each is the last of a window; those that cannot be told are left out.
 
     onnx.shape_inference.InferenceError where they do not fit each other.
     """
     sized = _without_weights(model)
-    sized.graph.input[0].type.tensor_type.shape.dim[0].dim_value = rows
+    sizes = sized.graph.input[0].type.tensor_type.shape.dim
+    sizes[0].dim_value = rows
+    if len(sizes) == SERIES_RANK:
+        sizes[0].dim_value, sizes[1].dim_value = 1, window - 1 + rows
     for output in sized.graph.output:
         output.type.tensor_type.ClearField("shape")
     graph = onnx.shape_inference.infer_shapes(sized, strict_mode=True, data_prop=True).graph

@@ -21,6 +21,8 @@ from onnx.utils import Extractor
 
 from hourglass.service.errors import InvalidArtifact
 from hourglass.service.model.artifact import (
+    CONTRIBUTIONS,
+    DERIVED,
     INPUT,
     LATENT,
     P_VALUE,
@@ -56,6 +58,28 @@ def complete_graph(model: ModelProto) -> bytes | None:
         return None
     _Complete(part).shorten()
     return _cut(part, [INPUT], [SCORE])
+
+
+def rows_graph(model: ModelProto) -> ModelProto:
+    """Of a windowed model what is said of a window by what is derived of it, as a graph of rows;
+    InvalidArtifact where it is said by another way.
+    """
+    names = [SCORE, CONTRIBUTIONS, LATENT]
+    for name in names:
+        if _depends(model, name, INPUT, given=DERIVED):
+            raise InvalidArtifact(f"the model's {name} does not follow from what is derived")
+    derived = next(value for value in model.graph.value_info if value.name == DERIVED)
+    part = load_model_from_string(_cut(model, [DERIVED], names))
+    for node in part.graph.node:
+        node.input[:] = [INPUT if name == DERIVED else name for name in node.input]
+    part.graph.input[0].CopyFrom(derived)
+    part.graph.input[0].name = INPUT
+    return part
+
+
+def derived_graph(model: ModelProto) -> bytes:
+    """features -> derived, of a windowed model."""
+    return _cut(model, [INPUT], [DERIVED])
 
 
 def table_graph(model: ModelProto) -> bytes:

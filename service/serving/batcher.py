@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol, TypeVar, cast
 import numpy as np
 
 from hourglass.service.errors import InvalidRow
+from hourglass.service.machine import heap
 from hourglass.service.model.detector import Scores
 from hourglass.service.model.served import Served
 from hourglass.service.rows import decoding, encoding
@@ -114,6 +115,11 @@ class Batcher:
         thread = self._thread if cells <= self._scored_cells else self._long_thread
         return await asyncio.get_running_loop().run_in_executor(thread, work)
 
+    def discard(self, *buffers: Body | Float32) -> None:
+        """Free what nobody reads any more, beside the event loop where it is large."""
+        for buffer in filter(heap.is_large, buffers):
+            asyncio.get_running_loop().run_in_executor(None, heap.empty, buffer)
+
     def close(self) -> None:
         """End the threads, once what they do is done."""
         self._thread.shutdown()
@@ -144,8 +150,11 @@ class Batcher:
             batch.spans.append(batch.add(cells, gap))
             return batch.run()
 
-        run = asyncio.get_running_loop().run_in_executor(self._thread, work)
-        run.add_done_callback(lambda done: self._finish(kind[0], done.result, [waiter], []))
+        def finish(run: "asyncio.Future[_Run]") -> None:
+            self._finish(kind[0], run.result, [waiter], [])
+            self.discard(body)
+
+        asyncio.get_running_loop().run_in_executor(self._thread, work).add_done_callback(finish)
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, {}
@@ -194,6 +203,8 @@ class Batcher:
                     future.set_exception(error)
             for each in waiters:
                 _tell(each, error)
+            # the frames that it went through hold the body, and it itself, in a circle
+            error.__traceback__ = None
             return
         for each, answer in zip(waiters, answers, strict=True):
             _tell(each, answer)
@@ -201,6 +212,8 @@ class Batcher:
             if not future.done():
                 future.set_result(Scores(*(each[start:end] for each in scores)))
         self._observers.scored(served, rows_ND, scores, seconds)
+        if not parts:  # who asked for mere scores has the rows
+            self.discard(rows_ND)
 
 
 def _tell(waiter: Waiter, answer: bytes | Exception) -> None:

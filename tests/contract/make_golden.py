@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import torch
 
-from hourglass.service.model.artifact import FORMAT_MAJOR, FORMAT_MINOR, UNSEEN, Feature
+from hourglass.service.model.artifact import UNSEEN, Feature, format_of
 from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.detector import Detector
 from hourglass.service.rows.tables import encode_table
@@ -59,7 +59,7 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True):
 
 def write(variant: str) -> Path:
     """Fit, and write the artifact and its answers; FileExistsError where there is one."""
-    path = FOLDER / f"{variant}-{FORMAT_MAJOR}.{FORMAT_MINOR}.onnx"
+    path = FOLDER / f"{variant}-{format_of(None)}.onnx"
     if path.exists():
         raise FileExistsError(f"{path} is there, and stays as it is")
     torch.set_num_threads(1)

@@ -135,7 +135,7 @@ def test_the_manifest_has_the_fields_of_the_design(one_pair: Pair) -> None:
     assert set(manifest) >= {
         "format", "model", "producer", "rows", "features", "calibration", "drift", "self_test", "min_observed_fraction", "requires",
     }  # fmt: skip
-    assert manifest["format"] == f"{artifact.FORMAT_MAJOR}.{artifact.FORMAT_MINOR}"
+    assert manifest["format"] == artifact.format_of(None)
     assert set(manifest["model"]) >= {"variant", "hyper_parameters", "seed", "parameter_count"}
     assert set(manifest["producer"]) >= {"hourglass", "torch", "onnx", "onnxruntime", "threads"}
     assert set(manifest["rows"]) == {"fit", "validation", "calibration"}

@@ -1,7 +1,9 @@
 """The batcher: what arrives together is scored together, and everyone gets their own rows back."""
 
 import asyncio
+import gc
 import json
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -348,3 +350,30 @@ def test_scores_do_not_wait_for_long_work_of_another_kind(inline_cells):
         assert asyncio.run(score_meanwhile())
     finally:
         asked.close()
+
+
+def test_nobody_holds_a_large_body_once_it_is_refused():
+    body = bytearray(b'{"rows":[[' + b"1," * 2**15 + b"NaN]]}")
+    held = sys.getrefcount(body)
+
+    class Told:
+        def __init__(self) -> None:
+            self.event, self.message = asyncio.Event(), ""
+
+        def set_exception(self, error: Exception) -> None:
+            self.message = str(error)
+            self.event.set()
+
+    async def ask() -> str:
+        asked, told = batcher(inline_cells=1), Told()
+        asked.ask(served(), body, JSON, told)
+        await told.event.wait()
+        asked.close()
+        return told.message
+
+    gc.disable()  # a circle would hold it until it comes
+    try:
+        assert "the body is not JSON" in asyncio.run(ask())
+        assert sys.getrefcount(body) == held
+    finally:
+        gc.enable()

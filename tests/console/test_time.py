@@ -126,6 +126,7 @@ def test_the_brush_moves_and_widens_by_keys_over_both_charts(look):
     for key in ("ArrowLeft", "Shift+ArrowRight", "Shift+ArrowRight", "ArrowLeft"):
         page.keyboard.press(key)
     expect(ranked).to_contain_text("in the 2 bins of the span")
+    expect(page.locator("#said")).to_have_text(re.compile("^[abcd] ranks first.$"))
     moved = [each.evaluate("e => e.style.transform") for each in page.locator(".brush").all()]
     assert len(moved) == 2
     assert moved[0] == moved[1]
@@ -200,6 +201,17 @@ def test_nothing_is_drawn_anew_where_nothing_is_new(look):
     page.clock.fast_forward(5_000)
     page.clock.fast_forward(5_000)
     expect(page.locator(".lanes").first).to_have_attribute("data-seen", "yes")
+
+
+def test_names_are_shown_as_the_text_that_they_are(look):
+    name = "<img src=x onerror=alert(1)>\a/?#"
+    page = look(Made(first=name, events=[event("odd", name, 0.6 * SECONDS, None, "<b>c</b>")]))
+    expect(page.locator(".view h2")).to_have_text("<img src=x onerror=alert(1)>␇/?#")
+    page.locator('[data-key="odd"]').click()
+    expect(page.locator(".reason")).to_have_text("<b>c</b> is 3.1 where 9.8 ± 0.4 was expected.")
+    assert page.locator("main img, main b").count() == 0
+    page.reload()
+    expect(page.locator('[data-key="odd"]')).to_have_attribute("aria-expanded", "true")
 
 
 def test_a_range_is_asked_for(look):

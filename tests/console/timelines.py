@@ -3,7 +3,7 @@
 import datetime
 import random
 from dataclasses import dataclass, field
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from playwright.sync_api import Page, Route
 
@@ -42,6 +42,7 @@ class Made:
     """
 
     many: int = 3
+    first: str = "pump-0"
     features: tuple[str, ...] = ("a", "b", "c", "d")
     until: float = SECONDS
     asked: list[dict[str, str]] = field(default_factory=list)
@@ -61,7 +62,7 @@ class Made:
             warming = pump > 0 and pump == self.many - 1
             entities.append(
                 {
-                    "entity": f"pump-{pump}",
+                    "entity": f"pump-{pump}" if pump else self.first,
                     "severity": [None] * bins if warming else severity,
                     "last": iso(self.until - 5),
                     "warming": warming,
@@ -73,7 +74,7 @@ class Made:
     def of(self, entity: str, bins: int) -> dict:
         noise = random.Random(entity)
         contributions = [[0.1 * noise.random() for _ in range(bins)] for _ in self.features]
-        if entity == "pump-0":
+        if entity == self.first:
             contributions[2][int(0.6 * bins) : int(0.65 * bins)] = [1.8] * int(0.05 * bins)
         return self._frame(bins) | {
             "entity": entity,
@@ -100,7 +101,7 @@ def answering(page: Page, made: Made) -> None:
     def answer(route: Route) -> None:
         url = urlsplit(route.request.url)
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
-        last = url.path.rpartition("/")[2]
+        last = unquote(url.path.rpartition("/")[2])
         if last == "events":
             route.fulfill(json={"model": "plain", "events": made.events})
         elif last == "timeline":

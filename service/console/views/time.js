@@ -90,7 +90,7 @@ export async function show(container, context) {
       for (const key of ["since", "until"]) if (state[key]) asked[key] = state[key];
     const next = await context.get(`${path}/timeline?${new URLSearchParams(asked)}`);
     const names = next.entities.map(({ entity }) => entity);
-    const [told, picked] = await Promise.all([
+    const [answer, picked] = await Promise.all([
       context.get(`${path}/events?limit=200`),
       names.length ? lookAt(names.includes(state.entity) ? state.entity : names[0], next) : null,
     ]);
@@ -98,7 +98,7 @@ export async function show(container, context) {
     [all, one] = [next, picked];
     const within = ({ start, end }) =>
       Date.parse(start) <= untilAt() && Date.parse(end ?? all.until) >= sinceAt();
-    events = told.events.filter(within);
+    events = answer.events.filter(within);
     return true;
   }
 
@@ -204,7 +204,7 @@ export async function show(container, context) {
     const warms = all.entities.find((each) => each.entity === entity)?.warming;
     const most = contributions.map((shares) => Math.max(0, ...shares));
     const order = features.map((_, d) => d).sort((a, b) => most[b] - most[a]);
-    heading.replaceChildren(entity, warms ? ": warming, not judged yet" : "");
+    heading.replaceChildren(node("span", entity, warms && ": warming, not judged yet"));
     charts[1] = lanes(
       below,
       {
@@ -258,6 +258,7 @@ export async function show(container, context) {
     if (!done) return;
     const [from, to] = bins ? [timeOf(bins[0]), timeOf(bins[1] + 1)] : [null, null];
     context.set({ from, to, event: null });
+    context.say(`${rank(one, bins)[0].feature} ranks first.`);
     drawEvents();
   }
 

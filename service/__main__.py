@@ -38,6 +38,11 @@ SERVE_FLAGS = (
     "root_path",
     "allowed_hosts",
     "journal",
+    "events_per_day",
+    "webhook",
+    "webhook_secret_file",
+    "alertmanager",
+    "public_url",
     "read_only",
     "learn",
 )  # which are settings too
@@ -79,6 +84,10 @@ def serve(options: argparse.Namespace) -> int:
     flags = {name: getattr(options, name) for name in SERVE_FLAGS}
     settings = read_settings(os.environ, **flags)
     _warn(require_models(settings.models))
+    if settings.webhook or settings.alertmanager:
+        from hourglass.service.notify.receivers import receivers_of
+
+        receivers_of(settings)  # what is wrong is said before anything starts
     if settings.journal:
         from hourglass.service.watch.alarms import prepare
 
@@ -211,6 +220,32 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="an SQLite file to keep alarms in, with their rows (default: the last 1,000 in memory,"
         " without their rows' values)",
+    )
+    command.add_argument(
+        "--events-per-day",
+        type=float,
+        metavar="N",
+        help="false events of one entity's stream in a day, on average"
+        f" (default: {defaults.events_per_day:g})",
+    )
+    command.add_argument(
+        "--webhook", metavar="URLS", help="tell these, separated by commas, of events"
+    )
+    command.add_argument(
+        "--webhook-secret-file",
+        type=Path,
+        metavar="PATH",
+        help="the secret that signs what webhooks are told (or HOURGLASS_WEBHOOK_SECRET)",
+    )
+    command.add_argument(
+        "--alertmanager",
+        metavar="URLS",
+        help="tell these Alertmanagers, separated by commas, of events",
+    )
+    command.add_argument(
+        "--public-url",
+        metavar="URL",
+        help="where people reach the service, for links (default: http://HOST:PORT)",
     )
     command.add_argument(
         "--read-only",

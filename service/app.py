@@ -32,6 +32,7 @@ from hourglass.service.api.entrance import enter, require_allowed
 from hourglass.service.api.parts import STATE, Guard, Parts, allow
 from hourglass.service.api.problems import problem_handlers
 from hourglass.service.machine.cpus import available_cpus
+from hourglass.service.notify.receivers import receivers_of
 from hourglass.service.serving.batcher import Batcher
 from hourglass.service.serving.exhibits import Exhibits
 from hourglass.service.serving.observers import Observers
@@ -40,6 +41,7 @@ from hourglass.service.serving.registry import Load, Registry
 from hourglass.service.serving.room import Room
 from hourglass.service.serving.store import Store
 from hourglass.service.settings import Settings
+from hourglass.service.streams.events import Event
 from hourglass.service.watch.alarms import MEMORY_ALARMS, Alarms
 from hourglass.service.watch.journal import Journal
 from hourglass.service.watch.metrics import ASGIApp, Metrics, Receive, Scope, Send
@@ -96,6 +98,13 @@ def create_app(
 
     registry.tell = tell
     peers = Peers(shared, os.getpid(), registry.refresh) if shared else None
+    receivers = receivers_of(settings, counted.observe_notice)
+
+    def tell_event(event: Event) -> None:
+        counted.observe_event(event)
+        for receiver in receivers:
+            receiver.tell(event)
+
     observers = Observers([counted])
     batcher = Batcher(observers, inline_cells=settings.inline_cells, max_rows=settings.max_rows)
     # one body of any size allowed must find room
@@ -130,6 +139,7 @@ def create_app(
         with suppress(TimeoutError):
             await asyncio.wait_for(started.wait(), START_SECONDS)
         clocks.append(asyncio.create_task(journal.clock()))
+        clocks += [asyncio.create_task(receiver.clock()) for receiver in receivers]
         if counted.shared:
             clocks.append(asyncio.create_task(_flush(counted)))
         yield

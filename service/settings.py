@@ -49,6 +49,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     journal: Path | None = None
     journal_alarms: Annotated[int, Meta(ge=1, le=10**7)] = 100_000  # in the file, at most
     journal_days: Annotated[float, Meta(gt=0, le=36500)] = 30.0  # that they stay there
+    # false events that open in a day of one entity, at most and on average
+    events_per_day: Annotated[float, Meta(gt=0, le=10**6)] = 1.0
+    webhook: str = ""  # URLs by commas, which are told of events
+    # signs what webhooks are told; a file's content or, without one, the environment's alone
+    webhook_secret_file: Path | None = None
+    webhook_secret: str = ""
+    alertmanager: str = ""  # URLs by commas, to which /api/v2/alerts is added
+    public_url: str = ""  # where people reach the service; else http://HOST:PORT
     read_only: bool = False  # only score: no PATCH, no reload
     learn: bool = True  # serve the small models of the console's view Learn
 

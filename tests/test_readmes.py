@@ -51,6 +51,7 @@ LANGUAGES = {
     "sh": "commands",
     "json": "the answer to the commands before it",
     "console": "some lines of what the commands before it print",
+    "python": "a function that a test of its own calls",
     "text": "a picture",
 }
 # Every block that does not run: its README and first line, and why.

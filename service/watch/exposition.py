@@ -3,7 +3,7 @@ and in which format a scrape is answered.
 """
 
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -109,6 +109,22 @@ class ModelMetrics(Collector):
         for name, problem in self._models.problems.items():
             error.add_metric([name, problem.fault], 1.0)
         yield error
+
+
+class EventMetrics(Collector):
+    """The events that are open, of the models in service that have streams."""
+
+    def __init__(self, models: Registry, open_events: Callable[[], Mapping[str, int]]) -> None:
+        self._models, self._open_events = models, open_events
+
+    def collect(self) -> Iterator[Metric]:
+        count = self._open_events()
+        family = GaugeMetricFamily(
+            "hourglass_open_events", "Events that are open in streams.", labels=["model"]
+        )
+        for name in sorted(count.keys() & self._models.names):
+            family.add_metric([name], count[name])
+        yield family
 
 
 class SharedMetrics(Collector):

@@ -7,8 +7,9 @@ import asyncio
 import math
 import time
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,8 +22,16 @@ from prometheus_client.process_collector import ProcessCollector
 
 from hourglass.service.model.detector import Explanation, Scores
 from hourglass.service.model.served import Served
+from hourglass.service.notify.posting import OUTCOMES, Outcome
 from hourglass.service.serving.registry import Load, Registry
-from hourglass.service.watch.exposition import ModelMetrics, ProcessMetrics, SharedMetrics, encode
+from hourglass.service.streams.events import Event
+from hourglass.service.watch.exposition import (
+    EventMetrics,
+    ModelMetrics,
+    ProcessMetrics,
+    SharedMetrics,
+    encode,
+)
 from hourglass.service.watch.journal import Journal
 from hourglass.service.watch.traffic import Traffic
 
@@ -206,6 +215,13 @@ class Metrics:
         self._journal_lost = counter(
             "journal_lost_total", "Alarms that were lost because the journal could not be written."
         )
+        self._events = counter("events_total", "Events that opened in streams.", "model")
+        self._notices = counter(
+            "notices_total",
+            "Attempts to tell a receiver of events, delivered or failed, and what was dropped.",
+            "receiver",
+            "outcome",
+        )
         self._durations = histogram(
             "request_duration_seconds",
             "Time from a request's head to the head of its answer.",
@@ -214,8 +230,13 @@ class Metrics:
         )
         if not shared:  # where there are workers their supervisor counts them
             Counter(*WORKER_DEATHS, registry=self._exposed)
+        # set by who has the streams: how many events are open, of each model that has some
+        self.open_events: Callable[[], Mapping[str, int]] = dict
+        self._exposed.register(EventMetrics(models, lambda: self.open_events()))
         for reason in REASONS:
             self._rejections.labels(reason)
+        for receiver, outcome in product(("webhook", "alertmanager"), OUTCOMES):
+            self._notices.labels(receiver, outcome)
         self._bound: dict[str, _Bound] = {}  # models with traffic
         self._labelled: set[str] = set()  # models with series
         self._answers: dict[tuple[str, str, int], Tally] = {}  # by route, method, status
@@ -264,6 +285,16 @@ class Metrics:
         self._journal_alarms.inc(kept)
         self._journal_lost.inc(lost)
 
+    def observe_event(self, event: Event) -> None:
+        """An event that opened or closed; it counts once."""
+        if event.open:
+            self._labelled.add(event.model)
+            self._events.labels(event.model).inc()
+
+    def observe_notice(self, receiver: str, outcome: Outcome) -> None:
+        """An attempt to tell a receiver, or what was given up."""
+        self._notices.labels(receiver, outcome).inc()
+
     def observe_rejection(self, reason: Reason) -> None:
         """A request that was refused."""
         self._rejections.labels(reason).inc()
@@ -309,6 +340,9 @@ class Metrics:
 
     def flush(self) -> None:
         """Hand what was counted over to the library's metrics."""
+        for name in self.open_events().keys() & self._models.names:
+            self._labelled.add(name)
+            self._events.labels(name)  # 0 before the first, so that its increase is seen
         self._forget(self._labelled - self._models.names)
         if self._traffic is not None:
             self._traffic.forget()
@@ -329,7 +363,7 @@ class Metrics:
         """
         of_models = (
             self._vectors, self._explained, self._anomalies, self._p_values, self._severities,
-            self._ratios, self._inference, self._batches, self._reloads,
+            self._ratios, self._inference, self._batches, self._reloads, self._events,
         )  # fmt: skip
         for name in names:
             self._bound.pop(name, None)

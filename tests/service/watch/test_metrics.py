@@ -30,6 +30,7 @@ from hourglass.service.watch.metrics import (
     Tally,
 )
 from tests.artifacts import NUMERIC, make_artifact, point, publish, sample_rows
+from tests.service.notify.test_webhook import event
 from tests.serving import Process, serving, wait_until
 
 NAMES = {
@@ -42,6 +43,7 @@ NAMES = {
     "hourglass_model_fitted_timestamp_seconds", "hourglass_model_ready", "hourglass_model_error",
     "hourglass_model_reloads_total", "hourglass_build_info", "hourglass_worker_deaths_total",
     "hourglass_journal_alarms_total", "hourglass_journal_lost_total",
+    "hourglass_events_total", "hourglass_open_events", "hourglass_notices_total",
 }  # fmt: skip
 
 
@@ -399,6 +401,27 @@ def test_a_row_without_a_finite_score_is_not_counted(tmp_path, extra):
     )
     assert values["hourglass_p_value_sum", "pump"] == 0.5 + extra
     assert values["hourglass_severity_sum", "pump"] == pytest.approx(0.3)
+
+
+def test_events_count_once_and_open_ones_are_asked_for(tmp_path):
+    publish(tmp_path, "pump", make_artifact())
+    registry = Registry(Store(Path(tmp_path)), threads=1, max_bytes=2**20)
+    metrics = Metrics(registry, shared=False)
+    registry.tell = metrics.observe_load
+    asyncio.run(registry.look())
+    assert "hourglass_events_total" not in {
+        key[0] for key in samples(metrics.expose("")[0].decode())
+    }
+    metrics.open_events = lambda: {"pump": 3, "gone": 1}
+    assert samples(metrics.expose("")[0].decode())["hourglass_events_total", "pump"] == 0
+    for is_open in (True, False, True):
+        metrics.observe_event(event("e", is_open=is_open, model="pump"))
+    metrics.observe_notice("webhook", "dropped")
+    values = samples(metrics.expose("")[0].decode())
+    assert values["hourglass_events_total", "pump"] == 2
+    assert values["hourglass_open_events", "pump"] == 3
+    assert ("hourglass_open_events", "gone") not in values
+    assert values["hourglass_notices_total", "dropped", "webhook"] == 1
 
 
 def test_single_rows_count_as_many_do(models):

@@ -1,0 +1,1 @@
+"""The next rows of an entity: its state, its level, its events."""

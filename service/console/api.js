@@ -12,6 +12,13 @@ export class Problem extends Error {
   }
 }
 
+/** Of no answer at all. */
+export const AWAY = [
+  "The service does not answer",
+  "It may be restarting, or the network is away.",
+  0,
+];
+
 /** The JSON that a route under /v1 answers. */
 export async function ask(method, path, { body, signal } = {}) {
   const headers = { accept: "application/json" };
@@ -22,11 +29,7 @@ export async function ask(method, path, { body, signal } = {}) {
     answer = await fetch(new URL(`v1/${path}`, BASE), { method, headers, body: sent, signal });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem(
-      "The service does not answer",
-      "It may be restarting, or the network is away.",
-      0,
-    );
+    throw new Problem(...AWAY);
   }
   const text = await answer.text();
   if (answer.ok) return JSON.parse(text);

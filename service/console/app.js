@@ -1,6 +1,7 @@
 // The console: which view is shown of which model, as the URL says, and the keys that lead there.
-import { ask, BASE, Problem } from "./api.js";
+import { ask, AWAY, BASE, Problem } from "./api.js";
 import { node } from "./charts/frame.js";
+import { button, failure, stepping } from "./parts.js";
 import { counted, duration, number, percent } from "./charts/words.js";
 
 // In the order of the menu; one is shown where the server has its module.
@@ -77,11 +78,7 @@ async function navigate() {
     return drawFailed(problem);
   }
   const names = models.models.map(({ name }) => name);
-  const model = names.includes(asked.model)
-    ? asked.model
-    : asked.model && asked.model !== "-"
-      ? asked.model
-      : (names[0] ?? null);
+  const model = asked.model && asked.model !== "-" ? asked.model : (names[0] ?? null);
   const view = present.some(([name]) => name === asked.view) ? asked.view : present[0][0];
   if (model !== asked.model || view !== asked.view) {
     history.replaceState(null, "", address(model, view, asked.view === view ? asked.state : {}));
@@ -89,7 +86,7 @@ async function navigate() {
   drawHeader(model, view);
   const main = place("view");
   const heading = node("h1", { tabindex: "-1" }, "…");
-  const body = node("div", { class: `view ${view}` }, node("p", { class: "state" }, "Loading."));
+  const body = node("div", { class: `view ${view}` }, node("p.state", "Loading."));
   const again = shown !== null;
   shown?.leave();
   const stop = new AbortController();
@@ -122,7 +119,7 @@ async function navigate() {
     },
     again: navigate,
     title(text) {
-      heading.replaceChildren(node("span", {}, text));
+      heading.replaceChildren(node("span", text));
       document.title = [text, model, "Hourglass"].filter(Boolean).join(" · ");
     },
     say(text) {
@@ -134,11 +131,7 @@ async function navigate() {
   };
   try {
     const module = await import(`./views/${view}.js`).catch(() => {
-      throw new Problem(
-        "The service does not answer",
-        "It may be restarting, or the network is away.",
-        0,
-      );
+      throw new Problem(...AWAY);
     });
     if (mine !== turn) return undefined;
     context.title(module.title);
@@ -163,18 +156,15 @@ function drawEmpty(body) {
   const { broken, waiting } = models;
   body.replaceChildren(
     node(
-      "p",
-      { class: "state" },
+      "p.state",
       "No model yet: ",
-      node("code", {}, "make demo"),
+      node("code", "make demo"),
       " fits one and serves it; ",
-      node("code", {}, "hourglass-train fit"),
+      node("code", "hourglass-train fit"),
       " makes one of your rows.",
     ),
-    ...broken.map(({ name, last_error: error }) =>
-      node("p", { class: "state failed" }, `${name}: ${error}`),
-    ),
-    waiting.length ? node("p", { class: "state" }, `Not read yet: ${waiting.join(", ")}.`) : "",
+    ...broken.map(({ name, last_error: error }) => node("p.state.failed", `${name}: ${error}`)),
+    waiting.length ? node("p.state", `Not read yet: ${waiting.join(", ")}.`) : "",
   );
 }
 
@@ -182,20 +172,15 @@ function drawFailed(problem, body = place("view")) {
   const known = problem instanceof Problem;
   if (!known) console.error(problem);
   body.replaceChildren(
-    node(
-      "div",
-      { class: "state failed", role: "alert" },
-      node("strong", {}, known ? problem.title : "The console itself failed"),
-      node("p", {}, known ? problem.detail : String(problem)),
-      node("button", { type: "button", onclick: navigate }, "Try again"),
-    ),
+    failure(known ? problem : { title: "The console itself failed", detail: String(problem) }),
   );
+  body.firstChild.append(button("Try again", navigate));
 }
 
 function drawHeader(model, view) {
   place("model").replaceChildren(
-    node("span", {}, model ?? "no model"),
-    node("span", { class: "quiet", "aria-hidden": "true" }, " ▾"),
+    node("span", model ?? "no model"),
+    node("span.quiet", { "aria-hidden": "true" }, " ▾"),
   );
   place("model").setAttribute("aria-label", `Model: ${model ?? "none"}. Choose another`);
   place("menu").replaceChildren(
@@ -226,7 +211,7 @@ function openModels() {
     placeholder: "Find a model",
     "aria-label": "Find a model",
   });
-  const list = node("ul", { class: "choices" });
+  const list = node("ul.choices");
   const dialog = openDialog("Models", find, list);
   const draw = () => {
     const found = (models?.models ?? []).filter(({ name }) =>
@@ -238,31 +223,27 @@ function openModels() {
         .map((each) =>
           node(
             "li",
-            {},
             node(
               "button",
               { type: "button", onclick: () => choose(each.name) },
-              node("strong", {}, each.name),
+              node("strong", each.name),
               node(
-                "span",
-                { class: "quiet" },
+                "span.quiet",
                 ` α ${percent(each.alpha)}, ${each.guarantee}, `,
                 counted(each.feature_count, "feature"),
               ),
               each.warning || each.last_error
-                ? node("span", { class: "warns" }, ` ${each.warning ?? each.last_error}`)
+                ? node("span.warns", ` ${each.warning ?? each.last_error}`)
                 : null,
             ),
           ),
         ),
-      found.length > 200
-        ? node("li", { class: "quiet" }, `and ${number(found.length - 200, 6)} more`)
-        : "",
-      found.length === 0 ? node("li", { class: "quiet" }, "No such model is served.") : "",
+      found.length > 200 ? node("li.quiet", `and ${number(found.length - 200, 6)} more`) : "",
+      found.length === 0 ? node("li.quiet", "No such model is served.") : "",
       ...(models?.broken ?? [])
         .filter(({ name }) => name.includes(find.value.trim().toLowerCase()))
         .map(({ name, last_error: error }) =>
-          node("li", { class: "broken" }, node("strong", {}, name), ` is not served: ${error}`),
+          node("li.broken", node("strong", name), ` is not served: ${error}`),
         ),
     );
   };
@@ -275,13 +256,7 @@ function openModels() {
     if (event.key === "Enter") list.querySelector("button")?.click();
     if (event.key === "ArrowDown") list.querySelector("button")?.focus();
   });
-  list.addEventListener("keydown", (event) => {
-    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    if (!step) return;
-    event.preventDefault();
-    const buttons = [...list.querySelectorAll("button")];
-    (buttons[buttons.indexOf(document.activeElement) + step] ?? find).focus();
-  });
+  stepping(list, find);
   draw();
   find.focus();
 }
@@ -291,16 +266,16 @@ function openHelp() {
     ["/", "find a model"],
     ...present.map(([name, key]) => [`g ${key}`, label(name)]),
     ["↑ ↓", "step through alarms and rows"],
-    ["← → ↑ ↓", "on the map, the heatmap and the latent plane: move"],
+    ["← → ↑ ↓", "on the map, the heatmap, the lanes and the latent plane: move"],
+    ["Shift ← →", "on the lanes: widen the span of time"],
     ["?", "these keys"],
     ["Esc", "close"],
   ];
   openDialog(
     "Keys",
     node(
-      "dl",
-      { class: "keys" },
-      keys.flatMap(([key, what]) => [node("dt", {}, node("kbd", {}, key)), node("dd", {}, what)]),
+      "dl.keys",
+      keys.flatMap(([key, what]) => [node("dt", node("kbd", key)), node("dd", what)]),
     ),
   );
 }
@@ -310,9 +285,9 @@ function openDialog(name, ...content) {
   const dialog = node(
     "dialog",
     { "aria-label": name },
-    node("h2", {}, name),
+    node("h2", name),
     ...content,
-    node("button", { type: "button", onclick: () => dialog.close() }, "Close"),
+    button("Close", () => dialog.close()),
   );
   dialog.addEventListener("close", () => dialog.remove());
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());

@@ -9,12 +9,13 @@ let table = null;
 
 addEventListener("message", async ({ data }) => {
   if (data.row !== undefined) {
-    postMessage({ row: data.row, cells: table.rows[data.row] });
+    const first = Math.max(0, data.row - data.window + 1);
+    postMessage({ row: data.row, cells: table.rows.slice(first, data.row + 1) });
     return;
   }
   try {
     table = toRows(readCsv(await data.file.text()), data.features);
-    postMessage({ done: await replay(data.model, data.alphas) });
+    postMessage({ done: await replay(data) });
   } catch (error) {
     postMessage({
       failed: { title: error.title ?? "This file cannot be replayed", detail: error.message },
@@ -22,24 +23,25 @@ addEventListener("message", async ({ data }) => {
   }
 });
 
-async function replay(model, alphas) {
+async function replay({ model, alphas, window }) {
   const { rows, labels } = table;
   const most = Math.max(1, Math.floor(CELLS / rows[0].length)); // rows of one request
   const severity = new Float32Array(rows.length);
   let budgets = null;
   let version = null;
   for (let start = 0; start < rows.length; start += most) {
-    const part = rows.slice(start, start + most);
+    const first = Math.max(0, start - window + 1); // of the rows before that an answer looks at
+    const part = rows.slice(first, start + most);
     const answer = await ask("POST", `models/${model}/replay`, { body: { rows: part, alphas } });
     if (version !== null && answer.version !== version) {
       throw new Error("another version came into service meanwhile: drop the file once more");
     }
     version = answer.version;
     severity.set(
-      answer.severity.map((each) => each ?? NaN),
+      answer.severity.slice(start - first).map((each) => each ?? NaN),
       start,
     );
-    budgets = merge(budgets, answer.alphas, start);
+    budgets = merge(budgets, answer.alphas, first);
     postMessage({ progress: Math.min(rows.length, start + most), rows: rows.length });
   }
   return { version, rows: rows.length, severity, budgets, labels };

@@ -27,7 +27,7 @@ export async function series(container, severities, { name, limit, pick }) {
   let plot = null;
   let at = limit;
   const colour = (of) => {
-    const probe = document.body.appendChild(node("i", { class: "unseen" }));
+    const probe = document.body.appendChild(node("i.unseen"));
     probe.style.color = `var(--${of})`;
     const seen = getComputedStyle(probe).color;
     probe.remove();

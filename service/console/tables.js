@@ -54,8 +54,8 @@ export function readCsv(text) {
 }
 
 /**
- * {rows: [N][D] in the order of the features, labels: {name: [0 or 1]} of the other columns that
- * hold nothing else}.
+ * {rows: [N][D] in the order of the features, others: {name: [N texts]} of the other columns,
+ * labels: {name: [0 or 1]} of those of them that hold nothing else}.
  */
 export function toRows(lines, features) {
   if (lines.length < 2)
@@ -75,23 +75,24 @@ export function toRows(lines, features) {
       throw new Error(`row ${n}: expected ${head.length} cells, got ${cells.length}`);
     return features.map((feature, i) => readCell(cells[at[i]], feature, n));
   });
-  const others = head.map((name, i) => [name, i]).filter(([, i]) => !at.includes(i));
-  const labels = {};
-  for (const [name, i] of others) {
-    const values = lines
-      .slice(1)
-      .map((cells) => BOOLEANS[cells[i].trim().toLowerCase().replace(/\.0$/, "")]);
+  const [others, labels] = [{}, {}];
+  head.forEach((name, i) => {
+    if (at.includes(i)) return;
+    others[name] = lines.slice(1).map((cells) => cells[i].trim());
+    const values = others[name].map(truth);
     if (!values.includes(undefined) && values.includes(true)) labels[name] = values.map(Number);
-  }
-  return { rows, labels };
+  });
+  return { rows, others, labels };
 }
+
+const truth = (cell) => BOOLEANS[cell.toLowerCase().replace(/\.0$/, "")];
 
 function readCell(text, { name, kind }, row) {
   const cell = text.trim();
   if (MISSING.has(cell.toLowerCase())) return null;
   if (kind === "categorical") return cell;
   if (kind === "boolean") {
-    const known = BOOLEANS[cell.toLowerCase().replace(/\.0$/, "")];
+    const known = truth(cell);
     if (known === undefined)
       throw new Error(
         `row ${row}, feature '${name}': expected true or false, got '${cell.slice(0, 40)}'`,

@@ -13,10 +13,12 @@ from tempfile import TemporaryDirectory
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.artifacts import NUMERIC, as_json_rows, make_artifact, publish, sample_rows
+from tests.console.timelines import Made, answering
 from tests.serving import serving
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-VIEW_SECONDS, VIEW_BYTES, FRAME_SECONDS = 1.0, 200_000, 1 / 30
+VIEW_SECONDS, VIEW_BYTES, FRAME_SECONDS, DRAG_SECONDS = 1.0, 200_000, 1 / 30, 0.05
+LANES = "200 entities x 240 bins and 60 features"
 
 LOADED = """() => {
   const parts = performance.getEntriesByType("resource");
@@ -42,6 +44,13 @@ SLIDE = """
   const slider = document.getElementById("alpha");
   slider.value = i % (Number(slider.max) + 1);
   slider.dispatchEvent(new Event("input"));
+"""
+DRAG = """
+  const place = document.querySelector(".lanes");
+  const box = place.getBoundingClientRect();
+  place.dispatchEvent(new PointerEvent("pointermove", {
+    pointerId: 1, clientX: box.left + 300 + 12 * i, clientY: box.top + 50,
+  }));
 """
 HEATMAP = """async () => {
   const { heatmap } = await import("./console/charts/heatmap.js");
@@ -85,6 +94,7 @@ def main() -> int:
         ("the same: bytes, the service's own and vendored", "{:,.0f}", VIEW_BYTES),
         ("a frame while the budget is dragged", "{:.4f} s", FRAME_SECONDS),
         ("a heatmap of 500 x 50, drawn", "{:.2f} s", None),
+        (f"a frame while a span of {LANES} is dragged", "{:.4f} s", DRAG_SECONDS),
     ):
         values = sorted(each[what] for each in found)
         asked = "–" if reach is None else "at most " + form.format(reach)
@@ -101,12 +111,20 @@ def measure(browser: Browser, base: str) -> dict[str, float]:
     seconds, size = page.evaluate(LOADED)
     frame = page.evaluate(FRAMES, SLIDE)
     heatmap = page.evaluate(HEATMAP)
+    answering(page, Made(many=200, features=tuple(f"feature {d}" for d in range(60))))
+    page.goto(f"{base}/#/plain/time")
+    box = page.locator(".lanes").first.bounding_box()
+    page.mouse.move(box["x"] + 300, box["y"] + 50)
+    page.mouse.down()
+    dragged = page.evaluate(FRAMES, DRAG)
+    page.mouse.up()
     context.close()
     return {
         "first view, until its chart is there": seconds,
         "the same: bytes, the service's own and vendored": size,
         "a frame while the budget is dragged": frame,
         "a heatmap of 500 x 50, drawn": heatmap,
+        f"a frame while a span of {LANES} is dragged": dragged,
     }
 
 

@@ -4,6 +4,7 @@ Whatever a page logs as an error, or asks of another host, fails the test that o
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Route, sync_playwright
 
 from hourglass.service.model.artifact import Feature
 from hourglass.service.serving.store import REPORT_FILE, REPORT_PAGE
@@ -145,3 +146,36 @@ def write_csv(path: Path, rows: list[list[object]], *, label: list[int] | None =
     ]
     path.write_text("\n".join([",".join(head), *lines]) + "\n")
     return path
+
+
+def windowed(page: Page, rows: int) -> list[tuple[str, int]]:
+    """Has `plain` look at so many rows, as far as the page can tell: rows without enough others
+    before them are answered as warming. Returns a list in which each route that got rows, and how
+    many, will stand.
+    """
+    asked: list[tuple[str, int]] = []
+
+    def add_window(route: Route) -> None:
+        window = {"rows": rows, "representation": "residual", "expected_sd": [1.0] * 4}
+        route.fulfill(json=route.fetch().json() | {"window": window})
+
+    def warm(route: Route) -> None:
+        if route.request.method == "GET":
+            return route.continue_()
+        answer = route.fetch().json()
+        name = route.request.url.rpartition("/")[2].partition("?")[0]
+        asked.append((name, len(route.request.post_data_json["rows"])))
+        for key in ("score", "ratio", "p_value", "severity", "is_anomaly", "reason", "codes"):
+            if key in answer:
+                answer[key][: rows - 1] = [None] * len(answer[key][: rows - 1])
+        if "score" in answer:
+            answer["warming"] = [score is None for score in answer["score"]]
+        if "explanations" in answer:
+            answer["explanations"][: rows - 1] = [[] for _ in answer["explanations"][: rows - 1]]
+        for budget in answer.get("alphas", []):
+            budget["alarm_rows"] = [row for row in budget["alarm_rows"] if row >= rows - 1]
+        return route.fulfill(json=answer)
+
+    page.route(re.compile(r"/v1/models/plain$"), add_window)
+    page.route(re.compile(r"/v1/models/plain/(explain|replay|encode)"), warm)
+    return asked

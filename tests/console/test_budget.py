@@ -6,7 +6,7 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
-from tests.console.conftest import plain_rows, strange_rows, write_csv
+from tests.console.conftest import plain_rows, strange_rows, windowed, write_csv
 from tests.serving import serving
 
 pytestmark = pytest.mark.slow
@@ -180,3 +180,20 @@ def test_a_process_that_only_reads_shows_it_all_and_offers_no_change(visit, fold
         expect(page.get_by_text("No row was scored")).to_be_visible()
         assert page.get_by_role("button", name=re.compile("Apply|In force")).count() == 0
         expect(page.locator("footer")).to_contain_text("read only")
+
+
+def test_parts_of_a_file_overlap_by_what_a_model_of_windows_looks_at(visit, tmp_path):
+    page = visit("#/plain/models")
+    asked = windowed(page, 5)
+    page.locator("#menu").get_by_text("Budget").click()
+    rows = [*plain_rows(1000) * 25, *plain_rows(600), *strange_rows(1), *plain_rows(399, seed=8)]
+    page.locator("input[type=file]").set_input_files(write_csv(tmp_path / "a.csv", rows))
+    picture = page.locator("figure", has_text="Severity of each row of a.csv")
+    expect(picture.get_by_role("img")).to_have_attribute("aria-label", re.compile("26,000 rows"))
+    assert asked == [("replay", 25_000), ("replay", 1_004)]
+    page.get_by_role("slider", name="False-alarm budget").focus()
+    page.keyboard.press("Home")  # where the strange row alarms, and few beside it
+    page.get_by_role("option").filter(has_text="row 25,600").click()
+    expect(page.locator("h2", has_text="Row 25,600")).to_be_visible()
+    assert asked[-1] == ("explain", 5)
+    expect(page.locator(".dumbbell.blamed")).to_contain_text("d")

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
-from tests.console.conftest import ODD, plain_rows, strange_rows, write_csv
+from tests.console.conftest import ODD, plain_rows, strange_rows, windowed, write_csv
 
 pytestmark = pytest.mark.slow
 
@@ -111,3 +111,39 @@ def test_names_are_shown_as_the_text_that_they_are(visit):
     page.locator(".list button").first.click()
     expect(page.locator(".dumbbell").first).to_be_visible()
     assert page.locator("main img, main b").count() == 0
+
+
+def test_a_model_of_windows_says_how_many_rows_it_needs_and_shows_the_feature_over_time(visit):
+    page = visit("#/plain/models")
+    asked = windowed(page, 5)
+    page.locator("#menu").get_by_text("Explain").click()
+    text = page.get_by_role("textbox", name="Rows")
+    text.fill(json.dumps(plain_rows(1)))
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".failed")).to_contain_text(
+        "plain looks at 5 rows: paste 5 rows or more, oldest first, or drop a file; there is 1"
+    )
+    page.get_by_role("button", name="Example row").click()
+    expect(page.locator(".view h2")).to_have_text("Row 4")
+    assert asked == [("explain", 5)]
+    text.fill(json.dumps([*plain_rows(6), *strange_rows(1)]))
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".view h2")).to_have_text("Row 6")
+    over = page.locator("figure", has=page.get_by_text("d over time"))
+    over.locator("summary").click()
+    expect(over.locator("tr")).to_have_count(8)
+    cells = over.locator("tr").all()
+    assert [cells[row + 1].locator("td").all_inner_texts()[2] == "–" for row in range(7)] == [
+        True,
+        True,
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]  # nothing is expected of the rows that warm
+    assert cells[7].locator("td").all_inner_texts()[:2] == ["6", "25"]
+    page.get_by_role("listbox", name="Rows").focus()
+    page.keyboard.press("End")
+    expect(page.locator(".reason")).to_contain_text("Warming: plain looks at 5 rows")
+    expect(page.get_by_role("option", selected=True)).to_contain_text("warming")

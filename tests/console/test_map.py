@@ -6,7 +6,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.console.conftest import plain_rows, strange_rows, write_csv
+from tests.console.conftest import plain_rows, strange_rows, windowed, write_csv
 
 pytestmark = pytest.mark.slow
 
@@ -115,3 +115,25 @@ def test_a_place_on_the_map_of_the_report_is_decoded_as_its_code(visit, service:
     page.get_by_role("region", name="Decoded row").wait_for()
     cells = page.get_by_role("region", name="Decoded row").locator("td.figure").all_inner_texts()
     assert [float(cell.replace("−", "-")) for cell in cells] == pytest.approx(row, abs=2e-3)
+
+
+def test_a_dot_of_a_model_of_windows_is_explained_with_the_rows_before_it(visit, tmp_path):
+    page = visit("#/plain/models")
+    asked = windowed(page, 5)
+    page.locator("#menu").get_by_text("Map").click()
+    expect(page.get_by_text("Drop a file to see its rows here, oldest first.")).to_be_visible()
+    path = write_csv(tmp_path / "rows.csv", [*plain_rows(20), *strange_rows(3)])
+    page.locator("input[type=file]").set_input_files(path)
+    expect(page.locator("circle.mark")).to_have_count(19)  # four rows are warming
+    page.get_by_role("option").last.click()
+    expect(page.locator(".view h2")).to_have_text("row 22 of rows.csv")
+    expect(page.locator(".dumbbell.blamed").first).to_contain_text("d")
+    assert sorted(asked[:2]) == [("encode", 23), ("replay", 23)]
+    assert asked[2:] == [("explain", 5)]
+    box = page.get_by_role("img", name="Map of the code").bounding_box()
+    page.mouse.move(box["x"] + 2, box["y"] + 2)
+    page.mouse.down()
+    for x, y in ((0.99, 0.01), (0.99, 0.95), (0.01, 0.95), (0.01, 0.02)):
+        page.mouse.move(box["x"] + box["width"] * x, box["y"] + box["height"] * y, steps=3)
+    page.mouse.up()
+    expect(page.locator(".view h2")).to_have_text(re.compile(r"19 rows inside: [3-9] alarms"))

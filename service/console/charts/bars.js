@@ -1,14 +1,15 @@
 // Bars with intervals: one line for each entry, its value as a bar, its interval as a whisker.
-import { bottomAxis, frame, node, picture, scale, shape } from "./frame.js";
+import { bottomAxis, box, frame, node, picture, rule, scale, shape } from "./frame.js";
 import { number, shown } from "./words.js";
 
 /**
  * data: [{label, value, low, high, promised, severity, note}]; low and high are the interval's
  * ends, promised is a blue mark, severity (0 to 6) a step of the ramp; a value of null is unknown.
- * options: name, note, unit, format, max, picked (a label), pick(label).
+ * options: name, note, unit, format, max, picked (a label), pick(label), mark: what the
+ * blue marks are, where they are no promise.
  */
 export function bars(container, data, options) {
-  const { name, note, unit = "", format = number, picked, pick } = options;
+  const { name, note, unit = "", format = number, picked, pick, mark = "promised" } = options;
   const numbers = data
     .flatMap(({ value, high, promised }) => [value, high, promised])
     .filter(Number.isFinite);
@@ -20,8 +21,9 @@ export function bars(container, data, options) {
   frame(container, {
     name,
     note,
+    key: promises && node("span.key.promise", mark),
     table: () => ({
-      head: ["", unit || "value", "from", "to", ...(promises ? ["promised"] : [])],
+      head: ["", unit || "value", "from", "to", ...(promises ? [mark] : [])],
       rows: data.map(({ label, value, low, high, promised }) => [
         label,
         value,
@@ -41,55 +43,39 @@ export function bars(container, data, options) {
         data.map((one, i) => {
           const y = 4 + i * each;
           const known = Number.isFinite(one.value);
-          const end = known ? x(Math.min(one.value, most)) : left;
           return shape(
             "g",
             {
               class: one.label === picked ? "bar picked" : "bar",
               onclick: pick ? () => pick(one.label) : null,
             },
-            pick ? shape("rect", { x: 0, y, width, height: each, class: "clear" }) : null,
+            pick && box("clear", 0, y, width, each),
             shape("text", { x: left, y: y + 12 }, one.label),
             shape(
-              "text",
-              { x: right, y: y + 12, "text-anchor": "end", class: "figure" },
+              "text.figure",
+              { x: right, y: y + 12, "text-anchor": "end" },
               known ? `${format(one.value)}${interval(one)}` : (one.note ?? "unknown"),
             ),
-            known
-              ? shape("rect", {
-                  x: left,
-                  y: y + 18,
-                  height: 10,
-                  width: Math.max(1, end - left),
-                  class: one.severity ? `severity-${one.severity}` : "ordinary",
-                })
-              : null,
-            Number.isFinite(one.low)
-              ? shape("path", {
-                  class: "whisker",
-                  d:
-                    `M${x(one.low)} ${y + 23}H${x(Math.min(one.high, most))}` +
-                    `M${x(one.low)} ${y + 19}v8` +
-                    `M${x(Math.min(one.high, most))} ${y + 19}v8`,
-                })
-              : null,
-            Number.isFinite(one.promised)
-              ? shape("line", {
-                  x1: x(one.promised),
-                  x2: x(one.promised),
-                  y1: y + 15,
-                  y2: y + 31,
-                  class: "promise",
-                })
-              : null,
+            known &&
+              box(
+                one.severity ? `severity-${one.severity}` : "ordinary",
+                left,
+                y + 18,
+                Math.max(1, x(Math.min(one.value, most)) - left),
+                10,
+              ),
+            Number.isFinite(one.low) &&
+              shape("path.whisker", {
+                d:
+                  `M${x(one.low)} ${y + 23}H${x(Math.min(one.high, most))}` +
+                  `M${x(one.low)} ${y + 19}v8M${x(Math.min(one.high, most))} ${y + 19}v8`,
+              }),
+            Number.isFinite(one.promised) &&
+              rule("promise", x(one.promised), y + 15, x(one.promised), y + 31),
           );
         }),
         bottomAxis(x, [0, most || 1], { top: bottom, left, right, title: unit, format }),
       );
     },
   });
-  if (promises)
-    container
-      .querySelector("figcaption")
-      .append(node("span", { class: "key promise" }, "promised"));
 }

@@ -1,7 +1,7 @@
 // Dumbbell: for each feature what was expected, with its band of two standard deviations in blue,
 // and what came, on one scale: how many standard deviations apart they are.
-import { bottomAxis, frame, picture, scale, shape } from "./frame.js";
-import { number, shown, value } from "./words.js";
+import { bottomAxis, box, frame, picture, rule, scale, shape } from "./frame.js";
+import { cut, number, value } from "./words.js";
 
 /**
  * data: contributions as /explain has them: [{feature, unit, actual, expected, expected_sd,
@@ -56,48 +56,28 @@ export function dumbbell(container, data, options) {
           const letters = (width - 32) / 6.8 - apart.length; // that fit into the line of words
           const name = cut(one.feature, narrow ? letters : letters / 2);
           return shape(
-            "g",
-            { class: one.blamed ? "dumbbell blamed" : "dumbbell" },
+            one.blamed ? "g.dumbbell.blamed" : "g.dumbbell",
             shape(
               "text",
               { x: left, y: y + 14 },
-              shape("tspan", { class: "strong" }, name),
-              narrow ? null : shape("tspan", { dx: 8 }, cut(said(one), letters - name.length)),
+              shape("tspan.strong", name),
+              !narrow && shape("tspan", { dx: 8 }, cut(said(one), letters - name.length)),
             ),
-            narrow
-              ? shape("text", { x: left, y: y + 30 }, cut(said(one), (width - 16) / 6.5))
-              : null,
-            shape("text", { x: right, y: y + 14, "text-anchor": "end", class: "figure" }, apart),
-            shape("line", { x1: left, x2: right, y1: track, y2: track, class: "track" }),
-            known || one.expected_sd
-              ? [
-                  shape("rect", {
-                    x: x(-2),
-                    width: x(2) - x(-2),
-                    y: track - 5,
-                    height: 10,
-                    class: "band",
-                  }),
-                  shape("line", {
-                    x1: x(0),
-                    x2: x(0),
-                    y1: track - 7,
-                    y2: track + 7,
-                    class: "promise",
-                  }),
-                ]
-              : null,
-            known
-              ? [
-                  shape("line", { x1: x(0), x2: at, y1: track, y2: track, class: "span" }),
-                  beyond
-                    ? shape("path", {
-                        d: `M${at} ${track}l${one.deviation > 0 ? "-9" : "9"} -5v10z`,
-                        class: "actual",
-                      })
-                    : shape("circle", { cx: at, cy: track, r: 5, class: "actual" }),
-                ]
-              : null,
+            narrow && shape("text", { x: left, y: y + 30 }, cut(said(one), (width - 16) / 6.5)),
+            shape("text.figure", { x: right, y: y + 14, "text-anchor": "end" }, apart),
+            rule("track", left, track, right, track),
+            (known || one.expected_sd) && [
+              box("band", x(-2), track - 5, x(2) - x(-2), 10),
+              rule("promise", x(0), track - 7, x(0), track + 7),
+            ],
+            known && [
+              rule("span", x(0), track, at, track),
+              beyond
+                ? shape("path.actual", {
+                    d: `M${at} ${track}l${one.deviation > 0 ? "-9" : "9"} -5v10z`,
+                  })
+                : shape("circle.actual", { cx: at, cy: track, r: 5 }),
+            ],
           );
         }),
         bottomAxis(x, [-most, most], {
@@ -119,9 +99,4 @@ function values({ actual, expected, expected_sd: sd, unit }) {
 
 function cell(actual) {
   return typeof actual === "number" ? actual : value(actual);
-}
-
-function cut(text, most) {
-  const seen = shown(text);
-  return seen.length > most ? `${seen.slice(0, Math.max(6, Math.floor(most) - 1))}…` : seen;
 }

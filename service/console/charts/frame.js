@@ -4,24 +4,31 @@ import { number, shown, ticks } from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** An HTML element; strings among the children become text, and nothing else. */
-export function node(name, attributes = {}, ...children) {
-  return furnish(document.createElement(name), attributes, children);
+/**
+ * An HTML element, named as `p` or `p.state.failed` with its classes; attributes may be left out.
+ * Strings among the children become text, and nothing else.
+ */
+export function node(name, ...content) {
+  return furnish((tag) => document.createElement(tag), name, content);
 }
 
 /** The same of SVG. */
-export function shape(name, attributes = {}, ...children) {
-  return furnish(document.createElementNS(SVG, name), attributes, children);
+export function shape(name, ...content) {
+  return furnish((tag) => document.createElementNS(SVG, tag), name, content);
 }
 
-function furnish(element, attributes, children) {
-  for (const [name, value] of Object.entries(attributes)) {
+function furnish(create, name, content) {
+  const [tag, ...classes] = name.split(".");
+  const element = create(tag);
+  if (classes.length) element.setAttribute("class", classes.join(" "));
+  const attributes = content[0]?.constructor === Object ? content.shift() : {};
+  for (const [key, value] of Object.entries(attributes)) {
     if (value === null || value === undefined || value === false) continue;
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else element.setAttribute(name, value === true ? "" : shown(value));
+    if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
+    else element.setAttribute(key, value === true ? "" : shown(value));
   }
-  for (const child of children.flat(Infinity)) {
-    if (child === null || child === undefined || child === false) continue;
+  for (const child of content.flat(Infinity)) {
+    if (child === null || child === undefined || child === false || child === "") continue;
     element.append(child instanceof Node ? child : document.createTextNode(shown(child)));
   }
   return element;
@@ -30,13 +37,14 @@ function furnish(element, attributes, children) {
 /**
  * Draws a figure into the container, in place of what it held.
  *
- * `name` is what the chart shows, in words; `note`, if any, what it means. `paint(width)` gives the
- * picture at that width, in pixels. `table()` gives {head: [...], rows: [[...]]}.
+ * `name` is what the chart shows, in words; `note`, if any, what it means; `key` what its colours
+ * do; `below` stands under it. `paint(width)` gives the picture at that width, in pixels. `table()`
+ * gives {head: [...], rows: [[...]]}.
  */
-export function frame(container, { name, note, table, paint }) {
+export function frame(container, { name, note, key, below, table, paint }) {
   const wasOpen = container.querySelector(":scope > figure > details")?.open ?? false;
   container.chart?.disconnect();
-  const picture = node("div", { class: "picture" });
+  const picture = node("div.picture");
   let drawn = 0;
   const draw = () => {
     const width = Math.floor(picture.clientWidth) || drawn || 640;
@@ -44,16 +52,16 @@ export function frame(container, { name, note, table, paint }) {
     drawn = width;
     picture.replaceChildren(paint(width));
   };
-  const details = node("details", { class: "numbers" }, node("summary", {}, "Table"));
+  const details = node("details.numbers", node("summary", "Table"));
   details.addEventListener("toggle", () => {
     if (details.open && !details.querySelector("table")) details.append(tableOf(name, table()));
   });
   const figure = node(
-    "figure",
-    { class: "chart" },
-    node("figcaption", {}, node("strong", {}, name), note ? node("span", {}, note) : null),
+    "figure.chart",
+    node("figcaption", node("strong", name), note && node("span", note), key),
     picture,
-    table ? details : null,
+    below,
+    table && details,
   );
   container.replaceChildren(figure);
   draw();
@@ -65,45 +73,39 @@ export function frame(container, { name, note, table, paint }) {
 
 function tableOf(name, { head, rows }) {
   const most = 1000;
-  const cell = (tag, text) =>
-    node(
-      tag,
-      { class: typeof text === "number" ? "figure" : null, scope: tag === "th" ? "col" : null },
-      typeof text === "number" ? number(text, 5) : (text ?? "–"),
-    );
-  return node(
-    "div",
-    { class: "scroll", tabindex: "0", role: "region", "aria-label": `Table: ${name}` },
-    node(
-      "table",
-      {},
-      node("caption", { class: "unseen" }, name),
-      node(
-        "thead",
-        {},
-        node(
-          "tr",
-          {},
-          head.map((text) => cell("th", text)),
-        ),
-      ),
-      node(
-        "tbody",
-        {},
-        rows.slice(0, most).map((row) =>
-          node(
-            "tr",
-            {},
-            row.map((text) => cell("td", text)),
-          ),
-        ),
-      ),
+  const cell = (text) =>
+    typeof text === "number" ? node("td.figure", number(text, 5)) : node("td", text ?? "–");
+  return scrolled(
+    `Table: ${name}`,
+    table(
+      name,
+      head,
+      rows.slice(0, most).map((row) => node("tr", row.map(cell))),
     ),
-    rows.length > most
-      ? node("p", {}, `The first ${number(most)} of ${number(rows.length, 9)} rows.`)
-      : null,
+    rows.length > most && node("p", `The first ${number(most)} of ${number(rows.length, 9)} rows.`),
   );
 }
+
+/** A table of lines (`tr`) below a head of words, which may be left out. */
+export function table(name, head, lines) {
+  return node(
+    "table",
+    node("caption.unseen", name),
+    head &&
+      node(
+        "thead",
+        node(
+          "tr",
+          head.map((text) => node("th", { scope: "col" }, text)),
+        ),
+      ),
+    node("tbody", lines),
+  );
+}
+
+/** A place that scrolls by itself, by keys too. */
+export const scrolled = (name, ...content) =>
+  node("div.scroll", { tabindex: "0", role: "region", "aria-label": name }, content);
 
 /** An SVG picture of that size, in pixels, with a name for those who do not see it. */
 export function picture(width, height, name, ...children) {
@@ -114,6 +116,29 @@ export function picture(width, height, name, ...children) {
   );
 }
 
+/** A line, or a box, of a class, by its places. */
+export const rule = (name, x1, y1, x2, y2) => shape(`line.${name}`, { x1, y1, x2, y2 });
+export const box = (name, x, y, width, height) => shape(`rect.${name}`, { x, y, width, height });
+
+/**
+ * Which way an arrow key leads, [right, down], or another key of `more`; null of the rest. Nothing
+ * else then comes of the key.
+ */
+export function arrow(event, more = {}) {
+  const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+  const way = { ...arrows, ...more };
+  if (!way[event.key] || event.altKey || event.ctrlKey || event.metaKey) return null;
+  event.preventDefault();
+  event.stopPropagation();
+  return way[event.key];
+}
+
+/** Where the pointer is in an element that is so wide and high in its own units. */
+export function pointed({ clientX, clientY }, element, width, height) {
+  const at = element.getBoundingClientRect();
+  return [((clientX - at.left) * width) / at.width, ((clientY - at.top) * height) / at.height];
+}
+
 /** A linear scale: what lies between low and high comes between start and end. */
 export function scale(low, high, start, end) {
   const span = high - low || 1;
@@ -121,21 +146,17 @@ export function scale(low, high, start, end) {
 }
 
 /** The axis below a plot, with its title at the right end. */
-export function bottomAxis(x, [low, high], { top, left, right, title, format = number }) {
-  const places = ticks(low, high, Math.max(2, Math.floor((right - left) / 90)));
+export function bottomAxis(x, [low, high], options) {
+  const { top, left, right, title, format = number } = options;
+  const places = options.places ?? ticks(low, high, Math.max(2, Math.floor((right - left) / 90)));
   return shape(
-    "g",
-    { class: "axis" },
-    shape("line", { x1: left, x2: right, y1: top, y2: top }),
-    places
-      .map((at) => [
-        shape("line", { x1: x(at), x2: x(at), y1: top, y2: top + 4 }),
-        shape("text", { x: x(at), y: top + 16, "text-anchor": "middle" }, format(at)),
-      ])
-      .flat(),
-    title
-      ? shape("text", { x: right, y: top + 32, "text-anchor": "end", class: "title" }, title)
-      : null,
+    "g.axis",
+    rule("tick", left, top, right, top),
+    places.map((at) => [
+      rule("tick", x(at), top, x(at), top + 4),
+      shape("text", { x: x(at), y: top + 16, "text-anchor": "middle" }, format(at)),
+    ]),
+    title && shape("text.title", { x: right, y: top + 32, "text-anchor": "end" }, title),
   );
 }
 
@@ -146,14 +167,11 @@ export function leftAxis(
   { left, right, top, title, titleTop = top - 8, places, format = number },
 ) {
   return shape(
-    "g",
-    { class: "axis" },
-    (places ?? ticks(low, high, 3))
-      .map((at) => [
-        shape("line", { x1: left, x2: right, y1: y(at), y2: y(at), class: "grid" }),
-        shape("text", { x: left - 6, y: y(at) + 4, "text-anchor": "end" }, format(at)),
-      ])
-      .flat(),
-    title ? shape("text", { x: 0, y: titleTop, class: "title" }, title) : null,
+    "g.axis",
+    (places ?? ticks(low, high, 3)).map((at) => [
+      rule("grid", left, y(at), right, y(at)),
+      shape("text", { x: left - 6, y: y(at) + 4, "text-anchor": "end" }, format(at)),
+    ]),
+    title && shape("text.title", { x: 0, y: titleTop }, title),
   );
 }

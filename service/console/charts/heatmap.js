@@ -1,6 +1,6 @@
 // Heatmap: rows x features, each cell a step of the severity ramp; ordinary cells stay empty.
-import { frame, node, picture, shape } from "./frame.js";
-import { number, shown } from "./words.js";
+import { arrow, box, frame, node, picture, pointed, scrolled, shape } from "./frame.js";
+import { cut, number, shown } from "./words.js";
 
 /**
  * data: {rows: [N labels], columns: [D labels], values: [N][D]}; null is missing.
@@ -13,7 +13,7 @@ export function heatmap(container, { rows, columns, values }, options) {
   const stepOf = (value) => steps.reduce((step, from, i) => (value >= from ? i + 1 : step), 0);
   let [row, column] = options.picked ?? [null, null];
   let show = () => {};
-  const says = node("p", { class: "reading", "aria-live": "polite" });
+  const says = node("p.reading", { "aria-live": "polite" });
   const say = (n, d) => {
     const cell = values[n]?.[d];
     says.replaceChildren(
@@ -27,6 +27,11 @@ export function heatmap(container, { rows, columns, values }, options) {
   const figure = frame(container, {
     name,
     note,
+    key: rampKey(
+      steps.map((from) => format(from)),
+      unit,
+    ),
+    below: says,
     table: () => ({
       head: ["row", ...columns],
       rows: rows.map((label, n) => [String(label), ...values[n]]),
@@ -45,16 +50,15 @@ export function heatmap(container, { rows, columns, values }, options) {
       const missing = [];
       values.forEach((cells, n) =>
         cells.forEach((cell, d) => {
-          const box =
+          const path =
             `M${(left + d * cellWidth).toFixed(1)} ${top + n * cellHeight}` +
             `h${(cellWidth - gap).toFixed(1)}v${cellHeight - gap}h${(gap - cellWidth).toFixed(1)}z`;
-          if (cell === null) missing.push(box);
-          else if (stepOf(cell)) paths[stepOf(cell)].push(box);
+          if (cell === null) missing.push(path);
+          else if (stepOf(cell)) paths[stepOf(cell)].push(path);
         }),
       );
       const every = Math.max(1, Math.ceil(12 / cellHeight));
-      const ring = shape("rect", {
-        class: "ring",
+      const ring = shape("rect.ring", {
         width: cellWidth + 1,
         height: cellHeight + 1,
         visibility: "hidden",
@@ -70,19 +74,12 @@ export function heatmap(container, { rows, columns, values }, options) {
         Math.ceil(wide + 24),
         high + 8,
         `${name}. ${rows.length} rows, ${columns.length} features.`,
-        shape("rect", {
-          x: left,
-          y: top,
-          width: wide - left - gap,
-          height: high - top - gap,
-          class: "severity-0",
-        }),
+        box("severity-0", left, top, wide - left - gap, high - top - gap),
         paths.map(
           (boxes, step) =>
-            boxes.length > 0 &&
-            shape("path", { d: boxes.join(""), class: `severity-${step} crisp` }),
+            boxes.length > 0 && shape(`path.severity-${step}.crisp`, { d: boxes.join("") }),
         ),
-        missing.length > 0 && shape("path", { d: missing.join(""), class: "missing crisp" }),
+        missing.length > 0 && shape("path.missing.crisp", { d: missing.join("") }),
         named &&
           columns.map((label, d) => {
             if (d % skip) return null;
@@ -90,33 +87,27 @@ export function heatmap(container, { rows, columns, values }, options) {
             return shape(
               "text",
               { x: at, y: top - 5, transform: `rotate(-60 ${at} ${top - 5})`, class: "small" },
-              shortened(label),
+              cut(label, 20),
             );
           }),
         rows.map(
           (label, n) =>
             n % every === 0 &&
             shape(
-              "text",
+              "text.small",
               {
                 x: left - 6,
                 y: top + n * cellHeight + Math.min(13, cellHeight / 2 + 4),
                 "text-anchor": "end",
-                class: "small",
               },
-              shortened(label),
+              cut(label, 20),
             ),
         ),
         ring,
       );
       const find = (event) => {
-        const box = drawing.getBoundingClientRect();
-        const n = Math.floor(
-          ((event.clientY - box.top) * ((high + 8) / box.height) - top) / cellHeight,
-        );
-        const d = Math.floor(
-          ((event.clientX - box.left) * (Math.ceil(wide + 24) / box.width) - left) / cellWidth,
-        );
+        const [px, py] = pointed(event, drawing, Math.ceil(wide + 24), high + 8);
+        const [n, d] = [Math.floor((py - top) / cellHeight), Math.floor((px - left) / cellWidth)];
         return n >= 0 && n < rows.length && d >= 0 && d < columns.length ? [n, d] : null;
       };
       const choose = (n, d) => {
@@ -133,41 +124,18 @@ export function heatmap(container, { rows, columns, values }, options) {
         if (at) choose(...at);
       });
       show();
-      const region = node(
-        "div",
-        {
-          class: "scroll tall",
-          tabindex: "0",
-          role: "region",
-          "aria-label": `${name}: arrows step through the cells`,
-        },
-        drawing,
-      );
+      const region = scrolled(`${name}: arrows step through the cells`, drawing);
+      region.classList.add("tall");
       region.addEventListener("keydown", (event) => {
-        const step = {
-          ArrowUp: [-1, 0],
-          ArrowDown: [1, 0],
-          ArrowLeft: [0, -1],
-          ArrowRight: [0, 1],
-        }[event.key];
-        if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
-        event.preventDefault();
-        event.stopPropagation();
-        choose(
-          Math.min(rows.length - 1, Math.max(0, (row ?? 0) + (row === null ? 0 : step[0]))),
-          Math.min(columns.length - 1, Math.max(0, (column ?? 0) + (row === null ? 0 : step[1]))),
-        );
+        const way = arrow(event);
+        if (!way) return;
+        const step = (at, by, many) =>
+          Math.min(many - 1, Math.max(0, (at ?? 0) + (row === null ? 0 : by)));
+        choose(step(row, way[1], rows.length), step(column, way[0], columns.length));
       });
       return region;
     },
   });
-  figure.querySelector("figcaption").append(
-    rampKey(
-      steps.map((from) => format(from)),
-      unit,
-    ),
-  );
-  figure.querySelector(".picture").after(says);
   figure.mark = (to) => {
     [row, column] = [to, column ?? 0];
     show();
@@ -184,20 +152,9 @@ export function heatmap(container, { rows, columns, values }, options) {
 /** The key of the ramp: its six steps and from where each of them is. */
 export function rampKey(labels, unit) {
   return node(
-    "span",
-    { class: "ramp" },
-    node("i", { class: "swatch severity-0" }),
-    labels
-      .map((label, i) => [
-        node("i", { class: `swatch severity-${i + 1}` }),
-        node("small", {}, label),
-      ])
-      .flat(),
-    node("small", {}, unit),
+    "span.ramp",
+    node("i.swatch.severity-0"),
+    labels.map((label, i) => [node(`i.swatch.severity-${i + 1}`), node("small", label)]),
+    node("small", unit),
   );
-}
-
-function shortened(label) {
-  const text = shown(label);
-  return text.length > 20 ? `${text.slice(0, 19)}…` : text;
 }

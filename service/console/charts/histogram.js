@@ -1,5 +1,5 @@
 // Histogram: how many rows fell into each bin; thresholds are lines, what was promised is blue.
-import { bottomAxis, frame, leftAxis, picture, scale, shape } from "./frame.js";
+import { bottomAxis, box, frame, leftAxis, picture, rule, scale, shape } from "./frame.js";
 import { count, number, severityStep, ticks } from "./words.js";
 
 /**
@@ -18,6 +18,7 @@ export function histogram(container, { edges, counts }, options) {
     severities = false,
     thresholds = [],
     beyond = Infinity,
+    band,
   } = options;
   const of = (value) => (log ? Math.log10(1 + value) : value);
   const rows = counts.reduce((sum, each) => sum + each, 0);
@@ -39,7 +40,7 @@ export function histogram(container, { edges, counts }, options) {
     }),
     paint(width) {
       const [left, right, top, bottom] = [44, width - 8, thresholds.length ? 40 : 24, 176];
-      const most = Math.max(1, ...counts, ...(expected ?? []), options.band?.[1] ?? 0);
+      const most = Math.max(1, ...counts, ...(expected ?? []), band?.[1] ?? 0);
       const x = scale(low, high, left, right);
       const y = scale(0, of(most), bottom, top);
       const decades = log
@@ -47,13 +48,13 @@ export function histogram(container, { edges, counts }, options) {
         : ticks(0, most, 3);
       const bars = counts.map((each, i) => {
         const alarms = severities && edges[i] >= alarmsFrom - 1e-9;
-        return shape("rect", {
-          x: x(edges[i]) + 0.5,
-          y: y(of(each)),
-          width: Math.max(0.5, x(edges[i + 1]) - x(edges[i]) - 1),
-          height: Math.max(0, bottom - y(of(each))),
-          class: alarms ? `severity-${Math.max(1, severityStep(edges[i]))}` : "ordinary",
-        });
+        return box(
+          alarms ? `severity-${Math.max(1, severityStep(edges[i]))}` : "ordinary",
+          x(edges[i]) + 0.5,
+          y(of(each)),
+          Math.max(0.5, x(edges[i + 1]) - x(edges[i]) - 1),
+          Math.max(0, bottom - y(of(each))),
+        );
       });
       const steps = expected?.map(
         (each, i) => `${i ? "L" : "M"}${x(edges[i])} ${y(of(each))}H${x(edges[i + 1])}`,
@@ -71,21 +72,13 @@ export function histogram(container, { edges, counts }, options) {
           format: count,
           titleTop: thresholds.length ? 10 : undefined,
         }),
-        options.band &&
-          shape("rect", {
-            x: left,
-            width: right - left,
-            class: "band",
-            y: y(of(options.band[1])),
-            height: y(of(options.band[0])) - y(of(options.band[1])),
-          }),
+        band && box("band", left, y(of(band[1])), right - left, y(of(band[0])) - y(of(band[1]))),
         bars,
-        steps && shape("path", { d: steps.join(""), class: "promise" }),
+        steps && shape("path.promise", { d: steps.join("") }),
         beyond < high &&
           shape(
-            "g",
-            { class: "axis beyond" },
-            shape("line", { x1: x(Math.max(low, beyond)), x2: right, y1: top + 12, y2: top + 12 }),
+            "g.axis.beyond",
+            rule("tick", x(Math.max(low, beyond)), top + 12, right, top + 12),
             shape("text", { x: right, y: top + 8, "text-anchor": "end" }, "extrapolated"),
           ),
         bottomAxis(x, [low, high], { top: bottom, left, right, title: unit }),
@@ -102,9 +95,8 @@ function threshold(x, { at, label, tried }, { low, high, left, right, top, botto
   const inner = place > (left + right) / 2;
   const beyond = at > high ? " →" : "";
   return shape(
-    "g",
-    { class: tried ? "threshold tried" : "threshold" },
-    shape("line", { x1: place, x2: place, y1: tried ? top - 8 : top - 24, y2: bottom }),
+    tried ? "g.threshold.tried" : "g.threshold",
+    rule("tick", place, tried ? top - 8 : top - 24, place, bottom),
     shape(
       "text",
       {

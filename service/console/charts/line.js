@@ -1,5 +1,5 @@
 // Lines over a common axis, as learning curves are; a band is what was expected.
-import { bottomAxis, frame, leftAxis, node, picture, scale, shape } from "./frame.js";
+import { bottomAxis, frame, leftAxis, node, picture, rule, scale, shape } from "./frame.js";
 import { count, number } from "./words.js";
 
 /**
@@ -19,9 +19,10 @@ export function line(container, { x, series, band }, options) {
   let [low, high] = [Math.min(...heights), Math.max(...heights)];
   if (!(high > low)) [low, high] = log ? [low / 2, high * 2] : [low - 1, high + 1];
   const sentence = ({ label, y }) => `${label}: last ${format(y.findLast(fits))}`;
-  const figure = frame(container, {
+  frame(container, {
     name,
     note,
+    key: series.map(({ label, kind }) => node(`span.key.${kind ?? "curve"}`, label)),
     table: () => ({
       head: [xTitle, ...series.map(({ label }) => label), ...(band ? ["from", "to"] : [])],
       rows: x.map((at, i) => [
@@ -36,26 +37,20 @@ export function line(container, { x, series, band }, options) {
       const up = scale(of(low), of(high), bottom, top);
       const y = (value) => up(of(value));
       const decades = log ? powers(low, high) : undefined;
+      const within = x.map((_, i) => i).filter((i) => fits(band?.low[i]) && fits(band?.high[i]));
       const edge = (values) =>
-        values.map((value, i) => `${across(x[i]).toFixed(1)} ${y(value).toFixed(1)}`);
+        within.map((i) => `${across(x[i]).toFixed(1)} ${y(values[i]).toFixed(1)}`);
       return picture(
         width,
         bottom + 40,
         `${name}. ${series.map(sentence).join("; ")}`,
         leftAxis(y, [low, high], { left, right, top, title: yTitle, format, places: decades }),
-        band &&
+        within.length > 1 &&
           shape("path", {
             d: `M${edge(band.high).join("L")}L${edge(band.low).reverse().join("L")}z`,
             class: "band",
           }),
-        threshold !== undefined &&
-          shape("line", {
-            x1: left,
-            x2: right,
-            y1: y(threshold),
-            y2: y(threshold),
-            class: "promise",
-          }),
+        threshold !== undefined && rule("promise", left, y(threshold), right, y(threshold)),
         series.map(({ y: values, kind }) => {
           let pen = "M";
           const path = values.map((value, i) => {
@@ -79,11 +74,6 @@ export function line(container, { x, series, band }, options) {
       );
     },
   });
-  figure
-    .querySelector("figcaption")
-    .append(
-      ...series.map(({ label, kind }) => node("span", { class: `key ${kind ?? "curve"}` }, label)),
-    );
 }
 
 function powers(low, high) {

@@ -1,6 +1,6 @@
 // Scatter, or map: many ordinary rows as faint dots under contours of their density, and marked
 // rows by severity. Dragging around marks picks them, clicking a place asks what lies there.
-import { bottomAxis, frame, leftAxis, picture, scale, shape } from "./frame.js";
+import { arrow, bottomAxis, frame, leftAxis, picture, pointed, scale, shape } from "./frame.js";
 import { count, number, severityStep } from "./words.js";
 
 const CELLS = 40; // of the grid on which the density is estimated, each way
@@ -47,17 +47,15 @@ export function scatter(container, { points, marks = [] }, options) {
       const bottom = top + Math.min(right - left, 520);
       const x = scale(...xRange, left, right);
       const y = scale(...yRange, bottom, top);
-      const dot =
-        cursor && shape("circle", { cx: x(cursor[0]), cy: y(cursor[1]), r: 6, class: "cursor" });
-      const loop = shape("path", { class: "lasso" });
+      const dot = cursor && shape("circle.cursor", { cx: x(cursor[0]), cy: y(cursor[1]), r: 6 });
+      const loop = shape("path.lasso");
       const drawing = picture(
         width,
         bottom + 40,
         `${name}. ${count(points.length)} held-out rows, ${count(marks.length)} marked rows.`,
         leftAxis(y, yRange, { left, right, top, title: axes[1] }),
         bottomAxis(x, xRange, { top: bottom, left, right, title: axes[0] }),
-        shape("path", {
-          class: "dots",
+        shape("path.dots", {
           d: points
             .map((point) => `M${x(point[0]).toFixed(1)} ${y(point[1]).toFixed(1)}h0`)
             .join(""),
@@ -75,7 +73,7 @@ export function scatter(container, { points, marks = [] }, options) {
                 (picked.includes(i) ? " picked" : ""),
               onpointerenter: hover ? () => hover(i) : null,
             },
-            shape("title", {}, `${mark.label ?? i}: severity ${number(mark.severity, 2)}`),
+            shape("title", `${mark.label ?? i}: severity ${number(mark.severity, 2)}`),
           ),
         ),
         loop,
@@ -86,13 +84,7 @@ export function scatter(container, { points, marks = [] }, options) {
 
       function touch(target) {
         target.classList.add("touch");
-        const inside = ({ clientX, clientY }) => {
-          const box = target.getBoundingClientRect();
-          return [
-            ((clientX - box.left) * width) / box.width,
-            ((clientY - box.top) * (bottom + 40)) / box.height,
-          ];
-        };
+        const inside = (event) => pointed(event, target, width, bottom + 40);
         const back = ([px, py]) => [
           xRange[0] + ((px - left) / (right - left)) * (xRange[1] - xRange[0]),
           yRange[0] + ((bottom - py) / (bottom - top)) * (yRange[1] - yRange[0]),
@@ -124,19 +116,12 @@ export function scatter(container, { points, marks = [] }, options) {
         if (!place) return;
         target.setAttribute("tabindex", "0");
         target.addEventListener("keydown", (event) => {
-          const step = {
-            ArrowLeft: [-1, 0],
-            ArrowRight: [1, 0],
-            ArrowUp: [0, 1],
-            ArrowDown: [0, -1],
-          }[event.key];
-          if (!step) return;
-          event.preventDefault();
-          event.stopPropagation();
+          const way = arrow(event);
+          if (!way) return;
           const [cx, cy] = cursor ?? [(xRange[0] + xRange[1]) / 2, (yRange[0] + yRange[1]) / 2];
           set([
-            cx + (step[0] * (xRange[1] - xRange[0])) / 50,
-            cy + (step[1] * (yRange[1] - yRange[0])) / 50,
+            cx + (way[0] * (xRange[1] - xRange[0])) / 50,
+            cy - (way[1] * (yRange[1] - yRange[0])) / 50,
           ]);
         });
       }
@@ -145,8 +130,7 @@ export function scatter(container, { points, marks = [] }, options) {
         if (!place) return;
         cursor = at;
         const circle =
-          drawing.querySelector(".cursor") ??
-          drawing.appendChild(shape("circle", { r: 6, class: "cursor" }));
+          drawing.querySelector(".cursor") ?? drawing.appendChild(shape("circle.cursor", { r: 6 }));
         circle.setAttribute("cx", x(at[0]));
         circle.setAttribute("cy", y(at[1]));
         place(...at);
@@ -223,7 +207,7 @@ function contourPaths({ grid, xRange, yRange, step }, x, y) {
           pieces.push(`M${crossings[k].join(" ")}L${crossings[k + 1].join(" ")}`);
       }
     }
-    return shape("path", { d: pieces.join(""), class: "contour" });
+    return shape("path.contour", { d: pieces.join("") });
   });
 }
 

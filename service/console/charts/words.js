@@ -11,6 +11,12 @@ export function shown(text) {
   });
 }
 
+/** The same, cut to so many letters. */
+export function cut(text, most) {
+  const seen = shown(text);
+  return seen.length > most ? `${seen.slice(0, Math.max(6, Math.floor(most) - 1))}…` : seen;
+}
+
 /** A number with so many significant digits; a missing one is a dash. */
 export function number(value, digits = 3) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
@@ -60,16 +66,16 @@ export function duration(seconds) {
 }
 
 /** A moment, in the reader's zone: the time alone of today, the date before it of another day. */
-export function moment(iso) {
-  const at = new Date(iso);
-  if (Number.isNaN(at.getTime())) return "–";
-  const time = [at.getHours(), at.getMinutes(), at.getSeconds()].map(twoDigits).join(":");
-  const day = `${at.getFullYear()}-${twoDigits(at.getMonth() + 1)}-${twoDigits(at.getDate())}`;
-  return at.toDateString() === new Date().toDateString() ? time : `${day} ${time.slice(0, 5)}`;
+export function moment(time) {
+  const text = local(new Date(time).getTime());
+  return text.slice(0, 10) === local(Date.now()).slice(0, 10) ? text.slice(11) : text.slice(0, 16);
 }
 
-function twoDigits(part) {
-  return String(part).padStart(2, "0");
+/** Milliseconds since 1970 as "2026-11-29 05:43:21", in the reader's zone. */
+export function local(time) {
+  if (!Number.isFinite(time)) return "–";
+  const at = new Date(time - 60_000 * new Date(time).getTimezoneOffset());
+  return at.toISOString().replace("T", " ").slice(0, 19);
 }
 
 /** Round places on an axis from low to high, about so many. */

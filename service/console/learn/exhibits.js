@@ -24,7 +24,9 @@ function picture(label, row, options, size = PICTURE) {
 const noisy = (row, sd, seed = 7) => plus(row, normals(row.length, seed), sd);
 const inked = (row) => row.map((value) => Math.min(1, Math.max(0, value)));
 const two = (value) => value.toFixed(2).replace("-", "−");
-const degrees = (radians) => (180 * radians) / Math.PI;
+const radians = (degrees) => (degrees * Math.PI) / 180;
+const bodyOf = (...some) => ({ rows: some.map(round) });
+const errorOf = (some, others) => number(mean(some.map((row, i) => squaredError(row, others[i]))));
 
 /** All cards; each asks its models when it first comes into sight. */
 export function exhibits(ask, signal) {
@@ -40,8 +42,7 @@ export function exhibits(ask, signal) {
   );
   signal.addEventListener("abort", () => inSight.disconnect());
   return node(
-    "div",
-    { class: "exhibits" },
+    "div.exhibits",
     CARDS.map((card) => {
       const drawn = cardOf(card, ask);
       inSight.observe(drawn);
@@ -51,7 +52,7 @@ export function exhibits(ask, signal) {
 }
 
 function cardOf({ id, title, sees, slider, draw, others = [] }, ask) {
-  const pictures = node("div", { class: "strip" });
+  const pictures = node("div.strip");
   const told = node("div");
   const line = node("code");
   const value = node("output", { for: `${id}-slider` });
@@ -83,21 +84,15 @@ function cardOf({ id, title, sees, slider, draw, others = [] }, ask) {
   });
   range.addEventListener("input", () => update());
   const card = node(
-    "section",
-    { class: "exhibit", id: `exhibit-${id}`, "aria-labelledby": `${id}-title` },
+    "section.exhibit",
+    { id: `exhibit-${id}`, "aria-labelledby": `${id}-title` },
     node("h3", { id: `${id}-title` }, title),
-    node("p", {}, sees),
-    node(
-      "div",
-      { class: "slide" },
-      node("label", { for: `${id}-slider` }, slider.label),
-      range,
-      value,
-    ),
-    others.map((label, i) => node("label", { class: "slide" }, boxes[i], label)),
+    node("p", sees),
+    node("div.slide", node("label", { for: `${id}-slider` }, slider.label), range, value),
+    others.map((label, i) => node("label.slide", boxes[i], label)),
     pictures,
     told,
-    node("details", {}, node("summary", {}, "The request"), node("pre", { tabindex: "0" }, line)),
+    node("details", node("summary", "The request"), node("pre", { tabindex: "0" }, line)),
   );
   card.begin = update;
   return card;
@@ -118,8 +113,8 @@ const CARDS = [
     id: "width",
     title: "Undercomplete against overcomplete",
     sees:
-      "Turn the noise up: a code wider than the picture copies the noise, a narrow one has "
-      + "little room for it.",
+      "Turn the noise up: a code wider than the picture copies the noise, a narrow one has " +
+      "little room for it.",
     slider: noiseSlider,
     async draw(ask, sd) {
       const [clean, spoilt] = [digit(3), inked(noisy(digit(3), sd))];
@@ -140,7 +135,7 @@ const CARDS = [
           ["noise copied", through(narrow), "by 8 numbers, 64 pixels"],
           ["noise copied", through(wide), "by 72 numbers, 64 pixels"],
         ],
-        sent: [names[1], "reconstruct", { rows: [round(spoilt)] }],
+        sent: [names[1], "reconstruct", bodyOf(spoilt)],
       };
     },
   },
@@ -148,8 +143,8 @@ const CARDS = [
     id: "linear",
     title: "A linear autoencoder is PCA",
     sees:
-      "Turn the axis of the code within its plane: at one angle it is the first principal "
-      + "component of the patches, for the two planes are the same.",
+      "Turn the axis of the code within its plane: at one angle it is the first principal " +
+      "component of the patches, for the two planes are the same.",
     slider: { label: "Axis turned by", min: 0, max: 180, value: 0, text: (angle) => `${angle}°` },
     async draw(ask, angle) {
       const codes = [
@@ -162,9 +157,9 @@ const CARDS = [
       );
       const own = basis(ends.map((end) => minus(end, zero)));
       const turned = plus(
-        own[0].map((value) => value * Math.cos((angle * Math.PI) / 180)),
+        own[0].map((value) => value * Math.cos(radians(angle))),
         own[1],
-        Math.sin((angle * Math.PI) / 180),
+        Math.sin(radians(angle)),
       );
       return {
         shows: [
@@ -174,7 +169,7 @@ const CARDS = [
         says: [
           [
             "angle between the planes",
-            `${degrees(planeAngle(own, basis(PRINCIPAL))).toFixed(3)}°`,
+            `${(planeAngle(own, basis(PRINCIPAL)) / radians(1)).toFixed(3)}°`,
             "in the space of 16 pixels",
           ],
           [
@@ -191,8 +186,8 @@ const CARDS = [
     id: "tied",
     title: "Tied weights",
     sees:
-      "One matrix serves both ways: the network has far fewer weights, and its pictures are "
-      + "nearly as good.",
+      "One matrix serves both ways: the network has far fewer weights, and its pictures are " +
+      "nearly as good.",
     slider: ofDigit,
     async draw(ask, which) {
       const names = ["digits-undercomplete", "digits-tied"];
@@ -200,7 +195,6 @@ const CARDS = [
       const weights = (await Promise.all(names.map((name) => ask.info(name)))).map(
         (info) => info.model.parameter_count,
       );
-      const error = (all) => number(mean(all.map((row, i) => squaredError(row, ALL_DIGITS[i]))));
       return {
         shows: [
           picture("input", digit(which)),
@@ -211,15 +205,15 @@ const CARDS = [
           [
             "two matrices",
             counted(weights[0], "weight"),
-            `mean squared error ${error(rows[0])} (n = 10)`,
+            `mean squared error ${errorOf(rows[0], ALL_DIGITS)} (n = 10)`,
           ],
           [
             "one matrix",
             counted(weights[1], "weight"),
-            `mean squared error ${error(rows[1])} (n = 10)`,
+            `mean squared error ${errorOf(rows[1], ALL_DIGITS)} (n = 10)`,
           ],
         ],
-        sent: [names[1], "reconstruct", { rows: [round(digit(which))] }],
+        sent: [names[1], "reconstruct", bodyOf(digit(which))],
       };
     },
   },
@@ -227,8 +221,8 @@ const CARDS = [
     id: "denoising",
     title: "Denoising",
     sees:
-      "What was learnt is where clean pictures lie: the amber steps lead to where the best "
-      + "possible ones end (blue), most nearly at the noise of the training, .28.",
+      "What was learnt is where clean pictures lie: the amber steps lead to where the best " +
+      "possible ones end (blue), most nearly at the noise of the training, .28.",
     slider: noiseSlider,
     async draw(ask, sd) {
       const [clean, spoilt] = [digit(3), noisy(digit(3), sd)];
@@ -269,7 +263,7 @@ const CARDS = [
             `mean of ${points.length} points`,
           ],
         ],
-        sent: ["digits-denoising", "reconstruct", { rows: [round(spoilt)] }],
+        sent: ["digits-denoising", "reconstruct", bodyOf(spoilt)],
       };
     },
   },
@@ -277,8 +271,8 @@ const CARDS = [
     id: "sparse",
     title: "Sparse",
     sees:
-      "The dearer a unit's voice, the more units fall silent for good; those left draw the "
-      + "shapes nearly as well.",
+      "The dearer a unit's voice, the more units fall silent for good; those left draw the " +
+      "shapes nearly as well.",
     slider: {
       label: "Price of activity",
       min: 0,
@@ -315,13 +309,9 @@ const CARDS = [
             `in ${rows.length} patches`,
           ],
           ["units a patch", number(active), "mean"],
-          [
-            "mean squared error",
-            number(mean(rows.map((row, i) => squaredError(row, rebuilt[i])))),
-            `${rows.length} patches`,
-          ],
+          ["mean squared error", errorOf(rows, rebuilt), `${rows.length} patches`],
         ],
-        sent: [name, "encode", { rows: [round(rows[54])] }],
+        sent: [name, "encode", bodyOf(rows[54])],
       };
     },
   },
@@ -329,8 +319,8 @@ const CARDS = [
     id: "contractive",
     title: "Contractive",
     sees:
-      "Nudge points that way: the longer the line, the farther the code moves. Along the grey"
-      + " curve of the data (45°) the contractive code moves most, across it (135°) least.",
+      "Nudge points that way: the longer the line, the farther the code moves. Along the grey" +
+      " curve of the data (45°) the contractive code moves most, across it (135°) least.",
     slider: {
       label: "Direction of the nudge",
       min: 0,
@@ -340,7 +330,7 @@ const CARDS = [
       text: (angle) => `${angle}°`,
     },
     async draw(ask, angle) {
-      const nudge = [Math.cos((angle * Math.PI) / 180), Math.sin((angle * Math.PI) / 180)].map(
+      const nudge = [Math.cos(radians(angle)), Math.sin(radians(angle))].map(
         (value) => 0.05 * value,
       );
       const grid = Array.from({ length: 169 }, (_, i) => [
@@ -395,7 +385,7 @@ const CARDS = [
           percent(ratio),
           "of the movement along the curve is had across it",
         ]),
-        sent: [names[1], "encode", { rows: [[0, 0], round(nudge)] }],
+        sent: [names[1], "encode", bodyOf([0, 0], nudge)],
       };
     },
   },
@@ -403,8 +393,8 @@ const CARDS = [
     id: "beta",
     title: "Variational: β",
     sees:
-      "β is the price of a code that differs from noise: at 0 codes of noise fall into holes,"
-      + " at 1 they decode to digits, at 2 one of the two numbers has fallen silent.",
+      "β is the price of a code that differs from noise: at 0 codes of noise fall into holes," +
+      " at 1 they decode to digits, at 2 one of the two numbers has fallen silent.",
     slider: { label: "Price of information", min: 0, max: 2, value: 1, text: (i) => `β = ${i}` },
     async draw(ask, beta) {
       const name = ["digits-plain", "digits-variational", "digits-variational-2"][beta];
@@ -423,8 +413,7 @@ const CARDS = [
           labelled(
             "decoded noise",
             node(
-              "div",
-              { class: "tiles" },
+              "div.tiles",
               drawn.map((row, i) => {
                 const tile = canvas(`decoded noise, ${i + 1} of 10`, 56);
                 paint(tile, row);
@@ -435,11 +424,7 @@ const CARDS = [
         ],
         says: [
           ["KL", kl ? `${number(mean(kl))} nats` : "no distribution", "mean of 10 digits"],
-          [
-            "mean squared error",
-            number(mean(rebuilt.map((row, i) => squaredError(row, ALL_DIGITS[i])))),
-            "10 digits",
-          ],
+          ["mean squared error", errorOf(rebuilt, ALL_DIGITS), "10 digits"],
         ],
         sent: beta
           ? [name, "sample", { count: 10, seed: 3 }]
@@ -451,8 +436,8 @@ const CARDS = [
     id: "quantized",
     title: "Vector-quantized",
     sees:
-      "Each patch of the shape takes one tile of a codebook, and nothing else of it is kept: "
-      + "nine small whole numbers for 144 pixels.",
+      "Each patch of the shape takes one tile of a codebook, and nothing else of it is kept: " +
+      "nine small whole numbers for 144 pixels.",
     slider: { label: "Shape", min: 0, max: 11, value: 6, text: (i) => SETS.shapes.presets[i][0] },
     async draw(ask, which) {
       const name = "patches-quantized";
@@ -469,8 +454,8 @@ const CARDS = [
       const taken = codes.map(near);
       const rebuilt = joined(taken.map((i) => tiles[i]));
       const book = node(
-        "div",
-        { class: "book", role: "group", "aria-label": `Codebook of ${tiles.length} tiles` },
+        "div.book",
+        { role: "group", "aria-label": `Codebook of ${tiles.length} tiles` },
         tiles.map((tile, i) => {
           const drawn = canvas(`tile ${i}${taken.includes(i) ? ", taken" : ""}`, 24, {
             class: taken.includes(i) ? "pixels taken" : "pixels",
@@ -490,7 +475,7 @@ const CARDS = [
           ["bits", `${9 * Math.ceil(Math.log2(tiles.length))}`, "for 144 pixels"],
           ["mean squared error", number(squaredError(shape(which), rebuilt)), "144 pixels"],
         ],
-        sent: [name, "encode", { rows: [round(patches[0])] }],
+        sent: [name, "encode", bodyOf(patches[0])],
       };
     },
   },
@@ -526,7 +511,7 @@ const CARDS = [
           ],
           ["left blank it would be", hidden.size ? number(blank) : "–", "mean square"],
         ],
-        sent: ["digits-masked", "reconstruct", { rows: [round(seen)] }],
+        sent: ["digits-masked", "reconstruct", bodyOf(seen)],
       };
     },
   },
@@ -534,18 +519,18 @@ const CARDS = [
     id: "losses",
     title: "A loss by the kind of data",
     sees:
-      "The squared error knows no bounds and answers with less than no ink or more than all "
-      + "(blue); cross-entropy takes ink as a probability and cannot.",
+      "The squared error knows no bounds and answers with less than no ink or more than all " +
+      "(blue); cross-entropy takes ink as a probability and cannot.",
     slider: ofDigit,
     async draw(ask, which) {
       const names = ["digits-squared", "digits-undercomplete"];
       const rows = await Promise.all(names.map((name) => ask.reconstruct(name, ALL_DIGITS)));
       const told = (all) => {
-        const error = mean(all.map((row, i) => squaredError(row, ALL_DIGITS[i])));
         const beyond = all.flat().filter((value) => value < -0.05 || value > 1.05).length;
         return [
           `${two(Math.min(...all[which]))} to ${two(Math.max(...all[which]))}`,
-          `ink; ${counted(beyond, "pixel")} of 640 beyond; mean squared error ${number(error)}`,
+          `ink; ${counted(beyond, "pixel")} of 640 beyond; ` +
+            `mean squared error ${errorOf(all, ALL_DIGITS)}`,
         ];
       };
       return {
@@ -558,7 +543,7 @@ const CARDS = [
           ["squared error", ...told(rows[0])],
           ["cross-entropy", ...told(rows[1])],
         ],
-        sent: [names[0], "reconstruct", { rows: [round(digit(which))] }],
+        sent: [names[0], "reconstruct", bodyOf(digit(which))],
       };
     },
   },
@@ -566,8 +551,8 @@ const CARDS = [
     id: "anomaly",
     title: "Anomaly detection by reconstruction error",
     sees:
-      "Scramble the pixels, or invert them: what the model has never seen it cannot rebuild, "
-      + "and the score passes the threshold.",
+      "Scramble the pixels, or invert them: what the model has never seen it cannot rebuild, " +
+      "and the score passes the threshold.",
     slider: {
       label: "Pixels scrambled",
       min: 0,
@@ -604,7 +589,7 @@ const CARDS = [
           ["p-value", number(scores.p_value[0]), ""],
           ["alarm", alarms ? "yes" : "no", ""],
         ],
-        sent: [name, "score", { rows: [round(row)] }],
+        sent: [name, "score", bodyOf(row)],
       };
     },
   },
@@ -678,8 +663,8 @@ function meter(ratio) {
   const bar = node("i", { class: ratio > 1 ? "over" : null });
   bar.style.width = `${Math.min(100, (100 * ratio) / 4)}%`;
   return node(
-    "div",
-    { class: "meter", role: "img", "aria-label": `Score ${number(ratio)} times the threshold` },
+    "div.meter",
+    { role: "img", "aria-label": `Score ${number(ratio)} times the threshold` },
     bar,
     node("b"),
   );
@@ -699,7 +684,7 @@ export const CURVE = Array.from({ length: 41 }, (_, i) => i / 20 - 1).map((along
  * of a field of thickness 0 the ends alone.
  */
 function arrows(name, points, fields, path, size) {
-  const drawn = node("canvas", { role: "img", "aria-label": name, class: "field" });
+  const drawn = node("canvas.field", { role: "img", "aria-label": name });
   drawn.repaint = () => {
     const dense = Math.min(3, devicePixelRatio || 1);
     drawn.width = drawn.height = size * dense;

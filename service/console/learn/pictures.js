@@ -36,12 +36,7 @@ export function colour(name) {
 
 /** An empty picture with a name for those who do not see it. */
 export function canvas(name, size, attributes = {}) {
-  const element = node("canvas", {
-    class: "pixels",
-    role: "img",
-    "aria-label": name,
-    ...attributes,
-  });
+  const element = node("canvas.pixels", { role: "img", "aria-label": name, ...attributes });
   element.style.width = element.style.height = `${size}px`;
   return element;
 }
@@ -74,13 +69,7 @@ export function paint(element, row, { width = Math.sqrt(row.length), kind = "ink
 
 /** A picture under a line that says what it is. */
 export function labelled(label, element, below) {
-  return node(
-    "figure",
-    { class: "labelled" },
-    node("figcaption", {}, label),
-    element,
-    below ?? null,
-  );
+  return node("figure.labelled", node("figcaption", label), element, below ?? null);
 }
 
 /** Have every picture painted again when the theme changes; ends with the signal. */

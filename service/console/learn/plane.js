@@ -1,6 +1,6 @@
 // Plane: the code as a place. Decoded codes lie behind it as tiles, those of known pictures as
 // dots; the orange dot is the code that is decoded, and can be dragged or stepped.
-import { node } from "../charts/frame.js";
+import { arrow, node, pointed } from "../charts/frame.js";
 import { number } from "../charts/words.js";
 import { colour } from "./pictures.js";
 
@@ -13,11 +13,10 @@ const ROOM = 0.06; // around the known codes
 export function plane(moved) {
   const behind = node("canvas", { width: TILES, height: TILES, "aria-hidden": "true" });
   const before = node("canvas", { "aria-hidden": "true" });
-  const ends = node("p", { class: "quiet" });
+  const ends = node("p.quiet");
   const sense = node(
-    "div",
+    "div.plane",
     {
-      class: "plane",
       tabindex: "0",
       role: "application",
       "aria-roledescription": "plane",
@@ -102,9 +101,7 @@ export function plane(moved) {
   }
 
   function follow(event) {
-    const box = sense.getBoundingClientRect();
-    const scale = SIZE / box.width;
-    place(codeAt((event.clientX - box.left) * scale, (event.clientY - box.top) * scale));
+    place(codeAt(...pointed(event, sense, SIZE, SIZE)));
     moved(code);
   }
   sense.addEventListener("pointerdown", (event) => {
@@ -113,24 +110,17 @@ export function plane(moved) {
   });
   sense.addEventListener("pointermove", (event) => event.buttons & 1 && follow(event));
   sense.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[
-      event.key
-    ];
-    if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
-    event.preventDefault();
-    event.stopPropagation();
-    place(
-      code.map(
-        (value, k) => value + (step[k] * (event.shiftKey ? 10 : 1) * (high[k] - low[k])) / SIZE,
-      ),
-    );
+    const way = arrow(event);
+    if (!way) return;
+    const pixels = (k) => (k ? -1 : 1) * way[k] * (event.shiftKey ? 10 : 1);
+    place(code.map((value, k) => value + (pixels(k) * (high[k] - low[k])) / SIZE));
     moved(code);
   });
   before.repaint = draw;
   behind.repaint = drawTiles;
 
   return {
-    element: node("div", {}, sense, ends),
+    element: node("div", sense, ends),
     get code() {
       return code;
     },

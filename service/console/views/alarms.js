@@ -1,8 +1,8 @@
 // Alarms: those of the model in groups, newest first; an open group shows its alarms one by one.
 import { dumbbell } from "../charts/dumbbell.js";
-import { node } from "../charts/frame.js";
+import { node, table } from "../charts/frame.js";
 import { count, counted, duration, moment, number, severityStep, value } from "../charts/words.js";
-import { failure, longList, swatch } from "../parts.js";
+import { button, fail, longList, stepping, swatch } from "../parts.js";
 
 export const title = "What has alarmed?";
 
@@ -12,7 +12,7 @@ export async function show(container, context) {
   const { model, state, detail } = context;
   const look = () => context.get(`models/${model}/alarms?limit=200`);
   let answer = await look();
-  const [summary, list, open] = [node("p"), node("ul", { class: "list" }), node("div")];
+  const [summary, list, open] = [node("p"), node("ul.list"), node("div")];
   container.append(summary, list, open);
 
   function draw() {
@@ -22,7 +22,6 @@ export async function show(container, context) {
     summary.replaceChildren(
       node(
         "strong",
-        {},
         alarms
           ? `${counted(alarms, "alarm")} in ${counted(groups.length, "group")}`
           : `No alarm in ${duration(seconds)}`,
@@ -38,7 +37,6 @@ export async function show(container, context) {
     const opened = state.group === key;
     return node(
       "li",
-      {},
       node(
         "button",
         {
@@ -48,19 +46,17 @@ export async function show(container, context) {
           onclick: () => pick(opened ? null : key),
         },
         node(
-          "span",
-          { class: "figure severity" },
+          "span.figure.severity",
           swatch(severityStep(worst.severity)),
           `severity ${number(worst.severity, 2)}`,
         ),
-        node("span", { class: "figure count" }, counted(alarms, "alarm")),
+        node("span.figure.count", counted(alarms, "alarm")),
         node(
-          "span",
-          { class: "figure quiet span" },
+          "span.figure.quiet.span",
           first === last ? moment(last) : `${moment(first)} – ${moment(last)}`,
         ),
-        entity ? node("strong", {}, entity) : null,
-        node("span", { class: "grow" }, sentence ?? worst.sentence ?? "no reason was computed"),
+        entity ? node("strong", entity) : null,
+        node("span.grow", sentence ?? worst.sentence ?? "no reason was computed"),
       ),
     );
   }
@@ -74,21 +70,16 @@ export async function show(container, context) {
 
   async function drawGroup() {
     if (!state.group) return open.replaceChildren();
-    open.replaceChildren(node("p", { class: "state" }, "Loading."));
+    open.replaceChildren(node("p.state", "Loading."));
     let group;
     try {
       group = await context.get(`models/${model}/alarms/${encodeURIComponent(state.group)}`);
     } catch (problem) {
-      if (problem.name === "AbortError") return undefined;
-      return open.replaceChildren(
-        problem.status === 404
-          ? node(
-              "p",
-              { class: "state" },
-              "This group is no longer kept: newer alarms took its place.",
-            )
-          : failure(problem),
-      );
+      return problem.status === 404
+        ? open.replaceChildren(
+            node("p.state", "This group is no longer kept: newer alarms took its place."),
+          )
+        : fail(open, problem);
     }
     const { alarms } = group;
     const one = node("div");
@@ -100,28 +91,26 @@ export async function show(container, context) {
     open.replaceChildren(
       node(
         "h2",
-        {},
         alarms.length === 1
           ? "One alarm"
           : `${count(alarms.length)} alarms, newest first: arrows step through them`,
       ),
       group.group && group.group.count > alarms.length
         ? node(
-            "p",
-            { class: "quiet" },
+            "p.quiet",
             `${count(group.group.count)} were counted; of these ${count(alarms.length)} are kept.`,
           )
         : "",
       node(
-        "div",
-        { class: "columns" },
+        "div.columns",
         longList(
           "Alarms of the group",
           alarms.length,
           (i) => [
-            node("span", {}, swatch(severityStep(alarms[i].severity)), moment(alarms[i].time)),
-            node("span", { class: "grow quiet" }, namesOf(alarms[i].reasons ?? [])),
-            node("span", {}, `severity ${number(alarms[i].severity)}`),
+            severityStep(alarms[i].severity),
+            moment(alarms[i].time),
+            namesOf(alarms[i].reasons ?? []),
+            alarms[i].severity,
           ],
           choose,
           at,
@@ -136,66 +125,45 @@ export async function show(container, context) {
   function drawAlarm(place, alarm, i, of) {
     const { time, version, severity, p_value: p, row, reasons, sentence } = alarm;
     const chart = node("div");
+    const alone = row && (detail.window?.rows ?? 1) === 1; // the row itself is all that is needed
     place.replaceChildren(
-      sentence ? node("p", { class: "reason" }, sentence) : "",
+      sentence ? node("p.reason", sentence) : "",
       node(
-        "p",
-        { class: "quiet" },
+        "p.quiet",
         `Alarm ${i + 1} of ${of}, ${moment(time)}: severity ${number(severity)}, `,
         `p-value ${number(p, 2)}, version `,
-        node("code", {}, version.slice(0, 12)),
+        node("code", version.slice(0, 12)),
         ".",
       ),
       chart,
       row
         ? node(
             "details",
-            {},
-            node("summary", {}, `The row, ${counted(row.length, "value")}`),
-            node(
-              "table",
-              {},
-              node(
-                "tbody",
-                {},
-                row.map((cell, d) =>
-                  node(
-                    "tr",
-                    {},
-                    node("th", { scope: "row" }, detail.features[d]?.name ?? d),
-                    node("td", { class: "figure" }, value(cell, detail.features[d]?.unit ?? "")),
-                  ),
+            node("summary", `The row, ${counted(row.length, "value")}`),
+            table(
+              "The row",
+              null,
+              row.map((cell, d) =>
+                node(
+                  "tr",
+                  node("th", { scope: "row" }, detail.features[d]?.name ?? d),
+                  node("td.figure", value(cell, detail.features[d]?.unit ?? "")),
                 ),
               ),
             ),
           )
-        : node(
-            "p",
-            { class: "quiet" },
-            "Rows and their values are not kept: that takes --journal.",
-          ),
-      row
+        : node("p.quiet", "Rows and their values are not kept: that takes --journal."),
+      alone
         ? node(
             "p",
-            {},
-            node(
-              "button",
-              {
-                type: "button",
-                onclick: () => context.go("explain", { rows: JSON.stringify([row]) }),
-              },
-              "Explain it anew",
-            ),
+            button("Explain it anew", () => context.go("explain", { rows: JSON.stringify([row]) })),
           )
         : "",
     );
-    if (!reasons && row) explain(chart, alarm);
+    if (!reasons && alone) explain(chart, alarm);
     else if (reasons?.length)
       dumbbell(chart, reasons, { name: "Actual against expected", secret: row === null });
-    else
-      chart.replaceChildren(
-        node("p", { class: "quiet" }, "No reasons were computed for this alarm."),
-      );
+    else chart.replaceChildren(node("p.quiet", "No reasons were computed for this alarm."));
   }
 
   /** A storm leaves no time to explain each alarm: one that is looked at is explained then. */
@@ -208,20 +176,13 @@ export async function show(container, context) {
           ? undefined
           : "By the version in service now, which is another than the one that alarmed.";
       dumbbell(chart, answer.explanations[0], { name: "Actual against expected", note });
-      if (answer.reason[0]) chart.prepend(node("p", { class: "reason" }, answer.reason[0]));
+      if (answer.reason[0]) chart.prepend(node("p.reason", answer.reason[0]));
     } catch (problem) {
-      if (problem.name !== "AbortError") chart.replaceChildren(failure(problem));
+      fail(chart, problem);
     }
   }
 
-  // arrows step through the groups
-  list.addEventListener("keydown", (event) => {
-    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    if (!step) return;
-    event.preventDefault();
-    const buttons = [...list.querySelectorAll("button")];
-    buttons[buttons.indexOf(document.activeElement) + step]?.focus();
-  });
+  stepping(list);
 
   draw();
   await drawGroup();

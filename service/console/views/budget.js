@@ -1,6 +1,5 @@
 // Budget: how many alarms another false-alarm budget would give, of live rows and of a file's.
 import { bars } from "../charts/bars.js";
-import { dumbbell } from "../charts/dumbbell.js";
 import { node } from "../charts/frame.js";
 import { histogram } from "../charts/histogram.js";
 import {
@@ -12,7 +11,7 @@ import {
   percent,
   severityStep,
 } from "../charts/words.js";
-import { dropPlace, facts, failure, longList, swatch } from "../parts.js";
+import { explained, facts, fail, longList, places, workPlace } from "../parts.js";
 import { series } from "../series.js";
 
 export const title = "How many alarms would this budget give?";
@@ -33,6 +32,7 @@ const HOW = {
 export async function show(container, context) {
   const { model, state, readOnly } = context;
   let { detail } = context;
+  const window = detail.window?.rows ?? 1; // rows that an answer looks at, its own the last
   const wanted = Number(state.alpha);
   const grid = [
     ...new Set([...GRID, detail.alpha, ...(wanted > 0 && wanted < 1 ? [wanted] : [])]),
@@ -59,15 +59,8 @@ export async function show(container, context) {
     value: picked,
     "aria-label": "False-alarm budget α",
   });
-  const [told, applied, severities, uniform, others, dropped] = [
-    "div",
-    "div",
-    "div",
-    "div",
-    "div",
-    "div",
-  ].map((tag) => node(tag));
-  const apply = node("button", { type: "button", class: "main" }, "Apply");
+  const [told, applied, severities, uniform, others, dropped] = places(6);
+  const apply = node("button.main", { type: "button" }, "Apply");
   const back = node("button", { type: "button" });
   const perDay = node("input", {
     type: "number",
@@ -176,8 +169,7 @@ export async function show(container, context) {
     if (!live.rows) {
       severities.replaceChildren(
         node(
-          "p",
-          { class: "state" },
+          "p.state",
           `No row was scored ${span(live.since)}. Rows sent to /v1/models/${model}/score are `,
           "counted here; a file can be dropped below.",
         ),
@@ -277,53 +269,38 @@ export async function show(container, context) {
       detail = { ...detail, ...changed };
       const until = changed.until ? ` All workers answer by it at ${moment(changed.until)}.` : "";
       const text = `α ${percent(detail.alpha)} is in force; it was ${percent(before)}.${until}`;
-      applied.replaceChildren(
-        node("p", { class: "note" }, text, changed.warning ? ` ${changed.warning}` : ""),
-      );
+      applied.replaceChildren(node("p.note", text, changed.warning ? ` ${changed.warning}` : ""));
       context.say(text);
       context.set({ alpha: null });
       live = await look();
       draw();
       drawUniform();
     } catch (problem) {
-      applied.replaceChildren(failure(problem));
+      fail(applied, problem);
       draw();
     }
   });
 
   // A file
 
-  const worker = new Worker(new URL("../replaying.js", import.meta.url), { type: "module" });
-  const bar = node("progress", { max: 1, value: 0, "aria-label": "Rows replayed" });
-  const place = dropPlace(
+  const { worker, place } = workPlace(
+    "replaying.js",
     `Drop a CSV with the ${counted(detail.feature_count, "feature")} of ${model} here: ` +
       "how many of its rows would alarm? Nothing of it is stored.",
-    take,
+    dropped,
+    () => {
+      plot?.end();
+      plot = file = null;
+      return { model, alphas, window, features: detail.features };
+    },
+    async (done, { name }) => {
+      file = { ...done, name };
+      await openFile();
+    },
   );
 
-  function take(chosen) {
-    plot?.end();
-    plot = file = null;
-    dropped.replaceChildren(node("p", { class: "state" }, `Reading ${chosen.name}.`), bar);
-    bar.value = 0;
-    worker.postMessage({ file: chosen, model, alphas, features: detail.features });
-    worker.onmessage = async ({ data }) => {
-      if (data.progress) {
-        [bar.value, bar.max] = [data.progress, data.rows];
-      } else if (data.failed) {
-        dropped.replaceChildren(failure(data.failed));
-      } else if (data.done) {
-        file = { ...data.done, name: chosen.name };
-        await openFile();
-      }
-    };
-    worker.onerror = () =>
-      dropped.replaceChildren(
-        failure({ title: "This file cannot be replayed", detail: "The worker stopped." }),
-      );
-  }
-
-  const [sentence, lines, over, why] = ["p", "div", "div", "div"].map((tag) => node(tag));
+  const sentence = node("p");
+  const [lines, over, why] = places(3);
 
   async function openFile() {
     const names = Object.keys(file.labels);
@@ -340,11 +317,9 @@ export async function show(container, context) {
     });
     why.replaceChildren();
     dropped.replaceChildren(
-      node("h2", {}, file.name),
+      node("h2", file.name),
       sentence,
-      names.length
-        ? node("p", { class: "row" }, node("label", {}, "1 is an anomaly in: ", choice))
-        : "",
+      names.length ? node("p.row", node("label", "1 is an anomaly in: ", choice)) : "",
       over,
       lines,
       why,
@@ -369,7 +344,6 @@ export async function show(container, context) {
     sentence.replaceChildren(
       node(
         "strong",
-        {},
         `At α ${percent(budget.alpha)}: ${counted(budget.alarms, "alarm")} `,
         `in ${counted(budget.episodes.length, "episode")}`,
       ),
@@ -390,23 +364,15 @@ export async function show(container, context) {
             (i) => {
               const { first, last, peak, severity } = budget.episodes[i];
               return [
-                node(
-                  "span",
-                  {},
-                  swatch(severityStep(severity)),
-                  first === last ? `row ${count(first)}` : `rows ${count(first)} – ${count(last)}`,
-                ),
-                node(
-                  "span",
-                  { class: "grow quiet" },
-                  first === last ? "" : `strangest: row ${count(peak)}`,
-                ),
-                node("span", {}, `severity ${number(severity)}`),
+                severityStep(severity),
+                first === last ? `row ${count(first)}` : `rows ${count(first)} – ${count(last)}`,
+                first === last ? "" : `strangest: row ${count(peak)}`,
+                severity,
               ];
             },
             (i) => explain(budget.episodes[i].peak),
           )
-        : node("p", { class: "state" }, "No row of it alarms at this budget."),
+        : node("p.state", "No row of it alarms at this budget."),
     );
   }
 
@@ -418,37 +384,34 @@ export async function show(container, context) {
         resolve(data.cells);
       };
       worker.addEventListener("message", hear);
-      worker.postMessage({ row });
+      worker.postMessage({ row, window });
     });
     try {
-      const answer = await context.post(`models/${model}/explain?top=12`, { rows: [cells] });
-      const chart = node("div");
-      why.replaceChildren(
-        node("h2", {}, `Row ${count(row)}: severity ${number(answer.severity[0])}`),
-        node("p", {}, answer.reason[0] ?? "It does not alarm at the budget in force."),
-        chart,
+      const answer = await context.post(`models/${model}/explain?top=12`, { rows: cells });
+      explained(
+        why,
+        answer,
+        `Row ${count(row)}: severity ${number(answer.severity.at(-1))}`,
+        `row ${count(row)}`,
+        "It does not alarm at the budget in force.",
       );
-      dumbbell(chart, answer.explanations[0], {
-        name: `Actual against expected, row ${count(row)}`,
-      });
     } catch (problem) {
-      why.replaceChildren(failure(problem));
+      fail(why, problem);
     }
   }
 
   container.append(
     node(
-      "div",
-      { class: "row" },
-      node("label", {}, "alarms a day, at most ", perDay),
-      node("label", {}, "of rows a day ", pace),
+      "div.row",
+      node("label", "alarms a day, at most ", perDay),
+      node("label", "of rows a day ", pace),
       slider,
-      ...(readOnly ? [node("span", { class: "quiet" }, "read only")] : [back, apply]),
+      ...(readOnly ? [node("span.quiet", "read only")] : [back, apply]),
     ),
     told,
     applied,
     severities,
-    node("div", { class: "columns" }, uniform, others),
+    node("div.columns", uniform, others),
     place,
     dropped,
   );

@@ -3,8 +3,9 @@ import { curl } from "../api.js";
 import { dumbbell } from "../charts/dumbbell.js";
 import { node } from "../charts/frame.js";
 import { heatmap } from "../charts/heatmap.js";
+import { line } from "../charts/line.js";
 import { count, counted, number, percent, severityStep } from "../charts/words.js";
-import { dropPlace, facts, failure, longList, swatch } from "../parts.js";
+import { button, copied, dropPlace, exampleRow, facts, fail, longList, places } from "../parts.js";
 import { readCsv, toRows } from "../tables.js";
 
 export const title = "Why would these rows alarm?";
@@ -17,30 +18,25 @@ const STEPS = [0.05, 0.1, 0.2, 0.4, 0.7, 1]; // shares of the threshold
 export async function show(container, context) {
   const { model, detail, state } = context;
   const { features } = detail;
+  const window = detail.window?.rows ?? 1; // rows that an answer looks at, its own the last
+  const needs = window > 1 ? `${window} rows or more, oldest first` : "rows";
   const text = node("textarea", {
     "aria-label": "Rows, as JSON or CSV with a head",
     spellcheck: "false",
-    placeholder: `Rows as JSON, [[…], …] or [{"${features[0].name}": …}, …], or as CSV with a head`,
+    placeholder:
+      `${needs[0].toUpperCase()}${needs.slice(1)} as JSON, [[…], …] or ` +
+      `[{"${features[0].name}": …}, …], or as CSV with a head`,
   });
-  const [result, told] = [node("div"), node("div")];
-  const go = node("button", { type: "button", class: "main" }, "Explain");
-  const example = node("button", { type: "button" }, "Example row");
+  const [result, told] = places(2);
+  const go = button("Explain", () => run(text.value), { class: "main" });
+  const example = button("Example row", () => {
+    text.value = JSON.stringify(Array(window).fill(exampleRow(features)), null, 1);
+    run(text.value);
+  });
   container.append(
     node(
-      "div",
-      { class: "columns" },
-      node(
-        "div",
-        {},
-        text,
-        node(
-          "p",
-          { class: "row" },
-          go,
-          example,
-          node("span", { class: "quiet" }, "Ctrl-Enter explains too."),
-        ),
-      ),
+      "div.columns",
+      node("div", text, node("p.row", go, example, node("span.quiet", "Ctrl-Enter explains too."))),
       dropPlace(
         `Drop a CSV or JSON file with the ${counted(features.length, "feature")} of ${model} ` +
           `here; the first ${MOST_ROWS} rows are taken.`,
@@ -54,31 +50,13 @@ export async function show(container, context) {
     result,
   );
 
-  go.addEventListener("click", () => run(text.value));
   text.addEventListener(
     "keydown",
     (event) => (event.ctrlKey || event.metaKey) && event.key === "Enter" && run(text.value),
   );
-  example.addEventListener("click", () => {
-    const row = features.map(({ kind, categories, minimum, maximum }) =>
-      kind === "categorical"
-        ? categories[0]
-        : kind === "boolean"
-          ? true
-          : minimum === null
-            ? null
-            : Number(((minimum + maximum) / 2).toPrecision(4)),
-    );
-    text.value = JSON.stringify(
-      [Object.fromEntries(row.map((cell, i) => [features[i].name, cell]))],
-      null,
-      1,
-    );
-    run(text.value);
-  });
 
   async function run(given, name = "") {
-    told.replaceChildren(node("p", { class: "state" }, "Explaining."));
+    told.replaceChildren(node("p.state", "Explaining."));
     result.replaceChildren();
     try {
       const all = readRows(given, features);
@@ -87,20 +65,19 @@ export async function show(container, context) {
         Math.min(MOST_ROWS, Math.floor(MOST_CONTRIBUTIONS / features.length)),
       );
       const rows = all.slice(0, most);
+      if (rows.length < window) {
+        const came = `there ${rows.length === 1 ? "is" : "are"} ${rows.length}`;
+        throw new Error(
+          `${model} looks at ${window} rows: paste ${needs}, or drop a file; ${came}`,
+        );
+      }
       const answer = await context.post(`models/${model}/explain?top=${features.length}`, { rows });
       const kept = JSON.stringify(rows);
       context.set({ rows: kept.length <= LONGEST_IN_URL ? kept : null });
       told.replaceChildren();
       draw(rows, answer, { name, left: all.length - rows.length });
     } catch (problem) {
-      if (problem.name === "AbortError") return;
-      told.replaceChildren(
-        failure(
-          problem.title
-            ? problem
-            : { title: "These are no rows of this model", detail: problem.message },
-        ),
-      );
+      fail(told, problem, "These are no rows of this model");
     }
   }
 
@@ -108,9 +85,8 @@ export async function show(container, context) {
     const alarms = answer.is_anomaly.filter(Boolean).length;
     const order = answer.severity
       .map((_, i) => i)
-      .sort((a, b) => answer.score[b] - answer.score[a]);
-    const why = node("div");
-    const map = node("div");
+      .sort((a, b) => (answer.score[b] ?? -1) - (answer.score[a] ?? -1));
+    const [why, map] = places(2);
     const list =
       rows.length > 1 &&
       longList(
@@ -119,18 +95,12 @@ export async function show(container, context) {
         (i) => {
           const row = order[i];
           return [
-            node(
-              "span",
-              {},
-              swatch(answer.is_anomaly[row] ? Math.max(1, severityStep(answer.severity[row])) : 0),
-              `row ${count(row)}`,
-            ),
-            node(
-              "span",
-              { class: "grow quiet" },
-              answer.reason[row] ?? (answer.is_anomaly[row] ? "" : "ordinary"),
-            ),
-            node("span", {}, `severity ${number(answer.severity[row])}`),
+            answer.is_anomaly[row] ? Math.max(1, severityStep(answer.severity[row])) : 0,
+            `row ${count(row)}`,
+            answer.reason[row] ??
+              { true: "", false: "ordinary" }[answer.is_anomaly[row]] ??
+              (answer.warming[row] ? "warming" : "not judged"),
+            answer.severity[row],
           ];
         },
         (i) => pick(order[i]),
@@ -142,8 +112,7 @@ export async function show(container, context) {
     result.replaceChildren(
       node(
         "p",
-        {},
-        node("strong", {}, words),
+        node("strong", words),
         left ? `; ${counted(left, "further row")} not shown` : "",
         answer.warning ? `. ${answer.warning}` : "",
       ),
@@ -178,11 +147,11 @@ export async function show(container, context) {
         0,
         Math.max(8, blamed.length),
       );
-      const chart = node("div");
-      const line = curl("POST", `models/${model}/explain`, { rows: [rows[row]] });
-      const copied = node("span", { class: "quiet", role: "status" });
+      const [chart, over] = places(2);
+      const sent = { rows: rows.slice(Math.max(0, row - window + 1), row + 1) };
+      const judged = answer.severity[row] !== null;
       why.replaceChildren(
-        node("h2", {}, `Row ${count(row)}`),
+        node("h2", `Row ${count(row)}`),
         facts(
           [
             "severity",
@@ -194,41 +163,55 @@ export async function show(container, context) {
           [
             "score / threshold",
             number(answer.ratio[row]),
-            answer.is_anomaly[row] ? "an alarm" : "ordinary",
+            !judged ? "not judged" : answer.is_anomaly[row] ? "an alarm" : "ordinary",
           ],
           ["to blame", count(blamed.length), `of ${counted(features.length, "feature")}`],
         ),
         node(
-          "p",
-          { class: "reason" },
-          answer.reason[row] ?? "It does not alarm, so nothing is to blame.",
+          "p.reason",
+          answer.reason[row] ??
+            (judged
+              ? "It does not alarm, so nothing is to blame."
+              : answer.warming[row]
+                ? `Warming: ${model} looks at ${window} rows, and has too few before this one.`
+                : "It has too few values to be judged."),
         ),
         chart,
-        node(
-          "p",
-          { class: "row" },
-          node(
-            "button",
-            {
-              type: "button",
-              onclick: async () => {
-                try {
-                  await navigator.clipboard.writeText(line);
-                  copied.textContent = "Copied.";
-                } catch {
-                  copied.textContent = "The browser forbids it: mark and copy the line below.";
-                  code.hidden = false;
-                }
-              },
-            },
-            "Copy as curl",
-          ),
-          copied,
-        ),
+        over,
+        ...copied(curl("POST", `models/${model}/explain`, sent), { hidden: true }),
       );
-      const code = node("pre", { class: "scroll", hidden: true, tabindex: "0" }, line);
-      why.append(code);
+      if (!judged) return;
       dumbbell(chart, listed, { name: `Actual against expected, row ${count(row)}` });
+      if (window > 1) drawOver(over, listed[0]);
+    }
+
+    /** The same feature over time: rows of a window stand in order. */
+    function drawOver(place, { feature, unit = "" }) {
+      const cells = answer.explanations.map((each) => each.find((one) => one.feature === feature));
+      const given = rows.map(
+        (row) => row[feature] ?? row[features.findIndex(({ name }) => name === feature)],
+      );
+      if (!given.some(Number.isFinite)) return;
+      const edge = (sds) =>
+        cells.map((one) =>
+          one && Number.isFinite(one.expected_sd) ? one.expected + sds * one.expected_sd : null,
+        );
+      line(
+        place,
+        {
+          x: rows.map((_, i) => i),
+          series: [
+            { label: "actual", y: given.map((cell) => (Number.isFinite(cell) ? cell : null)) },
+            {
+              label: "expected ± 2 sd",
+              y: cells.map((one) => one?.expected ?? null),
+              kind: "promise",
+            },
+          ],
+          band: { low: edge(-2), high: edge(2) },
+        },
+        { name: `${feature} over time`, xTitle: "row", yTitle: unit },
+      );
     }
 
     function drawMap(row) {

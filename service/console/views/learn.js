@@ -1,5 +1,5 @@
 // Learn: an autoencoder to touch. A picture goes in, two numbers come of it, and a picture again.
-import { node } from "../charts/frame.js";
+import { arrow, node, pointed } from "../charts/frame.js";
 import { number } from "../charts/words.js";
 import { latest, minus, models, normals, squaredError } from "../learn/asking.js";
 import { exhibits } from "../learn/exhibits.js";
@@ -33,9 +33,9 @@ export async function show(container, context) {
   const sampled = Array.from({ length: SAMPLES }, (_, i) =>
     canvas(`Sample ${i + 1} of the cloud`, 64),
   );
-  const samples = node("div", { class: "strip" }, sampled);
-  const told = node("p", { class: "told", "aria-live": "polite" });
-  const presets = node("div", { class: "presets", role: "group", "aria-label": "Presets" });
+  const samples = node("div.strip", sampled);
+  const told = node("p.told", { "aria-live": "polite" });
+  const presets = node("div.presets", { role: "group", "aria-label": "Presets" });
   const space = plane((code) => decode(code));
   const trouble = node("div");
 
@@ -74,7 +74,7 @@ export async function show(container, context) {
     told.dataset.error = error;
     const at = space.code.map((value) => number(value)).join(", ");
     told.replaceChildren(
-      node("strong", {}, number(error)),
+      node("strong", number(error)),
       ` mean squared error over ${row.length} pixels, at code ${at}`,
     );
   }
@@ -143,12 +143,9 @@ export async function show(container, context) {
     drawInput();
     encode();
   }
+  const within = (value) => Math.min(side() - 1, Math.max(0, Math.floor(value)));
   function under(event) {
-    const box = input.getBoundingClientRect();
-    const place = [event.clientX - box.left, event.clientY - box.top].map((value) =>
-      Math.min(side() - 1, Math.max(0, Math.floor((value / box.width) * side()))),
-    );
-    return place;
+    return pointed(event, input, side(), side()).map(within);
   }
   input.addEventListener("pointerdown", (event) => {
     input.setPointerCapture(event.pointerId);
@@ -159,17 +156,9 @@ export async function show(container, context) {
     (event) => event.buttons & 1 && touch(...under(event), false),
   );
   input.addEventListener("keydown", (event) => {
-    const step = {
-      ArrowLeft: [-1, 0],
-      ArrowRight: [1, 0],
-      ArrowUp: [0, -1],
-      ArrowDown: [0, 1],
-      " ": [0, 0],
-    }[event.key];
-    if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
-    event.preventDefault();
-    event.stopPropagation();
-    pen = pen.map((value, k) => Math.min(side() - 1, Math.max(0, value + step[k])));
+    const way = arrow(event, { " ": [0, 0] });
+    if (!way) return;
+    pen = pen.map((value, k) => within(value + way[k]));
     if (event.key === " ") touch(...pen, true);
     else drawInput();
     context.say(
@@ -181,13 +170,11 @@ export async function show(container, context) {
 
   const switches = (legend, options, current, pick) =>
     node(
-      "fieldset",
-      { class: "switch" },
-      node("legend", {}, legend),
+      "fieldset.switch",
+      node("legend", legend),
       Object.entries(options).map(([value, label]) =>
         node(
           "label",
-          {},
           node("input", {
             type: "radio",
             name: legend,
@@ -206,8 +193,7 @@ export async function show(container, context) {
   container.classList.add("learn");
   container.append(
     node(
-      "div",
-      { class: "switches" },
+      "div.switches",
       switches("Pictures", { shapes: "12 shapes", digits: "digits" }, set, (value) => {
         choose(value);
         context.set({ set: value });
@@ -221,15 +207,13 @@ export async function show(container, context) {
     ),
     trouble,
     node(
-      "div",
-      { class: "bench" },
+      "div.bench",
       node(
         "section",
         { "aria-label": "Input" },
         labelled("Input: draw, or take one of these", input),
         node(
-          "div",
-          { class: "strip" },
+          "div.strip",
           node(
             "button",
             {
@@ -265,15 +249,14 @@ export async function show(container, context) {
         "section",
         { "aria-label": "Output" },
         node(
-          "div",
-          { class: "strip" },
+          "div.strip",
           labelled("Reconstruction", output),
           labelled("Error of each pixel", errors),
         ),
         told,
       ),
     ),
-    node("h2", {}, "What each kind of autoencoder does"),
+    node("h2", "What each kind of autoencoder does"),
     exhibits(ask, signal),
   );
   followTheme(container, signal);

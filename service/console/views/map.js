@@ -1,10 +1,9 @@
 // Map: the code in two dimensions. Held-out rows as a density, alarms and dropped rows as dots; a
 // dot shows its row, a loop around dots scores them, a click decodes what lies there.
-import { dumbbell } from "../charts/dumbbell.js";
-import { node } from "../charts/frame.js";
+import { node, scrolled, table } from "../charts/frame.js";
 import { scatter } from "../charts/scatter.js";
 import { count, counted, moment, number, percent, severityStep, value } from "../charts/words.js";
-import { dropPlace, facts, failure, longList, swatch } from "../parts.js";
+import { dropPlace, explained, facts, fail, longList, places } from "../parts.js";
 import { readCsv, toRows } from "../tables.js";
 
 export const title = "Where do rows lie in the model's code?";
@@ -15,9 +14,10 @@ const HOVER_MS = 120; // that the pointer rests on a dot before its row is asked
 
 export async function show(container, context) {
   const { model, detail, state } = context;
-  const [told, picture, one, lassoed] = ["div", "div", "div", "div"].map((tag) => node(tag));
+  const window = detail.window?.rows ?? 1; // rows that an answer looks at, its own the last
+  const [told, picture, one, lassoed] = places(4);
   const map = await readMap(context);
-  let marks = []; // {x, y, severity, label, row}
+  let marks = []; // {x, y, severity, label, rows, alarms}
   let picked = [];
   let cursor = state.at ? state.at.split(",").map(Number) : undefined;
   const known = new Map(); // explanations by mark
@@ -36,35 +36,36 @@ export async function show(container, context) {
         ]);
         if (codes.version !== scores.version)
           throw new Error("another version came into service meanwhile: drop the file once more");
-        marks = marksOf(codes.codes, some, scores.severity, (i) => `row ${i} of ${file.name}`);
+        const alarms = new Set(scores.alphas[0].alarm_rows);
+        marks = marksOf(
+          codes.codes,
+          some,
+          scores.severity,
+          (i) => `row ${i} of ${file.name}`,
+          alarms,
+        );
         draw();
       } catch (problem) {
-        lassoed.replaceChildren(
-          failure(
-            problem.title
-              ? problem
-              : { title: "This file cannot be put on the map", detail: problem.message },
-          ),
-        );
+        fail(lassoed, problem, "This file cannot be put on the map");
       }
     },
   );
   container.append(
     told,
-    node(
-      "div",
-      { class: "columns" },
-      node("div", {}, picture, place),
-      node("div", {}, lassoed, one),
-    ),
+    node("div.columns", node("div", picture, place), node("div", lassoed, one)),
   );
 
-  function marksOf(codes, rows, severities, label) {
+  /** Marks of the rows that have a code; of a windowed model each with the rows before it. */
+  function marksOf(codes, rows, severities, label, alarms) {
     known.clear();
     picked = [];
-    const placed = codes.map((code, i) => {
+    const placed = codes.flatMap((code, i) => {
+      if (severities[i] === null) return [];
       const [x, y] = map.project(code);
-      return { x, y, severity: severities[i], label: label(i), row: rows[i] };
+      const seen = rows.slice(Math.max(0, i - window + 1), i + 1);
+      return [
+        { x, y, severity: severities[i], label: label(i), rows: seen, alarms: alarms?.has(i) },
+      ];
     });
     return [...placed, ...map.landmarks];
   }
@@ -73,7 +74,6 @@ export async function show(container, context) {
     told.replaceChildren(
       node(
         "p",
-        {},
         map.sentence,
         " ",
         detail.can_decode
@@ -111,11 +111,7 @@ export async function show(container, context) {
         ? longList(
             "Rows on the map",
             marks.length,
-            (i) => [
-              node("span", {}, swatch(severityStep(marks[i].severity)), marks[i].label),
-              node("span", { class: "grow" }),
-              node("span", {}, `severity ${number(marks[i].severity)}`),
-            ],
+            (i) => [severityStep(marks[i].severity), marks[i].label, "", marks[i].severity],
             (i) => {
               picked = [i];
               drawPicture();
@@ -123,9 +119,10 @@ export async function show(container, context) {
             },
           )
         : node(
-            "p",
-            { class: "state" },
-            "No live row is kept (that takes --journal): drop a file to see its rows here.",
+            "p.state",
+            window > 1
+              ? "Drop a file to see its rows here, oldest first."
+              : "No live row is kept (that takes --journal): drop a file to see its rows here.",
           ),
     );
   }
@@ -137,51 +134,40 @@ export async function show(container, context) {
   }
 
   async function open(i) {
-    if (!marks[i].row) {
+    if (!marks[i].rows) {
       one.replaceChildren(
-        node("h2", {}, marks[i].label),
-        node(
-          "p",
-          { class: "state" },
-          "The report tells where it lies; the service has no rows of the fit.",
-        ),
+        node("h2", marks[i].label),
+        node("p.state", "The report tells where it lies; the service has no rows of the fit."),
       );
       return;
     }
     try {
       if (!known.has(i))
-        known.set(i, await context.post(`models/${model}/explain?top=8`, { rows: [marks[i].row] }));
-      const answer = known.get(i);
-      const chart = node("div");
-      one.replaceChildren(
-        node("h2", {}, marks[i].label),
-        node("p", {}, answer.reason[0] ?? "It does not alarm."),
-        chart,
-      );
-      dumbbell(chart, answer.explanations[0], {
-        name: `Actual against expected, ${marks[i].label}`,
-      });
+        known.set(i, await context.post(`models/${model}/explain?top=8`, { rows: marks[i].rows }));
+      explained(one, known.get(i), marks[i].label, marks[i].label);
     } catch (problem) {
-      if (problem.name !== "AbortError") one.replaceChildren(failure(problem));
+      fail(one, problem);
     }
   }
 
   async function score(looped) {
-    const inside = looped.filter((i) => marks[i].row);
+    const inside = looped.filter((i) => marks[i].rows);
     picked = inside;
     drawPicture();
-    if (!inside.length)
-      return one.replaceChildren(node("p", { class: "state" }, "No dot lies in there."));
+    if (!inside.length) return one.replaceChildren(node("p.state", "No dot lies in there."));
     try {
-      const answer = await context.post(`models/${model}/replay`, {
-        rows: inside.map((i) => marks[i].row),
-        alphas: [detail.alpha],
-      });
+      const answer =
+        window > 1
+          ? asReplayed(inside.map((i) => marks[i]))
+          : await context.post(`models/${model}/replay`, {
+              rows: inside.map((i) => marks[i].rows[0]),
+              alphas: [detail.alpha],
+            });
       const [{ alarms, alpha, alarm_rows: alarming }] = answer.alphas;
       const sorted = [...answer.severity].sort((a, b) => a - b);
       const words = `${counted(inside.length, "row")} inside: ${counted(alarms, "alarm")}`;
       one.replaceChildren(
-        node("h2", {}, words),
+        node("h2", words),
         facts(
           [
             "alarms",
@@ -198,22 +184,27 @@ export async function show(container, context) {
           "Rows inside",
           inside.length,
           (i) => [
-            node(
-              "span",
-              {},
-              swatch(alarming.includes(i) ? Math.max(1, severityStep(answer.severity[i])) : 0),
-              marks[inside[i]].label,
-            ),
-            node("span", { class: "grow quiet" }, alarming.includes(i) ? "alarm" : "ordinary"),
-            node("span", {}, `severity ${number(answer.severity[i])}`),
+            alarming.includes(i) ? Math.max(1, severityStep(answer.severity[i])) : 0,
+            marks[inside[i]].label,
+            alarming.includes(i) ? "alarm" : "ordinary",
+            answer.severity[i],
           ],
           (i) => open(inside[i]),
         ),
       );
       return context.say(words);
     } catch (problem) {
-      return problem.name === "AbortError" ? undefined : one.replaceChildren(failure(problem));
+      return fail(one, problem);
     }
+  }
+
+  /** What a replay would answer; rows that are picked one by one cannot be asked of windows. */
+  function asReplayed(some) {
+    const rows = some.flatMap(({ alarms }, i) => (alarms ? [i] : []));
+    return {
+      severity: some.map(({ severity }) => severity),
+      alphas: [{ alpha: detail.alpha, alarms: rows.length, alarm_rows: rows }],
+    };
   }
 
   let asking = false;
@@ -230,49 +221,40 @@ export async function show(container, context) {
         context.set({ at: at.map((each) => Number(each.toPrecision(5))).join(",") });
         const answer = await context.post(`models/${model}/decode`, { codes: [map.unproject(at)] });
         one.replaceChildren(
-          node("h2", {}, `Decoded at ${number(at[0])}, ${number(at[1])}`),
-          node(
-            "div",
-            { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "Decoded row" },
-            node(
-              "table",
-              {},
-              node(
-                "tbody",
-                {},
-                answer.rows[0].map((cell, d) => {
-                  const { name, unit, minimum, maximum } = detail.features[d];
-                  const beyond =
-                    typeof cell === "number" &&
-                    minimum !== null &&
-                    (cell < minimum || cell > maximum);
-                  return node(
-                    "tr",
-                    {},
-                    node("th", { scope: "row" }, name),
-                    node("td", { class: "figure" }, value(cell, unit ?? "")),
-                    node(
-                      "td",
-                      { class: "quiet" },
-                      beyond
-                        ? `beyond ${number(minimum)} – ${number(maximum)} of the fit rows`
-                        : "",
-                    ),
-                  );
-                }),
-              ),
+          node("h2", `Decoded at ${number(at[0])}, ${number(at[1])}`),
+          scrolled(
+            "Decoded row",
+            table(
+              "Decoded row",
+              null,
+              answer.rows[0].map((cell, d) => {
+                const { name, unit, minimum, maximum } = detail.features[d];
+                const beyond =
+                  typeof cell === "number" &&
+                  minimum !== null &&
+                  (cell < minimum || cell > maximum);
+                return node(
+                  "tr",
+                  node("th", { scope: "row" }, name),
+                  node("td.figure", value(cell, unit ?? "")),
+                  node(
+                    "td.quiet",
+                    beyond && `beyond ${number(minimum)} – ${number(maximum)} of the fit rows`,
+                  ),
+                );
+              }),
             ),
           ),
         );
       }
     } catch (problem) {
-      if (problem.name !== "AbortError") one.replaceChildren(failure(problem));
+      fail(one, problem);
     } finally {
       asking = false;
     }
   }
 
-  marks = await readLive(context, marksOf);
+  marks = window > 1 ? map.landmarks : await readLive(context, marksOf);
   draw();
   if (cursor && detail.can_decode && map.unproject) decode(...cursor);
 }

@@ -1,26 +1,38 @@
 // Models: the versions of a model, what changed between two of them, and which one is in service.
-import { node } from "../charts/frame.js";
+import { node, scrolled, table } from "../charts/frame.js";
 import { count, counted, moment, number, percent } from "../charts/words.js";
-import { facts, failure } from "../parts.js";
+import { button, facts, fail, failure, places } from "../parts.js";
 
 export const title = "Which version is in service?";
+
+// what is said of a version: [name, text, is a number]
+const SAID = [
+  ["fitted", ({ fitted_at: at }) => (at ? moment(at) : "–")],
+  ["variant", ({ variant }) => variant ?? "–"],
+  ["rows", ({ rows }) => count(rows), true],
+  ["features", ({ features }) => count(features?.length ?? features), true],
+  ["guarantee", ({ guarantee }) => guarantee ?? "–"],
+  ["α, δ", ({ alpha, delta }) => `${percent(alpha)}, ${percent(delta)}`, true],
+  ["AUROC", ({ auroc }) => number(auroc ?? null, 4).replace("–", "not labelled"), true],
+  ["size", ({ size }) => `${count(size / 1024)} KiB`, true],
+];
+const COLUMNS = ["compare", "version", ...SAID.map(([name]) => name), ""];
 
 export async function show(container, context) {
   const { model, state, readOnly, base } = context;
   let { detail } = context;
   let answer = await context.get(`models/${model}/versions`);
-  const [told, table, diff, report] = ["div", "div", "div", "div"].map((tag) => node(tag));
-  container.append(told, table, diff, report);
+  const [told, list, diff, report] = places(4);
+  container.append(told, list, diff, report);
 
   const short = (version) => version.slice(0, 12);
-  const width = ({ features }) => (Array.isArray(features) ? features.length : features);
 
   function draw() {
     const { current, versions } = answer;
     context.title(`Which version of ${model} is in service?`);
     told.replaceChildren(
       facts(
-        ["in service", node("code", {}, current ? short(current) : "none"), detail.variant],
+        ["in service", node("code", current ? short(current) : "none"), detail.variant],
         ["guarantee", detail.guarantee, detail.guarantee_reason],
         [
           "budget",
@@ -37,39 +49,10 @@ export async function show(container, context) {
           })
         : "",
     );
-    table.replaceChildren(
-      node(
-        "div",
-        { class: "scroll", tabindex: "0", role: "region", "aria-label": "Versions" },
-        node(
-          "table",
-          {},
-          node("caption", { class: "unseen" }, "Versions"),
-          node(
-            "thead",
-            {},
-            node(
-              "tr",
-              {},
-              [
-                "compare",
-                "version",
-                "fitted",
-                "rows",
-                "features",
-                "guarantee",
-                "budget",
-                "AUROC",
-                "size",
-                "",
-              ].map((text) => node("th", { scope: "col" }, text)),
-            ),
-          ),
-          node("tbody", {}, versions.map(line)),
-        ),
-      ),
+    list.replaceChildren(
+      scrolled("Versions", table("Versions", COLUMNS, versions.map(line))),
       versions.length === 1
-        ? node("p", { class: "quiet" }, "One version: another appears here when it is fitted.")
+        ? node("p.quiet", "One version: another appears here when it is fitted.")
         : "",
     );
   }
@@ -92,49 +75,28 @@ export async function show(container, context) {
     if (version.problem) {
       return node(
         "tr",
-        {},
         node("td"),
-        node("td", {}, node("code", {}, short(version.version))),
-        node("td", { colspan: 8 }, version.problem),
+        node("td", node("code", short(version.version))),
+        node("td", { colspan: COLUMNS.length - 2 }, version.problem),
       );
     }
     return node(
       "tr",
       { "aria-current": inService ? "true" : null },
-      node("td", {}, box),
+      node("td", box),
       node(
         "td",
-        {},
-        node("code", {}, short(version.version)),
-        inService ? node("strong", {}, " in service") : "",
+        node("code", short(version.version)),
+        inService ? node("strong", " in service") : "",
       ),
-      node("td", {}, version.fitted_at ? moment(version.fitted_at) : "–"),
-      node("td", { class: "figure" }, count(version.rows)),
-      node("td", { class: "figure" }, count(width(version))),
-      node("td", {}, version.guarantee ?? "–"),
-      node("td", { class: "figure" }, `α ${percent(version.alpha)}`),
+      SAID.map(([, text, figure]) => node(figure ? "td.figure" : "td", text(version))),
       node(
         "td",
-        { class: "figure" },
-        version.auroc === null || version.auroc === undefined
-          ? "not labelled"
-          : number(version.auroc, 4),
-      ),
-      node("td", { class: "figure" }, `${count(version.size / 1024)} KiB`),
-      node(
-        "td",
-        {},
-        version.report
-          ? node("button", { type: "button", onclick: () => openReport(version.version) }, "Report")
-          : "",
+        version.report ? button("Report", () => openReport(version.version)) : "",
         " ",
         inService || readOnly
           ? ""
-          : node(
-              "button",
-              { type: "button", onclick: () => promote(version) },
-              isNewer(version) ? "Promote" : "Roll back",
-            ),
+          : button(isNewer(version) ? "Promote" : "Roll back", () => promote(version)),
       ),
     );
   }
@@ -155,69 +117,31 @@ export async function show(container, context) {
     if (!before || !after) {
       diff.replaceChildren(
         chosen.length === 1
-          ? node(
-              "p",
-              { class: "quiet" },
-              "Mark a second version to see what changed between the two.",
-            )
+          ? node("p.quiet", "Mark a second version to see what changed between the two.")
           : "",
       );
       return;
     }
-    const lines = [
-      ["fitted", (each) => (each.fitted_at ? moment(each.fitted_at) : "–")],
-      ["variant", (each) => each.variant ?? "–"],
-      ["rows", (each) => count(each.rows)],
-      ["features", (each) => count(width(each))],
-      ["guarantee", (each) => each.guarantee ?? "–"],
-      ["α, δ", (each) => `${percent(each.alpha)}, ${percent(each.delta)}`],
-      [
-        "AUROC",
-        (each) =>
-          each.auroc === null || each.auroc === undefined ? "not labelled" : number(each.auroc, 4),
-      ],
-      ["size", (each) => `${count(each.size / 1024)} KiB`],
-    ];
     const names = (each) => new Set(each.features ?? []);
     const gone = [...names(before)].filter((name) => !names(after).has(name));
     const come = [...names(after)].filter((name) => !names(before).has(name));
     diff.replaceChildren(
-      node("h2", {}, "What changed"),
-      node(
-        "table",
-        {},
-        node("caption", { class: "unseen" }, "What changed between two versions"),
-        node(
-          "thead",
-          {},
-          node(
-            "tr",
-            {},
-            node("th", { scope: "col" }, ""),
-            [before, after].map((each) => node("th", { scope: "col" }, short(each.version))),
-          ),
-        ),
-        node(
-          "tbody",
-          {},
-          lines.map(([name, of]) => {
-            const changed = of(before) !== of(after);
-            return node(
-              "tr",
-              { class: changed ? "changed" : null },
-              node("th", { scope: "row" }, name),
-              node("td", {}, of(before)),
-              node("td", {}, changed ? of(after) : node("span", { class: "quiet" }, "the same")),
-            );
-          }),
-        ),
+      node("h2", "What changed"),
+      table(
+        "What changed between two versions",
+        ["", short(before.version), short(after.version)],
+        SAID.map(([name, of]) => {
+          const changed = of(before) !== of(after);
+          return node(
+            changed ? "tr.changed" : "tr",
+            node("th", { scope: "row" }, name),
+            node("td", of(before)),
+            node("td", changed ? of(after) : node("span.quiet", "the same")),
+          );
+        }),
       ),
-      gone.length
-        ? node("p", {}, `${counted(gone.length, "feature")} gone: ${gone.join(", ")}.`)
-        : "",
-      come.length
-        ? node("p", {}, `${counted(come.length, "feature")} new: ${come.join(", ")}.`)
-        : "",
+      gone.length ? node("p", `${counted(gone.length, "feature")} gone: ${gone.join(", ")}.`) : "",
+      come.length ? node("p", `${counted(come.length, "feature")} new: ${come.join(", ")}.`) : "",
     );
   }
 
@@ -234,16 +158,11 @@ export async function show(container, context) {
     if (!version) return report.replaceChildren();
     const address = new URL(`v1/models/${model}/report?version=${version.version}`, base).href;
     return report.replaceChildren(
-      node("h2", {}, `Report of ${short(version.version)}`),
+      node("h2", `Report of ${short(version.version)}`),
       node(
-        "p",
-        { class: "row" },
+        "p.row",
         node("a", { href: address, target: "_blank", rel: "noopener" }, "In a window of its own"),
-        node(
-          "button",
-          { type: "button", onclick: () => (context.set({ report: null }), drawReport()) },
-          "Close",
-        ),
+        button("Close", () => (context.set({ report: null }), drawReport())),
       ),
       node("iframe", {
         src: address,
@@ -261,30 +180,28 @@ export async function show(container, context) {
       autocomplete: "off",
       placeholder: model,
     });
-    const sure = node("button", { class: "main", disabled: true }, word);
+    const sure = node("button.main", { disabled: true }, word);
     const failed = node("div");
     const form = node(
       "form",
       { method: "dialog" },
       node(
         "p",
-        {},
         `${short(version.version)} will answer for ${model}, at once and for everybody. `,
         `Now it is ${answer.current ? short(answer.current) : "nothing"}.`,
       ),
-      node("p", {}, node("label", {}, `Type ${model} to confirm `, name)),
+      node("p", node("label", `Type ${model} to confirm `, name)),
       failed,
       node(
-        "p",
-        { class: "row" },
+        "p.row",
         sure,
-        node("button", { type: "button", onclick: () => dialog.close() }, "Cancel"),
+        button("Cancel", () => dialog.close()),
       ),
     );
     const dialog = node(
       "dialog",
       { "aria-label": `${word} ${short(version.version)}` },
-      node("h2", {}, `${word} ${short(version.version)}`),
+      node("h2", `${word} ${short(version.version)}`),
       form,
     );
     name.addEventListener("input", () => (sure.disabled = name.value !== model));
@@ -304,7 +221,7 @@ export async function show(container, context) {
         drawDiff();
         context.say(`${short(version.version)} is in service.`);
       } catch (problem) {
-        failed.replaceChildren(failure(problem));
+        fail(failed, problem);
         sure.disabled = false;
       }
     });

@@ -111,6 +111,7 @@ class Streams:
         self._events: dict[str, Event] = {}
         self._history: list[tuple[Key, History]] = []
         self._is_failing, self._retry_at = False, 0.0
+        self._flushing = asyncio.Lock()
 
     async def start(self) -> list[Event]:
         """Read what there was; the events that are open."""
@@ -317,7 +318,17 @@ class Streams:
         return Changes(states, gone, events.values(), {})
 
     async def _flush(self) -> None:
-        """Write what waits; what cannot be written waits on, but for its history."""
+        """Write what waits, also where who asked is cancelled meanwhile: what was taken to be
+        written would be lost.
+        """
+        await asyncio.shield(asyncio.create_task(self._write()))
+
+    async def _write(self) -> None:
+        """One after the other; what cannot be written waits on, but for its history."""
+        async with self._flushing:
+            await self._write_waiting()
+
+    async def _write_waiting(self) -> None:
         if not (self._dirty or self._gone or self._events or self._history):
             return
         if self._is_failing and time.monotonic() < self._retry_at:

@@ -114,6 +114,29 @@ def test_a_disk_that_fails_stops_no_answer_and_what_waits_is_written_later(
     ]
 
 
+def test_what_is_being_written_when_the_clock_is_cancelled_is_not_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "WRITE_SECONDS", 0.01)
+    served = make_served(NUMERIC)
+    path = tmp_path / "streams.sqlite"
+
+    async def story(streams):
+        busy = asyncio.create_task(streams._run(lambda: time.sleep(0.3)))  # before the writing
+        await streams.take(served, "a", rows_of(3), seconds(0, 3))
+        clock = asyncio.create_task(streams.clock())
+        await asyncio.sleep(0.1)  # it has taken what waits, and its writing is queued
+        assert not streams._dirty
+        clock.cancel()
+        await asyncio.gather(clock, return_exceptions=True)
+        await busy
+
+    run(path, story)
+
+    async def look(streams):
+        return streams.seen(served, "a").rows
+
+    assert run(path, look) == 3
+
+
 def test_a_file_that_another_process_has_leaves_streams_in_memory(tmp_path, caplog):
     served = make_served(NUMERIC)
     path = tmp_path / "streams.sqlite"

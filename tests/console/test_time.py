@@ -9,8 +9,16 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
+from tests.artifacts import (
+    NUMERIC,
+    as_json_rows,
+    make_windowed_artifact,
+    publish,
+    sample_rows,
+)
 from tests.console.conftest import plain_rows, strange_rows, write_csv
 from tests.console.timelines import SECONDS, Made, answering, event, iso
+from tests.serving import serving
 
 pytestmark = pytest.mark.slow
 
@@ -239,6 +247,44 @@ def test_without_a_stream_it_says_how_one_is_fed(look):
     assert "/v1/models/plain/streams/pump-1'" in line
     assert re.findall(r'"(\w+)":', line.partition("-d ")[2]) == ["rows", "a", "b", "c", "d"]
     expect(page.get_by_role("button", name="Copy as curl")).to_be_visible()
+
+
+def test_an_entity_that_left_keeps_its_lane(look):
+    page = look(Made(many=2, left="pump-0", events=[]), "?entity=pump-0", quiet=False)
+    expect(page.locator(".view h2")).to_have_text("pump-0")
+    expect(page.locator(".view")).to_contain_text("The last row is of 2025-11-29 06:19.")
+    figure = page.locator("figure", has=page.get_by_text("Features ranked"))
+    expect(figure).to_contain_text("By what each adds on average in 0 bins with an answer.")
+
+
+def test_streams_of_a_windowed_model_are_seen_live(visit, tmp_path):
+    publish(tmp_path, "pumps", make_windowed_artifact(rows=4))
+    ordinary = as_json_rows(NUMERIC, sample_rows(NUMERIC, 200, seed=3))
+    strange = [[0.0, 0.0, 0.0, 400.0 * (-4) ** i] for i in range(6)]
+    with serving(tmp_path, streams=tmp_path / "streams.sqlite") as client:
+        page = visit("#/pumps/time", client=client)
+        expect(page.locator(".view .state")).to_contain_text("pumps looks at 4 rows")
+        begin = 1_764_390_000
+
+        def send(entity: str, first: int, rows: list[list[object]]) -> dict[str, object]:
+            time = [begin + 10 * (first + i) for i in range(len(rows))]
+            body = {"time": time, "rows": rows}
+            answer = client.post(f"/v1/models/pumps/streams/{entity}", json=body)
+            return answer.raise_for_status().json()
+
+        send("p/1", 0, ordinary)
+        send("p2", 0, ordinary[:2])
+        expect(lanes_of(page)).to_be_visible(timeout=12_000)  # it comes by itself
+        expect(page.locator(".view")).to_contain_text("Warming, and not judged yet: 1.")
+        answer = send("p/1", 200, strange)
+        assert answer["event"] is not None
+        expect(page.locator("h1")).to_have_text("What is strange now?", timeout=12_000)
+        expect(page.locator(".view h2")).to_have_text("p/1")
+        page.locator(f'[data-key="{answer["event"]["id"]}"]').click()
+        expect(page.locator(".reason")).to_have_text(answer["event"]["sentence"])
+        ranked = page.locator("figure", has=page.get_by_text("Features ranked"))
+        expect(ranked.locator("svg text").first).to_have_text("d")
+        assert lanes_of(page).locator("path.whisker").get_attribute("d").count("M") == 2
 
 
 def test_a_service_without_streams_says_so(visit):

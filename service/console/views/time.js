@@ -102,10 +102,17 @@ export async function show(container, context) {
     return true;
   }
 
-  function lookAt(entity, { since, until, times }) {
+  async function lookAt(entity, { since, until, times }) {
     if (filed) return filed.ones[entity];
     const asked = new URLSearchParams({ since, until, bins: times.length });
-    return context.get(`${path}/timeline/${encodeURIComponent(entity)}?${asked}`);
+    try {
+      return await context.get(`${path}/timeline/${encodeURIComponent(entity)}?${asked}`);
+    } catch (problem) {
+      if (problem.status !== 404) throw problem;
+      // it left for entities that sent later: of what it was its lane is left
+      const features = detail.features.map(({ name }) => name);
+      return { entity, features, contributions: features.map(() => times.map(() => null)) };
+    }
   }
 
   async function begin() {
@@ -149,7 +156,7 @@ export async function show(container, context) {
     if (!entities.length) return drawEmpty();
     const warming = entities.filter((each) => each.warming).length;
     const last = entities
-      .map((each) => each.last)
+      .map((each) => each.last ?? "") // "" of those that left
       .sort()
       .at(-1);
     told.replaceChildren(

@@ -108,7 +108,7 @@ def test_a_drag_ranks_the_features_for_its_span_and_says_by_what(look):
     ranked = page.locator("figure", has=page.get_by_text("Features ranked"))
     expect(ranked).to_contain_text("By what each adds on average in 240 bins with an answer.")
     drag(page, lanes_of(page), 145.5 / 240, 153.5 / 240)
-    expect(ranked).to_contain_text("Features ranked for 2025-11-29 05:32 – 2025-11-29 05:37")
+    expect(ranked).to_contain_text("Features ranked for 2025-11-29 06:45 – 2025-11-29 06:54")
     expect(ranked).to_contain_text(
         "By what each adds in the 9 bins of the span with an answer, on average, less the same in"
         " the 231 bins outside it."
@@ -122,7 +122,7 @@ def test_a_drag_ranks_the_features_for_its_span_and_says_by_what(look):
     assert order == [each["feature"] for each in expected]
     assert f"from={iso(145 / 240 * SECONDS)[:-1].replace(':', '%3A')}" in page.url
     page.reload()
-    expect(ranked).to_contain_text("Features ranked for 2025-11-29 05:32 – 2025-11-29 05:37")
+    expect(ranked).to_contain_text("Features ranked for 2025-11-29 06:45 – 2025-11-29 06:54")
 
 
 def test_the_brush_moves_and_widens_by_keys_over_both_charts(look):
@@ -130,7 +130,7 @@ def test_the_brush_moves_and_widens_by_keys_over_both_charts(look):
     ranked = page.locator("figure", has=page.get_by_text("Features ranked"))
     page.get_by_role("region", name="What each feature").focus()
     page.keyboard.press("ArrowLeft")
-    expect(ranked).to_contain_text("06:19 – 2025-11-29 06:20")  # the last bin
+    expect(ranked).to_contain_text("08:19 – 2025-11-29 08:20")  # the last bin
     for key in ("ArrowLeft", "Shift+ArrowRight", "Shift+ArrowRight", "ArrowLeft"):
         page.keyboard.press(key)
     expect(ranked).to_contain_text("in the 2 bins of the span")
@@ -181,7 +181,7 @@ def test_a_bracket_opens_its_event_with_sentence_features_and_span(look):
     )
     assert "event=closed" in page.url
     page.locator('[data-key="open"]').click()
-    expect(page.locator('[data-key="open"]')).to_contain_text("2025-11-29 05:32 – now")
+    expect(page.locator('[data-key="open"]')).to_contain_text("2025-11-29 06:44 – now")
     expect(page.locator('[data-key="open"]')).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator(".reason")).to_have_count(0)
@@ -211,6 +211,16 @@ def test_nothing_is_drawn_anew_where_nothing_is_new(look):
     expect(page.locator(".lanes").first).to_have_attribute("data-seen", "yes")
 
 
+def test_bins_are_no_narrower_than_those_that_the_service_keeps(look):
+    made = Made(until=1200)
+    page = look(made)
+    expect(page.locator(".view h2")).to_have_text("pump-0")
+    assert [each["bins"] for each in made.asked] == ["240", "20"]
+    expect(page.locator("figure", has=page.get_by_text("Features ranked"))).to_contain_text(
+        "in 20 bins with an answer"
+    )
+
+
 def test_names_are_shown_as_the_text_that_they_are(look):
     name = "<img src=x onerror=alert(1)>\a/?#"
     page = look(Made(first=name, events=[event("odd", name, 0.6 * SECONDS, None, "<b>c</b>")]))
@@ -230,7 +240,7 @@ def test_a_range_is_asked_for(look):
         page.get_by_role("combobox", name="Range of time").select_option("last hour")
     expect(page).to_have_url(re.compile("range=hour"))
     since = datetime.fromisoformat(made.asked[-1]["since"])
-    assert abs(datetime.now(UTC) - timedelta(hours=1) - since) < timedelta(minutes=1)
+    assert abs(datetime.now(UTC) - timedelta(hours=1) - since) < timedelta(minutes=2)
     page.get_by_role("combobox", name="Range of time").select_option("from … to …")
     with page.expect_response("**/timeline?*since=*"):
         page.get_by_label("since").fill("2025-11-29T05:00")
@@ -252,7 +262,7 @@ def test_without_a_stream_it_says_how_one_is_fed(look):
 def test_an_entity_that_left_keeps_its_lane(look):
     page = look(Made(many=2, left="pump-0", events=[]), "?entity=pump-0", quiet=False)
     expect(page.locator(".view h2")).to_have_text("pump-0")
-    expect(page.locator(".view")).to_contain_text("The last row is of 2025-11-29 06:19.")
+    expect(page.locator(".view")).to_contain_text("The last row is of 2025-11-29 08:19.")
     figure = page.locator("figure", has=page.get_by_text("Features ranked"))
     expect(figure).to_contain_text("By what each adds on average in 0 bins with an answer.")
 

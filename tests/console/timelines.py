@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from playwright.sync_api import Page, Route
 
 BEGIN = 1_764_390_000  # 2025-11-29 04:20 UTC
-SECONDS = 7_200
+SECONDS = 14_400  # 240 bins as the service keeps them
 
 
 def iso(seconds: float) -> str:

@@ -9,8 +9,16 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
+from tests.artifacts import (
+    NUMERIC,
+    as_json_rows,
+    make_windowed_artifact,
+    publish,
+    sample_rows,
+)
 from tests.console.conftest import plain_rows, strange_rows, write_csv
 from tests.console.timelines import SECONDS, Made, answering, event, iso
+from tests.serving import serving
 
 pytestmark = pytest.mark.slow
 
@@ -100,7 +108,7 @@ def test_a_drag_ranks_the_features_for_its_span_and_says_by_what(look):
     ranked = page.locator("figure", has=page.get_by_text("Features ranked"))
     expect(ranked).to_contain_text("By what each adds on average in 240 bins with an answer.")
     drag(page, lanes_of(page), 145.5 / 240, 153.5 / 240)
-    expect(ranked).to_contain_text("Features ranked for 2025-11-29 05:32 – 2025-11-29 05:37")
+    expect(ranked).to_contain_text("Features ranked for 2025-11-29 06:45 – 2025-11-29 06:54")
     expect(ranked).to_contain_text(
         "By what each adds in the 9 bins of the span with an answer, on average, less the same in"
         " the 231 bins outside it."
@@ -114,7 +122,7 @@ def test_a_drag_ranks_the_features_for_its_span_and_says_by_what(look):
     assert order == [each["feature"] for each in expected]
     assert f"from={iso(145 / 240 * SECONDS)[:-1].replace(':', '%3A')}" in page.url
     page.reload()
-    expect(ranked).to_contain_text("Features ranked for 2025-11-29 05:32 – 2025-11-29 05:37")
+    expect(ranked).to_contain_text("Features ranked for 2025-11-29 06:45 – 2025-11-29 06:54")
 
 
 def test_the_brush_moves_and_widens_by_keys_over_both_charts(look):
@@ -122,7 +130,7 @@ def test_the_brush_moves_and_widens_by_keys_over_both_charts(look):
     ranked = page.locator("figure", has=page.get_by_text("Features ranked"))
     page.get_by_role("region", name="What each feature").focus()
     page.keyboard.press("ArrowLeft")
-    expect(ranked).to_contain_text("06:19 – 2025-11-29 06:20")  # the last bin
+    expect(ranked).to_contain_text("08:19 – 2025-11-29 08:20")  # the last bin
     for key in ("ArrowLeft", "Shift+ArrowRight", "Shift+ArrowRight", "ArrowLeft"):
         page.keyboard.press(key)
     expect(ranked).to_contain_text("in the 2 bins of the span")
@@ -173,7 +181,7 @@ def test_a_bracket_opens_its_event_with_sentence_features_and_span(look):
     )
     assert "event=closed" in page.url
     page.locator('[data-key="open"]').click()
-    expect(page.locator('[data-key="open"]')).to_contain_text("2025-11-29 05:32 – now")
+    expect(page.locator('[data-key="open"]')).to_contain_text("2025-11-29 06:44 – now")
     expect(page.locator('[data-key="open"]')).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator(".reason")).to_have_count(0)
@@ -203,6 +211,16 @@ def test_nothing_is_drawn_anew_where_nothing_is_new(look):
     expect(page.locator(".lanes").first).to_have_attribute("data-seen", "yes")
 
 
+def test_bins_are_no_narrower_than_those_that_the_service_keeps(look):
+    made = Made(until=1200)
+    page = look(made)
+    expect(page.locator(".view h2")).to_have_text("pump-0")
+    assert [each["bins"] for each in made.asked] == ["240", "20"]
+    expect(page.locator("figure", has=page.get_by_text("Features ranked"))).to_contain_text(
+        "in 20 bins with an answer"
+    )
+
+
 def test_names_are_shown_as_the_text_that_they_are(look):
     name = "<img src=x onerror=alert(1)>\a/?#"
     page = look(Made(first=name, events=[event("odd", name, 0.6 * SECONDS, None, "<b>c</b>")]))
@@ -222,7 +240,7 @@ def test_a_range_is_asked_for(look):
         page.get_by_role("combobox", name="Range of time").select_option("last hour")
     expect(page).to_have_url(re.compile("range=hour"))
     since = datetime.fromisoformat(made.asked[-1]["since"])
-    assert abs(datetime.now(UTC) - timedelta(hours=1) - since) < timedelta(minutes=1)
+    assert abs(datetime.now(UTC) - timedelta(hours=1) - since) < timedelta(minutes=2)
     page.get_by_role("combobox", name="Range of time").select_option("from … to …")
     with page.expect_response("**/timeline?*since=*"):
         page.get_by_label("since").fill("2025-11-29T05:00")
@@ -239,6 +257,44 @@ def test_without_a_stream_it_says_how_one_is_fed(look):
     assert "/v1/models/plain/streams/pump-1'" in line
     assert re.findall(r'"(\w+)":', line.partition("-d ")[2]) == ["rows", "a", "b", "c", "d"]
     expect(page.get_by_role("button", name="Copy as curl")).to_be_visible()
+
+
+def test_an_entity_that_left_keeps_its_lane(look):
+    page = look(Made(many=2, left="pump-0", events=[]), "?entity=pump-0", quiet=False)
+    expect(page.locator(".view h2")).to_have_text("pump-0")
+    expect(page.locator(".view")).to_contain_text("The last row is of 2025-11-29 08:19.")
+    figure = page.locator("figure", has=page.get_by_text("Features ranked"))
+    expect(figure).to_contain_text("By what each adds on average in 0 bins with an answer.")
+
+
+def test_streams_of_a_windowed_model_are_seen_live(visit, tmp_path):
+    publish(tmp_path, "pumps", make_windowed_artifact(rows=4))
+    ordinary = as_json_rows(NUMERIC, sample_rows(NUMERIC, 200, seed=3))
+    strange = [[0.0, 0.0, 0.0, 400.0 * (-4) ** i] for i in range(6)]
+    with serving(tmp_path, streams=tmp_path / "streams.sqlite") as client:
+        page = visit("#/pumps/time", client=client)
+        expect(page.locator(".view .state")).to_contain_text("pumps looks at 4 rows")
+        begin = 1_764_390_000
+
+        def send(entity: str, first: int, rows: list[list[object]]) -> dict[str, object]:
+            time = [begin + 10 * (first + i) for i in range(len(rows))]
+            body = {"time": time, "rows": rows}
+            answer = client.post(f"/v1/models/pumps/streams/{entity}", json=body)
+            return answer.raise_for_status().json()
+
+        send("p/1", 0, ordinary)
+        send("p2", 0, ordinary[:2])
+        expect(lanes_of(page)).to_be_visible(timeout=12_000)  # it comes by itself
+        expect(page.locator(".view")).to_contain_text("Warming, and not judged yet: 1.")
+        answer = send("p/1", 200, strange)
+        assert answer["event"] is not None
+        expect(page.locator("h1")).to_have_text("What is strange now?", timeout=12_000)
+        expect(page.locator(".view h2")).to_have_text("p/1")
+        page.locator(f'[data-key="{answer["event"]["id"]}"]').click()
+        expect(page.locator(".reason")).to_have_text(answer["event"]["sentence"])
+        ranked = page.locator("figure", has=page.get_by_text("Features ranked"))
+        expect(ranked.locator("svg text").first).to_have_text("d")
+        assert lanes_of(page).locator("path.whisker").get_attribute("d").count("M") == 2
 
 
 def test_a_service_without_streams_says_so(visit):

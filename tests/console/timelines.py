@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from playwright.sync_api import Page, Route
 
 BEGIN = 1_764_390_000  # 2025-11-29 04:20 UTC
-SECONDS = 7_200
+SECONDS = 14_400  # 240 bins as the service keeps them
 
 
 def iso(seconds: float) -> str:
@@ -43,6 +43,7 @@ class Made:
 
     many: int = 3
     first: str = "pump-0"
+    left: str = ""  # one whose state is gone
     features: tuple[str, ...] = ("a", "b", "c", "d")
     until: float = SECONDS
     asked: list[dict[str, str]] = field(default_factory=list)
@@ -64,7 +65,7 @@ class Made:
                 {
                     "entity": f"pump-{pump}" if pump else self.first,
                     "severity": [None] * bins if warming else severity,
-                    "last": iso(self.until - 5),
+                    "last": None if self.left == f"pump-{pump}" else iso(self.until - 5),
                     "warming": warming,
                     "event": "open" if pump == 0 and any(e["open"] for e in self.events) else None,
                 }
@@ -107,6 +108,9 @@ def answering(page: Page, made: Made) -> None:
         elif last == "timeline":
             made.asked.append(query)
             route.fulfill(json=made.timeline(int(query["bins"])))
+        elif last == made.left:
+            problem = {"title": "Unknown entity", "status": 404, "detail": "It sent no row."}
+            route.fulfill(status=404, json=problem)
         else:
             route.fulfill(json=made.of(last, int(query["bins"])))
 

@@ -64,9 +64,7 @@ function cardOf({ id, title, sees, slider, draw, others = [] }, ask) {
     step: slider.step ?? 1,
     value: slider.value,
   });
-  const boxes = others.map((label) =>
-    node("input", { type: "checkbox", onchange: () => update() }),
-  );
+  const boxes = others.map(() => node("input", { type: "checkbox", onchange: () => update() }));
   const update = latest(async () => {
     const at = Number(range.value);
     const text = slider.text(at);

@@ -24,7 +24,7 @@ export async function show(container, context) {
     "aria-label": "Rows, as JSON or CSV with a head",
     spellcheck: "false",
     placeholder:
-      `${needs[0].toUpperCase()}${needs.slice(1)} as JSON, [[…], …] or ` +
+      `${window > 1 ? needs : "Rows"} as JSON, [[…], …] or ` +
       `[{"${features[0].name}": …}, …], or as CSV with a head`,
   });
   const [result, told] = places(2);

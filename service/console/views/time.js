@@ -9,9 +9,15 @@ import { button, copied, exampleRow, fail, places, swatch, workPlace } from "../
 export const title = "Was anything strange, and when?";
 
 const LOOK_SECONDS = 5;
-const RANGES = { hour: "last hour", day: "last day", all: "all", custom: "from … to …" };
-const RANGE_SECONDS = { hour: 3600, day: 86400 };
+// [words, seconds up to now]
+const RANGES = {
+  hour: ["last hour", 3600],
+  day: ["last day", 86400],
+  all: ["all"],
+  custom: ["from … to …"],
+};
 const SHARES = [0.05, 0.1, 0.2, 0.4, 0.7, 1]; // of the threshold
+const KEPT_SECONDS = 60; // of a bin that the service keeps; between narrower ones there were gaps
 const RANKED = 12; // features shown
 
 export async function show(container, context) {
@@ -32,7 +38,7 @@ export async function show(container, context) {
     const input = node("input", { type: "datetime-local", "aria-label": key });
     input.value = state[key] ? local(Date.parse(state[key])).slice(0, 16).replace(" ", "T") : "";
     input.addEventListener("change", () => {
-      context.set({ [key]: input.value ? new Date(input.value).toISOString() : null });
+      context.set({ [key]: input.value ? iso(input.value) : null });
       begin();
     });
     return input;
@@ -40,7 +46,7 @@ export async function show(container, context) {
   const range = node(
     "select",
     { "aria-label": "Range of time" },
-    Object.entries(RANGES).map(([key, words]) =>
+    Object.entries(RANGES).map(([key, [words]]) =>
       node("option", { value: key, selected: key === (state.range ?? "all") }, words),
     ),
   );
@@ -81,14 +87,20 @@ export async function show(container, context) {
   /** The timelines and events of the range; of the entity that was picked, or the strangest. */
   async function look() {
     const mine = ++turn;
-    const now = Date.now();
-    const seconds = RANGE_SECONDS[range.value];
+    const now = 60_000 * Math.ceil(Date.now() / 60_000);
+    const [, seconds] = RANGES[range.value];
     const asked = { bins: bins(), limit: 200 };
-    if (seconds) asked.since = new Date(now - 1000 * seconds).toISOString();
-    if (seconds) asked.until = new Date(now).toISOString();
+    if (seconds) Object.assign(asked, { since: iso(now - 1000 * seconds), until: iso(now) });
     if (range.value === "custom")
       for (const key of ["since", "until"]) if (state[key]) asked[key] = state[key];
-    const next = await context.get(`${path}/timeline?${new URLSearchParams(asked)}`);
+    const timeline = () => context.get(`${path}/timeline?${new URLSearchParams(asked)}`);
+    let next = await timeline();
+    const { since, until } = next;
+    const kept = Math.round((Date.parse(until) - Date.parse(since)) / 1000 / KEPT_SECONDS);
+    if (kept < asked.bins) {
+      Object.assign(asked, { since, until, bins: Math.max(1, kept) });
+      next = await timeline();
+    }
     const names = next.entities.map(({ entity }) => entity);
     const [answer, picked] = await Promise.all([
       context.get(`${path}/events?limit=200`),
@@ -102,10 +114,17 @@ export async function show(container, context) {
     return true;
   }
 
-  function lookAt(entity, { since, until, times }) {
+  async function lookAt(entity, { since, until, times }) {
     if (filed) return filed.ones[entity];
     const asked = new URLSearchParams({ since, until, bins: times.length });
-    return context.get(`${path}/timeline/${encodeURIComponent(entity)}?${asked}`);
+    try {
+      return await context.get(`${path}/timeline/${encodeURIComponent(entity)}?${asked}`);
+    } catch (problem) {
+      if (problem.status !== 404) throw problem;
+      // it left for entities that sent later: of what it was its lane is left
+      const features = detail.features.map(({ name }) => name);
+      return { entity, features, contributions: features.map(() => times.map(() => null)) };
+    }
   }
 
   async function begin() {
@@ -125,8 +144,7 @@ export async function show(container, context) {
   const untilAt = () => Date.parse(all.until);
   const binAt = (iso) =>
     ((Date.parse(iso) - sinceAt()) / (untilAt() - sinceAt())) * all.times.length;
-  const timeOf = (bin) =>
-    new Date(sinceAt() + ((untilAt() - sinceAt()) * bin) / all.times.length).toISOString();
+  const timeOf = (bin) => iso(sinceAt() + ((untilAt() - sinceAt()) * bin) / all.times.length);
 
   /** The bins between the moments in the address, or null. */
   function span() {
@@ -149,7 +167,7 @@ export async function show(container, context) {
     if (!entities.length) return drawEmpty();
     const warming = entities.filter((each) => each.warming).length;
     const last = entities
-      .map((each) => each.last)
+      .map((each) => each.last ?? "") // "" of those that left
       .sort()
       .at(-1);
     told.replaceChildren(
@@ -352,21 +370,23 @@ export async function show(container, context) {
     );
   }
 
+  /** What tells whether anything is new. */
+  const signs = () =>
+    JSON.stringify([events, all.entities.map((each) => [each.entity, each.last, each.event])]);
+
   await begin();
   context.every(LOOK_SECONDS, async () => {
     if (all === null || filed || charts.some((chart) => chart.busy())) return;
-    const [before, seen] = [all, JSON.stringify([all.entities.map(signs), events])];
+    const [before, seen] = [all, signs()];
     if (!(await look().catch(() => false))) return; // the header says that it is stale
     const passed = Date.parse(all.until) - Date.parse(before.until) >= 1000 * before.bin_seconds;
-    const changed = JSON.stringify([all.entities.map(signs), events]) !== seen;
-    if (changed || (passed && all.entities.length)) draw();
+    if (signs() !== seen || (passed && all.entities.length)) draw();
     else all = before;
   });
   return () => worker.terminate();
 }
 
-/** What tells whether anything is new of an entity. */
-const signs = ({ entity, last, warming, event }) => [entity, last, warming, event];
+const iso = (time) => new Date(time).toISOString();
 
 /**
  * Features by what they add in a span of bins, on average, less the same outside of it; without a

@@ -234,15 +234,18 @@ class Streams:
         self._thread.shutdown()
 
     def _add(self, key: Key) -> Entity:
-        while len(self._entities) >= self._most:
-            oldest = next((k for k, each in self._entities.items() if not each.lock.locked()), None)
-            if oldest is None:
-                break
-            self._let_go(oldest)
-            self._count(oldest[0], "evicted", 1)
         self._gone.discard(key)
         entity = self._entities[key] = Entity(State(), time.monotonic())
         return entity
+
+    def _make_room(self) -> None:
+        """Let go of who was used last longest ago, where there are too many."""
+        while len(self._entities) > self._most:
+            oldest = next((k for k, each in self._entities.items() if not each.lock.locked()), None)
+            if oldest is None:
+                return
+            self._let_go(oldest)
+            self._count(oldest[0], "evicted", 1)
 
     def _let_go(self, key: Key) -> None:
         entity = self._entities.pop(key)
@@ -259,6 +262,7 @@ class Streams:
         """Have written what was answered, and told what changed."""
         entity.arrived = time.monotonic()
         self._dirty.add(key)
+        self._make_room()  # not before: a request that is refused lets go of nobody
         for event in changes:
             self._say(event)
         now_open = self._open_event(key, entity)

@@ -270,6 +270,14 @@ class TestEntities:
         assert 'hourglass_stream_evicted_total{model="rows"} 1.0' in metrics
         assert 'hourglass_stream_entities{model="rows"} 2.0' in metrics
 
+    def test_a_request_that_is_refused_makes_nobody_leave(self, models):
+        with serving(models, max_entities=1) as client:
+            send(client, "rows", "a", rows_of(1), times(0, 1))
+            send(client, "rows", "b", rows_of(2), [T0 + 1, T0], 422)
+            listed = client.get("/v1/models/rows/streams").json()["entities"]
+            assert [each["entity"] for each in listed] == ["a"]
+            assert 'hourglass_stream_evicted_total{model="rows"} 0.0' in client.get("/metrics").text
+
 
 class TestRestart:
     @pytest.mark.parametrize("model", ["rows", "windows"])

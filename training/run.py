@@ -369,6 +369,7 @@ def _report(
         folds=len(prepared.folds),
         dropped_rows=len(data.normal_ND) - sum(map(len, split)) - gap_rows,
         gap_rows=gap_rows,
+        window=detector.window,
         copied_rows=prepared.copies,
         time=time_axis(config.time, prepared.time_N),
         anomalous_rows=len(data.anomalies_AD),

@@ -62,6 +62,11 @@ def printed(**changes: object) -> str:
     return text.getvalue()
 
 
+def test_rows_without_a_full_window_are_told_of() -> None:
+    assert "3 with too few values or without 29 normal rows before them" in printed(window=30)
+    assert "normal rows before" not in printed()
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -64,7 +64,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     calibration_rows: int
     # models, each fitted on all rows but one fold, on which it calibrates; 0: one model
     folds: int = 0
-    dropped_rows: int  # normal rows with too few observed cells
+    # normal rows with too few observed cells; of windows also those without as many normal ones
+    # before them
+    dropped_rows: int
+    window: int = 1  # rows that an answer looks at
     gap_rows: int = 0  # left out between blocks of time
     copied_rows: int = 0  # repeat an earlier row; in a random split copies stay together
     time: TimeAxis | None = None

@@ -244,6 +244,8 @@ def _lines(report: Report) -> list[tuple[str, str]]:
     if report.folds:
         rows = f"{report.fit_rows}, in {report.folds} folds: each fits all models but one"
     left_out = f"{report.anomalous_rows} anomalous, {report.dropped_rows} with too few values"
+    if report.window > 1:
+        left_out += f" or without {report.window - 1} normal rows before them"
     if report.gap_rows:
         left_out += f", {report.gap_rows} between blocks"
     times = report.time

@@ -92,7 +92,8 @@ export function lanes(container, { since, until, lanes: rows }, options) {
         const [a, p, b] = [from, peak, end ?? until].map((at) => clamp(across(at), left, right));
         const y = top(lane) - 2;
         const foot = (x) => `M${x} ${y + 2}v-4`;
-        return `${from < since ? `M${a} ${y - 2}` : foot(a)}H${b}${end === null ? "" : foot(b)}M${p} ${y - 2}v-3`;
+        const begin = from < since ? `M${a} ${y - 2}` : foot(a);
+        return `${begin}H${b}${end === null ? "" : foot(b)}M${p} ${y - 2}v-3`;
       };
       const mark = box("picked", left - 5, 0, 3, high);
       const drawing = picture(

@@ -29,7 +29,9 @@ from hourglass.service.watch.metrics import UNDELIVERED
 
 MAX_HEADS = 1024  # remembered
 RECEIVED_BYTES = 2**16  # of a body: if more are lacking, they are read in another way
-READ_BYTES = 2**16  # of it at once: others have their turn
+READ_BYTES = 2**16  # of it at once
+# of all such bodies in one turn of the event loop, in which everybody else waits
+TURN_BYTES = 2**18
 MAX_PENDING = 256  # unanswered requests of one connection that are looked at
 LARGE_ANSWER_BYTES = 2**16
 
@@ -266,6 +268,9 @@ class _Receiver(asyncio.BufferedProtocol):
 
     Room for all of it is made once much of it has come, since to announce a large body costs a
     client nothing. What there is no room for in the process is read and thrown away.
+
+    By itself the event loop reads 32 times from a connection before the next has its turn: forty
+    bodies at once held others up for seconds.
     """
 
     def __init__(self, connection: ScoringProtocol, begin: bytes, length: int) -> None:
@@ -274,6 +279,8 @@ class _Receiver(asyncio.BufferedProtocol):
         self._body[: self._at] = begin
         self._room, self._counted = connection._front.parts.room, 0
         self._refused: Overloaded | None = None
+        self._turn = 0  # bytes read in it
+        connection._front.receivers.add(self)
         self._count(self._at)
         _exchange(connection, self)
 
@@ -293,8 +300,15 @@ class _Receiver(asyncio.BufferedProtocol):
         if self._at == self._length:
             connection, counted = self._connection, self._counted
             connection._receiver = None
+            connection._front.receivers.discard(self)
             _exchange(connection, connection)
             connection.take_body(self._refused or self._body, counted=counted)
+            return
+        self._turn += count
+        receivers = self._connection._front.receivers
+        if self._turn * len(receivers) >= TURN_BYTES:
+            self._connection.transport.pause_reading()
+            self._connection.loop.call_soon(self._read_on)
 
     def eof_received(self) -> bool | None:
         return self._connection.eof_received()
@@ -310,16 +324,27 @@ class _Receiver(asyncio.BufferedProtocol):
 
     def give_back(self) -> None:
         """The body will not be there."""
-        self._room.give_back(self._counted)
-        self._counted = 0
+        self._connection._front.receivers.discard(self)
+        self._empty()
 
     def _count(self, count: int) -> None:
         try:
             self._room.take(count)
             self._counted += count
         except Overloaded as refused:
-            self.give_back()
+            self._empty()
             self._refused, self._body = refused, bytearray(RECEIVED_BYTES)
+
+    def _empty(self) -> None:
+        self._room.give_back(self._counted)
+        self._counted = 0
+
+    def _read_on(self) -> None:
+        """In the next turn."""
+        self._turn = 0
+        connection = self._connection
+        if connection._receiver is self and not connection.transport.is_closing():
+            connection.transport.resume_reading()
 
 
 def _exchange(connection: ScoringProtocol, protocol: asyncio.BaseProtocol) -> None:
@@ -381,6 +406,7 @@ class _Front:
         self.parts, self.guard = parts, parts.guard
         # to ask; the one that asks twice in a row asks alone
         self.last: ScoringProtocol | None = None
+        self.receivers: set[_Receiver] = set()  # of large bodies
         self.heads: dict[bytes, RequestHead] = {}
         self.headers: list[tuple[bytes, bytes]] = []  # uvicorn's own, of every answer
         self.ok = begin_answer(200, decoding.JSON, self.headers)

@@ -223,12 +223,15 @@ def test_answers_are_taken_off_a_stream_whole() -> None:
 
 def test_a_slower_bystander_and_more_memory_than_allowed_are_missed() -> None:
     idle, attacked = Phase([0.001] * 100), Phase([0.001] * 90 + [0.005] * 10)
-    outcome = exhaustion.Outcome(
-        Phases(idle, attacked), attacks.Said({"open at the end": 2}), 9 * 32 * attacks.MIB, False
-    )
+    rounds, canned = [Phases(idle, attacked)] * 2 + [Phases(idle, idle)], [Phases(idle, idle)]
+    said = attacks.Said({"open at the end": 2})
+    outcome = exhaustion.Outcome(rounds, canned, said, 9 * 32 * attacks.MIB, False)
     attack = attacks.Attack("a body", attacks.half_heads, attacks.BODY_BYTES, closes=True)
     slow, large, left = exhaustion.lines(attack, outcome, Options(Path()))
-    assert slow.now.startswith("5.0 × (idle 1.0 ms, then 5.0 ms; right 100, failed 0)")
+    assert slow.now == (
+        "5.0 × (idle 1.0 ms, then 5.0 ms); right 300, failed 0;"
+        " a server that does nothing 1.0 × (idle 1.0 ms, then 1.0 ms)"
+    )
     assert (slow.met, large.met, left.met) == (False, False, False)
 
 
@@ -237,13 +240,15 @@ def test_an_attack_on_a_real_server_says_what_it_was_answered_and_what_it_cost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exhaustion, "IDLE_SECONDS", 0.5)
-    options = Options(tmp_path, scale=0.002, hold_seconds=0.5)
+    options = Options(tmp_path, scale=0.002, hold_seconds=0.5, rounds=2)
     outcome = exhaustion.outcome_of("keys", attacks.ATTACKS["keys"], options)
     assert outcome.said.keys() == {"422"}
-    assert outcome.said["422"] >= 3
+    assert outcome.said["422"] >= 6
     assert not outcome.died
-    assert len(outcome.phases.idle.seconds) > 10
-    assert outcome.phases.attacked.failed == 0
+    for rounds in (outcome.phases, outcome.canned):
+        assert len(rounds) == 2
+        assert all(len(each.idle.seconds) > 10 for each in rounds)
+        assert all(each.attacked.failed == 0 for each in rounds)
 
 
 @pytest.mark.slow

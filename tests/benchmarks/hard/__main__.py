@@ -13,6 +13,7 @@ from rich.console import Console
 from hourglass.service.serving.store import write_atomically
 from tests.benchmarks.adbench.report import Grid, as_markdown, print_grids
 from tests.benchmarks.hard import exhaustion, fuzz, swaps
+from tests.benchmarks.hard.attacks import ATTACKS
 from tests.benchmarks.hard.protocol import Line, Options
 from tests.benchmarks.machine import machine, revision
 
@@ -40,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         connections=given.connections,
         hold_seconds=given.hold_seconds,
         scale=given.scale,
+        attacks=tuple(given.attacks or ()),
+        rounds=given.rounds,
         swaps=given.swaps,
     )
     options.output.mkdir(parents=True, exist_ok=True)
@@ -106,6 +109,14 @@ def _parser() -> argparse.ArgumentParser:
         help=f"that silent clients stay ({default.hold_seconds:g})",
     )
     add("--scale", type=float, default=1.0, metavar="X", help="of the attacks' sizes (1)")
+    add(
+        "--attacks",
+        nargs="+",
+        metavar="NAME",
+        choices=ATTACKS,
+        help=f"of the exhaustion's {', '.join(ATTACKS)} (all)",
+    )
+    add("--rounds", type=int, default=1, metavar="N", help="of each attack, for a median (1)")
     add("--swaps", type=int, default=default.swaps, metavar="N", help=f"({default.swaps})")
     add(
         "--output",

@@ -70,9 +70,11 @@ class Bystander:
     def begin_phase(self) -> None:
         self._say(b"")
 
-    def end(self) -> Phases:
+    def end(self) -> list[Phases]:
+        """Of each pair of phases, idle and attacked, after the one that it began in."""
         said, _ = self._popen.communicate()
-        return Phases(*msgspec.json.decode(said, type=list[Phase])[-2:])
+        phases = msgspec.json.decode(said, type=list[Phase])[1:]
+        return [Phases(*pair) for pair in zip(phases[::2], phases[1::2], strict=True)]
 
     def _say(self, line: bytes) -> None:
         assert self._popen.stdin is not None

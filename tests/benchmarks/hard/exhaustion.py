@@ -1,10 +1,13 @@
 """Attacks on a fresh server each, while a bystander scores single rows: its p99 against what it was
-before, the server's peak memory, and what the attack was answered.
+before, the server's peak memory, and what the attack was answered. Another bystander asks a server
+that does nothing: what it waits meanwhile is the machine's doing.
 """
 
 import resource
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from time import sleep
 from typing import NamedTuple
@@ -13,6 +16,7 @@ from hourglass.service.model.artifact import Feature
 from tests.artifacts import make_artifact, publish
 from tests.benchmarks.hard.attacks import ATTACKS, MIB, WIDE, WIDTH, Attack, Said
 from tests.benchmarks.hard.bystander import Ask, Bystander, Phases
+from tests.benchmarks.hard.canned import Canned
 from tests.benchmarks.hard.good import MODEL, make_goods
 from tests.benchmarks.hard.protocol import Line, Options
 from tests.benchmarks.speed.server import status_bytes
@@ -25,7 +29,10 @@ DESCRIPTORS = 8192
 
 
 class Outcome(NamedTuple):
-    phases: Phases
+    """Of an attack, in all its rounds."""
+
+    phases: list[Phases]
+    canned: list[Phases]  # of the server that does nothing
     said: Said
     grown_bytes: int  # at the peak
     died: bool
@@ -33,7 +40,8 @@ class Outcome(NamedTuple):
 
 def measure(options: Options) -> list[Line]:
     found = []
-    for name, attack in ATTACKS.items():
+    for name in options.attacks or ATTACKS:
+        attack = ATTACKS[name]
         said = lines(attack, outcome_of(name, attack, options), options)
         for line in said:
             print(f"{line.what}: {line.now}", file=sys.stderr, flush=True)
@@ -51,29 +59,36 @@ def outcome_of(name: str, attack: Attack, options: Options) -> Outcome:
         with Process(Path(folder)) as server:
             port, pid = int(server.url.rpartition(":")[2]), server.popen.pid
             _allow_descriptors()  # ours: the server has what it was started with
-            with Bystander(Ask(port, good.data, float(good.score))) as bystander:
-                sleep(1.0)  # until it has started
-                bystander.begin_phase()
-                sleep(IDLE_SECONDS)
+            ask, said = Ask(port, good.data, float(good.score)), Said()
+            with Canned() as canned, Bystander(ask) as scoring, Bystander(canned.ask) as idle:
+                sleep(1.0)  # until they have started
                 Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak is now
                 before = memory(pid, "VmRSS")
-                bystander.begin_phase()
-                said = attack.run(port, options)
-                sleep(1.0)  # so that a phase holds some requests, however short the attack
+                for _ in range(options.rounds):
+                    _begin_phase(scoring, idle)
+                    sleep(IDLE_SECONDS)
+                    _begin_phase(scoring, idle)
+                    said += attack.run(port, options)
+                    sleep(1.0)  # so that a phase holds some requests, however short the attack
                 peak = memory(pid, "VmHWM")
-                phases = bystander.end()
+                phases, of_canned = scoring.end(), idle.end()
             died = server.popen.poll() is not None
         (options.output / f"exhaustion-{name}.log").write_text("".join(server.log[-2000:]))
-    return Outcome(phases, said, peak - before, died)
+    return Outcome(phases, of_canned, said, peak - before, died)
+
+
+def _begin_phase(*bystanders: Bystander) -> None:
+    for bystander in bystanders:
+        bystander.begin_phase()
 
 
 def lines(attack: Attack, outcome: Outcome, options: Options) -> list[Line]:
-    idle, attacked = outcome.phases
-    ratio = attacked.p99_seconds / idle.p99_seconds
+    ratio = _ratio(outcome.phases)
+    right = sum(len(each.attacked.seconds) for each in outcome.phases)
+    failed = sum(each.attacked.failed for each in outcome.phases)
     slower = (
-        f"{ratio:.1f} × (idle {idle.p99_seconds * 1e3:.1f} ms, then"
-        f" {attacked.p99_seconds * 1e3:.1f} ms; right {len(attacked.seconds)},"
-        f" failed {attacked.failed})"
+        f"{_times(outcome.phases)}; right {right:,}, failed {failed};"
+        f" a server that does nothing {_times(outcome.canned)}"
     )
     grown = f"{outcome.grown_bytes / MIB:.0f} MiB"
     most = None if attack.bytes_ is None else TIMES_THE_BODY * attack.bytes_ * options.scale
@@ -84,7 +99,7 @@ def lines(attack: Attack, outcome: Outcome, options: Options) -> list[Line]:
             f"{attack.what}: p99 of single rows beside it",
             slower,
             f"at most {SLOWER:g} ×, none failed",
-            ratio <= SLOWER and not attacked.failed,
+            ratio <= SLOWER and not failed,
         ),
         Line(
             "the same: memory at its peak, over that before",
@@ -99,6 +114,18 @@ def lines(attack: Attack, outcome: Outcome, options: Options) -> list[Line]:
             False if outcome.died else all_closed,
         ),
     ]
+
+
+def _ratio(phases: Sequence[Phases]) -> float:
+    """The rounds' median of p99 under attack over the idle one."""
+    return median(each.attacked.p99_seconds / each.idle.p99_seconds for each in phases)
+
+
+def _times(phases: Sequence[Phases]) -> str:
+    idle, attacked = (
+        median(each.p99_seconds for each in those) * 1e3 for those in zip(*phases, strict=True)
+    )
+    return f"{_ratio(phases):.1f} × (idle {idle:.1f} ms, then {attacked:.1f} ms)"
 
 
 def memory(pid: int, field: str) -> int:

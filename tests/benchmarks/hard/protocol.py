@@ -14,6 +14,8 @@ class Options(NamedTuple):
     connections: int = 48
     hold_seconds: float = 15  # that a silent or slow client stays
     scale: float = 1.0  # of attacks' sizes
+    attacks: tuple[str, ...] = ()  # of the exhaustion; none: all
+    rounds: int = 1  # of each attack, idle seconds between
     swaps: int = 300
 
 

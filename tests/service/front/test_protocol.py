@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from uvicorn.protocols.http import flow_control, httptools_impl
 
 from hourglass.service.errors import UnknownModel
+from hourglass.service.front import protocol
 from hourglass.service.front.protocol import ScoringProtocol
 from hourglass.service.model.detector import Detector
 from tests.artifacts import MIXED, NUMERIC, make_artifact, publish, sample_rows
@@ -432,6 +433,36 @@ class TestOneTurn:
             assert not gate.is_set()
             assert len(json.loads(large.answer()[2])["score"]) == 90
             assert len(json.loads(large.answer()[2])["score"]) == 1
+
+    def test_many_large_bodies_at_once_leave_turns_to_others(self, models, monkeypatch):
+        turns, is_over = [0], threading.Event()
+        updated = protocol._Receiver.buffer_updated
+
+        def next_turn(loop: asyncio.AbstractEventLoop) -> None:
+            turns.append(0)
+            if not is_over.is_set():
+                loop.call_soon(next_turn, loop)
+
+        def count(self, size: int) -> None:
+            if len(turns) == 1:
+                next_turn(self._connection.loop)
+            turns[-1] += size
+            updated(self, size)
+
+        monkeypatch.setattr(protocol._Receiver, "buffer_updated", count)
+        large = request(bytes(4_000_000), kind="application/octet-stream")
+        with serving(models, fast=True) as client, ExitStack() as stack:
+            connections = [stack.enter_context(Connection(client)) for _ in range(20)]
+            sending = [threading.Thread(target=each.send, args=(large,)) for each in connections]
+            for each in sending:
+                each.start()
+            for connection in connections:
+                assert connection.answer()[0] in {200, 413}
+            for each in sending:
+                each.join()
+            is_over.set()
+        assert sum(turns) > 20 * 3_800_000
+        assert max(turns) <= protocol.TURN_BYTES + 20 * protocol.READ_BYTES
 
 
 class TestStopping:

@@ -109,6 +109,10 @@ class JournalFailed(HourglassError):
     """The file of alarms cannot be read at the moment."""
 
 
+class FullJournal(HourglassError):
+    """The file of alarms takes no more feedback."""
+
+
 class NotLoaded(UnknownModel):
     """The model is there, but not in memory: who can wait asks the registry to load it."""
 

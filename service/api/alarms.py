@@ -27,6 +27,7 @@ class AlarmGroups(msgspec.Struct, frozen=True, kw_only=True):
     since: datetime
     rows_scored: int
     alarms: int
+    muted: int  # of these, in no group
     rows_kept: bool  # whether the rows' values are (--journal)
     groups: list[AlarmGroup]
 
@@ -103,6 +104,7 @@ async def list_alarms(
             since=time_of(alarms.began()),
             rows_scored=rows,
             alarms=count,
+            muted=alarms.muted(name),
             rows_kept=parts.journal.values,
             groups=alarms.groups(name, since=after, most=limit),
         )

@@ -18,6 +18,7 @@ from litestar.params import FromPath
 from litestar.types import ControllerRouterHandler
 
 from hourglass.service import VERSION
+from hourglass.service.api.feedback import MAX_ENTITY
 from hourglass.service.api.problems import BUG, HTTP_KINDS, KINDS
 from hourglass.service.api.replay import MAX_ALPHAS, MAX_PER_DAY
 from hourglass.service.api.scoring import SampleRequest, ScoreAnswer
@@ -37,6 +38,7 @@ from hourglass.service.rows.ordered import LONGEST_ENTITY
 from hourglass.service.rows.times import LATEST
 from hourglass.service.serving.store import ThresholdChange
 from hourglass.service.settings import Settings
+from hourglass.service.watch.feedback import MOST_NOTE
 
 Json = dict[str, Any]
 
@@ -148,7 +150,8 @@ def write_document(
                 ):  # one that is not sent is None to us, to a client it is no null
                     parameter["schema"] |= parameter["schema"].pop("oneOf")[0]
     _, components = msgspec.json.schema_components(
-        [ThresholdChange, SampleRequest, Promotion], ref_template="#/components/schemas/{name}"
+        [ThresholdChange, SampleRequest, Promotion],
+        ref_template="#/components/schemas/{name}",
     )
     document["components"]["schemas"] |= components
     return document
@@ -194,18 +197,16 @@ def _body(path: str, method: str, settings: Settings) -> Json | None:
         return None
     size = f"At most {settings.max_body_bytes} bytes."
     number = {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST}
+    cell = {"anyOf": [number, {"type": "boolean"}, {"type": "string"}, {"type": "null"}]}
+    row = {
+        "description": "An array in feature order, or an object by feature name; null is missing.",
+        "anyOf": [
+            {"type": "array", "items": cell, "minItems": 1},
+            {"type": "object", "additionalProperties": cell, "minProperties": 1},
+        ],
+    }
     match path.rpartition("/")[2]:
         case "score" | "explain" | "reconstruct" | "encode" | "replay" | "{entity}" as what:
-            cell = {"anyOf": [number, {"type": "boolean"}, {"type": "string"}, {"type": "null"}]}
-            row = {
-                "description": (
-                    "An array in feature order, or an object by feature name; null is missing."
-                ),
-                "anyOf": [
-                    {"type": "array", "items": cell, "minItems": 1},
-                    {"type": "object", "additionalProperties": cell, "minProperties": 1},
-                ],
-            }
             raw = (
                 f"Little-endian float32, row after row; NaN is missing, a category its code. {size}"
             )
@@ -241,6 +242,9 @@ def _body(path: str, method: str, settings: Settings) -> Json | None:
             return _small("SampleRequest", {"count": 2, "seed": 0})
         case "promote":
             return _small("Promotion", {"version": "1fec4a81f648"})
+        case "feedback":
+            said = {"verdict": "real", "key": "0123456789abcdef"}
+            return {decoding.JSON: {"schema": _feedback(row), "example": said}}
         case _:
             return None
 
@@ -248,6 +252,29 @@ def _body(path: str, method: str, settings: Settings) -> Json | None:
 def _small(schema: str, example: Json) -> Json:
     return {
         decoding.JSON: {"schema": {"$ref": f"#/components/schemas/{schema}"}, "example": example}
+    }
+
+
+def _feedback(row: Json) -> Json:
+    """A verdict on a group or on a row, or until when a group's like is muted."""
+    entity, note = ({"type": "string", "maxLength": most} for most in (MAX_ENTITY, MOST_NOTE))
+    key = {"type": "string", "pattern": _PATTERNS["key"]}
+    said = {"enum": ["real", "expected"]}
+
+    def one(required: list[str], **properties: Json) -> Json:
+        return {
+            "type": "object",
+            "required": required,
+            "properties": {**properties, "note": note},
+            "additionalProperties": False,
+        }
+
+    return {
+        "anyOf": [
+            one(["verdict", "key"], verdict=said, key=key),
+            one(["verdict", "row"], verdict=said, row=row, entity=entity),
+            one(["verdict", "key", "until"], verdict={"const": "mute"}, key=key, until=_TIME),
+        ]
     }
 
 

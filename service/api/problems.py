@@ -78,6 +78,7 @@ KINDS: Mapping[type[Exception], Kind] = {
     errors.NoReport: Kind(404, "no-report", "This version has no report", "model"),
     errors.UnknownVersion: Kind(404, "unknown-version", "The model has no such version", "model"),
     errors.UnknownAlarms: Kind(404, "unknown-alarms", "No such alarms are kept", "model"),
+    errors.FullJournal: Kind(507, "full-journal", "The journal takes no more", "internal"),
     errors.JournalFailed: Kind(503, "journal-failed", "The alarms cannot be read", "internal"),
     errors.NotPromoted: Kind(
         409, "not-promoted", "The version cannot be put into service here", "model"

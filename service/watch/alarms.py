@@ -26,6 +26,8 @@ from typing import NamedTuple
 import msgspec
 
 from hourglass.service.errors import InvalidSettings, UnknownAlarms
+from hourglass.service.watch import feedback
+from hourglass.service.watch.feedback import Feedback, Verdict, Word
 
 GAP_SECONDS = 300.0
 GROUP_ALARMS = 100
@@ -123,6 +125,8 @@ class AlarmGroup(msgspec.Struct, frozen=True, kw_only=True):
     last: datetime
     worst: WorstAlarm
     sentence: str
+    verdict: Verdict | None  # what was said of it last: real or expected
+    muted_until: datetime | None  # its pattern; what is past holds no more
 
 
 class KeptAlarm(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,7 +194,7 @@ class Alarms:
         database = self._open()
         found = database.execute(f"{_GROUP} WHERE model = ? AND key = ?", (model, key)).fetchone()
         if found is None:
-            raise UnknownAlarms(f"no alarms of {model} are kept under the key {key[:80]!r}")
+            raise _unknown(model, key)
         rows = database.execute(
             "SELECT time, version, score, severity, p_value, sentence, row, reasons FROM alarms"
             " WHERE key = ? ORDER BY time DESC, id DESC",
@@ -227,6 +231,32 @@ class Alarms:
             )
             for at, version, severity, p_value, row in rows
         ]
+
+    def muted(self, model: str) -> int:
+        """How many alarms made no group, since somebody did not want to see them."""
+        return feedback.muted(self._open(), model)
+
+    def feedback(self, model: str, *, most: int) -> list[Feedback]:
+        """What was said of alarms and rows, last first."""
+        return feedback.newest(self._open(), model, most)
+
+    def add_feedback(self, model: str, word: Word) -> Feedback:
+        """Keep it, of a group together with those of its rows that are kept; UnknownAlarms,
+        FullJournal.
+        """
+        with self._changing() as database:
+            if word.key is None:
+                rows = [word.row] if word.row is not None else []
+                return feedback.add(database, model, word, None, rows)
+            entity, features = _pattern(database, model, word.key)
+            kept = []
+            if word.verdict != "mute":
+                kept = database.execute(
+                    "SELECT row FROM alarms WHERE key = ? AND row IS NOT NULL ORDER BY id",
+                    (word.key,),
+                ).fetchall()
+            word = word._replace(entity=entity)
+            return feedback.add(database, model, word, features, [row for (row,) in kept])
 
     def close(self) -> None:
         """Let go of the file."""
@@ -275,6 +305,9 @@ class Alarms:
     ) -> None:
         entity, features = signature.entity, json.dumps(signature.features, ensure_ascii=False)
         first, last = alarms[0].time, alarms[-1].time
+        if feedback.is_muted(database, model, entity, features, last):
+            feedback.count_muted(database, model, count)
+            return
         open_group = database.execute(
             "SELECT key, severity FROM groups WHERE model = ? AND entity IS ? AND features = ?"
             " AND last >= ? AND first <= ? ORDER BY last DESC LIMIT 1",
@@ -346,7 +379,7 @@ def connect(path: Path | None, began: float) -> sqlite3.Connection:
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")
             database.execute("PRAGMA journal_size_limit = 4194304")
-        database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+        database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} {feedback.SCHEMA} COMMIT;")
         database.execute(
             "INSERT INTO began SELECT ? WHERE NOT EXISTS (SELECT * FROM began)", (began,)
         )
@@ -406,9 +439,22 @@ def _require_ours(database: sqlite3.Connection, path: Path) -> None:
         raise sqlite3.DatabaseError(sound.splitlines()[-1])
 
 
+def _pattern(database: sqlite3.Connection, model: str, key: str) -> tuple[str | None, str]:
+    found: tuple[str | None, str] | None = database.execute(
+        "SELECT entity, features FROM groups WHERE model = ? AND key = ?", (model, key)
+    ).fetchone()
+    if found is None:
+        raise _unknown(model, key)
+    return found
+
+
+def _unknown(model: str, key: str) -> UnknownAlarms:
+    return UnknownAlarms(f"no alarms of {model} are kept under the key {key[:80]!r}")
+
+
 _GROUP = (
-    "SELECT key, entity, features, count, first, last, severity, p_value, time, sentence FROM"
-    " groups"
+    "SELECT key, entity, features, count, first, last, severity, p_value, time, sentence,"  # noqa: S608 - of constants
+    f" {feedback.OF_GROUP} FROM groups"
 )
 
 
@@ -423,6 +469,8 @@ def _group(
     p_value: float,
     at: float,
     sentence: str | None,
+    verdict: Verdict | None,
+    muted_until: float | None,
 ) -> AlarmGroup:
     return AlarmGroup(
         key=key,
@@ -433,6 +481,8 @@ def _group(
         last=time_of(last),
         worst=WorstAlarm(severity, p_value, time_of(at), sentence),
         sentence=_say(json.loads(features), count, last - first, sentence),
+        verdict=verdict,
+        muted_until=None if muted_until is None else time_of(muted_until),
     )
 
 

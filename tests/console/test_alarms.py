@@ -75,3 +75,25 @@ def test_an_alarm_is_explained_anew(visit, service: httpx.Client):
     expect(page.locator("h1")).to_have_text("Why would these rows alarm?")
     expect(page.locator("#view").get_by_text("1 alarm among 1 row")).to_be_visible()
     assert any(f"{row[3]}" in page.url for row in strange_rows(12))
+
+
+def test_what_was_said_of_a_group_stands_at_it(visit, service: httpx.Client):
+    groups = service.get("/v1/models/odd/alarms").json()["groups"]
+    (key,) = (each["key"] for each in groups)
+    page = visit(f"#/odd/alarms?group={key}")
+    line = page.locator(f'[data-key="{key}"]')
+    page.get_by_role("button", name="Expected", exact=True).click()
+    expect(page.get_by_role("status")).to_have_text("Kept as expected with 1 row.")
+    expect(line).to_contain_text("expected")
+    page.get_by_role("button", name="Real", exact=True).click()
+    expect(page.get_by_role("status")).to_have_text("Kept as real with 1 row.")
+    page.get_by_role("combobox", name="Mute alarms like these").select_option("for 8 hours")
+    expect(line).to_contain_text("muted until")
+    service.post("/v1/models/odd/score", json={"rows": [[0, 0, 9, 0, 0]]}).raise_for_status()
+    page.reload()
+    expect(page.locator(".view > p").first).to_contain_text("2 alarms in 1 group")
+    expect(page.locator(".view > p").first).to_contain_text("1 alarm muted.")
+    page.get_by_role("combobox", name="Mute alarms like these").select_option("no longer")
+    expect(line).not_to_contain_text("muted")
+    said = service.get("/v1/models/odd/feedback").json()["feedback"]
+    assert [each["verdict"] for each in said] == ["mute", "mute", "real", "expected"]

@@ -7,16 +7,17 @@ import { button, fail, longList, stepping, swatch } from "../parts.js";
 export const title = "What has alarmed?";
 
 const LOOK_SECONDS = 5;
+const MUTES = { "1 hour": 3600, "8 hours": 28800, "1 day": 86400, "1 week": 604800 };
 
 export async function show(container, context) {
-  const { model, state, detail } = context;
+  const { model, state, detail, readOnly } = context;
   const look = () => context.get(`models/${model}/alarms?limit=200`);
   let answer = await look();
   const [summary, list, open] = [node("p"), node("ul.list"), node("div")];
   container.append(summary, list, open);
 
   function draw() {
-    const { alarms, rows_scored: rows, since, groups } = answer;
+    const { alarms, rows_scored: rows, since, groups, muted } = answer;
     const seconds = Math.max(1, (Date.now() - new Date(since).getTime()) / 1000);
     context.title(alarms ? "What has alarmed?" : "Has anything alarmed?");
     summary.replaceChildren(
@@ -27,13 +28,14 @@ export async function show(container, context) {
           : `No alarm in ${duration(seconds)}`,
       ),
       `; ${counted(rows, "row")} scored since ${moment(since)}.`,
+      muted ? ` ${counted(muted, "alarm")} muted.` : "",
     );
     list.replaceChildren(...groups.map(line));
     list.hidden = groups.length === 0;
   }
 
   function line(group) {
-    const { key, entity, count: alarms, first, last, worst, sentence } = group;
+    const { key, entity, count: alarms, first, last, worst, sentence, verdict } = group;
     const opened = state.group === key;
     return node(
       "li",
@@ -57,6 +59,8 @@ export async function show(container, context) {
         ),
         entity ? node("strong", entity) : null,
         node("span.grow", sentence ?? worst.sentence ?? "no reason was computed"),
+        verdict ? node("span.quiet", verdict) : null,
+        isMuted(group) ? node("span.quiet", `muted until ${moment(group.muted_until)}`) : null,
       ),
     );
   }
@@ -101,6 +105,7 @@ export async function show(container, context) {
             `${count(group.group.count)} were counted; of these ${count(alarms.length)} are kept.`,
           )
         : "",
+      readOnly ? "" : verdicts(group.group),
       node(
         "div.columns",
         longList(
@@ -120,6 +125,44 @@ export async function show(container, context) {
     );
     drawAlarm(one, alarms[at], at, alarms.length);
     return undefined;
+  }
+
+  /** What a person says of the group: the next fit learns from it. */
+  function verdicts(group) {
+    const said = node("span.quiet", { role: "status" });
+    const say = async (body, words) => {
+      try {
+        const { rows } = await context.post(`models/${model}/feedback`, { key: group.key, ...body });
+        const learnt = rows
+          ? ` with ${counted(rows, "row")}`
+          : " without a row: their values are not kept, that takes --journal";
+        said.replaceChildren(body.until ? words : `${words}${learnt}.`);
+        answer = await look();
+        draw();
+      } catch (problem) {
+        fail(said, problem);
+      }
+    };
+    const judge = (verdict) =>
+      button(verdict === "real" ? "Real" : "Expected", () =>
+        say({ verdict }, `Kept as ${verdict}`),
+      );
+    const mute = (seconds) => {
+      const until = new Date(Date.now() + seconds * 1000).toISOString();
+      const words = seconds ? `Muted until ${moment(until)}.` : "Not muted any more.";
+      return say({ verdict: "mute", until }, words);
+    };
+    const choice = node(
+      "select",
+      {
+        "aria-label": "Mute alarms like these",
+        onchange: () => choice.value && mute(Number(choice.value)),
+      },
+      node("option", { value: "" }, "Mute…"),
+      Object.entries(MUTES).map(([name, value]) => node("option", { value }, `for ${name}`)),
+      isMuted(group) ? node("option", { value: 0 }, "no longer") : null,
+    );
+    return node("div.row", judge("real"), judge("expected"), choice, said);
   }
 
   function drawAlarm(place, alarm, i, of) {
@@ -188,7 +231,7 @@ export async function show(container, context) {
   await drawGroup();
   context.every(LOOK_SECONDS, async () => {
     const next = await look().catch(() => null);
-    if (!next || (next.alarms === answer.alarms && next.rows_scored === answer.rows_scored)) return;
+    if (!next || JSON.stringify(next) === JSON.stringify(answer)) return;
     const focused = list.contains(document.activeElement)
       ? document.activeElement.dataset.key
       : null;
@@ -197,6 +240,8 @@ export async function show(container, context) {
     if (focused) list.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
   });
 }
+
+const isMuted = ({ muted_until: until }) => until !== null && new Date(until) > new Date();
 
 /** The features that are to blame; where none is, the two that add most. */
 function namesOf(reasons) {

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 import onnx
 import polars as pl
@@ -11,7 +10,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from hourglass.service.errors import InvalidArtifact
 from hourglass.service.model.artifact import (
     BASELINE_CENTER,
     BASELINE_SCALE,
@@ -354,36 +352,6 @@ def test_the_tables_stand_in_the_file_once(graph: tuple[Windowed, onnx.ModelProt
         assert any(name in node.input for node in model.graph.node)
         same = [other for other, value in tensors.items() if np.array_equal(value, tensors[name])]
         assert same == [name]
-
-
-def changed(fleet: Fleet, **changes: object) -> bytes:
-    """The file with another manifest."""
-    model = onnx.load_model_from_string(fleet.data)
-    (entry,) = model.metadata_props
-    manifest = msgspec.json.decode(entry.value)
-    entry.value = msgspec.json.encode({**manifest, **changes}).decode()
-    data: bytes = model.SerializeToString()
-    return data
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"baseline": {"entities": ["a", "b"]}},
-            r"'baseline.center' of shape \[3, 4\], got \[8, 4",
-        ),
-        ({"baseline": {"entities": ["a"] * 7}}, "the manifest names two entities 'a'"),
-        ({"baseline": None}, r"inputs \['features', 'entity'\], expected \['features'\]"),
-        ({"requires": ["window"]}, "does not require 'baseline' and 'window'"),
-        ({"requires": ["window", "other"]}, "requires other, which this service does not know"),
-    ],
-)
-def test_a_file_whose_manifest_does_not_fit_is_refused(
-    fleet: Fleet, changes: dict[str, object], message: str
-) -> None:
-    with pytest.raises(InvalidArtifact, match=message):
-        Detector.from_bytes(changed(fleet, **changes))
 
 
 @pytest.mark.parametrize(

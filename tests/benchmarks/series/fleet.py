@@ -1,0 +1,272 @@
+"""Fleets: one model of many machines, judged by the fleet's level and spread or by each one's own,
+against one model of each machine.
+
+- simulated: two states that remember themselves move all sensors, by loads that all machines have;
+  each machine has a level and a spread of each sensor. Some machines have faults: a sensor shifts,
+  leaves the states, is louder, or jumps at single rows.
+- cut: series of a folder of CSVs, cut in time into machines, each with an affine change of each
+  column; their labels are the anomalies.
+
+What is compared is the severity, which two models' scores can be compared by, of all rows of the
+machines that are tested together. Shapes: N rows, D sensors.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from time import process_time
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from hourglass.service.model.detector import Detector
+from hourglass.training.config import load_config
+from hourglass.training.evaluate_ordered import judge
+from hourglass.training.run import run
+from hourglass.training.vus import vus_pr
+from tests.benchmarks.adbench.report import Grid
+from tests.benchmarks.series.files import Source
+from tests.benchmarks.series.table import say
+
+WINDOW = 30
+LEVELS, SPREADS = 10.0, 0.7  # standard deviations: of levels in spreads, of a spread's logarithm
+STATES, KEPT = 2, 0.95  # how much of a state is left after a row
+FAULT_ROWS, FAULTS = 15, 4  # rows of a fault, and faults of a machine
+LEADING = 60  # rows of a test before its first fault
+ALPHA = 0.05
+PARTS = {"asd": 10, "tep": 5}  # machines of a series, by its family
+
+Floats = NDArray[np.float64]
+Booleans = NDArray[np.bool_]
+
+
+class Machine(NamedTuple):
+    name: str
+    train_ND: Floats
+    test_ND: Floats  # no rows where it is not tested
+    anomalous_N: Booleans
+
+    @property
+    def is_tested(self) -> bool:
+        return len(self.test_ND) > 0
+
+
+class Fleet(NamedTuple):
+    name: str
+    machines: tuple[Machine, ...]
+
+    @property
+    def tested(self) -> tuple[Machine, ...]:
+        return tuple(machine for machine in self.machines if machine.is_tested)
+
+
+class Fit(NamedTuple):
+    """One way to judge a fleet, and what it took for all of its machines."""
+
+    severities: list[NDArray[np.float32]]  # of each tested machine
+    is_false: list[Booleans]  # alarms at ALPHA
+    bytes: float
+    cpu_seconds: float
+    files: int
+
+
+class FleetOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    fleet: str
+    way: str
+    machines: int
+    tested: int
+    auroc: float
+    average_precision: float
+    vus_pr: float
+    alarm_rate: float  # of normal rows, at ALPHA
+    files: int
+    megabytes: float
+    cpu_minutes: float  # of fitting all of them
+
+
+def simulated(
+    machines: int = 200,
+    sensors: int = 6,
+    *,
+    train_rows: int = 500,
+    test_rows: int = 500,
+    tested: int = 20,
+    seed: int = 0,
+) -> Fleet:
+    """Machines with faults are the first ones."""
+    draw = np.random.default_rng(seed)
+    load_SD = draw.normal(size=(STATES, sensors))
+    made = []
+    for number in range(machines):
+        rows = train_rows + (test_rows if number < tested else 0)
+        state_NS = _remembering(draw.normal(size=(rows, STATES)))
+        rows_ND = state_NS @ load_SD + 0.5 * draw.normal(size=(rows, sensors))
+        anomalous_N = np.zeros(rows - train_rows, dtype=bool)
+        if number < tested:
+            _break(rows_ND[train_rows:], anomalous_N, np.std(rows_ND, axis=0), draw)
+        rows_ND = _in_own_units(rows_ND, draw)
+        name = f"machine {number}"
+        made.append(Machine(name, rows_ND[:train_rows], rows_ND[train_rows:], anomalous_N))
+    return Fleet(f"simulated, {machines:,} machines of {sensors} sensors", tuple(made))
+
+
+def cut(sources: Sequence[Source], family: str, *, seed: int = 0) -> Fleet:
+    """Each series of a family in parts, of its training rows and of its tests."""
+    draw, machines = np.random.default_rng(seed), []
+    parts = PARTS[family]
+    for source in sources:
+        series = source.read()
+        normal = [test.rows_ND for test in series.tests if not test.anomalous_N.any()]
+        trains = np.array_split(np.concatenate([series.train_ND, *normal]), parts)
+        faulty = [test for test in series.tests if test.anomalous_N.any()]
+        spread_D = series.train_ND.std(axis=0)
+        for part, train_ND in enumerate(trains):
+            if len(faulty) == 1:  # its parts are the machines'
+                test_ND = np.array_split(faulty[0].rows_ND, parts)[part]
+                anomalous_N = np.array_split(faulty[0].anomalous_N, parts)[part]
+            else:  # each machine has one of them
+                test = faulty[part % len(faulty)]
+                test_ND, anomalous_N = test.rows_ND, test.anomalous_N
+            both_ND = _in_own_units(np.concatenate([train_ND, test_ND]), draw, spread_D)
+            rows = len(train_ND)
+            name = f"{source.name} {part}"
+            machines.append(Machine(name, both_ND[:rows], both_ND[rows:], anomalous_N))
+    return Fleet(f"{family.upper()}, cut into {len(machines)} machines", tuple(machines))
+
+
+def measure(fleet: Fleet, preset: str) -> list[FleetOutcome]:
+    """By the fleet's baseline, by each machine's, by each machine's of machines that the model has
+    not met, and by a model of each machine.
+    """
+    ways = {
+        "one file, fleet's baseline": _fit_together(fleet, preset, "fleet"),
+        "one file, each machine's baseline": _fit_together(fleet, preset, "entity"),
+        "a file for each machine": _fit_apart(fleet, preset),
+    }
+    return [_outcome(fleet, way, fit) for way, fit in ways.items()]
+
+
+def make_grid(outcomes: Sequence[FleetOutcome]) -> Grid:
+    return Grid(
+        "Fleets: AUROC / average precision / VUS-PR of the machines tested, by severity",
+        ["", "quality", "alarms at 5 %", "files", "MB", "fit, CPU min"],
+        [
+            [
+                f"{each.fleet}: {each.way}",
+                " / ".join(map(say, (each.auroc, each.average_precision, each.vus_pr))),
+                say(each.alarm_rate),
+                f"{each.files:,}",
+                f"{each.megabytes:.3g}",
+                f"{each.cpu_minutes:.3g}",
+            ]
+            for each in outcomes
+        ],
+    )
+
+
+def _remembering(noise_NS: Floats) -> Floats:
+    state_NS = np.zeros_like(noise_NS)
+    for n in range(1, len(noise_NS)):
+        state_NS[n] = KEPT * state_NS[n - 1] + np.sqrt(1 - KEPT**2) * noise_NS[n]
+    return state_NS
+
+
+def _in_own_units(
+    rows_ND: Floats, draw: np.random.Generator, spread_D: Floats | float = 1.0
+) -> Floats:
+    sensors = rows_ND.shape[1]
+    scale_D = np.exp(draw.normal(0, SPREADS, sensors))
+    return draw.normal(0, LEVELS, sensors) * spread_D * scale_D + rows_ND * scale_D
+
+
+def _break(
+    rows_ND: Floats, anomalous_N: Booleans, spread_D: Floats, draw: np.random.Generator
+) -> None:
+    """Faults of each kind in turn, spread over the rows."""
+    sensors = rows_ND.shape[1]
+    starts = np.linspace(LEADING, len(rows_ND) - FAULT_ROWS, FAULTS, endpoint=False).astype(int)
+    for kind, start in enumerate(starts.tolist()):
+        part, sensor = slice(start, start + FAULT_ROWS), int(draw.integers(sensors))
+        match kind % 4:
+            case 0:
+                rows_ND[part, sensor] += 3 * spread_D[sensor]
+            case 1:
+                own_N1 = _remembering(draw.normal(size=(FAULT_ROWS + 200, 1)))[200:]
+                rows_ND[part, sensor] = own_N1[:, 0] * spread_D[sensor]
+            case 2:
+                rows_ND[part, sensor] += spread_D[sensor] * draw.normal(size=FAULT_ROWS)
+            case _:
+                rows_ND[start : start + FAULT_ROWS : 5, sensor] -= 4 * spread_D[sensor]
+        anomalous_N[part] = True
+
+
+def _fit_together(fleet: Fleet, preset: str, baseline: str) -> Fit:
+    seconds, detector = _fit(
+        pl.concat([_frame(machine) for machine in fleet.machines]),
+        preset,
+        {"entity": "machine", "baseline": baseline},
+    )
+    answers = [_judge(detector, machine) for machine in fleet.tested]
+    return Fit(*map(list, zip(*answers, strict=True)), detector.size_bytes, seconds, 1)
+
+
+def _fit_apart(fleet: Fleet, preset: str) -> Fit:
+    """Of the machines that are tested; what all would take is in proportion."""
+    answers, size, seconds = [], 0, 0.0
+    for machine in fleet.tested:
+        taken, detector = _fit(_frame(machine).drop("machine"), preset, {})
+        answers.append(_judge(detector, machine))
+        size, seconds = size + detector.size_bytes, seconds + taken
+    share = len(fleet.machines) / len(fleet.tested)
+    columns = map(list, zip(*answers, strict=True))
+    return Fit(*columns, size * share, seconds * share, len(fleet.machines))
+
+
+def _fit(frame: pl.DataFrame, preset: str, asked: dict[str, object]) -> tuple[float, Detector]:
+    started = process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "rows.parquet"
+        frame.write_parquet(data)
+        flags = {"data": str(data), "name": "fleet", "models": folder, "preset": preset}
+        order = {"time": "at", "window": WINDOW, "report": False, "threads": 1}
+        report = run(load_config(None, {**flags, **order, **asked}))
+        detector = Detector.from_bytes(Path(report.path).read_bytes())
+    return process_time() - started, detector
+
+
+def _judge(detector: Detector, machine: Machine) -> tuple[NDArray[np.float32], Booleans]:
+    columns = [int(each.name.removeprefix("x")) for each in detector.manifest.features]
+    rows_ND = machine.test_ND[:, columns].astype(np.float32)
+    rows = len(rows_ND)
+    one_N = np.zeros(rows, dtype=np.int64)
+    answers = judge(detector, rows_ND, np.arange(rows, dtype=np.float64), one_N, [machine.name])
+    return answers.severity_N[WINDOW - 1 :], answers.p_value_N[WINDOW - 1 :] <= ALPHA
+
+
+def _frame(machine: Machine) -> pl.DataFrame:
+    columns = [f"x{d}" for d in range(machine.train_ND.shape[1])]
+    frame = pl.DataFrame(machine.train_ND, schema=columns)
+    return frame.with_row_index("at").with_columns(machine=pl.lit(machine.name))
+
+
+def _outcome(fleet: Fleet, way: str, fit: Fit) -> FleetOutcome:
+    anomalous_N = np.concatenate([machine.anomalous_N[WINDOW - 1 :] for machine in fleet.tested])
+    machine_N = np.repeat(np.arange(len(fit.severities)), [len(each) for each in fit.severities])
+    severity_N, alarm_N = np.concatenate(fit.severities), np.concatenate(fit.is_false)
+    return FleetOutcome(
+        fleet=fleet.name,
+        way=way,
+        machines=len(fleet.machines),
+        tested=len(fleet.tested),
+        auroc=float(roc_auc_score(anomalous_N, severity_N)),
+        average_precision=float(average_precision_score(anomalous_N, severity_N)),
+        vus_pr=vus_pr(anomalous_N, severity_N, machine_N),
+        alarm_rate=float(alarm_N[~anomalous_N].mean()),
+        files=fit.files,
+        megabytes=fit.bytes / 1e6,
+        cpu_minutes=fit.cpu_seconds / 60,
+    )

@@ -12,7 +12,7 @@ machines that are tested together. Shapes: N rows, D sensors.
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import process_time
 from typing import NamedTuple
@@ -22,6 +22,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
+from threadpoolctl import threadpool_limits
 
 from hourglass.service.model.detector import Detector
 from hourglass.training.config import load_config
@@ -29,6 +30,7 @@ from hourglass.training.evaluate_ordered import judge
 from hourglass.training.run import run
 from hourglass.training.vus import vus_pr
 from tests.benchmarks.adbench.report import Grid
+from tests.benchmarks.machine import machine as processor
 from tests.benchmarks.series.files import Source
 from tests.benchmarks.series.table import say
 
@@ -38,6 +40,7 @@ STATES, KEPT = 2, 0.95  # how much of a state is left after a row
 FAULT_ROWS, FAULTS = 15, 4  # rows of a fault, and faults of a machine
 LEADING = 60  # rows of a test before its first fault
 ALPHA = 0.05
+FILE = "fleets.jsonl"
 PARTS = {"asd": 10, "tep": 5}  # machines of a series, by its family
 
 Floats = NDArray[np.float64]
@@ -61,7 +64,7 @@ class Fleet(NamedTuple):
 
     @property
     def tested(self) -> tuple[Machine, ...]:
-        return tuple(machine for machine in self.machines if machine.is_tested)
+        return tuple(each for each in self.machines if each.is_tested)
 
 
 class Fit(NamedTuple):
@@ -94,10 +97,10 @@ def simulated(
     *,
     train_rows: int = 500,
     test_rows: int = 500,
-    tested: int = 20,
+    tested: int = 8,
     seed: int = 0,
 ) -> Fleet:
-    """Machines with faults are the first ones."""
+    """The first machines are tested, and have faults."""
     draw = np.random.default_rng(seed)
     load_SD = draw.normal(size=(STATES, sensors))
     made = []
@@ -114,11 +117,14 @@ def simulated(
     return Fleet(f"simulated, {machines:,} machines of {sensors} sensors", tuple(made))
 
 
-def cut(sources: Sequence[Source], family: str, *, seed: int = 0) -> Fleet:
-    """Each series of a family in parts, of its training rows and of its tests."""
+def cut(sources: Sequence[Source], family: str, *, tested: int = 8, seed: int = 0) -> Fleet:
+    """Each series of a family in parts, of its training rows and of its tests; of those with
+    anomalies the first ones of each series are tested.
+    """
     draw, machines = np.random.default_rng(seed), []
     parts = PARTS[family]
     for source in sources:
+        left = tested // len(sources)
         series = source.read()
         normal = [test.rows_ND for test in series.tests if not test.anomalous_N.any()]
         trains = np.array_split(np.concatenate([series.train_ND, *normal]), parts)
@@ -131,6 +137,9 @@ def cut(sources: Sequence[Source], family: str, *, seed: int = 0) -> Fleet:
             else:  # each machine has one of them
                 test = faulty[part % len(faulty)]
                 test_ND, anomalous_N = test.rows_ND, test.anomalous_N
+            if not left or not 0 < anomalous_N[WINDOW - 1 :].sum() < len(anomalous_N):
+                test_ND, anomalous_N = test_ND[:0], anomalous_N[:0]
+            left -= len(test_ND) > 0
             both_ND = _in_own_units(np.concatenate([train_ND, test_ND]), draw, spread_D)
             rows = len(train_ND)
             name = f"{source.name} {part}"
@@ -138,16 +147,41 @@ def cut(sources: Sequence[Source], family: str, *, seed: int = 0) -> Fleet:
     return Fleet(f"{family.upper()}, cut into {len(machines)} machines", tuple(machines))
 
 
-def measure(fleet: Fleet, preset: str) -> list[FleetOutcome]:
-    """By the fleet's baseline, by each machine's, by each machine's of machines that the model has
-    not met, and by a model of each machine.
-    """
-    ways = {
-        "one file, fleet's baseline": _fit_together(fleet, preset, "fleet"),
-        "one file, each machine's baseline": _fit_together(fleet, preset, "entity"),
-        "a file for each machine": _fit_apart(fleet, preset),
-    }
-    return [_outcome(fleet, way, fit) for way, fit in ways.items()]
+WAYS: dict[str, Callable[[Fleet, str], Fit]] = {
+    "one file, the fleet's baseline": lambda fleet, preset: _fit_together(fleet, preset, "fleet"),
+    "one file, each machine's baseline": lambda fleet, preset: _fit_together(
+        fleet, preset, "entity"
+    ),
+    "a file for each machine": lambda fleet, preset: _fit_apart(fleet, preset),
+}
+
+
+def fleets(sources: Sequence[Source], tested: int) -> list[Fleet]:
+    """One that is simulated, and those that can be made of the series."""
+    own = {family: [source for source in sources if source.family == family] for family in PARTS}
+    made = [cut(some, family, tested=tested) for family, some in own.items() if some]
+    return [simulated(tested=tested), *made]
+
+
+def measure_all(made: Sequence[Fleet], preset: str, output: Path) -> Iterator[FleetOutcome]:
+    """What has no line in the output folder yet, each kept as soon as it is done; one thread."""
+    done = {(each.fleet, each.way, each.tested) for each in read_outcomes(output)}
+    output.mkdir(parents=True, exist_ok=True)
+    for fleet in made:
+        for way, fit in WAYS.items():
+            if (fleet.name, way, len(fleet.tested)) in done:
+                continue
+            with threadpool_limits(1):
+                outcome = _outcome(fleet, way, fit(fleet, preset))
+            with (output / FILE).open("ab") as file:
+                file.write(msgspec.json.encode(outcome) + b"\n")
+            yield outcome
+
+
+def read_outcomes(output: Path) -> list[FleetOutcome]:
+    path = output / FILE
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return [msgspec.json.decode(line, type=FleetOutcome) for line in lines]
 
 
 def make_grid(outcomes: Sequence[FleetOutcome]) -> Grid:
@@ -166,6 +200,14 @@ def make_grid(outcomes: Sequence[FleetOutcome]) -> Grid:
             for each in outcomes
         ],
     )
+
+
+def make_notes(outcomes: Sequence[FleetOutcome]) -> list[str]:
+    counts = ", ".join(dict.fromkeys(f"{each.tested} of {each.machines:,}" for each in outcomes))
+    return [
+        f"Machines that were tested and fitted apart: {counts}; what a file for each machine takes"
+        f" is in proportion. {processor()}, one thread."
+    ]
 
 
 def _remembering(noise_NS: Floats) -> Floats:
@@ -211,7 +253,8 @@ def _fit_together(fleet: Fleet, preset: str, baseline: str) -> Fit:
         {"entity": "machine", "baseline": baseline},
     )
     answers = [_judge(detector, machine) for machine in fleet.tested]
-    return Fit(*map(list, zip(*answers, strict=True)), detector.size_bytes, seconds, 1)
+    severities, is_false = map(list, zip(*answers, strict=True))
+    return Fit(severities, is_false, detector.size_bytes, seconds, 1)
 
 
 def _fit_apart(fleet: Fleet, preset: str) -> Fit:
@@ -222,8 +265,8 @@ def _fit_apart(fleet: Fleet, preset: str) -> Fit:
         answers.append(_judge(detector, machine))
         size, seconds = size + detector.size_bytes, seconds + taken
     share = len(fleet.machines) / len(fleet.tested)
-    columns = map(list, zip(*answers, strict=True))
-    return Fit(*columns, size * share, seconds * share, len(fleet.machines))
+    severities, is_false = map(list, zip(*answers, strict=True))
+    return Fit(severities, is_false, size * share, seconds * share, len(fleet.machines))
 
 
 def _fit(frame: pl.DataFrame, preset: str, asked: dict[str, object]) -> tuple[float, Detector]:

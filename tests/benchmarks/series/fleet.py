@@ -8,11 +8,15 @@ against one model of each machine.
   column; their labels are the anomalies.
 
 What is compared is the severity, which two models' scores can be compared by, of all rows of the
-machines that are tested together. Shapes: N rows, D sensors.
+machines that are tested together. Models are fitted as `hourglass-train fit` fits them and answer
+by torch: most of a fit is the export, which a run checks to answer the same. What a file takes is
+measured by whole runs of one file of the simulated fleet, and of one machine's.
+
+Shapes: N rows, D sensors, M windows.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import process_time
 from typing import NamedTuple
@@ -20,15 +24,21 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 import polars as pl
+import torch
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from hourglass.service.model.detector import Detector
-from hourglass.training.config import load_config
-from hourglass.training.evaluate_ordered import judge
+from hourglass.service.model.artifact import NOBODY
+from hourglass.service.model.calibration import Table, build_table
+from hourglass.training.config import AutoConfig, RunConfig, load_config
+from hourglass.training.core import Core
+from hourglass.training.progress import SILENT
 from hourglass.training.run import run
+from hourglass.training.split import data_of, split_data
+from hourglass.training.trial import absorb_held_out, fit_trial
 from hourglass.training.vus import vus_pr
+from hourglass.training.windows import Windowed
 from tests.benchmarks.adbench.report import Grid
 from tests.benchmarks.machine import machine as processor
 from tests.benchmarks.series.files import Source
@@ -41,9 +51,15 @@ FAULT_ROWS, FAULTS = 15, 4  # rows of a fault, and faults of a machine
 LEADING = 60  # rows of a test before its first fault
 ALPHA = 0.05
 FILE = "fleets.jsonl"
+WAYS: dict[str, str | None] = {  # by which baseline one model judges all; None: a model of each
+    "one file, the fleet's baseline": "fleet",
+    "one file, each machine's baseline": "entity",
+    "a file for each machine": None,
+}
 PARTS = {"asd": 10, "tep": 5}  # machines of a series, by its family
 
 Floats = NDArray[np.float64]
+Float32 = NDArray[np.float32]
 Booleans = NDArray[np.bool_]
 
 
@@ -67,14 +83,26 @@ class Fleet(NamedTuple):
         return tuple(each for each in self.machines if each.is_tested)
 
 
-class Fit(NamedTuple):
-    """One way to judge a fleet, and what it took for all of its machines."""
+class Model(NamedTuple):
+    """A fitted one, and the calibration scores of its windows."""
 
-    severities: list[NDArray[np.float32]]  # of each tested machine
-    is_false: list[Booleans]  # alarms at ALPHA
-    bytes: float
+    core: Windowed
+    table: Table
+    codes: dict[str, int]  # of machines with a baseline
+
+    def judge(self, machine: Machine) -> tuple[Float32, Float32]:
+        """Severities and p-values [M] of the machine's tests."""
+        columns = [int(each.name.removeprefix("x")) for each in self.core.features]
+        rows_1ND = torch.from_numpy(machine.test_ND[None, :, columns].astype(np.float32))
+        code_1 = torch.tensor([self.codes.get(machine.name, NOBODY)])
+        with torch.no_grad():
+            score_M = self.core(rows_1ND, code_1).score_N.numpy()
+        return self.table.severities(score_M), self.table.p_value(score_M)
+
+
+class Cost(NamedTuple):
+    megabytes: float
     cpu_seconds: float
-    files: int
 
 
 class FleetOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,8 +115,8 @@ class FleetOutcome(msgspec.Struct, frozen=True, kw_only=True):
     vus_pr: float
     alarm_rate: float  # of normal rows, at ALPHA
     files: int
-    megabytes: float
-    cpu_minutes: float  # of fitting all of them
+    megabytes: float | None  # of all files; None where it was not measured
+    cpu_minutes: float | None  # of fitting all of them
 
 
 def simulated(
@@ -147,18 +175,9 @@ def cut(sources: Sequence[Source], family: str, *, tested: int = 8, seed: int = 
     return Fleet(f"{family.upper()}, cut into {len(machines)} machines", tuple(machines))
 
 
-WAYS: dict[str, Callable[[Fleet, str], Fit]] = {
-    "one file, the fleet's baseline": lambda fleet, preset: _fit_together(fleet, preset, "fleet"),
-    "one file, each machine's baseline": lambda fleet, preset: _fit_together(
-        fleet, preset, "entity"
-    ),
-    "a file for each machine": lambda fleet, preset: _fit_apart(fleet, preset),
-}
-
-
 def fleets(sources: Sequence[Source], tested: int) -> list[Fleet]:
     """One that is simulated, and those that can be made of the series."""
-    own = {family: [source for source in sources if source.family == family] for family in PARTS}
+    own = {family: [each for each in sources if each.family == family] for family in PARTS}
     made = [cut(some, family, tested=tested) for family, some in own.items() if some]
     return [simulated(tested=tested), *made]
 
@@ -168,14 +187,48 @@ def measure_all(made: Sequence[Fleet], preset: str, output: Path) -> Iterator[Fl
     done = {(each.fleet, each.way, each.tested) for each in read_outcomes(output)}
     output.mkdir(parents=True, exist_ok=True)
     for fleet in made:
-        for way, fit in WAYS.items():
+        for way in WAYS:
             if (fleet.name, way, len(fleet.tested)) in done:
                 continue
             with threadpool_limits(1):
-                outcome = _outcome(fleet, way, fit(fleet, preset))
+                outcome = measure(fleet, way, preset, with_cost=fleet is made[0])
             with (output / FILE).open("ab") as file:
                 file.write(msgspec.json.encode(outcome) + b"\n")
             yield outcome
+
+
+def measure(fleet: Fleet, way: str, preset: str, *, with_cost: bool) -> FleetOutcome:
+    """One of WAYS on a fleet."""
+    baseline, tested = WAYS[way], fleet.tested
+    if baseline is None:
+        apart = [_config(preset, {}) for _ in tested]
+        frames = [_frame(each).drop("machine") for each in tested]
+        models = [_fit(*each) for each in zip(frames, apart, strict=True)]
+        answers = [model.judge(each) for model, each in zip(models, tested, strict=True)]
+        files, one = len(fleet.machines), (frames[0], apart[0])
+    else:
+        frame = pl.concat([_frame(each) for each in fleet.machines])
+        config = _config(preset, {"entity": "machine", "baseline": baseline})
+        model = _fit(frame, config)
+        answers = [model.judge(each) for each in tested]
+        files, one = 1, (frame, config)
+    cost = _cost(*one) if with_cost else None
+    anomalous_N = np.concatenate([each.anomalous_N[WINDOW - 1 :] for each in tested])
+    machine_N = np.repeat(np.arange(len(tested)), [len(severity_M) for severity_M, _ in answers])
+    severity_N, p_value_N = (np.concatenate(each) for each in zip(*answers, strict=True))
+    return FleetOutcome(
+        fleet=fleet.name,
+        way=way,
+        machines=len(fleet.machines),
+        tested=len(tested),
+        auroc=float(roc_auc_score(anomalous_N, severity_N)),
+        average_precision=float(average_precision_score(anomalous_N, severity_N)),
+        vus_pr=vus_pr(anomalous_N, severity_N, machine_N),
+        alarm_rate=float((p_value_N[~anomalous_N] <= ALPHA).mean()),
+        files=files,
+        megabytes=cost.megabytes * files if cost else None,
+        cpu_minutes=cost.cpu_seconds * files / 60 if cost else None,
+    )
 
 
 def read_outcomes(output: Path) -> list[FleetOutcome]:
@@ -194,8 +247,8 @@ def make_grid(outcomes: Sequence[FleetOutcome]) -> Grid:
                 " / ".join(map(say, (each.auroc, each.average_precision, each.vus_pr))),
                 say(each.alarm_rate),
                 f"{each.files:,}",
-                f"{each.megabytes:.3g}",
-                f"{each.cpu_minutes:.3g}",
+                say(each.megabytes, ".3g"),
+                say(each.cpu_minutes, ".3g"),
             ]
             for each in outcomes
         ],
@@ -246,70 +299,39 @@ def _break(
         anomalous_N[part] = True
 
 
-def _fit_together(fleet: Fleet, preset: str, baseline: str) -> Fit:
-    seconds, detector = _fit(
-        pl.concat([_frame(machine) for machine in fleet.machines]),
-        preset,
-        {"entity": "machine", "baseline": baseline},
-    )
-    answers = [_judge(detector, machine) for machine in fleet.tested]
-    severities, is_false = map(list, zip(*answers, strict=True))
-    return Fit(severities, is_false, detector.size_bytes, seconds, 1)
+def _config(preset: str, asked: dict[str, object]) -> RunConfig:
+    flags = {"data": "rows.parquet", "name": "fleet", "preset": preset, "threads": 1}
+    return load_config(None, {**flags, "time": "at", "window": WINDOW, "report": False, **asked})
 
 
-def _fit_apart(fleet: Fleet, preset: str) -> Fit:
-    """Of the machines that are tested; what all would take is in proportion."""
-    answers, size, seconds = [], 0, 0.0
-    for machine in fleet.tested:
-        taken, detector = _fit(_frame(machine).drop("machine"), preset, {})
-        answers.append(_judge(detector, machine))
-        size, seconds = size + detector.size_bytes, seconds + taken
-    share = len(fleet.machines) / len(fleet.tested)
-    severities, is_false = map(list, zip(*answers, strict=True))
-    return Fit(severities, is_false, size * share, seconds * share, len(fleet.machines))
+def _fit(frame: pl.DataFrame, config: RunConfig) -> Model:
+    """As a run does, up to the export."""
+    prepared = split_data(data_of(frame, config), config)
+    ordered = prepared.ordered
+    assert ordered is not None
+    assert not isinstance(config.model, AutoConfig)
+    trial = fit_trial(prepared, config, config.model, SILENT)
+    absorb_held_out(trial, prepared.split, config.seed)
+    assert isinstance(trial.core, Core)
+    core = Windowed(ordered.windowing, trial.core, ordered.baselines).eval()
+    with torch.no_grad():
+        calibration_MD = torch.from_numpy(prepared.split.calibration_ND)
+        table = build_table(trial.core(calibration_MD).score_N.numpy())
+    codes = {name: code for code, name in enumerate(ordered.entity_names)}
+    return Model(core, table, codes if ordered.baselines else {})
 
 
-def _fit(frame: pl.DataFrame, preset: str, asked: dict[str, object]) -> tuple[float, Detector]:
+def _cost(frame: pl.DataFrame, config: RunConfig) -> Cost:
+    """Of a whole run."""
     started = process_time()
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "rows.parquet"
         frame.write_parquet(data)
-        flags = {"data": str(data), "name": "fleet", "models": folder, "preset": preset}
-        order = {"time": "at", "window": WINDOW, "report": False, "threads": 1}
-        report = run(load_config(None, {**flags, **order, **asked}))
-        detector = Detector.from_bytes(Path(report.path).read_bytes())
-    return process_time() - started, detector
-
-
-def _judge(detector: Detector, machine: Machine) -> tuple[NDArray[np.float32], Booleans]:
-    columns = [int(each.name.removeprefix("x")) for each in detector.manifest.features]
-    rows_ND = machine.test_ND[:, columns].astype(np.float32)
-    rows = len(rows_ND)
-    one_N = np.zeros(rows, dtype=np.int64)
-    answers = judge(detector, rows_ND, np.arange(rows, dtype=np.float64), one_N, [machine.name])
-    return answers.severity_N[WINDOW - 1 :], answers.p_value_N[WINDOW - 1 :] <= ALPHA
+        report = run(msgspec.structs.replace(config, data=str(data), models=folder))
+    return Cost(report.size_bytes / 1e6, process_time() - started)
 
 
 def _frame(machine: Machine) -> pl.DataFrame:
     columns = [f"x{d}" for d in range(machine.train_ND.shape[1])]
     frame = pl.DataFrame(machine.train_ND, schema=columns)
     return frame.with_row_index("at").with_columns(machine=pl.lit(machine.name))
-
-
-def _outcome(fleet: Fleet, way: str, fit: Fit) -> FleetOutcome:
-    anomalous_N = np.concatenate([machine.anomalous_N[WINDOW - 1 :] for machine in fleet.tested])
-    machine_N = np.repeat(np.arange(len(fit.severities)), [len(each) for each in fit.severities])
-    severity_N, alarm_N = np.concatenate(fit.severities), np.concatenate(fit.is_false)
-    return FleetOutcome(
-        fleet=fleet.name,
-        way=way,
-        machines=len(fleet.machines),
-        tested=len(fleet.tested),
-        auroc=float(roc_auc_score(anomalous_N, severity_N)),
-        average_precision=float(average_precision_score(anomalous_N, severity_N)),
-        vus_pr=vus_pr(anomalous_N, severity_N, machine_N),
-        alarm_rate=float(alarm_N[~anomalous_N].mean()),
-        files=fit.files,
-        megabytes=fit.bytes / 1e6,
-        cpu_minutes=fit.cpu_seconds / 60,
-    )

@@ -13,9 +13,9 @@ Both are shrunk towards what is known without the entity's rows (Efron and Morri
 American Statistical Association 70, 1975): the center towards the fleet's median, by as many looks
 as tell levels apart that lie so far from each other, (within / between)^2; the logarithm of the
 spread towards the usual one, by one look, which knows it to about one. The W rows of a window know
-too much of each other to count singly, and are one look. What is not known of a center adds to
-the spread. So no row leaves the fleet's units as they are, a few rows move levels that hardly
-differ by little, and by nearly all those that lie far apart.
+too much of each other to count singly, and are one look. What is not known of a center adds to the
+spread. So an entity without rows has the fleet's level and spread; a few rows move it little where
+levels hardly differ, and nearly all the way where they lie far apart.
 
 Categories and booleans stay as they are, and so do the rows of an entity that is not known.
 
@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from hourglass.service.model.artifact import Feature
 from hourglass.training.features import FLOAT32_LIMIT, FLOAT32_STEP
 
+SMALLEST = 1e-30  # spread over the fleet's, so that float32 holds it
 GAUSSIAN = 1.4826  # standard deviation of a Gaussian over its median absolute deviation
 
 Float32 = NDArray[np.float32]
@@ -126,7 +127,7 @@ def fit_baselines(
     fleet_F, center_EF = np.zeros(len(features)), np.zeros((entities, len(features)))
     scale_EF = np.ones_like(center_EF)
     fleet_F[numbers], center_EF[:, numbers] = fleet_C, center_EC
-    scale_EF[:, numbers] = spread_EC / np.hypot(within_C, between_C)
+    scale_EF[:, numbers] = np.maximum(spread_EC / np.hypot(within_C, between_C), SMALLEST)
     return Baselines(fleet_F, center_EF, scale_EF)
 
 

@@ -135,13 +135,18 @@ def put_in_order(data: Data, config: RunConfig, min_observed_fraction: float) ->
         raise RunError("no normal row is left to be fitted on between the blocks held out")
     features = describe(data.features, rows_NF[fit_N])
     baselines, fleet_NF, code_N = None, rows_NF, np.full(len(rows_NF), NOBODY)
+    names: tuple[str, ...] = ()
     if config.baseline == "entity":
         if all(feature.kind != "numeric" for feature in features):
             raise RunError(
                 "a baseline is a number's level and spread, and no feature is a number; --baseline"
                 " fleet does without"
             )
-        entities, code_N = len(data.entity_names), entity_N
+        known_E = np.unique(entity_N[fit_N])  # of the others nothing is learnt
+        names = tuple(data.entity_names[entity] for entity in known_E)
+        line_N = np.searchsorted(known_E, entity_N).clip(max=len(known_E) - 1)
+        code_N = np.where(known_E[line_N] == entity_N, line_N, NOBODY)
+        entities = len(known_E)
         baselines = fit_baselines(rows_NF, code_N, fit_N, features, entities=entities, look=window)
         fleet_NF = to_fleet(baselines, rows_NF, code_N)
     windowing = fit_windowing(
@@ -164,7 +169,7 @@ def put_in_order(data: Data, config: RunConfig, min_observed_fraction: float) ->
         block_N,
         windowing,
         baselines,
-        data.entity_names,
+        names,
         row_M.astype(np.int64),
         derived_MD,
         is_clean_M,

@@ -207,8 +207,11 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
     table = pl.concat(
         [*(machine(i, ROWS, seed=1) for i in range(MACHINES)), machine(7, 12, seed=1)]
     )
+    # of whom only anomalies are there, nothing is learnt
+    broken = machine(6, 40, seed=1).with_columns(fault=pl.lit(1))
+    table = pl.concat([table.with_columns(fault=pl.lit(0)), broken])
     table.write_csv(folder / "t.csv")
-    report = run(asked(data=str(folder / "t.csv"), models=str(folder / "models")))
+    report = run(asked(data=str(folder / "t.csv"), models=str(folder / "models"), label="fault"))
     data = Path(report.path).read_bytes()
     return Fleet(report, Detector.from_bytes(data), data)
 
@@ -223,7 +226,8 @@ def test_the_file_names_the_entities_and_requires_that_they_are_known(fleet: Fle
     assert manifest.baseline is not None
     assert manifest.baseline.entities == ("000", "001", "002", "003", "004", "005", "007")
     assert manifest.self_test.entity == "000"
-    assert [fleet.detector.knows(each) for each in ("003", "3", "", None)] == [True, *[False] * 3]
+    known = [fleet.detector.knows(each) for each in ("003", "3", "006", "", None)]
+    assert known == [True, *[False] * 4]
 
 
 def test_affine_changes_of_an_entitys_units_leave_its_scores_as_they_are(fleet: Fleet) -> None:

@@ -5,7 +5,7 @@ directions and back. What it answers is meaningless; that it answers through the
 point.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,14 +116,17 @@ def make_windowed_artifact(
     gap: float | None = None,
     seed: int = 0,
     calibration_rows: int = 400,
+    entities: Mapping[str, tuple[float, float]] | None = None,
     **changes: object,
 ) -> bytes:
     """The same of a windowed model: how far each row is from the mean of the `rows` - 1 rows before
     it is scored as make_artifact's model scores rows. What was missing before counts as 0, and a
-    category is looked at by itself.
+    category is looked at by itself. `entities` have baselines: a center and a scale of each number.
     """
     model = _model(features, seed=seed, shift=0.0, latent=2, decodable=True)
     _look_back(model.graph, features, rows)
+    if entities:
+        _attach_baselines(model.graph, features, entities)
     series_TD = sample_rows(features, calibration_rows + rows - 1, seed=seed + 1)
     _attach_table(model, build_table(_run(model, series_TD[None])[artifact.SCORE]))
     test_TD = sample_rows(features, 4 + rows, seed=seed + 2)
@@ -138,11 +141,13 @@ def make_windowed_artifact(
         expected_sd=tuple(1.0 if each.kind == "numeric" else None for each in features),
         gap=gap,
     )
+    baseline = artifact.Baseline(entities=tuple(entities)) if entities else None
     manifest = msgspec.structs.replace(
         single,
-        format=artifact.format_of(known),
-        requires=(artifact.WINDOW,),
+        format=artifact.format_of(known, baseline),
+        requires=(artifact.WINDOW, *([artifact.BASELINE] if baseline else [])),
         window=known,
+        baseline=baseline,
         self_test=SelfTest(
             inputs=_plain(test_TD), **{name: _plain(answers[name]) for name in artifact.OUTPUTS}
         ),
@@ -357,6 +362,52 @@ def _look_back(graph: onnx.GraphProto, features: Sequence[Feature], window: int)
         output.type.tensor_type.shape.dim[0].dim_param = "windows"
 
 
+def _attach_baselines(
+    graph: onnx.GraphProto, features: Sequence[Feature], entities: Mapping[str, tuple[float, float]]
+) -> None:
+    """Have a graph of series take the entities' codes, and look at their rows in the fleet's units,
+    of which the level is 0.
+    """
+    is_number = np.array([feature.kind == "numeric" for feature in features])
+    lines = [*entities.values(), (0.0, 1.0)]
+    arrays = {
+        artifact.BASELINE_CENTER: np.array([is_number * line[0] for line in lines], np.float32),
+        artifact.BASELINE_SCALE: np.array(
+            [is_number * (line[1] - 1) + 1 for line in lines], np.float32
+        ),
+        "first_entity": np.array(0, np.int64),
+        "entities": np.array(len(entities), np.int64),
+    }
+    node = helper.make_node
+    nodes = [
+        node("GreaterOrEqual", [artifact.ENTITY, "first_entity"], ["from_first"]),
+        node("Less", [artifact.ENTITY, "entities"], ["to_last"]),
+        node("And", ["from_first", "to_last"], ["is_known"]),
+        node("Where", ["is_known", artifact.ENTITY, "entities"], ["entity_line"]),
+        node("Gather", [artifact.BASELINE_CENTER, "entity_line"], ["flat_center"]),
+        node("Gather", [artifact.BASELINE_SCALE, "entity_line"], ["flat_scale"]),
+        node("Unsqueeze", ["flat_center", "time_axis"], ["center"]),
+        node("Unsqueeze", ["flat_scale", "time_axis"], ["scale"]),
+        node("Sub", [artifact.INPUT, "center"], ["off_center"]),
+        node("Div", ["off_center", "scale"], ["of_fleet"]),
+    ]
+    last = graph.node[-1]
+    for each in graph.node:
+        each.input[:] = ["of_fleet" if name == artifact.INPUT else name for name in each.input]
+    last.input[0] = "own_before"
+    rest = [
+        *graph.node[:-1],
+        node("Mul", ["mean_before", "scale"], ["scaled_before"]),
+        node("Add", ["scaled_before", "center"], ["own_before"]),
+        last,
+    ]
+    rest = [onnx.NodeProto.FromString(each.SerializeToString()) for each in rest]
+    del graph.node[:]
+    graph.node.extend([*nodes, *rest])
+    graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in arrays.items())
+    graph.input.append(helper.make_tensor_value_info(artifact.ENTITY, TensorProto.INT64, ["batch"]))
+
+
 def attach_conditional(
     model: onnx.ModelProto, features: Sequence[Feature], *, shift: float = 0.0
 ) -> None:
@@ -471,7 +522,10 @@ def _attach_table(model: onnx.ModelProto, table: Table) -> None:
 def _run(model: onnx.ModelProto, rows_ND: Float32) -> dict[str, Float32]:
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, {artifact.INPUT: rows_ND}), strict=True))
+    feed: dict[str, NDArray[Any]] = {artifact.INPUT: rows_ND}
+    if any(each.name == artifact.ENTITY for each in session.get_inputs()):
+        feed[artifact.ENTITY] = np.full(len(rows_ND), artifact.NOBODY)
+    return dict(zip(names, session.run(names, feed), strict=True))
 
 
 def _plain(array: Float32) -> tuple[object, ...]:

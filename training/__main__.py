@@ -234,6 +234,11 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="what is derived of a window (default: residual)",
     )
     parser.add_argument(
+        "--baseline",
+        choices=("fleet", "entity"),
+        help="whose level and spread rows are judged by: one of all, or each entity's (fleet)",
+    )
+    parser.add_argument(
         "--gap",
         type=float,
         metavar="SECONDS",
@@ -475,7 +480,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             )
     features = detector.manifest.features
     text = [feature.name for feature in features if feature.kind == "categorical"]
-    frame = read_table(options.data, dialect, text)
+    frame = read_table(options.data, dialect, [*text, options.entity] if options.entity else text)
     rows_ND = encode_table(frame, features, dialect)
     fingerprints = read_fingerprints(file.parent)
     seen = fingerprints.seen(rows_ND) if fingerprints else None

@@ -64,7 +64,12 @@ def window_scores(graph: onnx.ModelProto, ordered: Ordered) -> NDArray[np.float3
     last row is empty.
     """
     (score_M,), _ = run_windows(
-        graph, [SCORE], ordered.rows_NF, ordered.segment_N, ordered.windowing.rows
+        graph,
+        [SCORE],
+        ordered.rows_NF,
+        ordered.segment_N,
+        ordered.rows,
+        ordered.code_N if ordered.baselines else None,
     )
     resolved_M: NDArray[np.float32] = np.maximum(score_M, np.float32(SCORE_RESOLUTION))
     return resolved_M

@@ -98,6 +98,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     # rows that an answer looks at, the judged one last; 1: single rows; None: 30 with `time`
     window: int | None = None
     representation: Literal["residual", "multi"] = "residual"  # of windows: windows.py
+    # whose level and spread rows are judged by: the fleet's, or each entity's own; baselines.py
+    baseline: Literal["fleet", "entity"] = "fleet"
     # of a longer step of time the next row begins a window of its own; None: 10 times the median
     gap: float | None = None
     normal: str | None = None  # the label of normal rows, where it is not plain
@@ -170,6 +172,11 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise ValueError(
                 "members are compared on single rows, and not on windows: name a preset, or window"
                 " = 1"
+            )
+        if self.baseline == "entity" and (self.entity is None or self.window_rows < 2):
+            raise ValueError(
+                'baseline = "entity" is of windows of several entities: name their column as'
+                " entity, and a window of at least 2 rows"
             )
         if self.max_rows < 1:
             raise ValueError(f"max_rows must be at least 1, got {self.max_rows}")

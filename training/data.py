@@ -90,6 +90,7 @@ class Data(NamedTuple):
     oddities: tuple[Oddity, ...] = ()  # of columns; the warnings name them, too
     group_names: tuple[str, ...] = ()  # by the numbers of group_N
     entity_N: NDArray[np.int64] | None = None  # a number for each entity, of the normal rows
+    entity_names: tuple[str, ...] = ()  # by these numbers
     history: History | None = None  # of rows in order, those that are not normal; else None
 
     def without(self, left_out_N: NDArray[np.bool_]) -> "Data":
@@ -241,6 +242,7 @@ def prepare(
         tuple(oddities),
         group_names(frame[group]) if group else (),
         entity_N[normal_N],
+        group_names(frame[entity]) if entity else (),
         history,
     )
 

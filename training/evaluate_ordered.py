@@ -8,6 +8,7 @@ still alarms in it; an event that opens outside of all ranges is a false one. No
 Shapes: N rows in order of entity and time, D features, E labelled ranges, V events.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -20,7 +21,7 @@ from hourglass.service.model.detector import Detector
 from hourglass.service.model.schema import Schema
 from hourglass.service.streams.events import DAY_SECONDS, Judged, Rule, Watch, rule_of, step
 from hourglass.service.streams.level import adapt
-from hourglass.training.data import groups, times
+from hourglass.training.data import group_names, groups, times
 from hourglass.training.errors import RunError
 from hourglass.training.evaluate import BATCH, PARTS
 from hourglass.training.vus import BUFFER, Ranges, vus_pr
@@ -134,7 +135,10 @@ def evaluate_table(
             if is_clock
             else f"--events-per-day: column {time!r} holds no dates or times, so it has no days"
         )
-    entity_N = np.zeros(len(rows_ND), dtype=np.int64) if entity is None else groups(frame[entity])
+    entity_N: Integers = np.zeros(len(rows_ND), dtype=np.int64)
+    names: tuple[str, ...] = ()
+    if entity is not None:
+        entity_N, names = groups(frame[entity]), group_names(frame[entity])
     return evaluate_ordered(
         detector,
         rows_ND,
@@ -143,6 +147,7 @@ def evaluate_table(
         np.zeros(len(rows_ND), dtype=bool) if anomalous_N is None else anomalous_N,
         is_clock=is_clock,
         events_per_day=EVENTS_PER_DAY if events_per_day is None else events_per_day,
+        names=names,
     )
 
 
@@ -155,15 +160,17 @@ def evaluate_ordered(
     *,
     is_clock: bool,
     events_per_day: float = EVENTS_PER_DAY,
+    names: Sequence[str] = (),
 ) -> OrderedEvaluation:
-    """Rows in any order; `is_clock`: their times are seconds.
+    """Rows in any order; `is_clock`: their times are seconds; `names` are the entities', which a
+    model with baselines knows them by.
 
     ValueError when no normal row, or none of the anomalous ones that there are, can be judged.
     """
     order_N = np.lexsort((time_N, entity_N))
     rows_ND, time_N = rows_ND[order_N], time_N[order_N]
     entity_N, anomalous_N = entity_N[order_N], anomalous_N[order_N]
-    answers = judge(detector, rows_ND, time_N, entity_N)
+    answers = judge(detector, rows_ND, time_N, entity_N, names)
     judged_N = ~np.isnan(answers.score_N)
     normal_N = judged_N & ~anomalous_N
     if not normal_N.any() or (anomalous_N.any() and not (judged_N & anomalous_N).any()):
@@ -214,9 +221,15 @@ def evaluate_ordered(
     )
 
 
-def judge(detector: Detector, rows_ND: Float32, time_N: Float64, entity_N: Integers) -> Answers:
+def judge(
+    detector: Detector,
+    rows_ND: Float32,
+    time_N: Float64,
+    entity_N: Integers,
+    names: Sequence[str] = (),
+) -> Answers:
     """What the detector says of rows in order of entity and time; after a longer step than its
-    gap it warms anew.
+    gap it warms anew. It knows the entities by their names, if at all.
     """
     window = detector.manifest.window
     starts_N = np.ones(len(rows_ND), dtype=bool)
@@ -236,7 +249,8 @@ def judge(detector: Detector, rows_ND: Float32, time_N: Float64, entity_N: Integ
         answers.warming_N[stretch[:before]] = True
         if len(stretch) > before:
             judged = stretch[before:]
-            scores = detector.score(rows_ND[stretch])
+            own = detector.of(names[entity_N[stretch[0]]]) if names else detector
+            scores = own.score(rows_ND[stretch])
             answers.score_N[judged], answers.p_value_N[judged] = scores.score, scores.p_value
             answers.severity_N[judged] = scores.severity
     for each_N in answers[:3]:

@@ -15,12 +15,16 @@ from torch import Tensor, nn
 
 from hourglass.service.model import artifact
 from hourglass.service.model.artifact import (
+    BASELINE_CENTER,
+    BASELINE_SCALE,
     CONDITIONAL,
     CONTRIBUTIONS,
     DERIVED,
+    ENTITY,
     INPUT,
     LATENT,
     LATENT_DEVIATION,
+    NOBODY,
     OUTPUTS,
     RECONSTRUCTION,
     SCORE,
@@ -28,12 +32,14 @@ from hourglass.service.model.artifact import (
     Manifest,
     SelfTest,
 )
+from hourglass.training.baselines import Baselines, from_fleet
 from hourglass.training.core import Core
 from hourglass.training.folds import Folds
 from hourglass.training.rounding import round_alike_everywhere
 from hourglass.training.windows import Windowed, stretches
 
 OPSET = 20
+NAMED = (*CONDITIONAL, BASELINE_CENTER, BASELINE_SCALE)  # constants that the contract names
 SELF_TEST_ROWS = 4
 
 Float32 = NDArray[np.float32]
@@ -44,16 +50,18 @@ def export_core(core: Core | Folds | Windowed) -> onnx.ModelProto:
     batch = torch.export.Dim("batch")
     # two rows that reach every branch: one with values, one with missing cells
     if isinstance(core, Windowed):
-        rows = core.windowing.rows
-        example = torch.zeros(2, rows + 1, len(core.features))
-        dynamic = {0: batch, 1: torch.export.Dim("time", min=rows)}
+        example = torch.zeros(2, core.rows + 1, len(core.features))
+        dynamic = {INPUT: {0: batch, 1: torch.export.Dim("time", min=core.rows)}}
     else:
         example = torch.zeros(2, len(core.encoding.features))
-        dynamic = {0: batch}
+        dynamic = {INPUT: {0: batch}}
     example[1, ..., ::2] = torch.nan
+    examples: tuple[Tensor, ...] = (example,)
+    if isinstance(core, Windowed) and core.baselines is not None:
+        examples, dynamic = (example, torch.tensor([0, NOBODY])), {**dynamic, ENTITY: {0: batch}}
     names = [SCORE, CONTRIBUTIONS, RECONSTRUCTION, LATENT]
     with torch.no_grad():
-        if core.eval()(example).deviation_NK is not None:
+        if core.eval()(*examples).deviation_NK is not None:
             names.append(LATENT_DEVIATION)
     exported: nn.Module = core
     if isinstance(core, Windowed):
@@ -71,12 +79,12 @@ def export_core(core: Core | Folds | Windowed) -> onnx.ModelProto:
         try:
             program = torch.onnx.export(
                 exported,
-                (example,),
+                examples,
                 None,
-                input_names=[INPUT],
+                input_names=[*dynamic],
                 output_names=names,
                 dynamo=True,
-                dynamic_shapes={"features": dynamic},
+                dynamic_shapes=dynamic,
                 opset_version=OPSET,
                 verbose=False,
             )
@@ -85,7 +93,7 @@ def export_core(core: Core | Folds | Windowed) -> onnx.ModelProto:
                 logger.setLevel(level)
     assert program is not None
     model: onnx.ModelProto = program.model_proto
-    _name_conditional(model.graph, core)
+    _name_constants(model.graph, core)
     round_alike_everywhere(model)
     _tidy(model)
     if isinstance(core, Windowed):
@@ -102,9 +110,9 @@ class _WithDerived(nn.Module):
         super().__init__()
         self.core = core
 
-    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
-        derived_ND, forecast_NF = self.core.windowing.look(features)
-        return (*self.core.judge(derived_ND, forecast_NF)[:4], derived_ND)
+    def forward(self, features: Tensor, entity: Tensor | None = None) -> tuple[Tensor, ...]:
+        output, derived_ND = self.core.answer(features, entity)
+        return (*output[:4], derived_ND)
 
 
 def run_graph(
@@ -126,37 +134,57 @@ def run_windows(
     rows_NF: Float32,
     segment_N: NDArray[np.integer],
     window: int,
+    code_N: NDArray[np.integer] | None = None,
 ) -> tuple[list[Float32], NDArray[np.integer]]:
     """The same of a windowed graph: the named outputs of all windows of rows [N, F], which are in
-    order within segments, and which row [M] each answers for. ValueError where there is no window.
+    order within segments, and which row [M] each answers for. A graph with baselines takes the
+    codes of the rows' entities. ValueError where there is no window.
     """
     session = _session(model)
     slices = list(stretches(segment_N, window))
     if not slices:
         raise ValueError(f"no segment has the {window} rows of a window")
-    parts = [session.run(outputs, {INPUT: rows_NF[np.newaxis, part]}) for part in slices]
+    parts = []
+    for part in slices:
+        feed: dict[str, Any] = {INPUT: rows_NF[np.newaxis, part]}
+        if code_N is not None:
+            feed[ENTITY] = code_N[part.start : part.start + 1]
+        parts.append(session.run(outputs, feed))
     row_M = np.concatenate([np.arange(part.start + window - 1, part.stop) for part in slices])
     return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)], row_M
 
 
 def make_self_test(
-    model: onnx.ModelProto, features: tuple[Feature, ...], seed: int, window: int = 1
+    model: onnx.ModelProto,
+    features: tuple[Feature, ...],
+    seed: int,
+    window: int = 1,
+    baselines: Baselines | None = None,
+    entity: str | None = None,
 ) -> SelfTest:
     """Rows made up from the features' ranges, never training rows, and the graph's answers; the
-    last row has missing cells. Of a windowed model they are one series.
+    last row has missing cells. Of a windowed model they are one series, with baselines one of
+    `entity`, the first.
     """
     rng, rows = np.random.default_rng(seed), window - 1 + SELF_TEST_ROWS
     rows_ND = np.stack([_made_up(feature, rows, rng) for feature in features], axis=1)
+    series_N = np.zeros(rows, dtype=np.int64)  # the segment of each row, and its entity's code
+    if baselines is not None:
+        rows_ND = from_fleet(baselines, rows_ND, series_N)
     rows_ND[-1, 1::3] = np.nan
     names = list(OUTPUTS)
     values = (
         run_graph(model, names, rows_ND)
         if window == 1
-        else run_windows(model, names, rows_ND, np.zeros(rows, dtype=np.int64), window)[0]
+        else run_windows(
+            model, names, rows_ND, series_N, window, None if baselines is None else series_N
+        )[0]
     )
     answers = dict(zip(names, values, strict=True))
     return SelfTest(
-        inputs=_plain(rows_ND), **{name: _plain(values) for name, values in answers.items()}
+        inputs=_plain(rows_ND),
+        **{name: _plain(values) for name, values in answers.items()},
+        entity=entity,
     )
 
 
@@ -190,14 +218,20 @@ def _tidy(model: onnx.ModelProto) -> None:
     _keep_once(graph)
 
 
-def _name_conditional(graph: onnx.GraphProto, core: Core | Folds | Windowed) -> None:
-    """Constants of the contract that torch found equal to another, and left out for that."""
+def _name_constants(graph: onnx.GraphProto, core: Core | Folds | Windowed) -> None:
+    """Constants of the contract by its names, also those that torch found equal to another, and
+    left out for that.
+    """
     found, values = {tensor.name for tensor in graph.initializer}, core.state_dict()
-    graph.initializer.extend(
-        numpy_helper.from_array(values[name].numpy(), name)
-        for name in CONDITIONAL
-        if name in values and name not in found
-    )
+    for name in CONDITIONAL:
+        if name in values and name not in found:
+            graph.initializer.append(numpy_helper.from_array(values[name].numpy(), name))
+    if isinstance(core, Windowed) and core.baselines is not None:
+        for name, table in (
+            (BASELINE_CENTER, core.baselines.center),
+            (BASELINE_SCALE, core.baselines.scale),
+        ):
+            graph.initializer.append(numpy_helper.from_array(table.numpy(), name))
 
 
 def _keep_once(graph: onnx.GraphProto) -> None:
@@ -207,7 +241,7 @@ def _keep_once(graph: onnx.GraphProto) -> None:
     same: dict[str, str] = {}
     # those that the contract names keep their names
     for tensor in sorted(
-        graph.initializer, key=lambda tensor: (tensor.name not in CONDITIONAL, tensor.name)
+        graph.initializer, key=lambda tensor: (tensor.name not in NAMED, tensor.name)
     ):
         value = onnx.TensorProto()
         value.CopyFrom(tensor)
@@ -215,7 +249,7 @@ def _keep_once(graph: onnx.GraphProto) -> None:
         same[tensor.name] = kept.setdefault(
             value.SerializeToString(deterministic=True), tensor.name
         )
-        if tensor.name in CONDITIONAL or same[tensor.name] == tensor.name:
+        if tensor.name in NAMED or same[tensor.name] == tensor.name:
             constants.append(tensor)
     constants.sort(key=lambda tensor: tensor.name)
     del graph.initializer[:]

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from hourglass.service import VERSION
 from hourglass.service.model.artifact import (
+    BASELINE,
     LAST_SECOND,
     WINDOW,
+    Baseline,
     CalibrationRecord,
     DriftReference,
     Feature,
@@ -47,6 +49,7 @@ class Series(NamedTuple):
     features: tuple[Feature, ...]  # with missing rate and range, as the fit rows have them
     fit_NF: Float32
     window: Window
+    entity_names: tuple[str, ...] | None = None  # of those with baselines
 
 
 def make_manifest(
@@ -60,16 +63,17 @@ def make_manifest(
 ) -> Manifest:
     """Describe a graph that has its table, with the answers it gives to the self-test's rows."""
     core, split = trial.core, prepared.split
-    window, described, fit_ND = None, prepared.features, split.fit_ND
+    window, described, fit_ND, baseline = None, prepared.features, split.fit_ND, None
     if series:
-        described, fit_ND, window = series
+        described, fit_ND, window, names = series
+        baseline = Baseline(entities=names) if names else None
     residuals = trial.residual_D.tolist()[: len(described)]  # the row is what is derived first
     features = tuple(
         msgspec.structs.replace(feature, residual_variance=residual)
         for feature, residual in zip(described, residuals, strict=True)
     )
     return Manifest(
-        format=format_of(window),
+        format=format_of(window, baseline),
         model=Model(
             variant=msgspec.to_builtins(trial.config)["variant"],
             hyper_parameters=msgspec.to_builtins(trial.config),
@@ -104,12 +108,20 @@ def make_manifest(
             _drift_reference(feature, column)
             for feature, column in zip(features, fit_ND.T, strict=True)
         ),
-        self_test=make_self_test(graph, features, config.seed, window.rows if window else 1),
+        self_test=make_self_test(
+            graph,
+            features,
+            config.seed,
+            window.rows if window else 1,
+            core.baselines if isinstance(core, Windowed) else None,
+            baseline.entities[0] if baseline else None,
+        ),
         sampling=_sampling(core, fit_ND),
         fitted_at=fitted_at(config, prepared.time_N),
         min_observed_fraction=prepared.min_observed_fraction,
-        requires=(WINDOW,) if window else (),
+        requires=(*([WINDOW] if window else []), *([BASELINE] if baseline else [])),
         window=window,
+        baseline=baseline,
     )
 
 

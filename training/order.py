@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hourglass.service.model.artifact import Feature
+from hourglass.service.model.artifact import NOBODY, Feature
+from hourglass.training.baselines import Baselines, fit_baselines, to_fleet
 from hourglass.training.config import RunConfig
 from hourglass.training.data import Data, describe
 from hourglass.training.errors import RunError
@@ -45,13 +46,17 @@ class Ordered(NamedTuple):
 
     features: tuple[Feature, ...]  # as the fit rows have them
     rows_NF: Float32
+    fleet_NF: Float32  # the rows in the fleet's units; without baselines as they are
+    code_N: Integers  # of each row's entity among those with baselines
     time_N: Float64
     segment_N: Integers  # rows of one follow each other
     normal_N: Booleans  # what may be learnt from
     is_anomaly_N: Booleans  # by the label
     part_N: Integers  # a Part
     block_N: Integers  # of time, within each entity
-    windowing: Windowing
+    windowing: Windowing  # of rows in the fleet's units
+    baselines: Baselines | None
+    entity_names: tuple[str, ...]  # by the codes
     row_M: Integers  # that each window ends with
     derived_MD: Float32
     is_clean_M: Booleans  # no row of it but normal ones, and its last has enough values
@@ -129,16 +134,33 @@ def put_in_order(data: Data, config: RunConfig, min_observed_fraction: float) ->
     if not fit_N.any():
         raise RunError("no normal row is left to be fitted on between the blocks held out")
     features = describe(data.features, rows_NF[fit_N])
+    baselines, fleet_NF, code_N = None, rows_NF, np.full(len(rows_NF), NOBODY)
+    names: tuple[str, ...] = ()
+    if config.baseline == "entity":
+        if all(feature.kind != "numeric" for feature in features):
+            raise RunError(
+                "a baseline is a number's level and spread, and no feature is a number; --baseline"
+                " fleet does without"
+            )
+        known_E = np.unique(entity_N[fit_N])  # of the others nothing is learnt
+        names = tuple(data.entity_names[entity] for entity in known_E)
+        line_N = np.searchsorted(known_E, entity_N).clip(max=len(known_E) - 1)
+        code_N = np.where(known_E[line_N] == entity_N, line_N, NOBODY)
+        entities = len(known_E)
+        baselines = fit_baselines(rows_NF, code_N, fit_N, features, entities=entities, look=window)
+        fleet_NF = to_fleet(baselines, rows_NF, code_N)
     windowing = fit_windowing(
-        rows_NF, segment_N, features, fit_N, window=window, representation=config.representation
+        fleet_NF, segment_N, features, fit_N, window=window, representation=config.representation
     )
-    derived_MD, row_M = derive(windowing, rows_NF, segment_N)
+    derived_MD, row_M = derive(windowing, fleet_NF, segment_N)
     observed_N = (~np.isnan(rows_NF)).mean(axis=1) >= min_observed_fraction
     others_N = np.concatenate([[0], np.cumsum(~normal_N)])
     is_clean_M = (others_N[row_M + 1] == others_N[row_M + 1 - window]) & observed_N[row_M]
     ordered = Ordered(
         features,
         rows_NF,
+        fleet_NF,
+        code_N,
         time_N,
         segment_N,
         normal_N,
@@ -146,6 +168,8 @@ def put_in_order(data: Data, config: RunConfig, min_observed_fraction: float) ->
         part_N,
         block_N,
         windowing,
+        baselines,
+        names,
         row_M.astype(np.int64),
         derived_MD,
         is_clean_M,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hourglass.service.errors import HourglassError, InvalidArtifact
-from hourglass.service.model.artifact import Feature, Window
+from hourglass.service.model.artifact import NOBODY, Feature, Window
 from hourglass.service.model.calibration import Threshold, build_table
 from hourglass.service.model.detector import Detector
 from hourglass.service.model.guarantee import Guarantee
@@ -150,7 +150,8 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     ordered, windows = prepared.ordered, None
     if ordered is not None:
         assert isinstance(trial.core, Core)
-        trial = trial._replace(core=Windowed(ordered.windowing, trial.core))
+        core = Windowed(ordered.windowing, trial.core, ordered.baselines)
+        trial = trial._replace(core=core)
 
     progress.stage("exporting")
     graph = export_core(trial.core)
@@ -208,10 +209,11 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
         )
 
     progress.stage("verifying")
-    compared = split.fit_ND if prepared.folds else split.validation_ND
+    compared, code = split.fit_ND if prepared.folds else split.validation_ND, NOBODY
     if ordered is not None:
-        compared = ordered.rows_NF[ordered.longest_stretch(ordered.rows - 1 + ROWS)]
-    differences = verify(detector, trial.core, compared)
+        stretch = ordered.longest_stretch(ordered.rows - 1 + ROWS)
+        compared, code = ordered.rows_NF[stretch], int(ordered.code_N[stretch.start])
+    differences = verify(detector, trial.core, compared, code)
 
     resolved = msgspec.structs.replace(
         config,
@@ -278,7 +280,7 @@ def _series(ordered: Ordered) -> Series:
     """What the manifest says of the rows of windows."""
     held_out_N = np.isin(ordered.part_N, (Part.VALIDATION, Part.CALIBRATION)) & ordered.normal_N
     deviations = expected_deviations(
-        ordered.windowing, ordered.rows_NF, ordered.segment_N, held_out_N
+        ordered.windowing, ordered.fleet_NF, ordered.segment_N, held_out_N
     )
     window = Window(
         rows=ordered.rows,
@@ -288,7 +290,8 @@ def _series(ordered: Ordered) -> Series:
         gap=ordered.gap if math.isfinite(ordered.gap) else None,
     )
     fitted_N = ordered.normal_N & (ordered.part_N == Part.FIT)
-    return Series(ordered.features, ordered.rows_NF[fitted_N], window)
+    names = ordered.entity_names if ordered.baselines else None
+    return Series(ordered.features, ordered.rows_NF[fitted_N], window, names)
 
 
 def _quality_of_windows(

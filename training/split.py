@@ -94,11 +94,11 @@ def table_of(config: RunConfig) -> pl.DataFrame:
     """A run's table, whole; what looks like a number and begins with 0 is text in it, for `data_of`
     to refuse, unless it is to be a number.
     """
-    no_features = [column for column in (config.label, config.time, config.entity) if column]
+    no_features = [column for column in (config.label, config.time) if column]
     return read_table(
         Path(config.data),
         config.dialect(),
-        config.categorical,
+        (*config.categorical, *([config.entity] if config.entity else [])),
         numbers=(*no_features, *config.ignore, *config.keep),
     )
 

@@ -23,6 +23,7 @@ from hourglass.service.model.artifact import (
     CONTRIBUTIONS,
     LATENT,
     LATENT_DEVIATION,
+    NOBODY,
     RECONSTRUCTION,
     SCORE,
 )
@@ -53,13 +54,13 @@ class Difference(NamedTuple):
 
 
 def verify(
-    detector: Detector, core: Core | Folds | Windowed, rows_ND: Float32
+    detector: Detector, core: Core | Folds | Windowed, rows_ND: Float32, code: int = NOBODY
 ) -> tuple[Difference, ...]:
-    """Compare torch and the service on the first of these rows [N, D], of a windowed core a series;
-    RunError names the output that is another.
+    """Compare torch and the service on the first of these rows [N, D], of a windowed core a series
+    of the entity with this code; RunError names the output that is another.
     """
-    before = core.windowing.rows - 1 if isinstance(core, Windowed) else 0
-    found = tuple(differences(detector, core, rows_ND[: before + ROWS]))
+    before = core.rows - 1 if isinstance(core, Windowed) else 0
+    found = tuple(differences(detector, core, rows_ND[: before + ROWS], code))
     for output, row, served, fitted, size in found:
         if size > 1:
             raise RunError(
@@ -73,14 +74,19 @@ def verify(
 
 @torch.no_grad()
 def differences(
-    detector: Detector, core: Core | Folds | Windowed, rows_ND: Float32
+    detector: Detector, core: Core | Folds | Windowed, rows_ND: Float32, code: int = NOBODY
 ) -> Iterator[Difference]:
     """The largest difference of each output between torch and the service on rows [N, D]; of a
-    windowed core on a series.
+    windowed core on a series of the entity with this code.
     """
+    if detector.manifest.baseline is not None and code != NOBODY:
+        detector = detector.of(detector.manifest.baseline.entities[code])
     explained, code_NK = detector.explain(rows_ND), detector.encode(rows_ND)
     rows = torch.from_numpy(rows_ND)
-    output = core(rows.unsqueeze(0) if isinstance(core, Windowed) else rows)
+    if isinstance(core, Windowed):
+        output = core(rows.unsqueeze(0), torch.tensor([code]))
+    else:
+        output = core(rows)
     fitted = [tensor.numpy() for tensor in output if tensor is not None]
     score_N1 = explained.score[:, None]
     median, spread = _spread(detector.table)

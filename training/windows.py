@@ -31,9 +31,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hourglass.service.model.artifact import Feature
+from hourglass.training.baselines import Baselines
 from hourglass.training.core import Core, CoreOutput
 from hourglass.training.data import describe
-from hourglass.training.features import Encoding
+from hourglass.training.features import FLOAT32_LIMIT, FLOAT32_STEP, Encoding
 from hourglass.training.folds import Folds
 
 LAGS = 5
@@ -45,8 +46,6 @@ PARTS = 3
 SPANS = (5, 10, 30, 60)  # of `multi`
 LIMIT = 10.0  # standard deviations that one value may move a forecast, a mean or a deviation by
 RIDGE = 1e-6  # of a column's variance
-FLOAT32_STEP = 1.2e-7  # relative distance of neighbouring numbers
-FLOAT32_LIMIT = 3.0e38
 CHUNK = 1024  # windows derived at a time
 
 Representation = Literal["residual", "multi"]
@@ -216,18 +215,36 @@ class Windowed(nn.Module):
     """A core of derived columns behind its windowing: what the file of a windowed model computes.
 
     The score is the core's; contributions are folded to the features, and the expected values are
-    those that the rows before let expect, of a category what the core expects.
+    those that the rows before let expect, of a category what the core expects. Where entities have
+    baselines, all but the expected values is of rows in the fleet's units.
     """
 
-    def __init__(self, windowing: Windowing, core: Core | Folds) -> None:
+    def __init__(
+        self, windowing: Windowing, core: Core | Folds, baselines: Baselines | None = None
+    ) -> None:
         super().__init__()
         self.windowing = windowing
         self.core = core
+        self.baselines = baselines
 
-    def forward(self, features: Tensor) -> CoreOutput:
-        return self.judge(*self.windowing.look(features))
+    def forward(self, features: Tensor, entity: Tensor | None = None) -> CoreOutput:
+        return self.answer(features, entity)[0]
 
-    def judge(self, derived_ND: Tensor, forecast_NF: Tensor) -> CoreOutput:
+    def answer(self, features: Tensor, entity: Tensor | None) -> tuple[CoreOutput, Tensor]:
+        """What is said of series [B, T, F] of these entities [B], and the derived columns; they are
+        None where there are no baselines.
+        """
+        if self.baselines is None or entity is None:
+            derived_ND, forecast_NF = self.windowing.look(features)
+            return self._judge(derived_ND, forecast_NF), derived_ND
+        rows_BTF = self.baselines.to_fleet(features, entity)
+        derived_ND, forecast_NF = self.windowing.look(rows_BTF)
+        output, width = self._judge(derived_ND, forecast_NF), len(self.features)
+        expected_BMF = output.reconstruction_ND.reshape(features.shape[0], -1, width)
+        own_NF = self.baselines.from_fleet(expected_BMF, entity).reshape(-1, width)
+        return output._replace(reconstruction_ND=own_NF), derived_ND
+
+    def _judge(self, derived_ND: Tensor, forecast_NF: Tensor) -> CoreOutput:
         """What is said of windows, of which these are the derived columns and the forecasts."""
         output, width = self.core(derived_ND), len(self.features)
         # 0 / 0 where no cell of the row itself is observed
@@ -244,6 +261,11 @@ class Windowed(nn.Module):
             expected_NF,
             output.latent_NK,
         )
+
+    @property
+    def rows(self) -> int:
+        """W."""
+        return self.windowing.rows
 
     @property
     def features(self) -> tuple[Feature, ...]:

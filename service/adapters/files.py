@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hourglass.service.errors import InvalidSettings, InvalidTable, printable
-from hourglass.service.model.artifact import Feature, RowCounts, Window
+from hourglass.service.model.artifact import Baseline, Feature, RowCounts, Window
 from hourglass.service.model.detector import DEFAULT_MAX_BYTES, Scores
 from hourglass.service.model.reasons import reasons_of, reasons_of_windows
 from hourglass.service.model.served import Served
@@ -42,6 +42,7 @@ TOP_ROWS = 10
 PREFIX = "hourglass_"
 COLUMNS = ("score", "ratio", "p_value", "severity", "extrapolated", "is_anomaly", "reason")
 WARMING = "warming"  # one more of a windowed model
+KNOWN_ENTITY = "known_entity"  # and another one where entities have baselines
 STORED = {
     "none": "no training rows, nor averages of them",
     "averages": "averages of training rows, which whoever has the file can read",
@@ -83,12 +84,15 @@ def score_file(
 
     Of a windowed model `time` and `entity` are columns that say which rows follow each other;
     without them the file's rows are one entity's, in order. Rows that too few rows come before have
-    nulls, and are WARMING.
+    nulls, and are WARMING. Where entities have baselines, KNOWN_ENTITY tells which rows are of
+    one that has none, and are judged by the fleet's.
     """
     import polars as pl
 
     is_ordered = served.detector.window > 1
     names = (*COLUMNS, WARMING) if is_ordered else COLUMNS
+    if served.detector.manifest.baseline:
+        names = (*names, KNOWN_ENTITY)
     frame = read_rows(served, data, dialect, time=time, entity=entity)
     prefix = PREFIX if any(name in frame.columns for name in names) else ""
     if taken := [name for name in names if prefix + name in frame.columns]:
@@ -180,6 +184,13 @@ def summarise(served: Served, scored: "pl.DataFrame") -> str:
     if warming:
         window = served.detector.window
         lines.append(f"{warming} rows have fewer than {window - 1} rows before them: not scored")
+    if served.detector.manifest.baseline:
+        unknown = int((~result(scored, KNOWN_ENTITY)).sum())
+        if unknown:
+            lines.append(
+                f"{unknown} rows are of no entity that the model knows: judged by the fleet's level"
+                " and spread"
+            )
     if skipped:
         lines.append(
             f"{skipped} rows hold too few values, or values too far out, and were not scored"
@@ -228,6 +239,7 @@ def describe(served: Served, report: Path | None = None) -> str:
         ["hyper-parameters", parameters],
         ["rows", _rows(rows, manifest.calibration.folds)],
         ["window", _window(manifest.window)],
+        ["baseline", _baseline(manifest.baseline)],
         ["contains", STORED[model.stores_rows]],
         ["false alarms", _describe(served)],
         ["guarantee", f"{served.guarantee.kind}: {served.guarantee.reason}"],
@@ -275,6 +287,12 @@ def _window(window: Window | None) -> str:
     if window.gap is not None:
         said += f"; after a step of over {window.gap:g} a new one begins"
     return said
+
+
+def _baseline(baseline: Baseline | None) -> str:
+    if baseline is None:
+        return "one level and spread of all rows"
+    return f"a level and spread of each of {len(baseline.entities)} entities, the fleet's of others"
 
 
 def _settings(table: dict[str, Any], of: str = "") -> Iterator[str]:
@@ -333,7 +351,7 @@ def _score_in_order(
     warming_N, enough_N = np.ones(count, np.bool_), served.schema.has_enough(rows_ND)
     for judged_M, rows_TD, entity in looks(served, rows_ND, stretches, CHUNK_ROWS * detector.width):
         started = perf_counter()
-        few_M, found = ~enough_N[judged_M], detector.score(rows_TD)
+        few_M, found = ~enough_N[judged_M], detector.of(entity).score(rows_TD)
         seconds = perf_counter() - started
         found = Scores(*(np.where(few_M, np.float32(np.nan), each) for each in found))
         observers.scored(served, rows_TD, found, seconds, entity)
@@ -346,14 +364,20 @@ def _score_in_order(
     known_N = np.isfinite(scores.score)
     anomalies = _strangest(scores.score, known_N & served.threshold.is_anomaly(scores.score))
     why: list[str | None] = [None] * count
-    for row, window_WD in windows_at(served, rows_ND, stretches, anomalies):
-        explanation = detector.explain_windows(window_WD[np.newaxis])
+    for row, window_WD, entity in windows_at(served, rows_ND, stretches, anomalies):
+        own = detector.of(entity)
+        explanation = own.explain_windows(window_WD[np.newaxis])
         reasons = reasons_of_windows(
-            detector, window_WD[np.newaxis], explanation, served.threshold.score
+            own, window_WD[np.newaxis], explanation, served.threshold.score
         )
         (why[row],) = say_why(served.schema.features, window_WD[-1:], reasons)
-    results = _results(served, scores, known_N, why)
-    return results.with_columns(pl.Series(WARMING, warming_N))
+    results = _results(served, scores, known_N, why).with_columns(pl.Series(WARMING, warming_N))
+    if detector.manifest.baseline is None:
+        return results
+    known_entity_N = np.zeros(count, np.bool_)
+    for stretch in stretches:
+        known_entity_N[stretch.rows_T] = detector.knows(stretch.entity)
+    return results.with_columns(pl.Series(KNOWN_ENTITY, known_entity_N))
 
 
 def _strangest(score_N: Float32, anomalous_N: NDArray[np.bool_]) -> NDArray[np.intp]:

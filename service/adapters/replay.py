@@ -65,8 +65,9 @@ def replay_file(
         stretches = stretches_of(served, frame, time, entity)
         order_N = np.concatenate([stretch.rows_T for stretch in stretches])
         warming_N[:] = True
-        for judged_M, rows_TD, _ in looks(served, rows_ND, stretches, CHUNK_ROWS * len(features)):
-            score_N[judged_M], warming_N[judged_M] = served.detector.score(rows_TD).score, False
+        for judged_M, rows_TD, own in looks(served, rows_ND, stretches, CHUNK_ROWS * len(features)):
+            score_N[judged_M] = served.detector.of(own).score(rows_TD).score
+            warming_N[judged_M] = False
     else:
         for start in range(0, len(rows_ND), CHUNK_ROWS):
             part = slice(start, start + CHUNK_ROWS)

@@ -91,7 +91,7 @@ def stream_file(
     with closing(Service(url)) as service:
         features = service.features(name)
         text = [each.name for each in features if each.kind == "categorical"]
-        frame = read_table(data, dialect, text)
+        frame = read_table(data, dialect, [*text, entity] if entity else text)
         for column in (time, entity):
             if column is not None and column not in frame.columns:
                 columns = ", ".join(map(repr, frame.columns))

@@ -168,7 +168,8 @@ async def model_metadata(
     description=(
         "The input is `features`; the outputs are `score` and `p_value` unless others are asked"
         " for. To a model of ordered rows the rows are one entity's, oldest first, and the outputs"
-        " are of those that have enough rows before them."
+        " are of those that have enough rows before them; a model with baselines judges them by the"
+        " fleet's, and says so by the parameter `known_entity`."
     ),
     responses={
         200: ResponseSpec(

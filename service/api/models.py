@@ -93,6 +93,12 @@ class WindowSummary(msgspec.Struct, frozen=True, kw_only=True):
     gap: float | None  # of a longer step between two rows the second begins anew; null: never
 
 
+class BaselineSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a model whose entities have a level and a spread of their own."""
+
+    entities: int  # that it knows; rows of others are judged by the fleet's
+
+
 class ModelDetail(ModelSummary, frozen=True, kw_only=True):
     """One model in service, and what its manifest says of it."""
 
@@ -107,6 +113,7 @@ class ModelDetail(ModelSummary, frozen=True, kw_only=True):
     min_observed_fraction: float  # rows with fewer observed values are refused
     nearest_certifiable_alpha: float  # at this delta
     window: WindowSummary | None  # null of a model of single rows
+    baseline: BaselineSummary | None  # null where one level and spread are of all rows
 
 
 class ChangedModel(ModelSummary, frozen=True, kw_only=True):
@@ -236,6 +243,9 @@ def detail_of(served: Served, parts: Parts) -> ModelDetail:
         min_observed_fraction=manifest.min_observed_fraction,
         nearest_certifiable_alpha=nearest_alpha(served.detector.table.n, served.threshold.delta),
         window=_window(manifest.window),
+        baseline=(
+            BaselineSummary(entities=len(manifest.baseline.entities)) if manifest.baseline else None
+        ),
     )
 
 

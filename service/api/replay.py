@@ -66,7 +66,9 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     score: list[float | None]
     severity: list[float | None]
     p_value: list[float | None]
-    warming: list[bool] | UnsetType = UNSET  # of a model of ordered rows, as in a score answer
+    # of a model of ordered rows, as in a score answer
+    warming: list[bool] | UnsetType = UNSET
+    known_entity: list[bool] | UnsetType = UNSET
 
 
 class LiveReplay(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,9 +126,10 @@ async def replay_rows(
         if is_ordered:
             stretches = ordered.stretches_of(served, came)
             runs = ordered.score_stretches(served, rows_ND, stretches)
-            spread = ordered.spread(served, rows_ND, runs)
+            spread = ordered.spread(served, came, runs)
             encoding.require_known(served, spread)
             scores, warming = spread.scores, {"warming": spread.warming_N}
+            warming |= encoding.known_entity(spread.known_entity_N)
             order_N = np.concatenate([stretch.rows_T for stretch in stretches])
         else:
             scores = served.detector.score(rows_ND)

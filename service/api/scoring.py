@@ -20,7 +20,7 @@ from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import problems
 from hourglass.service.errors import NotDecodable, NotSampleable, TooManyRows
 from hourglass.service.model.artifact import GuaranteeKind
-from hourglass.service.model.detector import Codes, Explanation
+from hourglass.service.model.detector import Codes, Detector, Explanation
 from hourglass.service.model.reasons import EXTRA_ROWS, reasons_of
 from hourglass.service.model.served import Served
 from hourglass.service.rows import decoding, encoding, ordered
@@ -60,6 +60,9 @@ class ScoreAnswer(msgspec.Struct, frozen=True, kw_only=True):
     is_anomaly: list[bool | None]
     # of a model of ordered rows: whether fewer rows came before than it looks at
     warming: list[bool] | msgspec.UnsetType = msgspec.UNSET
+    # of a model with baselines: whether the row's entity has one; rows of others are judged by the
+    # fleet's
+    known_entity: list[bool] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Contribution(msgspec.Struct, frozen=True):
@@ -109,6 +112,8 @@ class ReconstructAnswer(msgspec.Struct, frozen=True):
     version: str
     rows: list[list[float | str | bool | None] | None]
     filled: list[list[str] | None]
+    # of a model with baselines, as in a score answer
+    known_entity: list[bool] | msgspec.UnsetType = msgspec.UNSET
 
 
 class EncodeAnswer(msgspec.Struct, frozen=True):
@@ -120,6 +125,8 @@ class EncodeAnswer(msgspec.Struct, frozen=True):
     version: str
     codes: list[list[float] | None]  # null of a row that a model of ordered rows cannot judge
     deviations: list[list[float]] | msgspec.UnsetType = msgspec.UNSET
+    # of a model with baselines, as in a score answer
+    known_entity: list[bool] | msgspec.UnsetType = msgspec.UNSET
 
 
 def _answers(answer: type[msgspec.Struct], *statuses: int) -> dict[int, ResponseSpec]:
@@ -223,10 +230,10 @@ async def _explain_in_order(
     def explain_parts(
         stretches: list[Stretch],
     ) -> Iterator[tuple[ordered.Integers, encoding.Explained]]:
-        for judged_M, rows_TD, _ in ordered.looks(served, rows_ND, stretches, EXPLAINED_CELLS):
-            started = perf_counter()
-            explanation = served.detector.explain(rows_TD)
-            reasons = reasons_of(served.detector, rows_TD, explanation, served.threshold.score)
+        for judged_M, rows_TD, entity in ordered.looks(served, rows_ND, stretches, EXPLAINED_CELLS):
+            started, detector = perf_counter(), served.detector.of(entity)
+            explanation = detector.explain(rows_TD)
+            reasons = reasons_of(detector, rows_TD, explanation, served.threshold.score)
             part_MD = rows_TD[window - 1 :]
             explained.append((part_MD, explanation, perf_counter() - started))
             yield judged_M, encoding.Explained(part_MD, explanation, reasons)
@@ -234,7 +241,7 @@ async def _explain_in_order(
     def answer() -> bytes:
         stretches = ordered.stretches_of(served, came)
         runs = ordered.score_stretches(served, rows_ND, stretches)
-        spread = ordered.spread(served, rows_ND, runs)
+        spread = ordered.spread(served, came, runs)
         sent = decoding.sent_categories(came.body, content_type, served.schema, rows_ND)
         return encoding.encode_explanations_in_order(
             served, rows_ND, spread, explain_parts(stretches), sent, top=top
@@ -254,15 +261,22 @@ async def reconstruct(
 ) -> Response[bytes]:
     served = await parts.registry.get(name)
     async with _in_order(parts, served, *await read_body(request)) as came:
-        rows_ND, ask = came.rows_ND, served.detector.reconstruct
+        rows_ND, detector = came.rows_ND, served.detector
         require_small(len(rows_ND), served.schema.width, MAX_VALUES, "values")
 
         def answer() -> bytes:
-            if served.detector.window == 1:
-                return encoding.encode_rows(served, ask(rows_ND), filled_from=rows_ND)
+            if detector.window == 1:
+                clean_ND = detector.reconstruct(rows_ND)
+                return encoding.encode_rows(served, clean_ND, filled_from=rows_ND)
             stretches = ordered.stretches_of(served, came)
-            clean_ND, known_N = ordered.judge(served, rows_ND, stretches, ask)
-            return encoding.encode_rows(served, clean_ND, filled_from=rows_ND, known_N=known_N)
+            clean_ND, known_N = ordered.judge(served, rows_ND, stretches, Detector.reconstruct)
+            return encoding.encode_rows(
+                served,
+                clean_ND,
+                filled_from=rows_ND,
+                known_N=known_N,
+                known_entity_N=ordered.known_entities(served, came),
+            )
 
         encoded = await parts.batcher.run(rows_ND.size, answer)
     return Response(encoded, media_type=decoding.JSON)
@@ -283,8 +297,13 @@ async def encode(
             if detector.window == 1:
                 return encoding.encode_codes(served, detector.encode_with_deviation(rows_ND))
             stretches = ordered.stretches_of(served, came)
-            code_NK, known_N = ordered.judge(served, rows_ND, stretches, detector.encode)
-            return encoding.encode_codes(served, Codes(code_NK, None), known_N=known_N)
+            code_NK, known_N = ordered.judge(served, rows_ND, stretches, Detector.encode)
+            return encoding.encode_codes(
+                served,
+                Codes(code_NK, None),
+                known_N=known_N,
+                known_entity_N=ordered.known_entities(served, came),
+            )
 
         encoded = await parts.batcher.run(rows_ND.size, answer)
     return Response(encoded, media_type=decoding.JSON)

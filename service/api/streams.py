@@ -51,6 +51,8 @@ class StreamAnswer(msgspec.Struct, frozen=True, kw_only=True):
     threshold: float
     warning: str | UnsetType = UNSET
     entity: str
+    # of a model with baselines: whether this entity has one, or is judged by the fleet's
+    known_entity: bool | UnsetType = UNSET
     time: list[datetime]
     score: list[float | None]
     p_value: list[float | None]
@@ -395,9 +397,11 @@ def _named(request: Request[Any, Any, Any], entity: str) -> str:
 def _encode(served: Served, entity: str, taken: Taken) -> bytes:
     answers = taken.answers.answers
     p_values, levels = answers["p_value"].tolist(), answers["level"].tolist()
+    known = served.detector.knows(entity)
     answer = {
         **served.facts(),
         "entity": entity,
+        **({} if known is None else {"known_entity": known}),
         "time": [_time(seconds) for seconds in answers["time"].tolist()],
         "score": answers["score"].tolist(),
         "p_value": p_values,

@@ -16,10 +16,12 @@ from msgspec import Meta
 from hourglass.service.errors import InvalidArtifact
 
 FORMAT_MAJOR = 1
-FORMAT_MINOR = 3
+FORMAT_MINOR = 4
 ROWS_MINOR = 2  # of a file without a window, which services of before 1.3 read as well
+WINDOW_MINOR = 3  # of one with a window and without baselines, likewise
 WINDOW = "window"  # of rows that come in order, from format 1.3 on
-CAPABILITIES = frozenset({WINDOW})  # what `requires` may name
+BASELINE = "baseline"  # of entities that have a level and a spread of their own, from 1.4 on
+CAPABILITIES = frozenset({WINDOW, BASELINE})  # what `requires` may name
 
 METADATA_KEY = "hourglass"  # of metadata_props
 
@@ -28,6 +30,10 @@ METADATA_KEY = "hourglass"  # of metadata_props
 # Of a windowed model [B, T, D], rows of one entity each, oldest first: every output is then of the
 # N = B (T - W + 1) rows that have the W - 1 before them.
 INPUT = "features"
+# [B] int64, of a model with baselines alone: whose series each is, the place of its name in the
+# manifest; any other number is an entity that is not known, such as NOBODY
+ENTITY = "entity"
+NOBODY = -1
 # [N, D'] inner tensor of a windowed model: what is derived of each window. score, contributions and
 # latent follow from it alone.
 DERIVED = "derived"
@@ -65,6 +71,11 @@ CONDITIONAL_MEAN = "conditional.mean"
 CONDITIONAL_SCALE = "conditional.scale"
 CONDITIONAL_PRECISION = "conditional.precision"
 CONDITIONAL = (CONDITIONAL_MEAN, CONDITIONAL_SCALE, CONDITIONAL_PRECISION)
+
+# Initializers [E + 1, D] of a model with baselines: the level of each entity, and its spread over
+# the fleet's; the last line is 0 and 1, of entities that are not known.
+BASELINE_CENTER = "baseline.center"
+BASELINE_SCALE = "baseline.scale"
 
 UNSEEN = -1.0
 SELF_TEST_TOLERANCE = 1e-4  # relative, between what training saw and what this machine computes
@@ -166,6 +177,7 @@ class SelfTest(msgspec.Struct, frozen=True, kw_only=True):
     reconstruction: tuple[tuple[float | None, ...], ...]
     latent: tuple[tuple[float | None, ...], ...]
     severity: tuple[float | None, ...] | None = None  # from format 1.1 on
+    entity: str | None = None  # whose rows they are, where entities have baselines
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,13 +207,19 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
 
     rows: Annotated[int, Meta(ge=2, le=MAX_WINDOW)]  # W, the judged one last
     representation: Literal["residual", "multi"]
-    # of each feature in raw units: standard deviation of what is met from what the rows before let
-    # expect, on held-out rows; None of what is no number
+    # of each feature in raw units, with baselines in the fleet's: standard deviation of what is met
+    # from what the rows before let expect, on held-out rows; None of what is no number
     expected_sd: tuple[float | None, ...]
     # median seconds between rows of an entity; None where the rows' time is no time
     interval: Annotated[float, Meta(gt=0)] | None = None
     # of a longer step between two rows the second begins a window of its own; None: never
     gap: Annotated[float, Meta(gt=0)] | None = None
+
+
+class Baseline(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a model whose entities have a level and a spread of their own: whose these are."""
+
+    entities: tuple[str, ...]  # position is the code
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -223,11 +241,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     requires: tuple[str, ...] = ()
     reference: ReferenceCodes | None = None  # from format 1.2 on
     window: Window | None = None  # from format 1.3 on; with WINDOW in `requires`
+    baseline: Baseline | None = None  # from format 1.4 on; with BASELINE in `requires`
 
 
-def format_of(window: Window | None) -> str:
+def format_of(window: Window | None, baseline: Baseline | None = None) -> str:
     """The oldest format that has all that a file with this holds."""
-    return f"{FORMAT_MAJOR}.{FORMAT_MINOR if window else ROWS_MINOR}"
+    minor = FORMAT_MINOR if baseline else WINDOW_MINOR if window else ROWS_MINOR
+    return f"{FORMAT_MAJOR}.{minor}"
 
 
 def encode_manifest(manifest: Manifest) -> str:

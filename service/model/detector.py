@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -18,11 +18,14 @@ from numpy.typing import NDArray
 from hourglass.service.errors import HourglassError, InvalidArtifact
 from hourglass.service.model import artifact, subgraphs
 from hourglass.service.model.artifact import (
+    BASELINE_SCALE,
     CONTRIBUTIONS,
     DERIVED,
+    ENTITY,
     INPUT,
     LATENT,
     LATENT_DEVIATION,
+    NOBODY,
     P_VALUE,
     RECONSTRUCTION,
     SCORE,
@@ -36,6 +39,7 @@ from hourglass.service.model.session import Session
 from hourglass.service.model.severity import LARGEST, Lines
 
 Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 T = TypeVar("T")
 DEFAULT_MAX_BYTES = 256 * 2**20
 # Of one run of the graph. What a member makes of a cell inside can be a hundred times as much; and
@@ -73,7 +77,9 @@ class Detector:
 
     Its methods take float32 rows [N, D] in raw units: NaN is missing, a category its index. Those
     of a windowed model take T rows of one entity, oldest first, and answer for N = T - W + 1 of
-    them, which have the W - 1 before; ValueError where there are fewer than W.
+    them, which have the W - 1 before; ValueError where there are fewer than W. Where entities have
+    baselines, `of` gives the detector of one of them; by itself it takes rows for those of an
+    entity that is not known.
     """
 
     version: str
@@ -93,7 +99,11 @@ class Detector:
     # latent -> reconstruction; None where it needs the row too
     _decoder: Session | None = field(repr=False)
     _lone_as_two: bool = field(repr=False)  # whether one row is run as two
+    _codes: Mapping[str, int] = field(repr=False)  # of entities with baselines, by their names
+    # their spreads over the fleet's, the last line of nobody; None where none has a baseline
+    _scale_EF: Float32 | None = field(repr=False)
     _pool: Executor | None = field(repr=False)
+    _code: int = NOBODY  # whose rows it takes
 
     @classmethod
     def from_bytes(
@@ -113,11 +123,16 @@ class Detector:
             _check_rows(table, record)
             whole, deriving, by_rows, of_rows = Session(data), None, model, None
             rows_ND = _rows_to_compare(manifest, whole)
+            entities = manifest.baseline.entities if manifest.baseline else ()
+            codes = {entity: code for code, entity in enumerate(entities)}
             if manifest.window is not None:
                 by_rows = subgraphs.rows_graph(model)
                 deriving = Session(subgraphs.derived_graph(model))
                 of_rows = Session(by_rows.SerializeToString())
-                rows_ND = np.nan_to_num(deriving.run([DERIVED], {INPUT: rows_ND[np.newaxis]})[0])
+                feed: dict[str, Any] = {INPUT: rows_ND[np.newaxis]}
+                if codes:
+                    feed[ENTITY] = np.array([codes.get(manifest.self_test.entity or "", NOBODY)])
+                rows_ND = np.nan_to_num(deriving.run([DERIVED], feed)[0])
             scoring = Session(subgraphs.score_graph(by_rows))
             gapless = _gapless_session(by_rows, scoring, rows_ND)
             detector = cls(
@@ -141,6 +156,8 @@ class Detector:
                     if of_rows
                     else lone_differs(whole, rows_ND)
                 ),
+                _codes=codes,
+                _scale_EF=_read_scale(model) if codes else None,
                 _pool=pool,
             )
             _check_table(table, Session(subgraphs.table_graph(model)))
@@ -162,6 +179,28 @@ class Detector:
         ):  # fmt: skip
             if session is not None:
                 session.rest()
+
+    def of(self, entity: str | None) -> Self:
+        """The detector of an entity's rows; of one that is not known, or where entities have no
+        baselines, it is the same for all.
+        """
+        code = NOBODY if entity is None else self._codes.get(entity, NOBODY)
+        return self if code == self._code else replace(self, _code=code)
+
+    def knows(self, entity: str | None) -> bool | None:
+        """Whether an entity has a baseline; None where none has."""
+        return entity in self._codes if self._codes else None
+
+    @property
+    def expected_sd(self) -> Float64:
+        """[D] of a windowed model the standard deviation of what is met from what is expected, in
+        the units of the rows; NaN of what is no number. ValueError of a model of single rows.
+        """
+        if self.manifest.window is None:
+            raise ValueError("this model scores single rows")
+        # what never was otherwise than expected has no deviation to tell in
+        sd_D = np.array([sd or np.nan for sd in self.manifest.window.expected_sd], np.float64)
+        return sd_D if self._scale_EF is None else sd_D * self._scale_EF[self._code]
 
     @property
     def width(self) -> int:
@@ -279,7 +318,7 @@ class Detector:
         """Outputs of the whole graph."""
         if self._deriving is None:
             return self._run(self._whole, outputs, INPUT, rows_ND)
-        run, lone = partial(_run_one, self._whole, outputs), len(rows_ND) == self.window
+        run, lone = partial(self._run_series, outputs), len(rows_ND) == self.window
         if lone and self._lone_as_two:
             two = run(np.concatenate([rows_ND[:1], rows_ND])[np.newaxis])
             return [array[1:] for array in two]
@@ -291,7 +330,7 @@ class Detector:
         several times as wide, is gone before the next one's.
         """
         assert self._deriving is not None
-        (derived_ND,) = self._deriving.run([DERIVED], {INPUT: series_BTD})
+        (derived_ND,) = self._deriving.run([DERIVED], self._feed(INPUT, series_BTD))
         session = self._scoring if has_gap(derived_ND) else self._gapless
         if len(derived_ND) == 1 and self._lone_as_two:
             return session.run([SCORE], {INPUT: np.repeat(derived_ND, 2, axis=0)})[0][:1]  # type: ignore[no-any-return]
@@ -299,6 +338,14 @@ class Detector:
         starts = range(0, len(derived_ND), rows)
         parts = [session.run([SCORE], {INPUT: derived_ND[i : i + rows]})[0] for i in starts]
         return np.concatenate(parts)
+
+    def _run_series(self, outputs: list[str], series_BTD: Float32) -> list[Float32]:
+        return self._whole.run(outputs, self._feed(INPUT, series_BTD))  # type: ignore[no-any-return]
+
+    def _feed(self, source: str, values: Float32) -> dict[str, Any]:
+        if source != INPUT or not self._codes:
+            return {source: values}
+        return {INPUT: values, ENTITY: np.full(len(values), self._code, np.int64)}
 
     def _series_parts(self, rows_TD: Float32) -> list[Float32]:
         """Parts [1, T, D] of a series, each with the rows before it that its first window has."""
@@ -322,13 +369,17 @@ class Detector:
         fill the memory.
         """
         if len(values) == 1 and self._lone_as_two:
-            two = session.run(outputs, {source: np.repeat(values, 2, axis=0)})
+            two = session.run(outputs, self._feed(source, np.repeat(values, 2, axis=0)))
             return [array[:1] for array in two]
         if values.size <= RUN_CELLS:
-            return session.run(outputs, {source: values})  # type: ignore[no-any-return]
+            return session.run(outputs, self._feed(source, values))  # type: ignore[no-any-return]
         rows = max(1, RUN_CELLS // values[0].size)
+
+        def run(start: int) -> list[Float32]:
+            part = self._feed(source, values[start : start + rows])
+            return session.run(outputs, part)  # type: ignore[no-any-return]
+
         starts = range(0, len(values), rows)
-        run = partial(_run_part, session, outputs, source, values, rows)
         parts = self._pool.map(run, starts) if self._pool else map(run, starts)
         return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
@@ -337,19 +388,19 @@ class Detector:
         from training's.
         """
         test = self.manifest.self_test
-        inputs_ND = _array(test.inputs)
-        score, p_value, severity, contributions, reconstruction = self.explain(inputs_ND)
+        inputs_ND, own = _array(test.inputs), self.of(test.entity)
+        score, p_value, severity, contributions, reconstruction = own.explain(inputs_ND)
         answers: dict[str, tuple[Float32, Sequence[Any]]] = {
             SCORE: (score, test.score),
             P_VALUE: (p_value, test.p_value),
             CONTRIBUTIONS: (contributions, test.contributions),
             RECONSTRUCTION: (reconstruction, test.reconstruction),
-            LATENT: (self.encode(inputs_ND), test.latent),
-            "score of the scoring path": (self.score(inputs_ND).score, test.score),
+            LATENT: (own.encode(inputs_ND), test.latent),
+            "score of the scoring path": (own.score(inputs_ND).score, test.score),
         }
         if self.window > 1:  # a graph that looks further back than it says answers otherwise
             views = np.lib.stride_tricks.sliding_window_view(inputs_ND, self.window, axis=0)
-            of_windows = self.score_windows(np.ascontiguousarray(views.transpose(0, 2, 1)))
+            of_windows = own.score_windows(np.ascontiguousarray(views.transpose(0, 2, 1)))
             answers["score of each window alone"] = of_windows.score, test.score
         for name, (got, expected) in answers.items():
             if not _close(
@@ -448,21 +499,6 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.thread_time() - started
 
 
-def _run_one(session: Session, outputs: list[str], values: Float32) -> list[Float32]:
-    return session.run(outputs, {INPUT: values})  # type: ignore[no-any-return]
-
-
-def _run_part(
-    session: Session,
-    outputs: list[str],
-    source: str,
-    values: Float32,
-    rows: int,
-    start: int,
-) -> list[Float32]:
-    return session.run(outputs, {source: values[start : start + rows]})  # type: ignore[no-any-return]
-
-
 def _close(got: Float32, expected: Float32, *, steps: float) -> bool:
     """Equal to the self-test's tolerance, relative to the largest value; a p-value may also move by
     one rank.
@@ -499,6 +535,13 @@ def _read_table(model: onnx.ModelProto, n: int) -> Table:
             "the calibration table is not a table of ascending scores and falling p-values"
         )
     return Table(n, scores, p_values, _read_severity(tensors, scores))
+
+
+def _read_scale(model: onnx.ModelProto) -> Float32:
+    """[E + 1, D], as the model's checks have it."""
+    (tensor,) = (each for each in model.graph.initializer if each.name == BASELINE_SCALE)
+    scale_EF: Float32 = onnx.numpy_helper.to_array(tensor)
+    return scale_EF
 
 
 def _check_rows(table: Table, record: artifact.CalibrationRecord) -> None:

@@ -92,8 +92,7 @@ def reasons_of(
 def reasons_of_windows(
     detector: Detector, windows_NWD: Float32, explanation: Explanation, threshold: float
 ) -> Reasons:
-    """Why a windowed model explained the last rows of windows as it did."""
-    assert detector.manifest.window is not None
+    """Why a windowed model explained the last rows of windows as it did, all of one entity."""
     rows_ND, features = windows_NWD[:, -1], detector.manifest.features
     order_ND = np.argsort(-explanation.contributions, axis=1, kind="stable")
     blamed_N = np.zeros(len(rows_ND), dtype=np.intp)
@@ -106,8 +105,7 @@ def reasons_of_windows(
         blamed_N[row] = len(blamed)
         order_ND[row] = [*blamed, *(feature for feature in ranked if feature not in blamed)]
     value_ND = explanation.reconstruction.astype(np.float64)
-    # what never was otherwise than expected has no deviation to tell in
-    sd_D = np.array([sd or np.nan for sd in detector.manifest.window.expected_sd], np.float64)
+    sd_D = detector.expected_sd
     is_boolean_D = np.array([feature.kind == "boolean" for feature in features])
     away_ND = np.nan_to_num((rows_ND - value_ND) / sd_D)
     expected = Expectation(

@@ -8,9 +8,10 @@ constants it computes while loading.
 import math
 from collections import Counter
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, numpy_helper
 
 from hourglass.service.errors import InvalidArtifact
 from hourglass.service.model import artifact
@@ -74,6 +75,8 @@ def read_manifest(model: ModelProto) -> artifact.Manifest:
         )
     if manifest.window is not None and not _is_of_series(model):
         raise InvalidArtifact("the manifest gives windows of rows, and the graph takes single ones")
+    if manifest.baseline is not None:
+        _check_baseline(model, manifest, manifest.baseline)
     if manifest.rows.calibration != manifest.calibration.n:
         raise InvalidArtifact("the manifest gives two different numbers of calibration rows")
     _check_names(manifest)
@@ -131,6 +134,28 @@ def _check_names(manifest: artifact.Manifest) -> None:
             raise InvalidArtifact(
                 f"the manifest names two categories of {feature.name!r} {twice!r}"
             )
+
+
+def _check_baseline(
+    model: ModelProto, manifest: artifact.Manifest, baseline: artifact.Baseline
+) -> None:
+    if manifest.window is None or artifact.BASELINE not in manifest.requires:
+        raise InvalidArtifact(
+            f"the manifest gives entities a baseline, and does not require {artifact.BASELINE!r}"
+            f" and {artifact.WINDOW!r}"
+        )
+    counts = Counter(baseline.entities)
+    if twice := next((name for name, count in counts.items() if count > 1), None):
+        raise InvalidArtifact(f"the manifest names two entities {twice!r}")
+    shape = [len(baseline.entities) + 1, len(manifest.features)]
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    for name in (artifact.BASELINE_CENTER, artifact.BASELINE_SCALE):
+        found = list(tensors[name].dims) if name in tensors else "none"
+        if found != shape:
+            raise InvalidArtifact(f"expected the constant {name!r} of shape {shape}, got {found}")
+    scale_EF = numpy_helper.to_array(tensors[artifact.BASELINE_SCALE])
+    if scale_EF.dtype != np.float32 or not (np.isfinite(scale_EF) & (scale_EF > 0)).all():
+        raise InvalidArtifact(f"{artifact.BASELINE_SCALE!r} is not of float32 numbers above 0")
 
 
 def _check_sampling(manifest: artifact.Manifest) -> None:
@@ -261,10 +286,12 @@ def _check_interface(model: ModelProto) -> None:
         for value in model.graph.input
         if value.name not in {tensor.name for tensor in model.graph.initializer}
     ]
-    if [value.name for value in inputs] != [artifact.INPUT]:
+    wanted = [artifact.INPUT]
+    if _is_of_series(model) and _manifest_of(model).baseline is not None:
+        wanted.append(artifact.ENTITY)
+    if [value.name for value in inputs] != wanted:
         raise InvalidArtifact(
-            f"the model file has inputs {[value.name for value in inputs]}, expected"
-            f" [{artifact.INPUT!r}]"
+            f"the model file has inputs {[value.name for value in inputs]}, expected {wanted}"
         )
     outputs = {value.name for value in model.graph.output}
     expected = [name for name in artifact.OUTPUTS if name != artifact.SEVERITY]  # 1.0 lacks it
@@ -273,7 +300,11 @@ def _check_interface(model: ModelProto) -> None:
     # a later minor format may have outputs that are not known here, and not asked for
     names = (*artifact.OUTPUTS, artifact.LATENT_DEVIATION)
     known = [value for value in model.graph.output if value.name in names]
-    for value in (*inputs, *known):
+    for value in inputs[1:]:
+        tensor = value.type.tensor_type
+        if tensor.elem_type != TensorProto.INT64 or len(tensor.shape.dim) != 1:
+            raise InvalidArtifact(f"{value.name!r} is not an int64 tensor of 1 dimension")
+    for value in (inputs[0], *known):
         tensor = value.type.tensor_type
         of_rows = (artifact.SCORE, artifact.P_VALUE, artifact.SEVERITY)
         rank = 1 if value.name in of_rows else 2

@@ -25,6 +25,8 @@ def shapes_of(model: ModelProto, rows: int, window: int = 1) -> dict[str, Shape]
     sizes[0].dim_value = rows
     if len(sizes) == SERIES_RANK:
         sizes[0].dim_value, sizes[1].dim_value = 1, window - 1 + rows
+        for beside in sized.graph.input[1:]:  # a number of each series
+            beside.type.tensor_type.shape.dim[0].dim_value = 1
     for output in sized.graph.output:
         output.type.tensor_type.ClearField("shape")
     graph = onnx.shape_inference.infer_shapes(sized, strict_mode=True, data_prop=True).graph

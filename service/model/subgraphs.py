@@ -80,8 +80,8 @@ def rows_graph(model: ModelProto) -> ModelProto:
 
 
 def derived_graph(model: ModelProto) -> bytes:
-    """features -> derived, of a windowed model."""
-    return _cut(model, [INPUT], [DERIVED])
+    """features -> derived, of a windowed model; with baselines the entity is an input, too."""
+    return _cut(model, [each.name for each in model.graph.input], [DERIVED])
 
 
 def table_graph(model: ModelProto) -> bytes:

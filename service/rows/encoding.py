@@ -193,6 +193,7 @@ def encode_rows(
     *,
     filled_from: Float32 | None = None,
     known_N: NDArray[np.bool_] | None = None,
+    known_entity_N: NDArray[np.bool_] | None = None,
 ) -> bytes:
     """Reconstructed rows, and by row the names of the features that `filled_from` lacks; null of
     rows that are not `known`, if not all are.
@@ -216,7 +217,12 @@ def encode_rows(
             [features[d].name for d in np.flatnonzero(np.isnan(row_D))] if is_known else None
             for row_D, is_known in zip(filled_from, known, strict=True)
         )
-    return encode_object(fields)
+    return encode_object(fields | known_entity(known_entity_N))
+
+
+def known_entity(known_entity_N: NDArray[np.bool_] | None) -> dict[str, NDArray[np.bool_]]:
+    """The field that tells of each row whether its entity has a baseline; none where none has."""
+    return {} if known_entity_N is None else {"known_entity": known_entity_N}
 
 
 def row_values(features: tuple[Feature, ...], row_D: Float32) -> list[object]:
@@ -225,7 +231,11 @@ def row_values(features: tuple[Feature, ...], row_D: Float32) -> list[object]:
 
 
 def encode_codes(
-    served: Served, codes: Codes, *, known_N: NDArray[np.bool_] | None = None
+    served: Served,
+    codes: Codes,
+    *,
+    known_N: NDArray[np.bool_] | None = None,
+    known_entity_N: NDArray[np.bool_] | None = None,
 ) -> bytes:
     """The answer to an encode request; null of rows that are not `known`, if not all are."""
     fields = _head(served)
@@ -239,7 +249,7 @@ def encode_codes(
             require_finite(served, np.where(known_N[:, None], values_NK, 0))
             pairs = zip(values_NK, known_N.tolist(), strict=True)
             fields[name] = (code_K if is_known else None for code_K, is_known in pairs)
-    return encode_object(fields)
+    return encode_object(fields | known_entity(known_entity_N))
 
 
 def encode_raw_rows(served: Served, rows_ND: Float32) -> bytes:
@@ -316,6 +326,7 @@ def _fields_in_order(served: Served, spread: Spread) -> dict[str, object]:
         "extrapolated": where_known(served.detector.table.is_extrapolated(score_N)),
         "is_anomaly": where_known(threshold.is_anomaly(score_N)),
         "warming": spread.warming_N,
+        **known_entity(spread.known_entity_N),
     }
 
 

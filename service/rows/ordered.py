@@ -18,7 +18,7 @@ from msgspec import UNSET, Raw, UnsetType
 from numpy.typing import NDArray
 
 from hourglass.service.errors import InvalidJSON, InvalidRow
-from hourglass.service.model.detector import Scores
+from hourglass.service.model.detector import Detector, Scores
 from hourglass.service.model.schema import Schema
 from hourglass.service.model.served import Served
 from hourglass.service.rows import decoding
@@ -180,7 +180,7 @@ def score_stretches(served: Served, rows_ND: Float32, parts: Sequence[Stretch]) 
         if len(part.rows_T) >= window:
             rows_TD = _take(rows_ND, part.rows_T)
             started = perf_counter()
-            scores = served.detector.score(rows_TD)
+            scores = served.detector.of(part.entity).score(rows_TD)
             seconds = perf_counter() - started
             few_M = ~served.schema.has_enough(rows_TD[window - 1 :])
             if few_M.any():
@@ -195,17 +195,30 @@ class Spread(NamedTuple):
     scores: Scores  # NaN where a row is warming, or holds too few values
     warming_N: NDArray[np.bool_]
     known_N: NDArray[np.bool_]  # the rest
+    known_entity_N: NDArray[np.bool_] | None  # as known_entities says
 
 
-def spread(served: Served, rows_ND: Float32, runs: Sequence[Run]) -> Spread:
+def known_entities(served: Served, came: Ordered) -> NDArray[np.bool_] | None:
+    """[N] whether the entity of each row has a baseline; None where none has."""
+    detector, entities = served.detector, came.entities
+    if detector.manifest.baseline is None:
+        return None
+    if entities is None or isinstance(entities, str):
+        return np.full(len(came.rows_ND), detector.knows(entities), np.bool_)
+    return np.array([detector.knows(entity) for entity in entities], np.bool_)
+
+
+def spread(served: Served, came: Ordered, runs: Sequence[Run]) -> Spread:
     """Scores in the places of their rows."""
+    rows_ND = came.rows_ND
     scores = Scores(*(np.full(len(rows_ND), np.nan, np.float32) for _ in Scores._fields))
     warming_N = np.ones(len(rows_ND), np.bool_)
     for run in runs:
         warming_N[run.judged_M] = False
         for all_N, some_M in zip(scores, run.scores, strict=True):
             all_N[run.judged_M] = some_M
-    return Spread(scores, warming_N, ~warming_N & served.schema.has_enough(rows_ND))
+    known_N = ~warming_N & served.schema.has_enough(rows_ND)
+    return Spread(scores, warming_N, known_N, known_entities(served, came))
 
 
 class Looked(NamedTuple):
@@ -230,26 +243,29 @@ def looks(
 
 def windows_at(
     served: Served, rows_ND: Float32, parts: Sequence[Stretch], wanted: Integers
-) -> Iterator[tuple[int, Float32]]:
-    """The windows [W, D] that end with these of all rows."""
+) -> Iterator[tuple[int, Float32, str | None]]:
+    """The windows [W, D] that end with these of all rows, and whose they are."""
     window, wanted_N = served.detector.window, np.zeros(len(rows_ND), np.bool_)
     wanted_N[wanted] = True
     for part in parts:
         for place in np.flatnonzero(wanted_N[part.rows_T]).tolist():
             rows_W = part.rows_T[place - window + 1 : place + 1]
-            yield int(rows_W[-1]), rows_ND[rows_W]
+            yield int(rows_W[-1]), rows_ND[rows_W], part.entity
 
 
 def judge(
-    served: Served, rows_ND: Float32, parts: Sequence[Stretch], ask: Callable[[Float32], Float32]
+    served: Served,
+    rows_ND: Float32,
+    parts: Sequence[Stretch],
+    ask: Callable[[Detector, Float32], Float32],
 ) -> tuple[Float32, NDArray[np.bool_]]:
-    """[N, X] what `ask` answers of rows in order, and which rows [N] have such an answer: those
-    that are judged.
+    """[N, X] what a detector answers of rows in order when it is asked so, and which rows [N] have
+    such an answer: those that are judged.
     """
     known_N = served.schema.has_enough(rows_ND)
     warming_N, answer_NX = np.ones(len(rows_ND), np.bool_), None
-    for judged_M, rows_TD, _ in looks(served, rows_ND, parts, LOOKED_CELLS):
-        answer_MX = ask(rows_TD)
+    for judged_M, rows_TD, entity in looks(served, rows_ND, parts, LOOKED_CELLS):
+        answer_MX = ask(served.detector.of(entity), rows_TD)
         if answer_NX is None:
             answer_NX = np.zeros((len(rows_ND), answer_MX.shape[1]), np.float32)
         answer_NX[judged_M], warming_N[judged_M] = answer_MX, False

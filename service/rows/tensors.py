@@ -104,6 +104,8 @@ def encode_answer(
         "certified": served.guarantee.kind == "certified",
         "guarantee": served.guarantee.kind,
         "threshold": threshold.score,
+        # the protocol has no name for whose rows they are
+        **({"known_entity": False} if served.detector.manifest.baseline else {}),
     }
     outputs: list[bytes] = []
     raw: list[bytes] = []

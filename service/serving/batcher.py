@@ -174,7 +174,7 @@ class Batcher:
 
         def answer(came: Ordered) -> _OrderedRun:
             runs = ordered.score_in_order(served, came)
-            spread = ordered.spread(served, came.rows_ND, runs)
+            spread = ordered.spread(served, came, runs)
             return came.rows_ND, runs, encoding.encode_in_order(served, spread, raw=raw)
 
         def finish(result: "Callable[[], _OrderedRun]") -> None:

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hourglass.service.errors import InvalidRow, LateRow
-from hourglass.service.model.detector import Scores
+from hourglass.service.model.detector import Detector, Scores
 from hourglass.service.model.reasons import reasons_of
 from hourglass.service.model.served import Served
 from hourglass.service.rows.decoding import Float32
@@ -163,9 +163,10 @@ def advance(
     repeated: int,
     *,
     gap: float | None = None,
+    entity: str | None = None,
 ) -> Answers:
     """Take the rows from `repeated` on; errors leave the state as it was. `gap`: seconds, instead
-    of the model's.
+    of the model's; `entity`: whose they are, where the model knows it.
     """
     again = _answers_again(state, time_N[:repeated])
     rows_ND, time_N = rows_ND[repeated:], time_N[repeated:]
@@ -173,7 +174,8 @@ def advance(
         return Answers(again, repeated, [], None)
     if gap is None and (window := served.detector.manifest.window):
         gap = window.gap
-    looked = _look(state, served, rows_ND, time_N, gap)
+    detector = served.detector.of(entity)
+    looked = _look(state, served, detector, rows_ND, time_N, gap)
     answers = np.empty(len(rows_ND), ANSWER)
     answers["time"], answers["warming"] = time_N, looked.warming_N
     answers["digest"] = [_digest(row_D) for row_D in rows_ND]
@@ -193,7 +195,8 @@ def tell(state: State, served: Served, entity: str, answers: Answers) -> list[Ev
     changes = []
     for each in answers.told:
         if each.peak is not None and answers.looked is not None:
-            state.blame = _blame(served, answers.looked, each.peak)
+            detector = served.detector.of(entity)
+            state.blame = _blame(served, detector, answers.looked, each.peak)
         changes += [
             event_in(state, served.name, entity, each.span, is_open=kind == "opened")
             for kind in each.kinds
@@ -238,9 +241,14 @@ class Looked(NamedTuple):
 
 
 def _look(
-    state: State, served: Served, rows_ND: Float32, time_N: Float64, gap: float | None
+    state: State,
+    served: Served,
+    detector: Detector,
+    rows_ND: Float32,
+    time_N: Float64,
+    gap: float | None,
 ) -> Looked:
-    detector, window = served.detector, served.detector.window
+    window = detector.window
     count, width = rows_ND.shape
     features = features_of(served)
     before = np.empty((0, width), np.float32)
@@ -326,11 +334,11 @@ def _step(state: State, served: Served, answers: NDArray[np.void], rule: Rule) -
     return list(told.values())
 
 
-def _blame(served: Served, looked: Looked, row: int) -> Blame:
+def _blame(served: Served, detector: Detector, looked: Looked, row: int) -> Blame:
     """Who is to blame for the score of a row: by masking, where the row alarms at the threshold in
     force; else the features that contribute most.
     """
-    detector, features = served.detector, served.schema.features
+    features = served.schema.features
     start, series_TD = max((each for each in looked.series if each[0] <= row), key=lambda e: e[0])
     stop = len(series_TD) - (_stop_of(looked, start) - row) + 1
     window_TD = np.ascontiguousarray(series_TD[stop - detector.window : stop])

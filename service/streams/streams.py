@@ -156,7 +156,9 @@ class Streams:
             repeated = repeated_rows(state, rows_ND, at_N, newest)
 
             def work() -> tuple[Answers, History | None]:
-                answers = advance(state, served, rows_ND, at_N, rule, repeated, gap=self._gap)
+                answers = advance(
+                    state, served, rows_ND, at_N, rule, repeated, gap=self._gap, entity=key[1]
+                )
                 return answers, history_of(served, answers)
 
             answers, history = await self._batcher.run(_cells(served, len(rows_ND)), work)

@@ -26,7 +26,7 @@ import orjson
 from numpy.typing import NDArray
 
 from hourglass.service.errors import JournalFailed
-from hourglass.service.model.detector import Explanation, Scores
+from hourglass.service.model.detector import Detector, Explanation, Scores
 from hourglass.service.model.reasons import Reasons, reasons_of, reasons_of_windows
 from hourglass.service.model.served import Served
 from hourglass.service.rows import encoding
@@ -243,11 +243,9 @@ class Journal:
     def _explain(self, served: Served, noted: list[Noted]) -> list[Alarm]:
         try:
             windows_NWD = np.stack([each.rows_WD for each in noted])
-            if served.detector.window > 1:
-                explanation = served.detector.explain_windows(windows_NWD)
-            else:
-                explanation = served.detector.explain(windows_NWD[:, 0])
-            said = self._find_reasons(served, windows_NWD, explanation)
+            entities = [each.entity for each in noted]
+            explanation = _explain_each(served.detector, windows_NWD, entities)
+            said = self._find_reasons(served, windows_NWD, entities, explanation)
             alike = _most_alike(explanation.contributions, list(said))
         except Exception:  # they are counted and kept all the same
             _logger.exception("%d alarms of %s are not explained", len(noted), served.name)
@@ -275,7 +273,11 @@ class Journal:
         return alarms
 
     def _find_reasons(
-        self, served: Served, windows_NWD: Float32, explanation: Explanation
+        self,
+        served: Served,
+        windows_NWD: Float32,
+        entities: list[str | None],
+        explanation: Explanation,
     ) -> "dict[int, _Said]":
         """Of as many rows as there is time for, one at least: first the strangest by each feature
         that contributes most, then the strangest of all.
@@ -293,14 +295,20 @@ class Journal:
             began = time.thread_time()
             together = TOGETHER if self._saved > 0 else 1
             chosen, places = places[:together], places[together:]
-            said |= self._say(served, windows_NWD, explanation, chosen)
+            for own, part in _by_detector(served.detector, entities, chosen):
+                said |= self._say(served, own, windows_NWD, explanation, part)
             self._saved -= time.thread_time() - began
         return said
 
     def _say(
-        self, served: Served, windows_NWD: Float32, explanation: Explanation, places: list[int]
+        self,
+        served: Served,
+        detector: Detector,
+        windows_NWD: Float32,
+        explanation: Explanation,
+        places: list[int],
     ) -> "dict[int, _Said]":
-        detector, limit = served.detector, served.threshold.score
+        limit = served.threshold.score
         features, windows = served.schema.features, windows_NWD[places]
         part_ND, part = windows[:, -1], Explanation(*(each[places] for each in explanation))
         if detector.window > 1:
@@ -363,6 +371,30 @@ def _noted(rows_ND: Float32, scores: Scores, place: int, entity: str | None) -> 
     rows_WD = rows_ND[place : place + window].copy()  # which holds no request's body
     score, p_value, severity = (float(each[place]) for each in scores)
     return Noted(time.time(), rows_WD, score, p_value, severity, entity)
+
+
+def _by_detector(
+    detector: Detector, entities: list[str | None], places: list[int]
+) -> list[tuple[Detector, list[int]]]:
+    """These of all rows by the detector of their entity: one of all where none has a baseline."""
+    if detector.manifest.baseline is None:
+        return [(detector, places)]
+    own: dict[str | None, list[int]] = {}
+    for place in places:
+        own.setdefault(entities[place], []).append(place)
+    return [(detector.of(entity), part) for entity, part in own.items()]
+
+
+def _explain_each(
+    detector: Detector, windows_NWD: Float32, entities: list[str | None]
+) -> Explanation:
+    if detector.window == 1:
+        return detector.explain(windows_NWD[:, 0])
+    parts = _by_detector(detector, entities, list(range(len(entities))))
+    found = [own.explain_windows(windows_NWD[places]) for own, places in parts]
+    order_N = np.argsort(np.concatenate([places for _, places in parts]), kind="stable")
+    joined = (np.concatenate(arrays)[order_N] for arrays in zip(*found, strict=True))
+    return Explanation(*joined)
 
 
 def _most_alike(contributions_ND: Float32, said: list[int]) -> list[int]:

@@ -1,5 +1,5 @@
 """Write a golden artifact of the present format: `python -m tests.contract.make_golden VARIANT`;
-with `--window W` of rows in order.
+with `--window W` of rows in order, and with `--baseline` of two entities that have baselines.
 
 See golden/README.md.
 """
@@ -10,9 +10,10 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import polars as pl
 import torch
 
-from hourglass.service.model.artifact import UNSEEN, Feature, Window, format_of
+from hourglass.service.model.artifact import UNSEEN, Baseline, Feature, Window, format_of
 from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.detector import Detector
 from hourglass.service.rows.tables import encode_table
@@ -60,14 +61,15 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True):
     deviation: Cells = ()  # of a variational code, from format 1.2 on
 
 
-def write(variant: str, window: int = 1) -> Path:
+def write(variant: str, window: int = 1, *, baseline: bool = False) -> Path:
     """Fit, and write the artifact and its answers; FileExistsError where there is one."""
     known = Window(rows=window, representation="residual", expected_sd=()) if window > 1 else None
-    path = FOLDER / f"{variant}-{format_of(known)}.onnx"
+    entities = Baseline(entities=()) if baseline else None
+    path = FOLDER / f"{variant}-{format_of(known, entities)}.onnx"
     if path.exists():
         raise FileExistsError(f"{path} is there, and stays as it is")
     torch.set_num_threads(1)
-    data = make(variant) if known is None else make_windowed(variant, window)
+    data = make(variant) if known is None else make_windowed(variant, window, baseline=baseline)
     path.with_suffix(".json").write_bytes(
         msgspec.json.format(msgspec.json.encode(answers(data)), indent=0) + b"\n"
     )
@@ -87,11 +89,28 @@ def make(variant: str) -> bytes:
     return finish(prepared, fit_trial(prepared, config, small(variant)), config)
 
 
-def make_windowed(variant: str, window: int) -> bytes:
-    """The same of a model of rows in order, by a whole run."""
+def make_windowed(variant: str, window: int, *, baseline: bool = False) -> bytes:
+    """The same of a model of rows in order, by a whole run; with a baseline of two entities, of
+    which the second has units of its own.
+    """
     with tempfile.TemporaryDirectory() as folder:
         table = tables.mixed(800, anomalies=0).drop("fault").with_row_index("at")
+        order = {}
+        if baseline:
+            is_second = pl.col("at") >= len(table) // 2
+            table = table.with_columns(
+                *(
+                    pl.when(is_second)
+                    .then(3 * pl.col(name) + 50)
+                    .otherwise(pl.col(name))
+                    .alias(name)
+                    for name in ("load", "flow", "heat")
+                ),
+                entity=pl.when(is_second).then(pl.lit("second")).otherwise(pl.lit("first")),
+            )
+            order = {"entity": "entity", "baseline": "entity"}
         config = RunConfig(
+            **order,
             data=str(tables.write(table, Path(folder) / "mixed.parquet")),
             name="golden",
             models=folder,
@@ -116,8 +135,9 @@ def small(variant: str) -> ModelConfig:
 
 
 def answers(data: bytes) -> Golden:
-    """What the service answers now."""
+    """What the service answers now, to rows of the self-test's entity."""
     detector = Detector.from_bytes(data)
+    detector = detector.of(detector.manifest.self_test.entity)
     rows_ND = odd_rows(detector)
     explanation = detector.explain(rows_ND)
     code_NK, deviation_NK = detector.encode_with_deviation(rows_ND)
@@ -162,4 +182,5 @@ def numbers(values: Float32) -> tuple[float | None, ...]:
 
 
 if __name__ == "__main__":
-    print(write(sys.argv[1], int(sys.argv[3]) if "--window" in sys.argv else 1))
+    window = int(sys.argv[sys.argv.index("--window") + 1]) if "--window" in sys.argv else 1
+    print(write(sys.argv[1], window, baseline="--baseline" in sys.argv))

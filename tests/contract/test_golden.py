@@ -27,7 +27,8 @@ def golden(path: Path) -> Golden:
 
 @pytest.fixture(scope="module")
 def detector(path: Path) -> Detector:
-    return Detector.from_bytes(path.read_bytes())
+    detector = Detector.from_bytes(path.read_bytes())
+    return detector.of(detector.manifest.self_test.entity)
 
 
 def array(values: object) -> np.ndarray:  # type: ignore[type-arg]
@@ -41,6 +42,11 @@ def test_there_is_one_of_the_present_major_format() -> None:
 def test_from_format_1_3_on_one_is_of_rows_in_order() -> None:
     windows = [Detector.from_bytes(path.read_bytes()).window for path in FOLDER.glob("*-1.3.onnx")]
     assert max(windows) > 1
+
+
+def test_from_format_1_4_on_one_is_of_entities_that_have_baselines() -> None:
+    detectors = [Detector.from_bytes(path.read_bytes()) for path in FOLDER.glob("*-1.4.onnx")]
+    assert any(detector.knows("second") for detector in detectors)
 
 
 def test_it_is_the_file_that_was_published(path: Path, golden: Golden, detector: Detector) -> None:
@@ -101,8 +107,9 @@ def test_it_is_small_enough_to_be_kept(path: Path) -> None:
 
 
 def test_it_is_never_written_over(golden: Golden, detector: Detector) -> None:
+    baseline = detector.manifest.baseline is not None
     with pytest.raises(FileExistsError, match="stays as it is"):
-        write(golden.variant, detector.window)
+        write(golden.variant, detector.window, baseline=baseline)
 
 
 def test_neither_torch_nor_training_is_needed_to_load_it(path: Path) -> None:

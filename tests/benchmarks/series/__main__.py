@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 from hourglass.service.serving.store import write_atomically
-from tests.benchmarks.adbench.report import as_markdown, print_grids
-from tests.benchmarks.series import files
+from tests.benchmarks.adbench.report import Grid, as_markdown, print_grids
+from tests.benchmarks.series import files, fleet
 from tests.benchmarks.series.baselines import BASELINES
 from tests.benchmarks.series.outcomes import DETECTORS, measure_all, read_outcomes
 from tests.benchmarks.series.product import PRODUCTS
@@ -32,6 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     if not sources:
         parser.error(f"{options.folder} has no series: NAME_train.csv, or a column {files.LABEL!r}")
+    if options.fleet:
+        made = fleet.fleets(sources, options.tested)
+        for each in fleet.measure_all(made, "fast", options.output):
+            print(f"{each.fleet}: {each.way}: AUROC {each.auroc:.3f}", file=sys.stderr, flush=True)
+        tested = {(each.name, len(each.tested)) for each in made}
+        own = [e for e in fleet.read_outcomes(options.output) if (e.fleet, e.tested) in tested]
+        grids, notes = [fleet.make_grid(own)], fleet.make_notes(own)
+        return _write(grids, notes, options.output / "fleets.md")
     try:
         for outcome in measure_all(sources, detectors, options.output):
             said = outcome.failure or f"{outcome.cpu_seconds:.1f} s of CPU"
@@ -45,8 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for outcome in read_outcomes(options.output)
         if outcome.series in asked and outcome.detector in detectors
     ]
-    grids, notes = make_grids(outcomes), make_notes(outcomes)
-    write_atomically(options.output / "table.md", as_markdown(grids, notes).encode())
+    return _write(make_grids(outcomes), make_notes(outcomes), options.output / "table.md")
+
+
+def _write(grids: Sequence[Grid], notes: Sequence[str], path: Path) -> int:
+    write_atomically(path, as_markdown(grids, notes).encode())
     console = Console()
     print_grids(grids, notes, console if console.is_terminal else Console(width=WIDTH))
     return 0
@@ -65,6 +76,18 @@ def _parser() -> argparse.ArgumentParser:
         help="all, ours, baselines, or names of the table with ; between them",
     )
     add("--series", nargs="+", metavar="NAME", help="these alone (all)")
+    add(
+        "--fleet",
+        action="store_true",
+        help="instead one model of many machines against a model of each: fleet.py",
+    )
+    add(
+        "--tested",
+        type=int,
+        default=8,
+        metavar="N",
+        help="machines of each fleet that are tested, and have a model of their own (8)",
+    )
     add(
         "--output",
         type=Path,

@@ -158,3 +158,25 @@ def test_the_commands_say_it_in_words(
     assert "single rows, in any order" in capsys.readouterr().out
     assert main(["score", str(models / "single"), path, "--time", "at"]) == 2
     assert "scores single rows" in capsys.readouterr().err
+
+
+def test_each_entitys_rows_are_judged_by_its_baseline_and_who_has_none_is_told_of(
+    tmp_path: Path,
+) -> None:
+    data = make_windowed_artifact(gap=600.0, entities={"07": (100.0, 5.0)})
+    publish(tmp_path, "fleet", data)
+    served, _ = open_model(tmp_path / "fleet")
+    frame = table()
+    path = write(frame, tmp_path / "rows.csv")
+    scored = score_file(served, path, time="at", entity="machine", progress=quiet)
+    is_known = frame["machine"] == "07"
+    assert scored["known_entity"].to_list() == is_known.to_list()
+    for name in ("07", "8"):
+        own = frame.filter(pl.col("machine") == name).select(NAMES).to_numpy().astype(np.float32)
+        expected = served.detector.of(name).score(own[:15]).score
+        found = scored.filter(pl.col("machine") == name)["score"].to_numpy()[3:15]
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert "30 rows are of no entity that the model knows" in files.summarise(served, scored)
+    assert "a level and spread of each of 1 entities" in files.describe(served)
+    alone = replay_file(served, path, time="at", entity="machine", alphas=[0.05], progress=quiet)
+    assert alone.alphas[0].alarms == scored["is_anomaly"].sum()

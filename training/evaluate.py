@@ -49,8 +49,8 @@ class Rate(NamedTuple):
     interval: tuple[float, float] | None
 
     @classmethod
-    def of(cls, alarms: int, rows: int) -> "Rate":
-        """Neither without rows."""
+    def of(cls, alarms: float, rows: float) -> "Rate":
+        """Neither without rows; rows that are alike may count for less than one."""
         if not rows:
             return cls(None, None)
         low = float(beta.ppf(0.025, alarms, rows - alarms + 1)) if alarms else 0.0

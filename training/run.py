@@ -14,6 +14,7 @@ from hourglass.service.model.artifact import Feature, Window
 from hourglass.service.model.calibration import Threshold, build_table
 from hourglass.service.model.detector import Detector
 from hourglass.service.model.guarantee import Guarantee
+from hourglass.service.model.schema import Schema
 from hourglass.service.rows.tables import encode_table
 from hourglass.service.serving.store import ModelFolder, Store, locate
 from hourglass.training.calibrate import (
@@ -53,11 +54,11 @@ from hourglass.training.order import Ordered, Part
 from hourglass.training.presets import preset_of
 from hourglass.training.progress import SILENT, Progress
 from hourglass.training.publish import check_writable
-from hourglass.training.report import LeftOut, Report, time_axis, write_report
+from hourglass.training.report import LeftOut, Report, TimeAxis, time_axis, write_report
 from hourglass.training.report.card import CARD, write_card
 from hourglass.training.report.columns import columns_of
 from hourglass.training.report.facts import Facts, Told, gather
-from hourglass.training.report.material import material_of_run
+from hourglass.training.report.material import material_of_run, material_of_windows
 from hourglass.training.report.origin import Curve, Recorder
 from hourglass.training.report.page import PAGE, write_page
 from hourglass.training.screen import Screened, screen
@@ -172,15 +173,15 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     found = exchangeability_of(prepared, threshold.alpha, config)
     rates = left_out_rates(prepared, score_N, threshold.alpha)
     effective = (
-        effective_rows(score_N, prepared.block_N)
-        if ordered is not None and prepared.block_N is not None
-        else None
+        None
+        if ordered is None
+        else effective_rows(score_N, ordered.runs_of(ordered.windows_of(Part.CALIBRATION)))
     )
     guarantee = promise(prepared, threshold, found, config, rates, left_out.bias(), effective)
 
     progress.stage("describing")
     attach_table(graph, table)
-    series = None if ordered is None else _series(ordered)
+    series = None if ordered is None else _series(ordered, is_clock=data.is_clock)
     manifest = make_manifest(graph, trial, prepared, threshold, guarantee, config, series)
     file = to_bytes(graph, manifest)
 
@@ -242,14 +243,14 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
             fingerprint(prepared.rows_ND if ordered else np.concatenate(split))
         ),
     }
-    if config.report and ordered is None:
+    if config.report:
         progress.stage("reporting")
         facts = _gather(
             config,
             prepared,
             detector,
             report,
-            score_N=score_N,
+            score_N=score_N if windows is None else windows,
             differences=differences,
             suspect_MD=suspect_MD,
             suspects_of=suspects_of,
@@ -274,7 +275,7 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     return report
 
 
-def _series(ordered: Ordered) -> Series:
+def _series(ordered: Ordered, *, is_clock: bool) -> Series:
     """What the manifest says of the rows of windows."""
     held_out_N = np.isin(ordered.part_N, (Part.VALIDATION, Part.CALIBRATION)) & ordered.normal_N
     deviations = expected_deviations(
@@ -284,7 +285,7 @@ def _series(ordered: Ordered) -> Series:
         rows=ordered.rows,
         representation=ordered.windowing.representation,
         expected_sd=deviations,
-        interval=ordered.interval,
+        interval=ordered.interval if is_clock else None,
         gap=ordered.gap if math.isfinite(ordered.gap) else None,
     )
     fitted_N = ordered.normal_N & (ordered.part_N == Part.FIT)
@@ -371,7 +372,7 @@ def _report(
         gap_rows=gap_rows,
         window=detector.window,
         copied_rows=prepared.copies,
-        time=time_axis(config.time, prepared.time_N),
+        time=_time_axis(config, prepared),
         anomalous_rows=len(data.anomalies_AD),
         epochs=trial.fitted.epochs,
         best_epoch=trial.fitted.best_epoch,
@@ -391,6 +392,12 @@ def _report(
     )
 
 
+def _time_axis(config: RunConfig, prepared: Prepared) -> TimeAxis | None:
+    """Of all rows that windows look at, or else of the normal ones."""
+    of = prepared.data if prepared.ordered is None else prepared.ordered
+    return time_axis(config.time, of.time_N, of.entity_N)
+
+
 def _gather(
     config: RunConfig,
     prepared: Prepared,
@@ -405,13 +412,21 @@ def _gather(
     curves: tuple[Curve, ...],
     cpu_seconds: float,
 ) -> Facts:
-    data, rows = prepared.data, f"{len(score_N):,}"
+    data, ordered = prepared.data, prepared.ordered
+    if ordered is None:
+        material, normal_ND = material_of_run(detector, prepared, score_N, config), prepared.rows_ND
+        dropped = report.dropped_rows
+    else:
+        material = material_of_windows(detector, prepared, score_N, config)
+        normal_ND = ordered.rows_NF[ordered.normal_N]
+        dropped = int((~Schema.of(detector.manifest).has_enough(normal_ND)).sum())
+    held_out = f"{len(material.score_N):,}"
     told = Told(
         name=config.name,
         rows=(
-            f"all {rows} rows, each scored by the model that it is new to"
+            f"all {held_out} rows, each scored by the model that it is new to"
             if prepared.folds
-            else f"the {rows} calibration rows of the run, which set the threshold"
+            else f"the {held_out} calibration {material.unit} of the run, which set the threshold"
         ),
         is_run=True,
         seen=1.0,
@@ -419,9 +434,9 @@ def _gather(
         run_toml=run_toml,
         columns=columns_of(
             detector.manifest.features,
-            prepared.rows_ND,
+            normal_ND,
             data.anomalies_AD,
-            dropped=report.dropped_rows,
+            dropped=dropped,
             copies=prepared.copies,
             oddities=data.oddities,
             warnings=data.warnings,
@@ -439,4 +454,4 @@ def _gather(
         fit_seconds=report.seconds,
         fingerprints=True,
     )
-    return gather(material_of_run(detector, prepared, score_N, config), told)
+    return gather(material, told)

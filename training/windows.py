@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from hourglass.service.model.artifact import Feature
 from hourglass.training.core import Core, CoreOutput
 from hourglass.training.data import describe
-from hourglass.training.features import Encoding
+from hourglass.training.features import FLOAT32_LIMIT, Encoding, center_and_scale
 from hourglass.training.folds import Folds
 
 LAGS = 5
@@ -45,8 +45,6 @@ PARTS = 3
 SPANS = (5, 10, 30, 60)  # of `multi`
 LIMIT = 10.0  # standard deviations that one value may move a forecast, a mean or a deviation by
 RIDGE = 1e-6  # of a column's variance
-FLOAT32_STEP = 1.2e-7  # relative distance of neighbouring numbers
-FLOAT32_LIMIT = 3.0e38
 CHUNK = 1024  # windows derived at a time
 
 Representation = Literal["residual", "multi"]
@@ -309,7 +307,7 @@ def fit_windowing(
         seen_N = ~np.isnan(column_N)
         if not (seen_N & fit_N).any():
             continue
-        center_F[f], scale_F[f] = _center_and_scale(column_N[seen_N & fit_N])
+        center_F[f], scale_F[f] = center_and_scale(column_N[seen_N & fit_N])
         z_N = np.where(seen_N, np.clip((column_N - center_F[f]) / scale_F[f], -LIMIT, LIMIT), 0)
         forecast_LF[:, f] = _forecaster(z_N, seen_N, follows_N & seen_N, history, lags)
     return Windowing(features, window, representation, center_F, scale_F, forecast_LF)
@@ -469,11 +467,3 @@ def _forecaster(
     gram_LL = known_ML.T @ known_ML + RIDGE * len(target_M) * np.eye(lags + 1)
     weights_L: Float64 = np.linalg.solve(gram_LL, known_ML.T @ z_N[target_M])
     return weights_L
-
-
-def _center_and_scale(column: Float64) -> tuple[float, float]:
-    """As an encoding has them."""
-    center = float(column.mean())
-    if column.min() == column.max():
-        return center, 1.0
-    return center, max(float(column.std()), FLOAT32_STEP * abs(center), 1e-30)

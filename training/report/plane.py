@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hourglass.training.report.material import Material
-from hourglass.training.suspects import Suspect
+from hourglass.training.report.sample import Sample
 
 MOST_ROWS = 2000
 MOST_ANOMALIES = 500
@@ -43,14 +43,16 @@ class Plane(msgspec.Struct, frozen=True, kw_only=True):
     rows: int  # held-out ones, of which those shown are drawn
 
 
-def plane_of(material: Material, suspects: Sequence[Suspect], suspect_MD: Float32) -> Plane:
-    """A code of two numbers as it is, a wider one by its two principal components."""
+def plane_of(material: Material, suspects: Sample, numbers: Sequence[int]) -> Plane:
+    """A code of two numbers as it is, a wider one by its two principal components; suspects have
+    these numbers in the file.
+    """
     rng, detector = np.random.default_rng(material.seed), material.detector
-    shown = np.sort(rng.permutation(len(material.held_out_ND))[:MOST_ROWS])
-    code_NK = detector.encode(material.held_out_ND[shown]).astype(np.float64)
-    anomalies_AD = material.anomalies_AD[
-        np.sort(rng.permutation(len(material.anomalies_AD))[:MOST_ANOMALIES])
-    ]
+    shown = np.sort(rng.permutation(len(material.held_out))[:MOST_ROWS])
+    code_NK = material.held_out.take(shown).encode().astype(np.float64)
+    anomalies = material.anomalies.take(
+        np.sort(rng.permutation(len(material.anomalies))[:MOST_ANOMALIES])
+    )
     width = code_NK.shape[1]
     if width <= 2:
         mean_K, components_2K = np.zeros(width), np.eye(2, width)
@@ -64,16 +66,16 @@ def plane_of(material: Material, suspects: Sequence[Suspect], suspect_MD: Float3
         total = float(np.square(sizes).sum())
         explained = float(np.square(sizes[:2]).sum()) / total if total else 1.0
 
-    def place(rows_MD: Float32) -> list[Point]:
-        if not len(rows_MD):
+    def place(rows: Sample) -> list[Point]:
+        if not len(rows):
             return []
-        points_M2 = (detector.encode(rows_MD) - mean_K) @ components_2K.T
+        points_M2 = (rows.encode() - mean_K) @ components_2K.T
         return [(_round(x), _round(y)) for x, y in np.nan_to_num(points_M2).tolist()]
 
-    def severity(rows_MD: Float32) -> tuple[float, ...]:
-        if not len(rows_MD):
+    def severity(rows: Sample) -> tuple[float, ...]:
+        if not len(rows):
             return ()
-        return tuple(map(_round, np.nan_to_num(detector.score(rows_MD).severity).tolist()))
+        return tuple(map(_round, np.nan_to_num(rows.score().severity).tolist()))
 
     severity_N = detector.table.severities(material.score_N[shown])
     return Plane(
@@ -83,15 +85,15 @@ def plane_of(material: Material, suspects: Sequence[Suspect], suspect_MD: Float3
             mean=tuple(mean_K.tolist()),
             components=(tuple(components_2K[0].tolist()), tuple(components_2K[1].tolist())),
         ),
-        held_out=tuple(place(material.held_out_ND[shown])),
+        held_out=tuple(place(material.held_out.take(shown))),
         severity=tuple(map(_round, severity_N.tolist())),
-        anomalies=tuple(place(anomalies_AD)),
-        anomaly_severity=severity(anomalies_AD),
+        anomalies=tuple(place(anomalies)),
+        anomaly_severity=severity(anomalies),
         suspects=tuple(
-            (x, y, suspect.row) for (x, y), suspect in zip(place(suspect_MD), suspects, strict=True)
+            (x, y, number) for (x, y), number in zip(place(suspects), numbers, strict=True)
         ),
-        suspect_severity=severity(suspect_MD),
-        rows=len(material.held_out_ND),
+        suspect_severity=severity(suspects),
+        rows=len(material.held_out),
     )
 
 

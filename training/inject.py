@@ -28,7 +28,10 @@ class Fault(NamedTuple):
 
     def say(self, rows: int = 1) -> str:
         """In words; what lasts does so for that many rows."""
-        what = {
+        if self.lasts:
+            what = {"shift": f"{self.size or 0:g} sd", "swap": "another's", "flip": "flipped"}
+            return f"{what.get(self.kind, self.kind)}, {rows} rows"
+        return {
             "shift": f"shifted by {self.size or 0:g} sd",
             "swap": "another row's value",
             "stuck": "stuck at the median",
@@ -37,7 +40,6 @@ class Fault(NamedTuple):
             "unseen": "a new category",
             "missing": "missing",
         }[self.kind]
-        return f"{what} for {rows} rows" if self.lasts else what
 
 
 NUMERIC_FAULTS = (

@@ -31,8 +31,8 @@ from hourglass.training.errors import RunError
 from hourglass.training.evaluate import (
     NO_RATE,
     Evaluation,
+    Rate,
     cross_fitted,
-    cross_fitted_scores,
     evaluate_labelled,
     evaluate_out_of_fold,
     evaluate_scores,
@@ -199,7 +199,7 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     elif ordered is not None:
         assert windows is not None
         quality = _quality_of_windows(detector, ordered, windows)
-        false_alarms = cross_fitted_scores(detector, score_N, config.seed)
+        false_alarms = _left_out(prepared, rates, effective)
     else:
         quality = evaluate_labelled(detector, split.calibration_ND, data.anomalies_AD)
         false_alarms = cross_fitted(detector, split.calibration_ND, config.seed)
@@ -307,6 +307,17 @@ def _quality_of_windows(
         )
     except ValueError:
         return None
+
+
+def _left_out(prepared: Prepared, rates: Sequence[float], effective: float | None) -> Rate:
+    """How many windows of all blocks alarm, each block at the threshold of the others, by as many
+    rows as they tell as much as; no rate of one block.
+    """
+    if not rates or effective is None or prepared.block_N is None:
+        return NO_RATE
+    rows = np.unique(prepared.block_N, return_counts=True)[1]
+    rate = float(np.average(rates, weights=rows))
+    return Rate(rate, Rate.of(rate * effective, effective).interval)
 
 
 def _check_replaceable(config: RunConfig, features: tuple[Feature, ...]) -> Detector | None:

@@ -133,7 +133,7 @@ def _timeline(timeline: Timeline, alpha: float) -> list[str]:
         f"- {timeline.held_out:,} held-out windows tell as much as"
         f" {max(timeline.effective, 1):,.0f} that are drawn singly.",
     ]
-    if worst := timeline.worst:
+    if (worst := timeline.worst) and worst.rate:
         lines.append(
             f"- The worst of {len(timeline.blocks)} blocks of time, {_text(worst.name)}, alarms"
             f" at {worst.rate:.1%}, where alpha is {alpha:g}."

@@ -202,8 +202,9 @@ def has_uniform_p_values(scores: Scores, kind: GuaranteeKind) -> Check:
     """
     name = "Uniform p-values"
     if scores.uniform is None:
-        worth = "" if scores.alarms.effective is None else f", {scores.alarms.told_by},"
-        text = f"{scores.rows} held-out {'windows' if worth else 'rows'}{worth} are too few to ask"
+        text = f"{scores.rows} held-out rows are too few to ask"
+        if scores.alarms.effective is not None:
+            text = f"{scores.rows} held-out windows, being alike, are worth too little to ask"
         return Check(name=name, status="warn", text=text)
     otherwise: Status = "warn" if kind == "blocks" else "fail"
     status = "pass" if scores.uniform.passed else otherwise

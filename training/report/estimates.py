@@ -110,7 +110,7 @@ def auroc_difference(one: Placements, other: Placements, worth: Worth = SINGLY) 
     """How much more of one score than of another on the same rows."""
     apart = Placements(one.anomaly_A - other.anomaly_A, one.normal_N - other.normal_N)
     value, half = float(apart.anomaly_A.mean()), Z * math.sqrt(_variance(apart, worth))
-    return Difference(value=value, interval=(value - half, value + half))
+    return Difference(value=value, interval=(max(value - half, -1.0), min(value + half, 1.0)))
 
 
 def _variance(placements: Placements, worth: Worth) -> float:

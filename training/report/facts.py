@@ -120,7 +120,7 @@ def gather(material: Material, told: Told) -> Facts:
             detector.table.n,
             threshold,
             guarantee.kind,
-            None if timeline is None else detector.table.n * material.worth,
+            None if timeline is None else timeline.calibration_effective,
         ),
         checks.tells_rows_apart(
             scores,
@@ -169,7 +169,7 @@ def gather(material: Material, told: Told) -> Facts:
             rows_per_day=material.rows_per_day,
             rows_per_day_is=material.rows_per_day_is,
             detection=detection,
-            worth=material.worth,
+            worth=material.calibration_worth,
         ),
         scores=scores,
         timeline=timeline,

@@ -79,7 +79,9 @@ class Material:
     # a number for each block of groups, of time, or of windows for each entity; None without
     block_N: Integers | None
     block_names: tuple[str, ...]  # by these numbers
-    anomalies: Sample
+    blocks_of: str  # what a block is
+    anomalies: Sample  # those that can be scored
+    anomaly_score_A: Float32
     reference: Sample
     new_N: Booleans  # which held-out rows are none of the reference rows
     rows_per_day: float | None
@@ -87,20 +89,8 @@ class Material:
     seed: int
     # rows drawn singly that tell as much of a share as one of these, which follow each other
     worth: float = 1.0
+    calibration_worth: float = 1.0  # the same of those that set the threshold
     series: Series | None = None  # of a windowed model
-
-    @property
-    def anomaly_score_A(self) -> Float32:
-        """[A] of those anomalies that can be scored."""
-        return self.judged_anomalies[1]
-
-    @property
-    def judged_anomalies(self) -> tuple[Sample, Float32]:
-        """Those that can be scored, and their scores."""
-        anomalies = self.anomalies.take(self.anomalies.has_enough_N)
-        score_A = anomalies.score().score
-        known_A = ~np.isnan(score_A)
-        return anomalies.take(known_A), score_A[known_A]
 
     def worth_of(self, rows: int) -> float:
         """What one of so many held-out rows, drawn among all, is worth: all together no more."""
@@ -108,12 +98,11 @@ class Material:
 
     @property
     def ranges_A(self) -> Integers:
-        """[A] of the anomalies that can be scored a number for each, or of a series for each run of
-        them: they are one thing that happened.
+        """[A] a number for each anomaly, or of a series for each run of them, which is one thing
+        that happened.
         """
-        place_A = self.judged_anomalies[0].place_N
         apart = 0 if self.series is None else 1
-        return np.cumsum(np.diff(place_A, prepend=-2) > apart) - 1
+        return np.cumsum(np.diff(self.anomalies.place_N, prepend=-2) > apart) - 1
 
     @property
     def unit(self) -> str:
@@ -132,6 +121,7 @@ def material_of_run(
     order_N = np.argsort(prepared.place_N, kind="stable")
     block_N = prepared.block_N
     rows_per_day, rows_per_day_is = rows_a_day(config.rows_per_day, prepared.time_N)
+    anomalies, anomaly_score_A = scored(Sample.of(detector, prepared.data.anomalies_AD))
     return Material(
         detector=detector,
         threshold=detector.threshold,
@@ -144,7 +134,9 @@ def material_of_run(
         are_new=False,
         block_N=None if block_N is None else block_N[order_N],
         block_names=block_names(prepared, config),
-        anomalies=Sample.of(detector, prepared.data.anomalies_AD),
+        blocks_of="block",
+        anomalies=anomalies,
+        anomaly_score_A=anomaly_score_A,
         reference=Sample.of(detector, np.concatenate([first.fit_ND, first.validation_ND])),
         new_N=order_N < len(first.calibration_ND),
         rows_per_day=rows_per_day,
@@ -168,6 +160,8 @@ def material_of_windows(
     span_N: Integers = np.unique(ordered.block_N[held_out], return_inverse=True)[1]
     if span_N.max() == 0:
         span_N = spans_of(len(held_out))
+    anomalies = ordered.windows_of_anomalies()
+    anomalies = anomalies[~np.isnan(score_M[anomalies])]
     fitted = [ordered.windows_of(part) for part in (Part.FIT, Part.VALIDATION)]
     rows_per_day, rows_per_day_is = rows_a_day(
         config.rows_per_day, ordered.time_N if data.is_clock else None
@@ -186,13 +180,16 @@ def material_of_windows(
         are_new=False,
         block_N=ordered.entity_N[held_out] if data.entity_names else None,
         block_names=data.entity_names,
-        anomalies=sample(ordered.windows_of_anomalies()),
+        blocks_of=config.entity or "block",
+        anomalies=sample(anomalies),
+        anomaly_score_A=score_M[anomalies],
         reference=sample(np.concatenate(fitted)),
         new_N=np.ones(len(calibrating), dtype=bool),
         rows_per_day=rows_per_day,
         rows_per_day_is=rows_per_day_is,
         seed=config.seed,
         worth=min(worth, 1.0),
+        calibration_worth=min(worth, 1.0),
         series=Series(
             column=config.time,
             is_clock=data.is_clock,
@@ -212,6 +209,14 @@ def material_of_windows(
             span_names=names_of_spans(ordered.time_N[held_out], span_N, is_clock=data.is_clock),
         ),
     )
+
+
+def scored(anomalies: Sample) -> tuple[Sample, Float32]:
+    """Those that can be, and their scores."""
+    anomalies = anomalies.take(anomalies.has_enough_N)
+    score_A = anomalies.score().score
+    known_A = ~np.isnan(score_A)
+    return anomalies.take(known_A), score_A[known_A]
 
 
 def in_parts(rows: int) -> list[NDArray[np.intp]]:

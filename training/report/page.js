@@ -10,11 +10,21 @@ const facts = JSON.parse(document.getElementById("facts").textContent);
 const spans = (values) => Math.min(...values) > 0 && Math.max(...values) > 30 * Math.min(...values);
 const share = (value) => percent(value, 3);
 const unit = facts.timeline ? "windows" : "rows";
+const DAY = 86_400;
+const STEPS = [1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 4 * 3600, 8 * 3600, DAY / 2]; // seconds
 // seconds since 1970 in UTC: the date of what lasts days, and the time of what does not
 const instant = (seconds, span) => {
   const text = new Date(1000 * seconds).toISOString().replace("T", " ");
-  if (span > 20 * 86_400) return text.slice(0, 10);
-  return span > 86_400 ? text.slice(5, 16) : text.slice(11, 19);
+  if (span > 8 * DAY) return text.slice(0, 10);
+  return span > DAY ? text.slice(5, 16) : text.slice(11, 19);
+};
+/** Round instants between two, at most seven. */
+const instants = (from, to) => {
+  const most = (to - from) / 7;
+  const step = STEPS.find((each) => each >= most) ?? DAY * Math.ceil(most / DAY);
+  const places = [];
+  for (let at = Math.ceil(from / step) * step; at <= to; at += step) places.push(at);
+  return places;
 };
 const estimated = (label, { value, interval, n }, more = {}) => ({
   label: `${label} (n = ${n.toLocaleString("en-US")})`,
@@ -57,6 +67,7 @@ const draw = {
       { edges: edges.map(of), counts },
       {
         name: `${rows.toLocaleString("en-US")} held-out normal ${unit} by score`,
+        counted: unit,
         unit: isLog ? "score, its logarithm to base 10" : "score",
         thresholds: [{ at: of(threshold), label: `threshold ${number(threshold)}` }],
       },
@@ -99,6 +110,7 @@ const draw = {
       { edges: Array.from({ length: counts.length + 1 }, (_, i) => i / counts.length), counts },
       {
         name: `P-values of ${n.toLocaleString("en-US")} ${unit}`,
+        counted: unit,
         unit: "p-value",
         expected: n / counts.length,
         band,
@@ -108,7 +120,10 @@ const draw = {
   },
   severity(place) {
     const { bins, time, is_clock: isClock } = facts.timeline;
-    const step = bins.time[1] - bins.time[0];
+    const [first, last] = [bins.time[0], bins.time.at(-1)];
+    const step = bins.time[1] - first;
+    const known = bins.held_out.filter((_, i) => bins.highest[i] !== null);
+    const all = known.every(Boolean);
     const spans = [];
     bins.held_out.forEach((heldOut, i) => {
       const from = bins.time[i] - step / 2;
@@ -123,17 +138,18 @@ const draw = {
           { label: "median", y: bins.median, kind: "ordinary" },
           { label: "highest", y: bins.highest },
         ],
-        spans,
+        spans: all ? [] : spans,
       },
       {
         name: "Severity of windows of normal rows over time",
         note:
-          "Blue: windows held out, which the report is made of, and the threshold's severity." +
-          (facts.scores.calibrated ? " The rest was fitted on, and looks calmer than it is." : ""),
+          (all ? "Blue: the threshold's severity." : "Blue: the windows that the report is made of, ") +
+          (all ? "" : "and the threshold's severity. The others look calmer, being fitted on."),
         xTitle: isClock ? `${time.column}, UTC` : time.column,
         yTitle: "severity",
         threshold: bins.threshold,
-        xFormat: isClock ? (at) => instant(at, bins.time.at(-1) - bins.time[0]) : number,
+        xFormat: isClock ? (at) => instant(at, last - first) : number,
+        xPlaces: isClock ? instants(first, last) : undefined,
       },
     );
   },

@@ -215,7 +215,6 @@ def _scores(facts: Facts) -> tuple[str, str, str]:
         (each.name, each.alarms, each.rate.n, each.rate) for each in (*scores.parts, *scores.blocks)
     ]
     uniform = "" if scores.uniform is None else scores.uniform.text
-    by = "block" if facts.timeline is None else "entity"
     shown = ""
     if len(scores.blocks) < scores.all_blocks:
         shown = f" (the {len(scores.blocks)} largest of {scores.all_blocks:,})"
@@ -227,7 +226,7 @@ def _scores(facts: Facts) -> tuple[str, str, str]:
         + _chart("scores", f"Held-out {unit} by score, with the threshold")
         + (_chart("anomalies", "Labelled anomalies by score") if facts.labelled else "")
         + f"<h3>False alarms from the first row to the last, in {_text(scores.parts_of)}"
-        + (f", and by {by}{shown}</h3>" if scores.blocks else "</h3>")
+        + (f", and by {_text(scores.blocks_of)}{shown}</h3>" if scores.blocks else "</h3>")
         + _chart("parts", "False-alarm rate by part, with intervals")
         + _folded(_table((f"held-out {unit}", "alarms", "n", "rate"), stretches))
         + "<h3>P-values against uniform</h3>"
@@ -250,6 +249,8 @@ def _timeline(facts: Facts) -> Iterator[tuple[str, str, str]]:
             f"A window begins anew after a step over {timeline.gap:g}{unit}, as"
             f" {timeline.breaks:,} are."
         )
+    left_out = all(each.left_out is not None for each in timeline.blocks)
+    others = ["rate at the others' threshold"] if left_out else []
     yield (
         "time",
         "Time and entities",
@@ -276,14 +277,14 @@ def _timeline(facts: Facts) -> Iterator[tuple[str, str, str]]:
         + "<h3>Alarms by block of time</h3>"
         + _meaning(_say_blocks(facts))
         + _table(
-            ("block of held-out windows", "alarms", "n", "rate", "rate at the others' threshold"),
+            ("block of held-out windows", "alarms", "n", "rate", *others),
             [
                 (
                     each.name,
                     each.alarms.alarms,
                     each.alarms.rate.n,
                     each.alarms.rate,
-                    "" if each.left_out is None else f"{each.left_out:.1%}",
+                    *([f"{each.left_out:.1%}"] if left_out else []),
                 )
                 for each in timeline.blocks
             ],
@@ -319,6 +320,8 @@ def _say_blocks(facts: Facts) -> str:
         return "There is one block, so that none can be held against others."
     worst = timeline.worst
     how = worst.alarms.rate.say()
+    if worst.rate == 0:
+        return f"No block alarms, where alpha is {facts.alpha:g}."
     if worst.left_out is not None:
         how = f"{worst.left_out:.1%} at the threshold that the others give"
     return (

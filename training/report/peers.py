@@ -74,7 +74,7 @@ class Peers(msgspec.Struct, frozen=True, kw_only=True):
 def peers_of(material: Material) -> Peers:
     """Fit the others on rows that fitted the model, and judge rows that are new to all."""
     detector = material.detector
-    anomalies, ranges_A = material.judged_anomalies[0], material.ranges_A
+    anomalies, ranges_A = material.anomalies, material.ranges_A
     if len(anomalies) < FEWEST_ANOMALIES:
         return _unknown(
             "unknown without labels: no test without real anomalies can tell, and injected faults"
@@ -105,7 +105,7 @@ def peers_of(material: Material) -> Peers:
     if not encode(reference, 1).var(axis=0).any():
         return _unknown("not tried: all rows that the other methods could be fitted on are alike")
     model_N = material.score_N[judged].astype(np.float64)
-    model_A = anomalies.score().score.astype(np.float64)
+    model_A = material.anomaly_score_A[chosen].astype(np.float64)
     rate = material.threshold.expected_false_alarm_rate
     model = Placements.of(model_N, model_A)
     rows = [_peer("this model", model_N, model_A, rate, None, worth)]

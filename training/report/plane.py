@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from hourglass.training.report.material import Material
 from hourglass.training.report.sample import Sample
 
-MOST_ROWS = 2000
+MOST_ROWS, FEWEST_ROWS = 2000, 200
+CELLS = 2**24  # of windows, of which fewer are drawn where they are long
 MOST_ANOMALIES = 500
 DIGITS = 5
 
-Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 Point = tuple[float, float]
 
 
@@ -48,7 +49,8 @@ def plane_of(material: Material, suspects: Sample, numbers: Sequence[int]) -> Pl
     these numbers in the file.
     """
     rng, detector = np.random.default_rng(material.seed), material.detector
-    shown = np.sort(rng.permutation(len(material.held_out))[:MOST_ROWS])
+    most = min(MOST_ROWS, max(FEWEST_ROWS, CELLS // (detector.width * detector.window)))
+    shown = np.sort(rng.permutation(len(material.held_out))[:most])
     code_NK = material.held_out.take(shown).encode().astype(np.float64)
     anomalies = material.anomalies.take(
         np.sort(rng.permutation(len(material.anomalies))[:MOST_ANOMALIES])
@@ -66,11 +68,12 @@ def plane_of(material: Material, suspects: Sample, numbers: Sequence[int]) -> Pl
         total = float(np.square(sizes).sum())
         explained = float(np.square(sizes[:2]).sum()) / total if total else 1.0
 
-    def place(rows: Sample) -> list[Point]:
-        if not len(rows):
-            return []
-        points_M2 = (rows.encode() - mean_K) @ components_2K.T
+    def place(code_MK: Float64) -> list[Point]:
+        points_M2 = (code_MK - mean_K) @ components_2K.T
         return [(_round(x), _round(y)) for x, y in np.nan_to_num(points_M2).tolist()]
+
+    def place_rows(rows: Sample) -> list[Point]:
+        return place(rows.encode().astype(np.float64)) if len(rows) else []
 
     def severity(rows: Sample) -> tuple[float, ...]:
         if not len(rows):
@@ -85,12 +88,12 @@ def plane_of(material: Material, suspects: Sample, numbers: Sequence[int]) -> Pl
             mean=tuple(mean_K.tolist()),
             components=(tuple(components_2K[0].tolist()), tuple(components_2K[1].tolist())),
         ),
-        held_out=tuple(place(material.held_out.take(shown))),
+        held_out=tuple(place(code_NK)),
         severity=tuple(map(_round, severity_N.tolist())),
-        anomalies=tuple(place(anomalies)),
+        anomalies=tuple(place_rows(anomalies)),
         anomaly_severity=severity(anomalies),
         suspects=tuple(
-            (x, y, number) for (x, y), number in zip(place(suspects), numbers, strict=True)
+            (x, y, number) for (x, y), number in zip(place_rows(suspects), numbers, strict=True)
         ),
         suspect_severity=severity(suspects),
         rows=len(material.held_out),

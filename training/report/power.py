@@ -25,6 +25,7 @@ MOST_ROWS, FEWEST_ROWS = 100, 25  # that carry each fault
 INJECTED = 24_000  # rows in all, about
 MOST_FEATURES, FEWEST_FEATURES = 60, 12
 INJECTED_CELLS = 2_400_000  # of wide rows, so that fewer features are tried
+WINDOW_CELLS = 24_000_000  # of windows, which take 4 s
 WIDE = 2000  # features: a row of more takes a tenth of a second, so that fewer still are tried
 WIDE_FEATURES, WIDE_ROWS = 3, 10
 HARDLY = 0.25  # a fault is hardly seen where surely fewer than one in four alarm
@@ -84,14 +85,19 @@ def power_of(
         for kind, faults in FAULTS.items()
     }
     columns = np.arange(len(features))
-    affordable = INJECTED_CELLS // (len(kinds["numeric"]) * FEWEST_ROWS * window * len(columns))
-    most = min(max(affordable, FEWEST_FEATURES), MOST_FEATURES)
+    cells = len(kinds["numeric"]) * FEWEST_ROWS * window * len(columns)
+    most = min(max(INJECTED_CELLS // cells, FEWEST_FEATURES), MOST_FEATURES)
+    if window > 1:
+        most = min(max(WINDOW_CELLS // cells, WIDE_FEATURES), MOST_FEATURES)
     if is_wide := len(columns) > WIDE:
         most = WIDE_FEATURES
     if len(columns) > most:
         columns = np.sort(rng.permutation(columns)[:most])
     asked = sum(len(kinds[features[column].kind]) for column in columns)
     count = WIDE_ROWS if is_wide else max(FEWEST_ROWS, min(MOST_ROWS, INJECTED // asked))
+    if window > 1:
+        affordable = WINDOW_CELLS // (asked * window * len(features))
+        count = max(WIDE_ROWS, min(count, affordable))
     chosen = held_out.take(rng.permutation(len(held_out))[:count])
     windows_NWD = chosen.windows_NWD
     worth = min(1.0, worth * len(held_out) / len(chosen))  # together no more than all
@@ -140,11 +146,13 @@ def power_of(
         window=window,
         lasting_rows=lasting_rows,
         fitted=detector.manifest.calibration.folds is not None,
-        cannot_see=tuple(_blindness(measured, len(features) > len(columns), window)),
+        cannot_see=tuple(_blindness(measured, len(features) > len(columns), window, lasting_rows)),
     )
 
 
-def _blindness(measured: Sequence[FeaturePower], drawn: bool, window: int) -> list[str]:
+def _blindness(
+    measured: Sequence[FeaturePower], drawn: bool, window: int, lasting_rows: int | None
+) -> list[str]:
     """What is hardly seen, a sentence for each kind of fault."""
     sentences = []
     others = "the other features" if window == 1 else "the rows before and the other features"
@@ -178,8 +186,7 @@ def _blindness(measured: Sequence[FeaturePower], drawn: bool, window: int) -> li
             names = "any feature"
             if not len(blind) == len(asked) > 1:
                 names = _names([feature for feature, _ in blind])
-            rows = asked[0][1].fault.rpartition(" for ")[2]
-            said = says.format(names=names, rows=f"for {rows}")
+            said = says.format(names=names, rows=f"for {lasting_rows} rows")
             sentences.append(f"{said} (at most {highest:.0%} alarm, n = {n} or more each).")
     numeric = [
         each

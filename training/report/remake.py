@@ -37,6 +37,7 @@ from hourglass.training.report.material import (
     Series,
     names_of_spans,
     rows_a_day,
+    scored,
     spans_of,
 )
 from hourglass.training.report.origin import Curve
@@ -75,9 +76,14 @@ class _FitCost(msgspec.Struct, frozen=True):
     fit_seconds: float | None = None
 
 
+class _Calibration(msgspec.Struct, frozen=True):
+    calibration_effective: float
+
+
 class _OfRun(msgspec.Struct, frozen=True):
     """What only the run could know."""
 
+    timeline: _Calibration | None = None
     learning: tuple[Curve, ...] = ()
     cost: _FitCost = _FitCost()
 
@@ -113,8 +119,11 @@ def remake(file: Path, rows: Rows) -> Facts:
     frame, rows_ND, anomalous_N = table.frame, table.rows_ND, table.anomalous_N
     known = read_fingerprints(file.parent)
     judged = _judge(detector, table, known)
-    make = _material if detector.window == 1 else _material_of_windows
-    material = make(detector, table, judged)
+    of_run, run_toml = _read_of_run(file.with_name(FIGURES)), file.with_name("run.toml")
+    if detector.window == 1:
+        material = _material(detector, table, judged)
+    else:
+        material = _material_of_windows(detector, table, judged, of_run)
     seed, held_out_ND = material.seed, material.held_out.rows_ND
     enough_N = Schema.of(detector.manifest).has_enough(rows_ND)
     normal_ND = rows_ND[~anomalous_N] if detector.window > 1 else rows_ND[judged.normal_N]
@@ -151,7 +160,6 @@ def remake(file: Path, rows: Rows) -> Facts:
     strange = look_for_suspects(looked_at, config)
     suspects = list_suspects(looked_at, strange) if strange else ()
     place = {int(number): n for n, number in enumerate(numbers)}
-    of_run, run_toml = _read_of_run(file.with_name(FIGURES)), file.with_name("run.toml")
     which = (
         "that are new to the model" if judged.are_new else "some of which may have made the model"
     )
@@ -248,6 +256,7 @@ def _material(detector: Detector, table: _Table, judged: _Judged) -> Material:
     halves_N = np.random.default_rng(seed).permutation(len(held_out_ND)) % 2 == 0
     rows_per_day, rows_per_day_is = rows_a_day(rows.rows_per_day, table.time_N)
     block_N, block_names = _groups(table)
+    anomalies, anomaly_score_A = scored(Sample.of(detector, table.rows_ND[table.anomalous_N]))
     return Material(
         detector=detector,
         threshold=detector.threshold,
@@ -258,7 +267,9 @@ def _material(detector: Detector, table: _Table, judged: _Judged) -> Material:
         are_new=judged.are_new,
         block_N=None if block_N is None else block_N[judged.held_out_N],
         block_names=block_names,
-        anomalies=Sample.of(detector, table.rows_ND[table.anomalous_N]),
+        blocks_of=rows.group or rows.entity or "block",
+        anomalies=anomalies,
+        anomaly_score_A=anomaly_score_A,
         reference=Sample.of(detector, held_out_ND[halves_N]),
         new_N=~halves_N,
         rows_per_day=rows_per_day,
@@ -267,7 +278,9 @@ def _material(detector: Detector, table: _Table, judged: _Judged) -> Material:
     )
 
 
-def _material_of_windows(detector: Detector, table: _Table, judged: _Judged) -> Material:
+def _material_of_windows(
+    detector: Detector, table: _Table, judged: _Judged, of_run: _OfRun
+) -> Material:
     """Of windows, on the earlier half of which the other methods are fitted."""
     rows, time_N, window = table.rows, table.time_N, detector.manifest.window
     assert rows.time is not None
@@ -279,6 +292,9 @@ def _material_of_windows(detector: Detector, table: _Table, judged: _Judged) -> 
     clean_M = np.flatnonzero(judged.normal_N)
     place_N = np.flatnonzero(judged.held_out_N)
     worth = effective_rows(judged.score_N[place_N], segment_N[place_N]) / len(place_N)
+    calibration_worth = worth  # where no run says
+    if of_run.timeline is not None:
+        calibration_worth = of_run.timeline.calibration_effective / detector.table.n
     place_N = place_N[np.argsort(time_N[place_N], kind="stable")]
     half = len(place_N) // 2
     # no window that is judged shares a row with one that they were fitted on
@@ -289,6 +305,7 @@ def _material_of_windows(detector: Detector, table: _Table, judged: _Judged) -> 
     rows_per_day, rows_per_day_is = rows_a_day(rows.rows_per_day, time_N if has_clock else None)
     block_N, block_names = _groups(table)
     span_N = spans_of(len(place_N))
+    anomaly_A = np.flatnonzero(table.anomalous_N & ~np.isnan(judged.score_N))
     return Material(
         detector=detector,
         threshold=detector.threshold,
@@ -299,17 +316,16 @@ def _material_of_windows(detector: Detector, table: _Table, judged: _Judged) -> 
         are_new=judged.are_new,
         block_N=None if block_N is None else block_N[place_N],
         block_names=block_names,
-        anomalies=Sample(
-            detector,
-            table.rows_ND,
-            np.flatnonzero(table.anomalous_N & ~np.isnan(judged.score_N)),
-        ),
+        blocks_of=rows.group or rows.entity or "block",
+        anomalies=Sample(detector, table.rows_ND, anomaly_A),
+        anomaly_score_A=judged.score_N[anomaly_A],
         reference=Sample(detector, table.rows_ND, place_N[: max(half, 1)]),
         new_N=new_N,
         rows_per_day=rows_per_day,
         rows_per_day_is=rows_per_day_is,
         seed=detector.manifest.model.seed,
         worth=min(worth, 1.0),
+        calibration_worth=min(calibration_worth, 1.0),
         series=Series(
             column=rows.time,
             is_clock=has_clock,

@@ -76,6 +76,7 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
     parts_of: str  # what the order is
     blocks: tuple[Stretch, ...]  # of groups, time or entities; the largest of many
     all_blocks: int
+    blocks_of: str = "block"  # what a block is
     uniform: Uniformity | None  # None of too few rows
 
 
@@ -106,13 +107,16 @@ def scores_of(material: Material) -> Scores:
         parts_of=material.order,
         blocks=tuple(block for block in blocks if block in largest),
         all_blocks=len(blocks),
+        blocks_of=material.blocks_of,
         uniform=fresh(material) if material.are_new else earlier_and_later(material),
     )
 
 
 def earlier_and_later(material: Material) -> Uniformity | None:
-    """The later half of the held-out rows against the earlier one."""
-    return halves(material.score_N, material.order, material.worth, material.unit)
+    """The later half of the held-out rows against the earlier one; each row is worth as much as one
+    that calibrates, since drift itself makes rows alike.
+    """
+    return halves(material.score_N, material.order, material.calibration_worth, material.unit)
 
 
 def halves(
@@ -144,12 +148,12 @@ def halves(
 
 def fresh(material: Material) -> Uniformity | None:
     """P-values of rows that set nothing, by the model's own table; None of fewer than 10 rows."""
-    table, worth = material.detector.table, material.worth
+    table, worth = material.detector.table, material.calibration_worth
     if len(material.score_N) * worth < 10:
         return None
     p_N = table.p_value(material.score_N).astype(np.float64)
     statistic = largest_distance(p_N, table)
-    rows = worth * len(p_N) * table.n / (len(p_N) + table.n)  # those of the table are worth as much
+    rows = worth * len(p_N) * table.n / (len(p_N) + table.n)
     return _uniformity(
         p_N,
         table.n,

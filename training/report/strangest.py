@@ -23,7 +23,7 @@ MOST = 10
 MOST_BLAMED = 3  # features of a window
 LEAST_SHARE = 0.05  # of the score, that a feature is blamed for
 SAID = {
-    Part.GAP: "nothing",
+    Part.GAP: "nothing (a gap)",
     Part.FIT: "fitting",
     Part.VALIDATION: "early stopping",
     Part.CALIBRATION: "calibration",

@@ -80,6 +80,7 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     windows: int  # that are clean
     held_out: int
     effective: float  # windows that tell as much and are drawn singly
+    calibration_effective: float  # the same of those that set the threshold
     blocks: tuple[Block, ...]
     worst: Block | None  # None of one block
     earlier: Stretch  # half of the held-out windows
@@ -119,6 +120,7 @@ def timeline_of(material: Material) -> Timeline | None:
         windows=len(series.place_M),
         held_out=len(alarm_N),
         effective=len(alarm_N) * material.worth,
+        calibration_effective=material.detector.table.n * material.calibration_worth,
         blocks=blocks,
         worst=worst,
         earlier=halves[0],
@@ -149,7 +151,7 @@ def _rows(series: Series, window: int) -> tuple[Rows, ...]:
                 ("end a window that fits", Part.FIT),
                 ("end a window for early stopping", Part.VALIDATION),
                 ("end a window that calibrates", Part.CALIBRATION),
-                (f"between blocks, {series.gap_rows} rows each", Part.GAP),
+                (f"between these, in gaps of {series.gap_rows} rows", Part.GAP),
             )
         ]
     kinds.append(

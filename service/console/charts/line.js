@@ -6,7 +6,7 @@ import { count, number } from "./words.js";
  * data: {x: [N], series: [{label, y: [N], kind}]}; null is a gap, kind "promise" is drawn in blue,
  * "ordinary" in grey, and without one in the accent. band: {low: [N], high: [N]}; spans: [[from,
  * to]] of x, drawn behind.
- * options: name, note, xTitle, yTitle, log (y), threshold, format, xFormat.
+ * options: name, note, xTitle, yTitle, log (y), threshold, format, xFormat, xPlaces.
  */
 export function line(container, { x, series, band, spans = [] }, options) {
   const { name, note, xTitle = "", yTitle = "", log = false, threshold, format = number } = options;
@@ -75,6 +75,7 @@ export function line(container, { x, series, band, spans = [] }, options) {
           right,
           title: xTitle,
           format: xFormat,
+          places: options.xPlaces,
         }),
       );
     },

@@ -150,6 +150,11 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--normal", metavar="VALUE", help=NORMAL_HELP)
     report.add_argument("--time", metavar="COLUMN", help="orders the rows, and tells rows a day")
     report.add_argument(
+        "--entity",
+        metavar="COLUMN",
+        help="what each row is of (machine, client, ...), of a model of windows",
+    )
+    report.add_argument(
         "--group", metavar="COLUMN", help="whose values' alarm rates are told apart"
     )
     report.add_argument(
@@ -531,6 +536,7 @@ def _report(options: argparse.Namespace) -> None:
         options.label,
         options.normal,
         options.time,
+        options.entity,
         options.group,
         options.rows_per_day,
     )

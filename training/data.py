@@ -38,6 +38,7 @@ EXPECTED = "expected numbers, true/false or text"
 LONGEST_CATEGORY = 1000  # characters
 MOST_WORDS = 8  # among the numbers of a column, that a message has all of
 FEWEST_UNITS, UNITS_OVER = 2, 2  # columns with a unit in the first row, over more cells than these
+EARLIEST, LATEST = 1e8, 1e10  # numbers that may be seconds since 1970: of 1973 to 2286
 STEPS = 8  # of float32 that a standard deviation has to be, or rounding is what is seen
 
 
@@ -90,7 +91,8 @@ class Data(NamedTuple):
     oddities: tuple[Oddity, ...] = ()  # of columns; the warnings name them, too
     group_names: tuple[str, ...] = ()  # by the numbers of group_N
     entity_N: NDArray[np.int64] | None = None  # a number for each entity, of the normal rows
-    entity_names: tuple[str, ...] = ()  # by these numbers
+    entity_names: tuple[str, ...] = ()  # by these numbers; none without a column of them
+    is_clock: bool = False  # whether the times are seconds since 1970, or other numbers that grow
     history: History | None = None  # of rows in order, those that are not normal; else None
 
     def without(self, left_out_N: NDArray[np.bool_]) -> "Data":
@@ -243,6 +245,7 @@ def prepare(
         group_names(frame[group]) if group else (),
         entity_N[normal_N],
         group_names(frame[entity]) if entity else (),
+        time is not None and time_N is not None and is_clock(frame[time], time_N),
         history,
     )
 
@@ -294,6 +297,18 @@ def times(column: pl.Series) -> NDArray[np.float64]:
         return to_seconds(column)
     except InvalidTable as error:
         raise RunError(str(error)) from error
+
+
+def is_clock(column: pl.Series, time_N: NDArray[np.float64]) -> bool:
+    """Whether the times of a column are dates, or numbers that may be seconds since 1970."""
+    if column.dtype in (pl.Duration, pl.Time):
+        return False
+    is_number = column.dtype.is_numeric()
+    if column.dtype in TEXT:
+        text = column.cast(pl.String).str.strip_chars()
+        is_number = text.cast(pl.Float64, strict=False).null_count() < len(text)
+    in_range = len(time_N) and time_N.min() >= EARLIEST and time_N.max() < LATEST
+    return bool(in_range) if is_number else True
 
 
 def groups(column: pl.Series) -> NDArray[np.int64]:

@@ -49,8 +49,8 @@ class Rate(NamedTuple):
     interval: tuple[float, float] | None
 
     @classmethod
-    def of(cls, alarms: int, rows: int) -> "Rate":
-        """Neither without rows."""
+    def of(cls, alarms: float, rows: float) -> "Rate":
+        """Neither without rows; rows that are alike may count for less than one."""
         if not rows:
             return cls(None, None)
         low = float(beta.ppf(0.025, alarms, rows - alarms + 1)) if alarms else 0.0
@@ -188,11 +188,7 @@ def cross_fitted(detector: Detector, calibration_ND: Float32, seed: int) -> Rate
 
     No rate where half of the rows are too few for that rank.
     """
-    return cross_fitted_scores(detector, _scores(detector, calibration_ND)[0], seed)
-
-
-def cross_fitted_scores(detector: Detector, score_N: Float32, seed: int) -> Rate:
-    """The same of their scores."""
+    score_N = _scores(detector, calibration_ND)[0]
     halves = np.array_split(np.random.default_rng(seed).permutation(score_N), 2)
     alarms = 0
     for judged, setting in (halves, halves[::-1]):

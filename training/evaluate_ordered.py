@@ -21,7 +21,7 @@ from hourglass.service.model.detector import Detector
 from hourglass.service.model.schema import Schema
 from hourglass.service.streams.events import DAY_SECONDS, Judged, Rule, Watch, rule_of, step
 from hourglass.service.streams.level import adapt
-from hourglass.training.data import group_names, groups, times
+from hourglass.training.data import group_names, groups, is_clock, times
 from hourglass.training.errors import RunError
 from hourglass.training.evaluate import BATCH, PARTS
 from hourglass.training.vus import BUFFER, Ranges, vus_pr
@@ -29,7 +29,6 @@ from hourglass.training.vus import BUFFER, Ranges, vus_pr
 TOLERANCE = 5  # rows before and after a labelled range in which an event may open
 EVENTS_PER_DAY = 1.0  # the budget, of one entity
 EVENTS_PER_ROW = 3e-4  # where the time says nothing of days
-EARLIEST, LATEST = 1e8, 1e10  # numbers that may be seconds since 1970: of 1973 to 2286
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -128,11 +127,11 @@ def evaluate_table(
             columns = ", ".join(map(repr, frame.columns))
             raise RunError(f"there is no column {column!r}; the columns are {columns}")
     time_N = times(frame[time])
-    is_clock = _is_clock(frame[time], time_N)
-    if events_per_day is not None and not (is_clock and events_per_day > 0):
+    has_days = is_clock(frame[time], time_N)
+    if events_per_day is not None and not (has_days and events_per_day > 0):
         raise RunError(
             f"--events-per-day: expected a number over 0, got {events_per_day:g}"
-            if is_clock
+            if has_days
             else f"--events-per-day: column {time!r} holds no dates or times, so it has no days"
         )
     entity_N: Integers = np.zeros(len(rows_ND), dtype=np.int64)
@@ -145,7 +144,7 @@ def evaluate_table(
         time_N,
         entity_N,
         np.zeros(len(rows_ND), dtype=bool) if anomalous_N is None else anomalous_N,
-        is_clock=is_clock,
+        is_clock=has_days,
         events_per_day=EVENTS_PER_DAY if events_per_day is None else events_per_day,
         names=names,
     )
@@ -371,13 +370,6 @@ def _blocks(
             )
         )
     return tuple(blocks)
-
-
-def _is_clock(column: pl.Series, time_N: Float64) -> bool:
-    """Whether the times are dates, or numbers that may be seconds since 1970."""
-    if not column.dtype.is_numeric():
-        return column.dtype != pl.Duration
-    return bool(len(time_N) and time_N.min() >= EARLIEST and time_N.max() < LATEST)
 
 
 def _interval(time_N: Float64, entity_N: Integers) -> float | None:

@@ -83,7 +83,7 @@ class Encoding(nn.Module):
             rows_ND.T.astype(np.float64), features, self.slices, strict=True
         ):
             if feature.kind == "numeric" and loss != "bce" and not np.isnan(column).all():
-                center_E[part], scale_E[part] = _center_and_scale(column[~np.isnan(column)])
+                center_E[part], scale_E[part] = center_and_scale(column[~np.isnan(column)])
             numeric_E[part] = feature.kind == "numeric"
         source_E = np.repeat(np.arange(len(features)), widths)
         # a feature that was always missing tells nothing
@@ -278,7 +278,7 @@ def _check_loss(loss: Loss, features: Sequence[Feature], rows_ND: NDArray[np.flo
                 )
 
 
-def _center_and_scale(column: NDArray[np.float64]) -> tuple[float, float]:
+def center_and_scale(column: NDArray[np.float64]) -> tuple[float, float]:
     """Mean and standard deviation, no finer than float32 is there; a constant keeps its unit, so
     that any other value stands out.
     """

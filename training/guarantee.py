@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from hourglass.service.model.calibration import Threshold, build_table
 from hourglass.service.model.guarantee import ON_AVERAGE, Guarantee
@@ -86,25 +87,24 @@ def _of_windows(
     return f"{reason}; it holds on while what is normal stays as it was"
 
 
-def effective_rows(score_N: NDArray[np.float32], block_N: NDArray[np.integer]) -> float:
+def effective_rows(score_N: NDArray[np.floating], run_N: NDArray[np.integer]) -> float:
     """How many independent scores tell as much of their quantiles as these, which follow each other
-    in blocks: n / (1 + 2 times the sum of the autocorrelations), of ranks, as far as sums of two
+    in runs: n / (1 + 2 times the sum of the autocorrelations), of ranks, as far as sums of two
     neighbouring ones are positive (Geyer, Practical Markov chain Monte Carlo, Statistical Science
     7, 1992, section 3.3).
     """
-    n = len(score_N)
-    rank_N = np.argsort(np.argsort(score_N, kind="stable"), kind="stable").astype(np.float64)
+    n, order_N = len(score_N), np.argsort(run_N, kind="stable")
+    run_N = run_N[order_N]
+    rank_N = rankdata(score_N)[order_N]
     rank_N -= rank_N.mean()
     variance = float(np.square(rank_N).sum())
-    parts = [rank_N[block_N == block] for block in np.unique(block_N)]
     total = 0.0
     for lag in range(0, n, 2):
-        pair = sum(
-            float(part[: len(part) - k] @ part[k:])
-            for part in parts
-            for k in (lag, lag + 1)
-            if k < len(part)
-        )
+        pair = 0.0
+        for k in (lag, lag + 1):
+            first, second = slice(None, max(n - k, 0)), slice(k, None)
+            product_N = rank_N[first] * rank_N[second]
+            pair += float(product_N[run_N[first] == run_N[second]].sum())
         if pair <= 0 or variance == 0:
             break
         total += pair / variance
@@ -134,14 +134,19 @@ def left_out_rates(
     blocks = () if block_N is None else np.unique(block_N)
     if block_N is None or len(blocks) < 2:
         return ()
-    rates = []
-    for block in blocks:
-        here_N = block_N == block
-        # of windows the blocks calibrate together, of single rows the strictest of them does
-        others = build_table(
-            score_N[~here_N], block_N=None if prepared.ordered else block_N[~here_N]
-        )
-        limit = max(alpha, others.smallest_p_value)
-        threshold = others.threshold(limit, 0.5, certified=False)
-        rates.append(float((score_N[here_N] > threshold.score).mean()))
-    return rates
+    # of windows the blocks calibrate together, of single rows the strictest of them does
+    strictest_N = None if prepared.ordered else block_N
+    return [left_out_rate(score_N, block_N == block, alpha, strictest_N) for block in blocks]
+
+
+def left_out_rate(
+    score_N: NDArray[np.float32],
+    here_N: NDArray[np.bool_],
+    alpha: float,
+    block_N: NDArray[np.integer] | None = None,
+) -> float:
+    """How many of these rows alarm at the threshold that the others give, together or in blocks."""
+    others = build_table(score_N[~here_N], block_N=None if block_N is None else block_N[~here_N])
+    limit = max(alpha, others.smallest_p_value)
+    threshold = others.threshold(limit, 0.5, certified=False)
+    return float((score_N[here_N] > threshold.score).mean())

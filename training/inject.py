@@ -22,16 +22,20 @@ SHIFT = (2.0, 5.0)  # standard deviations
 class Fault(NamedTuple):
     """One kind of wrong value in one feature."""
 
-    kind: Literal["shift", "swap", "stuck", "flip", "unseen", "missing"]
+    kind: Literal["shift", "swap", "stuck", "frozen", "flip", "unseen", "missing"]
     size: float | None = None  # standard deviations of a shift
+    lasts: bool = False  # over the last rows of a window, or else in its last row alone
 
-    def say(self) -> str:
-        """In words."""
-        if self.kind == "shift":
-            return f"shifted by {self.size:g} sd"
+    def say(self, rows: int = 1) -> str:
+        """In words; what lasts does so for that many rows."""
+        if self.lasts:
+            what = {"shift": f"{self.size or 0:g} sd", "swap": "another's", "flip": "flipped"}
+            return f"{what.get(self.kind, self.kind)}, {rows} rows"
         return {
+            "shift": f"shifted by {self.size or 0:g} sd",
             "swap": "another row's value",
             "stuck": "stuck at the median",
+            "frozen": "frozen",
             "flip": "true for false",
             "unseen": "a new category",
             "missing": "missing",
@@ -48,6 +52,15 @@ FAULTS = {
     "numeric": NUMERIC_FAULTS,
     "boolean": (Fault("flip"), Fault("missing")),
     "categorical": (Fault("swap"), Fault("unseen"), Fault("missing")),
+}
+LASTING_FAULTS = {
+    "numeric": (
+        *(Fault("shift", size, lasts=True) for size in (1.0, 2.0, 4.0)),
+        Fault("swap", lasts=True),
+        Fault("frozen", lasts=True),
+    ),
+    "boolean": (Fault("flip", lasts=True), Fault("frozen", lasts=True)),
+    "categorical": (Fault("swap", lasts=True),),
 }
 
 
@@ -91,6 +104,38 @@ def inject_fault(
     if fault.kind != "missing":
         changed_N &= ~np.isnan(after_N)
     return faulty_ND, changed_N
+
+
+def inject_fault_in_windows(
+    windows_NWD: Float32, column: int, fault: Fault, rows: int, rng: np.random.Generator
+) -> tuple[Float32, NDArray[np.bool_]]:
+    """[N, W, D] the windows with this fault in one column of their last row, or of so many rows if
+    it lasts; and [N] which of them it changed.
+    """
+    faulty_NWD = windows_NWD.copy()
+    last_NR = faulty_NWD[:, -rows if fault.lasts else -1 :, column]
+    before_NR = last_NR.copy()
+    known_NR = ~np.isnan(before_NR)
+    if not fault.lasts:
+        faulty_NWD[:, -1], changed_N = inject_fault(windows_NWD[:, -1], column, fault, rng)
+        return faulty_NWD, changed_N
+    match fault.kind:
+        case "shift":
+            assert fault.size is not None
+            values_N = before_NR[:, -1].astype(np.float64)
+            spread = float(np.nanstd(values_N)) if known_NR[:, -1].any() else 0.0
+            by_N1 = rng.choice([-1.0, 1.0], (len(before_NR), 1)) * fault.size * (spread or 1.0)
+            last_NR[:] = np.clip(before_NR + by_N1, -FLOAT32_MAX, FLOAT32_MAX)
+        case "swap":
+            last_NR[:] = rng.permutation(before_NR)
+        case "frozen":
+            last_NR[:] = before_NR[:, :1]
+        case "flip":
+            last_NR[:] = 1 - before_NR
+        case _:
+            raise ValueError(f"{fault.kind} does not last")
+    changed_NR = known_NR & ~np.isnan(last_NR) & (last_NR != before_NR)
+    return faulty_NWD, changed_NR[:, -1] if fault.kind != "frozen" else changed_NR.any(axis=1)
 
 
 def _cells(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.bool_]:

@@ -48,7 +48,9 @@ class Ordered(NamedTuple):
     rows_NF: Float32
     fleet_NF: Float32  # the rows in the fleet's units; without baselines as they are
     code_N: Integers  # of each row's entity among those with baselines
+    number_N: Integers  # in the file, from 1 without the header
     time_N: Float64
+    entity_N: Integers
     segment_N: Integers  # rows of one follow each other
     normal_N: Booleans  # what may be learnt from
     is_anomaly_N: Booleans  # by the label
@@ -60,7 +62,7 @@ class Ordered(NamedTuple):
     row_M: Integers  # that each window ends with
     derived_MD: Float32
     is_clean_M: Booleans  # no row of it but normal ones, and its last has enough values
-    interval: float | None  # median step of time
+    interval: float | None  # median step of time, in its units
     gap: float  # the longest step within a segment
     gap_rows: int  # between blocks
     entities: int
@@ -76,6 +78,11 @@ class Ordered(NamedTuple):
     def windows_of(self, part: Part) -> Integers:
         """Clean windows that end in such a part."""
         return np.flatnonzero(self.is_clean_M & (self.part_N[self.row_M] == part))
+
+    def runs_of(self, windows_M: Integers) -> Integers:
+        """A number for each of these windows, that those of one block share without a gap."""
+        row_M = self.row_M[windows_M]
+        return self.segment_N[row_M] * BLOCKS + self.block_N[row_M]
 
     def in_order_of_time(self) -> Integers:
         """All clean windows."""
@@ -161,7 +168,9 @@ def put_in_order(data: Data, config: RunConfig, min_observed_fraction: float) ->
         rows_NF,
         fleet_NF,
         code_N,
+        number_N,
         time_N,
+        entity_N,
         segment_N,
         normal_N,
         is_anomaly_N,

@@ -14,6 +14,7 @@ from hourglass.service.model.artifact import NOBODY, Feature, Window
 from hourglass.service.model.calibration import Threshold, build_table
 from hourglass.service.model.detector import Detector
 from hourglass.service.model.guarantee import Guarantee
+from hourglass.service.model.schema import Schema
 from hourglass.service.rows.tables import encode_table
 from hourglass.service.serving.store import ModelFolder, Store, locate
 from hourglass.training.calibrate import (
@@ -30,8 +31,8 @@ from hourglass.training.errors import RunError
 from hourglass.training.evaluate import (
     NO_RATE,
     Evaluation,
+    Rate,
     cross_fitted,
-    cross_fitted_scores,
     evaluate_labelled,
     evaluate_out_of_fold,
     evaluate_scores,
@@ -53,11 +54,11 @@ from hourglass.training.order import Ordered, Part
 from hourglass.training.presets import preset_of
 from hourglass.training.progress import SILENT, Progress
 from hourglass.training.publish import check_writable
-from hourglass.training.report import LeftOut, Report, time_axis, write_report
+from hourglass.training.report import LeftOut, Report, TimeAxis, time_axis, write_report
 from hourglass.training.report.card import CARD, write_card
 from hourglass.training.report.columns import columns_of
 from hourglass.training.report.facts import Facts, Told, gather
-from hourglass.training.report.material import material_of_run
+from hourglass.training.report.material import material_of_run, material_of_windows
 from hourglass.training.report.origin import Curve, Recorder
 from hourglass.training.report.page import PAGE, write_page
 from hourglass.training.screen import Screened, screen
@@ -173,15 +174,15 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     found = exchangeability_of(prepared, threshold.alpha, config)
     rates = left_out_rates(prepared, score_N, threshold.alpha)
     effective = (
-        effective_rows(score_N, prepared.block_N)
-        if ordered is not None and prepared.block_N is not None
-        else None
+        None
+        if ordered is None
+        else effective_rows(score_N, ordered.runs_of(ordered.windows_of(Part.CALIBRATION)))
     )
     guarantee = promise(prepared, threshold, found, config, rates, left_out.bias(), effective)
 
     progress.stage("describing")
     attach_table(graph, table)
-    series = None if ordered is None else _series(ordered)
+    series = None if ordered is None else _series(ordered, is_clock=data.is_clock)
     manifest = make_manifest(graph, trial, prepared, threshold, guarantee, config, series)
     file = to_bytes(graph, manifest)
 
@@ -199,7 +200,7 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     elif ordered is not None:
         assert windows is not None
         quality = _quality_of_windows(detector, ordered, windows)
-        false_alarms = cross_fitted_scores(detector, score_N, config.seed)
+        false_alarms = _left_out(prepared, rates, effective)
     else:
         quality = evaluate_labelled(detector, split.calibration_ND, data.anomalies_AD)
         false_alarms = cross_fitted(detector, split.calibration_ND, config.seed)
@@ -244,14 +245,14 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
             fingerprint(prepared.rows_ND if ordered else np.concatenate(split))
         ),
     }
-    if config.report and ordered is None:
+    if config.report:
         progress.stage("reporting")
         facts = _gather(
             config,
             prepared,
             detector,
             report,
-            score_N=score_N,
+            score_N=score_N if windows is None else windows,
             differences=differences,
             suspect_MD=suspect_MD,
             suspects_of=suspects_of,
@@ -276,7 +277,7 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     return report
 
 
-def _series(ordered: Ordered) -> Series:
+def _series(ordered: Ordered, *, is_clock: bool) -> Series:
     """What the manifest says of the rows of windows."""
     held_out_N = np.isin(ordered.part_N, (Part.VALIDATION, Part.CALIBRATION)) & ordered.normal_N
     deviations = expected_deviations(
@@ -286,7 +287,7 @@ def _series(ordered: Ordered) -> Series:
         rows=ordered.rows,
         representation=ordered.windowing.representation,
         expected_sd=deviations,
-        interval=ordered.interval,
+        interval=ordered.interval if is_clock else None,
         gap=ordered.gap if math.isfinite(ordered.gap) else None,
     )
     fitted_N = ordered.normal_N & (ordered.part_N == Part.FIT)
@@ -309,6 +310,17 @@ def _quality_of_windows(
         )
     except ValueError:
         return None
+
+
+def _left_out(prepared: Prepared, rates: Sequence[float], effective: float | None) -> Rate:
+    """How many windows of all blocks alarm, each block at the threshold of the others, by as many
+    rows as they tell as much as; no rate of one block.
+    """
+    if not rates or effective is None or prepared.block_N is None:
+        return NO_RATE
+    rows = np.unique(prepared.block_N, return_counts=True)[1]
+    rate = float(np.average(rates, weights=rows))
+    return Rate(rate, Rate.of(rate * effective, effective).interval)
 
 
 def _check_replaceable(config: RunConfig, features: tuple[Feature, ...]) -> Detector | None:
@@ -374,7 +386,7 @@ def _report(
         gap_rows=gap_rows,
         window=detector.window,
         copied_rows=prepared.copies,
-        time=time_axis(config.time, prepared.time_N),
+        time=_time_axis(config, prepared),
         anomalous_rows=len(data.anomalies_AD),
         epochs=trial.fitted.epochs,
         best_epoch=trial.fitted.best_epoch,
@@ -394,6 +406,12 @@ def _report(
     )
 
 
+def _time_axis(config: RunConfig, prepared: Prepared) -> TimeAxis | None:
+    """Of all rows that windows look at, or else of the normal ones."""
+    of = prepared.data if prepared.ordered is None else prepared.ordered
+    return time_axis(config.time, of.time_N, of.entity_N)
+
+
 def _gather(
     config: RunConfig,
     prepared: Prepared,
@@ -408,13 +426,21 @@ def _gather(
     curves: tuple[Curve, ...],
     cpu_seconds: float,
 ) -> Facts:
-    data, rows = prepared.data, f"{len(score_N):,}"
+    data, ordered = prepared.data, prepared.ordered
+    if ordered is None:
+        material, normal_ND = material_of_run(detector, prepared, score_N, config), prepared.rows_ND
+        dropped = report.dropped_rows
+    else:
+        material = material_of_windows(detector, prepared, score_N, config)
+        normal_ND = ordered.rows_NF[ordered.normal_N]
+        dropped = int((~Schema.of(detector.manifest).has_enough(normal_ND)).sum())
+    held_out = f"{len(material.score_N):,}"
     told = Told(
         name=config.name,
         rows=(
-            f"all {rows} rows, each scored by the model that it is new to"
+            f"all {held_out} rows, each scored by the model that it is new to"
             if prepared.folds
-            else f"the {rows} calibration rows of the run, which set the threshold"
+            else f"the {held_out} calibration {material.unit} of the run, which set the threshold"
         ),
         is_run=True,
         seen=1.0,
@@ -422,9 +448,9 @@ def _gather(
         run_toml=run_toml,
         columns=columns_of(
             detector.manifest.features,
-            prepared.rows_ND,
+            normal_ND,
             data.anomalies_AD,
-            dropped=report.dropped_rows,
+            dropped=dropped,
             copies=prepared.copies,
             oddities=data.oddities,
             warnings=data.warnings,
@@ -442,4 +468,4 @@ def _gather(
         fit_seconds=report.seconds,
         fingerprints=True,
     )
-    return gather(material_of_run(detector, prepared, score_N, config), told)
+    return gather(material, told)

@@ -34,7 +34,7 @@ from hourglass.service.model.artifact import Feature
 from hourglass.training.baselines import Baselines
 from hourglass.training.core import Core, CoreOutput
 from hourglass.training.data import describe
-from hourglass.training.features import FLOAT32_LIMIT, FLOAT32_STEP, Encoding
+from hourglass.training.features import FLOAT32_LIMIT, Encoding, center_and_scale
 from hourglass.training.folds import Folds
 
 LAGS = 5
@@ -331,7 +331,7 @@ def fit_windowing(
         seen_N = ~np.isnan(column_N)
         if not (seen_N & fit_N).any():
             continue
-        center_F[f], scale_F[f] = _center_and_scale(column_N[seen_N & fit_N])
+        center_F[f], scale_F[f] = center_and_scale(column_N[seen_N & fit_N])
         z_N = np.where(seen_N, np.clip((column_N - center_F[f]) / scale_F[f], -LIMIT, LIMIT), 0)
         forecast_LF[:, f] = _forecaster(z_N, seen_N, follows_N & seen_N, history, lags)
     return Windowing(features, window, representation, center_F, scale_F, forecast_LF)
@@ -491,11 +491,3 @@ def _forecaster(
     gram_LL = known_ML.T @ known_ML + RIDGE * len(target_M) * np.eye(lags + 1)
     weights_L: Float64 = np.linalg.solve(gram_LL, known_ML.T @ z_N[target_M])
     return weights_L
-
-
-def _center_and_scale(column: Float64) -> tuple[float, float]:
-    """As an encoding has them."""
-    center = float(column.mean())
-    if column.min() == column.max():
-        return center, 1.0
-    return center, max(float(column.std()), FLOAT32_STEP * abs(center), 1e-30)

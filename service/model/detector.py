@@ -244,6 +244,14 @@ class Detector:
         score_B, *rest = self._run(self._whole, outputs, INPUT, windows_BWD)
         return Explanation(score_B, *self.table.look_up(score_B), *rest)
 
+    def encode_windows(self, windows_BWD: Float32) -> Float32:
+        """[B, W, D] windows of rows -> codes [B, K] of their last rows; ValueError of a model of
+        single rows.
+        """
+        if self._deriving is None:
+            raise ValueError("this model encodes single rows")
+        return self._run(self._whole, [LATENT], INPUT, windows_BWD)[0]
+
     def explain(self, rows_ND: Float32) -> Explanation:
         """[N, D] -> scores, p-values, severities, contributions [N, D] that sum to the score, and
         the expected values [N, D].

@@ -3,7 +3,15 @@
 import numpy as np
 
 from hourglass.service.model.artifact import Feature
-from hourglass.training.inject import CELL_SHARE, FAULTS, Fault, inject, inject_fault
+from hourglass.training.inject import (
+    CELL_SHARE,
+    FAULTS,
+    LASTING_FAULTS,
+    Fault,
+    inject,
+    inject_fault,
+    inject_fault_in_windows,
+)
 
 NUMBERS = tuple(Feature(name=f"x{i}", kind="numeric") for i in range(10))
 ROWS = np.random.default_rng(0).normal(size=(400, 10)).astype(np.float32)
@@ -97,3 +105,33 @@ def test_numbers_at_the_end_of_float32_stay_numbers() -> None:
     rows_ND = np.array([[-3e38], [3e38]] * 10, dtype=np.float32)
     shifted_ND, _ = inject_fault(rows_ND, 0, Fault("shift", 8.0), np.random.default_rng(0))
     assert np.isfinite(shifted_ND).all()
+
+
+def test_a_fault_of_a_window_is_in_its_last_rows_and_in_one_column() -> None:
+    windows_NWD = np.random.default_rng(5).normal(size=(50, 6, 3)).astype(np.float32)
+    rng = np.random.default_rng(6)
+    for fault, rows in (
+        *((each, 1) for each in FAULTS["numeric"]),
+        *((each, 3) for each in LASTING_FAULTS["numeric"]),
+    ):
+        faulty_NWD, changed_N = inject_fault_in_windows(windows_NWD, 1, fault, 3, rng)
+        same = np.isclose(faulty_NWD, windows_NWD, rtol=0, atol=0, equal_nan=True)
+        assert same[:, :, [0, 2]].all()
+        assert same[:, : 6 - rows, 1].all()
+        assert changed_N.mean() > 0.9
+        if fault.kind == "frozen":
+            assert (np.diff(faulty_NWD[:, -3:, 1], axis=1) == 0).all()
+            assert same[:, -3, 1].all()
+        if fault.kind == "shift":
+            # all of the rows by as much, and one way
+            away_NR = (faulty_NWD - windows_NWD)[:, -rows:, 1]
+            np.testing.assert_allclose(away_NR, away_NR[:, :1].repeat(rows, axis=1), atol=1e-5)
+            expected = fault.size * windows_NWD[:, -1, 1].std()
+            np.testing.assert_allclose(np.abs(away_NR), expected, rtol=1e-4)
+            assert 0.2 < (away_NR[:, 0] > 0).mean() < 0.8
+
+
+def test_what_lasts_says_for_how_long() -> None:
+    assert Fault("shift", 2.0, lasts=True).say(10) == "2 sd, 10 rows"
+    assert Fault("frozen", lasts=True).say(10) == "frozen, 10 rows"
+    assert Fault("shift", 2.0).say(10) == "shifted by 2 sd"

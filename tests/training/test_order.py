@@ -210,8 +210,25 @@ def test_as_many_rows_tell_as_the_autocorrelation_says() -> None:
     assert effective_rows(shuffled_N, one_block) / 20_000 == pytest.approx(1, abs=0.2)
 
 
+def test_numbers_that_count_rows_are_no_seconds() -> None:
+    dates = pl.datetime_range(pl.datetime(2026, 5, 4), pl.datetime(2026, 5, 5), "144s", eager=True)
+    for at, is_clock in (
+        (pl.Series(np.arange(ROWS)), False),
+        (pl.Series(60.0 * np.arange(ROWS)), False),
+        (pl.Series(1.7e9 + 60.0 * np.arange(ROWS)), True),
+        (dates[:ROWS], True),
+        (dates[:ROWS].dt.to_string("%Y-%m-%d %H:%M:%S"), True),
+        (pl.Series(np.arange(ROWS)).cast(pl.String), False),
+    ):
+        assert data_of(series().with_columns(at=at), asked()).is_clock is is_clock
+
+
 def test_a_model_of_another_window_is_not_replaced_unasked(tmp_path: Path) -> None:
-    fitted(series(), tmp_path)
+    counted = fitted(series(start=0), tmp_path)
+    window = Detector.from_bytes(Path(counted.path).read_bytes()).manifest.window
+    assert window is not None
+    assert window.interval is None  # a step of 60 that is no minute
+    assert window.gap == 600.0
     with pytest.raises(RunError, match="serves a model that looks at 8 rows, this one would look"):
         fitted(series(), tmp_path, window=4)
     assert fitted(series(), tmp_path, window=4, force=True).version

@@ -129,6 +129,20 @@ def test_gaps_and_repeated_times_are_counted_and_said() -> None:
     assert time_axis(None, None) is None
 
 
+def test_gaps_are_those_within_each_entity() -> None:
+    # two entities a minute apart, mixed in time, of which the second has a gap and a repeated time
+    time_N = np.array([0.0, 30, 60, 90, 120, 120, 600, 600])
+    entity_N = np.array([0, 1, 0, 1, 0, 1, 1, 1])
+    axis = time_axis("at", time_N, entity_N)
+    assert axis is not None
+    assert (axis.step, axis.gaps, axis.longest_gap) == (60.0, 1, 480.0)
+    assert (axis.repeated, axis.entities) == (1, 2)
+    assert "at, within each of 2 entities: 1 gaps, the longest 480" in printed(time=axis)
+    together = time_axis("at", time_N)
+    assert together is not None
+    assert (together.step, together.repeated) == (30.0, 2)
+
+
 def test_the_preset_is_named_where_the_model_is_that_of_one() -> None:
     assert "preset" not in printed()
     assert "balanced" in printed(preset="balanced")

@@ -2,7 +2,7 @@
 
 With n exchangeable calibration rows and the threshold at rank m, the false-alarm rate is a Beta(m,
 n + 1 - m) variable over the draws of these rows (Vovk, ACML 2012): its mean is what is expected,
-its quantiles are the interval.
+its quantiles are the interval. Windows that follow each other are counted as what they are worth.
 """
 
 import msgspec
@@ -57,9 +57,13 @@ def budgets_of(
     rows_per_day: float | None,
     rows_per_day_is: str,
     detection: Estimate | None,
+    worth: float = 1.0,
 ) -> Budgets:
     """Every alpha of the list, and the one in force."""
     kind = guarantee_of(detector.manifest.calibration, threshold).kind
+    in_blocks = "blocks like those held out, and are cautious then; of others nothing is known"
+    if detector.window > 1:
+        in_blocks = "that what is normal stays as it was in the blocks held out"
     alphas = sorted({*ALPHAS, threshold.alpha})
     found = detection.value if detection else None
     rate = threshold.expected_false_alarm_rate
@@ -69,12 +73,10 @@ def budgets_of(
         presupposes={
             "certified": "exchangeable rows, as the tests found these to be",
             "marginal": "exchangeable rows; of several models they are about right",
-            "blocks": (
-                "blocks like those held out, and are cautious then; of others nothing is known"
-            ),
+            "blocks": in_blocks,
             "none": "exchangeable rows, which these are not: expect more alarms",
         }[kind],
-        alphas=tuple(_budget(detector, alpha, threshold, rows_per_day) for alpha in alphas),
+        alphas=tuple(_budget(detector, alpha, threshold, rows_per_day, worth) for alpha in alphas),
         ceilings=tuple(
             Ceiling(
                 prevalence=prevalence,
@@ -92,14 +94,22 @@ def precision(prevalence: float, detection: float, false_alarm_rate: float) -> f
     return true / (true + false) if true + false else 0.0
 
 
-def false_alarm_rate(rank: int, n: int) -> Estimate:
-    """Of a threshold of rank m among n calibration scores."""
-    low, high = (float(beta.ppf(q, rank, n + 1 - rank)) for q in (0.025, 0.975))
-    return Estimate(value=rank / (n + 1), interval=(low, high), n=n)
+def false_alarm_rate(rank: int, n: int, worth: float = 1.0) -> Estimate:
+    """Of a threshold of rank m among n calibration scores, each of which is worth so much."""
+    rate, effective = rank / (n + 1), max(n * worth, 1.0)
+    told_by = effective + 1
+    low, high = (float(beta.ppf(q, rate * told_by, (1 - rate) * told_by)) for q in (0.025, 0.975))
+    return Estimate(
+        value=rate, interval=(low, high), n=n, effective=effective if worth < 1 else None
+    )
 
 
 def _budget(
-    detector: Detector, alpha: float, in_force: Threshold, rows_per_day: float | None
+    detector: Detector,
+    alpha: float,
+    in_force: Threshold,
+    rows_per_day: float | None,
+    worth: float,
 ) -> Budget:
     is_in_force, table = alpha == in_force.alpha, detector.table
     try:
@@ -110,7 +120,7 @@ def _budget(
         )
     except UncertifiableAlpha as error:
         return Budget(alpha=alpha, in_force=False, certified=False, refusal=str(error))
-    rate = false_alarm_rate(threshold.rank, table.n)
+    rate = false_alarm_rate(threshold.rank, table.n, worth)
     assert rate.value is not None
     assert rate.interval is not None
     per_day = None

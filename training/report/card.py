@@ -5,6 +5,8 @@ import re
 from hourglass.service.errors import printable
 from hourglass.training.report.estimates import Estimate
 from hourglass.training.report.facts import Facts
+from hourglass.training.report.page import counted_in, unit_of
+from hourglass.training.report.timeline import Timeline
 
 CARD = "card.md"
 LONGEST = 200  # characters of what comes from the rows
@@ -22,12 +24,13 @@ def write_card(facts: Facts) -> str:
         "",
         f"**{facts.verdict.status}.** {_text(facts.verdict.text)}",
         "",
-        f"Made of {_text(facts.rows)}. Intervals are of 95 %; n counts rows.",
+        f"Made of {_text(facts.rows)}. Intervals are of 95 %; n counts {counted_in(facts)}.",
         "",
         "## What it is for",
         "",
-        "It scores rows with the features below by how unlike the rows it was fitted on they are:"
-        f" {_text(facts.promise)}. Guarantee: {facts.guarantee} ({_text(facts.guarantee_reason)}).",
+        f"It scores {unit_of(facts)} with the features below by how unlike those it was fitted on"
+        f" they are: {_text(facts.promise)}. Guarantee: {facts.guarantee}"
+        f" ({_text(facts.guarantee_reason)}).",
         "",
         "## Checks",
         "",
@@ -44,9 +47,12 @@ def write_card(facts: Facts) -> str:
         if area.value is not None and area.interval is not None:
             lines.append(
                 f"- AUROC on labelled anomalies: {area.value:.3f} ({area.interval[0]:.3f} to"
-                f" {area.interval[1]:.3f}, n = {area.n:,})"
+                f" {area.interval[1]:.3f}, {area.told_by})"
             )
         lines.append(f"- Labelled anomalies that alarm: {facts.labelled.detection.say()}")
+        if facts.labelled.ranges:
+            ranges = facts.labelled.ranges.say()
+            lines.append(f"- Labelled ranges of rows of which one alarms: {ranges}")
     else:
         lines.append("- Of real anomalies nothing is known: there are no labels.")
     lines += [f"- Is the network worth it: {_text(facts.peers.text)}.", ""]
@@ -54,6 +60,8 @@ def write_card(facts: Facts) -> str:
         lines += ["## What it cannot see", ""]
         lines += [f"- {_text(sentence)}" for sentence in facts.power.cannot_see]
         lines.append("")
+    if facts.timeline:
+        lines += _timeline(facts.timeline, facts.alpha)
     lines += [
         "## False alarms by budget",
         "",
@@ -75,7 +83,7 @@ def write_card(facts: Facts) -> str:
         "## Data",
         "",
         f"{facts.data.rows:,} normal rows, {facts.data.anomalies:,} labelled anomalies,"
-        f" {facts.data.dropped:,} dropped for too few values.",
+        f" {facts.data.dropped:,} with too few values.",
         "",
         *_table(
             ("feature", "kind", "missing", "smallest", "largest"),
@@ -99,8 +107,9 @@ def write_card(facts: Facts) -> str:
         "",
         "## Cost",
         "",
-        f"- {facts.cost.one_row_ms:.3g} ms for one row, {facts.cost.bulk_row_ms:.3g} ms a row in"
-        f" bulk (medians of {facts.cost.timed_runs} calls)",
+        f"- {facts.cost.one_row_ms:.3g} ms for one of the {unit_of(facts)},"
+        f" {facts.cost.bulk_row_ms:.3g} ms for each in bulk (medians of {facts.cost.timed_runs}"
+        " calls)",
         f"- {facts.cost.size_kib:,.0f} KiB",
         "",
         "## Where it comes from",
@@ -111,6 +120,25 @@ def write_card(facts: Facts) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _timeline(timeline: Timeline, alpha: float) -> list[str]:
+    whose = f" of {timeline.entities:,} entities ({timeline.entity})" if timeline.entity else ""
+    lines = [
+        "## In time",
+        "",
+        f"- An answer looks at {timeline.window} rows{_text(whose)} in the order of"
+        f" {_text(timeline.time.column)}, the judged one last; the first {timeline.window - 1}"
+        " have none.",
+        f"- {timeline.held_out:,} held-out windows tell as much as"
+        f" {max(timeline.effective, 1):,.0f} that are drawn singly.",
+    ]
+    if (worst := timeline.worst) and worst.rate:
+        lines.append(
+            f"- The worst of {len(timeline.blocks)} blocks of time, {_text(worst.name)}, alarms"
+            f" at {worst.rate:.1%}, where alpha is {alpha:g}."
+        )
+    return [*lines, ""]
 
 
 def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:

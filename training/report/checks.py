@@ -19,6 +19,7 @@ from hourglass.training.verify import TOLERANCE, Difference
 Status = Literal["pass", "warn", "fail"]
 
 FEWEST_CALIBRATION = 20
+FEWEST_RANGES = 5
 TIED = 0.5  # of the rows with one and the same score
 MOST_NAMED = 5  # columns
 
@@ -38,27 +39,37 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
-def is_exchangeable(kind: GuaranteeKind, reason: str, tests: Exchangeability | None) -> Check:
+def is_exchangeable(
+    kind: GuaranteeKind, reason: str, tests: Exchangeability | None, *, windows: bool = False
+) -> Check:
     """Whether the guarantee's condition was found to hold."""
     name = "Exchangeable rows"
     if tests is None:
         status: Status = "fail" if kind == "none" else "warn"
         return Check(name=name, status=status, text=f"{kind}: {reason}")
+    by_itself = ", each looked at by itself" if windows else ""
     if tests.passed and kind == "none":
         return Check(name=name, status="warn", text=f"nothing is guaranteed: {reason}")
     if tests.passed:
-        return Check(name=name, status="pass", text=tests.text)
+        return Check(name=name, status="pass", text=f"{tests.text}{by_itself}")
     if kind == "blocks":
-        return Check(name=name, status="warn", text=f"{tests.text}; whole blocks calibrate instead")
+        instead = "windows of whole blocks" if windows else "whole blocks"
+        text = f"{tests.text}{by_itself}; {instead} calibrate instead"
+        return Check(name=name, status="warn", text=text)
     return Check(name=name, status="fail", text=f"{tests.text}; nothing is guaranteed")
 
 
-def has_calibration_rows(n: int, threshold: Threshold, kind: GuaranteeKind) -> Check:
-    """Whether they are enough for the budget."""
+def has_calibration_rows(
+    n: int, threshold: Threshold, kind: GuaranteeKind, effective: float | None = None
+) -> Check:
+    """Whether they are enough for the budget; of windows, those that tell as much singly."""
     needed = rows_to_certify(threshold.alpha, threshold.delta)
     used = threshold.expected_false_alarm_rate / threshold.alpha
+    told_by = f"{n:,} calibration rows"
+    if effective is not None:
+        told_by, n = f"{n:,} calibration windows, worth {effective:,.0f} rows", int(effective)
     text = (
-        f"{n:,} calibration rows, where {needed:,} can certify alpha = {threshold.alpha:g}; the"
+        f"{told_by}, where {needed:,} can certify alpha = {threshold.alpha:g}; the"
         f" threshold is at rank {threshold.rank} and leaves {used:.0%} of the budget in use"
     )
     status: Status = "pass"
@@ -71,21 +82,31 @@ def has_calibration_rows(n: int, threshold: Threshold, kind: GuaranteeKind) -> C
     return Check(name="Calibration rows", status=status, text=text)
 
 
-def tells_rows_apart(scores: Scores, power: Power | None, auroc: Estimate | None) -> Check:
-    """Whether the scores are degenerate: constant, of two values, or at chance."""
+def tells_rows_apart(
+    scores: Scores,
+    power: Power | None,
+    auroc: Estimate | None,
+    *,
+    unit: str = "rows",
+    ranges: int | None = None,
+) -> Check:
+    """Whether the scores are degenerate: constant, of two values, or at chance. Labelled anomalies
+    that make fewer than FEWEST_RANGES ranges are too few to say that they are at chance.
+    """
     name = "Scores tell rows apart"
-    held_out = f"{scores.rows:,} held-out rows"
+    held_out = f"{scores.rows:,} held-out {unit}"
+    told = ranges is None or ranges >= FEWEST_RANGES
     if scores.distinct <= 2:
         values = "one value" if scores.distinct == 1 else "two values"
         text = f"the scores of {held_out} are of {values} only"
         return Check(name=name, status="fail", text=text)
-    if auroc is not None and auroc.interval is not None and auroc.interval[0] <= 0.5:
+    if told and auroc is not None and auroc.interval is not None and auroc.interval[0] <= 0.5:
         return Check(
             name=name,
             status="fail",
             text=(
                 f"at chance on the labelled anomalies: AUROC {auroc.value:.3f} (95 %:"
-                f" {auroc.interval[0]:.3f} to {auroc.interval[1]:.3f}, n = {auroc.n:,})"
+                f" {auroc.interval[0]:.3f} to {auroc.interval[1]:.3f}, {auroc.told_by})"
             ),
         )
     gross = _gross(power)
@@ -108,7 +129,7 @@ def tells_rows_apart(scores: Scores, power: Power | None, auroc: Estimate | None
     if auroc is not None and auroc.interval is not None:
         text += (
             f"; AUROC on labelled anomalies {auroc.value:.3f} (95 %: {auroc.interval[0]:.3f} to"
-            f" {auroc.interval[1]:.3f}, n = {auroc.n:,})"
+            f" {auroc.interval[1]:.3f}, {auroc.told_by})"
         )
     elif gross:
         best = max(gross, key=lambda each: each.value or 0.0)
@@ -182,6 +203,8 @@ def has_uniform_p_values(scores: Scores, kind: GuaranteeKind) -> Check:
     name = "Uniform p-values"
     if scores.uniform is None:
         text = f"{scores.rows} held-out rows are too few to ask"
+        if scores.alarms.effective is not None:
+            text = f"{scores.rows} held-out windows, being alike, are worth too little to ask"
         return Check(name=name, status="warn", text=text)
     otherwise: Status = "warn" if kind == "blocks" else "fail"
     status = "pass" if scores.uniform.passed else otherwise

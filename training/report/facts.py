@@ -18,16 +18,18 @@ from hourglass.training.report import checks
 from hourglass.training.report.budgets import Budgets, budgets_of
 from hourglass.training.report.checks import Check, Verdict
 from hourglass.training.report.columns import Columns
-from hourglass.training.report.estimates import Estimate, Placements, auroc, share
+from hourglass.training.report.estimates import Estimate, Placements, Worth, auroc, share
 from hourglass.training.report.material import Material
 from hourglass.training.report.origin import Cost, Curve, Origin, cost_of, origin_of
 from hourglass.training.report.peers import Peers, peers_of
 from hourglass.training.report.plane import Plane, plane_of
 from hourglass.training.report.power import Power, power_of
 from hourglass.training.report.privacy import Held, privacy_of
+from hourglass.training.report.sample import Sample
 from hourglass.training.report.scores import Scores, scores_of
 from hourglass.training.report.snippets import Snippet, snippets_of
-from hourglass.training.report.strangest import Strangest, strangest_of
+from hourglass.training.report.strangest import Strangest, strangest_of, strangest_windows
+from hourglass.training.report.timeline import Timeline, timeline_of
 from hourglass.training.suspects import Suspect
 from hourglass.training.verify import Difference
 
@@ -41,6 +43,7 @@ class Labelled(msgspec.Struct, frozen=True, kw_only=True):
     anomalies: int  # that can be scored
     auroc: Estimate
     detection: Estimate  # share of the anomalies that alarm
+    ranges: Estimate | None = None  # share of runs of anomalies of which a row alarms; of windows
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +63,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     checks: tuple[Check, ...]
     budgets: Budgets
     scores: Scores
+    timeline: Timeline | None = None  # of a model of windows
     labelled: Labelled | None
     power: Power | None
     peers: Peers
@@ -102,22 +106,44 @@ def gather(material: Material, told: Told) -> Facts:
     detector, threshold = material.detector, material.threshold
     manifest = detector.manifest
     guarantee = guarantee_of(manifest.calibration, threshold)
-    promise = _promise(guarantee.kind, threshold.alpha, threshold.delta)
+    promise = _promise(guarantee.kind, threshold.alpha, threshold.delta, detector.window)
     labelled = labelled_of(material)
     scores = scores_of(material)
-    power = power_of(detector, threshold, material.held_out_ND, seed=material.seed)
+    power = power_of(threshold, material.held_out, seed=material.seed, worth=material.worth)
+    timeline = timeline_of(material)
     area = labelled.auroc if labelled else None
     found = (
-        checks.is_exchangeable(guarantee.kind, guarantee.reason, told.tests),
-        checks.has_calibration_rows(detector.table.n, threshold, guarantee.kind),
-        checks.tells_rows_apart(scores, power, area),
+        checks.is_exchangeable(
+            guarantee.kind, guarantee.reason, told.tests, windows=timeline is not None
+        ),
+        checks.has_calibration_rows(
+            detector.table.n,
+            threshold,
+            guarantee.kind,
+            None if timeline is None else timeline.calibration_effective,
+        ),
+        checks.tells_rows_apart(
+            scores,
+            power,
+            area,
+            unit=material.unit,
+            ranges=labelled.ranges.n if labelled and labelled.ranges else None,
+        ),
         checks.has_uniform_p_values(scores, guarantee.kind),
         checks.computes_alike(told.differences),
         checks.has_no_suspects(told.contamination_warning, told.suspects_listed, told.suspects_of),
         *checks.has_no_odd_columns(told.columns),
     )
     detection = labelled.detection if labelled else None
-    plane = plane_of(material, told.suspects, told.suspect_MD)
+    suspects, numbers = (
+        Sample.of(detector, told.suspect_MD),
+        [suspect.row for suspect in told.suspects],
+    )
+    if (series := material.series) is not None:
+        place_M = series.place_M[strangest_windows(series, detector)]
+        suspects = Sample(detector, material.held_out.among_TD, place_M)
+        numbers = series.number_T[place_M].tolist()
+    plane = plane_of(material, suspects, numbers)
     strangest = strangest_of(
         material,
         told.suspects,
@@ -143,8 +169,10 @@ def gather(material: Material, told: Told) -> Facts:
             rows_per_day=material.rows_per_day,
             rows_per_day_is=material.rows_per_day_is,
             detection=detection,
+            worth=material.calibration_worth,
         ),
         scores=scores,
+        timeline=timeline,
         labelled=labelled,
         power=power,
         peers=peers_of(material),
@@ -158,12 +186,14 @@ def gather(material: Material, told: Told) -> Facts:
             suspects=len(plane.suspects),
             listed=strangest.listed,
             fingerprints=told.fingerprints,
+            windows=len(strangest.windows),
+            entities=timeline is not None and timeline.entity is not None,
         ),
         origin=origin_of(detector, told.data_file, told.run_toml),
         snippets=snippets_of(told.name, manifest, threshold.alpha),
         cost=cost_of(
             detector,
-            material.held_out_ND,
+            material.held_out.rows_ND,
             fit_cpu_seconds=told.fit_cpu_seconds,
             fit_seconds=told.fit_seconds,
             report_cpu_seconds=process_time() - started,
@@ -176,20 +206,31 @@ def labelled_of(material: Material) -> Labelled | None:
     score_A, score_N = material.anomaly_score_A, material.score_N
     if not len(score_A):
         return None
+    ranges_A, alarm_A = material.ranges_A, material.threshold.is_anomaly(score_A)
+    ranges = len(np.unique(ranges_A))
+    worth = Worth(ranges / len(score_A), material.worth)
+    placements = Placements.of(score_N.astype(np.float64), score_A.astype(np.float64))
     return Labelled(
         normal_rows=len(score_N),
         anomalies=len(score_A),
-        auroc=auroc(Placements.of(score_N.astype(np.float64), score_A.astype(np.float64))),
-        detection=share(int(material.threshold.is_anomaly(score_A).sum()), len(score_A)),
+        auroc=auroc(placements, worth),
+        detection=share(int(alarm_A.sum()), len(score_A), worth.anomaly),
+        ranges=(
+            None if material.series is None else share(len(np.unique(ranges_A[alarm_A])), ranges)
+        ),
     )
 
 
-def _promise(kind: GuaranteeKind, alpha: float, delta: float) -> str:
+def _promise(kind: GuaranteeKind, alpha: float, delta: float, window: int) -> str:
     share = f"{100 * alpha:.3g}%"
     return {
         "certified": f"at most {share} of normal rows alarm, with {1 - delta:.0%} confidence",
         "marginal": f"about {share} of normal rows alarm on average, which is not certified",
-        "blocks": f"at most {share} of normal rows alarmed in every block looked at",
+        "blocks": (
+            f"at most {share} of normal rows alarmed in every block looked at"
+            if window == 1
+            else f"at most {share} of the windows of the blocks held out alarmed"
+        ),
         "none": f"nothing is promised of the share of normal rows that alarm, where {share} was"
         " asked for",
     }[kind]

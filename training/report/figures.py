@@ -15,13 +15,14 @@ from hourglass.training.suspects import Suspect
 
 
 class TimeAxis(msgspec.Struct, frozen=True, kw_only=True):
-    """The time column of the normal rows."""
+    """The time column, of the rows of each entity by themselves."""
 
     column: str
     step: float  # the median; seconds, unless the column holds other numbers
     gaps: int  # steps over 1.5 times as long
     longest_gap: float
     repeated: int  # rows of the same time as the one before
+    entities: int = 1
 
 
 class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,11 +112,19 @@ def write_sections(facts: Mapping[str, object], figures: object) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def time_axis(column: str | None, time_N: NDArray[np.float64] | None) -> TimeAxis | None:
-    """What a person should know of the time column; None without one."""
+def time_axis(
+    column: str | None,
+    time_N: NDArray[np.float64] | None,
+    entity_N: NDArray[np.integer] | None = None,
+) -> TimeAxis | None:
+    """What a person should know of the time column of rows in any order, which may be of several
+    entities; None without one.
+    """
     if column is None or time_N is None:
         return None
-    steps = np.diff(time_N)
+    entity_N = np.zeros(len(time_N), dtype=np.int64) if entity_N is None else entity_N
+    order_N = np.lexsort((time_N, entity_N))
+    steps = np.diff(time_N[order_N])[np.diff(entity_N[order_N]) == 0]
     forward = steps[steps > 0]
     step = float(np.median(forward)) if len(forward) else 0.0
     return TimeAxis(
@@ -124,4 +133,10 @@ def time_axis(column: str | None, time_N: NDArray[np.float64] | None) -> TimeAxi
         gaps=int((steps > 1.5 * step).sum()),
         longest_gap=float(steps.max(initial=0.0)),
         repeated=int((steps == 0).sum()),
+        entities=len(np.unique(entity_N)),
     )
+
+
+def of_entities(axis: TimeAxis) -> str:
+    """Whose steps are counted, where they are of several."""
+    return f", within each of {axis.entities:,} entities" if axis.entities > 1 else ""

@@ -23,7 +23,7 @@ Float32 = NDArray[np.float32]
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
     """What scoring and fitting took on the machine of the report, with one thread."""
 
-    one_row_ms: float  # median wall time of a call with one row, without a server
+    one_row_ms: float  # median wall time of a call with one row or window, without a server
     bulk_row_ms: float  # a row of BULK_ROWS
     timed_runs: int  # behind each median
     size_kib: float
@@ -88,10 +88,10 @@ def cost_of(
     fit_seconds: float | None,
     report_cpu_seconds: float,
 ) -> Cost:
-    """Time the detector on these rows."""
-    bulk_ND = np.resize(rows_ND, (BULK_ROWS, rows_ND.shape[1]))
+    """Time the detector on these rows; a windowed one on as many as make BULK_ROWS windows."""
+    bulk_ND = np.resize(rows_ND, (BULK_ROWS + detector.window - 1, rows_ND.shape[1]))
     return Cost(
-        one_row_ms=_milliseconds(detector, bulk_ND[:1]),
+        one_row_ms=_milliseconds(detector, bulk_ND[: detector.window]),
         bulk_row_ms=_milliseconds(detector, bulk_ND) / BULK_ROWS,
         timed_runs=TIMED_RUNS,
         size_kib=detector.size_bytes / 1024,

@@ -9,6 +9,23 @@ import { number, percent } from "./charts/words.js";
 const facts = JSON.parse(document.getElementById("facts").textContent);
 const spans = (values) => Math.min(...values) > 0 && Math.max(...values) > 30 * Math.min(...values);
 const share = (value) => percent(value, 3);
+const unit = facts.timeline ? "windows" : "rows";
+const DAY = 86_400;
+const STEPS = [1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 4 * 3600, 8 * 3600, DAY / 2]; // seconds
+// seconds since 1970 in UTC: the date of what lasts days, and the time of what does not
+const instant = (seconds, span) => {
+  const text = new Date(1000 * seconds).toISOString().replace("T", " ");
+  if (span > 8 * DAY) return text.slice(0, 10);
+  return span > DAY ? text.slice(5, 16) : text.slice(11, 19);
+};
+/** Round instants between two, at most seven. */
+const instants = (from, to) => {
+  const most = (to - from) / 7;
+  const step = STEPS.find((each) => each >= most) ?? DAY * Math.ceil(most / DAY);
+  const places = [];
+  for (let at = Math.ceil(from / step) * step; at <= to; at += step) places.push(at);
+  return places;
+};
 const estimated = (label, { value, interval, n }, more = {}) => ({
   label: `${label} (n = ${n.toLocaleString("en-US")})`,
   value,
@@ -33,7 +50,7 @@ const draw = {
           promised: alpha * rows,
         })),
       {
-        name: perDay ? "False alarms a day" : "False alarms per 1,000 normal rows",
+        name: perDay ? "False alarms a day" : `False alarms per 1,000 normal ${unit}`,
         unit: "false alarms",
       },
     );
@@ -49,7 +66,8 @@ const draw = {
       place,
       { edges: edges.map(of), counts },
       {
-        name: `${rows.toLocaleString("en-US")} held-out normal rows by score`,
+        name: `${rows.toLocaleString("en-US")} held-out normal ${unit} by score`,
+        counted: unit,
         unit: isLog ? "score, its logarithm to base 10" : "score",
         thresholds: [{ at: of(threshold), label: `threshold ${number(threshold)}` }],
       },
@@ -79,8 +97,8 @@ const draw = {
       place,
       [...parts, ...blocks].map(({ name, rate }) => estimated(name, rate, { promised })),
       {
-        name: "Share of held-out normal rows that alarm, part by part",
-        unit: "of the rows",
+        name: `Share of held-out normal ${unit} that alarm, part by part`,
+        unit: `of the ${unit}`,
         format: share,
       },
     );
@@ -91,11 +109,47 @@ const draw = {
       place,
       { edges: Array.from({ length: counts.length + 1 }, (_, i) => i / counts.length), counts },
       {
-        name: `P-values of ${n.toLocaleString("en-US")} rows`,
+        name: `P-values of ${n.toLocaleString("en-US")} ${unit}`,
+        counted: unit,
         unit: "p-value",
         expected: n / counts.length,
         band,
         note: "Blue: uniform, and where a bin lies in 95 of 100 cases.",
+      },
+    );
+  },
+  severity(place) {
+    const { bins, time, is_clock: isClock } = facts.timeline;
+    const [first, last] = [bins.time[0], bins.time.at(-1)];
+    const step = bins.time[1] - first;
+    const known = bins.held_out.filter((_, i) => bins.highest[i] !== null);
+    const all = known.every(Boolean);
+    const spans = [];
+    bins.held_out.forEach((heldOut, i) => {
+      const from = bins.time[i] - step / 2;
+      if (heldOut && bins.held_out[i - 1]) spans.at(-1)[1] = from + step;
+      else if (heldOut) spans.push([from, from + step]);
+    });
+    line(
+      place,
+      {
+        x: bins.time,
+        series: [
+          { label: "median", y: bins.median, kind: "ordinary" },
+          { label: "highest", y: bins.highest },
+        ],
+        spans: all ? [] : spans,
+      },
+      {
+        name: "Severity of windows of normal rows over time",
+        note:
+          (all ? "Blue: the threshold's severity." : "Blue: the windows that the report is made of, ") +
+          (all ? "" : "and the threshold's severity. The others look calmer, being fitted on."),
+        xTitle: isClock ? `${time.column}, UTC` : time.column,
+        yTitle: "severity",
+        threshold: bins.threshold,
+        xFormat: isClock ? (at) => instant(at, last - first) : number,
+        xPlaces: isClock ? instants(first, last) : undefined,
       },
     );
   },
@@ -112,8 +166,8 @@ const draw = {
       place,
       { rows: features.map(({ feature }) => feature), columns, values },
       {
-        name: "Share of faulty rows that alarm",
-        unit: "of the rows",
+        name: `Share of faulty ${unit} that alarm`,
+        unit: `of the ${unit}`,
         format: (value) => share(value),
         steps: [0.1, 0.25, 0.5, 0.75, 0.9, 0.99],
       },
@@ -157,12 +211,12 @@ const draw = {
       place,
       { points, marks },
       {
-        name: "The code of held-out rows",
+        name: `The code of held-out ${unit}`,
         axes,
         contours: true,
         note:
-          "Grey: held-out rows, with contours around 50, 80 and 95 % of them. Coloured by severity:" +
-          " labelled anomalies and suspects.",
+          `Grey: held-out ${unit}, with contours around 50, 80 and 95 % of them. Coloured by` +
+          ` severity: labelled anomalies and ${facts.timeline ? "the strangest" : "suspects"}.`,
       },
     );
   },

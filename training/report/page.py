@@ -7,7 +7,7 @@ JSON in which no `<` is left. A policy in the head lets nothing run but the one 
 
 import base64
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
 import msgspec
@@ -35,6 +35,7 @@ def write_page(facts: Facts) -> str:
     sections = [
         _alarms(facts),
         _scores(facts),
+        *_timeline(facts),
         _power(facts),
         _peers(facts),
         _strangest(facts),
@@ -83,7 +84,8 @@ def _document(facts: Facts, sections: Sequence[tuple[str, str, str]]) -> str:
 <h1>{_text(facts.name)} <span class="version">{_text(facts.version[:12])}</span></h1>
 <p id="verdict" class="verdict {facts.verdict.status}"><b>1. Verdict: \
 {WORDS[facts.verdict.status]}.</b> {_text(facts.verdict.text)}</p>
-<p class="rows">Made of {_text(facts.rows)}.{_text(seen)} Intervals are of 95 %; n counts rows.</p>
+<p class="rows">Made of {_text(facts.rows)}.{_text(seen)} Intervals are of 95 %; \
+n counts {counted_in(facts)}.</p>
 </header>
 <nav aria-label="Contents"><ol start="2">{contents}</ol></nav>
 <main>
@@ -101,7 +103,7 @@ def _data_block(facts: Facts) -> str:
     """What the charts draw, as JSON that ends no script."""
     drawn = {
         name: getattr(facts, name)
-        for name in ("budgets", "scores", "power", "peers", "map", "learning")
+        for name in ("budgets", "scores", "timeline", "power", "peers", "map", "learning")
     }
     text = msgspec.json.encode(drawn).decode()
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
@@ -118,7 +120,10 @@ def _checks(facts: Facts) -> str:
 def _alarms(facts: Facts) -> tuple[str, str, str]:
     budgets = facts.budgets
     per_day = budgets.rows_per_day is not None
-    unit = "a day" if per_day else "per 1,000 normal rows"
+    streams = ""
+    if facts.timeline is not None:
+        streams = " In a stream one event is told of, however many of its rows alarm."
+    unit = "a day" if per_day else f"per 1,000 normal {unit_of(facts)}"
     rows: list[tuple[object, ...]] = []
     for budget in budgets.alphas:
         name = f"{budget.alpha:g}" + (" (in force)" if budget.in_force else "")
@@ -160,6 +165,7 @@ def _alarms(facts: Facts) -> tuple[str, str, str]:
         _meaning(
             f"False alarms that normal rows alone would raise, by the budget alpha. {how} The"
             f" intervals presuppose {budgets.presupposes}."
+            f"{streams}"
         )
         + _chart("alarms", "False alarms by alpha, with intervals")
         + _table(
@@ -186,7 +192,7 @@ def _alarms(facts: Facts) -> tuple[str, str, str]:
 
 
 def _scores(facts: Facts) -> tuple[str, str, str]:
-    scores = facts.scores
+    scores, unit = facts.scores, unit_of(facts)
     fixed = (
         " They set the threshold, so that their rate as a whole is fixed; how it differs from part"
         " to part is not."
@@ -199,6 +205,12 @@ def _scores(facts: Facts) -> tuple[str, str, str]:
             f" {facts.labelled.anomalies:,} labelled anomalies: AUROC"
             f" {_area(facts.labelled.auroc)}; {facts.labelled.detection.say()} of them alarm."
         )
+        if facts.labelled.ranges:
+            labelled += (
+                f" They make {facts.labelled.ranges.n:,} ranges of rows, of which"
+                f" {facts.labelled.ranges.say()} raise an alarm: neighbours tell little more than"
+                " one of them."
+            )
     stretches = [
         (each.name, each.alarms, each.rate.n, each.rate) for each in (*scores.parts, *scores.blocks)
     ]
@@ -208,20 +220,114 @@ def _scores(facts: Facts) -> tuple[str, str, str]:
         shown = f" (the {len(scores.blocks)} largest of {scores.all_blocks:,})"
     html = (
         _meaning(
-            f"Scores of {scores.rows:,} held-out normal rows; the line is the threshold,"
+            f"Scores of {scores.rows:,} held-out normal {unit}; the line is the threshold,"
             f" {scores.threshold:.4g}. {scores.alarms.say()} of them lie above it.{fixed}{labelled}"
         )
-        + _chart("scores", "Held-out rows by score, with the threshold")
+        + _chart("scores", f"Held-out {unit} by score, with the threshold")
         + (_chart("anomalies", "Labelled anomalies by score") if facts.labelled else "")
         + f"<h3>False alarms from the first row to the last, in {_text(scores.parts_of)}"
-        + (f", and by block{shown}</h3>" if scores.blocks else "</h3>")
+        + (f", and by {_text(scores.blocks_of)}{shown}</h3>" if scores.blocks else "</h3>")
         + _chart("parts", "False-alarm rate by part, with intervals")
-        + _folded(_table(("held-out rows", "alarms", "n", "rate"), stretches))
+        + _folded(_table((f"held-out {unit}", "alarms", "n", "rate"), stretches))
         + "<h3>P-values against uniform</h3>"
-        + _meaning(uniform or "Too few held-out rows to ask.")
-        + (_chart("uniform", "P-values of rows that did not set them") if scores.uniform else "")
+        + _meaning(uniform or f"Too few held-out {unit} to ask.")
+        + (_chart("uniform", f"P-values of {unit} that did not set them") if scores.uniform else "")
     )
-    return "scores", "Scores of held-out rows", html
+    return "scores", f"Scores of held-out {unit}", html
+
+
+def _timeline(facts: Facts) -> Iterator[tuple[str, str, str]]:
+    """Of a model of windows alone."""
+    timeline = facts.timeline
+    if timeline is None:
+        return
+    axis, unit = timeline.time, " s" if timeline.is_clock else ""
+    whose = f" of {timeline.entities:,} entities ({timeline.entity})" if timeline.entity else ""
+    begins = "No window begins anew, however long a step is."
+    if timeline.gap is not None:
+        begins = (
+            f"A window begins anew after a step over {timeline.gap:g}{unit}, as"
+            f" {timeline.breaks:,} are."
+        )
+    left_out = all(each.left_out is not None for each in timeline.blocks)
+    others = ["rate at the others' threshold"] if left_out else []
+    yield (
+        "time",
+        "Time and entities",
+        _meaning(
+            f"An answer looks at {timeline.window} rows{whose} in the order of {axis.column}, the"
+            f" judged one last ({timeline.representation}). The median step is"
+            f" {axis.step:g}{unit}; {axis.gaps:,} steps are over 1.5 times as long, the longest"
+            f" {axis.longest_gap:g}{unit}; {axis.repeated:,} rows have the time of the one before,"
+            f" and {timeline.unsorted:,} stand in the file before an earlier one of theirs."
+            f" {begins}"
+        )
+        + _table(
+            ("what rows are", "rows"), [(each.kind, f"{each.rows:,}") for each in timeline.rows]
+        )
+        + "<h3>What neighbours are worth</h3>"
+        + _meaning(
+            f"Windows that follow each other share rows and are alike: {timeline.held_out:,}"
+            f" held-out windows tell as much of a rate as {max(timeline.effective, 1):,.0f} that"
+            " are drawn singly (by the autocorrelation of their scores), and all intervals of this"
+            " report count so."
+        )
+        + "<h3>Severity over time</h3>"
+        + _chart("severity", "Severity of windows over time, with the blocks held out")
+        + "<h3>Alarms by block of time</h3>"
+        + _meaning(_say_blocks(facts))
+        + _table(
+            ("block of held-out windows", "alarms", "n", "rate", *others),
+            [
+                (
+                    each.name,
+                    each.alarms.alarms,
+                    each.alarms.rate.n,
+                    each.alarms.rate,
+                    *([f"{each.left_out:.1%}"] if left_out else []),
+                )
+                for each in timeline.blocks
+            ],
+        )
+        + "<h3>The later rows against the earlier</h3>"
+        + _meaning(
+            (
+                f"{timeline.drift.text[:1].upper()}{timeline.drift.text[1:]}."
+                if timeline.drift
+                else "The held-out windows are worth too little to test whether scores drift."
+            )
+            + f" Of the earlier half {timeline.earlier.rate.say()} alarm, of the later half"
+            f" {timeline.later.rate.say()}."
+        )
+        + _table(
+            ("number", "mean of the later half", "its spread"),
+            [
+                (each.feature, f"{each.mean:+.2f} sd", f"{each.sd:.2f} times")
+                for each in timeline.moved
+            ],
+        )
+        + _meaning(
+            "In standard deviations of the earlier half of the held-out rows, those first that"
+            " moved most; the hour of the day moves numbers as well."
+        ),
+    )
+
+
+def _say_blocks(facts: Facts) -> str:
+    timeline = facts.timeline
+    assert timeline is not None
+    if timeline.worst is None:
+        return "There is one block, so that none can be held against others."
+    worst = timeline.worst
+    how = worst.alarms.rate.say()
+    if worst.rate == 0:
+        return f"No block alarms, where alpha is {facts.alpha:g}."
+    if worst.left_out is not None:
+        how = f"{worst.left_out:.1%} at the threshold that the others give"
+    return (
+        f"The worst block, {worst.name}, alarms at {how}, where alpha is {facts.alpha:g}: expect as"
+        " much of a block to come."
+    )
 
 
 def _power(facts: Facts) -> tuple[str, str, str]:
@@ -247,23 +353,29 @@ def _power(facts: Facts) -> tuple[str, str, str]:
         if power.fitted
         else ""
     )
+    unit, into = unit_of(facts), "one value of clean held-out rows"
+    if power.lasting_rows:
+        into = (
+            "one feature of clean held-out windows (in the last row, as if it had just begun, or in"
+            f" the last {power.lasting_rows}; sd is that of the feature over all of them)"
+        )
     blind = "".join(f"<li>{_text(sentence)}</li>" for sentence in power.cannot_see)
     html = (
         f"<h3>What this model cannot see</h3><ul class='blind'>{blind}</ul>"
-        + "<h3>Share of faulty rows that alarm</h3>"
+        + f"<h3>Share of faulty {unit} that alarm</h3>"
         + _meaning(
-            "Each fault was put into one value of clean held-out rows, and counted against the"
-            f" threshold in force; of the same rows without a fault {power.clean.say()} alarm."
-            f"{drawn}{fitted}"
+            f"Each fault was put into {into}, and counted against the threshold in force; of the"
+            f" same {unit} without a fault {power.clean.say()} alarm.{drawn}{fitted}"
         )
-        + _chart("power", "Share of faulty rows that alarm, by feature and fault")
+        + _chart("power", f"Share of faulty {unit} that alarm, by feature and fault")
         + _folded(_table(("feature", *kinds), rows))
     )
     return "power", "What it can and cannot see", html
 
 
 def _peers(facts: Facts) -> tuple[str, str, str]:
-    peers = facts.peers
+    peers, unit = facts.peers, unit_of(facts)
+    ranges = "" if peers.ranges is None else f" in {peers.ranges:,} ranges"
     html = _meaning(f"Is the network worth it? {peers.text[:1].upper()}{peers.text[1:]}.")
     if peers.methods:
         rows = [
@@ -281,9 +393,9 @@ def _peers(facts: Facts) -> tuple[str, str, str]:
         ]
         html += (
             _meaning(
-                f"{peers.normal_rows:,} normal rows that are new to every method, and"
-                f" {peers.anomalies:,} labelled anomalies. Detection is read where"
-                f" {_percent(peers.false_alarm_rate)} of these normal rows lie above."
+                f"{peers.normal_rows:,} normal {unit} that are new to every method, and"
+                f" {peers.anomalies:,} labelled anomalies{ranges}. Detection is read where"
+                f" {_percent(peers.false_alarm_rate)} of these normal {unit} lie above."
             )
             + _chart("peers", "AUROC by method, with intervals")
             + _table(
@@ -302,6 +414,8 @@ def _peers(facts: Facts) -> tuple[str, str, str]:
 
 def _strangest(facts: Facts) -> tuple[str, str, str]:
     strangest = facts.strangest
+    if facts.timeline is not None:
+        return "strangest", "The strangest windows", _strangest_windows(facts)
     rows = [
         (
             each.row,
@@ -326,6 +440,40 @@ def _strangest(facts: Facts) -> tuple[str, str, str]:
     return "strangest", "The strangest rows", html
 
 
+def _strangest_windows(facts: Facts) -> str:
+    strangest = facts.strangest
+    is_run = any(each.is_for for each in strangest.windows)
+    has_entity = any(each.entity is not None for each in strangest.windows)
+    headings = ["row", "time", "severity", "p-value", "alarms", "why"]
+    if has_entity:
+        headings.insert(2, "entity")
+    if is_run:
+        headings.insert(-1, "used for")
+    rows = []
+    for each in strangest.windows:
+        row: list[object] = [each.row, each.time, f"{each.severity:.2f}", f"{each.p_value:.3g}"]
+        row += ["yes" if each.alarms else "no", each.text]
+        if has_entity:
+            row.insert(2, each.entity)
+        if is_run:
+            row.insert(-1, each.is_for)
+        rows.append(row)
+    listed = (
+        f" suspects.csv lists {strangest.listed:,} single rows that lie far from all others,"
+        " whatever their order."
+        if strangest.listed
+        else ""
+    )
+    calm = " Windows that the model was fitted on look calmer than they are." if is_run else ""
+    return _meaning(
+        f"Of {strangest.of_windows or 0:,} windows of normal rows the model finds these strangest;"
+        " no two of them share a row, and each is named by its last one. There are always some,"
+        f" also where all is in order.{calm}{listed} Why: the features' shares of the score, and by"
+        " how many standard deviations the last row's value lies above (+) or below what the rows"
+        " before let expect. Values are not written here."
+    ) + (_table(headings, rows, words=True) if rows else "")
+
+
 def _data(facts: Facts) -> tuple[str, str, str]:
     data = facts.data
     rows = [
@@ -342,10 +490,13 @@ def _data(facts: Facts) -> tuple[str, str, str]:
     ]
     said = "".join(f"<li>{_text(each)}</li>" for each in data.warnings)
     rest = len(data.columns) - MOST_COLUMNS
+    dropped = "were dropped for too few values"
+    if facts.timeline is not None:
+        dropped = "have too few values to be judged"
     html = (
         _meaning(
             f"{data.rows:,} normal rows and {data.anomalies:,} labelled anomalies."
-            f" {data.dropped:,} rows were dropped for too few values;"
+            f" {data.dropped:,} rows {dropped};"
             f" {data.duplicates:,} repeat an earlier row."
         )
         + (f"<ul>{said}</ul>" if said else "")
@@ -360,9 +511,10 @@ def _data(facts: Facts) -> tuple[str, str, str]:
 def _map(facts: Facts) -> tuple[str, str, str]:
     plane = facts.map
     html = _meaning(
-        f"The code of {len(plane.held_out):,} of {plane.rows:,} held-out rows"
+        f"The code of {len(plane.held_out):,} of {plane.rows:,} held-out {unit_of(facts)}"
         f" ({plane.axes[0]}, {plane.axes[1]}: {plane.explained:.0%} of the code's variance),"
-        f" {len(plane.anomalies):,} labelled anomalies and {len(plane.suspects):,} suspects."
+        f" {len(plane.anomalies):,} labelled anomalies and {len(plane.suspects):,}"
+        f" {'suspects' if facts.timeline is None else 'of the strangest windows'}."
     ) + _chart("map", "Map of the code")
     html += "<h3>Learning</h3>"
     if facts.learning:
@@ -389,11 +541,15 @@ def _privacy(facts: Facts) -> tuple[str, str, str]:
 
 
 def _cost(facts: Facts) -> tuple[str, str, str]:
-    cost = facts.cost
+    cost, unit = facts.cost, unit_of(facts).removesuffix("s")
     rows = [
-        ("one row", f"{cost.one_row_ms:.3g} ms", f"median of {cost.timed_runs} calls, no server"),
         (
-            "a row in bulk",
+            f"one {unit}",
+            f"{cost.one_row_ms:.3g} ms",
+            f"median of {cost.timed_runs} calls, no server",
+        ),
+        (
+            f"a {unit} in bulk",
             f"{cost.bulk_row_ms:.3g} ms",
             f"median of {cost.timed_runs} calls of 1,024",
         ),
@@ -434,6 +590,18 @@ def _snippets(facts: Facts) -> tuple[str, str, str]:
     return "snippets", "Snippets", html
 
 
+def unit_of(facts: Facts) -> str:
+    """What is judged."""
+    return "rows" if facts.timeline is None else "windows"
+
+
+def counted_in(facts: Facts) -> str:
+    """What n counts."""
+    if facts.timeline is None:
+        return "rows"
+    return "windows, and what those that follow each other are worth in single ones"
+
+
 def _meaning(text: str) -> str:
     return f"<p>{_text(text)}</p>"
 
@@ -468,9 +636,10 @@ def _cell(value: object) -> str:
             return "<td></td>"
         case Estimate(value=None):
             return "<td></td>"
-        case Estimate(value=share, interval=interval, n=n):
+        case Estimate(value=share, interval=interval, told_by=told_by):
             assert interval is not None
-            span = f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f} %, n {n:,}"
+            told_by = told_by.replace(" =", "")
+            span = f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f} %, {told_by}"
             return f'<td class="estimate">{share:.1%} <small>{span}</small></td>'
         case _:
             return f"<td>{_text(value)}</td>"
@@ -490,7 +659,8 @@ def _hash(text: str) -> str:
 def _area(area: Estimate) -> str:
     if area.value is None or area.interval is None:
         return "unknown"
-    return f"{area.value:.3f} ({area.interval[0]:.3f} to {area.interval[1]:.3f}, n = {area.n:,})"
+    low, high = area.interval
+    return f"{area.value:.3f} ({low:.3f} to {high:.3f}, {area.told_by})"
 
 
 def _percent(share: float | None) -> str:

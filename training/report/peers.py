@@ -4,7 +4,11 @@ and whether the network is worth its while.
 Only anomalies that somebody has labelled can tell. Injected faults cannot: the method that finds
 more of them was the better one on real anomalies in 2 of 11 sets.
 
-Shapes: N held-out normal rows, A anomalies, R reference rows, E encoded columns.
+Where a model is of windows each method is asked twice: with the judged row alone, and with the last
+rows of the window side by side.
+
+Shapes: N held-out normal rows, A anomalies, R reference rows, W rows of a window, D features, E
+encoded columns.
 """
 
 from collections.abc import Callable
@@ -19,17 +23,18 @@ from sklearn.ensemble import IsolationForest
 from sklearn.metrics import average_precision_score
 from sklearn.neighbors import NearestNeighbors
 
-from hourglass.service.model.schema import Schema
 from hourglass.training.features import INPUT_LIMIT, Encoding
 from hourglass.training.report.estimates import (
     Difference,
     Estimate,
     Placements,
+    Worth,
     auroc,
     auroc_difference,
     share,
 )
 from hourglass.training.report.material import Material
+from hourglass.training.report.sample import Sample
 
 FEWEST_ANOMALIES = 5
 MOST_ROWS = 4000  # that a method is fitted on
@@ -38,6 +43,7 @@ MOST_COLUMNS = 1000  # encoded; a covariance of more takes minutes
 NEIGHBOURS = 5
 EXPLAINED = 0.9  # of the variance, by PCA
 TREES = 100
+LAST_ROWS = 10  # of a window
 
 Floats = NDArray[np.float64]
 Method = Callable[[Floats, int], Callable[[Floats], Floats]]
@@ -61,48 +67,59 @@ class Peers(msgspec.Struct, frozen=True, kw_only=True):
     false_alarm_rate: float | None  # at which detection is read
     normal_rows: int
     anomalies: int
+    ranges: int | None = None  # of rows in order, that these anomalies make
     methods: tuple[Peer, ...]
 
 
 def peers_of(material: Material) -> Peers:
     """Fit the others on rows that fitted the model, and judge rows that are new to all."""
-    schema = Schema.of(material.detector.manifest)
-    anomalies_AD = material.anomalies_AD[schema.has_enough(material.anomalies_AD)]
-    anomalies_AD = anomalies_AD[~np.isnan(material.detector.score(anomalies_AD).score)]
-    if len(anomalies_AD) < FEWEST_ANOMALIES:
+    detector = material.detector
+    anomalies, ranges_A = material.anomalies, material.ranges_A
+    if len(anomalies) < FEWEST_ANOMALIES:
         return _unknown(
             "unknown without labels: no test without real anomalies can tell, and injected faults"
             " were right on 2 of 11 sets only"
-            if not len(anomalies_AD)
-            else f"unknown: {len(anomalies_AD)} labelled anomalies are too few to tell"
+            if not len(anomalies)
+            else f"unknown: {len(anomalies)} labelled anomalies are too few to tell"
         )
     rng = np.random.default_rng(material.seed)
-    anomalies_AD = anomalies_AD[rng.permutation(len(anomalies_AD))[:MOST_JUDGED]]
+    chosen = rng.permutation(len(anomalies))[:MOST_JUDGED]
+    anomalies, ranges = anomalies.take(chosen), len(np.unique(ranges_A[chosen]))
     judged = np.sort(rng.permutation(np.flatnonzero(material.new_N))[:MOST_JUDGED])
-    reference_RD = material.reference_RD[rng.permutation(len(material.reference_RD))[:MOST_ROWS]]
-    encoding = Encoding(material.detector.manifest.features, reference_RD)
+    worth = Worth(ranges / len(anomalies), material.worth_of(len(judged)))
+    reference = material.reference.take(rng.permutation(len(material.reference))[:MOST_ROWS])
+    encoding = Encoding(detector.manifest.features, reference.rows_ND)
     if encoding.encoded_width > MOST_COLUMNS:
         return _unknown(
             f"not tried: {encoding.encoded_width} encoded columns are more than {MOST_COLUMNS}"
         )
 
-    def encode(rows_ND: NDArray[np.float32]) -> Floats:
+    def encode(sample: Sample, last: int) -> Floats:
+        windows_NWD = sample.windows_NWD[:, -last:]
+        rows_ND = np.ascontiguousarray(windows_NWD).reshape(-1, windows_NWD.shape[2])
         with torch.no_grad():
-            values_NE = encoding.encode(torch.from_numpy(rows_ND)).values_NE
-        return values_NE.double().clamp(-INPUT_LIMIT, INPUT_LIMIT).numpy()
+            values = encoding.encode(torch.from_numpy(rows_ND)).values_NE
+        values_NE = values.double().clamp(-INPUT_LIMIT, INPUT_LIMIT).numpy()
+        return values_NE.reshape(len(sample), -1)
 
-    reference_RE = encode(reference_RD)
-    if not reference_RE.var(axis=0).any():
+    if not encode(reference, 1).var(axis=0).any():
         return _unknown("not tried: all rows that the other methods could be fitted on are alike")
-    normal_NE, anomalies_AE = encode(material.held_out_ND[judged]), encode(anomalies_AD)
     model_N = material.score_N[judged].astype(np.float64)
-    model_A = material.detector.score(anomalies_AD).score.astype(np.float64)
+    model_A = material.anomaly_score_A[chosen].astype(np.float64)
     rate = material.threshold.expected_false_alarm_rate
     model = Placements.of(model_N, model_A)
-    rows = [_peer("this model", model_N, model_A, rate, None)]
-    for name, method in METHODS.items():
-        score = method(reference_RE, material.seed)
-        rows.append(_peer(name, score(normal_NE), score(anomalies_AE), rate, model))
+    rows = [_peer("this model", model_N, model_A, rate, None, worth)]
+    for last in (1,) if detector.window == 1 else (1, min(detector.window, LAST_ROWS)):
+        if last * encoding.encoded_width > MOST_COLUMNS:
+            break
+        reference_RE = encode(reference, last)
+        normal_NE = encode(material.held_out.take(judged), last)
+        anomalies_AE = encode(anomalies, last)
+        for name, method in METHODS.items():
+            if detector.window > 1:
+                name += ", the row alone" if last == 1 else f", last {last} rows"
+            score = method(reference_RE, material.seed)
+            rows.append(_peer(name, score(normal_NE), score(anomalies_AE), rate, model, worth))
     best = max(rows[1:], key=lambda peer: peer.auroc.value or 0.0)
     answer, text = _answer(rows[0], best)
     return Peers(
@@ -110,7 +127,8 @@ def peers_of(material: Material) -> Peers:
         text=text,
         false_alarm_rate=rate,
         normal_rows=len(judged),
-        anomalies=len(anomalies_AD),
+        anomalies=len(anomalies),
+        ranges=None if material.series is None else ranges,
         methods=tuple(rows),
     )
 
@@ -130,7 +148,7 @@ def _answer(model: Peer, best: Peer) -> tuple[str, str]:
     assert best.behind is not None
     (low, high), by = best.behind.interval, best.behind.value
     span = f"AUROC {by:+.3f} (95 %: {low:+.3f} to {high:+.3f}) against {best.name}, the best of"
-    span += f" the others; n = {model.auroc.n:,}"
+    span += f" the others; {model.auroc.told_by}"
     if low > 0:
         return "yes", f"yes, the network is worth it on the labelled anomalies: {span}"
     if high < 0:
@@ -139,7 +157,12 @@ def _answer(model: Peer, best: Peer) -> tuple[str, str]:
 
 
 def _peer(
-    name: str, normal_N: Floats, anomaly_A: Floats, rate: float, model: Placements | None
+    name: str,
+    normal_N: Floats,
+    anomaly_A: Floats,
+    rate: float,
+    model: Placements | None,
+    worth: Worth,
 ) -> Peer:
     placements = Placements.of(normal_N, anomaly_A)
     labels = np.concatenate([np.zeros(len(normal_N)), np.ones(len(anomaly_A))])
@@ -147,12 +170,12 @@ def _peer(
     level = np.sort(normal_N)[-min(rank, len(normal_N))]
     return Peer(
         name=name,
-        auroc=auroc(placements),
+        auroc=auroc(placements, worth),
         average_precision=float(
             average_precision_score(labels, np.concatenate([normal_N, anomaly_A]))
         ),
-        detection=share(int((anomaly_A > level).sum()), len(anomaly_A)),
-        behind=None if model is None else auroc_difference(model, placements),
+        detection=share(int((anomaly_A > level).sum()), len(anomaly_A), worth.anomaly),
+        behind=None if model is None else auroc_difference(model, placements, worth),
     )
 
 

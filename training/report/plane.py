@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hourglass.training.report.material import Material
-from hourglass.training.suspects import Suspect
+from hourglass.training.report.sample import Sample
 
-MOST_ROWS = 2000
+MOST_ROWS, FEWEST_ROWS = 2000, 200
+CELLS = 2**24  # of windows, of which fewer are drawn where they are long
 MOST_ANOMALIES = 500
 DIGITS = 5
 
-Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 Point = tuple[float, float]
 
 
@@ -43,14 +44,17 @@ class Plane(msgspec.Struct, frozen=True, kw_only=True):
     rows: int  # held-out ones, of which those shown are drawn
 
 
-def plane_of(material: Material, suspects: Sequence[Suspect], suspect_MD: Float32) -> Plane:
-    """A code of two numbers as it is, a wider one by its two principal components."""
+def plane_of(material: Material, suspects: Sample, numbers: Sequence[int]) -> Plane:
+    """A code of two numbers as it is, a wider one by its two principal components; suspects have
+    these numbers in the file.
+    """
     rng, detector = np.random.default_rng(material.seed), material.detector
-    shown = np.sort(rng.permutation(len(material.held_out_ND))[:MOST_ROWS])
-    code_NK = detector.encode(material.held_out_ND[shown]).astype(np.float64)
-    anomalies_AD = material.anomalies_AD[
-        np.sort(rng.permutation(len(material.anomalies_AD))[:MOST_ANOMALIES])
-    ]
+    most = min(MOST_ROWS, max(FEWEST_ROWS, CELLS // (detector.width * detector.window)))
+    shown = np.sort(rng.permutation(len(material.held_out))[:most])
+    code_NK = material.held_out.take(shown).encode().astype(np.float64)
+    anomalies = material.anomalies.take(
+        np.sort(rng.permutation(len(material.anomalies))[:MOST_ANOMALIES])
+    )
     width = code_NK.shape[1]
     if width <= 2:
         mean_K, components_2K = np.zeros(width), np.eye(2, width)
@@ -64,16 +68,17 @@ def plane_of(material: Material, suspects: Sequence[Suspect], suspect_MD: Float3
         total = float(np.square(sizes).sum())
         explained = float(np.square(sizes[:2]).sum()) / total if total else 1.0
 
-    def place(rows_MD: Float32) -> list[Point]:
-        if not len(rows_MD):
-            return []
-        points_M2 = (detector.encode(rows_MD) - mean_K) @ components_2K.T
+    def place(code_MK: Float64) -> list[Point]:
+        points_M2 = (code_MK - mean_K) @ components_2K.T
         return [(_round(x), _round(y)) for x, y in np.nan_to_num(points_M2).tolist()]
 
-    def severity(rows_MD: Float32) -> tuple[float, ...]:
-        if not len(rows_MD):
+    def place_rows(rows: Sample) -> list[Point]:
+        return place(rows.encode().astype(np.float64)) if len(rows) else []
+
+    def severity(rows: Sample) -> tuple[float, ...]:
+        if not len(rows):
             return ()
-        return tuple(map(_round, np.nan_to_num(detector.score(rows_MD).severity).tolist()))
+        return tuple(map(_round, np.nan_to_num(rows.score().severity).tolist()))
 
     severity_N = detector.table.severities(material.score_N[shown])
     return Plane(
@@ -83,15 +88,15 @@ def plane_of(material: Material, suspects: Sequence[Suspect], suspect_MD: Float3
             mean=tuple(mean_K.tolist()),
             components=(tuple(components_2K[0].tolist()), tuple(components_2K[1].tolist())),
         ),
-        held_out=tuple(place(material.held_out_ND[shown])),
+        held_out=tuple(place(code_NK)),
         severity=tuple(map(_round, severity_N.tolist())),
-        anomalies=tuple(place(anomalies_AD)),
-        anomaly_severity=severity(anomalies_AD),
+        anomalies=tuple(place_rows(anomalies)),
+        anomaly_severity=severity(anomalies),
         suspects=tuple(
-            (x, y, suspect.row) for (x, y), suspect in zip(place(suspect_MD), suspects, strict=True)
+            (x, y, number) for (x, y), number in zip(place_rows(suspects), numbers, strict=True)
         ),
-        suspect_severity=severity(suspect_MD),
-        rows=len(material.held_out_ND),
+        suspect_severity=severity(suspects),
+        rows=len(material.held_out),
     )
 
 

@@ -2,8 +2,10 @@
 
 Faults are put into held-out rows, one feature at a time, and counted against the threshold in
 force. They say what a model can see of single values, not which model finds more real anomalies.
+Into a window a fault is put twice: into its last row alone, as if it had just begun, and into its
+last third, as if it had been going on.
 
-Shapes: N rows, D features.
+Shapes: N rows, W rows of a window, D features.
 """
 
 from collections.abc import Sequence
@@ -13,15 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hourglass.service.model.calibration import Threshold
-from hourglass.service.model.detector import Detector
 from hourglass.service.model.schema import Schema
-from hourglass.training.inject import FAULTS, inject_fault
+from hourglass.training.inject import FAULTS, LASTING_FAULTS, inject_fault_in_windows
 from hourglass.training.report.estimates import Estimate, share
+from hourglass.training.report.sample import Sample, score_windows
+from hourglass.training.windows import shares
 
 MOST_ROWS, FEWEST_ROWS = 100, 25  # that carry each fault
 INJECTED = 24_000  # rows in all, about
 MOST_FEATURES, FEWEST_FEATURES = 60, 12
 INJECTED_CELLS = 2_400_000  # of wide rows, so that fewer features are tried
+WINDOW_CELLS = 24_000_000  # of windows, which take 4 s
 WIDE = 2000  # features: a row of more takes a tenth of a second, so that fewer still are tried
 WIDE_FEATURES, WIDE_ROWS = 3, 10
 HARDLY = 0.25  # a fault is hardly seen where surely fewer than one in four alarm
@@ -29,6 +33,7 @@ HALF = 0.5
 MOST_NAMED = 8  # features in a sentence
 
 Float32 = NDArray[np.float32]
+Booleans = NDArray[np.bool_]
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +41,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: str
     size: float | None  # standard deviations of a shift
+    lasts: bool = False  # over so many last rows of a window as `Power.lasting_rows`
     fault: str  # in words
     alarms: Estimate  # share of the rows with the fault
 
@@ -46,7 +52,7 @@ class FeaturePower(msgspec.Struct, frozen=True, kw_only=True):
     feature: str
     kind: str
     faults: tuple[Found, ...]
-    seen_from: float | None  # the smallest shift, in sd, of which half alarm
+    seen_from: float | None  # the smallest shift of one row, in sd, of which half alarm
 
 
 class Power(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,55 +61,75 @@ class Power(msgspec.Struct, frozen=True, kw_only=True):
     clean: Estimate  # alarms of the same rows without a fault
     features: tuple[FeaturePower, ...]
     of_features: int  # that the model has, of which some are drawn where they are many
+    window: int = 1  # rows that an answer looks at
+    lasting_rows: int | None = None  # of a window, that a fault lasts if it does
     fitted: bool  # whether most models of the file were fitted on these rows
     cannot_see: tuple[str, ...]  # sentences
 
 
 def power_of(
-    detector: Detector, threshold: Threshold, held_out_ND: Float32, *, seed: int
+    threshold: Threshold, held_out: Sample, *, seed: int, worth: float = 1.0
 ) -> Power | None:
-    """Inject faults into held-out rows; None without a row that can be scored."""
-    features = detector.manifest.features
+    """Inject faults into held-out rows, each of which is worth so much; None without a row that can
+    be scored.
+    """
+    detector = held_out.detector
+    features, window = detector.manifest.features, detector.window
     schema, rng = Schema.of(detector.manifest), np.random.default_rng(seed)
-    rows_ND = held_out_ND[schema.has_enough(held_out_ND)]
-    if not len(rows_ND):
+    held_out = held_out.take(held_out.has_enough_N)
+    if not len(held_out):
         return None
+    lasting_rows = max(2, shares(window)[1]) if window > 1 else None
+    kinds = {
+        kind: (*faults, *(LASTING_FAULTS[kind] if lasting_rows else ()))
+        for kind, faults in FAULTS.items()
+    }
     columns = np.arange(len(features))
-    affordable = INJECTED_CELLS // (len(FAULTS["numeric"]) * FEWEST_ROWS * len(columns))
-    most = min(max(affordable, FEWEST_FEATURES), MOST_FEATURES)
+    cells = len(kinds["numeric"]) * FEWEST_ROWS * window * len(columns)
+    most = min(max(INJECTED_CELLS // cells, FEWEST_FEATURES), MOST_FEATURES)
+    if window > 1:
+        most = min(max(WINDOW_CELLS // cells, WIDE_FEATURES), MOST_FEATURES)
     if is_wide := len(columns) > WIDE:
         most = WIDE_FEATURES
     if len(columns) > most:
         columns = np.sort(rng.permutation(columns)[:most])
-    asked = sum(len(FAULTS[features[column].kind]) for column in columns)
+    asked = sum(len(kinds[features[column].kind]) for column in columns)
     count = WIDE_ROWS if is_wide else max(FEWEST_ROWS, min(MOST_ROWS, INJECTED // asked))
-    rows_ND = rows_ND[rng.permutation(len(rows_ND))[:count]]
+    if window > 1:
+        affordable = WINDOW_CELLS // (asked * window * len(features))
+        count = max(WIDE_ROWS, min(count, affordable))
+    chosen = held_out.take(rng.permutation(len(held_out))[:count])
+    windows_NWD = chosen.windows_NWD
+    worth = min(1.0, worth * len(held_out) / len(chosen))  # together no more than all
 
-    def alarms(faulty_ND: Float32) -> int:
-        return int(threshold.is_anomaly(detector.score(faulty_ND).score).sum())
+    def alarms(faulty_NWD: Float32) -> Booleans:
+        return threshold.is_anomaly(score_windows(detector, faulty_NWD).score)
 
-    clean = share(alarms(rows_ND), len(rows_ND))
+    clean = share(int(alarms(windows_NWD).sum()), len(windows_NWD), worth)
     measured = []
     for column in columns.tolist():
         feature, parts = features[column], []
-        for fault in FAULTS[feature.kind]:
-            faulty_ND, changed_N = inject_fault(rows_ND, column, fault, rng)
-            parts.append(faulty_ND[changed_N & schema.has_enough(faulty_ND)])
-        alarm_M = threshold.is_anomaly(detector.score(np.concatenate(parts)).score)
+        for fault in kinds[feature.kind]:
+            faulty_NWD, changed_N = inject_fault_in_windows(
+                windows_NWD, column, fault, lasting_rows or 1, rng
+            )
+            parts.append(faulty_NWD[changed_N & schema.has_enough(faulty_NWD[:, -1])])
+        alarm_M = alarms(np.concatenate(parts))
         ends = np.cumsum([len(part) for part in parts])[:-1]
         found = tuple(
             Found(
                 kind=fault.kind,
                 size=fault.size,
-                fault=fault.say(),
-                alarms=share(int(alarm_N.sum()), len(alarm_N)),
+                lasts=fault.lasts,
+                fault=fault.say(lasting_rows or 1),
+                alarms=share(int(alarm_N.sum()), len(alarm_N), worth),
             )
-            for fault, alarm_N in zip(FAULTS[feature.kind], np.split(alarm_M, ends), strict=True)
+            for fault, alarm_N in zip(kinds[feature.kind], np.split(alarm_M, ends), strict=True)
         )
         seen = [
             each.size
             for each in found
-            if each.size is not None and (each.alarms.value or 0.0) >= HALF
+            if each.size is not None and not each.lasts and (each.alarms.value or 0.0) >= HALF
         ]
         measured.append(
             FeaturePower(
@@ -117,39 +143,50 @@ def power_of(
         clean=clean,
         features=tuple(measured),
         of_features=len(features),
+        window=window,
+        lasting_rows=lasting_rows,
         fitted=detector.manifest.calibration.folds is not None,
-        cannot_see=tuple(_blindness(measured, len(features) > len(columns))),
+        cannot_see=tuple(_blindness(measured, len(features) > len(columns), window, lasting_rows)),
     )
 
 
-def _blindness(measured: Sequence[FeaturePower], drawn: bool) -> list[str]:
+def _blindness(
+    measured: Sequence[FeaturePower], drawn: bool, window: int, lasting_rows: int | None
+) -> list[str]:
     """What is hardly seen, a sentence for each kind of fault."""
     sentences = []
-    for kind, says in (
+    others = "the other features" if window == 1 else "the rows before and the other features"
+    for kind, lasts, says in (
         (
             "swap",
-            "A wrong value of {names} that lies within its usual range is hardly ever seen: the"
-            " other features say too little of it",
+            False,
+            "A wrong value of {names} that lies within its usual range is hardly ever seen: "
+            f"{others} say too little of it",
         ),
-        ("stuck", "A value of {names} that is stuck at the median is hardly ever seen"),
-        ("flip", "A wrong true or false of {names} is hardly ever seen"),
-        ("unseen", "A category of {names} that was never met is hardly ever seen"),
-        ("missing", "A missing value of {names} is hardly ever seen, as such"),
+        ("stuck", False, "A value of {names} that is stuck at the median is hardly ever seen"),
+        ("flip", False, "A wrong true or false of {names} is hardly ever seen"),
+        ("unseen", False, "A category of {names} that was never met is hardly ever seen"),
+        ("missing", False, "A missing value of {names} is hardly ever seen, as such"),
+        ("swap", True, "What {names} had {rows} at another time is hardly ever seen"),
+        ("frozen", True, "A value of {names} that is frozen {rows} is hardly ever seen"),
+        ("flip", True, "A true or false of {names} that is wrong {rows} is hardly ever seen"),
     ):
-        blind = [
-            (each.feature, found.alarms)
+        asked = [
+            (each.feature, found)
             for each in measured
             for found in each.faults
-            if found.kind == kind and _is_hardly_seen(found.alarms)
+            if (found.kind, found.lasts) == (kind, lasts)
+        ]
+        blind = [
+            (feature, found.alarms) for feature, found in asked if _is_hardly_seen(found.alarms)
         ]
         if blind:
             highest = max(alarms.value or 0.0 for _, alarms in blind)
             n = min(alarms.n for _, alarms in blind)
-            asked = sum(found.kind == kind for each in measured for found in each.faults)
-            names = (
-                "any feature" if len(blind) == asked > 1 else _names([each[0] for each in blind])
-            )
-            said = says.format(names=names)
+            names = "any feature"
+            if not len(blind) == len(asked) > 1:
+                names = _names([feature for feature, _ in blind])
+            said = says.format(names=names, rows=f"for {lasting_rows} rows")
             sentences.append(f"{said} (at most {highest:.0%} alarm, n = {n} or more each).")
     numeric = [
         each
@@ -158,9 +195,10 @@ def _blindness(measured: Sequence[FeaturePower], drawn: bool) -> list[str]:
     ]
     if small := [each.feature for each in numeric if each.seen_from is None]:
         largest = max(found.size or 0.0 for each in numeric for found in each.faults)
+        in_one = "" if window == 1 else ", in one row,"
         sentences.append(
-            f"Not even a shift of {largest:g} standard deviations of {_names(small)} alarms in half"
-            " of the rows."
+            f"Not even a shift of {largest:g} standard deviations of {_names(small)}{in_one} alarms"
+            " in half of the rows."
         )
     unsure = {size for each in numeric if (size := each.seen_from) is not None}
     if unsure:
@@ -174,6 +212,9 @@ def _blindness(measured: Sequence[FeaturePower], drawn: bool) -> list[str]:
     sentences.append(
         "Each row is judged by itself: a slow drift, a frozen sensor whose value is a usual one, a"
         " wrong order or rate of rows, and rows that never come are not seen."
+        if window == 1
+        else f"An answer looks at {window} rows: what changes more slowly than that shows in the"
+        " values alone, and rows that never come are not seen."
     )
     return sentences
 

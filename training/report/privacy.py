@@ -21,7 +21,14 @@ STORED = {
 
 
 def privacy_of(
-    manifest: Manifest, *, shown_on_map: int, suspects: int, listed: int, fingerprints: bool
+    manifest: Manifest,
+    *,
+    shown_on_map: int,
+    suspects: int,
+    listed: int,
+    fingerprints: bool,
+    windows: int = 0,
+    entities: bool = False,
 ) -> tuple[Held, ...]:
     """Everything, the most telling first."""
     categories = sum(len(feature.categories) for feature in manifest.features)
@@ -79,7 +86,27 @@ def privacy_of(
             single_rows=False,
         )
     )
-    if suspects:
+    if windows:
+        whose = ", and whose they are," if entities else ""
+        held.append(
+            Held(
+                file="report.html, report.json",
+                what=(
+                    f"row numbers and times of {windows:,} strange windows{whose} with the features"
+                    " that are strange, by how many standard deviations; not their values"
+                ),
+                single_rows=True,
+            )
+        )
+        named = ", and entities by name" if entities else ""
+        held.append(
+            Held(
+                file="report.html, report.json",
+                what=f"alarm rates and severities of blocks and steps of time{named}",
+                single_rows=False,
+            )
+        )
+    elif suspects:
         held.append(
             Held(
                 file="report.html, report.json, card.md",

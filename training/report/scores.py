@@ -6,6 +6,9 @@ the table of the model, and its p-values of them are uniform by construction. So
 held against their earlier half, which is another table: of exchangeable rows the p-values are
 uniform, of rows that drift they are not.
 
+Rows that follow each other are alike: what the tests count is what they are worth in rows drawn
+singly.
+
 Shapes: N held-out rows, A anomalies.
 """
 
@@ -17,13 +20,11 @@ from numpy.typing import NDArray
 from scipy.stats import binom, ks_2samp, kstwobign
 
 from hourglass.service.model.calibration import Table
-from hourglass.training.evaluate import PARTS
 from hourglass.training.report.estimates import Estimate, share
-from hourglass.training.report.material import Material
+from hourglass.training.report.material import Material, in_parts
 
 BINS = 40
 MOST_BLOCKS = 30
-FEWEST_IN_PART = 30  # rows of which a rate is told
 LEVEL = 0.01  # of the test of uniformity
 DECADES = 10.0  # scores that span more are told by their logarithm
 FARTHEST = 1000.0  # times the largest score of a normal row, and no farther, anomalies are shown
@@ -73,8 +74,9 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
     alarms: Estimate
     parts: tuple[Stretch, ...]  # by order
     parts_of: str  # what the order is
-    blocks: tuple[Stretch, ...]  # of time or of groups, where there are any; the largest of many
+    blocks: tuple[Stretch, ...]  # of groups, time or entities; the largest of many
     all_blocks: int
+    blocks_of: str = "block"  # what a block is
     uniform: Uniformity | None  # None of too few rows
 
 
@@ -83,16 +85,15 @@ def scores_of(material: Material) -> Scores:
     score_N, threshold = material.score_N, material.threshold
     alarm_N = threshold.is_anomaly(score_N)
     common = np.unique(score_N, return_counts=True)[1]
-    parts = []
-    count = min(PARTS, max(2, len(score_N) // FEWEST_IN_PART), len(score_N))
-    for places in np.array_split(np.arange(len(score_N)), count):
-        name = f"{int(places[0]) + 1} to {int(places[-1]) + 1}"
-        parts.append(_stretch(name, alarm_N[places]))
-    blocks = [
-        _stretch(name, alarm_N[material.block_N == block])
-        for block, name in enumerate(material.block_names)
-        if material.block_N is not None
-    ]
+    if material.series is None:
+        parts = [
+            stretch(f"{int(places[0]) + 1} to {int(places[-1]) + 1}", alarm_N[places])
+            for places in in_parts(len(score_N))
+        ]
+    else:
+        series = material.series
+        parts = _stretches(alarm_N, series.span_N, series.span_names, material.worth)
+    blocks = _stretches(alarm_N, material.block_N, material.block_names, material.worth)
     largest = sorted(blocks, key=lambda block: -block.rate.n)[:MOST_BLOCKS]
     return Scores(
         rows=len(score_N),
@@ -101,18 +102,28 @@ def scores_of(material: Material) -> Scores:
         distinct=len(common),
         most_common=float(common.max(initial=0)) / max(len(score_N), 1),
         histogram=_histogram(score_N, material.anomaly_score_A, threshold.score),
-        alarms=share(int(alarm_N.sum()), len(alarm_N)),
+        alarms=share(int(alarm_N.sum()), len(alarm_N), material.worth),
         parts=tuple(parts),
         parts_of=material.order,
         blocks=tuple(block for block in blocks if block in largest),
         all_blocks=len(blocks),
-        uniform=fresh(material) if material.are_new else halves(score_N, material.order),
+        blocks_of=material.blocks_of,
+        uniform=fresh(material) if material.are_new else earlier_and_later(material),
     )
 
 
-def halves(score_N: Float32, order: str) -> Uniformity | None:
-    """P-values of the later half by the earlier one; None of fewer than 20 rows."""
-    if len(score_N) < 20:
+def earlier_and_later(material: Material) -> Uniformity | None:
+    """The later half of the held-out rows against the earlier one; each row is worth as much as one
+    that calibrates, since drift itself makes rows alike.
+    """
+    return halves(material.score_N, material.order, material.calibration_worth, material.unit)
+
+
+def halves(
+    score_N: Float32, order: str, worth: float = 1.0, unit: str = "rows"
+) -> Uniformity | None:
+    """P-values of the later half by the earlier one; None of rows that are worth less than 20."""
+    if len(score_N) * worth < 20:
         return None
     earlier_N, later_N = np.array_split(score_N, 2)
     at_least_N = len(earlier_N) - np.searchsorted(np.sort(earlier_N), later_N, side="left")
@@ -121,29 +132,35 @@ def halves(score_N: Float32, order: str) -> Uniformity | None:
         # where the exact p-value is beyond float64, scipy takes the asymptotic one, and says so
         warnings.filterwarnings("ignore", "ks_2samp: Exact calculation", RuntimeWarning)
         tested = ks_2samp(later_N, earlier_N)
+    statistic, p_value = float(tested.statistic), float(tested.pvalue)
+    if worth < 1:
+        rows = worth * len(later_N) * len(earlier_N) / len(score_N)
+        p_value = float(kstwobign.sf(statistic * np.sqrt(rows)))
     return _uniformity(
         p_N,
         len(earlier_N),
-        float(tested.statistic),
-        float(tested.pvalue),
-        f"the later half of the held-out rows, in {order}, against the earlier half",
+        statistic,
+        p_value,
+        f"the later half of the held-out {unit}, in {order}, against the earlier half",
+        worth,
     )
 
 
 def fresh(material: Material) -> Uniformity | None:
     """P-values of rows that set nothing, by the model's own table; None of fewer than 10 rows."""
-    table = material.detector.table
-    if len(material.score_N) < 10:
+    table, worth = material.detector.table, material.calibration_worth
+    if len(material.score_N) * worth < 10:
         return None
     p_N = table.p_value(material.score_N).astype(np.float64)
     statistic = largest_distance(p_N, table)
-    rows = len(p_N) * table.n / (len(p_N) + table.n)
+    rows = worth * len(p_N) * table.n / (len(p_N) + table.n)
     return _uniformity(
         p_N,
         table.n,
         statistic,
         float(kstwobign.sf(statistic * np.sqrt(rows))),
-        "rows that set nothing of the model, against its calibration rows",
+        f"{material.unit} that set nothing of the model, against its calibration {material.unit}",
+        worth,
     )
 
 
@@ -155,29 +172,53 @@ def largest_distance(p_N: NDArray[np.float64], table: Table) -> float:
 
 
 def _uniformity(
-    p_N: NDArray[np.float64], against: int, statistic: float, p_value: float, rows: str
+    p_N: NDArray[np.float64],
+    against: int,
+    statistic: float,
+    p_value: float,
+    rows: str,
+    worth: float,
 ) -> Uniformity:
     passed = p_value > LEVEL
     found = "nothing against uniform p-values" if passed else "p-values are not uniform"
     counts = np.histogram(p_N, bins=10, range=(0, 1))[0]
+    drawn = max(1, round(len(p_N) * worth))
+    low, high = (float(binom.ppf(q, drawn, 0.1)) * len(p_N) / drawn for q in (0.025, 0.975))
+    told_by = f"n = {len(p_N):,} against {against:,}"
+    if worth < 1:
+        told_by += f", worth {drawn:,} against {max(1, round(against * worth)):,}"
     return Uniformity(
         counts=tuple(counts.tolist()),
-        band=(float(binom.ppf(0.025, len(p_N), 0.1)), float(binom.ppf(0.975, len(p_N), 0.1))),
+        band=(low, high),
         n=len(p_N),
         against=against,
         statistic=statistic,
         p_value=p_value,
         passed=passed,
         text=(
-            f"{found}: {rows} (n = {len(p_N):,} against {against:,}, Kolmogorov-Smirnov"
-            f" distance {statistic:.3f}, p = {p_value:.3g})"
+            f"{found}: {rows} ({told_by}, Kolmogorov-Smirnov distance {statistic:.3f}, p ="
+            f" {p_value:.3g})"
         ),
     )
 
 
-def _stretch(name: str, alarm_N: NDArray[np.bool_]) -> Stretch:
+def _stretches(
+    alarm_N: NDArray[np.bool_],
+    block_N: NDArray[np.integer] | None,
+    names: tuple[str, ...],
+    worth: float,
+) -> list[Stretch]:
+    return [
+        stretch(name, alarm_N[block_N == block], worth)
+        for block, name in enumerate(names)
+        if block_N is not None
+    ]
+
+
+def stretch(name: str, alarm_N: NDArray[np.bool_], worth: float = 1.0) -> Stretch:
+    """How many of these alarm, each of which is worth so much."""
     alarms = int(alarm_N.sum())
-    return Stretch(name=name, alarms=alarms, rate=share(alarms, len(alarm_N)))
+    return Stretch(name=name, alarms=alarms, rate=share(alarms, len(alarm_N), worth))
 
 
 def _histogram(score_N: Float32, anomaly_A: Float32, threshold: float) -> Histogram:

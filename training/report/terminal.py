@@ -9,7 +9,7 @@ from rich.table import Table
 from hourglass.training.compare import Comparison
 from hourglass.training.evaluate import AlarmRates, Evaluation, Rate
 from hourglass.training.evaluate_ordered import OrderedEvaluation
-from hourglass.training.report.figures import Report
+from hourglass.training.report.figures import Report, of_entities
 from hourglass.training.report.page import PAGE
 from hourglass.training.screen import Screened
 from hourglass.training.suspects import SUSPECTS
@@ -253,8 +253,9 @@ def _lines(report: Report) -> list[tuple[str, str]]:
         ""
         if times is None
         else (
-            f"{times.column}: {times.gaps} gaps, the longest {times.longest_gap:g} where a step is"
-            f" {times.step:g}; {times.repeated} rows of the same time as the one before"
+            f"{times.column}{of_entities(times)}: {times.gaps} gaps, the longest"
+            f" {times.longest_gap:g} where a step is {times.step:g}; {times.repeated} rows of the"
+            " same time as the one before"
         )
     )
     if (it := report.left_out) and it.excluded + it.screened + it.contaminated:

@@ -7,7 +7,7 @@ import { count, number, severityStep, ticks } from "./words.js";
  * options: name, note, unit (of the edges), log (counts on a log scale), severities (the edges are
  * severities: what is above the threshold has their colour), thresholds: [{at, label, tried}],
  * expected: a count for each bin, or one for all, and band: [low, high] around it; beyond: from
- * where on the values are extrapolated.
+ * where on the values are extrapolated; counted: what is counted.
  */
 export function histogram(container, { edges, counts }, options) {
   const {
@@ -18,6 +18,7 @@ export function histogram(container, { edges, counts }, options) {
     severities = false,
     thresholds = [],
     beyond = Infinity,
+    counted = "rows",
     band,
   } = options;
   const of = (value) => (log ? Math.log10(1 + value) : value);
@@ -30,7 +31,7 @@ export function histogram(container, { edges, counts }, options) {
     name,
     note,
     table: () => ({
-      head: [`from${unit && ` (${unit})`}`, "to", "rows", ...(expected ? ["expected"] : [])],
+      head: [`from${unit && ` (${unit})`}`, "to", counted, ...(expected ? ["expected"] : [])],
       rows: counts.map((each, i) => [
         edges[i],
         edges[i + 1],
@@ -62,13 +63,13 @@ export function histogram(container, { edges, counts }, options) {
       return picture(
         width,
         bottom + 40,
-        `${name}. ${count(rows)} rows.`,
+        `${name}. ${count(rows)} ${counted}.`,
         leftAxis((at) => y(of(at)), [0, most], {
           left,
           right,
           top,
           places: decades,
-          title: log ? "rows (log scale)" : "rows",
+          title: log ? `${counted} (log scale)` : counted,
           format: count,
           titleTop: thresholds.length ? 10 : undefined,
         }),

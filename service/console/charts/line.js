@@ -1,14 +1,16 @@
 // Lines over a common axis, as learning curves are; a band is what was expected.
-import { bottomAxis, frame, leftAxis, node, picture, rule, scale, shape } from "./frame.js";
+import { bottomAxis, box, frame, leftAxis, node, picture, rule, scale, shape } from "./frame.js";
 import { count, number } from "./words.js";
 
 /**
  * data: {x: [N], series: [{label, y: [N], kind}]}; null is a gap, kind "promise" is drawn in blue,
- * "ordinary" in grey, and without one in the accent. band: {low: [N], high: [N]}.
- * options: name, note, xTitle, yTitle, log (y), threshold, format.
+ * "ordinary" in grey, and without one in the accent. band: {low: [N], high: [N]}; spans: [[from,
+ * to]] of x, drawn behind.
+ * options: name, note, xTitle, yTitle, log (y), threshold, format, xFormat, xPlaces.
  */
-export function line(container, { x, series, band }, options) {
+export function line(container, { x, series, band, spans = [] }, options) {
   const { name, note, xTitle = "", yTitle = "", log = false, threshold, format = number } = options;
+  const { xFormat = Number.isInteger(x[0]) ? count : number } = options;
   const of = (value) => (log ? Math.log10(value) : value);
   const fits = (value) => Number.isFinite(value) && (!log || value > 0);
   const heights = [
@@ -26,7 +28,7 @@ export function line(container, { x, series, band }, options) {
     table: () => ({
       head: [xTitle, ...series.map(({ label }) => label), ...(band ? ["from", "to"] : [])],
       rows: x.map((at, i) => [
-        at,
+        options.xFormat ? xFormat(at) : at,
         ...series.map(({ y }) => y[i]),
         ...(band ? [band.low[i], band.high[i]] : []),
       ]),
@@ -44,6 +46,9 @@ export function line(container, { x, series, band }, options) {
         width,
         bottom + 40,
         `${name}. ${series.map(sentence).join("; ")}`,
+        spans.map(([from, to]) =>
+          box("band", across(from), top, Math.max(1, across(to) - across(from)), bottom - top),
+        ),
         leftAxis(y, [low, high], { left, right, top, title: yTitle, format, places: decades }),
         within.length > 1 &&
           shape("path", {
@@ -69,7 +74,8 @@ export function line(container, { x, series, band }, options) {
           left,
           right,
           title: xTitle,
-          format: Number.isInteger(x[0]) ? count : number,
+          format: xFormat,
+          places: options.xPlaces,
         }),
       );
     },

@@ -55,6 +55,8 @@ def test_a_series_in_parts_its_windows_and_the_series_give_the_same_bits(
     assert np.isnan(whole.score).sum() == gap  # of the row without a cell
     one_by_one = [windowed.score(window) for window in windows_of(rows_TD)]
     together = windowed.score_windows(windows_of(rows_TD))
+    codes = windowed.encode(rows_TD)
+    np.testing.assert_array_equal(windowed.encode_windows(windows_of(rows_TD)), codes)
     monkeypatch.setattr(detector, "RUN_CELLS", 64)
     in_parts, explained = windowed.score(rows_TD), windowed.explain(rows_TD)
     with ThreadPoolExecutor(2) as pool:
@@ -83,6 +85,8 @@ def test_a_model_of_single_rows_has_a_window_of_one() -> None:
     assert single.window == 1
     with pytest.raises(ValueError, match="single rows"):
         single.score_windows(sample_rows(NUMERIC, 4)[None])
+    with pytest.raises(ValueError, match="single rows"):
+        single.encode_windows(sample_rows(NUMERIC, 4)[None])
 
 
 def known(**changes: object) -> artifact.Window:

@@ -45,6 +45,64 @@ def contaminated(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(report, facts_of(beside), beside, data)
 
 
+def plant(
+    rows: int = 900, *, seed: int = 0, start: float = 1.7e9, drift: float = 0.0
+) -> pl.DataFrame:
+    """Rows of two machines a minute apart: two autoregressive sensors and one that says nothing."""
+    parts = []
+    for machine in range(2):
+        draw = np.random.default_rng((seed, machine))
+        noise_NF = draw.normal(size=(rows, 3))
+        values_NF = noise_NF.copy()
+        for t in range(1, rows):
+            values_NF[t, :2] = 0.9 * values_NF[t - 1, :2] + noise_NF[t, :2]
+        values_NF += np.linspace(0, drift, rows)[:, None]
+        parts.append(
+            pl.DataFrame(values_NF, schema=["a", "b", "alone"]).with_columns(
+                at=pl.Series(start + 60.0 * np.arange(rows)),
+                machine=pl.lit(f"m{machine}"),
+                fault=pl.lit(0),
+            )
+        )
+    return pl.concat(parts)
+
+
+def jump(table: pl.DataFrame, machine: str, rows: range, label: int) -> pl.DataFrame:
+    """Let a sensor of a machine jump to and fro within its range, row by row."""
+    place = pl.int_range(pl.len()).over("machine")
+    here = (pl.col("machine") == machine) & place.is_between(rows.start, rows.stop - 1)
+    to_and_fro = pl.when(place % 2 == 0).then(4.0).otherwise(-4.0)
+    return table.with_columns(
+        a=pl.when(here).then(to_and_fro).otherwise("a"),
+        fault=pl.when(here).then(label).otherwise("fault"),
+    )
+
+
+@pytest.fixture(scope="session")
+def windows(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A model of windows of 8 rows: two labelled faults of `m0`, one of `m1` that nobody labelled,
+    an hour without rows, a time that repeats, and a file in no order.
+    """
+    folder = tmp_path_factory.mktemp("windows")
+    table = jump(jump(plant(), "m0", range(300, 320), 1), "m0", range(600, 620), 1)
+    table = jump(table, "m1", range(500, 502), 0)
+    place = pl.int_range(pl.len()).over("machine")
+    late = (pl.col("machine") == "m1") & (place >= 700)
+    again = (pl.col("machine") == "m1") & (place == 50)
+    table = table.with_columns(
+        at=pl.col("at")
+        + pl.when(late).then(3600.0).otherwise(0.0)
+        - pl.when(again).then(60.0).otherwise(0.0)
+    )
+    table = table.sample(fraction=1.0, shuffle=True, seed=1)
+    data = tables.write(table, folder / "plant.parquet")
+    flags = {"data": str(data), "name": "plant", "models": str(folder / "models"), "window": 8}
+    order = {"time": "at", "entity": "machine", "label": "fault"}
+    report = run(load_config(None, {**flags, **order, "variant": "linear"}))
+    beside = Path(report.path).parent
+    return Run(report, facts_of(beside), beside, data)
+
+
 def facts_of(folder: Path) -> Facts:
     return msgspec.json.decode((folder / "report.json").read_bytes(), type=Facts)
 

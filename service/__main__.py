@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from hourglass.service.errors import HourglassError, InvalidSettings, printable
-from hourglass.service.rows.dialect import add_dialect_arguments
+from hourglass.service.rows.dialect import add_dialect_arguments, dialect_of
 from hourglass.service.serving.store import require_models
 from hourglass.service.settings import Settings, read_settings, variables
 
@@ -92,15 +92,17 @@ def serve(options: argparse.Namespace) -> int:
         from hourglass.service.notify.receivers import receivers_of
 
         receivers_of(settings)  # what is wrong is said before anything starts
+    from hourglass.service.serving.database import prepare
+
     _warn(require_models(settings.models))
     if settings.streams:
-        from hourglass.service.streams.file import prepare as prepare_streams
+        from hourglass.service.streams.file import STREAMS
 
-        prepare_streams(settings.streams)
+        prepare(settings.streams, STREAMS)
     if settings.journal:
-        from hourglass.service.watch.alarms import prepare
+        from hourglass.service.watch.alarms import JOURNAL
 
-        prepare(settings.journal)
+        prepare(settings.journal, JOURNAL)
     listening = _bind(settings)
     signals = (signal.SIGTERM, signal.SIGINT)
     for each in signals:
@@ -116,18 +118,13 @@ def serve(options: argparse.Namespace) -> int:
 def score(options: argparse.Namespace) -> int:
     """Score a file."""
     from hourglass.service.adapters import files
-    from hourglass.service.rows.dialect import Dialect, given_dialect
 
-    try:
-        dialect = Dialect(**given_dialect(options))
-    except ValueError as error:
-        raise InvalidSettings(str(error)) from error
     served, problem = files.open_model(options.model, alpha=options.alpha)
     _warn(problem)
     scored = files.score_file(
         served,
         options.data,
-        dialect,
+        dialect_of(options),
         time=options.time,
         entity=options.entity,
         progress=_show_progress,
@@ -145,12 +142,7 @@ def replay(options: argparse.Namespace) -> int:
     """Tell what other budgets would have done with a file."""
     from hourglass.service.adapters import files
     from hourglass.service.adapters import replay as replays
-    from hourglass.service.rows.dialect import Dialect, given_dialect
 
-    try:
-        dialect = Dialect(**given_dialect(options))
-    except ValueError as error:
-        raise InvalidSettings(str(error)) from error
     if options.normal is not None and options.label is None:
         raise InvalidSettings("--normal names a value of the column that --label names")
     served, problem = files.open_model(options.model)
@@ -158,7 +150,7 @@ def replay(options: argparse.Namespace) -> int:
     replayed = replays.replay_file(
         served,
         options.data,
-        dialect,
+        dialect_of(options),
         alphas=options.alpha or (),
         label=options.label,
         normal=options.normal,
@@ -178,12 +170,6 @@ def replay(options: argparse.Namespace) -> int:
 def stream(options: argparse.Namespace) -> int:
     """Tell a service of a file's rows as if they came now."""
     from hourglass.service.adapters.stream import Change, say, stream_file
-    from hourglass.service.rows.dialect import Dialect, given_dialect
-
-    try:
-        dialect = Dialect(**given_dialect(options))
-    except ValueError as error:
-        raise InvalidSettings(str(error)) from error
 
     def tell(change: Change) -> None:
         print(printable(say(change)), flush=True)
@@ -196,7 +182,7 @@ def stream(options: argparse.Namespace) -> int:
         entity=options.entity,
         speed=options.speed,
         afresh=options.afresh,
-        dialect=dialect,
+        dialect=dialect_of(options),
         tell=tell,
     )
     print(

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
 from hourglass.service.errors import HourglassError, InvalidTable
-from hourglass.service.rows.dialect import Dialect, add_dialect_arguments, given_dialect
+from hourglass.service.rows.dialect import add_dialect_arguments, dialect_of, given_dialect
 from hourglass.service.serving.store import Store, locate, write_atomically
 from hourglass.training.errors import RunError
 from hourglass.training.progress import Epoch, Progress
@@ -468,10 +468,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         print_seen,
     )
 
-    try:
-        dialect = Dialect(**given_dialect(options))
-    except ValueError as error:
-        raise RunError(str(error)) from error
+    dialect = dialect_of(options)
     file = locate(options.model)
     detector = Detector.from_bytes(file.read_bytes())
     if options.time is None:
@@ -525,10 +522,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     from hourglass.training.report.remake import Rows, remake, write_beside
 
-    try:
-        dialect = Dialect(**given_dialect(options))
-    except ValueError as error:
-        raise RunError(str(error)) from error
+    dialect = dialect_of(options)
     file = locate(options.model)
     rows = Rows(
         options.data,

@@ -22,7 +22,7 @@ from hourglass.service.rows import ordered
 from hourglass.service.rows.dialect import USUAL, Dialect
 from hourglass.service.rows.ordered import Stretch, looks, windows_at
 from hourglass.service.rows.sentences import say_why
-from hourglass.service.rows.tables import encode_table, read_table
+from hourglass.service.rows.tables import encode_table, read_rows
 from hourglass.service.rows.times import to_seconds
 from hourglass.service.serving.loading import load, served_from
 from hourglass.service.serving.observers import UNOBSERVED, Observers
@@ -93,7 +93,8 @@ def score_file(
     names = (*COLUMNS, WARMING) if is_ordered else COLUMNS
     if served.detector.manifest.baseline:
         names = (*names, KNOWN_ENTITY)
-    frame = read_rows(served, data, dialect, time=time, entity=entity)
+    require_order(served, time=time, entity=entity)
+    frame = read_rows(data, served.schema.features, dialect, time=time, entity=entity)
     prefix = PREFIX if any(name in frame.columns for name in names) else ""
     if taken := [name for name in names if prefix + name in frame.columns]:
         raise InvalidTable(
@@ -112,22 +113,11 @@ def score_file(
     return frame.hstack(results.rename({name: prefix + name for name in names}))
 
 
-def read_rows(
-    served: Served, data: Path, dialect: Dialect, *, time: str | None, entity: str | None
-) -> "pl.DataFrame":
-    """A file's table, with the columns that say which rows follow each other."""
+def require_order(served: Served, *, time: str | None, entity: str | None) -> None:
+    """InvalidSettings where an order is said of rows that a model scores one by one."""
     if served.detector.window == 1 and (time or entity):
         flag = "--time" if time else "--entity"
         raise InvalidSettings(f"{served.name} scores single rows, whatever their order: no {flag}")
-    text = [feature.name for feature in served.schema.features if feature.kind == "categorical"]
-    frame = read_table(data, dialect, [*text, entity] if entity else text)
-    for flag, name in (("time", time), ("entity", entity)):
-        if name is not None and name not in frame.columns:
-            columns = ", ".join(map(repr, frame.columns[:20]))
-            raise InvalidTable(
-                f"there is no column {name!r} to be the {flag}; the columns are {columns}"
-            )
-    return frame
 
 
 def stretches_of(
@@ -282,10 +272,10 @@ def _window(window: Window | None) -> str:
     if window is None:
         return "single rows, in any order"
     said = f"{window.rows} rows in order of time, the judged one last ({window.representation})"
-    if window.interval is not None:
-        said += f", {window.interval:g} s apart"
+    said += ", counted" if window.interval is None else f", {window.interval:g} s apart"
     if window.gap is not None:
-        said += f"; after a step of over {window.gap:g} a new one begins"
+        unit = "" if window.interval is None else " s"
+        said += f"; after a step of over {window.gap:g}{unit} a new one begins"
     return said
 
 

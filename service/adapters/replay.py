@@ -9,13 +9,13 @@ import numpy as np
 from msgspec import UNSET
 from numpy.typing import NDArray
 
-from hourglass.service.adapters.files import CHUNK_ROWS, as_columns, read_rows, stretches_of
+from hourglass.service.adapters.files import CHUNK_ROWS, as_columns, require_order, stretches_of
 from hourglass.service.errors import InvalidTable
 from hourglass.service.model.replay import Interval, RowsOutcome, replay, thresholds
 from hourglass.service.model.served import Served
 from hourglass.service.rows.dialect import USUAL, Dialect
 from hourglass.service.rows.ordered import looks
-from hourglass.service.rows.tables import encode_table
+from hourglass.service.rows.tables import encode_table, read_rows
 from hourglass.service.serving.store import write_atomically
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def replay_file(
     """
     features, table = served.schema.features, served.detector.table
     budgets = thresholds(table, served.threshold, alphas)
-    frame = read_rows(served, data, dialect, time=time, entity=entity)
+    require_order(served, time=time, entity=entity)
+    frame = read_rows(data, features, dialect, time=time, entity=entity)
     labels_N = None if label is None else _labels(frame, label, normal)
     rows_ND = encode_table(frame, features, dialect)
     score_N = np.full(len(rows_ND), np.nan, np.float32)

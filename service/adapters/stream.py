@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from hourglass.service.errors import HourglassError, InvalidSettings, InvalidTable
 from hourglass.service.model.artifact import Feature
 from hourglass.service.rows.dialect import USUAL, Dialect
-from hourglass.service.rows.tables import encode_table, read_table
+from hourglass.service.rows.tables import encode_table, read_rows
 from hourglass.service.rows.times import to_seconds
 
 if TYPE_CHECKING:
@@ -90,12 +90,7 @@ def stream_file(
     """
     with closing(Service(url)) as service:
         features = service.features(name)
-        text = [each.name for each in features if each.kind == "categorical"]
-        frame = read_table(data, dialect, [*text, entity] if entity else text)
-        for column in (time, entity):
-            if column is not None and column not in frame.columns:
-                columns = ", ".join(map(repr, frame.columns))
-                raise InvalidTable(f"{data} has no column {column!r}; it has {columns}")
+        frame = read_rows(data, features, dialect, time=time, entity=entity)
         time_N = to_seconds(frame[time])
         order_N = np.argsort(time_N, kind="stable")
         time_N, frame = time_N[order_N], frame[order_N]

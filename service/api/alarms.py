@@ -1,20 +1,23 @@
 """The alarms that were raised, in groups, and some of the rows beside them that raised none."""
 
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
 from litestar import Response, Router, get
 from litestar.di import NamedDependency
 from litestar.exceptions import ClientException
-from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 
+from hourglass.service.api.body import answered
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import problems
 from hourglass.service.api.scoring import Contribution
+from hourglass.service.errors import InvalidRow
 from hourglass.service.rows import decoding
-from hourglass.service.watch.alarms import AlarmGroup, Alarms, time_of
+from hourglass.service.rows.times import parse_time, time_of
+from hourglass.service.watch.alarms import AlarmGroup, Alarms
 
 MAX_GROUPS = 1000
 Value = float | str | bool | None
@@ -74,11 +77,6 @@ class OrdinaryRows(msgspec.Struct, frozen=True, kw_only=True):
     rows: list[LoggedRow]
 
 
-def _answer(answer: type[msgspec.Struct]) -> dict[int, ResponseSpec]:
-    ok = ResponseSpec(answer, description=answer.__doc__ or "", generate_examples=False)
-    return {200: ok, **problems(404, 503)}
-
-
 def _written(fields: dict[str, Any]) -> Response[bytes]:
     return Response(msgspec.json.encode(fields), media_type=decoding.JSON)
 
@@ -115,7 +113,7 @@ async def list_alarms(
 @get(
     "/{name:str}/alarms/{key:str}",
     summary="List the alarms of a group",
-    responses=_answer(AlarmsOfGroup),
+    responses=answered(AlarmsOfGroup, 404, 503),
 )
 async def show_alarms(
     parts: NamedDependency[Parts], name: FromPath[str], key: FromPath[str]
@@ -128,7 +126,7 @@ async def show_alarms(
 @get(
     "/{name:str}/ordinary",
     summary="List some rows that raised no alarm",
-    responses=_answer(OrdinaryRows),
+    responses=answered(OrdinaryRows, 404, 503),
 )
 async def list_ordinary(parts: NamedDependency[Parts], name: FromPath[str]) -> Response[bytes]:
     await parts.registry.get(name)
@@ -142,11 +140,13 @@ router = Router(
 
 
 def seconds_of(text: str, parameter: str) -> float:
-    """Since the epoch; of a time without a zone as of one in UTC."""
+    """Since the epoch, of a time in whatever form rows have it."""
+    sent: str | float = text
+    with suppress(ValueError):
+        sent = float(text)
     try:
-        at = msgspec.convert(text, datetime)
-    except msgspec.ValidationError as error:
+        return parse_time(sent, 0)
+    except InvalidRow as error:
         raise ClientException(
             f"{parameter}: expected a time as 2026-11-29T01:06:22Z, got {text[:40]!r}"
         ) from error
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

@@ -4,25 +4,68 @@ it.
 
 import asyncio
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
+import msgspec
 from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.handlers import BaseRouteHandler
+from litestar.openapi import ResponseSpec
 
+from hourglass.service.api.parts import Parts
+from hourglass.service.api.problems import problems
 from hourglass.service.errors import InvalidBody, NotAcceptable, UnsupportedMediaType
 from hourglass.service.machine.heap import ROOM_BYTES, reserve
-from hourglass.service.rows.decoding import JSON, RAW, Body
+from hourglass.service.rows.decoding import JSON, RAW, Body, Float32
 
 # Content-Encoding -> zlib's window bits, which also choose the format; HTTP's deflate is zlib's
 # (RFC 9110, 8.4.1.2).
 ENCODINGS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+BYTES_OF_A_CELL = 4  # of JSON or float32, for how long reading it takes
+T = TypeVar("T")
 _LITTLE = 16384  # bytes, which take 0.2 ms
 _STEP_BYTES = 2**16  # of what is decompressed at once
 _FAST = 1  # zlib's level: numbers shrink little more at a higher one
+
+
+def of_rows(answer: type[msgspec.Struct], *statuses: int) -> dict[int, ResponseSpec]:
+    """What a route that takes rows may answer."""
+    return answered(answer, 400, 404, 413, 415, 422, *statuses)
+
+
+def answered(answer: type[msgspec.Struct], *statuses: int) -> dict[int, ResponseSpec]:
+    """What a route that writes its JSON itself may answer."""
+    ok = ResponseSpec(answer, description=answer.__doc__ or "", generate_examples=False)
+    return {200: ok, **problems(*statuses)}
+
+
+def in_json(answer: type[msgspec.Struct], *statuses: int) -> dict[str, Any]:
+    """What the routes that take rows and answer in JSON alone have in common."""
+    return {
+        "responses": of_rows(answer, 406, *statuses),
+        "guards": [require_json_accepted],
+        "status_code": 200,
+    }
+
+
+@asynccontextmanager
+async def reading(parts: Parts, body: Body, read: Callable[[], T]) -> AsyncGenerator[T, None]:
+    """What is read of a body, rows first where it is more; what is large is read, and in the end
+    freed, beside the event loop.
+    """
+    try:
+        came = await parts.batcher.run(len(body) // BYTES_OF_A_CELL, read)
+        try:
+            yield came
+        finally:
+            rows = came[0] if isinstance(came, tuple) else came
+            parts.batcher.discard(cast("Float32", rows))
+    finally:
+        parts.batcher.discard(body)
 
 
 async def read_body(request: Request[Any, Any, Any]) -> tuple[Body, str]:

@@ -26,7 +26,6 @@ from hourglass.service.api.versions import Promotion
 from hourglass.service.model.artifact import (
     EXHIBIT_PREFIX,
     INPUT,
-    LAST_SECOND,
     MODEL_NAME,
     OUTPUTS,
     P_VALUE,
@@ -35,7 +34,7 @@ from hourglass.service.model.artifact import (
 )
 from hourglass.service.rows import decoding, encoding, tensors
 from hourglass.service.rows.ordered import LONGEST_ENTITY
-from hourglass.service.rows.times import LATEST
+from hourglass.service.rows.times import FIRST_SECOND, LATEST
 from hourglass.service.serving.store import ThresholdChange
 from hourglass.service.settings import Settings
 from hourglass.service.watch.feedback import MOST_NOTE
@@ -320,7 +319,7 @@ def _replayed(max_rows: int) -> Json:
 
 def _timed(max_rows: int) -> Json:
     """When the rows of a stream were; without it they come now."""
-    seconds = {"type": "number", "minimum": 0, "maximum": LAST_SECOND}
+    seconds = {"type": "number", "minimum": FIRST_SECOND, "maximum": LATEST}
     times = {"type": "array", "items": {"anyOf": [seconds, _TIME]}, "maxItems": max_rows}
     described = "Of each row, in seconds since 1970 or as ISO 8601, each later than the one before."
     return {"time": {"description": described, "anyOf": [seconds, _TIME, times]}}

@@ -15,10 +15,10 @@ from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, HeaderParameter
 
 from hourglass.service import VERSION
-from hourglass.service.api.body import accepted_encoding, pack, read_packed_body
+from hourglass.service.api.body import BYTES_OF_A_CELL, accepted_encoding, pack, read_packed_body
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import inference_errors
-from hourglass.service.api.scoring import BYTES_OF_A_CELL, MAX_VALUES, require_small
+from hourglass.service.api.scoring import MAX_VALUES, require_small
 from hourglass.service.errors import InvalidRow, NotReady, UnknownModel
 from hourglass.service.machine import heap
 from hourglass.service.model import artifact

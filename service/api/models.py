@@ -16,7 +16,6 @@ from hourglass.service.api.problems import problems
 from hourglass.service.errors import Fault, InvalidArtifact
 from hourglass.service.model.artifact import (
     EXHIBIT_PREFIX,
-    LAST_SECOND,
     Feature,
     GuaranteeKind,
     Model,
@@ -28,6 +27,7 @@ from hourglass.service.model.artifact import (
 from hourglass.service.model.calibration import nearest_alpha
 from hourglass.service.model.served import Served, Summary
 from hourglass.service.rows.decoding import decode_request
+from hourglass.service.rows.times import time_of
 from hourglass.service.serving.registry import LOOK_SECONDS
 from hourglass.service.serving.store import ThresholdChange
 
@@ -256,7 +256,7 @@ def _summary(summary: Summary, parts: Parts) -> dict[str, Any]:
         "certified": summary.guarantee.kind == "certified",
         "guarantee": summary.guarantee.kind,
         "guarantee_reason": summary.guarantee.reason,
-        "fitted_at": datetime.fromtimestamp(min(max(summary.fitted_at, 0), LAST_SECOND), UTC),
+        "fitted_at": time_of(summary.fitted_at),
         "ready": summary.name in parts.registry.served or summary.name.startswith(EXHIBIT_PREFIX),
         "last_error": problem.sentence if problem else None,
         "fault": problem.fault if problem else None,

@@ -4,7 +4,7 @@ kept, and with live traffic.
 
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Annotated, Any
 
@@ -12,18 +12,18 @@ import msgspec
 import numpy as np
 from litestar import Request, Response, Router, get, post, route
 from litestar.di import NamedDependency
-from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 from msgspec import UNSET, Meta, UnsetType
 
-from hourglass.service.api.body import read_body, require_json_accepted
+from hourglass.service.api.body import BYTES_OF_A_CELL, in_json, read_body
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import problems
-from hourglass.service.api.scoring import BYTES_OF_A_CELL, require_small
+from hourglass.service.api.scoring import require_small
 from hourglass.service.errors import InvalidBody, InvalidJSON, TooManyRows
 from hourglass.service.model.replay import Outcome, RowsOutcome, facts_of, replay, thresholds
 from hourglass.service.rows import decoding, encoding, ordered
 from hourglass.service.rows.ordered import Ordered
+from hourglass.service.rows.times import time_of
 from hourglass.service.serving.store import Rate
 from hourglass.service.watch.traffic import SEVERITY_STEP, Histogram, Uniformity
 
@@ -90,12 +90,7 @@ class LiveReplay(msgspec.Struct, frozen=True, kw_only=True):
     "/{name:str}/replay",
     summary="Hold rows against other budgets",
     description="Nothing of it is stored, and the rows are no traffic. The body's `alphas` win.",
-    responses={
-        200: ResponseSpec(Replay, description=Replay.__doc__ or "", generate_examples=False),
-        **problems(400, 404, 406, 409, 413, 415, 422),
-    },
-    guards=[require_json_accepted],
-    status_code=200,
+    **in_json(Replay, 409),
 )
 async def replay_rows(
     request: Request[Any, Any, Any],
@@ -186,7 +181,7 @@ async def replay_live(
     return LiveReplay(
         model=served.name,
         version=served.detector.version,
-        since=datetime.fromtimestamp(counted.since, UTC),
+        since=time_of(counted.since),
         rows=counted.rows,
         rows_per_day=per_day,
         severity=counted.severities(),

@@ -3,7 +3,7 @@
 Every answer comes from one model taken at the start.
 """
 
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from time import perf_counter
@@ -12,17 +12,14 @@ from typing import Annotated, Any, Literal
 import msgspec
 from litestar import Request, Response, Router, post
 from litestar.di import NamedDependency
-from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 
-from hourglass.service.api.body import accepts_raw, read_body, require_json_accepted
+from hourglass.service.api.body import accepts_raw, in_json, of_rows, read_body, reading
 from hourglass.service.api.parts import Parts
-from hourglass.service.api.problems import problems
 from hourglass.service.errors import NotDecodable, NotSampleable, TooManyRows
-from hourglass.service.model.artifact import GuaranteeKind
 from hourglass.service.model.detector import Codes, Detector, Explanation
 from hourglass.service.model.reasons import EXTRA_ROWS, reasons_of
-from hourglass.service.model.served import Served
+from hourglass.service.model.served import Facts, Served
 from hourglass.service.rows import decoding, encoding, ordered
 from hourglass.service.rows.decoding import Body, Float32
 from hourglass.service.rows.ordered import Ordered, Stretch
@@ -34,21 +31,11 @@ MAX_CONTRIBUTIONS = 2**18
 MAX_EXPLAINED_VALUES = 2**22
 MAX_VALUES = 2**23
 EXPLAINED_CELLS = 2**17  # explained and written at once, of a request
-BYTES_OF_A_CELL = 4  # of JSON or float32, for how long reading it takes
 
 
-class ScoreAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class ScoreAnswer(Facts, frozen=True, kw_only=True):
     """One array per quantity; entry i belongs to row i."""
 
-    model: str
-    version: str
-    alpha: float
-    delta: float
-    certified: bool
-    guarantee: GuaranteeKind
-    threshold: float
-    # why the budget in force is not the one that was set; absent where it is
-    warning: str | msgspec.UnsetType = msgspec.UNSET
     # from here on null of a row that a model of ordered rows cannot judge: too few came before it,
     # or it holds too few values
     score: list[float | None]
@@ -129,27 +116,13 @@ class EncodeAnswer(msgspec.Struct, frozen=True):
     known_entity: list[bool] | msgspec.UnsetType = msgspec.UNSET
 
 
-def _answers(answer: type[msgspec.Struct], *statuses: int) -> dict[int, ResponseSpec]:
-    ok = ResponseSpec(answer, description=answer.__doc__ or "", generate_examples=False)
-    return {200: ok, **problems(400, 404, 413, 415, 422, *statuses)}
-
-
-def _in_json(answer: type[msgspec.Struct], *statuses: int) -> dict[str, Any]:
-    """What the routes that answer in JSON alone have in common."""
-    return {
-        "responses": _answers(answer, 406, *statuses),
-        "guards": [require_json_accepted],
-        "status_code": 200,
-    }
-
-
 @post(
     "/score",
     summary="Score rows",
     description=(
         "An `Accept` header that names `application/octet-stream` is answered with mere numbers."
     ),
-    responses=_answers(ScoreAnswer),
+    responses=of_rows(ScoreAnswer),
     status_code=200,
 )
 async def score(
@@ -165,7 +138,7 @@ async def score(
     return Response(answer, media_type=decoding.JSON)
 
 
-@post("/explain", summary="Explain rows", **_in_json(ExplainAnswer))
+@post("/explain", summary="Explain rows", **in_json(ExplainAnswer))
 async def explain(
     request: Request[Any, Any, Any],
     parts: NamedDependency[Parts],
@@ -253,7 +226,7 @@ async def _explain_in_order(
     return encoded
 
 
-@post("/reconstruct", summary="Fill gaps and remove noise", **_in_json(ReconstructAnswer))
+@post("/reconstruct", summary="Fill gaps and remove noise", **in_json(ReconstructAnswer))
 async def reconstruct(
     request: Request[Any, Any, Any],
     parts: NamedDependency[Parts],
@@ -282,7 +255,7 @@ async def reconstruct(
     return Response(encoded, media_type=decoding.JSON)
 
 
-@post("/encode", summary="Rows to codes", **_in_json(EncodeAnswer))
+@post("/encode", summary="Rows to codes", **in_json(EncodeAnswer))
 async def encode(
     request: Request[Any, Any, Any],
     parts: NamedDependency[Parts],
@@ -315,7 +288,7 @@ async def encode(
     description=(
         "An `Accept` header that names `application/octet-stream` is answered with mere numbers."
     ),
-    responses=_answers(RowsAnswer, 409),
+    responses=of_rows(RowsAnswer, 409),
     status_code=200,
 )
 async def decode(
@@ -340,7 +313,7 @@ async def decode(
     )
     raw = accepts_raw(request.scope["headers"])
     write = encoding.encode_raw_rows if raw else encoding.encode_rows
-    async with _read(parts, body, read) as codes_NK:
+    async with reading(parts, body, read) as codes_NK:
         require_small(len(codes_NK), detector.width, MAX_VALUES, "values")
 
         def answer() -> bytes:
@@ -361,7 +334,7 @@ class SampleRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
 
 
-@post("/sample", summary="Make up rows", **_in_json(RowsAnswer, 409))
+@post("/sample", summary="Make up rows", **in_json(RowsAnswer, 409))
 async def sample(
     request: Request[Any, Any, Any],
     parts: NamedDependency[Parts],
@@ -401,7 +374,7 @@ def _decoded(
     read = partial(
         decoding.decode_rows, body, content_type, served.schema, max_rows=parts.settings.max_rows
     )
-    return _read(parts, body, read)
+    return reading(parts, body, read)
 
 
 @asynccontextmanager
@@ -416,25 +389,8 @@ async def _in_order(
         came.append(decode(body, content_type, served.schema, max_rows=parts.settings.max_rows))
         return came[0].rows_ND
 
-    async with _read(parts, body, read):
+    async with reading(parts, body, read):
         yield came[0]
-
-
-@asynccontextmanager
-async def _read(
-    parts: Parts, body: Body, read: Callable[[], Float32]
-) -> AsyncGenerator[Float32, None]:
-    """What is read of a body; that of a large one is read, and in the end freed with it, beside the
-    event loop.
-    """
-    try:
-        numbers_NX = await parts.batcher.run(len(body) // BYTES_OF_A_CELL, read)
-        try:
-            yield numbers_NX
-        finally:
-            parts.batcher.discard(numbers_NX)
-    finally:
-        parts.batcher.discard(body)
 
 
 def require_small(rows: int, width: int, most: int, what: str) -> None:

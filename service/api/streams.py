@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Callable
-from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 from urllib.parse import unquote_to_bytes
 
@@ -12,20 +12,18 @@ import numpy as np
 from litestar import Request, Response, Router, delete, get, post, route
 from litestar.di import NamedDependency
 from litestar.exceptions import ClientException
-from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, QueryParameter
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import UNSET, UnsetType
 
 from hourglass.service.api.alarms import seconds_of
-from hourglass.service.api.body import read_body, require_json_accepted
+from hourglass.service.api.body import in_json, read_body, reading
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import problems
 from hourglass.service.errors import InvalidRow, ReadOnly
-from hourglass.service.model.artifact import LAST_SECOND, GuaranteeKind
-from hourglass.service.model.served import Served
-from hourglass.service.rows import decoding
-from hourglass.service.rows.decoding import Body, Float32
-from hourglass.service.rows.ordered import LONGEST_ENTITY, parse_times
+from hourglass.service.model.served import Facts, Served
+from hourglass.service.rows import decoding, ordered
+from hourglass.service.rows.ordered import LONGEST_ENTITY
+from hourglass.service.rows.times import time_of
 from hourglass.service.streams.events import Event
 from hourglass.service.streams.file import BIN_SECONDS, StreamsFile
 from hourglass.service.streams.state import Float64, is_anomaly
@@ -37,19 +35,11 @@ Since = Annotated[str | None, QueryParameter(description="A time; without it all
 Bins = Annotated[int, QueryParameter(ge=1, le=MAX_BINS, description="Into how many parts.")]
 
 
-class StreamAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class StreamAnswer(Facts, frozen=True, kw_only=True):
     """What is said of rows of one entity; entry i belongs to row i, and is null while the entity is
     warming, or where a row holds too few values.
     """
 
-    model: str
-    version: str
-    alpha: float
-    delta: float
-    certified: bool
-    guarantee: GuaranteeKind
-    threshold: float
-    warning: str | UnsetType = UNSET
     entity: str
     # of a model with baselines: whether this entity has one, or is judged by the fleet's
     known_entity: bool | UnsetType = UNSET
@@ -127,22 +117,10 @@ class EntityTimeline(msgspec.Struct, frozen=True, kw_only=True):
     events: list[Event]  # the last first
 
 
-class _Sent(msgspec.Struct, forbid_unknown_fields=True):
-    rows: Raw
-    time: Raw | UnsetType = UNSET
-
-
-def _answers(answer: type[msgspec.Struct], *statuses: int) -> dict[int, ResponseSpec]:
-    ok = ResponseSpec(answer, description=answer.__doc__ or "", generate_examples=False)
-    return {200: ok, **problems(*statuses)}
-
-
 @post(
     "/{name:str}/streams/{entity:path}",
     summary="Take the next rows of an entity",
-    responses=_answers(StreamAnswer, 400, 404, 406, 409, 413, 415, 422),
-    guards=[require_json_accepted],
-    status_code=200,
+    **in_json(StreamAnswer, 409),
 )
 async def take_rows(
     request: Request[Any, Any, Any],
@@ -159,16 +137,15 @@ async def take_rows(
             f"expected an entity of at most {LONGEST_ENTITY} characters, got {len(entity)}"
         )
     body, content_type = await read_body(request)
-
-    def read() -> tuple[Float32, Float64 | None]:
-        return _decode(body, content_type, served, parts.settings.max_rows)
-
-    rows_ND, time_N = await parts.batcher.run(len(body) // 4, read)
-    taken = await streams.take(served, entity, rows_ND, time_N)
-    for run in taken.answers.looked.runs if taken.answers.looked else ():
-        parts.observers.scored(served, run.rows_TD, run.scores, run.seconds, entity)
-    cells = ANSWER_CELLS * len(rows_ND)
-    encoded = await parts.batcher.run(cells, lambda: _encode(served, entity, taken))
+    read = partial(
+        ordered.decode_stream, body, content_type, served, max_rows=parts.settings.max_rows
+    )
+    async with reading(parts, body, read) as (rows_ND, time_N):
+        taken = await streams.take(served, entity, rows_ND, time_N)
+        for run in taken.answers.looked.runs if taken.answers.looked else ():
+            parts.observers.scored(served, run.rows_TD, run.scores, run.seconds, entity)
+        cells = ANSWER_CELLS * len(rows_ND)
+        encoded = await parts.batcher.run(cells, lambda: _encode(served, entity, taken))
     return Response(encoded, media_type=decoding.JSON)
 
 
@@ -208,7 +185,7 @@ async def list_entities(parts: NamedDependency[Parts], name: FromPath[str]) -> E
             EntitySummary(
                 entity=each.entity,
                 rows=each.rows,
-                last=_time(each.last),
+                last=time_of(each.last),
                 warming=each.warming,
                 event=each.event,
             )
@@ -277,15 +254,15 @@ async def show_timeline(
     lanes = sorted(found.items(), key=strangest, reverse=True)[:limit]
     return Timeline(
         model=name,
-        since=_time(grid.since),
-        until=_time(grid.since + bins * grid.seconds),
+        since=time_of(grid.since),
+        until=time_of(grid.since + bins * grid.seconds),
         bin_seconds=grid.seconds,
         times=grid.times(bins),
         entities=[
             Lane(
                 entity=entity,
                 severity=severities,
-                last=_time(seen.last) if (seen := known.get(entity)) else None,
+                last=time_of(seen.last) if (seen := known.get(entity)) else None,
                 warming=seen is not None and seen.warming,
                 event=seen.event if seen else None,
             )
@@ -328,8 +305,8 @@ async def show_entity_timeline(
         return EntityTimeline(
             model=name,
             entity=entity,
-            since=_time(grid.since),
-            until=_time(end),
+            since=time_of(grid.since),
+            until=time_of(end),
             bin_seconds=grid.seconds,
             times=grid.times(bins),
             severity=_nullable(severity_B),
@@ -348,7 +325,7 @@ class _Grid(msgspec.Struct, frozen=True):
     seconds: float
 
     def times(self, bins: int) -> list[datetime]:
-        return [_time(self.since + place * self.seconds) for place in range(bins)]
+        return [time_of(self.since + place * self.seconds) for place in range(bins)]
 
 
 def _cut(
@@ -402,7 +379,7 @@ def _encode(served: Served, entity: str, taken: Taken) -> bytes:
         **served.facts(),
         "entity": entity,
         **({} if known is None else {"known_entity": known}),
-        "time": [_time(seconds) for seconds in answers["time"].tolist()],
+        "time": [time_of(seconds) for seconds in answers["time"].tolist()],
         "score": answers["score"].tolist(),
         "p_value": p_values,
         "severity": answers["severity"].tolist(),
@@ -418,41 +395,6 @@ def _encode(served: Served, entity: str, taken: Taken) -> bytes:
         "changes": taken.changes,
     }
     return msgspec.json.encode(answer)
-
-
-def _decode(
-    body: Body, content_type: str, served: Served, max_rows: int
-) -> tuple[Float32, Float64 | None]:
-    """Rows [N, D] and, where they came, their times [N]. What is no such JSON is for the reader of
-    rows, which says what is wrong. To a windowed model a row with few values is still history.
-    """
-    times: Raw | UnsetType = UNSET
-    if decoding.media_type_of(content_type) == decoding.JSON:
-        with suppress(msgspec.MsgspecError, ValueError, RecursionError):
-            sent = msgspec.json.decode(body, type=_Sent)
-            body, times = b'{"rows":%b}' % bytes(sent.rows), sent.time
-    few = served.detector.window > 1
-    rows_ND = decoding.decode_rows(body, content_type, served.schema, max_rows=max_rows, few=few)
-    if times is UNSET:
-        return rows_ND, None
-    sent_times = msgspec.json.decode(times)
-    if not isinstance(sent_times, list):
-        sent_times = [sent_times]
-    time_N = parse_times(sent_times, len(rows_ND))
-    if (wrong_N := (time_N < 0) | (time_N > LAST_SECOND)).any():
-        row = int(np.argmax(wrong_N))
-        expected, got = "a time from 1970 to 9999", f"{time_N[row]:.15g}"
-        raise InvalidRow(
-            f"expected {expected}, in seconds since 1970, got {got} as the time of row {row}",
-            row=row,
-            expected=expected,
-            got=got,
-        )
-    return rows_ND, time_N
-
-
-def _time(seconds: float) -> datetime:
-    return datetime.fromtimestamp(min(max(seconds, 0.0), LAST_SECOND), UTC)
 
 
 def _nullable(values: Float64) -> list[float | None]:

@@ -1,6 +1,6 @@
 """The versions of a model, and which of them is in service."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -13,8 +13,9 @@ from hourglass.service.api.entrance import CHANGES
 from hourglass.service.api.models import ModelDetail, detail_of
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import problems
-from hourglass.service.model.artifact import LAST_SECOND, GuaranteeKind, Manifest
+from hourglass.service.model.artifact import GuaranteeKind, Manifest
 from hourglass.service.rows.decoding import decode_request
+from hourglass.service.rows.times import time_of
 from hourglass.service.serving.versions import Version
 
 
@@ -92,8 +93,8 @@ def _summary(version: Version, manifest: Manifest) -> VersionSummary:
     fitted_at, record = manifest.fitted_at, manifest.calibration
     return VersionSummary(
         version=version.version,
-        written_at=_time(version.written_at),
-        fitted_at=_time(version.written_at if fitted_at is None else fitted_at),
+        written_at=time_of(version.written_at),
+        fitted_at=time_of(version.written_at if fitted_at is None else fitted_at),
         variant=manifest.model.variant,
         rows=manifest.rows.fit,
         features=[feature.name for feature in manifest.features],
@@ -104,7 +105,3 @@ def _summary(version: Version, manifest: Manifest) -> VersionSummary:
         auroc=version.auroc,
         report=version.has_report,
     )
-
-
-def _time(seconds: float) -> datetime:
-    return datetime.fromtimestamp(min(max(seconds, 0), LAST_SECOND), UTC)

@@ -6,9 +6,11 @@ Immutable; a change makes another one.
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import msgspec
 import orjson
+from msgspec import UNSET, UnsetType, structs
 
-from hourglass.service.model.artifact import EXHIBIT_PREFIX
+from hourglass.service.model.artifact import EXHIBIT_PREFIX, GuaranteeKind
 from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.detector import Detector
 from hourglass.service.model.guarantee import Guarantee, guarantee_of
@@ -30,6 +32,20 @@ class Summary(NamedTuple):
     feature_count: int
     fitted_at: float  # seconds since the epoch
     warning: str | None
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What every answer about rows begins with: which model, and the budget in force."""
+
+    model: str
+    version: str
+    alpha: float
+    delta: float
+    certified: bool
+    guarantee: GuaranteeKind
+    threshold: float
+    # why the budget in force is not the one that was set; absent where it is
+    warning: str | UnsetType = UNSET
 
 
 # two are the same only if they are one: hashed on the hot path
@@ -78,17 +94,15 @@ class Served:
         )
 
     def facts(self) -> dict[str, object]:
-        """What every answer to a score request begins with: which model, and the budget in
-        force; a warning where that is not the budget that was set.
-        """
-        warning = {"warning": self.warning} if self.warning else {}
-        return {
-            "model": self.name,
-            "version": self.detector.version,
-            "alpha": self.threshold.alpha,
-            "delta": self.threshold.delta,
-            "certified": self.guarantee.kind == "certified",
-            "guarantee": self.guarantee.kind,
-            "threshold": self.threshold.score,
-            **warning,
-        }
+        """The fields of Facts that there are."""
+        facts = Facts(
+            model=self.name,
+            version=self.detector.version,
+            alpha=self.threshold.alpha,
+            delta=self.threshold.delta,
+            certified=self.guarantee.kind == "certified",
+            guarantee=self.guarantee.kind,
+            threshold=self.threshold.score,
+            warning=self.warning or UNSET,
+        )
+        return {name: value for name, value in structs.asdict(facts).items() if value is not UNSET}

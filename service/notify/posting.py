@@ -62,6 +62,12 @@ def _address_of(url: str, flag: str) -> Address:
         raise InvalidSettings(
             f"{flag}: expected printable ASCII without spaces and without a fragment, got {url!r}"
         )
+    try:
+        host.encode("idna")  # as who looks it up does
+    except UnicodeError as error:
+        raise InvalidSettings(
+            f"{flag}: expected a host whose names between dots have 1 to 63 characters, got {url!r}"
+        ) from error
     context = ssl.create_default_context() if parts.scheme == "https" else None
     return Address(host, port or (443 if context else 80), path, context)
 

@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from hourglass.service.errors import InvalidSettings
+
 SPELT = {"\\t": "\t", "tab": "\t"}  # what a shell makes hard to type
 
 
@@ -63,6 +65,14 @@ def add_dialect_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="the first line of a CSV is a row; its columns are column_1, column_2, ...",
     )
+
+
+def dialect_of(options: argparse.Namespace) -> Dialect:
+    """How the flags say that a file is written; InvalidSettings where two mean the same."""
+    try:
+        return Dialect(**given_dialect(options))
+    except ValueError as error:
+        raise InvalidSettings(str(error)) from error
 
 
 def given_dialect(options: argparse.Namespace) -> dict[str, Any]:

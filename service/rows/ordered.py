@@ -25,7 +25,7 @@ from hourglass.service.rows import decoding
 from hourglass.service.rows.cells import shown
 from hourglass.service.rows.decoding import OF_ORDER, Body, Float32
 from hourglass.service.rows.slicing import WHOLE_BYTES
-from hourglass.service.rows.times import Float64, parse_time
+from hourglass.service.rows.times import Float64, has_name, parse_time, shown_time
 
 LOOKED_CELLS = 2**20  # asked about at once
 LONGEST_ENTITY = 256  # characters
@@ -93,6 +93,35 @@ def decode_single(body: Body, content_type: str, schema: Schema, *, max_rows: in
     """The same of a model of single rows, of which nothing more is said."""
     rows_ND = decoding.decode_rows(body, content_type, schema, max_rows=max_rows)
     return Ordered(rows_ND, None, None, body)
+
+
+def decode_stream(
+    body: Body, content_type: str, served: Served, *, max_rows: int
+) -> tuple[Float32, Float64 | None]:
+    """Body -> the next rows [N, D] of one entity and, where they came, their times [N]; an error
+    that names the row otherwise. To a windowed model a row with few values is still history.
+    """
+    time: Raw | UnsetType = UNSET
+    if decoding.media_type_of(content_type) == decoding.JSON:
+        body, entity, time = _open(body)
+        if entity is not UNSET:
+            raise InvalidJSON("expected rows and time alone: the address says whose they are")
+    few = served.detector.window > 1
+    rows_ND = decoding.decode_rows(body, content_type, served.schema, max_rows=max_rows, few=few)
+    if time is UNSET:
+        return rows_ND, None
+    sent = msgspec.json.decode(time)
+    time_N = parse_times(sent if isinstance(sent, list) else [sent], len(rows_ND))
+    if not (named_N := has_name(time_N)).all():
+        row = int(np.argmin(named_N))
+        expected, got = "a time of the years 1 to 9999", shown_time(time_N[row])
+        raise InvalidRow(
+            f"expected {expected}, in seconds since 1970, got {got} as the time of row {row}",
+            row=row,
+            expected=expected,
+            got=got,
+        )
+    return rows_ND, time_N
 
 
 def parse_entities(sent: object, rows: int) -> Entities:
@@ -312,14 +341,14 @@ def _without_gaps(group: Stretch, time_N: Float64, gap: float | None) -> Iterato
         row, before = int(group.rows_T[place]), int(group.rows_T[place - 1])
         of = "" if group.entity is None else f" of entity {shown(group.entity)}"
         message = (
-            f"expected the rows{of} in order of time, got row {row} at {time_T[place]:.15g} after"
-            f" row {before} at {time_T[place - 1]:.15g}"
+            f"expected the rows{of} in order of time, got row {row} at {shown_time(time_T[place])}"
+            f" after row {before} at {shown_time(time_T[place - 1])}"
         )
         raise InvalidRow(
             message,
             row=row,
-            expected=f"a time of at least {time_T[place - 1]:.15g}",
-            got=f"{time_T[place]:.15g}",
+            expected=f"a time of at least {shown_time(time_T[place - 1])}",
+            got=shown_time(time_T[place]),
         )
     ends = np.flatnonzero(step_T > (np.inf if gap is None else gap)) + 1
     for rows_T in np.split(group.rows_T, ends):

@@ -91,6 +91,28 @@ def read_table(
     return _without_null_values(frame, dialect.null)
 
 
+def read_rows(
+    path: Path,
+    features: Sequence[Feature],
+    dialect: Dialect = USUAL,
+    *,
+    time: str | None,
+    entity: str | None,
+) -> "pl.DataFrame":
+    """A table that holds a model's features, and the columns that say which rows follow each other;
+    names of entities stay as the file has them.
+    """
+    text = [feature.name for feature in features if feature.kind == "categorical"]
+    frame = read_table(path, dialect, [*text, entity] if entity else text)
+    for flag, name in (("time", time), ("entity", entity)):
+        if name is not None and name not in frame.columns:
+            columns = ", ".join(map(repr, frame.columns[:MOST_NAMED]))
+            raise InvalidTable(
+                f"there is no column {name!r} to be the {flag}; the columns are {columns}"
+            )
+    return frame
+
+
 def encode_table(
     frame: "pl.DataFrame", features: Sequence[Feature], dialect: Dialect = USUAL
 ) -> NDArray[np.float32]:

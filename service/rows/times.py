@@ -1,17 +1,20 @@
-"""Times of rows: seconds since 1970, or in whatever unit a column of numbers counts.
+"""Times of rows: seconds since 1970, made here of what came in JSON, in files or in addresses, and
+shown again here.
 
-A time without a zone is UTC.
+A time without a zone is UTC. A number of a size that milliseconds, microseconds or nanoseconds
+since 1970 have between 1973 and 2096 is one of these; any other is a number of seconds, or a count
+that orders the rows, as it is.
 """
 
-import math
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hourglass.service.errors import InvalidRow, InvalidTable
+from hourglass.service.model.artifact import LAST_SECOND
 from hourglass.service.rows.cells import shown
 from hourglass.service.rows.numerals import shorten
 
@@ -21,7 +24,10 @@ if TYPE_CHECKING:
 Float64 = NDArray[np.float64]
 
 A_TIME = "a number of seconds, or a time as ISO 8601 has it"
-LATEST = 1e15  # and the earliest, the other way: any unit down to microseconds
+LATEST = 1e19  # and the earliest, the other way: any unit down to nanoseconds
+CLOCK = (1e8, 4e9)  # seconds since 1970, of 1973 to 2096
+UNITS = (1e3, 1e6, 1e9)  # in a second
+FIRST_SECOND = -62135596800  # of the year 1, before which dates have no name
 DATE_FORMS = (  # in a file of text, beside those that polars finds by itself
     *("%m/%d/%Y", "%m/%d/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%m/%d/%y", "%m/%d/%Y %I:%M:%S %p"),
     *("%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y"),
@@ -39,14 +45,14 @@ def parse_time(value: object, row: int) -> float:
         return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _no_time(value, row)
-    if not abs(value) <= LATEST or not math.isfinite(value):
+    if not abs(value) <= LATEST:  # NaN neither
         raise _no_time(value, row)
-    return float(value)
+    return next((value / unit for unit in UNITS if _is_in(value, unit)), float(value))
 
 
 def to_seconds(column: "pl.Series") -> Float64:
-    """[N] of dates and times of a file, in any form polars reads, the seconds since 1970; numbers
-    as they are: Unix time, or anything that grows. InvalidTable names the first row that has none.
+    """[N] of dates and times of a file, in any form polars reads, the seconds since 1970; of
+    numbers what parse_time makes of them. InvalidTable names the first row that has none.
     """
     import polars as pl
 
@@ -64,8 +70,11 @@ def to_seconds(column: "pl.Series") -> Float64:
     if not numbers.dtype.is_numeric():
         raise _no_time_in(column, column.is_not_null().arg_max() or 0)
     values: Float64 = np.asarray(numbers.cast(pl.Float64).to_numpy(), dtype=np.float64)
-    if not (finite_N := np.isfinite(values)).all():
-        raise _no_time_in(column, int(np.argmin(finite_N)))
+    if not (right_N := np.abs(values) <= LATEST).all():
+        raise _no_time_in(column, int(np.argmin(right_N)))
+    if not numbers.dtype.is_temporal():
+        for unit in UNITS:
+            values = np.where(_is_in(values, unit), values / unit, values)
     return values
 
 
@@ -91,9 +100,36 @@ def _no_time_in(column: "pl.Series", row: int) -> InvalidTable:
     )
 
 
+def is_clock(time_N: Float64) -> bool:
+    """Whether all are seconds since 1970, and not other numbers that order the rows."""
+    return bool(len(time_N) and time_N.min() >= CLOCK[0] and time_N.max() <= CLOCK[1])
+
+
+def has_name(time_N: Float64) -> NDArray[np.bool_]:
+    """[N] whether each is of the years 1 to 9999, for which alone there are dates."""
+    named_N: NDArray[np.bool_] = (time_N >= FIRST_SECOND) & (time_N <= LAST_SECOND)
+    return named_N
+
+
+def time_of(seconds: float) -> datetime:
+    """The date of seconds since 1970, or the nearest one there is."""
+    return datetime.fromtimestamp(min(max(seconds, FIRST_SECOND), LAST_SECOND), UTC)
+
+
 def shown_time(seconds: float) -> str:
-    """A time of seconds since 1970, as ISO 8601 has it."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+    """A time for people: as ISO 8601 has it, or a count as it is."""
+    if not CLOCK[0] <= seconds <= LAST_SECOND:
+        return f"{seconds:.15g}"
+    return time_of(seconds).isoformat().replace("+00:00", "Z")
+
+
+@overload
+def _is_in(values: float, unit: float) -> bool: ...
+@overload
+def _is_in(values: Float64, unit: float) -> NDArray[np.bool_]: ...
+def _is_in(values: float | Float64, unit: float) -> bool | NDArray[np.bool_]:
+    """Whether it is a time in such a unit."""
+    return (values >= CLOCK[0] * unit) & (values <= CLOCK[1] * unit)
 
 
 def _no_time(value: object, row: int) -> InvalidRow:

@@ -11,25 +11,22 @@ import msgspec
 from hourglass.service.streams.events import Event
 
 MOST_EVENTS = 100_000  # that are kept; from there on those that ended first are forgotten
-_TABLE = """
+# end: NULL while it is open; body: the event in JSON
+SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
     id TEXT PRIMARY KEY, model TEXT NOT NULL, entity TEXT NOT NULL, start REAL NOT NULL,
     end REAL, body TEXT NOT NULL
-) WITHOUT ROWID
-"""  # end: NULL while it is open; body: the event in JSON
-_INDEXES = (
-    "CREATE INDEX IF NOT EXISTS events_of_model ON events (model, start)",
-    "CREATE INDEX IF NOT EXISTS events_by_end ON events (end)",
-)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS events_of_model ON events (model, start);
+CREATE INDEX IF NOT EXISTS events_by_end ON events (end);
+"""
 
 
 class Chronicle:
-    """The events in a database, which has the table from then on."""
+    """The events in a database that has the SCHEMA."""
 
     def __init__(self, database: sqlite3.Connection, *, most: int = MOST_EVENTS) -> None:
         self._database, self._most = database, most
-        for statement in (_TABLE, *_INDEXES):
-            database.execute(statement)
 
     def write(self, events: Iterable[Event]) -> None:
         """Events as they are now; of each id the last is kept."""

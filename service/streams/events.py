@@ -11,26 +11,33 @@ What the budget is for one row follows from events a day and the median time bet
 rows: the model's at first, then what the rows show.
 
 Rules:
-- a warming row counts for nothing: it opens, closes and earns nothing;
+- a warming row counts for nothing: it opens, closes and earns nothing, but that an event ends
+  where rows warm for MOST_WARMING times as long as a silence takes: they may never be judged again;
 - a row that could not be judged (its p-value is NaN) is a quiet one;
 - rows that alarm are never left out: the budget grows by them too;
 - after a silence as long as QUIET rows an open event is closed, by `lapse` while the entity is
   silent, or by the next row, which opens none itself;
-- a swap of the model changes the rule and leaves the watch as it is.
+- a swap of the model changes the rule and leaves the watch as it is;
+- where rows are counted, and their times tell no days, the budget is EVENTS_PER_ROW.
 
 Pure: what is kept of an entity is a Watch, which msgspec writes and reads.
 """
 
 import hashlib
 import math
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal, NamedTuple
 
 import msgspec
 
+from hourglass.service.rows.times import time_of
+
 DAY_SECONDS = 86400.0
 QUIET = 30  # rows after which an event is over
 SHORTEST_SILENCE = 60.0  # seconds that end an event at the earliest, however fast rows come
+MOST_WARMING = 4
+COUNTED_SILENCE = 3600.0  # by the clock, where the times of rows tell nothing of seconds
+EVENTS_PER_ROW = 3e-4  # 3 in 10,000 rows, where their times tell nothing of days
 STEP_RATE = 0.02  # by which the median time between rows is moved to each observed one
 MOST_BUDGET = 0.01  # events a row, where rows are a day apart or the budget is not one
 MOST_LEVEL = 0.1  # the level a row is held against at most, however long nothing happened
@@ -40,6 +47,9 @@ MOST_LEVEL = 0.1  # the level a row is held against at most, however long nothin
 # for longer than a quarter of an event takes.
 CREDIT = 2.0
 RESOLVED = 10**-1.1
+# Why an event ended: QUIET rows above its level; none came for as long; its entity was forgotten,
+# or made room; or a process that was killed, or a change of what is kept, left no state of it.
+Ending = Literal["quiet", "silence", "forgotten", "evicted", "lost"]
 
 
 class Judged(NamedTuple):
@@ -54,7 +64,7 @@ class Judged(NamedTuple):
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """When an event opens and closes, of all entities of a model."""
 
-    events_per_day: float = 1.0  # false ones, of one entity
+    events_per_day: float | None = 1.0  # false ones, of one entity; None: rows are counted
     interval: float | None = None  # seconds between rows, as the model has seen them
     hits: int = 1  # rows at or below the level of the last `of`, for an event to open
     of: int = 1
@@ -73,6 +83,7 @@ class Span(msgspec.Struct):
     level: float  # log of the level at which it opened; a row above it is quiet
     rows: int = 1  # from the first row to the last that alarmed
     quiet: int = 0  # rows since the last that alarmed
+    ending: Ending | None = None
 
 
 class Watch(msgspec.Struct):
@@ -102,6 +113,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     start: datetime  # the first row that alarmed
     peak: datetime
     end: datetime | None  # the last row that alarmed; null while the event is open
+    end_reason: Ending | None = None  # null while the event is open
+    last: datetime | None = None  # the last row that alarmed so far; null of events of before 0.1
     open: bool
     rows: int  # from the first row that alarmed to the last
     severity: float  # of the peak
@@ -111,7 +124,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def rule_of(
-    *, window: int, interval: float | None, calibration_rows: int, events_per_day: float
+    *, window: int, interval: float | None, calibration_rows: int, events_per_day: float | None
 ) -> Rule:
     """The rule for a model whose answers look at `window` rows.
 
@@ -138,7 +151,7 @@ def step(watch: Watch, judged: Judged, rule: Rule) -> Change | None:
     elif rule.interval is not None and watch.step is None:
         watch.step = rule.interval
     if judged.is_warming or watch.step is None:
-        return lapsed
+        return lapsed or _end_unjudged(watch, judged.time, rule)
     budget = budget_of(watch, rule)
     if watch.level is None:
         watch.level = math.log(first_level(budget, rule))
@@ -146,16 +159,28 @@ def step(watch: Watch, judged: Judged, rule: Rule) -> Change | None:
     return lapsed or _judge(watch, judged, rule)
 
 
-def lapse(watch: Watch, silent_seconds: float, rule: Rule) -> Change | None:
-    """Close the event of an entity that has been silent for so long."""
-    if silent_seconds <= max(SHORTEST_SILENCE, rule.quiet * (watch.step or 0)):
+def lapse(
+    watch: Watch, silent_seconds: float, rule: Rule, longest: float | None = None
+) -> Change | None:
+    """Close the event of an entity that has been silent for so long. `longest`: seconds, in place
+    of those that follow from the watch.
+    """
+    if silent_seconds <= (_silence(watch, rule) if longest is None else longest):
         return None
     watch.recent = []
-    return _close(watch) if watch.open else None
+    return _close(watch, "silence") if watch.open else None
+
+
+def end(event: Event, ending: Ending) -> Event:
+    """An open event whose entity has no state any more: it ends with its last row that alarmed."""
+    last = event.last or event.peak
+    return msgspec.structs.replace(event, end=last, last=last, end_reason=ending, open=False)
 
 
 def budget_of(watch: Watch, rule: Rule) -> float:
     """Events for one row of this entity."""
+    if rule.events_per_day is None:
+        return EVENTS_PER_ROW
     return min(rule.events_per_day * (watch.step or 0) / DAY_SECONDS, MOST_BUDGET)
 
 
@@ -180,9 +205,11 @@ def event_of(
         model=model,
         version=version,
         entity=entity,
-        start=_time(span.start),
-        peak=_time(span.peak),
-        end=None if is_open else _time(span.last),
+        start=time_of(span.start),
+        peak=time_of(span.peak),
+        end=None if is_open else time_of(span.last),
+        end_reason=None if is_open else span.ending,
+        last=time_of(span.last),
         open=is_open,
         rows=span.rows,
         severity=span.severity,
@@ -227,7 +254,7 @@ def _go_on(watch: Watch, span: Span, judged: Judged, log_p: float, rule: Rule) -
     """A row while an event is open."""
     if log_p > span.level:
         span.quiet += 1
-        return _close(watch) if span.quiet >= rule.quiet else None
+        return _close(watch, "quiet") if span.quiet >= rule.quiet else None
     span.rows += span.quiet + 1
     span.quiet, span.last = 0, judged.time
     if judged.severity <= span.severity:
@@ -236,9 +263,25 @@ def _go_on(watch: Watch, span: Span, judged: Judged, log_p: float, rule: Rule) -
     return Change("risen", span)
 
 
-def _close(watch: Watch) -> Change:
+def _end_unjudged(watch: Watch, time: float, rule: Rule) -> Change | None:
+    """At a row that is warming: close an event that has been open too long without one that is
+    not.
+    """
+    if watch.open is None or time - watch.open.last <= MOST_WARMING * _silence(watch, rule):
+        return None
+    return _close(watch, "silence")
+
+
+def _silence(watch: Watch, rule: Rule) -> float:
+    """Seconds after which an event is over; of rows that are counted, as they are counted."""
+    shortest = 0.0 if rule.events_per_day is None else SHORTEST_SILENCE
+    return max(shortest, rule.quiet * (watch.step or 0))
+
+
+def _close(watch: Watch, ending: Ending) -> Change:
     span, watch.open, watch.recent = watch.open, None, []
     assert span is not None
+    span.ending = ending
     return Change("closed", span)
 
 
@@ -258,7 +301,3 @@ def _learn_step(watch: Watch, seconds: float) -> None:
     elif seconds != watch.step:
         rate = 1 + STEP_RATE
         watch.step *= rate if seconds > watch.step else 1 / rate
-
-
-def _time(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)

@@ -7,7 +7,6 @@ History is kept in bins of BIN_SECONDS: of each the highest severity, and for ea
 largest contribution over the threshold, as float16.
 """
 
-import os
 import sqlite3
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,18 +16,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from hourglass.service.errors import InvalidSettings
 from hourglass.service.model.served import Served
+from hourglass.service.serving.database import Kind, connect
+from hourglass.service.streams import chronicle
 from hourglass.service.streams.chronicle import Chronicle
 from hourglass.service.streams.events import Event
 from hourglass.service.streams.state import Answers, State
 
-APPLICATION = 0x48475354  # HGST, SQLite's application_id
-SCHEMA_VERSION = 1  # raise it with the schema; a newer one is refused
 BIN_SECONDS = 60.0
 MOST_BINS = 1_000_000  # of all entities; from there on the oldest are forgotten
 MOST_RATIO = np.float32(60000)  # of a contribution over the threshold, in float16
-BUSY_SECONDS = 1.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS states (
     model TEXT, entity TEXT, last REAL, body BLOB, PRIMARY KEY (model, entity)
@@ -39,6 +36,10 @@ CREATE TABLE IF NOT EXISTS bins (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS bins_by_start ON bins (start);
 """
+# one process alone: its states are those of its memory
+STREAMS = Kind(
+    "streams' file", "--streams", 0x48475354, 1, _SCHEMA + chronicle.SCHEMA, is_shared=False
+)
 Key = tuple[str, str]  # model, entity
 Float16 = NDArray[np.float16]
 
@@ -74,18 +75,24 @@ class StreamsFile:
         self._path, self._most_bins = path, most_bins
         self._connection: sqlite3.Connection | None = None
 
-    def states(self, most: int) -> list[tuple[Key, State]]:
-        """The last ones, the oldest of them first; those of before a change of State are left."""
-        found = self._open().execute(
+    def states(self, most: int) -> tuple[list[tuple[Key, State]], list[Key]]:
+        """The last ones, the oldest of them first; and of which entities there are others: older
+        ones, and those of before a change of State.
+        """
+        database = self._open()
+        found = database.execute(
             "SELECT model, entity, body FROM states ORDER BY last DESC LIMIT ?", (most,)
         )
-        states = []
+        states, others = [], []
         for model, entity, body in reversed(found.fetchall()):
             try:
                 states.append(((model, entity), msgspec.msgpack.decode(body, type=State)))
             except msgspec.MsgspecError:
-                continue
-        return states
+                others.append((model, entity))
+        others += database.execute(
+            "SELECT model, entity FROM states ORDER BY last DESC LIMIT -1 OFFSET ?", (most,)
+        )
+        return states, others
 
     def write(self, changes: Changes) -> None:
         """All of it or nothing."""
@@ -157,8 +164,8 @@ class StreamsFile:
     def _open(self, *, to_write: bool = False) -> sqlite3.Connection:
         if self._connection is None:
             if self._path is not None and not to_write and not self._path.exists():
-                return connect(None)  # nothing was written yet, and reading makes no file
-            self._connection = connect(self._path)
+                return connect(None, STREAMS)  # nothing was written, and reading makes no file
+            self._connection = connect(self._path, STREAMS)
         return self._connection
 
     def _write_bins(
@@ -220,55 +227,3 @@ def larger(one: Bin, other: Bin) -> Bin:
     if len(ratios_D) == len(other.ratios_D):
         ratios_D = np.fmax(ratios_D, other.ratios_D)
     return Bin(max(one.severity, other.severity), ratios_D)
-
-
-def connect(path: Path | None) -> sqlite3.Connection:
-    """A connection to the file, its owner's alone, or to a memory of its own."""
-    if path is not None:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600))
-    database = sqlite3.connect(
-        path or ":memory:", timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-    )
-    try:
-        if path is not None:
-            # one process alone: its states are those of its memory
-            database.execute("PRAGMA locking_mode = EXCLUSIVE")
-            _require_ours(database)
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = NORMAL")
-            database.execute("PRAGMA journal_size_limit = 4194304")
-        database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
-        Chronicle(database)
-        database.execute(f"PRAGMA application_id = {APPLICATION}")
-        database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    except BaseException:
-        database.close()
-        raise
-    return database
-
-
-def prepare(path: Path) -> None:
-    """Make the file, its owner's alone, where it is not there; InvalidSettings where it is none of
-    ours, or another process has it.
-    """
-    try:
-        connect(path).close()
-    except OSError as error:
-        raise InvalidSettings(
-            f"the streams' file {path} cannot be opened ({error.strerror}); --streams names a file"
-        ) from error
-    except sqlite3.DatabaseError as error:
-        raise InvalidSettings(
-            f"the streams' file {path} cannot be used ({error}): another process has it, or it is"
-            " damaged or none of Hourglass; --streams names another file"
-        ) from error
-
-
-def _require_ours(database: sqlite3.Connection) -> None:
-    (application,) = database.execute("PRAGMA application_id").fetchone()
-    (version,) = database.execute("PRAGMA user_version").fetchone()
-    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if application != APPLICATION and (application or tables):
-        raise sqlite3.DatabaseError("another program wrote it")
-    if version > SCHEMA_VERSION:
-        raise sqlite3.DatabaseError("a newer Hourglass wrote it")

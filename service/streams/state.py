@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from hourglass.service.errors import InvalidRow, LateRow
@@ -34,6 +35,7 @@ from hourglass.service.model.served import Served
 from hourglass.service.rows.decoding import Float32
 from hourglass.service.rows.encoding import require_finite
 from hourglass.service.rows.sentences import say_why
+from hourglass.service.rows.times import shown_time
 from hourglass.service.streams.events import (
     Event,
     Judged,
@@ -121,13 +123,26 @@ def rule_for(served: Served, events_per_day: float) -> Rule:
         window=served.detector.window,
         interval=window.interval if window else None,
         calibration_rows=served.detector.table.n,
-        events_per_day=events_per_day,
+        events_per_day=None if is_counted(served) else events_per_day,
     )
 
 
-def repeated_rows(state: State, rows_ND: Float32, time_N: Float64, newest: str) -> int:
+def is_counted(served: Served) -> bool:
+    """Whether a model of ordered rows was fitted on rows whose time is a count, or their number."""
+    window = served.detector.manifest.window
+    return window is not None and window.interval is None
+
+
+def copy_of(state: State) -> State:
+    """One that may be changed while the other is read."""
+    span = state.watch.open
+    watch = structs.replace(state.watch, open=span and structs.replace(span))
+    return structs.replace(state, watch=watch)
+
+
+def repeated_rows(state: State, rows_ND: Float32, time_N: Float64) -> int:
     """How many of the first rows came before; LateRow where one is not later than the newest, and
-    InvalidRow where rows are not in order of time. `newest` is that time for people.
+    InvalidRow where rows are not in order of time.
     """
     steps = np.diff(time_N)
     if (steps <= 0).any():
@@ -136,10 +151,11 @@ def repeated_rows(state: State, rows_ND: Float32, time_N: Float64, newest: str) 
             f"row {row} is not later than the row before it; rows come in order of time",
             row=row,
             expected="a later time than that of the row before",
-            got=f"{time_N[row]:.15g}",
+            got=shown_time(time_N[row]),
         )
     if state.newest is None or time_N[0] > state.newest:
         return 0
+    newest = shown_time(state.newest)
     count = int(np.searchsorted(time_N, state.newest, side="right"))
     past = np.frombuffer(state.past, ANSWER)
     places = np.searchsorted(past["time"], time_N[:count])

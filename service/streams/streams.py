@@ -14,7 +14,6 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
@@ -26,15 +25,17 @@ from hourglass.service.model.reasons import EXTRA_ROWS
 from hourglass.service.model.served import Served
 from hourglass.service.rows.decoding import Float32
 from hourglass.service.serving.batcher import INLINE_SECONDS, Batcher
-from hourglass.service.streams.events import Event, Rule, lapse
+from hourglass.service.streams.events import COUNTED_SILENCE, Ending, Event, Rule, end, lapse
 from hourglass.service.streams.file import Changes, History, Key, StreamsFile, gather, history_of
 from hourglass.service.streams.state import (
     Answers,
     Float64,
     State,
     advance,
+    copy_of,
     event_in,
     features_of,
+    is_counted,
     is_warming,
     repeated_rows,
     rule_for,
@@ -49,6 +50,7 @@ ROW_CELLS = 64  # as long as a row's level, watch and digest take, 8 us
 ENCODED_AT_ONCE = 200  # states, on the event loop
 RETRY_SECONDS = 5.0  # after what could not be written
 MOST_WAITING = 10_000  # events, while they cannot be written
+SHORTEST_STEP = 1e-6  # seconds between rows that came without times
 FILE = "streams.sqlite"  # beside the models
 What = Literal["evicted", "late", "warm_ups"]  # what is counted besides events
 _logger = logging.getLogger(__name__)
@@ -114,15 +116,15 @@ class Streams:
         self._flushing = asyncio.Lock()
 
     async def start(self) -> list[Event]:
-        """Read what there was; the events that are open."""
+        """Read what there was; the events that are open. Those that no state knows of end."""
 
-        def read() -> tuple[list[tuple[Key, State]], list[Event]]:
+        def read() -> tuple[list[tuple[Key, State]], list[Key], list[Event]]:
             if self._path and not os.access(self._path.parent, os.W_OK):
                 raise PermissionError("nothing can be written there")
-            return self._file.states(self._most), self._file.chronicle().open_events()
+            return *self._file.states(self._most), self._file.chronicle().open_events()
 
         try:
-            states, events = await self._run(read)
+            states, others, events = await self._run(read)
         except (sqlite3.Error, OSError) as error:
             _logger.warning("streams are in memory alone: %s: %s", self._path, error)
             self._count_failure()
@@ -131,7 +133,12 @@ class Streams:
         now = time.monotonic()
         for key, state in states:
             self._entities[key] = Entity(state, now)
-        return events
+        self._gone.update(others)
+        still_open = {event.id for event in self._all_open()}
+        for event in events:
+            if event.id not in still_open:
+                self._say(end(event, "lost"))
+        return [event for event in events if event.id in still_open]
 
     async def take(
         self, served: Served, name: str, rows_ND: Float32, time_N: Float64 | None
@@ -148,12 +155,13 @@ class Streams:
     async def _take(
         self, served: Served, key: Key, entity: Entity, rows_ND: Float32, time_N: Float64 | None
     ) -> Taken:
-        state = entity.state
+        # a copy, which takes the other's place once all went well: what is written meanwhile, or
+        # after an error, is a state between requests
+        state = copy_of(entity.state)
         rule = entity.rule = rule_for(served, self._per_day)
         at_N = _times(state, len(rows_ND), served) if time_N is None else time_N
         try:
-            newest = "" if state.newest is None else _shown(state.newest)
-            repeated = repeated_rows(state, rows_ND, at_N, newest)
+            repeated = repeated_rows(state, rows_ND, at_N)
 
             def work() -> tuple[Answers, History | None]:
                 answers = advance(
@@ -168,11 +176,13 @@ class Streams:
         except LateRow:
             self._count(served.name, "late", 1)
             raise
-        finally:
-            if state.newest is None and self._entities.get(key) is entity:
+        except BaseException:
+            if entity.state.newest is None and self._entities.get(key) is entity:
                 del self._entities[key]  # none of its rows was taken
+            raise
         if self._entities.get(key) is not entity:
             raise UnknownEntity(f"entity {key[1][:80]!r} of {served.name} was just forgotten")
+        entity.state = state
         if history is not None and not self._is_failing:
             self._history.append((key, history))
         return Taken(answers, changes, self._keep(key, entity, answers, changes))
@@ -180,7 +190,7 @@ class Streams:
     def forget(self, model: str, name: str) -> None:
         """Know nothing more of an entity; UnknownEntity."""
         self._require(model, name)
-        self._let_go((model, name))
+        self._let_go((model, name), "forgotten")
 
     def entities(self, served: Served) -> list[Seen]:
         """Those of a model, the last used first."""
@@ -235,8 +245,11 @@ class Streams:
         await self._run(self._file.close)
         self._thread.shutdown()
 
+    def _all_open(self) -> list[Event]:
+        events = (self._open_event(key, entity) for key, entity in self._entities.items())
+        return [event for event in events if event is not None]
+
     def _add(self, key: Key) -> Entity:
-        self._gone.discard(key)
         entity = self._entities[key] = Entity(State(), time.monotonic())
         return entity
 
@@ -246,15 +259,14 @@ class Streams:
             oldest = next((k for k, each in self._entities.items() if not each.lock.locked()), None)
             if oldest is None:
                 return
-            self._let_go(oldest)
+            self._let_go(oldest, "evicted")
             self._count(oldest[0], "evicted", 1)
 
-    def _let_go(self, key: Key) -> None:
-        entity = self._entities.pop(key)
-        watch = entity.state.watch
-        if (span := watch.open) is not None:
-            watch.open = None
-            self._say(event_in(entity.state, *key, span, is_open=False))
+    def _let_go(self, key: Key, why: Ending) -> None:
+        event = self._open_event(key, self._entities[key])
+        del self._entities[key]
+        if event is not None:
+            self._say(end(event, why))
         self._dirty.discard(key)
         self._gone.add(key)
 
@@ -298,7 +310,8 @@ class Streams:
             if entity.state.watch.open is None or entity.lock.locked():
                 continue
             rule = entity.rule or Rule(events_per_day=self._per_day)
-            if change := lapse(entity.state.watch, now - entity.arrived, rule):
+            longest = COUNTED_SILENCE if rule.events_per_day is None else None
+            if change := lapse(entity.state.watch, now - entity.arrived, rule, longest):
                 self._dirty.add(key)
                 self._say(event_in(entity.state, *key, change.span, is_open=False))
 
@@ -310,17 +323,20 @@ class Streams:
     async def _changes(self) -> Changes:
         dirty, self._dirty = self._dirty, set()
         gone, self._gone = self._gone, set()
-        events, self._events = self._events, {}
         states: dict[Key, tuple[float, bytes]] = {}
         for place, key in enumerate(dirty):
             if place % ENCODED_AT_ONCE == ENCODED_AT_ONCE - 1:
                 await asyncio.sleep(0)
             if (entity := self._entities.get(key)) is not None:
-                if entity.lock.locked():  # a thread may be changing it
-                    self._dirty.add(key)
-                    continue
                 body = msgspec.msgpack.encode(entity.state)
                 states[key] = entity.state.newest or 0.0, body
+        # an event is written with the state that it is of: of who changed meanwhile neither is
+        changed = self._dirty | self._gone
+        events, self._events = self._events, {}
+        for event in list(events.values()):
+            if (event.model, event.entity) in changed:
+                self._events[event.id] = events.pop(event.id)
+        states = {key: state for key, state in states.items() if key not in changed}
         return Changes(states, gone, events.values(), {})
 
     async def _flush(self) -> None:
@@ -349,7 +365,7 @@ class Streams:
             self._count_failure()
             self._is_failing, self._retry_at = True, time.monotonic() + RETRY_SECONDS
             self._dirty |= changes.states.keys()
-            self._gone |= {*changes.gone} - self._entities.keys()
+            self._gone |= {*changes.gone}
             self._events = {event.id: event for event in changes.events} | self._events
             for key in list(self._events)[:-MOST_WAITING]:
                 del self._events[key]
@@ -363,15 +379,18 @@ class Streams:
 
 
 def _times(state: State, count: int, served: Served) -> Float64:
-    """Times of rows that came just now: evenly from the one before on."""
+    """Times of rows that came just now: evenly from the one before on, also where that one's time
+    is ahead of the clock. Where rows are counted, they are counted on.
+    """
+    if is_counted(served):
+        return (state.newest or 0.0) + np.arange(1.0, count + 1)
     now = time.time()
     window = served.detector.manifest.window
     if state.newest is not None:
         first = state.newest
+        now = max(now, first + count * SHORTEST_STEP)
     else:
         first = now - count * ((window.interval if window else None) or 1.0)
-    if count == 1:
-        return np.array([now])
     return first + (now - first) * np.arange(1, count + 1) / count
 
 
@@ -388,10 +407,6 @@ def _blamed_cells(served: Served, answers: Answers) -> int:
     detector = served.detector
     peaks = sum(each.peak is not None for each in answers.told)
     return peaks * detector.window * detector.width * (1 + EXTRA_ROWS + detector.width)
-
-
-def _shown(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
 def require(streams: "Streams | None") -> Streams:

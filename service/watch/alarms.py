@@ -6,26 +6,26 @@ time, and stays what it is however long the storm goes on. The counts are of all
 alarms themselves the last ones are kept, GROUP_ALARMS of each group and the worst, so that a storm
 drives no other group out.
 
-The file is one that several processes write: in WAL mode, where a process that is killed loses what
-it has not committed and nothing else. Without a file the same lies in memory.
+The file is one that several processes write. Without a file the same lies in memory.
 """
 
 import hashlib
 import json
 import math
-import os
 import sqlite3
-import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from hourglass.service.errors import InvalidSettings, UnknownAlarms
+from hourglass.service.errors import UnknownAlarms
+from hourglass.service.rows.times import time_of
+from hourglass.service.serving import database as databases
+from hourglass.service.serving.database import Kind
 from hourglass.service.watch import feedback
 from hourglass.service.watch.feedback import Feedback, Verdict, Word
 
@@ -33,12 +33,9 @@ GAP_SECONDS = 300.0
 GROUP_ALARMS = 100
 MEMORY_ALARMS = 1000  # kept where there is no file
 ORDINARY_ROWS = 200  # of each model
-BUSY_SECONDS = 1.0  # that a writer waits for another one
 PRUNE_SECONDS = 60.0  # between looks for what is too old
 DAY_SECONDS = 86400.0
 MOST_NAMED = 3  # features, of alarms without a sentence
-APPLICATION = 0x48474C53  # in the file's head: it is Hourglass's
-SCHEMA_VERSION = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS began (time REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS models (
@@ -59,6 +56,7 @@ CREATE TABLE IF NOT EXISTS ordinary (
     model TEXT NOT NULL, slot INTEGER NOT NULL, time REAL NOT NULL, version TEXT NOT NULL,
     severity REAL NOT NULL, p_value REAL NOT NULL, row TEXT NOT NULL, PRIMARY KEY (model, slot));
 """
+JOURNAL = Kind("journal", "--journal", 0x48474C53, 1, _SCHEMA + feedback.SCHEMA, is_shared=True)
 
 
 class Signature(NamedTuple):
@@ -372,71 +370,16 @@ class Alarms:
 
 def connect(path: Path | None, began: float) -> sqlite3.Connection:
     """A connection to the file, or to a memory of its own; a new one counts since `began`."""
-    database = sqlite3.connect(path or ":memory:", timeout=BUSY_SECONDS, isolation_level=None)
+    database = databases.connect(path, JOURNAL)
     try:
         database.execute("PRAGMA secure_delete = ON")  # what is too old is nowhere any more
-        if path is not None:
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = NORMAL")
-            database.execute("PRAGMA journal_size_limit = 4194304")
-        database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} {feedback.SCHEMA} COMMIT;")
         database.execute(
             "INSERT INTO began SELECT ? WHERE NOT EXISTS (SELECT * FROM began)", (began,)
         )
-        database.execute(f"PRAGMA application_id = {APPLICATION}")
-        database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     except BaseException:
         database.close()
         raise
     return database
-
-
-def prepare(path: Path) -> None:
-    """Make the file, its owner's alone, where it is not there; InvalidSettings where it is none of
-    ours, or damaged.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise InvalidSettings(f"the journal {path} is no regular file; --journal names one")
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise InvalidSettings(
-            f"the journal {path} cannot be opened ({error.strerror}); --journal names a file"
-        ) from error
-    try:
-        database = sqlite3.connect(path, timeout=5 * BUSY_SECONDS)
-        try:
-            _require_ours(database, path)
-        finally:
-            database.close()
-        connect(path, time.time()).close()
-    except sqlite3.OperationalError as error:  # of the disk or of a lock
-        raise InvalidSettings(
-            f"the journal {path} cannot be written ({error}); --journal names another file"
-        ) from error
-    except sqlite3.DatabaseError as error:
-        raise InvalidSettings(
-            f"the journal {path} is no journal of Hourglass, or is damaged ({error}); --journal"
-            " names another file"
-        ) from error
-
-
-def _require_ours(database: sqlite3.Connection, path: Path) -> None:
-    (application,) = database.execute("PRAGMA application_id").fetchone()
-    (version,) = database.execute("PRAGMA user_version").fetchone()
-    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if application != APPLICATION and (application or tables):
-        raise sqlite3.DatabaseError("another program wrote it")
-    if version > SCHEMA_VERSION:
-        raise InvalidSettings(
-            f"the journal {path} was written by a newer Hourglass; --journal names another file"
-        )
-    (sound,) = database.execute("PRAGMA quick_check(1)").fetchone()
-    if sound != "ok":
-        raise sqlite3.DatabaseError(sound.splitlines()[-1])
 
 
 def _pattern(database: sqlite3.Connection, model: str, key: str) -> tuple[str | None, str]:
@@ -484,11 +427,6 @@ def _group(
         verdict=verdict,
         muted_until=None if muted_until is None else time_of(muted_until),
     )
-
-
-def time_of(seconds: float) -> datetime:
-    """Of seconds since the epoch."""
-    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _say(features: list[str], count: int, seconds: float, worst: str | None) -> str:

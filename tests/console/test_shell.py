@@ -18,14 +18,14 @@ VIEWS = ("budget", "alarms", "explain", "models", "map")  # test_learn.py looks 
 def test_every_view_is_reached_by_keys_alone(visit):
     page = visit()
     seen = []
-    for key in ("a", "e", "m", "p", "l", "b"):
+    for key in ("a", "e", "t", "m", "p", "l", "b"):
         page.keyboard.press("g")
         page.keyboard.press(key)
         current = page.locator("#menu [aria-current=page]")
         expect(current).to_have_attribute("aria-keyshortcuts", f"g {key}")
         seen.append(current.inner_text())
         expect(page.locator("h1 span")).to_be_visible()
-    assert seen == ["Alarms", "Explain", "Models", "Map", "Learn", "Budget"]
+    assert seen == ["Alarms", "Explain", "Time", "Models", "Map", "Learn", "Budget"]
     page.keyboard.press("?")
     expect(page.get_by_role("dialog", name="Keys")).to_contain_text("find a model")
     page.keyboard.press("Escape")

@@ -151,8 +151,8 @@ def test_the_commands_say_it_in_words(
     assert "12 have too few rows before them" in capsys.readouterr().out
     assert main(["inspect", str(models / "pump")]) == 0
     assert (
-        "4 rows in order of time, the judged one last (residual); after a step of over 600 a new"
-        " one begins" in capsys.readouterr().out
+        "4 rows in order of time, the judged one last (residual), counted; after a step of over"
+        " 600 a new one begins" in capsys.readouterr().out
     )
     assert main(["inspect", str(models / "single")]) == 0
     assert "single rows, in any order" in capsys.readouterr().out

@@ -86,6 +86,39 @@ def test_without_an_entity_all_rows_are_of_the_file(
     assert "120 rows of 1 entity" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_an_entity_is_named_as_the_file_has_it(models: Path, tmp_path: Path, suffix: str) -> None:
+    """And the dialect of the file is that of `score`."""
+    parts = []
+    for name in ("007", "7"):
+        rows = pl.DataFrame(sample_rows(NUMERIC, 6), schema=NAMES)
+        times = pl.Series(
+            "at", [f"{BEGIN + timedelta(minutes=i):%Y-%m-%d %H:%M}" for i in range(6)]
+        )
+        parts.append(rows.with_columns(times, pl.lit(name).alias("pump")))
+    table, frame = tmp_path / f"pumps{suffix}", pl.concat(parts)
+    if suffix == ".csv":
+        frame.write_csv(table, separator=";", decimal_comma=True, include_header=False)
+        columns = [f"column_{place}" for place in range(1, 7)]
+        frame.columns = columns
+    else:
+        frame.write_parquet(table)
+    with serving(tmp_path / "models", streams=tmp_path / "streams.sqlite") as client:
+        names = frame.columns
+        publish(tmp_path / "models", "plant", make_windowed_artifact(named(names[:4]), rows=4))
+        client.post("/v1/models/plant/reload").raise_for_status()
+        flags = ["--name", "plant", "--time", names[4], "--entity", names[5], "--speed", "0"]
+        dialect = ["--separator", ";", "--decimal", ",", "--no-header"]
+        more = dialect if suffix == ".csv" else []
+        assert main(["stream", str(table), "--url", str(client.base_url), *flags, *more]) == 0
+        entities = client.get("/v1/models/plant/streams").json()["entities"]
+    assert {each["entity"]: each["rows"] for each in entities} == {"007": 6, "7": 6}
+
+
+def named(names: list[str]) -> tuple[Feature, ...]:
+    return tuple(Feature(name=name, kind="numeric") for name in names)
+
+
 def test_rows_wait_for_their_times() -> None:
     time_N = np.array([0.0, 0, 10, 30, 30.5])
     started = time.monotonic()
@@ -118,9 +151,9 @@ def test_rows_are_told_by_name_and_what_is_missing_is_left_out() -> None:
     ("change", "said"),
     [
         (["--name", "absent"], "answered 404"),
-        (["--time", "hour"], "has no column 'hour'; it has"),
+        (["--time", "hour"], "there is no column 'hour' to be the time; the columns are"),
         (["--time", "pump"], "time column 'pump', row 1: expected a date, a time"),
-        (["--entity", "who"], "has no column 'who'"),
+        (["--entity", "who"], "there is no column 'who' to be the entity"),
         (["--url", "ftp://127.0.0.1"], "--url: expected an address such as http://127.0.0.1:8000"),
         (["--url", "http://127.0.0.1:x"], "has no port that could be one"),
     ],

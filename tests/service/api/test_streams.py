@@ -143,7 +143,7 @@ class TestTime:
             ([T0, None], "as the time of row 1"),
             (
                 [T0, 1e13],
-                "expected a time from 1970 to 9999, in seconds since 1970, got 10000000000000 as the time of row 1",
+                "expected a time of the years 1 to 9999, in seconds since 1970, got 10000000000000 as the time of row 1",
             ),
         ],
     )

@@ -151,6 +151,15 @@ def test_addresses_are_separated_by_commas():
             "http://a/é",
             "expected printable ASCII without spaces and without a fragment, got 'http://a/é'",
         ),
+        (
+            "http://a..b/",
+            "expected a host whose names between dots have 1 to 63 characters, got 'http://a..b/'",
+        ),
+        (
+            f"https://{'a' * 64}.example/",
+            "expected a host whose names between dots have 1 to 63 characters,"
+            f" got 'https://{'a' * 64}.example/'",
+        ),
     ],
 )
 def test_an_address_that_is_none_is_one_sentence_that_names_its_flag(url, message):

@@ -4,7 +4,13 @@ import argparse
 
 import pytest
 
-from hourglass.service.rows.dialect import Dialect, add_dialect_arguments, given_dialect
+from hourglass.service.errors import InvalidSettings
+from hourglass.service.rows.dialect import (
+    Dialect,
+    add_dialect_arguments,
+    dialect_of,
+    given_dialect,
+)
 
 
 def parsed(*arguments):
@@ -28,6 +34,13 @@ def test_flags_are_the_fields_of_a_dialect_and_only_those_that_are_given():
         null=("NA", "-999", "-", "?"),
     )
     assert parsed("--separator", "\\t") == {"separator": "\t"}
+
+
+def test_flags_that_contradict_each_other_are_said_by_whoever_reads_them():
+    parser = argparse.ArgumentParser()
+    add_dialect_arguments(parser)
+    with pytest.raises(InvalidSettings, match=r"thousands and decimal are both '\.'"):
+        dialect_of(parser.parse_args(["--thousands", "."]))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from hourglass.service.streams.chronicle import Chronicle
+from hourglass.service.streams.chronicle import SCHEMA, Chronicle
 from hourglass.service.streams.events import Event
 from tests.service.notify.test_webhook import event
 
@@ -30,6 +30,7 @@ def made(start: float, end: float | None, *, model: str = "pumps", entity: str =
 @pytest.fixture
 def database(tmp_path):
     database = sqlite3.connect(tmp_path / "streams.sqlite", isolation_level=None)
+    database.executescript(SCHEMA)
     yield database
     database.close()
 

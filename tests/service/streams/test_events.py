@@ -170,6 +170,12 @@ class TestClosing:
         assert told(watch, [judged(row, ORDINARY, warming=True) for row in range(2, 60)]) == []
         assert told(watch, [judged(row, ORDINARY) for row in range(60, 100)]) == [(89, "closed")]
 
+    def test_an_event_ends_where_rows_are_never_judged_again(self) -> None:
+        watch = Watch()
+        told(watch, [judged(0, ORDINARY), judged(1, STRANGE)])
+        rows = [judged(row, ORDINARY, warming=True) for row in range(2, 300)]
+        assert told(watch, rows) == [(4 * 30 + 2, "closed")]
+
 
 class TestSilence:
     def test_an_entity_that_falls_silent_closes_its_event_after_thirty_rows_of_time(self) -> None:
@@ -315,6 +321,8 @@ class TestEvents:
             "start": "1970-01-01T00:01:00Z",
             "peak": "1970-01-01T00:02:00Z",
             "end": "1970-01-01T00:02:00Z",
+            "end_reason": "quiet",
+            "last": "1970-01-01T00:02:00Z",
             "open": False,
             "rows": 2,
             "severity": pytest.approx(7),

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from hourglass.service.errors import InvalidSettings
+from hourglass.service.serving.database import connect, prepare
 from hourglass.service.streams.file import (
     BIN_SECONDS,
     MOST_RATIO,
+    STREAMS,
     Bin,
     Changes,
     StreamsFile,
-    connect,
     gather,
     history_of,
-    prepare,
 )
 from hourglass.service.streams.state import State, advance, rule_for
 from tests.artifacts import NUMERIC, make_served, sample_rows
@@ -33,7 +33,7 @@ def bins(*severities: float, entity: str = "a", first: float = 0.0) -> dict:
 
 def test_reading_makes_no_file(tmp_path):
     file = StreamsFile(tmp_path / "streams.sqlite")
-    assert file.states(10) == []
+    assert file.states(10) == ([], [])
     assert file.span("m") is None
     assert file.chronicle().open_events() == []
     assert not (tmp_path / "streams.sqlite").exists()
@@ -112,22 +112,22 @@ class TestPrepare:
         database.execute("CREATE TABLE theirs (a)")
         database.close()
         with pytest.raises(InvalidSettings, match="another program wrote it"):
-            prepare(tmp_path / "other.sqlite")
+            prepare(tmp_path / "other.sqlite", STREAMS)
 
     def test_what_is_no_database_is_refused(self, tmp_path):
         (tmp_path / "text").write_text("not a database, and longer than its head" * 10)
         with pytest.raises(InvalidSettings, match="file is not a database"):
-            prepare(tmp_path / "text")
+            prepare(tmp_path / "text", STREAMS)
 
     def test_a_file_that_another_process_has_is_refused(self, tmp_path):
-        holder = connect(tmp_path / "streams.sqlite")
+        holder = connect(tmp_path / "streams.sqlite", STREAMS)
         with pytest.raises(InvalidSettings, match=r"database is locked.*another process has it"):
-            prepare(tmp_path / "streams.sqlite")
+            prepare(tmp_path / "streams.sqlite", STREAMS)
         holder.close()
-        prepare(tmp_path / "streams.sqlite")
+        prepare(tmp_path / "streams.sqlite", STREAMS)
 
     def test_a_folder_that_is_not_there_is_named(self, tmp_path):
         with pytest.raises(
             InvalidSettings, match=r"cannot be opened \(No such file or directory\)"
         ):
-            prepare(tmp_path / "gone" / "streams.sqlite")
+            prepare(tmp_path / "gone" / "streams.sqlite", STREAMS)

@@ -17,7 +17,7 @@ def windowed(rows: int, features=NUMERIC):
 
 def take(state, served, rows, time):
     time = np.asarray(time, np.float64)
-    repeated = repeated_rows(state, rows, time, "then")
+    repeated = repeated_rows(state, rows, time)
     return advance(state, served, rows, time, rule_for(served, 1.0), repeated)
 
 
@@ -119,4 +119,4 @@ def test_a_missing_value_is_the_same_row_however_it_is_written():
     again = rows.copy()
     again.view(np.uint32)[0, 0] = 0xFFC00001  # another NaN
     again[0, 1] = -0.0
-    assert repeated_rows(state, again, np.array([0.0]), "then") == 1
+    assert repeated_rows(state, again, np.array([0.0])) == 1

@@ -7,14 +7,23 @@ import sqlite3
 import time
 
 import httpx
+import msgspec
 import numpy as np
 import pytest
 
 from hourglass.service.serving.batcher import Batcher
 from hourglass.service.serving.observers import UNOBSERVED
 from hourglass.service.streams import streams as module
+from hourglass.service.streams.state import State
 from hourglass.service.streams.streams import Streams
-from tests.artifacts import NUMERIC, make_artifact, make_served, publish, sample_rows
+from tests.artifacts import (
+    NUMERIC,
+    make_artifact,
+    make_served,
+    make_windowed_served,
+    publish,
+    sample_rows,
+)
 from tests.serving import Process
 
 
@@ -65,6 +74,116 @@ def test_the_clock_closes_the_event_of_an_entity_that_is_silent(monkeypatch):
     assert [event.open for event in told] == [True, False]
     assert told[0].id == told[1].id
     assert told[1].end.timestamp() == 29 * 60
+
+
+class TestEventsWithoutAState:
+    """An event ends when its entity leaves, or with the next start: nobody is told of it for ever."""
+
+    @staticmethod
+    async def open_one(streams, name="a"):
+        served = make_served(NUMERIC)
+        await streams.take(served, name, rows_of(20), seconds(0, 20))
+        await streams.take(served, name, rows_of(10, shift=40.0), seconds(20, 10))
+
+    @staticmethod
+    def events_of(path):
+        """What is told at a start, what was open then and all events; one after the other."""
+        told = []
+
+        async def look(streams):
+            return await streams.ask(lambda file: file.chronicle().events("tiny"))
+
+        events = run(path, look, tell=told.append)
+        return told, events
+
+    @pytest.mark.parametrize("ending", ["forgotten", "evicted"])
+    def test_it_ends_when_the_entity_leaves(self, tmp_path, ending):
+        told = []
+
+        async def story(streams):
+            await self.open_one(streams)
+            if ending == "forgotten":
+                streams.forget("tiny", "a")
+            else:
+                await streams.take(make_served(NUMERIC), "b", rows_of(1), seconds(0, 1))
+
+        run(tmp_path / "streams.sqlite", story, most=1, tell=told.append)
+        opened, closed = told
+        assert (opened.end, opened.end_reason) == (None, None)
+        assert opened.last.timestamp() == 29 * 60
+        assert (closed.id, closed.open, closed.end_reason) == (opened.id, False, ending)
+        assert closed.end.timestamp() == 29 * 60  # of its last row
+        assert self.events_of(tmp_path / "streams.sqlite") == ([], [closed])
+
+    def test_it_ends_with_the_start_where_fewer_entities_are_kept(self, tmp_path):
+        path, told = tmp_path / "streams.sqlite", []
+
+        async def story(streams):
+            await self.open_one(streams)
+            await streams.take(make_served(NUMERIC), "b", rows_of(1), seconds(100, 1))
+
+        async def look(streams):
+            assert [each.entity for each in streams.entities(make_served(NUMERIC))] == ["b"]
+
+        run(path, story)
+        run(path, look, most=1, tell=told.append)
+        (closed,) = told
+        assert (closed.entity, closed.open, closed.end_reason) == ("a", False, "lost")
+        assert closed.end.timestamp() == 29 * 60
+        assert self.events_of(path) == ([], [closed])  # and its state is not there any more
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "DELETE FROM states",
+            "UPDATE states SET body = x'80'",  # of another State
+            "UPDATE states SET body = x'c1'",  # of none
+        ],
+    )
+    def test_it_ends_with_the_start_where_its_state_knows_nothing_of_it(self, tmp_path, change):
+        path = tmp_path / "streams.sqlite"
+        run(path, self.open_one)
+        database = sqlite3.connect(path)
+        database.execute(change)
+        database.commit()
+        database.close()
+        told, (event,) = self.events_of(path)
+        assert told == [event]
+        assert (event.open, event.end_reason) == (False, "lost")
+
+    def test_what_is_written_of_an_event_and_of_its_state_is_of_one_moment(self, monkeypatch):
+        """A process that is killed then leaves no event that its state does not know."""
+        monkeypatch.setattr(module, "ENCODED_AT_ONCE", 1)  # each time, and others run meanwhile
+
+        async def story(streams):
+            await self.open_one(streams)
+            calm = streams.take(make_served(NUMERIC), "a", rows_of(40), seconds(30, 40))
+            parts = [await asyncio.gather(streams._changes(), calm), (await streams._changes(), 0)]
+            for changes, _ in parts:
+                spans = {
+                    key: msgspec.msgpack.decode(body, type=State).watch.open
+                    for key, (_, body) in changes.states.items()
+                }
+                for event in changes.events:
+                    assert (spans[event.model, event.entity] is not None) == event.open
+            return [event.open for changes, _ in parts for event in changes.events]
+
+        assert run(None, story) == [False]
+
+    def test_an_event_of_a_model_that_only_warms_ends(self):
+        told = []
+
+        async def story(streams):
+            await streams.take(make_served(NUMERIC), "a", rows_of(20), seconds(0, 20))
+            await streams.take(make_served(NUMERIC), "a", rows_of(10, shift=40.0), seconds(20, 10))
+            other = make_windowed_served(NUMERIC, rows=4, gap=1.0)  # rows are a minute apart
+            for first in (30, 100):
+                taken = await streams.take(other, "a", rows_of(70), seconds(first, 70))
+                assert taken.answers.answers["warming"].all()
+
+        run(None, story, tell=told.append)
+        assert [event.open for event in told] == [True, False]
+        assert told[1].end.timestamp() == 29 * 60
 
 
 def test_requests_for_one_entity_are_taken_one_after_the_other():

@@ -19,9 +19,10 @@ import pytest
 from hourglass.service.errors import InvalidSettings
 from hourglass.service.model.detector import Scores
 from hourglass.service.model.served import Served
+from hourglass.service.serving.database import prepare
 from hourglass.service.watch import alarms as kept
 from hourglass.service.watch import journal as watched
-from hourglass.service.watch.alarms import Alarm, Alarms, Entry, Signature, prepare
+from hourglass.service.watch.alarms import JOURNAL, Alarm, Alarms, Entry, Signature
 from hourglass.service.watch.journal import Journal
 from hourglass.service.watch.metrics import Metrics
 from tests.artifacts import MIXED, NUMERIC, as_json_rows, make_artifact, make_served, publish
@@ -288,9 +289,9 @@ class TestJournal:
 
 class TestFile:
     def test_a_new_file_is_its_owners_alone(self, tmp_path: Path) -> None:
-        prepare(tmp_path / "journal")
+        prepare(tmp_path / "journal", JOURNAL)
         assert (tmp_path / "journal").stat().st_mode & 0o777 == 0o600
-        prepare(tmp_path / "journal")  # and is ours from then on
+        prepare(tmp_path / "journal", JOURNAL)  # and is ours from then on
 
     def test_what_is_no_journal_is_said_in_one_sentence(self, tmp_path: Path) -> None:
         (tmp_path / "text").write_text("not a database at all, but longer than its header\n" * 99)
@@ -313,7 +314,7 @@ class TestFile:
             ("nowhere/journal", "cannot be opened (No such file or directory)"),
         ):
             with pytest.raises(InvalidSettings) as raised:
-                prepare(tmp_path / name)
+                prepare(tmp_path / name, JOURNAL)
             sentence = str(raised.value)
             assert sentence.startswith(f"the journal {tmp_path / name} {said}")
             assert "\n" not in sentence
@@ -435,7 +436,7 @@ class TestRoutes:
             os.killpg(process.popen.pid, signal.SIGKILL)
             killed = time.time()
             process.wait()
-        prepare(journal)  # it is sound
+        prepare(journal, JOURNAL)  # it is sound
         alarms = Alarms(journal)
         _, count = alarms.counts("mixed")
         (group,) = alarms.groups("mixed", since=0.0, most=9)

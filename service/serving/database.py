@@ -1,0 +1,101 @@
+"""SQLite files of the service: each its owner's alone, known as ours by its head, in WAL mode.
+
+A process that is killed loses what it has not committed and nothing else.
+"""
+
+import os
+import sqlite3
+import stat
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from hourglass.service.errors import InvalidSettings
+
+BUSY_SECONDS = 1.0  # that a writer waits for another one
+CHECK_SECONDS = 5.0  # that the start does
+_WAL_BYTES = 4194304
+
+
+class Kind(NamedTuple):
+    """What a file is for."""
+
+    name: str  # as people call it
+    flag: str  # that names it
+    application: int  # SQLite's application_id
+    version: int  # raise it with the schema; a newer one is refused
+    schema: str
+    is_shared: bool  # whether several processes write it, or one has it alone
+
+
+def connect(
+    path: Path | None, kind: Kind, *, timeout_seconds: float = BUSY_SECONDS
+) -> sqlite3.Connection:
+    """A connection to the file, which is made where it is not there, or to a memory of its own.
+
+    OSError, or one of sqlite3's: of another program's file DatabaseError.
+    """
+    if path is not None:
+        _make(path)
+    database = sqlite3.connect(
+        path or ":memory:", timeout=timeout_seconds, isolation_level=None, check_same_thread=False
+    )
+    try:
+        if path is not None:
+            if not kind.is_shared:
+                database.execute("PRAGMA locking_mode = EXCLUSIVE")
+            _require_ours(database, kind)
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = NORMAL")
+            database.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
+        database.executescript(f"BEGIN IMMEDIATE; {kind.schema} COMMIT;")
+        database.execute(f"PRAGMA application_id = {kind.application}")
+        database.execute(f"PRAGMA user_version = {kind.version}")
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def prepare(path: Path, kind: Kind) -> None:
+    """Make the file where it is not there; InvalidSettings where it is none of ours, is damaged, or
+    another process has it.
+    """
+    name, other = f"the {kind.name} {path}", f"{kind.flag} names another file"
+    try:
+        seconds = CHECK_SECONDS if kind.is_shared else BUSY_SECONDS
+        with closing(connect(path, kind, timeout_seconds=seconds)) as database:
+            (sound,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            if sound != "ok":
+                raise sqlite3.DatabaseError(sound.splitlines()[-1])
+    except OSError as error:
+        raise InvalidSettings(
+            f"{name} cannot be opened ({error.strerror}); {kind.flag} names a file"
+        ) from error
+    except sqlite3.OperationalError as error:  # of the disk or of a lock
+        has_it = "" if kind.is_shared else ": another process has it, or the disk fails"
+        raise InvalidSettings(f"{name} cannot be written ({error}){has_it}; {other}") from error
+    except sqlite3.DatabaseError as error:
+        raise InvalidSettings(
+            f"{name} is no {kind.name} of Hourglass, or is damaged ({error}); {other}"
+        ) from error
+
+
+def _make(path: Path) -> None:
+    """A new file is its owner's alone."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(None, "no regular file", str(path))
+    finally:
+        os.close(descriptor)
+
+
+def _require_ours(database: sqlite3.Connection, kind: Kind) -> None:
+    (application,) = database.execute("PRAGMA application_id").fetchone()
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application != kind.application and (application or tables):
+        raise sqlite3.DatabaseError("another program wrote it")
+    if version > kind.version:
+        raise sqlite3.DatabaseError("a newer Hourglass wrote it")

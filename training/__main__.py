@@ -19,7 +19,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
 from hourglass.service.errors import HourglassError, InvalidTable
-from hourglass.service.rows.dialect import add_dialect_arguments, dialect_of, given_dialect
+from hourglass.service.rows.dialect import add_dialect_arguments, dialect_of
 from hourglass.service.serving.store import Store, locate, write_atomically
 from hourglass.training.errors import RunError
 from hourglass.training.progress import Epoch, Progress

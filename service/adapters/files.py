@@ -20,7 +20,7 @@ from hourglass.service.model.reasons import reasons_of, reasons_of_windows
 from hourglass.service.model.served import Served
 from hourglass.service.rows import ordered
 from hourglass.service.rows.dialect import USUAL, Dialect
-from hourglass.service.rows.ordered import Stretch, looks, windows_at
+from hourglass.service.rows.ordered import Run, Stretch, in_places, score_stretches, windows_at
 from hourglass.service.rows.sentences import say_why
 from hourglass.service.rows.tables import encode_table, read_rows
 from hourglass.service.rows.times import to_seconds
@@ -336,21 +336,19 @@ def _score_in_order(
 ) -> "pl.DataFrame":
     import polars as pl
 
-    detector, count, done = served.detector, len(rows_ND), 0
-    scores = Scores(*(np.full(count, np.nan, np.float32) for _ in Scores._fields))
-    warming_N, enough_N = np.ones(count, np.bool_), served.schema.has_enough(rows_ND)
-    for judged_M, rows_TD, entity in looks(served, rows_ND, stretches, CHUNK_ROWS * detector.width):
-        started = perf_counter()
-        few_M, found = ~enough_N[judged_M], detector.of(entity).score(rows_TD)
-        seconds = perf_counter() - started
-        found = Scores(*(np.where(few_M, np.float32(np.nan), each) for each in found))
-        observers.scored(served, rows_TD, found, seconds, entity)
-        for all_N, some_M in zip(scores, found, strict=True):
-            all_N[judged_M] = some_M
-        warming_N[judged_M] = False
-        before, done = done, done + len(judged_M)
-        if count > CHUNK_ROWS and before // CHUNK_ROWS < done // CHUNK_ROWS:
-            progress(done, count)
+    detector, count = served.detector, len(rows_ND)
+
+    def told() -> Iterator[Run]:
+        done = 0
+        for run in score_stretches(served, rows_ND, stretches):
+            for each in run.apart():
+                observers.scored(served, *each)
+            yield run
+            before, done = done, done + len(run.scores.score)
+            if count > CHUNK_ROWS and before // CHUNK_ROWS < done // CHUNK_ROWS:
+                progress(done, count)
+
+    scores, warming_N = in_places(count, told())
     known_N = np.isfinite(scores.score)
     anomalies = _strangest(scores.score, known_N & served.threshold.is_anomaly(scores.score))
     why: list[str | None] = [None] * count

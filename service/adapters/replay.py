@@ -14,7 +14,7 @@ from hourglass.service.errors import InvalidTable
 from hourglass.service.model.replay import Interval, RowsOutcome, replay, thresholds
 from hourglass.service.model.served import Served
 from hourglass.service.rows.dialect import USUAL, Dialect
-from hourglass.service.rows.ordered import looks
+from hourglass.service.rows.ordered import in_places, score_stretches
 from hourglass.service.rows.tables import encode_table, read_rows
 from hourglass.service.serving.store import write_atomically
 
@@ -65,10 +65,8 @@ def replay_file(
     if served.detector.window > 1:
         stretches = stretches_of(served, frame, time, entity)
         order_N = np.concatenate([stretch.rows_T for stretch in stretches])
-        warming_N[:] = True
-        for judged_M, rows_TD, own in looks(served, rows_ND, stretches, CHUNK_ROWS * len(features)):
-            score_N[judged_M] = served.detector.of(own).score(rows_TD).score
-            warming_N[judged_M] = False
+        runs = score_stretches(served, rows_ND, stretches)
+        (score_N, *_), warming_N = in_places(len(rows_ND), runs)
     else:
         for start in range(0, len(rows_ND), CHUNK_ROWS):
             part = slice(start, start + CHUNK_ROWS)

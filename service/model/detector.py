@@ -224,14 +224,14 @@ class Detector:
         session = self._gapless if gapless or not has_gap(rows_ND) else self._scoring
         return self._look_up(self._run(session, [SCORE], INPUT, rows_ND)[0])
 
-    def score_windows(self, windows_BWD: Float32) -> Scores:
-        """[B, W, D] windows of rows -> scores, p-values and severities [B] of their last rows;
-        ValueError of a model of single rows.
+    def score_windows(self, series_BTD: Float32) -> Scores:
+        """[B, T, D] short series, of W rows or a few more -> scores, p-values and severities
+        [B (T - W + 1)], those of the first series first; ValueError of a model of single rows.
         """
         if self._deriving is None:
             raise ValueError("this model scores single rows")
-        count = max(1, RUN_CELLS // windows_BWD[0].size)
-        parts = [windows_BWD[i : i + count] for i in range(0, len(windows_BWD), count)]
+        count = max(1, RUN_CELLS // series_BTD[0].size)
+        parts = [series_BTD[i : i + count] for i in range(0, len(series_BTD), count)]
         return self._look_up(np.concatenate([*self._side_by_side(self._score_series, parts)]))
 
     def explain_windows(self, windows_BWD: Float32) -> Explanation:

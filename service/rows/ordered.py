@@ -8,7 +8,8 @@ too few values, and it is itself not judged.
 Shapes: N rows, D features, T rows of one stretch, M of them judged.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from time import perf_counter
 from typing import NamedTuple
 
@@ -25,9 +26,17 @@ from hourglass.service.rows import decoding
 from hourglass.service.rows.cells import shown
 from hourglass.service.rows.decoding import OF_ORDER, Body, Float32
 from hourglass.service.rows.slicing import WHOLE_BYTES
-from hourglass.service.rows.times import Float64, has_name, parse_time, shown_time
+from hourglass.service.rows.times import (
+    LATEST,
+    Float64,
+    has_name,
+    in_seconds,
+    parse_time,
+    shown_time,
+)
 
 LOOKED_CELLS = 2**20  # asked about at once
+TOGETHER_CELLS = 2**18  # of short stretches that are scored at once
 LONGEST_ENTITY = 256  # characters
 AN_ENTITY = f"a string of 1 to {LONGEST_ENTITY} characters"
 FIELDS = ("rows", *OF_ORDER)
@@ -53,19 +62,22 @@ class Stretch(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A stretch that was scored: of its last M rows, scores that are NaN where a row holds too few
-    values.
+    """Stretches of one length that were scored together, B of them: of the last rows of each, M in
+    all, scores that are NaN where a row holds too few values.
     """
 
-    stretch: Stretch
-    rows_TD: Float32
+    entities: list[str | None]  # of the stretches
+    rows_BTD: Float32
+    judged_M: Integers  # which of all rows have these scores
     scores: Scores
     seconds: float
 
-    @property
-    def judged_M(self) -> Integers:
-        """Which of all rows have these scores."""
-        return self.stretch.rows_T[len(self.stretch.rows_T) - len(self.scores.score) :]
+    def apart(self) -> Iterator[tuple[Float32, Scores, float, str | None]]:
+        """Of each stretch its rows [T, D], their scores, the seconds and whose it is."""
+        count, seconds = len(self.judged_M) // len(self.entities), self.seconds / len(self.entities)
+        for place, entity in enumerate(self.entities):
+            own = slice(place * count, (place + 1) * count)
+            yield self.rows_BTD[place], Scores(*(s[own] for s in self.scores)), seconds, entity
 
 
 class _Request(msgspec.Struct, forbid_unknown_fields=True):
@@ -149,6 +161,11 @@ def parse_times(sent: object, rows: int) -> Float64:
         )
     if len(sent) != rows:
         raise _wrong_length("time", len(sent), rows)
+    if {float, int}.issuperset(map(type, sent)):
+        with suppress(OverflowError):
+            value_N = np.array(sent, np.float64)
+            if (np.abs(value_N) <= LATEST).all():
+                return in_seconds(value_N)
     return np.array([parse_time(time, row) for row, time in enumerate(sent)], np.float64)
 
 
@@ -164,17 +181,31 @@ def stretches(
     where time goes back.
     """
     if entities is None or isinstance(entities, str):
-        groups = [Stretch(entities, np.arange(rows))]
+        names: list[str | None] = [entities]
+        code_N = np.zeros(rows, np.intp)
     else:
         codes: dict[str, int] = {}
         code_N = np.array([codes.setdefault(entity, len(codes)) for entity in entities], np.intp)
-        order_N = np.argsort(code_N, kind="stable")
-        ends = np.cumsum(np.bincount(code_N))[:-1]
-        parts = np.split(order_N, ends)
-        groups = [Stretch(entity, part) for entity, part in zip(codes, parts, strict=True)]
-    if time_N is None:
-        return groups
-    return [part for group in groups for part in _without_gaps(group, time_N, gap)]
+        names = [*codes]
+    order_N = np.argsort(code_N, kind="stable")
+    code_N = code_N[order_N]
+    begins_N = np.ones(rows, np.bool_)
+    begins_N[1:] = code_N[1:] != code_N[:-1]
+    if time_N is not None:
+        step_N = np.diff(time_N[order_N])
+        step_N[begins_N[1:]] = 0  # from one entity to the next
+        if (step_N < 0).any():
+            place = int(np.argmax(step_N < 0)) + 1
+            before, row = order_N[place - 1 : place + 1].tolist()
+            raise _back_in_time(names[code_N[place]], before, row, time_N)
+        begins_N[1:] |= step_N > (np.inf if gap is None else gap)
+    starts = np.flatnonzero(begins_N)
+    return [
+        Stretch(names[code], order_N[start:stop])
+        for code, start, stop in zip(
+            code_N[starts].tolist(), starts.tolist(), [*starts[1:].tolist(), rows], strict=True
+        )
+    ]
 
 
 def sorted_stretches(
@@ -192,7 +223,7 @@ def sorted_stretches(
 
 def score_in_order(served: Served, came: Ordered) -> list[Run]:
     """What a windowed model says of what came; InvalidRow where time goes back."""
-    return score_stretches(served, came.rows_ND, stretches_of(served, came))
+    return [*score_stretches(served, came.rows_ND, stretches_of(served, came))]
 
 
 def stretches_of(served: Served, came: Ordered) -> list[Stretch]:
@@ -202,20 +233,40 @@ def stretches_of(served: Served, came: Ordered) -> list[Stretch]:
     return stretches(len(came.rows_ND), came.entities, came.time_N, gap)
 
 
-def score_stretches(served: Served, rows_ND: Float32, parts: Sequence[Stretch]) -> list[Run]:
-    """What a windowed model says of the stretches that are no shorter than a window."""
-    runs, window = [], served.detector.window
+def score_stretches(served: Served, rows_ND: Float32, parts: Sequence[Stretch]) -> Iterator[Run]:
+    """What a windowed model says of the stretches that are no shorter than a window; short ones of
+    one length are scored together.
+    """
+    detector, window, width = served.detector, served.detector.window, rows_ND.shape[1]
+    alike: dict[tuple[int, str | None], list[Stretch]] = {}  # by length, and who has a baseline
     for part in parts:
-        if len(part.rows_T) >= window:
-            rows_TD = _take(rows_ND, part.rows_T)
-            started = perf_counter()
-            scores = served.detector.of(part.entity).score(rows_TD)
-            seconds = perf_counter() - started
-            few_M = ~served.schema.has_enough(rows_TD[window - 1 :])
-            if few_M.any():
-                scores = Scores(*(np.where(few_M, np.float32(np.nan), each) for each in scores))
-            runs.append(Run(part, rows_TD, scores, seconds))
-    return runs
+        length = len(part.rows_T)
+        if length * width > TOGETHER_CELLS // 2:
+            yield _score_alike(served, rows_ND, [part])
+        elif length >= window:
+            own = part.entity if detector.knows(part.entity) else None
+            alike.setdefault((length, own), []).append(part)
+    for (length, _), short in alike.items():
+        count = TOGETHER_CELLS // (length * width)
+        for start in range(0, len(short), count):
+            yield _score_alike(served, rows_ND, short[start : start + count])
+
+
+def _score_alike(served: Served, rows_ND: Float32, parts: list[Stretch]) -> Run:
+    detector, before = served.detector.of(parts[0].entity), served.detector.window - 1
+    if len(parts) == 1:  # rows that lie one behind the other are not copied
+        rows_BT = parts[0].rows_T[np.newaxis]
+        rows_BTD = _take(rows_ND, rows_BT[0])[np.newaxis]
+    else:
+        rows_BT = np.stack([part.rows_T for part in parts])
+        rows_BTD = rows_ND[rows_BT]
+    started = perf_counter()
+    scores = detector.score(rows_BTD[0]) if len(parts) == 1 else detector.score_windows(rows_BTD)
+    seconds = perf_counter() - started
+    judged_M = rows_BT[:, before:].ravel()
+    if (few_M := ~served.schema.has_enough(rows_ND[judged_M])).any():
+        scores = Scores(*(np.where(few_M, np.float32(np.nan), each) for each in scores))
+    return Run([part.entity for part in parts], rows_BTD, judged_M, scores, seconds)
 
 
 class Spread(NamedTuple):
@@ -237,17 +288,22 @@ def known_entities(served: Served, came: Ordered) -> NDArray[np.bool_] | None:
     return np.array([detector.knows(entity) for entity in entities], np.bool_)
 
 
-def spread(served: Served, came: Ordered, runs: Sequence[Run]) -> Spread:
+def spread(served: Served, came: Ordered, runs: Iterable[Run]) -> Spread:
     """Scores in the places of their rows."""
-    rows_ND = came.rows_ND
-    scores = Scores(*(np.full(len(rows_ND), np.nan, np.float32) for _ in Scores._fields))
-    warming_N = np.ones(len(rows_ND), np.bool_)
+    scores, warming_N = in_places(len(came.rows_ND), runs)
+    known_N = ~warming_N & served.schema.has_enough(came.rows_ND)
+    return Spread(scores, warming_N, known_N, known_entities(served, came))
+
+
+def in_places(rows: int, runs: Iterable[Run]) -> tuple[Scores, NDArray[np.bool_]]:
+    """[N] of all rows their scores, NaN without one, and whether they are warming."""
+    scores = Scores(*(np.full(rows, np.nan, np.float32) for _ in Scores._fields))
+    warming_N = np.ones(rows, np.bool_)
     for run in runs:
         warming_N[run.judged_M] = False
         for all_N, some_M in zip(scores, run.scores, strict=True):
             all_N[run.judged_M] = some_M
-    known_N = ~warming_N & served.schema.has_enough(rows_ND)
-    return Spread(scores, warming_N, known_N, known_entities(served, came))
+    return scores, warming_N
 
 
 class Looked(NamedTuple):
@@ -333,30 +389,19 @@ def _times(sent: Raw, rows: int) -> Float64:
     return parse_times(msgspec.json.decode(sent), rows)
 
 
-def _without_gaps(group: Stretch, time_N: Float64, gap: float | None) -> Iterator[Stretch]:
-    time_T = time_N[group.rows_T]
-    step_T = np.diff(time_T)
-    if (step_T < 0).any():
-        place = int(np.argmax(step_T < 0)) + 1
-        row, before = int(group.rows_T[place]), int(group.rows_T[place - 1])
-        of = "" if group.entity is None else f" of entity {shown(group.entity)}"
-        message = (
-            f"expected the rows{of} in order of time, got row {row} at {shown_time(time_T[place])}"
-            f" after row {before} at {shown_time(time_T[place - 1])}"
-        )
-        raise InvalidRow(
-            message,
-            row=row,
-            expected=f"a time of at least {shown_time(time_T[place - 1])}",
-            got=shown_time(time_T[place]),
-        )
-    ends = np.flatnonzero(step_T > (np.inf if gap is None else gap)) + 1
-    for rows_T in np.split(group.rows_T, ends):
-        yield Stretch(group.entity, rows_T)
+def _back_in_time(entity: str | None, before: int, row: int, time_N: Float64) -> InvalidRow:
+    of = "" if entity is None else f" of entity {shown(entity)}"
+    earliest, got = shown_time(time_N[before]), shown_time(time_N[row])
+    return InvalidRow(
+        f"expected the rows{of} in order of time, got row {row} at {got} after row {before} at"
+        f" {earliest}",
+        row=row,
+        expected=f"a time of at least {earliest}",
+        got=got,
+    )
 
 
 def _take(rows_ND: Float32, rows_T: Integers) -> Float32:
-    """Rows that lie one behind the other are not copied."""
     if (np.diff(rows_T) == 1).all():
         return rows_ND[int(rows_T[0]) : int(rows_T[-1]) + 1]
     return rows_ND[rows_T]

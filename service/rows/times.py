@@ -50,6 +50,13 @@ def parse_time(value: object, row: int) -> float:
     return next((value / unit for unit in UNITS if _is_in(value, unit)), float(value))
 
 
+def in_seconds(values_N: Float64) -> Float64:
+    """[N] what parse_time makes of numbers."""
+    for unit in UNITS:
+        values_N = np.where(_is_in(values_N, unit), values_N / unit, values_N)
+    return values_N
+
+
 def to_seconds(column: "pl.Series") -> Float64:
     """[N] of dates and times of a file, in any form polars reads, the seconds since 1970; of
     numbers what parse_time makes of them. InvalidTable names the first row that has none.
@@ -72,10 +79,7 @@ def to_seconds(column: "pl.Series") -> Float64:
     values: Float64 = np.asarray(numbers.cast(pl.Float64).to_numpy(), dtype=np.float64)
     if not (right_N := np.abs(values) <= LATEST).all():
         raise _no_time_in(column, int(np.argmin(right_N)))
-    if not numbers.dtype.is_temporal():
-        for unit in UNITS:
-            values = np.where(_is_in(values, unit), values / unit, values)
-    return values
+    return values if numbers.dtype.is_temporal() else in_seconds(values)
 
 
 def _instants(text: "pl.Series") -> "pl.Series":

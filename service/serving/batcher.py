@@ -9,9 +9,10 @@ in order, has runs of its own.
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain
 from typing import NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
@@ -27,6 +28,7 @@ from hourglass.service.serving.observers import Observers
 
 T = TypeVar("T")
 INLINE_SECONDS = 0.001  # that scoring may hold up the event loop
+OBSERVED_AT_ONCE = 100  # stretches, of which each takes some microseconds
 
 
 class Waiter(Protocol):
@@ -186,9 +188,8 @@ class Batcher:
                 self.discard(body)
                 return
             _tell(waiter, encoded)
-            for stretch, rows_TD, scores, seconds in runs:
-                self._observers.scored(served, rows_TD, scores, seconds, stretch.entity)
-            self.discard(body, rows_ND)
+            told = chain.from_iterable(run.apart() for run in runs)
+            self._observe(served, told, body, rows_ND)
 
         if not large:
             came = read()
@@ -199,6 +200,20 @@ class Batcher:
         run = loop.run_in_executor(self._thread, lambda: answer(read() if large else came))
         run.add_done_callback(lambda done: finish(done.result))
         return True
+
+    def _observe(
+        self,
+        served: Served,
+        told: "Iterator[tuple[Float32, Scores, float, str | None]]",
+        *buffers: Body | Float32,
+    ) -> None:
+        """Tell of stretches, which may be tens of thousands: some in each turn of the loop."""
+        for place, each in enumerate(told, 1):
+            self._observers.scored(served, *each)
+            if place == OBSERVED_AT_ONCE:
+                asyncio.get_running_loop().call_soon(self._observe, served, told, *buffers)
+                return
+        self.discard(*buffers)
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, {}

@@ -10,7 +10,7 @@ from hourglass.service.errors import InvalidJSON, InvalidRow, TooManyRows
 from hourglass.service.model.schema import Schema
 from hourglass.service.rows import decoding, ordered
 from hourglass.service.rows.decoding import JSON, RAW
-from hourglass.service.rows.ordered import Stretch, stretches
+from hourglass.service.rows.ordered import Stretch, in_places, score_stretches, stretches
 from tests.artifacts import MIXED, NUMERIC, as_json_rows, make_windowed_served, sample_rows
 
 SERVED = make_windowed_served(rows=4, gap=10.0)
@@ -28,7 +28,8 @@ def plain(parts: list[Stretch]) -> list[tuple[str | None, list[int]]]:
 def scores_of(rows_ND, entities=None, time_N=None):
     parts = ordered.sorted_stretches(len(rows_ND), entities, time_N, 10.0)
     runs = ordered.score_stretches(SERVED, rows_ND, parts)
-    return ordered.spread(SERVED, rows_ND, runs)
+    came = ordered.Ordered(rows_ND, entities, time_N, b"")
+    return ordered.spread(SERVED, came, runs)
 
 
 def test_rows_without_an_entity_are_one_stretch() -> None:
@@ -134,6 +135,31 @@ def test_a_large_body_is_read_as_a_small_one_is() -> None:
     assert came.time_N[0] == datetime(2026, 1, 1, tzinfo=UTC).timestamp()
     with pytest.raises(TooManyRows):
         decode(body, schema=served.schema, max_rows=5999)
+
+
+def test_many_short_entities_are_scored_together_and_as_each_alone() -> None:
+    """Of several lengths, some too short to be judged, in no order but that of time."""
+    served = make_windowed_served(NUMERIC, rows=4, gap=600.0)
+    draw = np.random.default_rng(0)
+    entities = draw.permutation(np.repeat([f"pump {k}" for k in range(300)], range(1, 301)))
+    entities = entities[:4000].tolist()
+    rows_ND = sample_rows(NUMERIC, len(entities))
+    rows_ND[7::50, :3] = np.nan  # too few values to be judged
+    parts = stretches(len(rows_ND), entities, np.arange(4000) * 1.0, None)
+    runs = [*score_stretches(served, rows_ND, parts)]
+    together, warming_N = in_places(len(rows_ND), runs)
+    alone = [run for part in parts for run in score_stretches(served, rows_ND, [part])]
+    expected_scores, expected_N = in_places(len(rows_ND), alone)
+    for got, expected in zip(together, expected_scores, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-5)
+    np.testing.assert_array_equal(warming_N, expected_N)
+    assert len(runs) == len({len(part.rows_T) for part in parts if len(part.rows_T) >= 4})
+    told = [each for run in runs for each in run.apart()]
+    assert len(told) == sum(len(part.rows_T) >= 4 for part in parts)
+    for rows_TD, scores, _, entity in told:
+        (part,) = (each for each in parts if each.entity == entity)
+        np.testing.assert_array_equal(rows_TD, rows_ND[part.rows_T])
+        np.testing.assert_array_equal(scores.score, together.score[part.rows_T[3:]])
 
 
 @pytest.mark.parametrize(

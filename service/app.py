@@ -43,7 +43,8 @@ from hourglass.service.serving.registry import Load, Registry
 from hourglass.service.serving.room import Room
 from hourglass.service.serving.store import Store
 from hourglass.service.settings import Settings
-from hourglass.service.streams.events import Event
+from hourglass.service.streams.events import EVENTS_PER_ROW, Event
+from hourglass.service.streams.state import is_counted
 from hourglass.service.streams.streams import FILE, Streams
 from hourglass.service.watch.alarms import MEMORY_ALARMS, Alarms
 from hourglass.service.watch.journal import Journal
@@ -94,10 +95,19 @@ def create_app(
         journal=journal,
     )
 
+    streams: Streams | None = None
+
     def tell(load: Load) -> None:
         counted.observe_load(load)
         if load.served is not None:
             traffic.follow(load.served)
+            if streams is not None and is_counted(load.served):
+                _logger.info(
+                    "%s was fitted on rows that are counted, not timed: events of its streams are"
+                    " held to %g in 10,000 rows, whatever --events-per-day says",
+                    load.name,
+                    EVENTS_PER_ROW * 10_000,
+                )
 
     registry.tell = tell
     peers = Peers(shared, os.getpid(), registry.refresh) if shared else None
@@ -112,7 +122,6 @@ def create_app(
     batcher = Batcher(observers, inline_cells=settings.inline_cells, max_rows=settings.max_rows)
     # one body of any size allowed must find room
     room = Room(max(settings.max_held_bytes, settings.max_body_bytes))
-    streams = None
     if settings.workers == 1:
         streams = Streams(
             batcher,

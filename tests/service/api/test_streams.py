@@ -185,6 +185,42 @@ def strange(count: int) -> np.ndarray:
     return rows
 
 
+class TestCountedRows:
+    """A model whose rows' time is a count, or their number: nothing is said of seconds and days."""
+
+    def test_the_budget_is_of_rows_and_the_log_says_so(self, models, caplog):
+        with caplog.at_level("INFO", "hourglass.service"), serving(models) as client:
+            for model in ("rows", "windows"):
+                client.get(f"/v1/models/{model}").raise_for_status()
+        said = [each.getMessage() for each in caplog.records if "counted" in each.getMessage()]
+        assert said == [
+            "windows was fitted on rows that are counted, not timed: events of its streams are held"
+            " to 3 in 10,000 rows, whatever --events-per-day says"
+        ]
+
+    def test_rows_without_times_are_counted_on(self, models):
+        with serving(models) as client:
+            for count in (3, 5):
+                answer = client.post(
+                    "/v1/models/windows/streams/a", json={"rows": rows_of(count).tolist()}
+                ).json()
+            late = send(client, "windows", "a", rows_of(2)[1:], [4.0], 409)
+        assert answer["time"][-1] == "1970-01-01T00:00:08Z"
+        assert answer["warming"] == [False] * 5
+        assert late["detail"].endswith("the newest row of this entity is of 8")
+
+
+def test_milliseconds_are_the_same_times_as_dates_and_seconds(models):
+    at = [datetime.fromtimestamp(each, UTC).isoformat() for each in times(0, 6)]
+    with serving(models) as client:
+        send(client, "windows", "a", rows_of(6), at)
+        again = send(client, "windows", "a", rows_of(6), [1000 * each for each in times(0, 6)])
+        events = client.get("/v1/models/windows/events", params={"since": 1000 * T0})
+    assert again["repeated"] == [True] * 6
+    assert [datetime.fromisoformat(each).timestamp() for each in again["time"]] == times(0, 6)
+    assert events.status_code == 200
+
+
 class TestEvents:
     def test_what_lasts_is_one_event_with_who_is_to_blame(self, models):
         with serving(models) as client:

@@ -8,6 +8,7 @@ too few values, and it is itself not judged.
 Shapes: N rows, D features, T rows of one stretch, M of them judged.
 """
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from time import perf_counter
@@ -122,7 +123,7 @@ def decode_stream(
     rows_ND = decoding.decode_rows(body, content_type, served.schema, max_rows=max_rows, few=few)
     if time is UNSET:
         return rows_ND, None
-    sent = msgspec.json.decode(time)
+    sent = _decoded(time)
     time_N = parse_times(sent if isinstance(sent, list) else [sent], len(rows_ND))
     if not (named_N := has_name(time_N)).all():
         row = int(np.argmin(named_N))
@@ -382,11 +383,23 @@ def _open(body: Body) -> tuple[Body, Raw | UnsetType, Raw | UnsetType]:
 
 
 def _entities(sent: Raw, rows: int) -> Entities:
-    return parse_entities(msgspec.json.decode(sent), rows)
+    return parse_entities(_decoded(sent), rows)
 
 
 def _times(sent: Raw, rows: int) -> Float64:
-    return parse_times(msgspec.json.decode(sent), rows)
+    return parse_times(_decoded(sent), rows)
+
+
+def _decoded(sent: Raw) -> object:
+    """Also of numbers beyond any float, which are for who looks for a wrong one; InvalidJSON of
+    arrays within arrays without end.
+    """
+    try:
+        return msgspec.json.decode(sent)
+    except msgspec.ValidationError:
+        return json.loads(bytes(sent), parse_int=float)
+    except RecursionError as error:
+        raise InvalidJSON("expected times and entities, got arrays within arrays") from error
 
 
 def _back_in_time(entity: str | None, before: int, row: int, time_N: Float64) -> InvalidRow:

@@ -63,6 +63,7 @@ class Entity:
     state: State
     arrived: float  # time.monotonic of its last row
     rule: Rule | None = None
+    is_stored: bool = False  # whether the file has it, or is about to
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -108,6 +109,7 @@ class Streams:
         self._tell, self._count, self._count_failure = tell, count, count_failure
         self._entities: OrderedDict[Key, Entity] = OrderedDict()  # the last used last
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="streams")
+        self._open: set[Key] = set()  # whose event is
         self._dirty: set[Key] = set()
         self._gone: set[Key] = set()
         self._events: dict[str, Event] = {}
@@ -132,7 +134,8 @@ class Streams:
             return []
         now = time.monotonic()
         for key, state in states:
-            self._entities[key] = Entity(state, now)
+            self._entities[key] = Entity(state, now, is_stored=True)
+            self._note_open(key, state)
         self._gone.update(others)
         still_open = {event.id for event in self._all_open()}
         for event in events:
@@ -246,8 +249,11 @@ class Streams:
         self._thread.shutdown()
 
     def _all_open(self) -> list[Event]:
-        events = (self._open_event(key, entity) for key, entity in self._entities.items())
+        events = (self._open_event(key, self._entities[key]) for key in self._open)
         return [event for event in events if event is not None]
+
+    def _note_open(self, key: Key, state: State) -> None:
+        (self._open.discard if state.watch.open is None else self._open.add)(key)
 
     def _add(self, key: Key) -> Entity:
         entity = self._entities[key] = Entity(State(), time.monotonic())
@@ -263,12 +269,13 @@ class Streams:
             self._count(oldest[0], "evicted", 1)
 
     def _let_go(self, key: Key, why: Ending) -> None:
-        event = self._open_event(key, self._entities[key])
-        del self._entities[key]
-        if event is not None:
+        entity = self._entities.pop(key)
+        if (event := self._open_event(key, entity)) is not None:
             self._say(end(event, why))
+        self._open.discard(key)
         self._dirty.discard(key)
-        self._gone.add(key)
+        if entity.is_stored:  # others would heap up while the disk is full
+            self._gone.add(key)
 
     def _keep(
         self, key: Key, entity: Entity, answers: Answers, changes: list[Event]
@@ -276,6 +283,7 @@ class Streams:
         """Have written what was answered, and told what changed."""
         entity.arrived = time.monotonic()
         self._dirty.add(key)
+        self._note_open(key, entity.state)
         self._make_room()  # not before: a request that is refused lets go of nobody
         for event in changes:
             self._say(event)
@@ -306,13 +314,15 @@ class Streams:
 
     def _lapse(self) -> None:
         now = time.monotonic()
-        for key, entity in list(self._entities.items()):
-            if entity.state.watch.open is None or entity.lock.locked():
+        for key in list(self._open):
+            entity = self._entities[key]
+            if entity.lock.locked():
                 continue
             rule = entity.rule or Rule(events_per_day=self._per_day)
             longest = COUNTED_SILENCE if rule.events_per_day is None else None
             if change := lapse(entity.state.watch, now - entity.arrived, rule, longest):
                 self._dirty.add(key)
+                self._open.discard(key)
                 self._say(event_in(entity.state, *key, change.span, is_open=False))
 
     def _require(self, model: str, name: str) -> Entity:
@@ -328,7 +338,7 @@ class Streams:
             if place % ENCODED_AT_ONCE == ENCODED_AT_ONCE - 1:
                 await asyncio.sleep(0)
             if (entity := self._entities.get(key)) is not None:
-                body = msgspec.msgpack.encode(entity.state)
+                body, entity.is_stored = msgspec.msgpack.encode(entity.state), True
                 states[key] = entity.state.newest or 0.0, body
         # an event is written with the state that it is of: of who changed meanwhile neither is
         changed = self._dirty | self._gone

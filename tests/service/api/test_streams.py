@@ -141,6 +141,7 @@ class TestTime:
             ([T0], "expected one time for each of 2 rows, got 1"),
             (["soon", T0], 'got "soon" as the time of row 0'),
             ([T0, None], "as the time of row 1"),
+            ([T0, 10**400], "… as the time of row 1"),
             (
                 [T0, 1e13],
                 "expected a time of the years 1 to 9999, in seconds since 1970, got 10000000000000 as the time of row 1",

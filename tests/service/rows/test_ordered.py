@@ -137,6 +137,20 @@ def test_a_large_body_is_read_as_a_small_one_is() -> None:
         decode(body, schema=served.schema, max_rows=5999)
 
 
+@pytest.mark.parametrize("number", [b"1e400", b"1" + b"0" * 5000])
+def test_a_number_beyond_any_float_is_named_with_its_row(number: bytes) -> None:
+    rows = json.dumps(ROWS[:2].tolist()).encode()
+    with pytest.raises(InvalidRow, match="got Infinity as the time of row 1") as error:
+        decode_bytes(b'{"rows":%b,"time":[0,%b]}' % (rows, number))
+    assert error.value.row == 1
+    with pytest.raises(InvalidRow, match="got Infinity as the entity of row 0"):
+        decode_bytes(b'{"rows":%b,"entity":[%b,"a"]}' % (rows, number))
+
+
+def decode_bytes(body: bytes):
+    return ordered.decode_ordered(body, JSON, SERVED.schema, max_rows=100)
+
+
 def test_many_short_entities_are_scored_together_and_as_each_alone() -> None:
     """Of several lengths, some too short to be judged, in no order but that of time."""
     served = make_windowed_served(NUMERIC, rows=4, gap=600.0)
@@ -177,6 +191,8 @@ def test_many_short_entities_are_scored_together_and_as_each_alone() -> None:
         ({"time": [True, 2, 3]}, "got true as the time of row 0", 0),
         ({"time": [1, 2, "noon"]}, 'got "noon" as the time of row 2', 2),
         ({"time": [1, 2, 1e20]}, r"got 1e\+20 as the time of row 2", 2),
+        ({"time": [1, 10**400, 3]}, "got 10+… as the time of row 1", 1),
+        ({"entity": [10**400, "b", "c"]}, "got 10+… as the entity of row 0", 0),
         ({"time": 5}, "expected an array of times, one for each row, got 5", None),
     ],
 )

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import resource
 import signal
 import sqlite3
 import time
@@ -231,6 +232,62 @@ def test_a_disk_that_fails_stops_no_answer_and_what_waits_is_written_later(
         "streams cannot be written",
         "streams are written again",
     ]
+
+
+def test_a_full_disk_stops_no_answer_and_loses_no_state(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
+    served, path = make_served(NUMERIC), tmp_path / "streams.sqlite"
+
+    async def story(streams):
+        await streams.take(served, "a", rows_of(20), seconds(0, 20))
+        assert await streams.ask(lambda file: file.states(9)[1]) == []
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+        try:
+            taken = await streams.take(served, "a", rows_of(10, shift=40.0), seconds(20, 10))
+            assert taken.event is not None
+            assert await streams.ask(lambda _: 7) == 7
+            for k in range(50):
+                await streams.take(served, f"b{k}", rows_of(1), seconds(0, 1))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert len(streams._gone) <= 1  # of those that the file never had nothing is remembered
+        return taken.event
+
+    event = run(path, story, most=10)
+    assert "streams cannot be written" in caplog.text
+    assert "streams are written again" in caplog.text
+
+    async def look(streams):
+        (kept,) = await streams.ask(lambda file: file.chronicle().events("tiny"))
+        return kept, [each.entity for each in streams.entities(served)]
+
+    kept, entities = run(path, look)
+    assert (kept.id, kept.end_reason) == (event.id, "evicted")
+    assert sorted(entities) == sorted(f"b{k}" for k in range(40, 50))
+
+
+def test_a_request_that_is_cancelled_leaves_the_entity_as_it_was(tmp_path):
+    served = make_served(NUMERIC)
+
+    async def story(streams):
+        await streams.take(served, "a", rows_of(20), seconds(0, 20))
+        thread = streams._batcher._long_thread
+        busy = asyncio.get_running_loop().run_in_executor(thread, time.sleep, 0.3)
+        asked = asyncio.create_task(
+            streams.take(served, "a", rows_of(10, shift=40.0), seconds(20, 10))
+        )
+        new = asyncio.create_task(streams.take(served, "b", rows_of(10), seconds(0, 10)))
+        await asyncio.sleep(0.05)  # both wait for the thread
+        asked.cancel(), new.cancel()
+        await asyncio.gather(asked, new, return_exceptions=True)
+        await busy
+        assert [(each.entity, each.rows) for each in streams.entities(served)] == [("a", 20)]
+        taken = await streams.take(served, "a", rows_of(10, shift=40.0), seconds(20, 10))
+        assert taken.answers.repeated == 0
+        assert [event.open for event in taken.changes] == [True]
+
+    run(None, story, inline_cells=0)
 
 
 def test_what_is_being_written_when_the_clock_is_cancelled_is_not_lost(tmp_path, monkeypatch):

@@ -6,7 +6,9 @@ loop, no redirect is followed and nothing of the answer is kept but its status.
 
 import asyncio
 import logging
+import socket
 import ssl
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Literal, NamedTuple, get_args
@@ -84,9 +86,7 @@ async def post(address: Address, body: bytes, headers: Mapping[str, str]) -> int
         *(f"{name}: {value}" for name, value in headers.items()),
     ]
     async with asyncio.timeout(TIMEOUT_SECONDS):
-        reader, writer = await asyncio.open_connection(
-            address.host, address.port, ssl=address.context
-        )
+        reader, writer = await _connect(address)
         try:
             writer.write("\r\n".join([*head, "", ""]).encode() + body)
             await writer.drain()
@@ -100,6 +100,51 @@ async def post(address: Address, body: bytes, headers: Mapping[str, str]) -> int
         finally:
             writer.close()
     return status
+
+
+async def _connect(address: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """To the first of the host's addresses that takes it."""
+    found = await _look_up(address)
+    for place, number in enumerate(found, 1):
+        try:
+            return await asyncio.open_connection(
+                number,
+                address.port,
+                ssl=address.context,
+                server_hostname=address.host if address.context else None,
+            )
+        except OSError:
+            if place == len(found):
+                raise
+    raise ConnectionError("the host has no address")
+
+
+async def _look_up(address: Address) -> list[str]:
+    """The host's addresses, by a thread that nobody waits for: while a name server is silent, the
+    loop's own threads are free for others, and the process can end.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[list[str] | OSError] = loop.create_future()
+
+    def settle(found: list[str] | OSError) -> None:
+        if not answer.done():  # else the attempt has ended meanwhile
+            answer.set_result(found)
+
+    def look_up() -> None:
+        found: list[str] | OSError
+        try:
+            infos = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+            found = list(dict.fromkeys(str(info[4][0]) for info in infos))
+        except OSError as error:
+            found = error
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(settle, found)
+
+    threading.Thread(target=look_up, name="look-up", daemon=True).start()
+    found = await answer
+    if isinstance(found, OSError):
+        raise found
+    return found
 
 
 def _status_of(line: bytes) -> int:

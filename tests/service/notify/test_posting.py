@@ -1,6 +1,9 @@
 """One POST to somebody else's server: its bytes, its deadline, and the addresses it goes to."""
 
 import asyncio
+import gc
+import socket
+import threading
 import time
 
 import pytest
@@ -45,6 +48,41 @@ def test_a_receiver_that_hangs_is_let_go_at_the_deadline_while_the_loop_goes_on(
         turns, seconds = asyncio.run(story())
     assert 0.25 < seconds < 3
     assert turns >= 5
+
+
+def test_a_name_server_that_is_silent_holds_up_neither_the_loop_nor_its_end(monkeypatch, caplog):
+    monkeypatch.setattr(posting, "TIMEOUT_SECONDS", 0.2)
+    is_over, left = threading.Event(), []
+
+    def silent(*_, **__):
+        is_over.wait(20)
+        left.append(threading.current_thread())
+        raise socket.gaierror(-3, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(posting.socket, "getaddrinfo", silent)
+
+    async def story():
+        turns = 0
+        attempts = [
+            asyncio.create_task(Receiver("webhook", address, lambda _: None).tell(b"{}", {}))
+            for address in addresses_of(",".join(f"http://h{k}.example/" for k in range(40)), "")
+        ]
+        while not all(each.done() for each in attempts):
+            await asyncio.to_thread(time.sleep, 0.01)  # the loop's threads are free
+            turns += 1
+        return turns, {await each for each in attempts}
+
+    began = time.monotonic()
+    turns, answers = asyncio.run(story())
+    assert time.monotonic() - began < 10
+    assert (turns >= 3, answers) == (True, {"later"})
+    is_over.set()
+    deadline = time.monotonic() + 10
+    while len(left) < 40 or any(each.is_alive() for each in left):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    gc.collect()
+    assert {each.name for each in caplog.records} == {"hourglass.service.notify.posting"}
 
 
 @pytest.mark.parametrize("answer", [RESET, NONSENSE])

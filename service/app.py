@@ -176,8 +176,9 @@ def create_app(
         yield
         for clock in clocks:
             clock.cancel()
-            with suppress(asyncio.CancelledError):
-                await clock
+        for ended in await asyncio.gather(*clocks, return_exceptions=True):
+            if isinstance(ended, Exception):  # the others are ended well all the same
+                _logger.error("a clock of the service had stopped", exc_info=ended)
         if peers:
             peers.close()
         if streams:

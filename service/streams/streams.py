@@ -24,6 +24,7 @@ from hourglass.service.errors import LateRow, NoStreams, StreamsFailed, UnknownE
 from hourglass.service.model.reasons import EXTRA_ROWS
 from hourglass.service.model.served import Served
 from hourglass.service.rows.decoding import Float32
+from hourglass.service.rows.times import is_clock
 from hourglass.service.serving.batcher import INLINE_SECONDS, Batcher
 from hourglass.service.streams.events import COUNTED_SILENCE, Ending, Event, Rule, end, lapse
 from hourglass.service.streams.file import Changes, History, Key, StreamsFile, gather, history_of
@@ -318,12 +319,17 @@ class Streams:
             entity = self._entities[key]
             if entity.lock.locked():
                 continue
-            rule = entity.rule or Rule(events_per_day=self._per_day)
+            rule = entity.rule or self._rule_by_times(entity.state)
             longest = COUNTED_SILENCE if rule.events_per_day is None else None
             if change := lapse(entity.state.watch, now - entity.arrived, rule, longest):
                 self._dirty.add(key)
                 self._open.discard(key)
                 self._say(event_in(entity.state, *key, change.span, is_open=False))
+
+    def _rule_by_times(self, state: State) -> Rule:
+        """Of an entity of which no row has come since the start."""
+        is_timed = is_clock(np.array([state.newest or 0.0]))
+        return Rule(events_per_day=self._per_day if is_timed else None)
 
     def _require(self, model: str, name: str) -> Entity:
         if (entity := self._entities.get((model, name))) is None:

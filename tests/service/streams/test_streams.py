@@ -81,10 +81,10 @@ class TestEventsWithoutAState:
     """An event ends when its entity leaves, or with the next start: nobody is told of it for ever."""
 
     @staticmethod
-    async def open_one(streams, name="a"):
+    async def open_one(streams, name="a", since=0.0):
         served = make_served(NUMERIC)
-        await streams.take(served, name, rows_of(20), seconds(0, 20))
-        await streams.take(served, name, rows_of(10, shift=40.0), seconds(20, 10))
+        await streams.take(served, name, rows_of(20), since + seconds(0, 20))
+        await streams.take(served, name, rows_of(10, shift=40.0), since + seconds(20, 10))
 
     @staticmethod
     def events_of(path):
@@ -170,6 +170,25 @@ class TestEventsWithoutAState:
             return [event.open for changes, _ in parts for event in changes.events]
 
         assert run(None, story) == [False]
+
+    @pytest.mark.parametrize(("since", "minutes"), [(1.76e9, 30), (0.0, 60)])
+    def test_after_a_restart_the_clock_closes_it_by_what_its_times_are(
+        self, tmp_path, monkeypatch, since, minutes
+    ):
+        """Times that are counts say nothing of how long 30 rows take: that is an hour."""
+        path, told = tmp_path / "streams.sqlite", []
+
+        async def story(streams):
+            now = time.monotonic()
+            for later in (60 * minutes - 5, 60 * minutes + 5):
+                assert told == []
+                monkeypatch.setattr(module.time, "monotonic", lambda later=later: now + later)
+                streams._lapse()
+            monkeypatch.undo()
+
+        run(path, lambda streams: self.open_one(streams, since=since))
+        run(path, story, tell=told.append)
+        assert [(event.open, event.end_reason) for event in told] == [(False, "silence")]
 
     def test_an_event_of_a_model_that_only_warms_ends(self):
         told = []

@@ -21,6 +21,7 @@ from hourglass.service.rows.tables import (
     refusals,
     require_finite,
 )
+from hourglass.service.rows.times import is_clock as are_unix
 from hourglass.service.rows.times import to_seconds
 from hourglass.training.columns import (
     equals_label,
@@ -38,7 +39,6 @@ EXPECTED = "expected numbers, true/false or text"
 LONGEST_CATEGORY = 1000  # characters
 MOST_WORDS = 8  # among the numbers of a column, that a message has all of
 FEWEST_UNITS, UNITS_OVER = 2, 2  # columns with a unit in the first row, over more cells than these
-EARLIEST, LATEST = 1e8, 1e10  # numbers that may be seconds since 1970: of 1973 to 2286
 STEPS = 8  # of float32 that a standard deviation has to be, or rounding is what is seen
 
 
@@ -307,8 +307,7 @@ def is_clock(column: pl.Series, time_N: NDArray[np.float64]) -> bool:
     if column.dtype in TEXT:
         text = column.cast(pl.String).str.strip_chars()
         is_number = text.cast(pl.Float64, strict=False).null_count() < len(text)
-    in_range = len(time_N) and time_N.min() >= EARLIEST and time_N.max() < LATEST
-    return bool(in_range) if is_number else True
+    return not is_number or are_unix(time_N)
 
 
 def groups(column: pl.Series) -> NDArray[np.int64]:

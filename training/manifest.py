@@ -29,6 +29,7 @@ from hourglass.service.model.artifact import (
 )
 from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.guarantee import Guarantee
+from hourglass.service.rows.times import is_clock
 from hourglass.training.config import RunConfig
 from hourglass.training.core import Core
 from hourglass.training.export import make_self_test
@@ -40,7 +41,6 @@ from hourglass.training.windows import Windowed
 DRIFT_BINS = 10
 
 Float32 = NDArray[np.float32]
-UNIX_TIMES = (1e8, 4e9)  # from 1973 to 2096: other numbers of a time column are no seconds of it
 
 
 class Series(NamedTuple):
@@ -140,7 +140,7 @@ def fitted_at(config: RunConfig, time_N: NDArray[np.float64] | None) -> float | 
     """
     if config.fitted_at is not None:
         return config.fitted_at
-    if time_N is not None and len(time_N) and UNIX_TIMES[0] <= time_N.max() <= UNIX_TIMES[1]:
+    if time_N is not None and is_clock(time_N.max(initial=0.0, keepdims=True)):
         return float(time_N.max())
     try:
         return float(min(max(int(Path(config.data).stat().st_mtime), 0), LAST_SECOND))

@@ -8,12 +8,13 @@ blame: until then they open no group and make none grow, but are counted. What w
 import json
 import sqlite3
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from hourglass.service.errors import FullJournal
+from hourglass.service.rows.times import time_of
 
 Verdict = Literal["real", "expected", "mute"]
 MOST_FEEDBACK = 100_000  # entries of one file
@@ -143,12 +144,12 @@ def _feedback(
 ) -> Feedback:
     return Feedback(
         id=number,
-        time=datetime.fromtimestamp(at, UTC),
+        time=time_of(at),
         verdict=verdict,
         key=key,
         entity=entity,
         features=None if features is None else json.loads(features),
-        until=None if until is None else datetime.fromtimestamp(until, UTC),
+        until=None if until is None else time_of(until),
         note=note,
         rows=rows,
     )

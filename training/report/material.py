@@ -6,18 +6,17 @@ D features.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hourglass.service.model.artifact import LAST_SECOND
 from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.detector import Detector
+from hourglass.service.rows.times import is_clock as are_unix
+from hourglass.service.rows.times import time_of
 from hourglass.training.config import RunConfig
 from hourglass.training.evaluate import PARTS
 from hourglass.training.guarantee import effective_rows
-from hourglass.training.manifest import UNIX_TIMES
 from hourglass.training.order import Part
 from hourglass.training.report.sample import Sample
 from hourglass.training.split import Prepared
@@ -235,16 +234,11 @@ def rows_a_day(given: float | None, time_N: Float64 | None) -> tuple[float | Non
     """How many rows come a day, and how that is known: told, or seen by times in seconds."""
     if given is not None:
         return given, "given"
-    if time_N is not None and len(time_N) > 1 and is_unix(time_N):
+    if time_N is not None and len(time_N) > 1 and are_unix(time_N):
         seconds = float(time_N.max() - time_N.min())
         if seconds > 0:
             return (len(time_N) - 1) / seconds * DAY_SECONDS, "observed"
     return None, "unknown"
-
-
-def is_unix(time_N: Float64) -> bool:
-    """Whether these are seconds since 1970, and not other numbers that grow."""
-    return bool(UNIX_TIMES[0] <= time_N.min() and time_N.max() <= UNIX_TIMES[1])
 
 
 def block_names(prepared: Prepared, config: RunConfig) -> tuple[str, ...]:
@@ -255,7 +249,7 @@ def block_names(prepared: Prepared, config: RunConfig) -> tuple[str, ...]:
     if prepared.group_N is None:
         if prepared.time_N is None:
             return ()
-        is_clock = is_unix(prepared.time_N)
+        is_clock = are_unix(prepared.time_N)
         return names_of_spans(prepared.time_N[place_N], block_N, is_clock=is_clock)
     names = []
     for block in range(int(block_N.max()) + 1):
@@ -280,4 +274,4 @@ def say_time(time: float, *, is_clock: bool) -> str:
     """A time for people, in UTC, or a number."""
     if not is_clock:
         return f"{time:.10g}"
-    return datetime.fromtimestamp(min(time, LAST_SECOND), UTC).strftime("%Y-%m-%d %H:%M")
+    return f"{time_of(time):%Y-%m-%d %H:%M}"

@@ -1,11 +1,11 @@
 """What a run says at its end on the terminal: a table for a person."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from hourglass.service.rows.times import time_of
 from hourglass.training.compare import Comparison
 from hourglass.training.evaluate import AlarmRates, Evaluation, Rate
 from hourglass.training.evaluate_ordered import OrderedEvaluation
@@ -206,7 +206,7 @@ def _ordered_lines(found: OrderedEvaluation) -> list[tuple[str, str]]:
 
 
 def _instant(time: float, is_clock: bool) -> str:
-    return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M:%S}" if is_clock else f"{time:.10g}"
+    return f"{time_of(time):%Y-%m-%d %H:%M:%S}" if is_clock else f"{time:.10g}"
 
 
 def print_seen(seen: float | None, console: Console) -> None:

@@ -57,15 +57,16 @@ def stability(
     p_B, r_B = _shares(live_B), _shares(reference_B)
     psi = float(((p_B - r_B) * np.log(p_B / r_B)).sum())
     freedom = bins - 1
-    independent = (1 / n + 1 / m) * _chi_squared(level, freedom)
+    chi_squared = _chi_squared(level, freedom)
+    independent = (1 / n + 1 / m) * chi_squared
     effect, effective_freedom = _design_effect(live_KB)
-    # of rows between those that were looked at nothing is known; together they tell no more
-    of_reference = 1.0 if share is None else max(1.0, 1 + (effect - 1) / share)
-    live = max(1.0, effect)
-    quantile = _f(level, effective_freedom, effective_freedom * (len(live_KB) - 1))
-    dependent = (live / n + of_reference / m) * freedom * quantile
+    limit = freedom * _f(level, effective_freedom, effective_freedom * (len(live_KB) - 1))
+    of_reference = chi_squared
+    if share is not None:  # between rows that were looked at lie others, as like them as they are
+        of_reference = limit * max(1.0, 1 + (effect - 1) / share)
+    dependent = limit * effect / n + of_reference / m
     critical = max(independent, dependent)
-    return Stability(psi, critical, live, critical / independent)
+    return Stability(psi, critical, max(1.0, effect), critical / independent)
 
 
 def _shares(count_B: Counts) -> Float64:

@@ -41,12 +41,12 @@ from hourglass.service.watch.reference import Reference, encode, references_of
 Float32 = NDArray[np.float32]
 State = Literal["unknown", "stable", "suspected", "drifting"]
 
-WRITE_SECONDS = 1.0
+WRITE_SECONDS = 1.0, 10.0  # between writings, a hundredth of a window where that is within
 DEPENDENT = 4  # times as many rows, where they depend on each other
 MOST_TIMES = 4  # as many rows as it needs a window looks at
-MOST_CELLS = 2**17  # of a model that are copied in a second
+MOST_CELLS = 2**17  # of a model that are copied between writings
 LATER = 8192  # rows, after which it is asked again where no more are wanted
-MEMORY = 0.1  # of the pace of rows: what the last second weighs
+MEMORY = 0.1  # of the pace of rows: what a second weighs
 _logger = logging.getLogger(__name__)
 
 
@@ -105,6 +105,7 @@ class Drift:
         self._looked: dict[Served, _Looked] = {}
         self._pace: dict[str, float] = {}  # of each model, rows a second
         self._random, self._draw = random.Random(0), np.random.default_rng(0)  # noqa: S311
+        self._write_seconds = min(max(seconds / 100, WRITE_SECONDS[0]), WRITE_SECONDS[1])
         self._taken_at = time.time()
         # of each model with a report the number of its newest window, and the version
         self._newest: dict[str, tuple[int, str]] = {}
@@ -160,7 +161,7 @@ class Drift:
     async def clock(self) -> None:
         """Write behind, until it is cancelled."""
         while True:
-            await asyncio.sleep(WRITE_SECONDS)
+            await asyncio.sleep(self._write_seconds)
             taken = self._take()
             await asyncio.get_running_loop().run_in_executor(self._thread, self._work, taken)
 
@@ -185,7 +186,7 @@ class Drift:
 
     def _share(self, served: Served) -> float:
         """Of its rows that are looked at: those of a window, at the pace that they come."""
-        wanted = self._most(served) / max(self.seconds, WRITE_SECONDS) / self._workers
+        wanted = self._most(served) / max(self.seconds, WRITE_SECONDS[0]) / self._workers
         return min(1.0, wanted / max(self._pace.get(served.name, 0.0), 1e-9))
 
     def _most(self, served: Served) -> int:

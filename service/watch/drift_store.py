@@ -25,6 +25,7 @@ CREATE TABLE IF NOT EXISTS drift_pieces (
     id INTEGER PRIMARY KEY, model TEXT NOT NULL, version TEXT NOT NULL, began REAL NOT NULL,
     ended REAL NOT NULL, rows INTEGER NOT NULL, share REAL NOT NULL, threshold TEXT NOT NULL,
     codes BLOB NOT NULL, p_values BLOB NOT NULL, alarms BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS drift_pieces_by_model ON drift_pieces (model, version);
 CREATE TABLE IF NOT EXISTS drift_windows (
     id INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT NOT NULL, version TEXT NOT NULL,
     judged TEXT NOT NULL);
@@ -33,7 +34,7 @@ CREATE INDEX IF NOT EXISTS drift_windows_by_model ON drift_windows (model, id);
 
 
 class Piece(NamedTuple):
-    """Rows that one process looked at in a second or so."""
+    """Rows that one process looked at between two writings."""
 
     model: str
     version: str

@@ -37,7 +37,7 @@ def test_it_says_what_moved_and_shows_where_its_values_went(visit, drifting: htt
     page = visit("#/pumps/drift", client=drifting)
     expect(page.locator("h1")).to_have_text("Has anything drifted?")
     answer = drifting.get("/v1/models/pumps/drift").json()
-    expect(page.locator(".view p").first).to_have_text(f"Yes. {answer['sentence']}")
+    expect(page.locator(".view p").first).to_have_text(f"drifting: {answer['sentence']}")
     expect(page.locator(".view")).to_contain_text(answer["advice"])
     expect(page.locator(".view ul li").first).to_contain_text("2 windows, since")
     chart = page.locator("figure", has_text="How far each feature is from the fit rows")
@@ -57,7 +57,7 @@ def test_it_says_what_moved_and_shows_where_its_values_went(visit, drifting: htt
 
 def test_without_a_window_it_says_how_far_it_is(visit, drifting: httpx.Client):
     page = visit("#/quiet/drift", client=drifting)
-    expect(page.locator(".view p").first).to_contain_text("No window is complete yet.")
+    expect(page.locator(".view p").first).to_contain_text("unknown: No row was scored")
     expect(page.locator(".view")).to_contain_text("0 of 1,000 rows")
     assert page.locator("figure").count() == 0
 
@@ -69,7 +69,7 @@ def test_it_is_reached_by_keys_and_draws_itself_anew(visit, drifting: httpx.Clie
     expect(page.locator("h1")).to_have_text("Has anything drifted?")
     send(drifting, 1000, seed=9)
     page.clock.fast_forward(5000)
-    expect(page.locator(".view p").first).to_contain_text("Nothing has drifted.")
+    expect(page.locator(".view p").first).to_contain_text("stable: Nothing has moved")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

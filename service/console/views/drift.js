@@ -2,18 +2,10 @@
 import { bars } from "../charts/bars.js";
 import { node } from "../charts/frame.js";
 import { line } from "../charts/line.js";
-import { count, counted, moment, number, percent, shown } from "../charts/words.js";
+import { count, counted, moment, number, percent } from "../charts/words.js";
 import { button, facts, places } from "../parts.js";
 
 export const title = "Has anything drifted?";
-
-const LOOK_SECONDS = 5;
-const SAID = {
-  unknown: "No window is complete yet",
-  stable: "Nothing has drifted",
-  suspected: "Perhaps: one window found something",
-  drifting: "Yes",
-};
 
 export async function show(container, context) {
   const { model, state } = context;
@@ -25,7 +17,7 @@ export async function show(container, context) {
   function draw() {
     const { findings, window, window_rows: rows, so_far: open } = answer;
     said.replaceChildren(
-      node("p", node("strong", `${SAID[answer.state]}. `), answer.sentence),
+      node("p", node("strong", `${answer.state}: `), answer.sentence),
       node("p", node("strong", "To do: "), answer.advice),
       facts(
         window && [
@@ -36,27 +28,20 @@ export async function show(container, context) {
         window && [
           "alarms",
           percent(window.answers.rate),
-          `${percent(window.answers.interval[0])} – ${percent(window.answers.interval[1])} (95 %)`,
-        ],
-        window && [
-          "promised",
-          percent(window.answers.promised),
-          "of normal rows, by the budget in force",
-          true,
+          `95 %: ${window.answers.interval.map((rate) => percent(rate)).join(" – ")}; ` +
+            `promised ${percent(window.answers.promised)}`,
         ],
         [
           "next window",
           `${count(open?.rows ?? 0)} of ${count(rows)} rows`,
-          `and ${count(answer.window_seconds)} s at least`,
+          `in ${count(answer.window_seconds)} s at least`,
         ],
-        ["fit rows", count(answer.reference_rows), "that live rows are held against"],
+        [
+          "fit rows",
+          count(answer.reference_rows),
+          `${counted(answer.without_reference, "feature")} without a reference`,
+        ],
       ),
-      answer.without_reference
-        ? node(
-            "p.quiet",
-            `The file holds no reference of ${counted(answer.without_reference, "feature")}.`,
-          )
-        : "",
       node(
         "ul",
         findings.map(({ feature, sentence, since, windows }) =>
@@ -78,41 +63,35 @@ export async function show(container, context) {
   }
 
   function drawWorst() {
-    const { window, so_far: open } = answer;
-    const judged = window ?? open;
+    const judged = answer.window ?? answer.so_far;
     if (!judged) return [worst, one].forEach((place) => place.replaceChildren());
     const data = judged.features.map(({ feature, psi, critical }) => ({
       label: feature,
       value: psi === null ? null : psi / critical,
       severity: psi > critical ? 4 : 0,
       promised: 1,
-      note: "no reference",
     }));
     bars(worst, data, {
       name: "How far each feature is from the fit rows",
       note:
-        (window ? "" : "So far. ") +
         "Population stability index over the most that chance brings it to." +
         (judged.others ? ` ${counted(judged.others, "feature")} more are nearer.` : ""),
       unit: "PSI over its critical value",
       mark: "by chance at most",
-      picked: state.feature,
+      picked: state.feature ?? data[0].label,
       pick,
     });
-    const picked = judged.features.find(({ feature }) => feature === state.feature);
-    if (!picked) {
-      return one.replaceChildren(node("p.quiet", "Pick a feature to see where its values went."));
-    }
+    const all = judged.features;
+    const picked = all.find(({ feature }) => feature === state.feature) ?? all[0];
     const { feature, bins, reference, observed, missing, outside, design_effect: effect } = picked;
     return bars(
       one,
       bins.map((label, i) => ({ label, value: observed[i], promised: reference[i] })),
       {
-        name: `Values of ${shown(feature)}`,
+        name: `Values of ${feature}`,
         note:
           `${percent(missing[1])} missing (fit rows ${percent(missing[0])}), ` +
-          `${percent(outside)} outside of what fit rows had; one independent row tells as much ` +
-          `as ${number(effect, 2)} of these.`,
+          `${percent(outside)} outside, design effect ${number(effect, 2)}`,
         unit: "share of rows",
         format: percent,
         mark: "fit rows",
@@ -132,7 +111,6 @@ export async function show(container, context) {
       },
       {
         name: "The worst feature of each window",
-        note: "Above the blue line is more than chance.",
         xTitle: "hours before the last window",
         yTitle: "PSI over its critical value",
         threshold: 1,
@@ -141,7 +119,7 @@ export async function show(container, context) {
   }
 
   draw();
-  context.every(LOOK_SECONDS, async () => {
+  context.every(5, async () => {
     const next = await look().catch(() => null);
     if (!next || JSON.stringify(next) === JSON.stringify(answer)) return;
     answer = next;

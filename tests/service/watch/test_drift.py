@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from hourglass.service.model.artifact import DriftReference, Feature
-from hourglass.service.model.detector import Scores
+from hourglass.service.model.detector import Detector, Scores
 from hourglass.service.model.served import Served
 from hourglass.service.watch.drift import MOST_CELLS, Drift, found_in
 from hourglass.service.watch.drift_store import DriftStore
@@ -45,6 +45,9 @@ from tests.serving import Process, serving
 # that of 400 windows hold at most 1 % of findings is a fixed outcome of these seeds; the limit is
 # where 1 in 100 would be met in 95 of 100 such simulations
 MOST = 0.0175
+
+
+GOLDEN = Path(__file__).parents[2] / "contract/golden"
 
 
 class Models:
@@ -79,6 +82,14 @@ def test_cells_are_in_the_bins_that_the_manifest_counts(served: Served) -> None:
     odd_ND = np.array([[np.nan, np.nan, np.nan, 4], [-4, 1, -1, np.nan]], np.float32)
     codes_ND = encode(references_of(served.detector.manifest), odd_ND)
     assert codes_ND.tolist() == [[MISSING] * 3 + [ABOVE], [BELOW, 1, UNSEEN, MISSING]]
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.onnx")), ids=lambda path: path.stem)
+def test_every_published_file_holds_a_reference(path: Path) -> None:
+    manifest = Detector.from_bytes(path.read_bytes()).manifest
+    for reference in references_of(manifest):
+        assert reference.seen + reference.missing >= manifest.rows.fit  # of windows those before
+        assert len(reference.counts_B) >= 2 or reference.seen == 0
 
 
 def test_rare_categories_share_a_bin_and_an_older_file_has_none() -> None:

@@ -38,6 +38,7 @@ SERVE_FLAGS = (
     "root_path",
     "allowed_hosts",
     "journal",
+    "drift_seconds",
     "streams",
     "max_entities",
     "stream_gap",
@@ -258,6 +259,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="an SQLite file to keep alarms in, with their rows (default: the last 1,000 in memory,"
         " without their rows' values)",
+    )
+    command.add_argument(
+        "--drift-seconds",
+        type=float,
+        metavar="SECONDS",
+        help="that a window has at least, which is held against the rows of the fit; a day where"
+        f" rows have a daily cycle (default: {defaults.drift_seconds:g})",
     )
     command.add_argument(
         "--streams",

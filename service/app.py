@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from hourglass.service.api import (
     alarms,
     console,
     docs,
+    drift,
     feedback,
     health,
     inference,
@@ -47,6 +49,8 @@ from hourglass.service.streams.events import EVENTS_PER_ROW, Event
 from hourglass.service.streams.state import is_counted
 from hourglass.service.streams.streams import FILE, Streams
 from hourglass.service.watch.alarms import MEMORY_ALARMS, Alarms
+from hourglass.service.watch.drift import Drift
+from hourglass.service.watch.drift_store import DriftStore
 from hourglass.service.watch.journal import Journal
 from hourglass.service.watch.metrics import ASGIApp, Metrics, Receive, Scope, Send
 from hourglass.service.watch.traffic import Traffic
@@ -87,12 +91,20 @@ def create_app(
     journal = Journal(
         Alarms(path, most=most, days=settings.journal_days), values=settings.journal is not None
     )
+    watched = Drift(
+        registry,
+        DriftStore(path, time.time()),
+        rows=settings.drift_rows,
+        seconds=settings.drift_seconds,
+        workers=settings.workers,
+    )
     counted = Metrics(
         registry,
         shared=settings.workers > 1,
         workers=shared,
         traffic=traffic,
         journal=journal,
+        drift=watched,
     )
 
     streams: Streams | None = None
@@ -140,6 +152,7 @@ def create_app(
         counted,
         traffic,
         journal,
+        watched,
         observers,
         batcher,
         room,
@@ -165,6 +178,7 @@ def create_app(
         with suppress(TimeoutError):
             await asyncio.wait_for(started.wait(), START_SECONDS)
         clocks.append(asyncio.create_task(journal.clock()))
+        clocks.append(asyncio.create_task(watched.clock()))
         if streams:
             was_open = await streams.start()
             for receiver in receivers:
@@ -186,6 +200,7 @@ def create_app(
         registry.close()
         parts.batcher.close()
         journal.close()
+        watched.close()
         counted.flush()
 
     routes: list[ControllerRouterHandler] = [
@@ -197,6 +212,7 @@ def create_app(
         replay.router,
         alarms.router,
         feedback.router,
+        drift.router,
         streamed.router,
         inference.router,
         health.router,

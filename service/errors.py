@@ -113,6 +113,10 @@ class FullJournal(HourglassError):
     """The file of alarms takes no more feedback."""
 
 
+class DriftFailed(HourglassError):
+    """What is known of drift cannot be read at the moment."""
+
+
 class NotLoaded(UnknownModel):
     """The model is there, but not in memory: who can wait asks the registry to load it."""
 

@@ -49,6 +49,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     journal: Path | None = None
     journal_alarms: Annotated[int, Meta(ge=1, le=10**7)] = 100_000  # in the file, at most
     journal_days: Annotated[float, Meta(gt=0, le=36500)] = 30.0  # that they stay there
+    # that a window of rows has at least, which is held against the fit rows
+    drift_rows: Annotated[int, Meta(ge=100, le=10**6)] = 1000
+    drift_seconds: Annotated[float, Meta(ge=0, le=31 * 86400)] = 600.0
     # an SQLite file that keeps streams; None: streams.sqlite in the folder of models
     streams: Path | None = None
     max_entities: Annotated[int, Meta(ge=1, le=10**6)] = 10_000  # of all models together

@@ -98,7 +98,7 @@ def make_artifact(
             alpha=alpha,
             delta=delta,
         ),
-        drift=tuple(DriftReference() for _ in features),
+        drift=drift_references(features, sample_rows(features, 1000, seed=seed + 3, shift=shift)),
         min_observed_fraction=min_observed_fraction,
         self_test=SelfTest(
             inputs=_plain(test_ND), **{name: _plain(answers[name]) for name in artifact.OUTPUTS}
@@ -211,6 +211,26 @@ def sample_rows(
     return np.stack([columns[feature.kind](feature) for feature in features], axis=1).astype(
         np.float32
     )
+
+
+def drift_references(features: Sequence[Feature], rows_ND: Float32) -> tuple[DriftReference, ...]:
+    """What a manifest says of fit rows [N, D]: deciles of numbers, counts of the rest."""
+    found = []
+    for feature, column in zip(features, rows_ND.T, strict=True):
+        seen = column[~np.isnan(column)]
+        edges = np.quantile(seen, np.arange(1, 10) / 10).astype(np.float32)
+        counts = np.bincount(np.searchsorted(edges, seen, side="right"), minlength=10)
+        if feature.kind != "numeric":
+            edges = edges[:0]
+            counts = np.bincount(seen.astype(int), minlength=len(feature.categories) or 2)
+        found.append(
+            DriftReference(
+                edges=tuple(edges.tolist()),
+                counts=tuple(counts.tolist()),
+                missing=len(column) - len(seen),
+            )
+        )
+    return tuple(found)
 
 
 def as_json_rows(features: Sequence[Feature], rows_ND: Float32) -> list[list[object]]:

@@ -10,6 +10,7 @@ from hourglass.service.serving.registry import Registry
 from hourglass.service.serving.room import Room
 from hourglass.service.settings import Settings
 from hourglass.service.streams.streams import Streams
+from hourglass.service.watch.drift import Drift
 from hourglass.service.watch.journal import Journal
 from hourglass.service.watch.metrics import Metrics
 from hourglass.service.watch.traffic import Traffic
@@ -34,6 +35,7 @@ class Parts:
     metrics: Metrics
     traffic: Traffic
     journal: Journal
+    drift: Drift
     observers: Observers
     batcher: Batcher
     room: Room

@@ -1,5 +1,5 @@
 """Intervals: how well a count of rows tells the rate behind it (Clopper and Pearson, Biometrika 26,
-1934), and how far two samples may lie apart (Kolmogorov and Smirnov).
+1934), how far two samples may lie apart (Kolmogorov and Smirnov), and the quantiles of tests.
 """
 
 import math
@@ -8,6 +8,7 @@ CONFIDENCE = 0.95
 _CLOSE = 1e-12
 _STEPS = 100_000  # of the fraction: about the square root of the rows
 _TINY = 1e-300
+_MANY = 1e9  # degrees of freedom, below which F is chi-squared
 
 
 def interval_of(hits: int, rows: int) -> tuple[float, float]:
@@ -33,6 +34,19 @@ def kolmogorov(distance: float, rows: float, *, one_sided: bool = False) -> floa
         return 1.0
     terms = (math.exp(-2 * (k * reach) ** 2) for k in range(1, 101))
     return min(max(2 * sum(t if k % 2 == 0 else -t for k, t in enumerate(terms)), 0.0), 1.0)
+
+
+def f_limit(level: float, above: float, below: float) -> float:
+    """What a variable of Fisher's F, of so many degrees of freedom above and below, passes with
+    this probability.
+    """
+    rest = _beta_quantile(level, below / 2, above / 2)
+    return below * (1 - rest) / (above * rest)
+
+
+def chi_squared_limit(level: float, freedom: float) -> float:
+    """The same of a chi-squared variable."""
+    return freedom * f_limit(level, freedom, _MANY)
 
 
 def _beta_quantile(probability: float, a: float, b: float) -> float:

@@ -20,6 +20,10 @@ from hourglass.service.errors import FAULTS
 from hourglass.service.model.served import Summary
 from hourglass.service.serving.peers import pids
 from hourglass.service.serving.registry import Registry
+from hourglass.service.watch.drift import Report
+from hourglass.service.watch.drift_window import WHATS
+
+MOST_FEATURES = 3  # of a model, the worst, that have a series
 
 
 def encode(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
@@ -109,6 +113,48 @@ class ModelMetrics(Collector):
         for name, problem in self._models.problems.items():
             error.add_metric([name, problem.fault], 1.0)
         yield error
+
+
+class DriftMetrics(Collector):
+    """What the last windows found, of models that have some: a series of each kind of drift, and
+    of the worst features.
+    """
+
+    def __init__(self, models: Registry, reports: Callable[[], Mapping[str, Report]]) -> None:
+        self._models, self._reports = models, reports
+
+    def collect(self) -> Iterator[Metric]:
+        drift = GaugeMetricFamily(
+            "hourglass_drift",
+            f"1 while two windows running found the same: {', '.join(WHATS)}.",
+            labels=["model", "what"],
+        )
+        features = GaugeMetricFamily(
+            "hourglass_drifting_features", "Features that drift.", labels=["model"]
+        )
+        ratio = GaugeMetricFamily(
+            "hourglass_drift_psi_ratio",
+            "Population stability index over what chance brings it to, of the worst features.",
+            labels=["model", "feature"],
+        )
+        ended = GaugeMetricFamily(
+            "hourglass_drift_window_timestamp_seconds",
+            "Time of the last row of the last window.",
+            labels=["model"],
+        )
+        reports = self._reports()
+        for name in sorted(reports.keys() & self._models.names):
+            if not (windows := reports[name].windows):
+                continue
+            for what in WHATS:
+                drift.add_metric([name, what], float(bool(reports[name].drifting(what))))
+            of_features = reports[name].drifting("distribution", "missing", "outside")
+            features.add_metric([name], len({each.finding.feature for each in of_features}))
+            for one in windows[0].features[:MOST_FEATURES]:
+                if one.psi is not None and one.critical:
+                    ratio.add_metric([name, one.feature], one.psi / one.critical)
+            ended.add_metric([name], windows[0].ended)
+        yield from (drift, features, ratio, ended)
 
 
 class StreamMetrics(Collector):

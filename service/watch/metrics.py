@@ -25,7 +25,9 @@ from hourglass.service.model.served import Served
 from hourglass.service.notify.posting import OUTCOMES, Outcome
 from hourglass.service.serving.registry import Load, Registry
 from hourglass.service.streams.events import Event
+from hourglass.service.watch.drift import Drift
 from hourglass.service.watch.exposition import (
+    DriftMetrics,
     ModelMetrics,
     ProcessMetrics,
     SharedMetrics,
@@ -123,12 +125,16 @@ class Metrics:
         workers: Path | None = None,
         traffic: Traffic | None = None,
         journal: Journal | None = None,
+        drift: Drift | None = None,
     ) -> None:
         self.shared, self._models, self._traffic, self._journal = shared, models, traffic, journal
+        self._drift = drift
         if traffic is not None:
             traffic.fetch = self.count_kept
         if journal is not None:
             journal.fetch, journal.tell = self.count_kept, self.observe_journal
+        if drift is not None:
+            drift.fetch = self.count_kept
         # what is scraped is written beside the event loop
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the number of series, and several workers cannot have them
@@ -142,6 +148,8 @@ class Metrics:
             PlatformCollector(registry=self._exposed)
             GCCollector(registry=self._exposed)
         self._exposed.register(ModelMetrics(models))
+        if drift is not None:
+            self._exposed.register(DriftMetrics(models, lambda: drift.reports))
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(
@@ -422,6 +430,7 @@ class Metrics:
                 },
                 self._traffic,
                 self._journal,
+                self._drift,
             )
         return bound
 
@@ -470,9 +479,11 @@ class _Bound:
 
     __slots__ = (
         "_anomalies",
+        "_drift",
         "_journal",
         "_kept",
         "_limit",
+        "_look_at",
         "_p_values",
         "_ratios",
         "_rows",
@@ -493,9 +504,11 @@ class _Bound:
         tallies: "dict[Tally, Histogram]",
         traffic: Traffic | None,
         journal: Journal | None,
+        drift: Drift | None,
     ) -> None:
-        self._traffic, self._journal = traffic, journal
+        self._traffic, self._journal, self._drift = traffic, journal, drift
         self._limit = self._sample_at = math.inf  # a score, and a number of rows that are kept
+        self._look_at = math.inf  # the same number, for drift
         self._vectors, self._anomalies, self._tallies = vectors, anomalies, tallies
         self._p_values, self._severities, self._ratios, self.inference, self.batches = tallies
         self._kept: list[Scores] = []  # not yet counted, all of this model and threshold
@@ -517,6 +530,9 @@ class _Bound:
             while self._rows >= self._sample_at:
                 place = int(self._sample_at) - 1 - (self._rows - count)
                 self._sample_at += self._journal.sample(served, rows_ND, scores, place)
+        if self._rows >= self._look_at and self._drift is not None:
+            first = int(self._look_at) - 1 - (self._rows - count)
+            self._look_at = self._rows + self._drift.sample(served, rows_ND, scores, first)
         if len(self._kept) == KEPT or self._rows >= KEPT_ROWS:
             self.count_kept()
 
@@ -525,6 +541,8 @@ class _Bound:
         self._served, self._limit = served, served.threshold.score
         if self._journal is not None:
             self._sample_at = self._journal.until_next(served)
+        if self._drift is not None:
+            self._look_at = self._drift.until_next(served)
 
     def flush(self) -> None:
         self.count_kept()
@@ -541,6 +559,9 @@ class _Bound:
         if self._journal is not None:
             self._journal.count(self._served, self._rows)
             self._sample_at = self._journal.until_next(self._served)
+        if self._drift is not None:
+            self._drift.count(self._served, self._rows)
+            self._look_at = self._drift.until_next(self._served)
         self._kept, self._rows = [], 0
         if not (finite := np.isfinite(score_N)).all():  # such rows are refused, not answered
             score_N, p_value_N, severity_N = score_N[finite], p_value_N[finite], severity_N[finite]

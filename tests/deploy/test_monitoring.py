@@ -37,10 +37,12 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
     models = tmp_path_factory.mktemp("models")
     publish(models, "pumps", make_artifact())
     publish(models, "broken", b"no model")
-    with TestClient(create_app(Settings(models=models)), base_url="http://127.0.0.1") as client:
-        rows = as_json_rows(NUMERIC, sample_rows(NUMERIC, 3))
+    settings = Settings(models=models, drift_rows=100, drift_seconds=0)
+    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
+        rows = as_json_rows(NUMERIC, sample_rows(NUMERIC, 100))
         assert client.post("/v1/score", json={"rows": rows}).status_code == 200
         assert client.get("/health/ready").status_code == 200
+        assert client.get("/v1/models/pumps/drift").json()["state"] == "stable"
         streamed = client.post("/v1/models/pumps/streams/p1", json={"rows": rows})
         assert streamed.status_code == 200
         scrape = client.get("/metrics").text

@@ -34,6 +34,8 @@ from tests.service.notify.test_webhook import event
 from tests.serving import Process, serving, wait_until
 
 NAMES = {
+    "hourglass_drift", "hourglass_drifting_features", "hourglass_drift_psi_ratio",
+    "hourglass_drift_window_timestamp_seconds",
     "hourglass_vectors_total", "hourglass_explained_total", "hourglass_anomalies_total", "hourglass_p_value",
     "hourglass_severity", "hourglass_score_ratio",
     "hourglass_request_duration_seconds", "hourglass_inference_duration_seconds", "hourglass_batch_rows",

@@ -27,6 +27,7 @@ from hourglass.training.models import VARIANTS
 from tests.benchmarks.adbench.__main__ import _parser as adbench_parser
 from tests.benchmarks.console import parser as console_parser
 from tests.benchmarks.fits.__main__ import _parser as fits_parser
+from tests.benchmarks.gate.__main__ import parser as gate_parser
 from tests.benchmarks.hard.__main__ import PROTOCOLS
 from tests.benchmarks.hard.__main__ import _parser as hard_parser
 from tests.benchmarks.series.__main__ import _parser as series_parser
@@ -88,6 +89,10 @@ NOT_RUN = {
     ("tests/benchmarks/README.md", ".venv/bin/python -m tests.benchmarks.fits"): (
         "takes over two hours"
     ),
+    (
+        "tests/benchmarks/README.md",
+        ".venv/bin/python -m tests.benchmarks.gate folder --half tune",
+    ): "takes half an hour, and sets that are not here",
     ("tests/benchmarks/README.md", ".venv/bin/python -m tests.benchmarks.series folder"): (
         "takes half an hour, and series that are not here"
     ),
@@ -358,6 +363,8 @@ def check_command(words: list[str]) -> None:
             console_parser().parse_args(arguments)
         case [".venv/bin/python", "-m", "tests.benchmarks.fits", *arguments]:
             fits_parser().parse_args(arguments)
+        case [".venv/bin/python", "-m", "tests.benchmarks.gate", *arguments]:
+            gate_parser().parse_args(arguments)
         case [".venv/bin/python", "-m", "tests.benchmarks.series", *arguments]:
             series_parser().parse_args(arguments)
         case [".venv/bin/python", "-m", "tests.benchmarks.trust", *arguments]:

@@ -1,5 +1,5 @@
-"""`hourglass-train fit | compare | evaluate | report | promote | demo | exhibits`, also `python -m
-hourglass.training`.
+"""`hourglass-train fit | retrain | compare | evaluate | report | versions | promote | prune |
+retire | demo | exhibits`, also `python -m hourglass.training`.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from rich.progress import Progress as Bars
 from hourglass.service.errors import HourglassError, InvalidTable
 from hourglass.service.rows.dialect import add_dialect_arguments, dialect_of
 from hourglass.service.serving.store import Store, locate, write_atomically
-from hourglass.training.errors import RunError
+from hourglass.training.errors import Refused, RunError
 from hourglass.training.progress import Epoch, Progress
 
 # what torch and onnxruntime say
@@ -34,10 +34,15 @@ NOT_OF_THE_RUN = ("run", "config", "quiet", "variants", "publish", "output")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit codes: 0 done, 2 refused with one sentence on standard error, 130 interrupted."""
+    """Exit codes: 0 done, 2 not done for the reason on standard error, 3 fitted and refused by the
+    gate, or rows that it refused, 130 interrupted.
+    """
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
+    except Refused as error:
+        print(f"hourglass-train: {error}", file=sys.stderr)
+        return 3
     except (RunError, HourglassError) as error:
         print(f"hourglass-train: {error}", file=sys.stderr)
         return 2
@@ -89,6 +94,48 @@ def _parser() -> argparse.ArgumentParser:
     )
     fit.add_argument("--memory", type=int, metavar="N", help=memory)
     fit.set_defaults(run=_fit)
+
+    retrain = commands.add_parser(
+        "retrain", help="fit the model in service anew on newer rows", allow_abbrev=False
+    )
+    retrain.add_argument("name", metavar="NAME")
+    retrain.add_argument("data", type=Path, metavar="DATA", help="CSV or Parquet")
+    retrain.add_argument("--models", type=Path, default=Path("models"))
+    retrain.add_argument(
+        "--recent",
+        metavar="SPAN",
+        help="rows of the last 30d (s, m, h, d, w) by their time, counted from the newest",
+    )
+    retrain.add_argument(
+        "--exclude",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FROM/TO",
+        help="leave out rows from one time up to another, such as 2026-11-03/2026-11-04T12:00",
+    )
+    retrain.add_argument(
+        "--time", metavar="COLUMN", help="of the rows, where the model in service was told none"
+    )
+    retrain.add_argument(
+        "--journal", type=Path, metavar="FILE", help="where the service keeps alarms"
+    )
+    retrain.add_argument(
+        "--exclude-alarms",
+        action="store_true",
+        help="leave out rows that raised one of the alarms in the journal",
+    )
+    retrain.add_argument(
+        "--confirmed",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY",
+        help="groups of alarms in the journal that were right: left out, and to be found again",
+    )
+    retrain.add_argument("--force", action="store_true", help="publish whatever the gate finds")
+    retrain.add_argument("--quiet", action="store_true", help="no progress and no table")
+    retrain.set_defaults(run=_retrain)
 
     compare = commands.add_parser(
         "compare", help="fit several members and say which to publish", allow_abbrev=False
@@ -173,6 +220,31 @@ def _parser() -> argparse.ArgumentParser:
     promote.add_argument("version", metavar="VERSION", help="or its unambiguous beginning")
     promote.add_argument("--models", type=Path, default=Path("models"))
     promote.set_defaults(run=_promote)
+
+    versions = commands.add_parser(
+        "versions",
+        help="list the versions of a model, and why each is where it is",
+        allow_abbrev=False,
+    )
+    versions.add_argument("name", metavar="NAME")
+    versions.add_argument("--models", type=Path, default=Path("models"))
+    versions.add_argument("--json", action="store_true", help="print JSON")
+    versions.set_defaults(run=_versions)
+
+    prune = commands.add_parser("prune", help="delete old versions of a model", allow_abbrev=False)
+    prune.add_argument("name", metavar="NAME")
+    prune.add_argument(
+        "--keep", type=int, required=True, metavar="N", help="with the one in service, newest first"
+    )
+    prune.add_argument("--models", type=Path, default=Path("models"))
+    prune.set_defaults(run=_prune)
+
+    retire = commands.add_parser(
+        "retire", help="take a model out of service, with all versions", allow_abbrev=False
+    )
+    retire.add_argument("name", metavar="NAME")
+    retire.add_argument("--models", type=Path, default=Path("models"))
+    retire.set_defaults(run=_retire)
 
     demo = commands.add_parser(
         "demo", help="real data, a fitted model, and lines to paste", allow_abbrev=False
@@ -326,7 +398,7 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="that will be scored, for alarms a day in the report (as the times of the rows say)",
     )
-    force = "publish even if the features differ from those in service"
+    force = "publish whatever the gate finds, or if the features differ from those in service"
     parser.add_argument("--force", action="store_true", default=None, help=force)
     parser.add_argument("--quiet", action="store_true", help="no progress and no table")
 
@@ -356,6 +428,25 @@ def _run(config: Any, *, quiet: bool) -> None:
         report = run(config, progress)
     _warn(report.warnings)
     print_report(report, Console(quiet=quiet))
+
+
+def _retrain(options: argparse.Namespace) -> None:
+    from hourglass.training.report import print_report
+    from hourglass.training.retrain import Rows, retrain
+
+    rows = Rows(
+        options.data,
+        options.recent,
+        tuple(options.exclude),
+        options.time,
+        options.journal,
+        options.exclude_alarms,
+        options.confirmed,
+    )
+    with _progress(options.quiet, options.name) as progress:
+        report = retrain(options.name, rows, options.models, force=options.force, progress=progress)
+    _warn(report.warnings)
+    print_report(report, Console(quiet=options.quiet))
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -551,6 +642,34 @@ def _promote(options: argparse.Namespace) -> None:
 
     version = promote(options.models, options.name, options.version)
     print(f"{options.name} now points at {version}")
+
+
+def _versions(options: argparse.Namespace) -> None:
+    from hourglass.training.report import print_versions
+    from hourglass.training.versions import list_versions
+
+    lines = list_versions(options.models, options.name)
+    if options.json:
+        print(msgspec.json.encode(lines).decode())
+        return
+    print_versions(lines, Console(highlight=False))
+
+
+def _prune(options: argparse.Namespace) -> None:
+    from hourglass.training.versions import prune
+
+    gone = prune(options.models, options.name, options.keep)
+    print(f"{options.name}: {len(gone)} versions are gone{''.join(f', {v[:12]}' for v in gone)}")
+
+
+def _retire(options: argparse.Namespace) -> None:
+    from hourglass.training.versions import retire
+
+    place = retire(options.models, options.name)
+    print(
+        f"{options.name} is out of service; {place} holds its versions, and moved back to"
+        f" {options.models / options.name} it is in service again"
+    )
 
 
 def _demo(options: argparse.Namespace) -> None:

@@ -3,7 +3,6 @@
 Labels are shown and never used to choose.
 """
 
-from pathlib import Path
 from time import perf_counter
 
 import msgspec
@@ -16,13 +15,12 @@ from hourglass.service.model.guarantee import Guarantee
 from hourglass.training.calibrate import attach_table, calibrate, choose_threshold
 from hourglass.training.config import AutoConfig, RunConfig, named
 from hourglass.training.evaluate import evaluate_labelled
-from hourglass.training.exclusions import read_row_numbers
 from hourglass.training.export import export_core, to_bytes
 from hourglass.training.inject import inject
 from hourglass.training.manifest import make_manifest
 from hourglass.training.models import ModelConfig
 from hourglass.training.progress import SILENT, Progress
-from hourglass.training.split import Prepared, data_of, split_data, table_of
+from hourglass.training.split import Prepared, data_of, excluded_of, split_data, table_of
 from hourglass.training.suspects import look_for_suspects, strangest
 from hourglass.training.trial import Trial, absorb_held_out, fit_trial
 from hourglass.training.verify import verify
@@ -64,7 +62,7 @@ def compare(config: RunConfig, auto: AutoConfig, progress: Progress = SILENT) ->
     """
     progress.stage("loading")
     frame = table_of(config)
-    excluded = read_row_numbers(Path(config.exclude), frame.height) if config.exclude else ()
+    excluded = excluded_of(frame, config)
     data = data_of(frame, config, excluded)
     if config.contamination:
         strange = look_for_suspects(data, config)

@@ -114,6 +114,9 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     comment: str | None = None
     header: bool = True
     exclude: str | None = None  # a file of row numbers, from 1, that are left out of everything
+    # of `time`: rows from so long before the newest on, such as 30d, or in the column's own unit
+    recent: str | None = None
+    exclude_times: tuple[str, ...] = ()  # of `time`: spans FROM/TO, without TO itself
     # share of the normal rows, by out-of-fold score, that is left out of fitting and calibration
     contamination: float = 0.0
     screen: bool = True  # a model in service leaves out new rows beyond its false alarms
@@ -163,6 +166,9 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         for field in ("window", "entity", "gap"):
             if getattr(self, field) not in (None, 1) and self.time is None:
                 raise ValueError(f"{field} is of rows in order of time: name their time column")
+        for field in ("recent", "exclude_times"):
+            if getattr(self, field) and self.time is None:
+                raise ValueError(f"{field} is of rows that have a time: name their time column")
         if self.window_rows > 1 and self.group is not None:
             raise ValueError(
                 "windows are held out by time, and whole groups cannot be; entity keeps the windows"

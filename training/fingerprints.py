@@ -29,6 +29,8 @@ class Fingerprints(msgspec.Struct, frozen=True, kw_only=True):
     salt: str  # hexadecimal
     rows: int  # distinct ones, kept or not
     hashes: str  # F little-endian 64-bit numbers, base64
+    # the same of rows that its run looked at and left out, most of them for being strange
+    left_out: str = ""
 
     def seen(self, rows_ND: Float32) -> float | None:
         """The share of these rows that equal one of the model's; None where none can tell."""
@@ -42,17 +44,42 @@ class Fingerprints(msgspec.Struct, frozen=True, kw_only=True):
         kept_F, hash_N = self._compare(rows_ND)
         return np.isin(hash_N, kept_F)
 
+    def lacks(self, rows_ND: Float32) -> NDArray[np.bool_]:
+        """[N] true where the model's run did not look at a row; of more rows than were kept this is
+        known of a random part, and false elsewhere.
+        """
+        kept_F, hash_N = self._compare(rows_ND)
+        is_decidable_N = np.ones(len(hash_N), dtype=bool)
+        if len(kept_F) < self.rows:
+            is_decidable_N = hash_N <= kept_F[-1]
+        return is_decidable_N & ~np.isin(hash_N, np.concatenate([kept_F, _decode(self.left_out)]))
+
     def _compare(self, rows_ND: Float32) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-        kept_F = np.frombuffer(base64.b64decode(self.hashes), dtype="<u8")
+        kept_F = _decode(self.hashes)
         return kept_F, hash_rows(rows_ND, bytes.fromhex(self.salt))
 
 
-def fingerprint(rows_ND: Float32, *, most: int = MOST, salt: bytes | None = None) -> Fingerprints:
-    """Hash rows [N, D]; with a new salt, unless one is given."""
+def fingerprint(
+    rows_ND: Float32,
+    looked_at_MD: Float32 | None = None,
+    *,
+    most: int = MOST,
+    salt: bytes | None = None,
+) -> Fingerprints:
+    """Hash rows [N, D], and those that were looked at beside them; with a new salt, unless one is
+    given.
+    """
     salt = salt or secrets.token_bytes(16)
     distinct = np.unique(hash_rows(rows_ND, salt))
-    hashes = base64.b64encode(distinct[:most].astype("<u8").tobytes()).decode()
-    return Fingerprints(salt=salt.hex(), rows=len(distinct), hashes=hashes)
+    left_out = np.empty(0, dtype=np.uint64)
+    if looked_at_MD is not None:
+        left_out = np.setdiff1d(hash_rows(looked_at_MD, salt), distinct)
+    return Fingerprints(
+        salt=salt.hex(),
+        rows=len(distinct),
+        hashes=_encode(distinct[:most]),
+        left_out=_encode(left_out[:most]),
+    )
 
 
 def write_fingerprints(fingerprints: Fingerprints) -> str:
@@ -66,6 +93,14 @@ def read_fingerprints(folder: Path) -> Fingerprints | None:
         return msgspec.json.decode((folder / FILE).read_bytes(), type=Fingerprints)
     except (OSError, msgspec.DecodeError):
         return None
+
+
+def _encode(hashes: NDArray[np.uint64]) -> str:
+    return base64.b64encode(hashes.astype("<u8").tobytes()).decode()
+
+
+def _decode(text: str) -> NDArray[np.uint64]:
+    return np.frombuffer(base64.b64decode(text), dtype="<u8").astype(np.uint64)
 
 
 def hash_rows(rows_ND: Float32, salt: bytes) -> NDArray[np.uint64]:

@@ -105,7 +105,7 @@ def make_manifest(
             delta=threshold.delta,
         ),
         drift=tuple(
-            _drift_reference(feature, column)
+            drift_reference(feature, column)
             for feature, column in zip(features, fit_ND.T, strict=True)
         ),
         self_test=make_self_test(
@@ -148,7 +148,8 @@ def fitted_at(config: RunConfig, time_N: NDArray[np.float64] | None) -> float | 
         return None
 
 
-def _drift_reference(feature: Feature, column: NDArray[np.float32]) -> DriftReference:
+def drift_reference(feature: Feature, column: NDArray[np.float32]) -> DriftReference:
+    """What the fit rows have of a feature, by which later rows are compared with them."""
     seen = column[~np.isnan(column)]
     missing = len(column) - len(seen)
     if feature.kind != "numeric":

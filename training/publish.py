@@ -1,10 +1,12 @@
 """What a run may publish into, and which version a person means; serving/store.py does it."""
 
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from hourglass.service.errors import HourglassError
-from hourglass.service.serving.store import Store
+from hourglass.service.serving.store import ModelFolder, Store
 from hourglass.training.errors import RunError
 
 
@@ -17,6 +19,21 @@ def check_writable(folder: Path) -> None:
         raise RunError(f"{folder} cannot be written: {there} is not a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise RunError(f"{folder} cannot be written: there is no permission to write into {there}")
+
+
+@contextmanager
+def alone(folder: ModelFolder) -> Iterator[None]:
+    """RunError where another process trains the model in service, or takes versions of it away."""
+    with ExitStack() as held:
+        if folder.has_current():  # of a first model whoever is last is as good
+            try:
+                held.enter_context(folder.alone())
+            except TimeoutError as error:
+                raise RunError(
+                    f"another run of {folder.name!r} is under way in {folder.path.parent}; wait for"
+                    " its end"
+                ) from error
+        yield
 
 
 def promote(models: Path, name: str, version: str) -> str:

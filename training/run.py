@@ -15,7 +15,6 @@ from hourglass.service.model.calibration import Threshold, build_table
 from hourglass.service.model.detector import Detector
 from hourglass.service.model.guarantee import Guarantee
 from hourglass.service.model.schema import Schema
-from hourglass.service.rows.tables import encode_table
 from hourglass.service.serving.store import ModelFolder, Store, locate
 from hourglass.training.calibrate import (
     attach_table,
@@ -24,10 +23,19 @@ from hourglass.training.calibrate import (
     rank_table,
     window_scores,
 )
+from hourglass.training.challenge import (
+    Challenger,
+    Champion,
+    judge_rows,
+    meet_challenger,
+    meet_rows,
+    say_refusal,
+    without_strange_fit_rows,
+)
 from hourglass.training.compare import choose
 from hourglass.training.config import AutoConfig, RunConfig, write_config
 from hourglass.training.core import Core
-from hourglass.training.errors import RunError
+from hourglass.training.errors import Refused, RunError
 from hourglass.training.evaluate import (
     NO_RATE,
     Evaluation,
@@ -38,22 +46,23 @@ from hourglass.training.evaluate import (
     evaluate_scores,
 )
 from hourglass.training.exchangeability import Exchangeability
-from hourglass.training.exclusions import read_row_numbers
 from hourglass.training.export import export_core, to_bytes
 from hourglass.training.fingerprints import FILE as FINGERPRINTS
 from hourglass.training.fingerprints import fingerprint, read_fingerprints, write_fingerprints
 from hourglass.training.folds import Folds
+from hourglass.training.gate import DECISION, Decision, keep_decision, write_decision
 from hourglass.training.guarantee import (
     effective_rows,
     exchangeability_of,
     left_out_rates,
     promise,
 )
+from hourglass.training.journal import Journal
 from hourglass.training.manifest import Series, make_manifest
 from hourglass.training.order import Ordered, Part
 from hourglass.training.presets import preset_of
 from hourglass.training.progress import SILENT, Progress
-from hourglass.training.publish import check_writable
+from hourglass.training.publish import alone, check_writable
 from hourglass.training.report import LeftOut, Report, TimeAxis, time_axis, write_report
 from hourglass.training.report.card import CARD, write_card
 from hourglass.training.report.columns import columns_of
@@ -61,8 +70,7 @@ from hourglass.training.report.facts import Facts, Told, gather
 from hourglass.training.report.material import material_of_run, material_of_windows
 from hourglass.training.report.origin import Curve, Recorder
 from hourglass.training.report.page import PAGE, write_page
-from hourglass.training.screen import Screened, screen
-from hourglass.training.split import Prepared, data_of, split_data, table_of
+from hourglass.training.split import Prepared, data_of, excluded_of, split_data, table_of
 from hourglass.training.suspects import (
     REPORTED,
     SUSPECTS,
@@ -77,10 +85,16 @@ from hourglass.training.verify import ROWS, Difference, verify
 from hourglass.training.windows import Windowed, expected_deviations
 
 
-def run(config: RunConfig, progress: Progress = SILENT) -> Report:
+def run(config: RunConfig, progress: Progress = SILENT, journal: Journal | None = None) -> Report:
     """Fit a model on the normal rows of a table, and publish it; RunError or HourglassError in one
-    sentence when that cannot be done, and then nothing is published.
+    sentence when that cannot be done, and then nothing is published. Refused where a model is in
+    service, and the gate lets this one not take its place.
     """
+    with alone(Store(Path(config.models)).model(config.name)):
+        return _run(config, progress, journal)
+
+
+def _run(config: RunConfig, progress: Progress, journal: Journal | None) -> Report:
     started, started_cpu = perf_counter(), process_time()
     recorder = Recorder(progress)
     progress = recorder.progress
@@ -89,24 +103,24 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     frame = table_of(config)
 
     progress.stage("looking at the data")
-    excluded = read_row_numbers(Path(config.exclude), frame.height) if config.exclude else ()
+    excluded = excluded_of(frame, config)
     data = data_of(frame, config, excluded)
-    serving = _check_replaceable(config, data.features)
-    if config.window_rows > 1:
-        serving = None  # a model of windows is not asked which single rows are strange to it
-    if not (serving and config.screen):
-        del frame  # far larger than the rows made of it
-    normal_rows = len(data.normal_ND)
+    del frame  # far larger than the rows made of it
+    looked_at_ND = data.normal_ND
+    normal_rows = len(looked_at_ND)
+    folder = Store(Path(config.models)).model(config.name)
 
-    screened: Screened | None = None
-    if serving and config.screen:
+    champion: Champion | None = None
+    decision: Decision | None = None
+    if serving := _check_replaceable(config, data.features):
         progress.stage("screening")
-        rows_ND = encode_table(frame[data.number_N - 1], serving.manifest.features)
-        known = read_fingerprints(
-            Store(Path(config.models)).model(config.name).file(serving.version).parent
-        )
-        left_out_N, screened = screen(serving, rows_ND, known)
-        data = data.without(left_out_N)
+        known = read_fingerprints(folder.file(serving.version).parent)
+        champion = meet_rows(serving, known, data, config, journal)
+        decision = judge_rows(champion, config)
+        if not decision.published:
+            raise _refused(folder, decision)
+        data = data.without(champion.left_out_N)
+    screened = champion.screened if champion else None
 
     progress.stage("looking for suspects")
     strange = look_for_suspects(data, config)
@@ -127,11 +141,17 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
         excluded=len(excluded),
         screened=screened.left_out if screened else 0,
         contaminated=contaminated,
+        alarmed=int(champion.alarmed_N.sum()) if champion else 0,
+        confirmed=int(champion.confirmed_N.sum()) if champion else 0,
     )
 
     progress.stage("splitting")
     prepared = split_data(data, config)
-    split = prepared.split
+    split, untaught = prepared.split, 0
+    if champion and screened and screened.left_out:
+        prepared = without_strange_fit_rows(champion, prepared)
+        untaught = sum(map(len, split)) - sum(map(len, prepared.split))
+        split = prepared.split
 
     progress.stage("fitting")
     if prepared.folds:
@@ -216,6 +236,12 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
         compared, code = ordered.rows_NF[stretch], int(ordered.code_N[stretch.start])
     differences = verify(detector, trial.core, compared, code)
 
+    decision = None
+    if champion and champion.detector.version != detector.version:
+        progress.stage("asking the gate")
+        challenger = Challenger(detector, trial, prepared, score_N, differences)
+        decision = meet_challenger(champion, challenger, config)
+
     resolved = msgspec.structs.replace(
         config,
         alpha=threshold.alpha,
@@ -231,7 +257,8 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     )
     report = msgspec.structs.replace(
         report,
-        left_out=left_out,
+        left_out=msgspec.structs.replace(left_out, untaught=untaught),
+        dropped_rows=report.dropped_rows - untaught,
         screened=screened,
         warnings=data.warnings,
         contamination_warning=warning,
@@ -242,7 +269,7 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
         "run.toml": write_config(resolved),
         "report.json": write_report(report),
         FINGERPRINTS: write_fingerprints(
-            fingerprint(prepared.rows_ND if ordered else np.concatenate(split))
+            fingerprint(prepared.rows_ND if ordered else np.concatenate(split), looked_at_ND)
         ),
     }
     if config.report:
@@ -259,6 +286,7 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
             run_toml=beside["run.toml"],
             curves=recorder.curves(report.preset or report.variant),
             cpu_seconds=process_time() - started_cpu,
+            gate=decision,
         )
         report = msgspec.structs.replace(report, summary=facts.verdict.text)
         beside["report.json"] = write_report(report, facts)
@@ -267,14 +295,26 @@ def run(config: RunConfig, progress: Progress = SILENT) -> Report:
     if suspects:
         beside[SUSPECTS] = write_suspects(suspects)
 
+    if decision:
+        beside[DECISION] = write_decision(decision)
+
     progress.stage("publishing")
     try:
-        Store(Path(config.models)).model(config.name).publish(file, beside)
+        folder.keep(file, beside)
+        if decision:
+            if not decision.published:
+                raise _refused(folder, decision)
+            keep_decision(folder.path, decision)
+        folder.point(detector.version, over=champion.detector.version if champion else None)
     except OSError as error:
-        raise RunError(
-            f"{Path(config.models) / config.name} cannot be written: {error.strerror or error}"
-        ) from error
+        raise RunError(f"{folder.path} cannot be written: {error.strerror or error}") from error
     return report
+
+
+def _refused(folder: ModelFolder, decision: Decision) -> Refused:
+    """What a run ends with whose model is not to be in service."""
+    keep_decision(folder.path, decision)
+    return Refused(say_refusal(folder.name, decision))
 
 
 def _series(ordered: Ordered, *, is_clock: bool) -> Series:
@@ -425,6 +465,7 @@ def _gather(
     run_toml: str,
     curves: tuple[Curve, ...],
     cpu_seconds: float,
+    gate: Decision | None,
 ) -> Facts:
     data, ordered = prepared.data, prepared.ordered
     if ordered is None:
@@ -467,5 +508,6 @@ def _gather(
         fit_cpu_seconds=cpu_seconds,
         fit_seconds=report.seconds,
         fingerprints=True,
+        gate=gate,
     )
     return gather(material, told)

@@ -6,6 +6,10 @@ that share, its calibration draw and chance explain; then the strangest of them 
 there are too many, and as many as q stays. Rows that are flagged in great number are another
 population, or the model has aged: then nothing is left out, and the report says so.
 
+Where rows are left out, anomalies that it finds less strange are among the rest. So of the rows
+that were to fit, those with a p-value of up to UNTAUGHT do not. Calibration keeps its own: what is
+left out of the fit alone breaks no promise.
+
 Shapes: N rows.
 """
 
@@ -22,6 +26,7 @@ from hourglass.service.model.schema import Schema
 from hourglass.training.fingerprints import Fingerprints
 
 LEVEL = 0.02  # p-value up to which a row is flagged
+UNTAUGHT = 0.05  # p-value up to which a row does not fit, where some are left out
 # of clean tables, at most, lose a few rows: few calibration rows say little of what a model flags,
 # so that a stricter test would find no anomalies
 BY_CHANCE = 0.2

@@ -16,6 +16,7 @@ from hourglass.training.calibrate import check_alpha
 from hourglass.training.config import AutoConfig, RunConfig, SplitConfig
 from hourglass.training.data import Data, describe, prepare
 from hourglass.training.errors import RunError
+from hourglass.training.exclusions import read_row_numbers, rows_by_time
 from hourglass.training.fingerprints import hash_rows
 from hourglass.training.models.associative import AssociativeConfig
 from hourglass.training.order import Ordered, Part, put_in_order
@@ -101,6 +102,18 @@ def table_of(config: RunConfig) -> pl.DataFrame:
         (*config.categorical, *([config.entity] if config.entity else [])),
         numbers=(*no_features, *config.ignore, *config.keep),
     )
+
+
+def excluded_of(frame: pl.DataFrame, config: RunConfig) -> tuple[int, ...]:
+    """The numbers, from 1, of rows that a run leaves out of everything."""
+    numbers: set[int] = set()
+    if config.exclude:
+        numbers.update(read_row_numbers(Path(config.exclude), frame.height))
+    if config.time and (config.recent or config.exclude_times):
+        if config.time not in frame.columns:
+            raise RunError(f"there is no column {config.time!r} in {config.data}")
+        numbers.update(rows_by_time(frame[config.time], config.recent, config.exclude_times))
+    return tuple(sorted(numbers))
 
 
 def data_of(frame: pl.DataFrame, config: RunConfig, exclude: Sequence[int] = ()) -> Data:

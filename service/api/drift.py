@@ -9,8 +9,8 @@ from litestar.params import FromPath
 
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import problems
+from hourglass.service.rows.times import time_of
 from hourglass.service.watch.advice import say
-from hourglass.service.watch.alarms import time_of
 from hourglass.service.watch.drift import State
 from hourglass.service.watch.drift_window import Answers, Compared, DriftWindow, What
 

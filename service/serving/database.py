@@ -44,7 +44,7 @@ def connect(
         if path is not None:
             if not kind.is_shared:
                 database.execute("PRAGMA locking_mode = EXCLUSIVE")
-            _require_ours(database, kind)
+            require_ours(database, kind)
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")
             database.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
@@ -91,7 +91,8 @@ def _make(path: Path) -> None:
         os.close(descriptor)
 
 
-def _require_ours(database: sqlite3.Connection, kind: Kind) -> None:
+def require_ours(database: sqlite3.Connection, kind: Kind) -> None:
+    """sqlite3.DatabaseError of another program's file, or of one that a newer version wrote."""
     (application,) = database.execute("PRAGMA application_id").fetchone()
     (version,) = database.execute("PRAGMA user_version").fetchone()
     (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()

@@ -4,6 +4,9 @@
     MODELS/<name>/current                the pointer: one line, the version in service
     MODELS/<name>/threshold.json         the false-alarm budget changed while running, if it was
     MODELS/<name>/.lock                  held by whoever changes threshold.json
+    MODELS/<name>/.training              held by the one run that may follow the version in service
+    MODELS/<name>/decision.json          what the gate of training said last
+    MODELS/.retired/<name>-<time>        a model that was taken out of service
 
 Whatever is written is written beside its place under a random name that begins with a dot, and
 moved in: nobody ever reads half of it. Such names are no versions and no models; what a killed
@@ -24,7 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -36,6 +39,7 @@ from hourglass.service.errors import (
     Fault,
     InvalidArtifact,
     InvalidSettings,
+    NotPromoted,
     UnknownModel,
     UnknownVersion,
 )
@@ -44,6 +48,7 @@ from hourglass.service.model.artifact import version_of
 MODEL_FILE = "model.onnx"
 POINTER = "current"
 THRESHOLD_FILE = "threshold.json"
+RETIRED = ".retired"
 REPORT_FILE, REPORT_PAGE = "report.json", "report.html"  # beside a version's file
 MAX_REPORT_BYTES = 16 * 2**20
 MAX_TEXT_BYTES = 4096  # of a pointer or a threshold
@@ -178,7 +183,7 @@ class ModelFolder:
         """Keep another budget for restarts and other workers, made of the one that is stored now;
         OSError where that fails. Two changes at once, of any processes, follow each other.
         """
-        with self._locked():
+        with self._locked(".lock", LOCK_SECONDS):
             try:
                 stored = self.threshold()
             except InvalidArtifact:
@@ -189,7 +194,14 @@ class ModelFolder:
 
     def publish(self, data: bytes, beside: Mapping[str, str]) -> str:
         """Write an artifact and the texts beside it (file name -> text), point at it, and return
-        its version; OSError where that fails. Of a version that is there already the texts stay,
+        its version; OSError where that fails.
+        """
+        version = self.keep(data, beside)
+        self.point(version)
+        return version
+
+    def keep(self, data: bytes, beside: Mapping[str, str]) -> str:
+        """The same without pointing at it. Of a version that is there already the texts stay,
         unless one is missing: a report, say, that the first fit was not to make.
         """
         version = version_of(data)
@@ -209,7 +221,6 @@ class ModelFolder:
                 self._move_in(scratch, version)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
-        self.point(version)
         return version
 
     def promote(self, version: str, check: Callable[[ModelFile], object] | None = None) -> str:
@@ -257,9 +268,42 @@ class ModelFolder:
             f"version {version!r} of {self.name!r} {problem}; the versions are {known}"
         )
 
-    def point(self, version: str) -> None:
-        """Replace the pointer in one step: readers see the old version or the new one."""
+    def point(self, version: str, *, over: str | None = None) -> None:
+        """Replace the pointer in one step: readers see the old version or the new one. NotPromoted
+        where it is to point `over` another one than it does by now.
+        """
+        if over is not None and (found := self.current()) != over:
+            raise NotPromoted(
+                f"{self.name!r} was brought to version {found[:12]} meanwhile, and version"
+                f" {version[:12]} was to follow {over[:12]}; it is kept, and not in service"
+            )
         write_atomically(self.path / POINTER, f"{version}\n".encode())
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Held while a run decides what is in service next, or versions are taken away;
+        TimeoutError at once where another process does so.
+        """
+        return self._locked(".training", 0.0)
+
+    def remove(self, version: str) -> None:
+        """Take a version away that is not in service; NotPromoted where it is."""
+        if self.has_current() and self.current() == version:
+            raise NotPromoted(f"version {version[:12]} of {self.name!r} is in service, and stays")
+        removed = Path(tempfile.mkdtemp(prefix=".replaced-", dir=self.path))
+        try:
+            (self.path / version).rename(removed / version)  # in one step: nobody sees a part
+        finally:
+            shutil.rmtree(removed, ignore_errors=True)
+
+    def retire(self, now: float) -> Path:
+        """Take the model out of service, and return where its folder lies from now on."""
+        if not self.path.is_dir():
+            raise UnknownModel(f"there is no model {self.name!r} in {self.path.parent}")
+        at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+        place = self.path.parent / RETIRED / f"{self.name}-{at}"
+        place.parent.mkdir(exist_ok=True)
+        self.path.rename(place)
+        return place
 
     def _move_in(self, scratch: Path, version: str) -> None:
         """Make a folder that of a version, in place of a damaged one; another process may do the
@@ -300,11 +344,13 @@ class ModelFolder:
         return _read(path, max_bytes=MAX_TEXT_BYTES).data
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One process at a time; the lock of one that dies is free."""
+    def _locked(self, name: str, seconds: float) -> Iterator[None]:
+        """One process at a time, for which so long is waited; the lock of one that dies is free.
+        TimeoutError.
+        """
         flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(self.path / ".lock", flags, 0o644)
-        end = time.monotonic() + LOCK_SECONDS
+        descriptor = os.open(self.path / name, flags, 0o644)
+        end = time.monotonic() + seconds
         try:
             while True:
                 try:

@@ -15,14 +15,14 @@ import math
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from hourglass.service.errors import UnknownAlarms
+from hourglass.service.errors import InvalidSettings, UnknownAlarms
 from hourglass.service.rows.times import time_of
 from hourglass.service.serving import database as databases
 from hourglass.service.serving.database import Kind
@@ -366,6 +366,48 @@ class Alarms:
         self._pruned_at, before = now, now - self._seconds
         for table, column in (("alarms", "time"), ("groups", "last"), ("ordinary", "time")):
             database.execute(f"DELETE FROM {table} WHERE {column} < ?", (before,))  # noqa: S608
+
+
+class KeptRows(NamedTuple):
+    """Rows of one model as JSON, of those whose values were kept."""
+
+    alarms: list[str]  # but those that a person said were expected
+    confirmed: list[str]  # that a person said were real, and those of the groups asked for
+    ordinary: list[str]
+
+
+def read_rows(path: Path, model: str, keys: Sequence[str]) -> KeptRows:
+    """What a file that a service may be writing has of a model, and of the groups of these keys;
+    InvalidSettings where it is no journal, UnknownAlarms where it has no such group.
+    """
+    if not path.is_file():
+        raise InvalidSettings(f"there is no journal {path}; --journal names the service's file")
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            databases.require_ours(database, JOURNAL)
+            found = database.execute(
+                "SELECT alarms.row, groups.key FROM alarms JOIN groups ON alarms.key = groups.key"
+                " WHERE groups.model = ? AND alarms.row IS NOT NULL ORDER BY alarms.id",
+                (model,),
+            ).fetchall()
+            groups = database.execute("SELECT key FROM groups WHERE model = ?", (model,))
+            known = {key for (key,) in groups}
+            ordinary = database.execute("SELECT row FROM ordinary WHERE model = ?", (model,))
+            rows = [row for (row,) in ordinary]
+            said = feedback.said_of_rows(database, model)
+    except sqlite3.Error as error:
+        raise InvalidSettings(
+            f"the journal {path} cannot be read, or is no journal of Hourglass ({error}); --journal"
+            " names the service's file"
+        ) from error
+    if unknown := [key for key in keys if key not in known]:
+        raise UnknownAlarms(f"no alarms of {model} are kept under the key {unknown[0][:80]!r}")
+    real = [row for row, key in found if key in keys]
+    return KeptRows(
+        [row for row, _ in found if said.get(row) != "expected"],
+        [*real, *(row for row, verdict in said.items() if verdict == "real" and row not in real)],
+        rows,
+    )
 
 
 def connect(path: Path | None, began: float) -> sqlite3.Connection:

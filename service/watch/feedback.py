@@ -131,6 +131,23 @@ def muted(database: sqlite3.Connection, model: str) -> int:
     return found[0] if found else 0
 
 
+def said_of_rows(database: sqlite3.Connection, model: str) -> dict[str, Verdict]:
+    """Rows as JSON, and what was said of each last, `real` or `expected`; none of a file of before
+    there was feedback.
+    """
+    if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'feedback'").fetchone():
+        return {}
+    found = database.execute(
+        "SELECT verdict, rows FROM feedback WHERE model = ? AND verdict != 'mute' ORDER BY id",
+        (model,),
+    )
+    return {
+        bytes(row).decode(): verdict
+        for verdict, rows in found
+        for row in msgspec.json.decode(rows, type=list[msgspec.Raw])
+    }
+
+
 def _feedback(
     number: int,
     at: float,

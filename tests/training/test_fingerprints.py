@@ -5,6 +5,7 @@ import pytest
 
 from hourglass.training.fingerprints import (
     FILE,
+    Fingerprints,
     fingerprint,
     read_fingerprints,
     write_fingerprints,
@@ -44,3 +45,16 @@ def test_a_file_that_is_absent_or_damaged_says_nothing(tmp_path: Path) -> None:
     assert read_fingerprints(tmp_path) is None
     (tmp_path / FILE).write_text("{")
     assert read_fingerprints(tmp_path) is None
+
+
+def test_rows_that_a_run_left_out_were_looked_at_and_are_none_of_the_model(tmp_path: Path) -> None:
+    rows_ND = np.arange(40, dtype=np.float32).reshape(10, 4)
+    made_of = fingerprint(rows_ND[:6], rows_ND[:8])
+    (tmp_path / FILE).write_text(write_fingerprints(made_of))
+    known = read_fingerprints(tmp_path)
+    assert known
+    assert known.holds(rows_ND).tolist() == [True] * 6 + [False] * 4
+    assert known.lacks(rows_ND).tolist() == [False] * 8 + [True] * 2
+    # a file of before says nothing of such rows
+    before = Fingerprints(salt=made_of.salt, rows=made_of.rows, hashes=made_of.hashes)
+    assert before.lacks(rows_ND).tolist() == [False] * 6 + [True] * 4

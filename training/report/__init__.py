@@ -16,3 +16,4 @@ from hourglass.training.report.terminal import print_evaluation as print_evaluat
 from hourglass.training.report.terminal import print_ordered as print_ordered
 from hourglass.training.report.terminal import print_report as print_report
 from hourglass.training.report.terminal import print_seen as print_seen
+from hourglass.training.report.terminal import print_versions as print_versions

@@ -56,6 +56,19 @@ def write_card(facts: Facts) -> str:
     else:
         lines.append("- Of real anomalies nothing is known: there are no labels.")
     lines += [f"- Is the network worth it: {_text(facts.peers.text)}.", ""]
+    if facts.gate:
+        lines += [
+            "## The gate",
+            "",
+            f"Against `{facts.gate.champion[:12]}`, which was in service:"
+            f" {_text(facts.gate.reason)}.",
+            "",
+            *_table(
+                ("check", "", "found"),
+                [(each.name, each.status, each.text) for each in facts.gate.checks],
+            ),
+            "",
+        ]
     if facts.power:
         lines += ["## What it cannot see", ""]
         lines += [f"- {_text(sentence)}" for sentence in facts.power.cannot_see]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hourglass.service.model.artifact import GuaranteeKind
 from hourglass.service.model.guarantee import guarantee_of
 from hourglass.training.exchangeability import Exchangeability
+from hourglass.training.gate import Decision
 from hourglass.training.report import checks
 from hourglass.training.report.budgets import Budgets, budgets_of
 from hourglass.training.report.checks import Check, Verdict
@@ -75,6 +76,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     cost: Cost
     origin: Origin
     snippets: tuple[Snippet, ...]
+    gate: Decision | None = None  # None where no model was in service
 
 
 class Told(NamedTuple):
@@ -98,6 +100,7 @@ class Told(NamedTuple):
     fit_cpu_seconds: float | None
     fit_seconds: float | None
     fingerprints: bool
+    gate: Decision | None = None
 
 
 def gather(material: Material, told: Told) -> Facts:
@@ -191,6 +194,7 @@ def gather(material: Material, told: Told) -> Facts:
         ),
         origin=origin_of(detector, told.data_file, told.run_toml),
         snippets=snippets_of(told.name, manifest, threshold.alpha),
+        gate=told.gate,
         cost=cost_of(
             detector,
             material.held_out.rows_ND,

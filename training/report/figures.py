@@ -32,12 +32,15 @@ class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
     excluded: int  # by number, normal or not
     screened: int  # by the model in service
     contaminated: int  # the strangest, as --contamination asks
+    alarmed: int = 0  # that raised an alarm, as --exclude-alarms asks
+    confirmed: int = 0  # anomalies, as a person said; no normal rows, whatever the file says
+    untaught: int = 0  # of the rows to fit, for being strange: screen.py says why
 
     def bias(self) -> str | None:
         """What that does to the guarantee: calibration rows chosen by their strangeness are calmer
         than normal rows are.
         """
-        count = self.screened + self.contaminated
+        count = self.screened + self.contaminated + self.alarmed
         if not count:
             return None
         return (

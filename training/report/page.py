@@ -13,6 +13,7 @@ from html import escape
 import msgspec
 
 from hourglass.service.errors import printable
+from hourglass.training.gate import Decision
 from hourglass.training.report.checks import Status
 from hourglass.training.report.estimates import Estimate
 from hourglass.training.report.facts import Facts
@@ -45,6 +46,7 @@ def write_page(facts: Facts) -> str:
         _cost(facts),
         _origin(facts),
         _snippets(facts),
+        *([_gate(facts.gate)] if facts.gate else []),
     ]
     return _document(facts, sections)
 
@@ -600,6 +602,20 @@ def counted_in(facts: Facts) -> str:
     if facts.timeline is None:
         return "rows"
     return "windows, and what those that follow each other are worth in single ones"
+
+
+def _gate(decision: Decision) -> tuple[str, str, str]:
+    rows = [
+        (_Markup(f'<span class="{each.status}">{WORDS[each.status]}</span>'), each.name, each.text)
+        for each in decision.checks
+    ]
+    verdict = (
+        "refused" if not decision.published else "by force" if decision.forced else "published"
+    )
+    html = _meaning(
+        f"Against {decision.champion[:12]}, which was in service: {verdict}, {decision.reason}."
+    ) + _table(("", "check", "what was found"), rows, words=True)
+    return "gate", "The gate", html
 
 
 def _meaning(text: str) -> str:

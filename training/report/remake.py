@@ -26,6 +26,7 @@ from hourglass.training.errors import RunError
 from hourglass.training.evaluate_ordered import judge
 from hourglass.training.exchangeability import examine
 from hourglass.training.fingerprints import Fingerprints, read_fingerprints
+from hourglass.training.gate import read_decision
 from hourglass.training.guarantee import effective_rows
 from hourglass.training.labels import is_anomalous
 from hourglass.training.report.card import CARD, write_card
@@ -184,6 +185,7 @@ def remake(file: Path, rows: Rows) -> Facts:
             fit_cpu_seconds=of_run.cost.fit_cpu_seconds,
             fit_seconds=of_run.cost.fit_seconds,
             fingerprints=known is not None,
+            gate=read_decision(file.parent),
         ),
     )
 

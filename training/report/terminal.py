@@ -1,5 +1,6 @@
 """What a run says at its end on the terminal: a table for a person."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from hourglass.training.report.figures import Report, of_entities
 from hourglass.training.report.page import PAGE
 from hourglass.training.screen import Screened
 from hourglass.training.suspects import SUSPECTS
+from hourglass.training.versions import VersionLine
 
 STORED = {
     "none": "none",
@@ -63,6 +65,22 @@ def print_evaluation(evaluation: Evaluation, title: str, console: Console) -> No
         f" {evaluation.refused_rows} refused",
     )
     console.print(table)
+
+
+def print_versions(lines: Sequence[VersionLine], console: Console) -> None:
+    """Two lines for each version, the newest first: its figures, and why it is where it is."""
+    for line in lines:
+        fitted_at = line.written_at if line.fitted_at is None else line.fitted_at
+        figures = [
+            line.version[:12],
+            f"{time_of(fitted_at):%Y-%m-%d %H:%M}",
+            "" if line.rows is None else f"{line.rows:,} rows",
+            "" if line.alpha is None else f"alpha {line.alpha:g} {line.guarantee}",
+            "" if line.auroc is None else f"AUROC {line.auroc:.3f}",
+            "in service" if line.current else "",
+        ]
+        console.print("  ".join(filter(None, figures)), soft_wrap=True, markup=False)
+        console.print(f"    {line.why}", soft_wrap=True, markup=False)
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:

@@ -1,0 +1,1 @@
+"""The gate's benchmark: are spoilt challengers refused, and honest refits published?"""

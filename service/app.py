@@ -45,7 +45,9 @@ from hourglass.service.serving.store import Store
 from hourglass.service.settings import Settings
 from hourglass.service.streams.events import Event
 from hourglass.service.streams.streams import FILE, Streams
+from hourglass.service.watch.access import AccessLog
 from hourglass.service.watch.alarms import MEMORY_ALARMS, Alarms
+from hourglass.service.watch.answers import Answers
 from hourglass.service.watch.journal import Journal
 from hourglass.service.watch.metrics import ASGIApp, Metrics, Receive, Scope, Send
 from hourglass.service.watch.traffic import Traffic
@@ -94,6 +96,9 @@ def create_app(
         journal=journal,
     )
 
+    access = AccessLog(settings.log_format) if settings.access_log else None
+    answers = Answers(counted, access)
+
     def tell(load: Load) -> None:
         counted.observe_load(load)
         if load.served is not None:
@@ -129,6 +134,7 @@ def create_app(
         settings,
         registry,
         counted,
+        answers,
         traffic,
         journal,
         observers,
@@ -162,6 +168,8 @@ def create_app(
                 receiver.begin(was_open)
             clocks.append(asyncio.create_task(streams.clock()))
         clocks += [asyncio.create_task(receiver.clock()) for receiver in receivers]
+        if access:
+            clocks.append(asyncio.create_task(access.clock()))
         if counted.shared:
             clocks.append(asyncio.create_task(_flush(counted)))
         yield
@@ -177,6 +185,9 @@ def create_app(
         parts.batcher.close()
         journal.close()
         counted.flush()
+        if access:
+            access.close()
+        _logger.info("stopped: what had come is answered")
 
     routes: list[ControllerRouterHandler] = [
         scoring.router,
@@ -211,7 +222,7 @@ def create_app(
         openapi_config=None,  # api/docs.py writes the document
         request_max_body_size=settings.max_body_bytes,
     )
-    observed = enter(counted.observe_requests(cast(ASGIApp, app)), parts)
+    observed = enter(answers.observe(cast(ASGIApp, app)), parts)
 
     async def entrance(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

@@ -1,8 +1,10 @@
 """worker_app(settings): what each worker process runs, and what is asked of that process for it."""
 
 import logging
+import socket
 from pathlib import Path
 
+import uvicorn
 from prometheus_client import Counter
 from uvicorn.supervisors import Multiprocess
 
@@ -25,6 +27,15 @@ def worker_app(settings: Settings, shared: Path | None = None) -> collector.ASGI
     return collector.freeze_when_started(app)
 
 
+class Server(uvicorn.Server):
+    """uvicorn's, which stops without a word."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        connections = len(self.server_state.connections)
+        _logger.info("stopping; %s", _said_of(connections, "connection"))
+        await super().shutdown(sockets)
+
+
 class Supervisor(Multiprocess):
     """uvicorn's, which puts another worker in the place of one that died, and says nothing of it.
 
@@ -44,3 +55,14 @@ class Supervisor(Multiprocess):
                 code = process.exitcode or 0
                 how = f"by signal {-code}" if code < 0 else f"with status {code}"
                 _logger.error("worker %s died %s; another one takes its place", process.pid, how)
+
+    def handle_int(self) -> None:
+        self.handle_term()
+
+    def handle_term(self) -> None:
+        _logger.info("stopping; %s", _said_of(len(self.processes), "worker"))
+        super().handle_term()
+
+
+def _said_of(count: int, what: str) -> str:
+    return f"{count} {what}{'s'[: count != 1]} end when what has come is answered"

@@ -2,7 +2,10 @@
 
 import itertools
 import json
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,7 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
     """The series of a service that has a model, and a broken one, and has answered."""
     models = tmp_path_factory.mktemp("models")
     publish(models, "pumps", make_artifact())
+    (models / "pumps" / "threshold.json").write_text('{"alpha":0.0001,"delta":0.05}')  # too small
     publish(models, "broken", b"no model")
     with TestClient(create_app(Settings(models=models)), base_url="http://127.0.0.1") as client:
         rows = as_json_rows(NUMERIC, sample_rows(NUMERIC, 3))
@@ -120,9 +124,30 @@ def test_prometheus_accepts_its_configuration_and_rules(promtool, root: Path) ->
 def test_each_alert_fires_when_it_should_and_only_then(
     promtool, root: Path, rules: list[dict[str, Any]]
 ) -> None:
-    tests = root / "deploy/prometheus/alerts_test.yml"
-    promtool("test", "rules", tests)
-    assert all(rule["alert"] in tests.read_text() for rule in rules if "alert" in rule)
+    tests = sorted((root / "deploy/prometheus").glob("alerts_*test.yml"))
+    promtool("test", "rules", *tests)
+    tested = "".join(each.read_text() for each in tests)
+    assert all(f"alertname: {rule['alert']}," in tested for rule in rules if "alert" in rule)
+
+
+def test_each_alert_has_a_paragraph_that_says_what_to_do(
+    root: Path, rules: list[dict[str, Any]]
+) -> None:
+    runbook = (root / "deploy/README.md").read_text()
+    assert [
+        rule["alert"]
+        for rule in rules
+        if "alert" in rule and f"**`{rule['alert']}`**" not in runbook
+    ] == []
+
+
+def test_alertmanager_accepts_its_configuration_and_tells_of_models_apart(root: Path) -> None:
+    path = root / "deploy/prometheus/alertmanager.yml"
+    if shutil.which("amtool") is None:
+        missing = "amtool is in Debian's package `prometheus-alertmanager`"
+        pytest.fail(missing) if "CI" in os.environ else pytest.skip(missing)
+    subprocess.run(["amtool", "check-config", path], check=True, capture_output=True)
+    assert "model" in yaml.safe_load(path.read_text())["route"]["group_by"]
 
 
 def test_the_dashboards_expressions_parse(
@@ -165,7 +190,11 @@ def test_the_dashboard_finds_prometheus_and_prometheus_the_service(
     assert source["url"] == "http://prometheus:9090"
     assert "127.0.0.1:9090:9090" in services["prometheus"]["ports"]
 
-    (scrape,) = yaml.safe_load((deploy / "prometheus/prometheus.yml").read_text())["scrape_configs"]
+    prometheus = yaml.safe_load((deploy / "prometheus/prometheus.yml").read_text())
+    (managers,) = prometheus["alerting"]["alertmanagers"]
+    assert managers["static_configs"] == [{"targets": ["alertmanager:9093"]}]
+    assert "./prometheus:/etc/alertmanager:ro" in services["alertmanager"]["volumes"]
+    (scrape,) = prometheus["scrape_configs"]
     assert scrape["job_name"] == "hourglass"
     assert scrape["static_configs"] == [{"targets": ["service:8000"]}]
     assert "127.0.0.1:8000:8000" in services["service"]["ports"]

@@ -22,6 +22,7 @@ from hourglass.service.errors import HourglassError, InvalidSettings, printable
 from hourglass.service.rows.dialect import add_dialect_arguments
 from hourglass.service.serving.store import require_models
 from hourglass.service.settings import Settings, read_settings, variables
+from hourglass.service.watch.traces import is_asked_for
 
 if TYPE_CHECKING:
     from hourglass.service.machine.collector import ASGIApp
@@ -96,6 +97,7 @@ def serve(options: argparse.Namespace) -> int:
         from hourglass.service.notify.receivers import receivers_of
 
         receivers_of(settings)  # what is wrong is said before anything starts
+    is_asked_for(os.environ)
     _warn(require_models(settings.models))
     if settings.streams:
         from hourglass.service.streams.file import prepare as prepare_streams

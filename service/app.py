@@ -50,6 +50,7 @@ from hourglass.service.watch.alarms import MEMORY_ALARMS, Alarms
 from hourglass.service.watch.answers import Answers
 from hourglass.service.watch.journal import Journal
 from hourglass.service.watch.metrics import ASGIApp, Metrics, Receive, Scope, Send
+from hourglass.service.watch.traces import Traces
 from hourglass.service.watch.traffic import Traffic
 
 START_SECONDS = 1.0  # that the start waits for models; those left are loaded while it answers
@@ -64,13 +65,15 @@ def create_app(
     guard: Guard = allow,
     after_load: Callable[[], None] = lambda: None,
     shared: Path | None = None,
+    traces: Traces | None = None,
 ) -> ASGIApp:
     """The service as an ASGI app. It loads its models from its start on, and looks for new ones
     until it stops.
 
     `guard` is asked about each request to a route before anything else is done for it, here and in
     front.protocol. `after_load` is called, in a thread, whenever a model was read. `shared` is a
-    folder where several workers meet. Nothing of the process is changed here: __main__ does that.
+    folder where several workers meet, `traces` are told of every answer. Nothing of the process is
+    changed here: __main__ does that.
     """
     threads = settings.threads or max(1, available_cpus() // settings.workers)
     registry = Registry(
@@ -97,7 +100,7 @@ def create_app(
     )
 
     access = AccessLog(settings.log_format) if settings.access_log else None
-    answers = Answers(counted, access)
+    answers = Answers(counted, access, traces)
 
     def tell(load: Load) -> None:
         counted.observe_load(load)
@@ -187,6 +190,8 @@ def create_app(
         counted.flush()
         if access:
             access.close()
+        if traces:
+            await asyncio.to_thread(traces.close)
         _logger.info("stopped: what had come is answered")
 
     routes: list[ControllerRouterHandler] = [

@@ -1,6 +1,7 @@
 """worker_app(settings): what each worker process runs, and what is asked of that process for it."""
 
 import logging
+import os
 import socket
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hourglass.service.app import create_app
 from hourglass.service.machine import collector, heap, turns
 from hourglass.service.settings import Settings
 from hourglass.service.watch.metrics import WORKER_DEATHS
+from hourglass.service.watch.traces import traces_of
 
 _logger = logging.getLogger("hourglass.service")
 
@@ -23,7 +25,8 @@ def worker_app(settings: Settings, shared: Path | None = None) -> collector.ASGI
     """
     heap.keep_freed()
     turns.shorten()
-    app = create_app(settings, after_load=heap.give_back_freed, shared=shared)
+    traces = traces_of(os.environ)
+    app = create_app(settings, after_load=heap.give_back_freed, shared=shared, traces=traces)
     return collector.freeze_when_started(app)
 
 

@@ -17,16 +17,19 @@ from hourglass.service.watch.metrics import (
     Scope,
     Send,
 )
+from hourglass.service.watch.traces import Traces
 
 # the key of a request's state under which a server may put a function: has the client gone?
 GONE = "gone"
 
 
 class Answers:
-    """Tells the metrics of each answer and, where there is one, the access log."""
+    """Tells the metrics of each answer and, where there are some, the access log and traces."""
 
-    def __init__(self, metrics: Metrics, access: AccessLog | None = None) -> None:
-        self._metrics, self._access = metrics, access
+    def __init__(
+        self, metrics: Metrics, access: AccessLog | None = None, traces: Traces | None = None
+    ) -> None:
+        self._metrics, self._access, self._traces = metrics, access, traces
         self._prefix, self._count = secrets.token_hex(6), itertools.count()
 
     def make_id(self) -> str:
@@ -48,6 +51,8 @@ class Answers:
         self._metrics.observe_request(route, known_method, status, seconds)
         if self._access is not None:
             self._access.add((time.time(), *identity, client, method, path, route, status, seconds))
+        if self._traces is not None:
+            self._traces.answered(identity, client, known_method, path, route, status, seconds)
 
     def observe(self, app: ASGIApp) -> ASGIApp:
         """The app, with every answer told of, also the 404 and 405 that routing gives before any

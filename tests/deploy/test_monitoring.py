@@ -62,7 +62,7 @@ def expressions(dashboard: dict[str, Any]) -> list[str]:
     ]
     annotations = [annotation["expr"] for annotation in dashboard["annotations"]["list"]]
     return [
-        text.replace("$__rate_interval", "1m").replace("$model", ".*")
+        text.replace("$__rate_interval", "1m").replace("$model", ".*").replace("$instance", ".*")
         for text in (*targets, *annotations)
     ]
 
@@ -80,7 +80,11 @@ def test_every_metric_the_dashboard_names_is_exposed_or_recorded(
     dashboard: dict[str, Any], rules: list[dict[str, Any]], exposed: Series
 ) -> None:
     recorded = {rule["record"] for rule in rules if "record" in rule}
-    variables = [variable["query"]["query"] for variable in dashboard["templating"]["list"]]
+    variables = [
+        variable["query"]["query"]
+        for variable in dashboard["templating"]["list"]
+        if variable["type"] == "query"
+    ]
     named = {name for text in (*expressions(dashboard), *variables) for name in NAME.findall(text)}
     assert named <= exposed.keys() | recorded
 
@@ -91,6 +95,8 @@ def test_what_a_query_selects_by_are_labels_and_values_that_series_have(
     asked = " ".join([*expressions(dashboard), *(rule["expr"] for rule in rules)])
     for name, matchers in re.findall(r"(hourglass_\w+)\{(.*?)\}", asked):
         for label, operator, value in re.findall(r'(\w+)(=~|!=|=)"(.*?)"', matchers):
+            if label in ("job", "instance"):  # Prometheus's own
+                continue
             # a KeyError here is a label that the metric lacks
             values = {labels[label] for labels in exposed[name]}
             assert operator == "=~" or value in values, (name, label, value)
@@ -174,6 +180,17 @@ def test_each_panel_says_what_it_shows_and_lies_in_its_own_place(dashboard: dict
         above = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
         assert beside or above, (one, other)
     assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in panels)
+
+
+def test_the_dashboard_leads_to_views_that_the_console_has(
+    root: Path, dashboard: dict[str, Any]
+) -> None:
+    (console,) = [each for each in dashboard["templating"]["list"] if each["name"] == "console"]
+    assert console["query"] == "http://127.0.0.1:8000"  # as compose.yaml publishes it
+    assert [link["url"] for link in dashboard["links"]] == ["${console}/"]
+    linked = set(re.findall(r"\$\{console\}/#/\$\{__value\.text\}/(\w+)", json.dumps(dashboard)))
+    assert linked == {"budget", "alarms"}
+    assert all((root / f"service/console/views/{view}.js").is_file() for view in linked)
 
 
 def test_the_dashboard_finds_prometheus_and_prometheus_the_service(

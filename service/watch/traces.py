@@ -30,11 +30,9 @@ class Traces:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        own = Resource({SERVICE_NAME: "hourglass", SERVICE_VERSION: VERSION})
-        # Resource.create reads the environment, which wins
-        resource = own.merge(Resource.create())
-        if resource.attributes[SERVICE_NAME] == "unknown_service":
-            resource = resource.merge(own)
+        resource = Resource.create({SERVICE_VERSION: VERSION})
+        if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):  # nobody named it
+            resource = resource.merge(Resource({SERVICE_NAME: "hourglass"}))
         self._api = trace
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))

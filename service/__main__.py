@@ -1,10 +1,11 @@
 """`hourglass serve | score | replay | stream | inspect`, also `python -m hourglass.service`.
 
-Logging and signals are set up here and nowhere else.
+Logging and signals are set up here and nowhere else; logs.py says what a line looks like.
 """
 
 import argparse
 import logging
+import logging.config
 import os
 import signal
 import socket
@@ -12,14 +13,16 @@ import sys
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
+from hourglass.service import logs
 from hourglass.service.errors import HourglassError, InvalidSettings, printable
 from hourglass.service.rows.dialect import add_dialect_arguments, dialect_of
 from hourglass.service.serving.store import require_models
 from hourglass.service.settings import Settings, read_settings, variables
+from hourglass.service.watch.traces import is_asked_for
 
 if TYPE_CHECKING:
     from hourglass.service.machine.collector import ASGIApp
@@ -49,6 +52,8 @@ SERVE_FLAGS = (
     "public_url",
     "read_only",
     "learn",
+    "log_format",
+    "access_log",
 )  # which are settings too
 _logger = logging.getLogger("hourglass.service")  # also where this file runs as __main__
 
@@ -61,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except HourglassError as error:
-        print(f"hourglass: {printable(str(error))}", file=sys.stderr)
+        _say(str(error), logging.ERROR)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -69,13 +74,12 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  or Python complains once more at exit
         return 0
     except MemoryError:
-        print("hourglass: there is not enough memory for this", file=sys.stderr)
+        _say("there is not enough memory for this", logging.ERROR)
         return 2
     except OSError as error:  # a folder that may not be entered, a disk that fails
-        print(
-            "hourglass:"
-            f" {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}",
-            file=sys.stderr,
+        _say(
+            f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}",
+            logging.ERROR,
         )
         return 2
 
@@ -87,12 +91,14 @@ def serve(options: argparse.Namespace) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     flags = {name: getattr(options, name) for name in SERVE_FLAGS}
     settings = read_settings(os.environ, **flags)
+    logging.config.dictConfig(logs.configuration(settings.log_format, settings.log_level))
     if settings.streams and settings.workers > 1:
         raise InvalidSettings("--streams needs --workers 1: one process has an entity's state")
     if settings.webhook or settings.alertmanager:
         from hourglass.service.notify.receivers import receivers_of
 
         receivers_of(settings)  # what is wrong is said before anything starts
+    is_asked_for(os.environ)
     from hourglass.service.serving.database import prepare
 
     _warn(require_models(settings.models))
@@ -324,6 +330,14 @@ def _parser() -> argparse.ArgumentParser:
         default=None,
         help="serve no models to play with in the console's view Learn",
     )
+    command.add_argument(
+        "--log-format",
+        choices=("text", "json"),
+        help=f"of the log, on stderr: json is an object a line (default: {defaults.log_format})",
+    )
+    command.add_argument(
+        "--access-log", action="store_true", default=None, help="log a line for each answer"
+    )
     command.epilog = f"Every setting can also come from the environment: {', '.join(variables())}."
     command.set_defaults(run=serve)
 
@@ -486,7 +500,7 @@ def _serve(settings: Settings, listening: socket.socket, shared: Path | None = N
     from uvicorn.config import STARTUP_FAILURE
 
     from hourglass.service import floats
-    from hourglass.service.worker import Supervisor
+    from hourglass.service.worker import Server, Supervisor
 
     config = uvicorn.Config(
         partial(_app, settings, shared),
@@ -499,20 +513,14 @@ def _serve(settings: Settings, listening: socket.socket, shared: Path | None = N
         server_header=False,
         timeout_graceful_shutdown=GRACEFUL_SECONDS,
         timeout_worker_healthcheck=WORKER_SECONDS,
-        log_config=_logging(settings),
+        log_config=logs.configuration(settings.log_format, settings.log_level),
     )
     host, port = listening.getsockname()[:2]
-    print(
-        f"hourglass: serving {settings.models} on"
-        f" http://{f'[{host}]' if ':' in host else host}:{port}",
-        file=sys.stderr,
-        flush=True,
-    )
+    _say(f"serving {settings.models} on http://{f'[{host}]' if ':' in host else host}:{port}")
     by = {"C": "C", "Python": "Python: C was not compiled, which would be several times as fast"}
     _logger.info("JSON is read and written by %s", by[floats.IMPLEMENTATION])
     if settings.workers == 1:
-        server = uvicorn.Server(config)
-        server.run(sockets=[listening])
+        Server(config).run(sockets=[listening])
         return 0
     supervisor = Supervisor(config, sockets=[listening])
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it would end all workers to start others
@@ -540,17 +548,6 @@ def _stop(*_: object) -> NoReturn:
     raise SystemExit(0)
 
 
-def _logging(settings: Settings) -> dict[str, Any]:
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-        "root": {"handlers": ["stderr"], "level": "WARNING"},
-        "loggers": {"hourglass.service": {"level": settings.log_level.upper()}},
-    }
-
-
 def _show_progress(done: int, total: int) -> None:
     end = "\r" if sys.stderr.isatty() and done < total else "\n"
     print(f"{done} of {total} rows", file=sys.stderr, end=end, flush=True)
@@ -558,7 +555,17 @@ def _show_progress(done: int, total: int) -> None:
 
 def _warn(problem: str | None) -> None:
     if problem:
-        print(f"hourglass: {problem}", file=sys.stderr)
+        _say(problem, logging.WARNING)
+
+
+def _say(sentence: str, level: int = logging.INFO) -> None:
+    """On stderr: for a person as it is, whatever the level; where the log is JSON as a line of
+    it.
+    """
+    if any(isinstance(each.formatter, logs.JSONLines) for each in logging.root.handlers):
+        _logger.log(level, sentence)
+    else:
+        print(f"hourglass: {printable(sentence)}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -48,11 +48,14 @@ from hourglass.service.settings import Settings
 from hourglass.service.streams.events import EVENTS_PER_ROW, Event
 from hourglass.service.streams.state import is_counted
 from hourglass.service.streams.streams import FILE, Streams
+from hourglass.service.watch.access import AccessLog
 from hourglass.service.watch.alarms import MEMORY_ALARMS, Alarms
+from hourglass.service.watch.answers import Answers
 from hourglass.service.watch.drift import Drift
 from hourglass.service.watch.drift_store import DriftStore
 from hourglass.service.watch.journal import Journal
 from hourglass.service.watch.metrics import ASGIApp, Metrics, Receive, Scope, Send
+from hourglass.service.watch.traces import Traces
 from hourglass.service.watch.traffic import Traffic
 
 START_SECONDS = 1.0  # that the start waits for models; those left are loaded while it answers
@@ -67,13 +70,15 @@ def create_app(
     guard: Guard = allow,
     after_load: Callable[[], None] = lambda: None,
     shared: Path | None = None,
+    traces: Traces | None = None,
 ) -> ASGIApp:
     """The service as an ASGI app. It loads its models from its start on, and looks for new ones
     until it stops.
 
     `guard` is asked about each request to a route before anything else is done for it, here and in
     front.protocol. `after_load` is called, in a thread, whenever a model was read. `shared` is a
-    folder where several workers meet. Nothing of the process is changed here: __main__ does that.
+    folder where several workers meet, `traces` are told of every answer. Nothing of the process is
+    changed here: __main__ does that.
     """
     threads = settings.threads or max(1, available_cpus() // settings.workers)
     registry = Registry(
@@ -108,6 +113,8 @@ def create_app(
     )
 
     streams: Streams | None = None
+    access = AccessLog(settings.log_format) if settings.access_log else None
+    answers = Answers(counted, access, traces)
 
     def tell(load: Load) -> None:
         counted.observe_load(load)
@@ -150,6 +157,7 @@ def create_app(
         settings,
         registry,
         counted,
+        answers,
         traffic,
         journal,
         watched,
@@ -185,6 +193,8 @@ def create_app(
                 receiver.begin(was_open)
             clocks.append(asyncio.create_task(streams.clock()))
         clocks += [asyncio.create_task(receiver.clock()) for receiver in receivers]
+        if access:
+            clocks.append(asyncio.create_task(access.clock()))
         if counted.shared:
             clocks.append(asyncio.create_task(_flush(counted)))
         yield
@@ -202,6 +212,11 @@ def create_app(
         journal.close()
         watched.close()
         counted.flush()
+        if access:
+            access.close()
+        if traces:
+            await asyncio.to_thread(traces.close)
+        _logger.info("stopped: what had come is answered")
 
     routes: list[ControllerRouterHandler] = [
         scoring.router,
@@ -237,7 +252,7 @@ def create_app(
         openapi_config=None,  # api/docs.py writes the document
         request_max_body_size=settings.max_body_bytes,
     )
-    observed = enter(counted.observe_requests(cast(ASGIApp, app)), parts)
+    observed = enter(answers.observe(cast(ASGIApp, app)), parts)
 
     async def entrance(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

@@ -13,6 +13,7 @@ from hourglass.service.errors import InvalidSettings
 
 PREFIX = "HOURGLASS_"
 LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["text", "json"]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,6 +38,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     # models that do it in 1 ms
     inline_cells: Annotated[int, Meta(ge=0)] = 8192
     log_level: LogLevel = "info"
+    log_format: LogFormat = "text"
+    access_log: bool = False  # a line for each answer
     keep_alive: Annotated[float, Meta(gt=0, le=86400)] = 75.0  # seconds; above load balancers' 60
     min_bytes_per_second: Annotated[int, Meta(ge=0)] = 500  # of a body, or of an answer's reading
     max_connections: Annotated[int, Meta(ge=1)] = 4096  # of each worker

@@ -48,6 +48,11 @@ VALID = {
     "rows twice": request(b'{"rows":[[1,2,3,4]],"rows":[[4,3,2,1]]}'),
     "a type with parameters": request(kind="Application/JSON; charset=utf-8"),
     "keep-alive": request(PLAIN, "Connection: Keep-Alive"),
+    "an id of its own": request(PLAIN, "X-Request-Id: order-7/retry:2"),
+    "a place in a trace": request(PLAIN, "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "x-request-id: 1"),
+    "two ids": request(PLAIN, "X-Request-Id: first", "X-Request-Id: second"),
+    "an id that is unsafe": request(PLAIN, 'X-Request-Id: a"b'),
+    "an id that is too long": request(PLAIN, "X-Request-Id: " + "a" * 129),
     "headers that mean nothing here": request(PLAIN, "Accept: text/html", "Accept-Encoding: gzip", "Cookie: a=b", "X-Y: ü"),
 }  # fmt: skip
 

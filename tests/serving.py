@@ -23,6 +23,7 @@ from hourglass.service.app import create_app
 from hourglass.service.front import connection
 from hourglass.service.front.protocol import ScoringProtocol
 from hourglass.service.settings import Settings
+from hourglass.service.watch.traces import Traces
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,13 +34,14 @@ def serving(
     *,
     fast: bool = False,
     guard: Guard = allow,
+    traces: Traces | None = None,
     server_options: Mapping[str, object] = MappingProxyType({}),
     **settings: object,
 ) -> Iterator[httpx.Client]:
     """A client of the real app behind a real server, in a thread; by the ordinary way alone, or
     with the fast path.
     """
-    app = create_app(Settings(models=models, **settings), guard=guard)
+    app = create_app(Settings(models=models, **settings), guard=guard, traces=traces)
     options = {
         "http": ScoringProtocol if fast else connection.Connection,
         "access_log": False,

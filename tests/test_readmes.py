@@ -69,9 +69,16 @@ NOT_RUN = {
         "0 3 * * 0  cd /srv/hourglass/deploy"
         " && docker compose run --rm fit /data/pumps.csv --name pumps",
     ): "needs cron and docker",
-    ("deploy/README.md", "promtool test rules deploy/prometheus/alerts_test.yml"): (
-        "needs promtool; tests/deploy runs it where it is installed"
-    ),
+    (
+        "deploy/README.md",
+        "promtool test rules deploy/prometheus/alerts_test.yml"
+        " deploy/prometheus/alerts_day_test.yml",
+    ): "needs promtool; tests/deploy runs it where it is installed",
+    (
+        "service/README.md",
+        "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318"
+        " .venv/bin/hourglass serve --models models",
+    ): "needs a collector",
     ("service/api/swagger/README.md", "make swagger-ui VERSION=5.35.0"): (
         "needs npm and the internet"
     ),

@@ -10,6 +10,7 @@ from hourglass.service.serving.registry import Registry
 from hourglass.service.serving.room import Room
 from hourglass.service.settings import Settings
 from hourglass.service.streams.streams import Streams
+from hourglass.service.watch.answers import Answers
 from hourglass.service.watch.drift import Drift
 from hourglass.service.watch.journal import Journal
 from hourglass.service.watch.metrics import Metrics
@@ -33,6 +34,7 @@ class Parts:
     settings: Settings
     registry: Registry
     metrics: Metrics
+    answers: Answers
     traffic: Traffic
     journal: Journal
     drift: Drift

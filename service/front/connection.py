@@ -19,7 +19,8 @@ from hourglass.service.api.parts import STATE, Parts
 from hourglass.service.api.problems import refuse
 from hourglass.service.errors import HourglassError, MalformedRequest, Overloaded, TooSlow
 from hourglass.service.front import limits
-from hourglass.service.watch.metrics import GONE
+from hourglass.service.logs import REQUEST_ID, Identity, about
+from hourglass.service.watch.answers import GONE
 
 CLOSE = b"connection: close\r\n"
 # that a connection without a request has left when the server ends: one may be on its way
@@ -198,14 +199,17 @@ class Connection(HttpToolsProtocol):
                 return
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        refusal = refuse(error, "", "", self._parts.settings.root_path)
+        answers = self._parts.answers
+        identity = Identity(answers.make_id())  # whatever the head, which may not be there, says
+        with about(identity):
+            refusal = refuse(error, "", "", self._parts.settings.root_path)
         self._parts.metrics.observe_rejection(refusal.reason)
-        self._parts.metrics.observe_request("unmatched", "other", refusal.status, 0.0)
+        answers.answered(identity, self.client, "other", "", "unmatched", refusal.status, 0.0)
         begin = begin_answer(
             refusal.status,
             refusal.media_type,
             self.server_state.default_headers,
-            refusal.headers,
+            {**refusal.headers, REQUEST_ID.decode(): identity.request_id},
         )
         self.transport.write(b"%b%d\r\n%b\r\n%b" % (begin, len(refusal.body), CLOSE, refusal.body))
         self._linger()

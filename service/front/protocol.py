@@ -5,8 +5,8 @@ Whether it takes a request is decided on its head alone (request_head.py). The p
 straight to the batcher, which the ordinary route asks too, so that both give the same answers.
 Everything else goes through uvicorn's own parser (connection.py), as if this module were not there.
 
-A client sends the same head again and again: what a head means is remembered by its bytes, read
-once by the parser that uvicorn uses.
+A client sends the same head again and again, but for its request's id: what a head means is
+remembered by its other bytes, read once by the parser that uvicorn uses.
 
 Order: answers leave a connection in the order of its requests. Bytes that cannot be looked at yet
 are held, and reading is paused.
@@ -21,7 +21,13 @@ from hourglass.service.api.parts import STATE, Parts, allow
 from hourglass.service.api.problems import refuse
 from hourglass.service.errors import HourglassError, NotLoaded, Overloaded
 from hourglass.service.front.connection import CLOSE, Connection, begin_answer
-from hourglass.service.front.request_head import RequestHead, may_begin, read_request_head
+from hourglass.service.front.request_head import (
+    RequestHead,
+    may_begin,
+    read_request_head,
+    without_identity,
+)
+from hourglass.service.logs import Identity, about
 from hourglass.service.machine.heap import ROOM_BYTES, reserve
 from hourglass.service.model.served import Served
 from hourglass.service.rows import decoding, encoding
@@ -232,7 +238,13 @@ class ScoringProtocol(Connection):
         pending = self._pending
         closing = self._closing and self._head is None
         close = CLOSE if closing and request is pending[-1] else b""
-        request.reply = b"%b%d\r\n%b\r\n%b" % (begin, len(body), close, body)
+        request.reply = b"%b%d\r\nx-request-id: %b\r\n%b\r\n%b" % (
+            begin,
+            len(body),
+            request.identity.request_id.encode(),
+            close,
+            body,
+        )
         while pending and (reply := pending[0].reply) is not None:
             del pending[0]
             self.transport.write(reply)
@@ -360,13 +372,17 @@ def _exchange(connection: ScoringProtocol, protocol: asyncio.BaseProtocol) -> No
 class _Request:
     """One request that waits for its answer: what the batcher knows as a waiter."""
 
-    __slots__ = ("connection", "counted", "head", "reply", "served", "started")
+    __slots__ = ("connection", "counted", "head", "identity", "reply", "served", "started")
 
     def __init__(
         self, connection: ScoringProtocol, head: RequestHead, started: float, counted: int
     ) -> None:
         self.connection, self.head, self.started = connection, head, started
         self.counted = counted  # bytes of its body, as held
+        self.identity = head.identity
+        if not head.identity[0]:
+            made = connection._front.parts.answers.make_id()
+            self.identity = Identity(made, head.identity[1])
         self.served: Served
         self.reply: bytes | None = None
 
@@ -379,12 +395,13 @@ class _Request:
         status = 200 if connection._write(self, begin, body, now) else UNDELIVERED
         if self.counted:
             front.parts.room.give_back(self.counted)
-        front.parts.metrics.observe_request(self.head.route, "POST", status, now - self.started)
+        self._tell(front.parts, status, now)
 
     def set_exception(self, error: Exception) -> None:
         connection, now = self.connection, perf_counter()
         parts = connection._front.parts
-        refusal = refuse(error, "POST", self.head.path, parts.settings.root_path)
+        with about(self.identity):
+            refusal = refuse(error, "POST", self.head.path, parts.settings.root_path)
         begin = begin_answer(
             refusal.status,
             refusal.media_type,
@@ -396,7 +413,19 @@ class _Request:
             parts.room.give_back(self.counted)
         parts.metrics.observe_rejection(refusal.reason)
         status = refusal.status if delivered else UNDELIVERED
-        parts.metrics.observe_request(self.head.route, "POST", status, now - self.started)
+        self._tell(parts, status, now)
+
+    def _tell(self, parts: Parts, status: int, now: float) -> None:
+        head = self.head
+        parts.answers.answered(
+            self.identity,
+            self.connection.client,
+            "POST",
+            head.path,
+            head.route,
+            status,
+            now - self.started,
+        )
 
 
 class _Front:
@@ -413,12 +442,15 @@ class _Front:
         self._raw: tuple[Served | None, bytes] = None, b""
 
     def read(self, data: bytes) -> RequestHead | None:
-        """The head of a plain request, which is remembered."""
-        if (head := read_request_head(data, self.parts)) is not None:
+        """The head of a plain request, which is remembered without what only this request has."""
+        rest, identity = without_identity(data)
+        if (head := self.heads.get(rest)) is None:
+            if (head := read_request_head(rest, self.parts)) is None:
+                return None
             if len(self.heads) >= MAX_HEADS:
                 self.heads.clear()
-            self.heads[data] = head
-        return head
+            self.heads[rest] = head
+        return head.of(identity) if identity else head
 
     def lets_pass(self, head: RequestHead) -> bool:
         """Whether the guard does; if not, the app asks it again, and says so."""

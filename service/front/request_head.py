@@ -13,6 +13,7 @@ from hourglass.service.api.body import accepts_raw
 from hourglass.service.api.entrance import answers_for, without_root
 from hourglass.service.api.parts import Parts
 from hourglass.service.front.limits import MAX_FIELDS
+from hourglass.service.logs import ID_PATTERN, TRACEPARENT_PATTERN, Identity, read_identity
 from hourglass.service.model.artifact import MODEL_NAME
 from hourglass.service.rows import decoding
 
@@ -22,6 +23,13 @@ _BEGINNING = b"POST /v1/"
 _NAMED = re.compile(rf"/v1/models/({MODEL_NAME.pattern})/score")
 _ODD = frozenset(
     (b"expect", b"transfer-encoding", b"content-encoding", b"upgrade", b"trailer", b"te")
+)
+
+
+# what may differ between the heads of one client: a whole line, with none behind that continues it
+_IDENTITY = re.compile(
+    rb"\r\n(x-request-id: ?%b|traceparent: ?%b)(?=\r\n[^ \t])" % (ID_PATTERN, TRACEPARENT_PATTERN),
+    re.IGNORECASE,
 )
 
 
@@ -36,6 +44,20 @@ class RequestHead:
     length: int  # of the body, bytes
     raw: bool  # the answer
     headers: tuple[tuple[bytes, bytes], ...]
+    identity: Identity
+
+    def of(self, headers: tuple[tuple[bytes, bytes], ...]) -> "RequestHead":
+        """The same with these fields too, of which it has none: they say what it is known by."""
+        return RequestHead(
+            self.path,
+            self.route,
+            self.name,
+            self.content_type,
+            self.length,
+            self.raw,
+            (*self.headers, *headers),
+            read_identity(headers),
+        )
 
 
 def read_request_head(data: bytes, parts: Parts) -> RequestHead | None:
@@ -86,7 +108,22 @@ def _plain_head(url: bytes, headers: list[tuple[bytes, bytes]], parts: Parts) ->
         return None
     route = "/v1/score" if name is None else "/v1/models/{name}/score"
     raw = accepts_raw(headers)
-    return RequestHead(path, route, name, content_type, int(length), raw, tuple(headers))
+    return RequestHead(
+        path, route, name, content_type, int(length), raw, tuple(headers), read_identity(headers)
+    )
+
+
+def without_identity(data: bytes) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]]:
+    """A head without the fields that differ from request to request, and those: what is left may
+    be known. Where they are twice, or the head has too many fields, they stay.
+    """
+    found = _IDENTITY.findall(data)
+    fields = tuple(
+        (name.lower(), value.strip()) for name, _, value in (each.partition(b":") for each in found)
+    )
+    if not fields or len(dict(fields)) < len(fields) or data.count(b"\n") > MAX_FIELDS:
+        return data, ()
+    return _IDENTITY.sub(b"", data), fields
 
 
 def may_begin(data: bytes) -> bool:

@@ -5,7 +5,6 @@ Label values come from configuration and closed sets, never from what a client s
 
 import asyncio
 import math
-import time
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
@@ -50,8 +49,6 @@ Reason = Literal[
 ]  # fmt: skip
 REASONS: tuple[Reason, ...] = Reason.__args__  # type: ignore[attr-defined]
 UNDELIVERED = 499  # counted in place of a status where the client has gone before its answer
-# the key of a request's state under which a server may put a function: has the client gone?
-GONE = "gone"
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 
 P_VALUE_BUCKETS = (
@@ -340,34 +337,6 @@ class Metrics:
     def observe_rejection(self, reason: Reason) -> None:
         """A request that was refused."""
         self._rejections.labels(reason).inc()
-
-    def observe_requests(self, app: ASGIApp) -> ASGIApp:
-        """The app, with every answer counted: also the 404 and 405 that routing gives before any
-        middleware is reached.
-        """
-
-        async def observed(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] != "http":
-                await app(scope, receive, send)
-                return
-            started = time.perf_counter()
-            status, seconds = 0, 0.0
-
-            async def counted_send(message: MutableMapping[str, Any]) -> None:
-                nonlocal status, seconds
-                if message["type"] == "http.response.start":
-                    status, seconds = message["status"], time.perf_counter() - started
-                await send(message)
-                if message["type"] == "http.response.body" and not message.get("more_body"):
-                    route = scope.get("path_template", "unmatched")  # Litestar's
-                    method = scope["method"] if scope["method"] in METHODS else "other"
-                    answered = UNDELIVERED if is_gone() else status
-                    self.observe_request(route, method, answered, seconds)
-
-            is_gone = scope.get("state", {}).get(GONE, bool)
-            await app(scope, receive, counted_send)
-
-        return observed
 
     def expose(self, accept: str) -> tuple[bytes, str]:
         """The exposition, and its content type, in the format that the Accept header asks for."""

@@ -2,7 +2,10 @@
 
 import itertools
 import json
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,7 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
     """The series of a service that has a model, and a broken one, and has answered."""
     models = tmp_path_factory.mktemp("models")
     publish(models, "pumps", make_artifact())
+    (models / "pumps" / "threshold.json").write_text('{"alpha":0.0001,"delta":0.05}')  # too small
     publish(models, "broken", b"no model")
     settings = Settings(models=models, drift_rows=100, drift_seconds=0)
     with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
@@ -60,7 +64,7 @@ def expressions(dashboard: dict[str, Any]) -> list[str]:
     ]
     annotations = [annotation["expr"] for annotation in dashboard["annotations"]["list"]]
     return [
-        text.replace("$__rate_interval", "1m").replace("$model", ".*")
+        text.replace("$__rate_interval", "1m").replace("$model", ".*").replace("$instance", ".*")
         for text in (*targets, *annotations)
     ]
 
@@ -78,7 +82,11 @@ def test_every_metric_the_dashboard_names_is_exposed_or_recorded(
     dashboard: dict[str, Any], rules: list[dict[str, Any]], exposed: Series
 ) -> None:
     recorded = {rule["record"] for rule in rules if "record" in rule}
-    variables = [variable["query"]["query"] for variable in dashboard["templating"]["list"]]
+    variables = [
+        variable["query"]["query"]
+        for variable in dashboard["templating"]["list"]
+        if variable["type"] == "query"
+    ]
     named = {name for text in (*expressions(dashboard), *variables) for name in NAME.findall(text)}
     assert named <= exposed.keys() | recorded
 
@@ -89,6 +97,8 @@ def test_what_a_query_selects_by_are_labels_and_values_that_series_have(
     asked = " ".join([*expressions(dashboard), *(rule["expr"] for rule in rules)])
     for name, matchers in re.findall(r"(hourglass_\w+)\{(.*?)\}", asked):
         for label, operator, value in re.findall(r'(\w+)(=~|!=|=)"(.*?)"', matchers):
+            if label in ("job", "instance"):  # Prometheus's own
+                continue
             # a KeyError here is a label that the metric lacks
             values = {labels[label] for labels in exposed[name]}
             assert operator == "=~" or value in values, (name, label, value)
@@ -122,9 +132,30 @@ def test_prometheus_accepts_its_configuration_and_rules(promtool, root: Path) ->
 def test_each_alert_fires_when_it_should_and_only_then(
     promtool, root: Path, rules: list[dict[str, Any]]
 ) -> None:
-    tests = root / "deploy/prometheus/alerts_test.yml"
-    promtool("test", "rules", tests)
-    assert all(rule["alert"] in tests.read_text() for rule in rules if "alert" in rule)
+    tests = sorted((root / "deploy/prometheus").glob("alerts_*test.yml"))
+    promtool("test", "rules", *tests)
+    tested = "".join(each.read_text() for each in tests)
+    assert all(f"alertname: {rule['alert']}," in tested for rule in rules if "alert" in rule)
+
+
+def test_each_alert_has_a_paragraph_that_says_what_to_do(
+    root: Path, rules: list[dict[str, Any]]
+) -> None:
+    runbook = (root / "deploy/README.md").read_text()
+    assert [
+        rule["alert"]
+        for rule in rules
+        if "alert" in rule and f"**`{rule['alert']}`**" not in runbook
+    ] == []
+
+
+def test_alertmanager_accepts_its_configuration_and_tells_of_models_apart(root: Path) -> None:
+    path = root / "deploy/prometheus/alertmanager.yml"
+    if shutil.which("amtool") is None:
+        missing = "amtool is in Debian's package `prometheus-alertmanager`"
+        pytest.fail(missing) if "CI" in os.environ else pytest.skip(missing)
+    subprocess.run(["amtool", "check-config", path], check=True, capture_output=True)
+    assert "model" in yaml.safe_load(path.read_text())["route"]["group_by"]
 
 
 def test_the_dashboards_expressions_parse(
@@ -153,6 +184,17 @@ def test_each_panel_says_what_it_shows_and_lies_in_its_own_place(dashboard: dict
     assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in panels)
 
 
+def test_the_dashboard_leads_to_views_that_the_console_has(
+    root: Path, dashboard: dict[str, Any]
+) -> None:
+    (console,) = [each for each in dashboard["templating"]["list"] if each["name"] == "console"]
+    assert console["query"] == "http://127.0.0.1:8000"  # as compose.yaml publishes it
+    assert [link["url"] for link in dashboard["links"]] == ["${console}/"]
+    linked = set(re.findall(r"\$\{console\}/#/\$\{__value\.text\}/(\w+)", json.dumps(dashboard)))
+    assert linked == {"budget", "alarms"}
+    assert all((root / f"service/console/views/{view}.js").is_file() for view in linked)
+
+
 def test_the_dashboard_finds_prometheus_and_prometheus_the_service(
     root: Path, dashboard: dict[str, Any]
 ) -> None:
@@ -167,7 +209,11 @@ def test_the_dashboard_finds_prometheus_and_prometheus_the_service(
     assert source["url"] == "http://prometheus:9090"
     assert "127.0.0.1:9090:9090" in services["prometheus"]["ports"]
 
-    (scrape,) = yaml.safe_load((deploy / "prometheus/prometheus.yml").read_text())["scrape_configs"]
+    prometheus = yaml.safe_load((deploy / "prometheus/prometheus.yml").read_text())
+    (managers,) = prometheus["alerting"]["alertmanagers"]
+    assert managers["static_configs"] == [{"targets": ["alertmanager:9093"]}]
+    assert "./prometheus:/etc/alertmanager:ro" in services["alertmanager"]["volumes"]
+    (scrape,) = prometheus["scrape_configs"]
     assert scrape["job_name"] == "hourglass"
     assert scrape["static_configs"] == [{"targets": ["service:8000"]}]
     assert "127.0.0.1:8000:8000" in services["service"]["ports"]

@@ -26,6 +26,7 @@ from tests.benchmarks.speed.server import Cores, ServerFailed
 WIDTH = 240  # where there is no terminal
 PARTS = {
     "one-row": parts.one_row,
+    "access-log": parts.access_log,
     "bulk": parts.bulk,
     "v2": parts.infer,
     "latency": parts.latency,

@@ -39,10 +39,10 @@ class Bench:
             environ=environ,
         )
 
-    def ours(self, folder: Path) -> Server:
+    def ours(self, folder: Path, *flags: str) -> Server:
         """`hourglass serve`."""
         return self.server(
-            "hourglass",
+            " ".join(("hourglass", *flags)),
             sys.executable,
             "-m",
             "hourglass.service",
@@ -51,6 +51,7 @@ class Bench:
             str(folder),
             "--port",
             "{port}",
+            *flags,
         )
 
     def ordinary(self, folder: Path) -> Server:

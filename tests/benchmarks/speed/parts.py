@@ -52,6 +52,25 @@ def one_row(bench: Bench) -> list[Figure]:
         return bench.compare("one row", pairs)
 
 
+def access_log(bench: Bench) -> list[Figure]:
+    """One JSON row with the access log, in JSON, against the same without it."""
+    model = bench.model(32)
+    query, logged = make_query(model, 1, count=16), ("--access-log", "--log-format", "json")
+    with running(bench.ours(model.folder), bench.ours(model.folder, *logged)) as (plain, logging):
+        pairs = [
+            Pair(
+                f"one JSON row, d = 32, {connections} connections, access log",
+                "× without",
+                "without",
+                bench.load(plain, query, connections),
+                bench.load(logging, query, connections),
+                Target(0.95, 1.0),
+            )
+            for connections in (1, 16, 64)
+        ]
+        return bench.compare("access log", pairs)
+
+
 def bulk(bench: Bench) -> list[Figure]:
     """Many rows in a body against what onnxruntime alone does with as many."""
     targets = {

@@ -15,6 +15,7 @@ import yaml
 from hourglass.service.__main__ import GRACEFUL_SECONDS
 from hourglass.service.errors import InvalidSettings
 from hourglass.service.settings import read_settings
+from hourglass.training.__main__ import _parser as train_parser
 from tests.artifacts import make_artifact, publish
 from tests.environment import ensure
 from tests.serving import serving
@@ -256,37 +257,44 @@ def test_images_are_those_that_compose_builds(overlays: dict[str, Objects], root
 def test_a_refused_challenger_ends_the_job_at_once_and_a_drained_node_starts_it_again(
     overlays: dict[str, Objects],
 ) -> None:
-    for overlay in OVERLAYS:
-        (job,) = of_kind(overlays[overlay], "CronJob")
-        spec = job["spec"]["jobTemplate"]["spec"]
-        pod = spec["template"]["spec"]
-        (container,) = pod["containers"]
-        refused, drained = spec["podFailurePolicy"]["rules"]
-        assert refused == {
-            "action": "FailJob",
-            "onExitCodes": {
+    for objects in overlays.values():
+        for job in of_kind(objects, "CronJob"):
+            spec = job["spec"]["jobTemplate"]["spec"]
+            pod = spec["template"]["spec"]
+            (container,) = pod["containers"]
+            refused, drained = spec["podFailurePolicy"]["rules"]
+            assert refused["action"] == "FailJob"
+            assert refused["onExitCodes"] == {
                 "containerName": container["name"], "operator": "In", "values": [2, 3],
-            },
-        }  # fmt: skip
-        assert drained["action"] == "Ignore"
-        assert drained["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
-        assert pod["restartPolicy"] == "Never"  # a podFailurePolicy needs it
-        assert job["spec"]["concurrencyPolicy"] == "Forbid"
+            }  # fmt: skip
+            assert drained["action"] == "Ignore"
+            assert drained["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+            assert pod["restartPolicy"] == "Never"  # a podFailurePolicy needs it
+            assert job["spec"]["concurrencyPolicy"] == "Forbid"
 
 
-def test_the_job_reads_its_rows_and_writes_models_where_the_service_looks(
+def test_jobs_read_rows_and_write_models_where_the_service_looks(
     overlays: dict[str, Objects],
 ) -> None:
-    (job,) = of_kind(overlays["production"], "CronJob")
-    (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
-    command, _, data, *options = container["args"]
-    assert command == "retrain"
-    mounts = {
-        mount["mountPath"]: mount.get("readOnly", False) for mount in container["volumeMounts"]
-    }
-    assert mounts[str(Path(data).parent)] is True
-    assert options == ["--models", IN_IMAGE["HOURGLASS_MODELS"]]
-    assert mounts["/models"] is False
+    for objects in overlays.values():
+        jobs = {job["metadata"]["name"]: job["spec"] for job in of_kind(objects, "CronJob")}
+        commands = {}
+        for name, spec in jobs.items():
+            pod = spec["jobTemplate"]["spec"]["template"]["spec"]
+            (container,) = pod["containers"]
+            mounts = {
+                mount["mountPath"]: mount.get("readOnly", False)
+                for mount in container["volumeMounts"]
+            }
+            assert (mounts["/data"], mounts["/models"]) == (True, False)
+            commands[name] = container["args"]
+        fit, retrain = commands["hourglass-fit"], commands["hourglass-retrain"]
+        options = train_parser().parse_args(fit)
+        assert (options.models, options.data) == (Path("/models"), Path("/data/pumps.csv"))
+        assert retrain == ["retrain", options.name, str(options.data), "--models", "/models"]
+        # the first fit is started by a person, retraining by the clock
+        assert jobs["hourglass-fit"]["suspend"] is True
+        assert not jobs["hourglass-retrain"].get("suspend", False)
 
 
 def test_the_operators_rules_are_those_of_prometheus(

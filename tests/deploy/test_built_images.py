@@ -15,7 +15,8 @@ from tests.serving import free_port
 pytestmark = pytest.mark.heavy
 
 ROW = {"rows": [[1, 2, 3, 4]]}
-ABSENT = ("pip", "setuptools", "wheel", "faker", "polyfactory", "torch", "hourglass.training")
+ABSENT = {"pip", "setuptools", "wheel", "faker", "Faker", "polyfactory", "torch", "onnxscript"}
+TOOLS = ("pip", "pip3", "hourglass-train", "gcc", "cc")
 OF_ANOTHER_INDEX = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL")
 
 
@@ -77,15 +78,16 @@ def test_it_holds_nothing_to_install_or_to_fit_with(
     built: tuple[Image, Path], tmp_path: Path
 ) -> None:
     image, _ = built
-    tools = ("pip", "pip3", "hourglass-train", "gcc", "cc")
     asked = (
-        "import importlib.util, shutil\n"
-        f"print([name for name in {ABSENT} if importlib.util.find_spec(name)],"
-        f" [tool for tool in {tools} if shutil.which(tool)])"
+        "import importlib.metadata, shutil\n"
+        f"print(sorted({ABSENT} & {{each.name for each in importlib.metadata.distributions()}}),"
+        f" [tool for tool in {TOOLS} if shutil.which(tool)])"
     )
     tmp_path.chmod(0o755)
-    looking = image._replace(command=["python"])
-    for interpreter in ("python", "/usr/bin/python3"):
-        with Container(looking._replace(command=[interpreter]), tmp_path, "-c", asked) as container:
-            assert container.wait(60) == 0
+    for interpreter in ("python", "/usr/bin/python3"):  # the environment's, and what it is made of
+        looking = image._replace(command=[interpreter])
+        with Container(looking, tmp_path, "-c", asked) as container:
+            assert container.wait(60) == 0, container.log
         assert container.log == ["[] []\n"]
+    assert list(image.files.glob("opt/hourglass/lib/python3*/site-packages/hourglass/service"))
+    assert not list(image.files.glob("opt/hourglass/lib/python3*/site-packages/hourglass/training"))

@@ -116,6 +116,11 @@ def test_the_service_starts_with_the_environment_of_its_pod(overlays: dict[str, 
                     mount["mountPath"] for mount in container["volumeMounts"]
                 }
                 assert [port["containerPort"] for port in container["ports"]] == [settings.port]
+                # a worker with a small model has 106 MiB
+                limit_bytes = (
+                    float(container["resources"]["limits"]["memory"].removesuffix("Gi")) * 2**30
+                )
+                assert settings.workers * (settings.max_held_bytes + 128 * 2**20) < limit_bytes
                 for path in filter(None, (settings.streams, settings.journal)):
                     assert str(path.parent) in {
                         mount["mountPath"]

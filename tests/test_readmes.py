@@ -68,9 +68,10 @@ NOT_RUN = {
     ("deploy/README.md", "kubectl apply -k deploy/kubernetes/overlays/single-node"): (
         "needs a cluster; tests/deploy makes and checks the overlays"
     ),
-    ("deploy/README.md", "sudo python3 -m venv /opt/hourglass"): (
-        "needs systemd and root; tests/deploy checks the unit and runs the service under it"
-    ),
+    (
+        "deploy/README.md",
+        "sudo useradd --system --home-dir /var/lib/hourglass --shell /usr/sbin/nologin hourglass",
+    ): "needs systemd and root; tests/deploy checks the unit and runs the service under it",
     (
         "deploy/README.md",
         "sudo cp deploy/nginx/hourglass.conf /etc/nginx/conf.d/hourglass.conf",
@@ -397,6 +398,9 @@ def check_command(words: list[str]) -> None:
         case ["kubectl", "-n", "hourglass", "rollout", "status", "deployment/hourglass"]:
             deployment = ROOT / "deploy/kubernetes/base/deployment.yaml"
             assert "\n  name: hourglass\n" in deployment.read_text()
+        case ["sudo", "useradd", "--system", "--home-dir", folder, "--shell", _, user]:
+            assert f"\nUser={user}\n" in UNIT.read_text()
+            assert f" --models {folder}\n" in UNIT.read_text()
         case ["sudo", "python3", "-m", "venv", "/opt/hourglass"]:
             assert "ExecStart=/opt/hourglass/bin/hourglass" in UNIT.read_text()
         case ["sudo", "/opt/hourglass/bin/pip", "install", "--requirement", lock, "."]:

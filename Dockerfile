@@ -1,53 +1,76 @@
-# Two images from one recipe: `service` (the default, without torch) and `training`. Build from the repository's root:
+# Two images from one recipe: `service` (the default, without torch) and `training`. Build from the
+# repository's root:
 #   docker build -t hourglass-service .
 #   docker build -t hourglass-training --target training .
-# pip takes torch's CUDA build; for the smaller CPU build add --build-arg PIP_EXTRA_INDEX_URL=<the address of the CPU builds,
-# from the line that PyTorch's own install page shows for pip and CPU>.
+# pip takes torch's CUDA build; for the smaller CPU build add --build-arg PIP_EXTRA_INDEX_URL=<the
+# address of the CPU builds, from the line that PyTorch's own install page shows for pip and CPU>.
+# An index of your own is --build-arg PIP_INDEX_URL=..., an authority of your own
+#   --secret id=ca,src=ca.pem --build-arg PIP_CERT=/run/secrets/ca
+# and a Python of your own, or this one by its digest, --build-arg PYTHON_IMAGE=...@sha256:...
 
-FROM python:3.11-slim-bookworm AS base
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS base
 ENV PYTHONDONTWRITEBYTECODE=1 \
-    PYTHONUNBUFFERED=1 \
+    PYTHONUNBUFFERED=1
+
+# Where pip looks: nothing of this stage gets into an image, nor addresses that hold a password.
+FROM base AS builder
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+ARG PIP_CERT
+ENV PIP_INDEX_URL=${PIP_INDEX_URL} \
+    PIP_EXTRA_INDEX_URL=${PIP_EXTRA_INDEX_URL} \
+    PIP_CERT=${PIP_CERT} \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_ROOT_USER_ACTION=ignore
 
-# The project's own wheel, built by the pinned setuptools and by Debian's C compiler, neither of which gets into an image.
-FROM base AS wheel
+# The project's own wheel, built by the pinned setuptools and by Debian's C compiler, neither of
+# which gets into an image.
+FROM builder AS wheel
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends gcc libc6-dev \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY deploy/requirements/dev.txt ./
-RUN pip install --constraint dev.txt setuptools
+RUN --mount=type=secret,id=ca pip install --constraint dev.txt setuptools
 COPY pyproject.toml README.md LICENSE ./
 COPY service service
 COPY training training
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels .
 
-FROM base AS service-environment
-RUN python -m venv /opt/hourglass
+# Without what only makes examples for a framework's documentation, and without training.
+FROM builder AS service-environment
+RUN python -m venv --without-pip /opt/hourglass
 COPY deploy/requirements/service.txt /tmp/
-RUN /opt/hourglass/bin/pip install --requirement /tmp/service.txt
+RUN --mount=type=secret,id=ca \
+    pip --python /opt/hourglass install --requirement /tmp/service.txt \
+ && pip --python /opt/hourglass uninstall --yes faker polyfactory
 COPY --from=wheel /wheels /wheels
-RUN /opt/hourglass/bin/pip install --no-deps /wheels/*.whl \
+RUN pip --python /opt/hourglass install --no-deps /wheels/*.whl \
+ && rm -r /opt/hourglass/bin/hourglass-train \
+    /opt/hourglass/lib/python3*/site-packages/hourglass/training \
  && /opt/hourglass/bin/python -c "import hourglass.service.floats.compiled"
 
-FROM base AS training-environment
-ARG PIP_EXTRA_INDEX_URL
-RUN python -m venv /opt/hourglass
+FROM builder AS training-environment
+RUN python -m venv --without-pip /opt/hourglass
 COPY deploy/requirements/training.txt /tmp/
-RUN /opt/hourglass/bin/pip install --requirement /tmp/training.txt
+RUN --mount=type=secret,id=ca \
+    pip --python /opt/hourglass install --requirement /tmp/training.txt
 COPY --from=wheel /wheels /wheels
-RUN /opt/hourglass/bin/pip install --no-deps /wheels/*.whl
+RUN pip --python /opt/hourglass install --no-deps /wheels/*.whl
 
-# What both images have in common at run time: a user of their own, who owns the models folder and so a new volume mounted on it.
+# What both images have in common at run time: a user of their own, who owns the models folder and
+# so a new volume mounted on it. pip and what comes with it stay behind: nothing is installed there.
 # onnxruntime reports its use to its maker unless it is told not to.
 FROM base AS runtime
 LABEL org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="0.1.0"
 ENV PATH=/opt/hourglass/bin:$PATH \
     ORT_DISABLE_TELEMETRY=1
-RUN groupadd --gid 10001 hourglass \
+RUN pip uninstall --yes --root-user-action ignore setuptools wheel pip \
+ && groupadd --gid 10001 hourglass \
  && useradd --uid 10001 --gid 10001 --create-home hourglass \
  && install --directory --owner=10001 --group=10001 /models
 

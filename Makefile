@@ -14,7 +14,7 @@ export ORT_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL = help
 .PHONY: help demo demo-stream test test-fast test-heavy test-plain test-service bench bench-peers bench-quality \
-	check format lock swagger-ui uplot clean
+	check format lock prometheus-rule swagger-ui uplot clean
 
 help: ## print these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -88,6 +88,13 @@ lock: $(INSTALLED) ## write deploy/requirements from pyproject.toml; what is pin
 # Pins alone, without the +cpu of a local build: they must hold on any machine.
 portable = { echo '\# Written by `make lock` from pyproject.toml.'; sed -nE 's/^([^ @]+==[^ +]+)(\+[^ ]+)?/\1/p' $(LOCKS)/$(1).txt; } \
 	> $(LOCKS)/$(1).new && mv $(LOCKS)/$(1).new $(LOCKS)/$(1).txt
+
+prometheus-rule: ## write the alerts anew as what the Prometheus Operator reads
+	@{ printf '%s\n' '# Written by `make prometheus-rule` from deploy/prometheus/alerts.yml.' \
+		'apiVersion: monitoring.coreos.com/v1' 'kind: PrometheusRule' 'metadata:' '  name: hourglass' \
+		'  labels:' '    app.kubernetes.io/name: hourglass' 'spec:'; \
+	sed -n '/^groups:/,$$p' deploy/prometheus/alerts.yml | sed 's/^\(.\)/  \1/'; } \
+		> deploy/kubernetes/components/monitoring/prometheus-rule.yaml
 
 swagger-ui: ## renew the assets of /docs: make swagger-ui VERSION=5.35.0 (needs npm)
 	@test -n "$(VERSION)" || { echo "make swagger-ui needs VERSION=, a release of swagger-ui-dist" >&2; exit 2; }

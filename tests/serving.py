@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -113,11 +113,20 @@ class Connection:
 
 
 class Process:
-    """`python -m hourglass.service serve` on a free port."""
+    """`python -m hourglass.service serve` on a free port; `before` is what the command begins with,
+    if another program is to start it.
+    """
 
-    def __init__(self, models: Path, *flags: str, **environment: str) -> None:
+    def __init__(
+        self,
+        models: Path,
+        *flags: str,
+        before: Sequence[str | Path] = (),
+        **environment: str,
+    ) -> None:
         self.popen = subprocess.Popen(
             [
+                *before,
                 sys.executable,
                 "-m",
                 "hourglass.service",

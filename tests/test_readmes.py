@@ -56,11 +56,27 @@ LANGUAGES = {
     "python": "a function that a test of its own calls",
     "text": "a picture, or a body",
 }
+UNIT = ROOT / "deploy/systemd/hourglass.service"
+RETRAIN = ROOT / "deploy/kubernetes/components/retrain"
 # Every block that does not run: its README and first line, and why.
 NOT_RUN = {
     ("README.md", "python3 -m venv .venv"): "a test must not install anything",
     ("README.md", "make check"): "the suite cannot run itself",
+    ("deploy/README.md", "docker build -t hourglass-service:0.1.0 ."): (
+        "needs docker; a heavy test builds the service's image with buildah"
+    ),
     ("deploy/README.md", "docker compose up --detach --build"): "needs docker",
+    ("deploy/README.md", "kubectl apply -k deploy/kubernetes/overlays/single-node"): (
+        "needs a cluster; tests/deploy makes and checks the overlays"
+    ),
+    (
+        "deploy/README.md",
+        "sudo useradd --system --home-dir /var/lib/hourglass --shell /usr/sbin/nologin hourglass",
+    ): "needs systemd and root; tests/deploy checks the unit and runs the service under it",
+    (
+        "deploy/README.md",
+        "sudo cp deploy/nginx/hourglass.conf /etc/nginx/conf.d/hourglass.conf",
+    ): "needs nginx and root; tests/service/test_behind_a_proxy.py runs this file",
     ("deploy/README.md", "docker compose run --rm --entrypoint ls fit -t /models/pumps"): (
         "needs docker"
     ),
@@ -384,14 +400,46 @@ def check_command(words: list[str]) -> None:
             assert more in ([], ["--window", "6"])
             assert (ROOT / "tests/contract/make_golden.py").exists()
             assert variant in VARIANTS
+        case ["docker", "build", "-t", image, *target, "."]:
+            check_image(image, target)
         case ["docker", "compose", *arguments]:
             check_compose(arguments)
+        case ["kubectl", "apply", "-k", folder]:
+            assert (ROOT / folder / "kustomization.yaml").exists()
+        case ["kubectl", "-n", "hourglass", "create", "job", "--from=cronjob/hourglass-fit", _]:
+            assert "\nnameSuffix: -fit\n" in (RETRAIN / "fit/kustomization.yaml").read_text()
+            assert "\n  name: hourglass\n" in (RETRAIN / "job/cron-job.yaml").read_text()
+        case ["kubectl", "-n", "hourglass", "rollout", "status", "deployment/hourglass"]:
+            deployment = ROOT / "deploy/kubernetes/base/deployment.yaml"
+            assert "\n  name: hourglass\n" in deployment.read_text()
+        case ["sudo", "useradd", "--system", "--home-dir", folder, "--shell", _, user]:
+            assert f"\nUser={user}\n" in UNIT.read_text()
+            assert f" --models {folder}\n" in UNIT.read_text()
+        case ["sudo", "python3", "-m", "venv", "/opt/hourglass"]:
+            assert "ExecStart=/opt/hourglass/bin/hourglass" in UNIT.read_text()
+        case ["sudo", "/opt/hourglass/bin/pip", "install", "--requirement", lock, "."]:
+            assert (ROOT / lock).exists()
+        case ["sudo", "cp", source, target]:
+            assert (ROOT / source).name == Path(target).name
+            assert (ROOT / source).exists()
+        case ["sudo", "systemctl", "enable", "--now", unit]:
+            assert unit == UNIT.stem
+        case ["sudo", "systemctl", "daemon-reload"] | ["sudo", "systemctl", "reload", "nginx"]:
+            pass  # nothing of ours is named
+        case ["sudo", "nginx", "-t"]:
+            pass
         case ["0", "3", "*", "*", "0", "cd", "/srv/hourglass/deploy", "&&", *command]:
             check_command(command)
         case ["promtool", "test", "rules", file]:
             assert (ROOT / file).exists()
         case _:
             pytest.fail(f"nothing checks {words}")
+
+
+def check_image(image: str, target: list[str]) -> None:
+    services = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())["services"].values()
+    built = {each["image"]: each["build"]["target"] for each in services if "build" in each}
+    assert target in (["--target", built[image]], [] if built[image] == "service" else None)
 
 
 def check_compose(arguments: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Where things are, and promtool, which is no Python package."""
+"""Where things are, and promtool and kubectl, which are no Python packages."""
 
 import os
 import shutil
@@ -35,3 +35,13 @@ def promtool() -> Promtool:
         return done.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def kubectl() -> str:
+    """kubectl, with a kustomize that knows components."""
+    found = shutil.which("kubectl")
+    if found is None:
+        missing = "kubectl is not installed: it is in Debian's package `kubernetes-client`"
+        pytest.fail(missing) if "CI" in os.environ else pytest.skip(missing)
+    return found

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from hourglass.service.__main__ import GRACEFUL_SECONDS
 from hourglass.service.settings import read_settings
 from hourglass.training.__main__ import main as train
 
@@ -36,13 +37,18 @@ def stages(root: Path) -> dict[str, Stage]:
         "\\\n", " "
     )
     found: dict[str, Stage] = {}
+    chosen: dict[str, str] = {}  # before the first stage
     for line in filter(None, map(str.strip, text.splitlines())):
         keyword, value = line.split(None, 1)
         if keyword == "FROM":
             base, name = value.split(" AS ")
-            found[name] = stage = Stage(base, [])
+            argument = base.removeprefix("${").removesuffix("}")
+            found[name] = stage = Stage(chosen.get(argument, base), [])
+        elif not found:
+            assert keyword == "ARG"
+            chosen |= [value.split("=")]
         else:
-            stage.instructions.append((keyword, value.strip()))
+            stage.instructions.append((keyword, " ".join(value.split())))
     return found
 
 
@@ -78,7 +84,8 @@ def test_an_image_is_installed_from_its_own_lock(stages: dict[str, Stage], targe
     assert copied == f"--from={target}-environment /opt/hourglass /opt/hourglass"
     built = stages[f"{target}-environment"]
     assert f"deploy/requirements/{target}.txt /tmp/" in built.values("COPY")
-    assert f"/opt/hourglass/bin/pip install --requirement /tmp/{target}.txt" in built.values("RUN")
+    install = f"pip --python /opt/hourglass install --requirement /tmp/{target}.txt"
+    assert any(install in command for command in built.values("RUN"))
 
 
 def test_every_image_comes_from_one_pinned_python_that_the_project_supports(
@@ -86,6 +93,35 @@ def test_every_image_comes_from_one_pinned_python_that_the_project_supports(
 ) -> None:
     (base,) = {stage.base for stage in stages.values() if stage.base not in stages}
     assert re.fullmatch(r"python:3\.1[1-9]-slim-[a-z]+", base)
+
+
+def test_an_index_and_an_authority_of_ones_own_reach_pip_and_no_image(
+    stages: dict[str, Stage], services: dict[str, dict[str, Any]]
+) -> None:
+    builder = stages["builder"]
+    offered = builder.values("ARG")
+    assert {"PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_CERT"} == set(offered)
+    assert {name: environment(builder)[name] for name in offered} == {
+        name: f"${{{name}}}" for name in offered
+    }
+    for name, stage in stages.items():
+        ancestors = [name]
+        while stages[ancestors[-1]].base in stages:
+            ancestors.append(stages[ancestors[-1]].base)
+        assert ("builder" in ancestors) is (name not in ("base", "runtime", "training", "service"))
+        for command in stage.values("RUN"):
+            if re.search(r"\bpip (--python \S+ )?install\b(?!.*--no-deps)", command):
+                assert command.startswith("--mount=type=secret,id=ca pip "), command
+    for service in services.values():
+        if "build" in service:
+            args = service["build"]["args"]
+            assert args == {"PIP_INDEX_URL": None, "PIP_EXTRA_INDEX_URL": None}  # as it is around
+
+
+def test_compose_waits_for_the_service_to_end_by_itself(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    assert int(services["service"]["stop_grace_period"].removesuffix("s")) > GRACEFUL_SECONDS + 2
 
 
 def test_what_is_copied_into_an_image_exists_and_reaches_the_build(

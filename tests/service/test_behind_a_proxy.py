@@ -12,35 +12,28 @@ import httpx
 import pytest
 
 from tests.posts import request
-from tests.serving import Connection, free_port, serving
+from tests.serving import ROOT, Connection, free_port, serving
 
 ORIGIN = {"origin": "https://a.example", "access-control-request-method": "POST"}
 ROW = {"rows": [[1, 2, 3, 4]]}
 SCORE = "/v1/models/plain/score"
 NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
-CONFIGURATION = """
+SHIPPED = ROOT / "deploy/nginx/hourglass.conf"
+AROUND = """
 daemon off; pid {folder}/pid; error_log {folder}/errors; events {{}}
 http {{
-    access_log off; client_max_body_size 64m;
+    access_log off;
     client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
     fastcgi_temp_path {folder}/a; uwsgi_temp_path {folder}/b; scgi_temp_path {folder}/c;
-    upstream service {{ server 127.0.0.1:{upstream}; keepalive 4; }}
-    server {{
-        listen 127.0.0.1:{port} ssl;
-        ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/key.pem;
-        location /anomalies/ {{
-            proxy_pass http://service{stripped};
-            proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host;
-        }}
-    }}
+    include {folder}/hourglass.conf;
 }}
 """
 
 
 @contextmanager
 def nginx(folder, upstream: int, *, strips: bool):
-    """A client of nginx with TLS, in front of the service at that port; whether it takes the path
-    off.
+    """A client of nginx with the configuration in deploy/, but for addresses and certificate, in
+    front of the service at that port; whether it takes the path off.
     """
     if shutil.which(NGINX) is None:
         pytest.fail("no nginx") if "CI" in os.environ else pytest.skip("no nginx")
@@ -50,11 +43,19 @@ def nginx(folder, upstream: int, *, strips: bool):
          "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", folder / "key.pem", "-out", folder / "cert.pem"],
         check=True, capture_output=True,
     )  # fmt: skip
-    (folder / "nginx.conf").write_text(
-        CONFIGURATION.format(
-            folder=folder, port=port, upstream=upstream, stripped="/" if strips else ""
-        )
-    )
+    shipped = SHIPPED.read_text()
+    for said, here in (
+        ("127.0.0.1:8000", f"127.0.0.1:{upstream}"),
+        ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl"),
+        ("hourglass.example;", "localhost;"),
+        ("/etc/nginx/hourglass.crt", f"{folder}/cert.pem"),
+        ("/etc/nginx/hourglass.key", f"{folder}/key.pem"),
+        ("http://hourglass/;", "http://hourglass/;" if strips else "http://hourglass;"),
+    ):
+        assert shipped.count(said) == 1, said
+        shipped = shipped.replace(said, here)
+    (folder / "hourglass.conf").write_text(shipped)
+    (folder / "nginx.conf").write_text(AROUND.format(folder=folder))
     process = subprocess.Popen(
         [NGINX, "-c", folder / "nginx.conf", "-p", folder], stderr=subprocess.PIPE
     )

@@ -278,9 +278,13 @@ def _lines(report: Report) -> list[tuple[str, str]]:
     )
     if (it := report.left_out) and it.excluded + it.screened + it.contaminated:
         left_out += (
-            f", {it.excluded} excluded by number, {it.screened} screened, {it.contaminated} the"
-            " strangest"
+            f", {it.excluded} excluded by number or time, {it.screened} screened,"
+            f" {it.contaminated} the strangest"
         )
+    if it and it.confirmed + it.alarmed:
+        left_out += f", {it.confirmed} confirmed anomalies, {it.alarmed} other alarms"
+    if it and it.untaught:
+        left_out += f", {it.untaught} not fitted for what the model in service says of them"
     lines = [
         *([("preset", report.preset)] if report.preset else []),
         (

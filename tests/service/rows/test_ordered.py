@@ -98,7 +98,8 @@ def test_a_row_with_too_few_values_has_no_score_and_is_looked_back_at() -> None:
 
 def test_windows_are_those_that_end_with_the_row() -> None:
     parts = stretches(24, list("ab") * 12, None, None)
-    found = dict(ordered.windows_at(SERVED, ROWS, parts, np.array([9, 20])))
+    looked = ordered.windows_at(SERVED, ROWS, parts, np.array([9, 20]))
+    found = {row: window for row, window, _ in looked}
     np.testing.assert_array_equal(found[9], ROWS[[3, 5, 7, 9]])
     np.testing.assert_array_equal(found[20], ROWS[[14, 16, 18, 20]])
 

@@ -296,7 +296,10 @@ def test_jobs_read_rows_and_write_models_where_the_service_looks(
         fit, retrain = commands["hourglass-fit"], commands["hourglass-retrain"]
         options = train_parser().parse_args(fit)
         assert (options.models, options.data) == ("/models", "/data/pumps.csv")
-        assert retrain == ["retrain", options.name, options.data, "--models", "/models"]
+        again = train_parser().parse_args(retrain)
+        assert again.run is not options.run
+        assert (again.name, str(again.data)) == (options.name, options.data)
+        assert str(again.models) == options.models
         # the first fit is started by a person, retraining by the clock
         assert jobs["hourglass-fit"]["suspend"] is True
         assert not jobs["hourglass-retrain"].get("suspend", False)

@@ -48,7 +48,8 @@ test-service: ## the service's tests without training: make test-service PYTHON=
 		$(PYTHON) -m venv --clear build/service
 	build/service/bin/pip install --quiet --disable-pip-version-check \
 		--requirement $(LOCKS)/service.txt --constraint $(LOCKS)/dev.txt \
-		httpx hypothesis polars pytest schemathesis setuptools
+		httpx hypothesis opentelemetry-exporter-otlp-proto-http opentelemetry-sdk polars pytest \
+		schemathesis setuptools
 	build/service/bin/pip install --quiet --disable-pip-version-check \
 		--no-deps --no-build-isolation --editable .
 	build/service/bin/python -m pytest tests/service

@@ -204,7 +204,7 @@ class Connection(HttpToolsProtocol):
         with about(identity):
             refusal = refuse(error, "", "", self._parts.settings.root_path)
         self._parts.metrics.observe_rejection(refusal.reason)
-        answers.answered(identity, self.client, "other", "", "unmatched", refusal.status, 0.0)
+        answers.answered(*identity, self.client, "other", "", "unmatched", refusal.status, 0.0)
         begin = begin_answer(
             refusal.status,
             refusal.media_type,

@@ -241,7 +241,7 @@ class ScoringProtocol(Connection):
         request.reply = b"%b%d\r\nx-request-id: %b\r\n%b\r\n%b" % (
             begin,
             len(body),
-            request.identity.request_id.encode(),
+            request.request_id.encode(),
             close,
             body,
         )
@@ -372,17 +372,14 @@ def _exchange(connection: ScoringProtocol, protocol: asyncio.BaseProtocol) -> No
 class _Request:
     """One request that waits for its answer: what the batcher knows as a waiter."""
 
-    __slots__ = ("connection", "counted", "head", "identity", "reply", "served", "started")
+    __slots__ = ("connection", "counted", "head", "reply", "request_id", "served", "started")
 
     def __init__(
         self, connection: ScoringProtocol, head: RequestHead, started: float, counted: int
     ) -> None:
         self.connection, self.head, self.started = connection, head, started
         self.counted = counted  # bytes of its body, as held
-        self.identity = head.identity
-        if not head.identity[0]:
-            made = connection._front.parts.answers.make_id()
-            self.identity = Identity(made, head.identity[1])
+        self.request_id = head.identity[0] or connection._front.parts.answers.make_id()
         self.served: Served
         self.reply: bytes | None = None
 
@@ -400,7 +397,7 @@ class _Request:
     def set_exception(self, error: Exception) -> None:
         connection, now = self.connection, perf_counter()
         parts = connection._front.parts
-        with about(self.identity):
+        with about(Identity(self.request_id, self.head.identity.traceparent)):
             refusal = refuse(error, "POST", self.head.path, parts.settings.root_path)
         begin = begin_answer(
             refusal.status,
@@ -418,7 +415,8 @@ class _Request:
     def _tell(self, parts: Parts, status: int, now: float) -> None:
         head = self.head
         parts.answers.answered(
-            self.identity,
+            self.request_id,
+            head.identity[1],
             self.connection.client,
             "POST",
             head.path,

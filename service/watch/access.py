@@ -19,7 +19,7 @@ from hourglass.service.errors import printable
 WRITE_SECONDS = 0.1
 MOST_WAITING = 2**16  # lines that nobody takes, before further ones are lost
 PIPE_BYTES = 4096  # that a pipe takes without bytes of other processes among them
-_MOST_TEMPLATES = 1024  # remembered
+_MOST_QUESTIONS = 1024  # remembered
 _logger = logging.getLogger(__name__)
 
 # when (seconds since 1970), request id, traceparent, client, method, path, route template, status,
@@ -40,8 +40,12 @@ class AccessLog:
         # each counted by one thread alone: lines taken, those of them lost, and those that are done
         self._taken = self._lost = self._done = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="access")
-        self._templates: dict[tuple[str, str, str, str], str] = {}
-        self._second, self._second_text = 0, ""
+        self._questions: dict[tuple[str, str, str, int], str] = {}
+        self._tick, self._begin = -1, ""  # a millisecond, and how lines of it begin
+        if self._json:
+            self._unit, self._end = 'e-6, "request_id": "', '"}\n'
+        else:
+            self._unit, self._end = " us [request_id=", "]\n"
 
     async def clock(self) -> None:
         """Write behind, until it is cancelled."""
@@ -72,7 +76,7 @@ class AccessLog:
         try:
             if lost:
                 _logger.warning("%d lines of the access log were lost: nobody took them", lost)
-            text = "".join([self._line(*each) for each in answers])
+            text = "".join(self._lines(answers))
             at = 0
             while at < len(text):
                 end = len(text)
@@ -83,54 +87,45 @@ class AccessLog:
         finally:
             self._done += len(answers)
 
-    def _line(
-        self,
-        at: float,
-        request_id: str,
-        traceparent: str,
-        client: tuple[str, int] | None,
-        method: str,
-        path: str,
-        route: str,
-        status: int,
-        seconds: float,
-    ) -> str:
-        asked = client[0] if client else "", method, path, route
-        if (template := self._templates.get(asked)) is None:
-            if len(self._templates) >= _MOST_TEMPLATES:
-                self._templates.clear()
-            template = self._templates[asked] = self._template(*asked)
-        second = int(at)
-        if second != self._second:
-            self._second, self._second_text = second, self._say_second(second)
-        trace = self._say_trace(traceparent) if traceparent else ""
-        milliseconds = int((at - second) * 1000)
-        return template % (self._second_text, milliseconds, status, seconds, request_id, trace)
+    def _lines(self, answers: list[Answered]) -> list[str]:
+        """All that lines of one millisecond, or to the same question, have in common is written
+        once.
+        """
+        lines, known, unit, end = [], self._questions, self._unit, self._end
+        for at, request_id, traceparent, client, method, path, route, status, seconds in answers:
+            if (tick := int(at * 1000)) != self._tick:
+                self._tick, self._begin = tick, self._say_when(*divmod(tick, 1000))
+            question = method, path, route, status
+            said = known.get(question) or self._say_question(*question)
+            who = client[0] if client else ""
+            trace = self._say_trace(traceparent) if traceparent else ""
+            microseconds = int(seconds * 1e6)
+            lines.append(f"{self._begin}{who}{said}{microseconds}{unit}{request_id}{trace}{end}")
+        return lines
 
-    def _template(self, client: str, method: str, path: str, route: str) -> str:
-        """All of a line but what differs between two answers to the same question."""
+    def _say_when(self, second: int, milliseconds: int) -> str:
         if self._json:
-            asked = json.dumps({"client": client, "method": method, "path": path, "route": route})
-            return (
-                '{"time": "%s.%03dZ", "level": "info", "logger": "hourglass.access", '
-                f'{asked[1:-1].replace("%", "%%")}, "pid": {os.getpid()}, '
-                '"status": %d, "seconds": %.6f, "request_id": "%s"%s}\n'
-            )
-        shown = printable(f"{client or '-'} {method} {path}").replace("\n", "\\n")
-        return (
-            f"%s,%03d INFO hourglass.access: {shown.replace('%', '%%')}"
-            " %d in %.6f s [request_id=%s%s]\n"
-        )
+            when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            begin = f'{{"time": "{when}.{milliseconds:03}Z", "level": "info"'
+            return f'{begin}, "logger": "hourglass.access", "pid": {os.getpid()}, "client": "'
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+        return f"{when},{milliseconds:03} INFO hourglass.access: "
 
-    def _say_second(self, second: int) -> str:
+    def _say_question(self, method: str, path: str, route: str, status: int) -> str:
         if self._json:
-            return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+            fields = {"method": method, "path": path, "route": route, "status": status}
+            said = f'", {json.dumps(fields)[1:-1]}, "seconds": '
+        else:
+            said = printable(f" {method} {path} {status} in ").replace("\n", "\\n")
+        if len(self._questions) >= _MOST_QUESTIONS:
+            self._questions.clear()
+        self._questions[method, path, route, status] = said
+        return said
 
     def _say_trace(self, traceparent: str) -> str:
         _, trace, span, _ = traceparent.split("-")
         if self._json:
-            return f', "trace_id": "{trace}", "span_id": "{span}"'
+            return f'", "trace_id": "{trace}", "span_id": "{span}'
         return f" trace_id={trace} span_id={span}"
 
 

@@ -38,7 +38,8 @@ class Answers:
 
     def answered(
         self,
-        identity: Identity,
+        request_id: str,
+        traceparent: str,
         client: tuple[str, int] | None,
         method: str,
         path: str,
@@ -50,9 +51,19 @@ class Answers:
         known_method = method if method in METHODS else "other"
         self._metrics.observe_request(route, known_method, status, seconds)
         if self._access is not None:
-            self._access.add((time.time(), *identity, client, method, path, route, status, seconds))
+            self._access.add(
+                (time.time(), request_id, traceparent, client, method, path, route, status, seconds)
+            )
         if self._traces is not None:
-            self._traces.answered(identity, client, known_method, path, route, status, seconds)
+            self._traces.answered(
+                Identity(request_id, traceparent),
+                client,
+                known_method,
+                path,
+                route,
+                status,
+                seconds,
+            )
 
     def observe(self, app: ASGIApp) -> ASGIApp:
         """The app, with every answer told of, also the 404 and 405 that routing gives before any
@@ -80,7 +91,7 @@ class Answers:
                 if message["type"] == "http.response.body" and not message.get("more_body"):
                     route = scope.get("path_template", "unmatched")  # Litestar's
                     answered = UNDELIVERED if is_gone() else status
-                    self.answered(identity, client, method, path, route, answered, seconds)
+                    self.answered(*identity, client, method, path, route, answered, seconds)
 
             is_gone = scope.get("state", {}).get(GONE, bool)
             with about(identity):

@@ -72,7 +72,8 @@ ENV PATH=/opt/hourglass/bin:$PATH \
 RUN pip uninstall --yes --root-user-action ignore setuptools wheel pip \
  && groupadd --gid 10001 hourglass \
  && useradd --uid 10001 --gid 10001 --create-home hourglass \
- && install --directory --owner=10001 --group=10001 /models
+ && install --directory --owner=10001 --group=10001 /models \
+ && install --directory --owner=10001 --group=10001 --mode=0700 /keys
 
 FROM runtime AS training
 LABEL org.opencontainers.image.title="hourglass-training" \
@@ -88,6 +89,8 @@ FROM runtime AS service
 LABEL org.opencontainers.image.title="hourglass-service" \
       org.opencontainers.image.description="Scores vectors with the models in /models"
 COPY --from=service-environment /opt/hourglass /opt/hourglass
+# All addresses of the container are listened on, so that a port can be published: without HOURGLASS_KEYS the service starts only
+# if HOURGLASS_INSECURE says that nobody else reaches it.
 ENV HOURGLASS_MODELS=/models \
     HOURGLASS_HOST=0.0.0.0 \
     HOURGLASS_PORT=8000

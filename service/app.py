@@ -32,9 +32,11 @@ from hourglass.service.api import (
     versions,
 )
 from hourglass.service.api import streams as streamed
-from hourglass.service.api.entrance import enter, require_allowed
+from hourglass.service.api.entrance import FOUND, asked_of, enter, require_allowed
 from hourglass.service.api.parts import STATE, Guard, Parts, allow
 from hourglass.service.api.problems import problem_handlers
+from hourglass.service.errors import InvalidSettings
+from hourglass.service.keys.guard import Keys
 from hourglass.service.machine.cpus import available_cpus
 from hourglass.service.notify.receivers import receivers_of
 from hourglass.service.serving.batcher import Batcher
@@ -67,7 +69,7 @@ _logger = logging.getLogger(__name__)
 def create_app(
     settings: Settings,
     *,
-    guard: Guard = allow,
+    guard: Guard | None = None,
     after_load: Callable[[], None] = lambda: None,
     shared: Path | None = None,
     traces: Traces | None = None,
@@ -75,11 +77,14 @@ def create_app(
     """The service as an ASGI app. It loads its models from its start on, and looks for new ones
     until it stops.
 
-    `guard` is asked about each request to a route before anything else is done for it, here and in
-    front.protocol. `after_load` is called, in a thread, whenever a model was read. `shared` is a
-    folder where several workers meet, `traces` are told of every answer. Nothing of the process is
-    changed here: __main__ does that.
+    `guard` is asked once about each request to a route before anything else is done for it, here or
+    in front.protocol; without one it is the settings' keys. `after_load` is called, in a thread,
+    whenever a model was read. `shared` is a folder where several workers meet, `traces` are told of
+    every answer. Nothing of the process is changed here: __main__ does that.
     """
+    keys = Keys(settings.keys) if settings.keys else None
+    if keys and guard:
+        raise InvalidSettings("expected keys or a guard, got both")
     threads = settings.threads or max(1, available_cpus() // settings.workers)
     registry = Registry(
         Store(settings.models),
@@ -110,6 +115,7 @@ def create_app(
         traffic=traffic,
         journal=journal,
         drift=watched,
+        keys=keys,
     )
 
     streams: Streams | None = None
@@ -153,6 +159,7 @@ def create_app(
             count_failure=counted.observe_stream_failure,
         )
         counted.open_events, counted.entities = streams.open_events, streams.counts
+    asked_guard = guard or keys or allow
     parts = Parts(
         settings,
         registry,
@@ -164,7 +171,7 @@ def create_app(
         observers,
         batcher,
         room,
-        guard,
+        asked_guard,
         streams,
         peers=peers,
     )
@@ -172,11 +179,12 @@ def create_app(
     def provide_parts() -> Parts:
         return parts
 
-    def ask_guard(
+    async def ask_guard(
         connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
     ) -> None:
+        """A coroutine, since Litestar asks plain functions in threads, side by side."""
         require_allowed(connection, handler, settings)
-        guard(connection.scope["path"], connection.scope["headers"])
+        connection.scope["state"][FOUND] = asked_guard(asked_of(connection, handler, settings))
 
     @asynccontextmanager
     async def serving(_: Litestar) -> AsyncIterator[None]:
@@ -187,6 +195,8 @@ def create_app(
             await asyncio.wait_for(started.wait(), START_SECONDS)
         clocks.append(asyncio.create_task(journal.clock()))
         clocks.append(asyncio.create_task(watched.clock()))
+        if keys:
+            clocks.append(asyncio.create_task(_look_at_keys(keys, settings.poll_seconds)))
         if streams:
             was_open = await streams.start()
             for receiver in receivers:
@@ -270,6 +280,15 @@ async def _poll(parts: Parts, started: asyncio.Event) -> None:
             _logger.exception("looking at %s failed", parts.settings.models)
         started.set()
         await asyncio.sleep(parts.settings.poll_seconds)
+
+
+async def _look_at_keys(keys: Keys, seconds: float) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await asyncio.to_thread(keys.look)
+        except Exception:  # as of models
+            _logger.exception("looking at the file of keys failed")
 
 
 async def _flush(metrics: Metrics) -> None:

@@ -81,6 +81,26 @@ class ForeignHost(HourglassError):
     """The request is for a host that the service does not answer for."""
 
 
+class Unauthenticated(HourglassError):
+    """The request brings no key, or none that is known here."""
+
+
+class Forbidden(HourglassError):
+    """The request's key does not open what it asks for."""
+
+
+class RateExceeded(HourglassError):
+    """The request's key was used more often than it may be."""
+
+    def __init__(self, message: str, *, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds  # until it may be used again
+
+
+class InvalidKeys(HourglassError):
+    """The file of keys cannot be read or written, or a key not be what it is asked to be."""
+
+
 class ReadOnly(HourglassError):
     """The request would change what is served, which this process does not do."""
 

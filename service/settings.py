@@ -12,6 +12,7 @@ from msgspec import Meta
 from hourglass.service.errors import InvalidSettings
 
 PREFIX = "HOURGLASS_"
+CLIENT_KEY = "HOURGLASS_KEY"  # what a client of the service has; here it is no setting
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["text", "json"]
 
@@ -69,6 +70,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     alertmanager: str = ""  # URLs by commas, to which /api/v2/alerts is added
     public_url: str = ""  # where people reach the service; else http://HOST:PORT
     read_only: bool = False  # only score: no PATCH, no reload
+    keys: Path | None = None  # a file of keys, of which requests must bring one
+    # what needs none all the same, by commas
+    without_key: Annotated[str, Meta(pattern="^((metrics|docs)(,(metrics|docs))*)?$")] = ""
+    insecure: bool = False  # without keys listen on addresses that are not loopback's all the same
     learn: bool = True  # serve the small models of the console's view Learn
 
 
@@ -78,7 +83,11 @@ def read_settings(environ: Mapping[str, str], **flags: object) -> Settings:
     InvalidSettings names the variable or flag that is wrong.
     """
     known = variables()
-    given = {variable: value for variable, value in environ.items() if variable.startswith(PREFIX)}
+    given = {
+        variable: value
+        for variable, value in environ.items()
+        if variable.startswith(PREFIX) and variable != CLIENT_KEY
+    }
     if unknown := sorted(given.keys() - known.keys()):
         raise InvalidSettings(
             f"{unknown[0]} is not a setting; the settings are {', '.join(sorted(known))}"

@@ -18,7 +18,7 @@ from types import MappingProxyType
 import httpx
 import uvicorn
 
-from hourglass.service.api.parts import Guard, allow
+from hourglass.service.api.parts import Guard
 from hourglass.service.app import create_app
 from hourglass.service.front import connection
 from hourglass.service.front.protocol import ScoringProtocol
@@ -33,7 +33,7 @@ def serving(
     models: Path,
     *,
     fast: bool = False,
-    guard: Guard = allow,
+    guard: Guard | None = None,
     traces: Traces | None = None,
     server_options: Mapping[str, object] = MappingProxyType({}),
     **settings: object,

@@ -102,6 +102,11 @@ NOT_RUN = {
         "training/README.md",
         ".venv/bin/hourglass-train fit metrics.csv --name web --time at --entity host",
     ): "the data is yours",
+    (
+        "deploy/README.md",
+        "docker compose run --rm -T service keys add gateway --scope score --keys"
+        " /keys/keys.jsonl \\",
+    ): "needs docker",
     ("service/README.md", "make demo-stream SPEED=1440"): "tests/training/test_plant.py runs it",
     ("training/README.md", ".venv/bin/hourglass-train exhibits"): (
         "it writes into the repository, and takes minutes"
@@ -453,6 +458,9 @@ def check_compose(arguments: list[str]) -> None:
             )
         case ["run", "--rm", "--entrypoint", "hourglass-train", "fit", *rest]:
             train_parser().parse_args(rest)
+        case ["run", "--rm", "-T", "service", *rest, ">", _]:
+            assert "keys:/keys" in services["service"]["volumes"]
+            assert service_parser().parse_args(rest).keys == Path("/keys/keys.jsonl")
         case ["run", "--rm", "fit", *rest]:
             script, *entrypoint = services["fit"]["entrypoint"]
             assert script == "hourglass-train"

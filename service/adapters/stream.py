@@ -80,15 +80,17 @@ def stream_file(
     entity: str | None,
     speed: float,
     afresh: bool = False,
+    key: str | None = None,
     dialect: Dialect = USUAL,
     tell: Callable[[Change], None],
 ) -> Told:
     """Tell the service of the rows, and the caller of each event that opens or closes.
 
     `speed` is how much faster than their own times rows come; 0 does not wait at all. `afresh`
-    makes the service forget what it knows of these entities before.
+    makes the service forget what it knows of these entities before. `key` is sent with every
+    request.
     """
-    with closing(Service(url)) as service:
+    with closing(Service(url, key)) as service:
         features = service.features(name)
         frame = read_rows(data, features, dialect, time=time, entity=entity)
         time_N = to_seconds(frame[time])
@@ -115,7 +117,7 @@ def stream_file(
 class Service:
     """A service that is asked over one connection."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str | None = None) -> None:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         try:
             port = parts.port
@@ -128,6 +130,7 @@ class Service:
         made = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         self._connection = made(parts.hostname, port, timeout=TIMEOUT_SECONDS)
         self._url, self._prefix = url, parts.path.rstrip("/")
+        self._headers = {"authorization": f"Bearer {key}"} if key else {}
 
     def features(self, name: str) -> list[Feature]:
         """Of a model; waits for a service that is about to start."""
@@ -155,7 +158,9 @@ class Service:
         self._connection.close()
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        headers = {"content-type": "application/json"} if body is not None else {}
+        headers = self._headers
+        if body is not None:
+            headers = {**headers, "content-type": "application/json"}
         try:
             self._connection.request(method, self._prefix + path, body, headers)
             response = self._connection.getresponse()

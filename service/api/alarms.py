@@ -11,6 +11,7 @@ from litestar.exceptions import ClientException
 from litestar.params import FromPath, QueryParameter
 
 from hourglass.service.api.body import answered
+from hourglass.service.api.entrance import NEEDS_READ
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import problems
 from hourglass.service.api.scoring import Contribution
@@ -135,7 +136,10 @@ async def list_ordinary(parts: NamedDependency[Parts], name: FromPath[str]) -> R
 
 
 router = Router(
-    "/v1/models", route_handlers=[list_alarms, show_alarms, list_ordinary], tags=["alarms"]
+    "/v1/models",
+    route_handlers=[list_alarms, show_alarms, list_ordinary],
+    opt=NEEDS_READ,
+    tags=["alarms"],
 )
 
 

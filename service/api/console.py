@@ -10,10 +10,13 @@ from litestar.params import FromPath
 from litestar.response import Redirect
 
 from hourglass.service import VERSION
+from hourglass.service.api.entrance import NEEDS_NO_KEY
+from hourglass.service.api.reports import HEADERS as REPORT_HEADERS
 from hourglass.service.settings import Settings
 
 _FOLDER = Path(__file__).parents[1] / "console"
 _PAGE = "index.html"
+_REPORT = "report.html"  # shows a page that came with a model, with the rights of that alone
 _MEDIA_TYPES = {
     ".css": "text/css",
     ".html": "text/html",
@@ -46,7 +49,7 @@ def console_router(settings: Settings) -> Router:
     def answer(request: Request[Any, Any, Any], file: str) -> Response[bytes]:
         content = page_bytes if file == _PAGE else (_FOLDER / file).read_bytes()
         etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-        headers = {**_HEADERS, "ETag": etag}
+        headers = {**_HEADERS, **(REPORT_HEADERS if file == _REPORT else {}), "ETag": etag}
         if etag in request.headers.get("if-none-match", ""):
             return Response(b"", status_code=304, headers=headers)
         kind = _MEDIA_TYPES.get(PurePosixPath(file).suffix, "application/octet-stream")
@@ -66,7 +69,7 @@ def console_router(settings: Settings) -> Router:
             raise NotFoundException
         return answer(request, name)
 
-    return Router("/", route_handlers=[page, asset], include_in_schema=False)
+    return Router("/", route_handlers=[page, asset], opt=NEEDS_NO_KEY, include_in_schema=False)
 
 
 def _write_page(settings: Settings, files: frozenset[str]) -> bytes:

@@ -15,14 +15,23 @@ from litestar.di import Provide
 from litestar.exceptions import NotFoundException
 from litestar.openapi import OpenAPIConfig
 from litestar.params import FromPath
+from litestar.routes import HTTPRoute
 from litestar.types import ControllerRouterHandler
 
 from hourglass.service import VERSION
+from hourglass.service.api.entrance import (
+    NEEDS_NO_KEY,
+    NEEDS_READ,
+    OF_NO_MODEL,
+    OPENED_BY,
+    scopes_of,
+)
 from hourglass.service.api.feedback import MAX_ENTITY
-from hourglass.service.api.problems import BUG, HTTP_KINDS, KINDS
+from hourglass.service.api.problems import BUG, HTTP_KINDS, KINDS, describe
 from hourglass.service.api.replay import MAX_ALPHAS, MAX_PER_DAY
 from hourglass.service.api.scoring import SampleRequest, ScoreAnswer
 from hourglass.service.api.versions import Promotion
+from hourglass.service.keys.file import Scope
 from hourglass.service.model.artifact import (
     EXHIBIT_PREFIX,
     INPUT,
@@ -83,11 +92,13 @@ def docs_router(
     def document() -> bytes:
         return msgspec.json.encode(write_document(routes, dependencies, settings))
 
-    @get("/", sync_to_thread=False)
+    closed = {**NEEDS_READ, OF_NO_MODEL: True, OPENED_BY: "docs"}
+
+    @get("/", opt=closed, sync_to_thread=False)
     def page() -> Response[str]:
         return Response(_page(settings.root_path), media_type="text/html", headers=PAGE_HEADERS)
 
-    @get("/openapi.json", sync_to_thread=False)
+    @get("/openapi.json", opt=closed, sync_to_thread=False)
     def openapi() -> Response[bytes]:
         return Response(document(), media_type="application/json", headers=_SNIFF)
 
@@ -95,7 +106,9 @@ def docs_router(
     def asset(request: Request[Any, Any, Any], file: FromPath[str]) -> Response[bytes]:
         return _asset(file, request.headers.get("accept-encoding", ""))
 
-    return Router(PATH, route_handlers=[page, openapi, asset], include_in_schema=False)
+    return Router(
+        PATH, route_handlers=[page, openapi, asset], opt=NEEDS_NO_KEY, include_in_schema=False
+    )
 
 
 def write_document(
@@ -120,8 +133,21 @@ def write_document(
     app = Litestar(routes, dependencies=dependencies, openapi_config=config, logging_config=None)
     document: Json = app.openapi_schema.to_schema()
     document["servers"] = [{"url": settings.root_path or "/"}]
+    needed = _needed_scopes(app, settings) if settings.keys else {}
+    if needed:
+        document["components"]["securitySchemes"] = _SECURITY_SCHEMES
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
+            if scopes := needed.get((path, method)):
+                operation["security"] = [
+                    {scheme: [scope]} for scope in scopes for scheme in _SECURITY_SCHEMES
+                ]
+                refused = operation["responses"]["405"]  # of the form that this path's errors have
+                for status in (401, 403, 429):
+                    operation["responses"][str(status)] = {
+                        **refused,
+                        "description": describe(status),
+                    }
             if body := _body(path, method, settings):
                 operation["requestBody"] = {"required": True, "content": body}
             if path.endswith(("/infer", "/score", "/decode")):
@@ -156,6 +182,21 @@ def write_document(
     return document
 
 
+def _needed_scopes(app: Litestar, settings: Settings) -> dict[tuple[str, str], tuple[Scope, ...]]:
+    """By path and method as the document has them."""
+    return {
+        (re.sub(r":\w+}", "}", route.path_format), method.lower()): scopes_of(handler, settings)
+        for route in app.routes
+        if isinstance(route, HTTPRoute)
+        for handler in route.route_handlers
+        for method in handler.http_methods
+    }
+
+
+_SECURITY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+}
 _SCORES = (
     f"As {decoding.JSON} one array per quantity; entry i belongs to row i. As {decoding.RAW}, for"
     " who accepts that by name, little-endian float32, for each row its score and its p-value, and"

@@ -7,6 +7,7 @@ from litestar import Router, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
+from hourglass.service.api.entrance import NEEDS_READ
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import problems
 from hourglass.service.rows.times import time_of
@@ -114,7 +115,7 @@ async def show_drift(parts: NamedDependency[Parts], name: FromPath[str]) -> Mode
     )
 
 
-router = Router("/v1/models", route_handlers=[show_drift], tags=["drift"])
+router = Router("/v1/models", route_handlers=[show_drift], opt=NEEDS_READ, tags=["drift"])
 
 
 def _judged(window: DriftWindow) -> JudgedWindow:

@@ -10,11 +10,26 @@ from litestar.handlers import BaseRouteHandler
 
 from hourglass.service.api.parts import Parts
 from hourglass.service.errors import ForeignHost, ReadOnly
+from hourglass.service.keys.file import Scope as KeyScope
+from hourglass.service.keys.guard import WHICHEVER, Asked
 from hourglass.service.settings import Settings
 from hourglass.service.watch.metrics import ASGIApp, Receive, Scope, Send
 
 PIECE_BYTES = 2**18  # of an answer: the next is written when the client has read the one before
 CHANGES = "changes"  # of a handler's opt: it changes what is served
+# Of a handler's opt: the scopes of keys, of which one suffices, or none is needed. A route that
+# does not say is an admin's.
+SCOPES = "scopes"
+NEEDS_NO_KEY: dict[str, tuple[KeyScope, ...]] = {SCOPES: ()}
+NEEDS_SCORE: dict[str, tuple[KeyScope, ...]] = {SCOPES: ("score",)}
+NEEDS_READ: dict[str, tuple[KeyScope, ...]] = {SCOPES: ("read",)}
+NEEDS_SCORE_OR_READ: dict[str, tuple[KeyScope, ...]] = {SCOPES: ("score", "read")}
+NEEDS_ADMIN: dict[str, tuple[KeyScope, ...]] = {SCOPES: ("admin",)}
+# Of a handler's opt: its path names no model, and its answer is of none, or leaves those out that
+# the pass is not for.
+OF_NO_MODEL = "of_no_model"
+OPENED_BY = "opened_by"  # of a handler's opt: the word of --without-key that opens it
+FOUND = "found"  # the key of a request's state under which the guard's pass is
 _PROBED = ("/health/", "/metrics")  # by Kubernetes and Prometheus, which ask by address
 _LOCAL = frozenset(("localhost", "127.0.0.1", "[::1]"))
 
@@ -77,6 +92,25 @@ def require_allowed(
         )
     if settings.read_only and handler.opt.get(CHANGES):
         raise ReadOnly("this process only scores (--read-only): nothing can be changed here")
+
+
+def asked_of(
+    connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler, settings: Settings
+) -> Asked:
+    """What the guard is asked about a request to that handler."""
+    scope = connection.scope
+    scopes = () if scope.get("method") == "OPTIONS" else scopes_of(handler, settings)
+    of_none = handler.opt.get(OF_NO_MODEL, False)
+    model = None if of_none else connection.path_params.get("name", WHICHEVER)
+    return Asked(scope["path"], scope["headers"], scopes, model)
+
+
+def scopes_of(handler: BaseRouteHandler, settings: Settings) -> tuple[KeyScope, ...]:
+    """The scopes of which a key needs one for that handler; none where nobody needs a key."""
+    if handler.opt.get(OPENED_BY) in settings.without_key.split(","):
+        return ()
+    scopes: tuple[KeyScope, ...] = handler.opt.get(SCOPES, NEEDS_ADMIN[SCOPES])
+    return scopes
 
 
 def answers_for(headers: Iterable[tuple[bytes, bytes]], settings: Settings) -> bool:

@@ -12,7 +12,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
 from hourglass.service.api.body import read_body
-from hourglass.service.api.entrance import CHANGES
+from hourglass.service.api.entrance import CHANGES, NEEDS_ADMIN, NEEDS_READ
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import problems
 from hourglass.service.errors import InvalidBody
@@ -59,7 +59,7 @@ async def feedback_options() -> Response[None]:
     "/{name:str}/feedback",
     summary="Say what an alarm or a row was",
     responses=problems(400, 403, 404, 413, 415, 422, 503, 507),
-    opt={CHANGES: True},
+    opt={**NEEDS_ADMIN, CHANGES: True},  # what is muted is not told, what is expected is learnt
     status_code=200,
 )
 async def give_feedback(
@@ -74,6 +74,7 @@ async def give_feedback(
     "/{name:str}/feedback",
     summary="List what was said of alarms and rows",
     responses=problems(404, 503),
+    opt=NEEDS_READ,
 )
 async def list_feedback(
     parts: NamedDependency[Parts],

@@ -4,6 +4,7 @@ import msgspec
 from litestar import Router, get
 from litestar.di import NamedDependency
 
+from hourglass.service.api.entrance import NEEDS_NO_KEY
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import problems
 from hourglass.service.errors import NotReady
@@ -16,7 +17,9 @@ class Live(msgspec.Struct, frozen=True):
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """At least one model is in service, and passed its self-test."""
+    """At least one model is in service, and passed its self-test; where keys are needed, no model
+    is named.
+    """
 
     status: str
     models: list[str]
@@ -29,12 +32,13 @@ def live() -> Live:
 
 @get("/ready", summary="Can it score?", responses=problems(503), sync_to_thread=False)
 def ready(parts: NamedDependency[Parts]) -> Ready:
+    named = parts.settings.keys is None  # whoever has no key learns no name
     if not parts.registry.served:
+        problems = parts.registry.errors.items() if named else ()
         raise NotReady(
-            "no model is in service"
-            + "".join(f"; {name}: {why}" for name, why in parts.registry.errors.items())
+            "no model is in service" + "".join(f"; {name}: {why}" for name, why in problems)
         )
-    return Ready("ready", [each.name for each in parts.registry.summaries])
+    return Ready("ready", [each.name for each in parts.registry.summaries if named])
 
 
-router = Router("/health", route_handlers=[live, ready], tags=["health"])
+router = Router("/health", route_handlers=[live, ready], opt=NEEDS_NO_KEY, tags=["health"])

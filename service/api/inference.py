@@ -16,6 +16,12 @@ from litestar.params import FromPath, HeaderParameter
 
 from hourglass.service import VERSION
 from hourglass.service.api.body import BYTES_OF_A_CELL, accepted_encoding, pack, read_packed_body
+from hourglass.service.api.entrance import (
+    NEEDS_NO_KEY,
+    NEEDS_SCORE,
+    NEEDS_SCORE_OR_READ,
+    OF_NO_MODEL,
+)
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import inference_errors
 from hourglass.service.api.scoring import MAX_VALUES, require_small
@@ -103,7 +109,13 @@ class InferenceAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     id: str | msgspec.UnsetType = msgspec.UNSET
 
 
-@get("/", summary="Describe the server", responses=inference_errors(), sync_to_thread=False)
+@get(
+    "/",
+    summary="Describe the server",
+    responses=inference_errors(),
+    opt={OF_NO_MODEL: True},
+    sync_to_thread=False,
+)
 def server_metadata() -> ServerMetadata:
     return ServerMetadata("hourglass", VERSION, EXTENSIONS)
 
@@ -112,6 +124,7 @@ def server_metadata() -> ServerMetadata:
     "/health/live",
     summary="Is the server alive?",
     responses=inference_errors(),
+    opt=NEEDS_NO_KEY,
     sync_to_thread=False,
 )
 def server_live() -> ServerLive:
@@ -122,6 +135,7 @@ def server_live() -> ServerLive:
     "/health/ready",
     summary="Is the server ready?",
     responses=inference_errors(503),
+    opt=NEEDS_NO_KEY,
     sync_to_thread=False,
 )
 def server_ready(parts: NamedDependency[Parts]) -> ServerReady:
@@ -165,6 +179,7 @@ async def model_metadata(
 @post(
     "/infer",
     summary="Score rows, and more",
+    opt=NEEDS_SCORE,
     description=(
         "The input is `features`; the outputs are `score` and `p_value` unless others are asked"
         " for. To a model of ordered rows the rows are one entity's, oldest first, and the outputs"
@@ -280,5 +295,6 @@ router = Router(
         Router("/models/{name:str}", route_handlers=_model),
         Router("/models/{name:str}/versions/{version:str}", route_handlers=_model),
     ],
+    opt=NEEDS_SCORE_OR_READ,
     tags=["open inference protocol"],
 )

@@ -5,6 +5,7 @@ from typing import Any
 from litestar import Request, Response, get
 from litestar.di import NamedDependency
 
+from hourglass.service.api.entrance import NEEDS_READ, OPENED_BY
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import problems
 
@@ -14,6 +15,7 @@ from hourglass.service.api.problems import problems
     summary="Prometheus metrics",
     media_type="text/plain",
     responses=problems(),
+    opt={**NEEDS_READ, OPENED_BY: "metrics"},
     tags=["metrics"],
 )
 async def metrics(

@@ -10,10 +10,17 @@ from litestar.params import FromPath, QueryParameter
 from msgspec import UNSET, UnsetType
 
 from hourglass.service.api.body import read_body
-from hourglass.service.api.entrance import CHANGES
+from hourglass.service.api.entrance import (
+    CHANGES,
+    FOUND,
+    NEEDS_ADMIN,
+    NEEDS_SCORE_OR_READ,
+    OF_NO_MODEL,
+)
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import problems
 from hourglass.service.errors import Fault, InvalidArtifact
+from hourglass.service.keys.guard import Pass
 from hourglass.service.model.artifact import (
     EXHIBIT_PREFIX,
     Feature,
@@ -131,8 +138,15 @@ class Reloaded(msgspec.Struct, frozen=True):
     outcome: Literal["unchanged", "loaded", "swapped"]
 
 
-@get("/", summary="List the models", responses=problems(400), sync_to_thread=False)
+@get(
+    "/",
+    summary="List the models",
+    responses=problems(400),
+    opt={**NEEDS_SCORE_OR_READ, OF_NO_MODEL: True},
+    sync_to_thread=False,
+)
 def list_models(
+    request: Request[Any, Any, Any],
     parts: NamedDependency[Parts],
     exhibits: Annotated[
         bool, QueryParameter(description="Also list the models that ship with the service.")
@@ -143,17 +157,23 @@ def list_models(
     shipped = parts.registry.exhibits if exhibits else None
     if shipped:
         summaries = [*summaries, *(each.summary for each in shipped.served)]
+    waiting = [
+        *sorted(parts.registry.unloaded - known - problems.keys()),
+        *(shipped.unloaded if shipped else ()),
+    ]
+    found: Pass | None = request.scope["state"][FOUND]
+
+    def covered(name: str) -> bool:
+        return found is None or found.covers(name)
+
     return Models(
-        [ModelSummary(**_summary(each, parts)) for each in summaries],
+        [ModelSummary(**_summary(each, parts)) for each in summaries if covered(each.name)],
         [
             BrokenModel(name, sentence, fault)
             for name, (fault, sentence) in problems.items()
-            if name not in known
+            if name not in known and covered(name)
         ],
-        [
-            *sorted(parts.registry.unloaded - known - problems.keys()),
-            *(shipped.unloaded if shipped else ()),
-        ],
+        list(filter(covered, waiting)),
     )
 
 
@@ -169,7 +189,12 @@ def model_options() -> Response[None]:
     return Response(None, headers={"Allow": "GET, OPTIONS, PATCH"})
 
 
-@get("/{name:str}", summary="Show a model", responses=problems(404))
+@get(
+    "/{name:str}",
+    summary="Show a model",
+    responses=problems(404),
+    opt=NEEDS_SCORE_OR_READ,
+)
 async def show_model(parts: NamedDependency[Parts], name: FromPath[str]) -> ModelDetail:
     return detail_of(await parts.registry.get(name), parts)
 
@@ -178,7 +203,7 @@ async def show_model(parts: NamedDependency[Parts], name: FromPath[str]) -> Mode
     "/{name:str}",
     summary="Change alpha and delta",
     responses=problems(400, 403, 404, 409, 413, 415),
-    opt={CHANGES: True},
+    opt={**NEEDS_ADMIN, CHANGES: True},
 )
 async def change_threshold(
     request: Request[Any, Any, Any], parts: NamedDependency[Parts], name: FromPath[str]
@@ -198,7 +223,7 @@ async def change_threshold(
     "/{name:str}/reload",
     summary="Look at the folder now",
     responses=problems(403, 404, 409),
-    opt={CHANGES: True},
+    opt={**NEEDS_ADMIN, CHANGES: True},
     status_code=200,
 )
 async def reload_model(parts: NamedDependency[Parts], name: FromPath[str]) -> Reloaded:

@@ -1,8 +1,9 @@
 """Parts: what every route works with."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from hourglass.service.keys.guard import Asked, Pass
 from hourglass.service.serving.batcher import Batcher
 from hourglass.service.serving.observers import Observers
 from hourglass.service.serving.peers import Peers
@@ -16,14 +17,14 @@ from hourglass.service.watch.journal import Journal
 from hourglass.service.watch.metrics import Metrics
 from hourglass.service.watch.traffic import Traffic
 
-# What may refuse a request: it is given the path and the headers (names in lower case), and raises
-# one of the errors that api/problems.py has an answer for. It may be asked twice about one request.
-Guard = Callable[[str, Iterable[tuple[bytes, bytes]]], None]
+# What may refuse a request: it raises one of the errors that api/problems.py has an answer for. A
+# pass that it gives may be for some models alone. It is asked once about each request.
+Guard = Callable[[Asked], Pass | None]
 
 STATE = "parts"  # the key of the lifespan's state under which the server finds them
 
 
-def allow(path: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
+def allow(asked: Asked) -> None:
     """The guard that lets everything pass."""
 
 

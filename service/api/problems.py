@@ -4,6 +4,7 @@ One table maps the domain's errors to statuses; no traceback leaves the process.
 """
 
 import logging
+import math
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -21,7 +22,10 @@ from hourglass.service.watch.metrics import Metrics, Reason
 
 MEDIA_TYPE = "application/problem+json"
 JSON = "application/json"
-RETRY_SECONDS = "1"  # after which there may be room again
+_HEADERS: Mapping[Reason, Mapping[str, str]] = {
+    "overloaded": {"Retry-After": "1"},  # there may be room again
+    "key": {"WWW-Authenticate": 'Bearer realm="hourglass"'},
+}
 _logger = logging.getLogger(__name__)
 
 
@@ -111,6 +115,9 @@ KINDS: Mapping[type[Exception], Kind] = {
     errors.Overloaded: Kind(503, "overloaded", "There is no room at the moment", "overloaded"),
     errors.ForeignHost: Kind(421, "foreign-host", "The request is for another host", "host"),
     errors.ReadOnly: Kind(403, "read-only", "Nothing can be changed here", "read_only"),
+    errors.Unauthenticated: Kind(401, "unauthenticated", "A key is needed", "key"),
+    errors.Forbidden: Kind(403, "forbidden", "The key does not open this", "scope"),
+    errors.RateExceeded: Kind(429, "rate-exceeded", "The key was used too often", "rate"),
 }
 HTTP_KINDS: Mapping[int, Kind] = {
     400: Kind(400, "bad-request", "The request cannot be read", "value"),
@@ -150,7 +157,10 @@ def refuse(error: Exception, method: str, path: str, root_path: str = "") -> Ref
             "got": error.got,
         }
         return _refusal(kind, str(error), path, root_path, **place, reason=error.reason)
-    return _refusal(kind, str(error), path, root_path)
+    refusal = _refusal(kind, str(error), path, root_path)
+    if isinstance(error, errors.RateExceeded):
+        return refusal._replace(headers={"Retry-After": str(math.ceil(error.seconds))})
+    return refusal
 
 
 def problem_handlers(
@@ -193,7 +203,7 @@ def problem_handlers(
 
 def _refusal(kind: Kind, detail: str, path: str, root_path: str, **place: Any) -> Refusal:
     reason: Reason = place.pop("reason", kind.reason)
-    headers = {"Retry-After": RETRY_SECONDS} if kind.reason == "overloaded" else {}
+    headers = _HEADERS.get(kind.reason, {})
     if _is_inference(path):
         text = f"{kind.title.lower()}: {detail}" if kind is BUG else detail
         body = msgspec.json.encode(InferenceError(text))
@@ -216,7 +226,7 @@ def problems(*statuses: int) -> dict[int, ResponseSpec]:
     return {
         status: ResponseSpec(
             Problem,
-            description=_description(status),
+            description=describe(status),
             media_type=MEDIA_TYPE,
             generate_examples=False,
         )
@@ -238,7 +248,8 @@ def _is_inference(path: str) -> bool:
     return path == "/v2" or path.startswith("/v2/")
 
 
-def _description(status: int) -> str:
+def describe(status: int) -> str:
+    """What an answer of that status can mean."""
     kinds = [kind for kind in (*KINDS.values(), *HTTP_KINDS.values(), BUG) if kind.status == status]
     return "; ".join(kind.title for kind in kinds) or HTTPStatus(status).description
 

@@ -16,6 +16,7 @@ from litestar.params import FromPath, QueryParameter
 from msgspec import UNSET, Meta, UnsetType
 
 from hourglass.service.api.body import BYTES_OF_A_CELL, in_json, read_body
+from hourglass.service.api.entrance import NEEDS_READ, NEEDS_SCORE
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import problems
 from hourglass.service.api.scoring import require_small
@@ -89,6 +90,7 @@ class LiveReplay(msgspec.Struct, frozen=True, kw_only=True):
 @post(
     "/{name:str}/replay",
     summary="Hold rows against other budgets",
+    opt=NEEDS_SCORE,
     description="Nothing of it is stored, and the rows are no traffic. The body's `alphas` win.",
     **in_json(Replay, 409),
 )
@@ -168,6 +170,7 @@ def replay_options() -> Response[None]:
     "/{name:str}/replay",
     summary="Hold live traffic against other budgets",
     responses=problems(404, 409),
+    opt=NEEDS_READ,
 )
 async def replay_live(
     parts: NamedDependency[Parts], name: FromPath[str], alphas: Alphas = None

@@ -14,6 +14,7 @@ from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 
 from hourglass.service.api.body import wanted_report
+from hourglass.service.api.entrance import NEEDS_READ
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import problems
 from hourglass.service.errors import InvalidArtifact, NoReport
@@ -81,4 +82,4 @@ async def show_report(
     return Response(await asyncio.to_thread(read), media_type=MEDIA_TYPES[form], headers=HEADERS)
 
 
-router = Router("/v1/models", route_handlers=[show_report], tags=["models"])
+router = Router("/v1/models", route_handlers=[show_report], opt=NEEDS_READ, tags=["models"])

@@ -15,6 +15,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
 from hourglass.service.api.body import accepts_raw, in_json, of_rows, read_body, reading
+from hourglass.service.api.entrance import NEEDS_SCORE
 from hourglass.service.api.parts import Parts
 from hourglass.service.errors import NotDecodable, NotSampleable, TooManyRows
 from hourglass.service.model.detector import Codes, Detector, Explanation
@@ -403,5 +404,7 @@ def require_small(rows: int, width: int, most: int, what: str) -> None:
 
 
 ROUTES = [score, explain, reconstruct, encode, decode, sample]
-router = Router("/v1", route_handlers=ROUTES, tags=["scoring"])
-named_router = Router("/v1/models/{name:str}", route_handlers=ROUTES, tags=["scoring"])
+router = Router("/v1", route_handlers=ROUTES, opt=NEEDS_SCORE, tags=["scoring"])
+named_router = Router(
+    "/v1/models/{name:str}", route_handlers=ROUTES, opt=NEEDS_SCORE, tags=["scoring"]
+)

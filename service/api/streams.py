@@ -17,6 +17,7 @@ from msgspec import UNSET, UnsetType
 
 from hourglass.service.api.alarms import seconds_of
 from hourglass.service.api.body import in_json, read_body, reading
+from hourglass.service.api.entrance import NEEDS_READ, NEEDS_SCORE
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import problems
 from hourglass.service.errors import InvalidRow, ReadOnly
@@ -120,6 +121,7 @@ class EntityTimeline(msgspec.Struct, frozen=True, kw_only=True):
 @post(
     "/{name:str}/streams/{entity:path}",
     summary="Take the next rows of an entity",
+    opt=NEEDS_SCORE,
     **in_json(StreamAnswer, 409),
 )
 async def take_rows(
@@ -153,6 +155,7 @@ async def take_rows(
     "/{name:str}/streams/{entity:path}",
     summary="Forget an entity",
     responses=problems(404, 409),
+    opt=NEEDS_SCORE,
     status_code=204,
 )
 async def forget_entity(
@@ -348,6 +351,7 @@ def _cut(
 
 router = Router(
     "/v1/models",
+    opt=NEEDS_READ,
     route_handlers=[
         entity_options,
         take_rows,

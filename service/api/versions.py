@@ -9,7 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from hourglass.service.api.body import read_body
-from hourglass.service.api.entrance import CHANGES
+from hourglass.service.api.entrance import CHANGES, NEEDS_ADMIN, NEEDS_READ
 from hourglass.service.api.models import ModelDetail, detail_of
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import problems
@@ -58,7 +58,12 @@ class Promotion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: str
 
 
-@get("/{name:str}/versions", summary="List the versions", responses=problems(404, 409))
+@get(
+    "/{name:str}/versions",
+    summary="List the versions",
+    responses=problems(404, 409),
+    opt=NEEDS_READ,
+)
 async def list_versions(parts: NamedDependency[Parts], name: FromPath[str]) -> Versions:
     versions = await parts.registry.versions(name)
     return Versions(
@@ -73,7 +78,7 @@ async def list_versions(parts: NamedDependency[Parts], name: FromPath[str]) -> V
     "/{name:str}/promote",
     summary="Bring a version into service",
     responses=problems(400, 403, 404, 409, 413, 415),
-    opt={CHANGES: True},
+    opt={**NEEDS_ADMIN, CHANGES: True},
     status_code=200,
 )
 async def promote(

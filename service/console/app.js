@@ -1,5 +1,5 @@
 // The console: which view is shown of which model, as the URL says, and the keys that lead there.
-import { ask, AWAY, BASE, Problem } from "./api.js";
+import { ask, AWAY, BASE, keptKey, Problem, useKey } from "./api.js";
 import { node } from "./charts/frame.js";
 import { button, failure, stepping } from "./parts.js";
 import { counted, duration, number, percent } from "./charts/words.js";
@@ -46,7 +46,7 @@ async function look() {
     models = await ask("GET", "models");
     seen = Date.now();
   } catch (error) {
-    if (models === null) throw error;
+    if (models === null || error.status === 401) throw error;
   }
   drawLive();
 }
@@ -54,7 +54,16 @@ async function look() {
 async function lookAgain() {
   if (document.hidden) return;
   const waited = models !== null && models.models.length === 0;
-  await look().catch(() => {}); // the view says that nothing came
+  try {
+    await look();
+  } catch (problem) {
+    // of all else the view says that nothing came
+    if (problem.status === 401 && !document.querySelector("input[type=password]")) {
+      models = null;
+      navigate();
+    }
+    return;
+  }
   if (waited && models.models.length > 0 && !WITHOUT_MODEL.includes(shown?.view)) navigate();
 }
 
@@ -84,6 +93,7 @@ async function navigate() {
     history.replaceState(null, "", address(model, view, asked.view === view ? asked.state : {}));
   }
   drawHeader(model, view);
+  drawKey();
   const main = place("view");
   const heading = node("h1", { tabindex: "-1" }, "…");
   const body = node("div", { class: `view ${view}` }, node("p.state", "Loading."));
@@ -171,10 +181,49 @@ function drawEmpty(body) {
 function drawFailed(problem, body = place("view")) {
   const known = problem instanceof Problem;
   if (!known) console.error(problem);
+  if (problem.status === 401) return drawLocked(problem);
   body.replaceChildren(
     failure(known ? problem : { title: "The console itself failed", detail: String(problem) }),
   );
   body.firstChild.append(button("Try again", navigate));
+  return undefined;
+}
+
+/** Asks for a key, which this tab keeps until it is closed, and which is never in an address. */
+function drawLocked(problem) {
+  shown?.leave();
+  shown = null;
+  const field = node("input", {
+    type: "password",
+    "aria-label": "Key",
+    autocomplete: "off",
+    spellcheck: "false",
+    required: true,
+  });
+  const form = node(
+    "form.state",
+    node("h1", node("span", "This service asks for a key")),
+    keptKey() ? node("p.failed", { role: "alert" }, problem.detail) : "",
+    node("p.row", field, node("button.main", "Use it")),
+    node("p.quiet", "It stays in this tab until the tab is closed."),
+  );
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    useKey(field.value.trim());
+    navigate();
+  });
+  place("view").replaceChildren(form);
+  drawKey();
+  field.focus();
+}
+
+function drawKey() {
+  place("key").hidden = !keptKey();
+}
+
+function forgetKey() {
+  useKey(null);
+  location.reload();
 }
 
 function drawHeader(model, view) {
@@ -340,6 +389,7 @@ function switchTheme() {
 place("model").addEventListener("click", openModels);
 place("help").addEventListener("click", openHelp);
 place("theme").addEventListener("click", switchTheme);
+place("key").addEventListener("click", forgetKey);
 place("version").textContent = `Hourglass ${root.dataset.version}${readOnly ? ", read only" : ""}`;
 document.addEventListener("keydown", onKey);
 document.querySelector(".skip").addEventListener("click", (event) => {

@@ -1,6 +1,6 @@
 // Filing: a worker that reads a dropped file with a column of times as timelines, a lane for each
 // entity, as the service answers them of streams. Its rows are explained part after part.
-import { ask } from "./api.js";
+import { ask, useKey } from "./api.js";
 import { readCsv, toRows } from "./tables.js";
 
 const CELLS = 2 ** 15; // contributions of one answer
@@ -10,6 +10,7 @@ const DATE = /^\d+[-/.]\d+[-/.]\d+/; // browsers read much else as dates
 const ENTITY = /entity|machine|host|device|unit|instance|(^|_)id$/i;
 
 addEventListener("message", async ({ data }) => {
+  useKey(data.key);
   try {
     postMessage({ done: await timelines(data) });
   } catch (error) {

@@ -1,4 +1,5 @@
 // Parts that several views have: facts, lists of many rows, a place to drop a file on, what failed.
+import { keptKey } from "./api.js";
 import { dumbbell } from "./charts/dumbbell.js";
 import { arrow, node } from "./charts/frame.js";
 import { number } from "./charts/words.js";
@@ -127,7 +128,7 @@ export function workPlace(script, text, told, more, take) {
       else if (data.done) take(data.done, file);
     };
     worker.onerror = () => fail(told, { title: "The worker that reads files stopped" });
-    worker.postMessage({ file, ...more() });
+    worker.postMessage({ file, key: keptKey(), ...more() });
   });
   return { worker, place };
 }

@@ -1,6 +1,6 @@
 // Replaying: a worker that reads a dropped file and asks the service, part after part, which of its
 // rows would have alarmed at each of the budgets.
-import { ask } from "./api.js";
+import { ask, useKey } from "./api.js";
 import { readCsv, toRows } from "./tables.js";
 
 const CELLS = 100_000; // of one request: the service parses 4 MiB of JSON at once, at most
@@ -13,6 +13,7 @@ addEventListener("message", async ({ data }) => {
     postMessage({ row: data.row, cells: table.rows.slice(first, data.row + 1) });
     return;
   }
+  useKey(data.key);
   try {
     table = toRows(readCsv(await data.file.text()), data.features);
     postMessage({ done: await replay(data) });

@@ -149,24 +149,24 @@ class ScoringProtocol(Connection):
                     self._begin_waiting(perf_counter())
                     return
                 head = front.heads.get(data[at:end]) or front.read(data[at:end])
-                if (
-                    head is None
-                    or not (front.guard is allow or front.lets_pass(head))
-                    or not front.parts.registry.is_loaded(head.name)
-                ):
-                    self._hand_over(data[at:])
+                if head is None or not front.parts.registry.is_loaded(head.name):
+                    self._hand_over(data[at:])  # where the guard is asked
                     return
                 self._started = perf_counter()
+                refused = None if front.guard is allow else front.refused(head)
                 at, stop = end, end + head.length
                 if stop > size:
                     self._head = head
                     self._begin_waiting(self._started)
-                    if stop - size > RECEIVED_BYTES:
-                        self._receiver = _Receiver(self, data[at:], head.length)
+                    if refused is not None or stop - size > RECEIVED_BYTES:
+                        self._receiver = _Receiver(self, data[at:], head.length, refused)
                     else:
                         self._body = bytearray(memoryview(data)[at:])
                     return
-                self._ask(head, data[at:stop], alone=front.last is self and stop == size)
+                if refused is not None:
+                    self._answer_refused(head, refused)
+                else:
+                    self._ask(head, data[at:stop], alone=front.last is self and stop == size)
                 at = stop
             else:
                 stop = at + head.length - len(self._body)
@@ -176,16 +176,19 @@ class ScoringProtocol(Connection):
                 if len(self._body) == head.length:
                     self.take_body(self._body)
 
-    def take_body(self, body: bytes | bytearray | Overloaded, *, counted: int = 0) -> None:
-        """The body that was being received, so many bytes of which are counted as held; or why
-        there was no room for it.
+    def take_body(self, body: bytes | bytearray | Exception, *, counted: int = 0) -> None:
+        """The body that was being received, so many bytes of which are counted as held; or why it
+        was thrown away.
         """
         head, self._head, self._body = cast(RequestHead, self._head), None, bytearray()
-        if isinstance(body, Overloaded):
-            self._pending.append(request := _Request(self, head, self._started, 0))
-            request.set_exception(body)
+        if isinstance(body, Exception):
+            self._answer_refused(head, body)
         else:
             self._ask(head, body, counted=counted)
+
+    def _answer_refused(self, head: RequestHead, error: Exception) -> None:
+        self._pending.append(request := _Request(self, head, self._started, 0))
+        request.set_exception(error)
 
     def _hand_over(self, data: bytes) -> None:
         if self._pending:
@@ -279,21 +282,27 @@ class _Receiver(asyncio.BufferedProtocol):
     copied twice.
 
     Room for all of it is made once much of it has come, since to announce a large body costs a
-    client nothing. What there is no room for in the process is read and thrown away.
+    client nothing. What there is no room for in the process, or what is refused from the beginning,
+    is read and thrown away.
 
     By itself the event loop reads 32 times from a connection before the next has its turn: forty
     bodies at once held others up for seconds.
     """
 
-    def __init__(self, connection: ScoringProtocol, begin: bytes, length: int) -> None:
+    def __init__(
+        self, connection: ScoringProtocol, begin: bytes, length: int, refused: Exception | None
+    ) -> None:
         self._connection, self._length, self._at = connection, length, len(begin)
         self._body = reserve(min(length, max(ROOM_BYTES, len(begin))))
         self._body[: self._at] = begin
         self._room, self._counted = connection._front.parts.room, 0
-        self._refused: Overloaded | None = None
+        self._refused: Exception | None = None
         self._turn = 0  # bytes read in it
         connection._front.receivers.add(self)
-        self._count(self._at)
+        if refused is None:
+            self._count(self._at)
+        else:
+            self._refuse(refused)
         _exchange(connection, self)
 
     def get_buffer(self, _: int) -> memoryview:
@@ -344,8 +353,11 @@ class _Receiver(asyncio.BufferedProtocol):
             self._room.take(count)
             self._counted += count
         except Overloaded as refused:
-            self._empty()
-            self._refused, self._body = refused, bytearray(RECEIVED_BYTES)
+            self._refuse(refused)
+
+    def _refuse(self, error: Exception) -> None:
+        self._empty()
+        self._refused, self._body = error, bytearray(RECEIVED_BYTES)
 
     def _empty(self) -> None:
         self._room.give_back(self._counted)
@@ -450,13 +462,13 @@ class _Front:
             self.heads[rest] = head
         return head.of(identity) if identity else head
 
-    def lets_pass(self, head: RequestHead) -> bool:
-        """Whether the guard does; if not, the app asks it again, and says so."""
+    def refused(self, head: RequestHead) -> Exception | None:
+        """Why the guard refuses the request; None where it lets it pass."""
         try:
-            self.guard(head.path, head.headers)
-        except Exception:
-            return False
-        return True
+            self.guard(head.asked)
+        except Exception as error:
+            return error
+        return None
 
     def renew(self, headers: list[tuple[bytes, bytes]]) -> bytes:
         """The beginning of an answer; once a second, since uvicorn's headers hold the date."""

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import httptools
 
 from hourglass.service.api.body import accepts_raw
-from hourglass.service.api.entrance import answers_for, without_root
+from hourglass.service.api.entrance import NEEDS_SCORE, SCOPES, answers_for, without_root
 from hourglass.service.api.parts import Parts
 from hourglass.service.front.limits import MAX_FIELDS
+from hourglass.service.keys.guard import WHICHEVER, Asked
 from hourglass.service.logs import ID_PATTERN, TRACEPARENT_PATTERN, Identity, read_identity
 from hourglass.service.model.artifact import MODEL_NAME
 from hourglass.service.rows import decoding
@@ -43,7 +44,7 @@ class RequestHead:
     content_type: str
     length: int  # of the body, bytes
     raw: bool  # the answer
-    headers: tuple[tuple[bytes, bytes], ...]
+    asked: Asked  # of the guard
     identity: Identity
 
     def of(self, headers: tuple[tuple[bytes, bytes], ...]) -> "RequestHead":
@@ -55,7 +56,7 @@ class RequestHead:
             self.content_type,
             self.length,
             self.raw,
-            (*self.headers, *headers),
+            self.asked._replace(headers=(*self.asked.headers, *headers)),
             read_identity(headers),
         )
 
@@ -108,8 +109,9 @@ def _plain_head(url: bytes, headers: list[tuple[bytes, bytes]], parts: Parts) ->
         return None
     route = "/v1/score" if name is None else "/v1/models/{name}/score"
     raw = accepts_raw(headers)
+    asked = Asked(path, tuple(headers), NEEDS_SCORE[SCOPES], name or WHICHEVER)
     return RequestHead(
-        path, route, name, content_type, int(length), raw, tuple(headers), read_identity(headers)
+        path, route, name, content_type, int(length), raw, asked, read_identity(headers)
     )
 
 

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from hourglass.service import VERSION, floats
 from hourglass.service.errors import FAULTS
+from hourglass.service.keys.guard import Keys
 from hourglass.service.model.served import Summary
 from hourglass.service.serving.peers import pids
 from hourglass.service.serving.registry import Registry
@@ -177,6 +178,30 @@ class StreamMetrics(Collector):
             for model in sorted(counts.keys() & self._models.names):
                 family.add_metric([model], counts[model])
             yield family
+
+
+class KeyMetrics(Collector):
+    """What is known of the keys, of which the ids are no secrets."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "hourglass_keys_error",
+            "1 while the newest state of the file of keys cannot be read, and older keys are in"
+            " force.",
+            float(self._keys.problem is not None),
+        )
+        expiry = GaugeMetricFamily(
+            "hourglass_key_expiry_timestamp_seconds",
+            "When a key expires, of those that do.",
+            labels=["key", "id"],
+        )
+        for key in self._keys.keys:
+            if key.expires is not None:
+                expiry.add_metric([key.name, key.id], key.expires.timestamp())
+        yield expiry
 
 
 class SharedMetrics(Collector):

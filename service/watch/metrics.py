@@ -19,6 +19,7 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from hourglass.service.keys.guard import Keys
 from hourglass.service.model.detector import Explanation, Scores
 from hourglass.service.model.served import Served
 from hourglass.service.notify.posting import OUTCOMES, Outcome
@@ -27,6 +28,7 @@ from hourglass.service.streams.events import Event
 from hourglass.service.watch.drift import Drift
 from hourglass.service.watch.exposition import (
     DriftMetrics,
+    KeyMetrics,
     ModelMetrics,
     ProcessMetrics,
     SharedMetrics,
@@ -45,7 +47,8 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Reason = Literal[
     "body", "json", "width", "feature", "value", "missing", "too_large", "too_many_rows",
     "content_type", "model", "route", "method", "alpha", "internal", "malformed", "slow",
-    "overloaded", "host", "read_only", "late",
+    "overloaded", "host", "read_only", "late", "key", "scope", "rate",
+    "key", "scope", "rate",
 ]  # fmt: skip
 REASONS: tuple[Reason, ...] = Reason.__args__  # type: ignore[attr-defined]
 UNDELIVERED = 499  # counted in place of a status where the client has gone before its answer
@@ -123,9 +126,11 @@ class Metrics:
         traffic: Traffic | None = None,
         journal: Journal | None = None,
         drift: Drift | None = None,
+        keys: Keys | None = None,
     ) -> None:
         self.shared, self._models, self._traffic, self._journal = shared, models, traffic, journal
         self._drift = drift
+        self._keys = keys
         if traffic is not None:
             traffic.fetch = self.count_kept
         if journal is not None:
@@ -240,6 +245,14 @@ class Metrics:
             "stream_write_failures_total",
             "Times that the streams' file could not be had or written.",
         )
+        if keys is not None:
+            self._key_requests = counter(
+                "key_requests_total",
+                "Requests by the name of their key: allowed, forbidden or limited.",
+                "key",
+                "outcome",
+            )
+            self._exposed.register(KeyMetrics(keys))
         self._durations = histogram(
             "request_duration_seconds",
             "Time from a request's head to the head of its answer.",
@@ -360,6 +373,9 @@ class Metrics:
             self._traffic.forget()
         for bound in self._bound.values():
             bound.flush()
+        if self._keys is not None:
+            for (name, outcome), count in self._keys.take_counts().items():
+                self._key_requests.labels(name, outcome).inc(count)
         for (route, method, status), tally in self._answers.items():
             if count := tally.flush(self._durations.labels(route)):
                 self._requests.labels(route, method, status).inc(count)

@@ -156,6 +156,8 @@ def test_the_settings_of_image_and_compose_are_real_ones(
     )
     assert settings.models == Path("/models")
     assert settings.host == "0.0.0.0"
+    assert read_settings(environment(stages["service"])).insecure is False  # it asks for keys
+    assert settings.insecure  # of compose, which publishes the port on loopback alone
     assert stages["service"].values("EXPOSE") == [str(settings.port)]
     assert services["service"]["ports"] == [f"127.0.0.1:{settings.port}:{settings.port}"]
     assert "models:/models" in services["service"]["volumes"]

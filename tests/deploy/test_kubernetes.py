@@ -112,6 +112,7 @@ def test_the_service_starts_with_the_environment_of_its_pod(overlays: dict[str, 
             assert pod["enableServiceLinks"] is False
             if kind != "CronJob":
                 settings = read_settings(IN_IMAGE | given)
+                assert settings.keys or settings.insecure  # the image asks for one of them
                 assert {str(settings.models)} <= {
                     mount["mountPath"] for mount in container["volumeMounts"]
                 }

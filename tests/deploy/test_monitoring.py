@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from litestar.testing import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from hourglass.service.app import create_app
+from hourglass.service.keys.file import SCOPES, add_key
 from hourglass.service.settings import Settings
 from tests.artifacts import NUMERIC, as_json_rows, make_artifact, publish, sample_rows
 
@@ -41,8 +43,12 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
     publish(models, "pumps", make_artifact())
     (models / "pumps" / "threshold.json").write_text('{"alpha":0.0001,"delta":0.05}')  # too small
     publish(models, "broken", b"no model")
-    settings = Settings(models=models, drift_rows=100, drift_seconds=0)
+    keys = tmp_path_factory.mktemp("keys") / "keys.jsonl"
+    expires = datetime.now(UTC) + timedelta(days=1)
+    key = add_key(keys, "all", SCOPES, expires=expires)
+    settings = Settings(models=models, drift_rows=100, drift_seconds=0, keys=keys)
     with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
+        client.headers["x-api-key"] = key
         rows = as_json_rows(NUMERIC, sample_rows(NUMERIC, 100))
         assert client.post("/v1/score", json={"rows": rows}).status_code == 200
         assert client.get("/health/ready").status_code == 200

@@ -1,5 +1,5 @@
 // Asking: the models of Learn through the service's public routes; pictures travel as float32.
-import { BASE, Problem, ask } from "../api.js";
+import { BASE, Problem, ask, withKey } from "../api.js";
 
 const OCTETS = "application/octet-stream";
 
@@ -14,7 +14,7 @@ function pack(rows) {
 async function send(name, route, rows, accept, signal) {
   const answer = await fetch(new URL(`v1/models/learn.${name}/${route}`, BASE), {
     method: "POST",
-    headers: { "content-type": OCTETS, accept },
+    headers: withKey({ "content-type": OCTETS, accept }),
     body: pack(rows),
     signal,
   });

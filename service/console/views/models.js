@@ -1,6 +1,7 @@
 // Models: the versions of a model, what changed between two of them, and which one is in service.
 import { node, scrolled, table } from "../charts/frame.js";
 import { count, counted, moment, number, percent } from "../charts/words.js";
+import { ask, keptKey } from "../api.js";
 import { button, facts, fail, failure, places } from "../parts.js";
 
 export const title = "Which version is in service?";
@@ -156,20 +157,42 @@ export async function show(container, context) {
       (each) => short(each.version) === state.report && each.report,
     );
     if (!version) return report.replaceChildren();
-    const address = new URL(`v1/models/${model}/report?version=${version.version}`, base).href;
+    const path = `models/${model}/report?version=${version.version}`;
+    const locked = keptKey() !== null; // then no address leads to it: only a request brings the key
+    const address = new URL(locked ? "console/report.html" : `v1/${path}`, base).href;
+    const frame = node("iframe", {
+      src: address,
+      title: `Report of ${model}, ${short(version.version)}`,
+      sandbox: "allow-scripts allow-popups",
+    });
+    if (locked) fill(() => frame.contentWindow, path);
+    const alone = "In a window of its own";
     return report.replaceChildren(
       node("h2", `Report of ${short(version.version)}`),
       node(
         "p.row",
-        node("a", { href: address, target: "_blank", rel: "noopener" }, "In a window of its own"),
+        locked
+          ? button(alone, () => {
+              const opened = open(address);
+              fill(() => opened, path);
+            })
+          : node("a", { href: address, target: "_blank", rel: "noopener" }, alone),
         button("Close", () => (context.set({ report: null }), drawReport())),
       ),
-      node("iframe", {
-        src: address,
-        title: `Report of ${model}, ${short(version.version)}`,
-        sandbox: "allow-scripts allow-popups",
-      }),
+      frame,
     );
+  }
+
+  /** Hands the page at that path to a window, as soon as console/report.html in it is ready. */
+  function fill(target, path) {
+    const asked = ask("GET", path, { accept: "text/html", signal: context.signal });
+    asked.catch((problem) => fail(report, problem));
+    const heard = async ({ source }) => {
+      if (source !== target()) return;
+      removeEventListener("message", heard);
+      source.postMessage(await asked, "*"); // its origin is one of its own, which has no name
+    };
+    addEventListener("message", heard, { signal: context.signal });
   }
 
   function promote(version) {

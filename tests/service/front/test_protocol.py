@@ -534,12 +534,12 @@ def test_both_ways_count_the_same(models):
 
 
 @pytest.mark.parametrize("fast", [False, True])
-def test_a_guard_is_asked_before_anything_is_done_on_both_ways(models, fast):
-    asked = []
+def test_a_guard_is_asked_once_before_anything_is_done_on_both_ways(models, fast):
+    seen = []
 
-    def guard(path, headers):
-        asked.append(path)
-        if path.startswith("/v1/") and (b"x-key", b"right") not in headers:
+    def guard(asked):
+        seen.append((asked.path, asked.scopes, asked.model))
+        if asked.scopes and (b"x-key", b"right") not in asked.headers:
             raise UnknownModel("nobody is served here")
 
     with serving(models, fast=fast, guard=guard) as client, Connection(client) as connection:
@@ -558,8 +558,15 @@ def test_a_guard_is_asked_before_anything_is_done_on_both_ways(models, fast):
             ]
         assert client.get("/v1/models").status_code == 404
         assert client.get("/health/live").status_code == 200
-        assert 'reason="model"} 5.0' in client.get("/metrics").text
-    assert {"/v1/models/plain/score", "/v1/models", "/health/live"} <= set(asked)
+        metrics = client.get("/metrics", headers={"x-key": "right"}).text
+        assert 'reason="model"} 5.0' in metrics
+    score = ("/v1/models/plain/score", ("score",), "plain")
+    assert seen == [
+        *[score] * 6,
+        ("/v1/models", ("score", "read"), None),
+        ("/health/live", (), ""),
+        ("/metrics", ("read",), ""),
+    ]
 
 
 @pytest.mark.parametrize("pause_seconds", [0, 0.1])
@@ -571,7 +578,7 @@ def test_a_field_behind_the_body_is_none_of_the_heads(models, pause_seconds):
     trailers = b"0\r\nX-Key: right\r\nHost: elsewhere\r\n\r\n"
     head = b"POST /v1/models/plain/score HTTP/1.1\r\nHost: localhost\r\n"
     with (
-        serving(models, fast=True, guard=lambda _, headers: seen.append(dict(headers))) as client,
+        serving(models, fast=True, guard=lambda asked: seen.append(dict(asked.headers))) as client,
         Connection(client) as connection,
     ):
         connection.send(head + chunked + chunk, trailers, pause_seconds=pause_seconds)

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tests.benchmarks.series import outcomes, product
+from tests.benchmarks.series import fleet, outcomes, product
 from tests.benchmarks.series.__main__ import main
 from tests.benchmarks.series.baselines import BASELINES, knn, mad, mahalanobis, pca
 from tests.benchmarks.series.files import FIT_ROWS, LEAD, find
@@ -153,3 +153,41 @@ def test_what_is_not_there_is_said(
         main([str(folder), "--detectors", "row kNN;nothing"])
     assert "there is no detector 'nothing'" in capsys.readouterr().err
     assert set(outcomes.DETECTORS) == {*product.PRODUCTS, *BASELINES}
+
+
+def test_a_simulated_fleet_has_machines_in_units_of_their_own_and_faults_of_some() -> None:
+    made = fleet.simulated(5, 3, train_rows=300, test_rows=200, tested=2)
+    assert [len(each.test_ND) for each in made.machines] == [200, 200, 0, 0, 0]
+    faulty = fleet.FAULTS * fleet.FAULT_ROWS
+    assert [int(each.anomalous_N.sum()) for each in made.tested] == [faulty, faulty]
+    levels_ED = np.stack([each.train_ND.mean(axis=0) for each in made.machines])
+    spreads_ED = np.stack([each.train_ND.std(axis=0) for each in made.machines])
+    assert (levels_ED.std(axis=0) > 3 * np.median(spreads_ED, axis=0)).all()
+
+
+def test_series_are_cut_into_machines_of_which_those_with_anomalies_are_tested(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "PARTS", {"pump": 3, "plant": 2})
+    sources = find(folder)
+    _, pump, plant = fleet.fleets(sources, 2)
+    assert [len(each.train_ND) for each in pump.machines] == [300, 300, 300]
+    # the fault lies in the second third of the test
+    assert [len(each.test_ND) for each in pump.machines] == [0, 200, 0]
+    assert pump.tested[0].anomalous_N.sum() == 40
+    # rows of the test without anomalies are normal ones
+    assert [len(each.train_ND) for each in plant.machines] == [500, 500]
+    assert [int(each.anomalous_N.sum()) for each in plant.machines] == [0, 100]
+
+
+def test_each_way_to_judge_a_fleet_is_measured() -> None:
+    made = fleet.simulated(3, 3, train_rows=300, test_rows=300, tested=1)
+    ways = [fleet.measure(made, way, "fast", with_cost=False) for way in fleet.WAYS]
+    for outcome in ways:
+        assert outcome.auroc > 0.6
+        assert outcome.vus_pr > outcome.average_precision / 2
+    assert [outcome.files for outcome in ways] == [1, 1, 3]
+    grid = fleet.make_grid(ways)
+    assert [line[0] for line in grid.lines] == [f"{made.name}: {way}" for way in fleet.WAYS]
+    assert {line[-1] for line in grid.lines} == {"–"}
+    assert "1 of 3" in fleet.make_notes(ways)[0]

@@ -26,9 +26,13 @@ from hourglass.service.rows.ordered import Ordered
 from hourglass.training.baselines import GAUSSIAN, Baselines, fit_baselines, from_fleet, to_fleet
 from hourglass.training.config import RunConfig, load_config
 from hourglass.training.errors import RunError
+from hourglass.training.evaluate_ordered import judge
 from hourglass.training.export import export_core, run_windows
 from hourglass.training.report import Report
+from hourglass.training.report.material import material_of_windows
+from hourglass.training.report.remake import Rows, remake
 from hourglass.training.run import run
+from hourglass.training.split import data_of, split_data, table_of
 from hourglass.training.windows import Windowed
 from tests.training import tables
 from tests.training.test_windows import windowed
@@ -302,6 +306,24 @@ def test_mixed_rows_of_many_entities_are_each_judged_by_their_own(fleet: Fleet) 
         np.testing.assert_array_equal(spread.scores.score[place::3][WINDOW - 1 :], expected)
     assert spread.known_entity_N is not None
     assert spread.known_entity_N.tolist() == [True, True, False] * 30
+
+
+def test_a_report_is_of_what_each_entitys_detector_says(fleet: Fleet) -> None:
+    path = Path(fleet.report.path)
+    config = load_config(path.with_name("run.toml"), {})
+    prepared = split_data(data_of(table_of(config), config), config)
+    ordered, names = prepared.ordered, prepared.data.entity_names
+    assert ordered is not None
+    score_N = judge(
+        fleet.detector, ordered.rows_NF, ordered.time_N, ordered.entity_N, names
+    ).score_N
+    material = material_of_windows(fleet.detector, prepared, score_N[ordered.row_M], config)
+    held_out = material.held_out
+    np.testing.assert_allclose(
+        held_out.score().score, score_N[held_out.place_N], rtol=2e-3, atol=1e-4
+    )
+    with pytest.raises(RunError, match="its report is made by its run alone"):
+        remake(path, Rows(data=Path(config.data), time="at", entity="machine"))
 
 
 @pytest.fixture(scope="module")

@@ -167,7 +167,8 @@ def material_of_windows(
     )
 
     def sample(windows_N: Integers) -> Sample:
-        return Sample(detector, ordered.rows_NF, ordered.row_M[windows_N])
+        # in the fleet's units, in which the detector takes the rows of nobody known as they are
+        return Sample(detector, ordered.fleet_NF, ordered.row_M[windows_N])
 
     return Material(
         detector=detector,

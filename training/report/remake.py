@@ -197,6 +197,11 @@ def _read(detector: Detector, rows: Rows) -> _Table:
             f"the model judges windows of {detector.window} rows in order of time; --time COLUMN"
             " names their time, and --entity COLUMN what each is of"
         )
+    if detector.manifest.baseline is not None:
+        raise RunError(
+            "the model's entities have baselines, and its report is made by its run alone; evaluate"
+            " measures it on other rows"
+        )
     if detector.window == 1 and rows.entity is not None:
         raise RunError(
             "--entity is of models of windows, and this one judges single rows; --group"

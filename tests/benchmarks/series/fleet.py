@@ -258,8 +258,8 @@ def make_grid(outcomes: Sequence[FleetOutcome]) -> Grid:
 def make_notes(outcomes: Sequence[FleetOutcome]) -> list[str]:
     counts = ", ".join(dict.fromkeys(f"{each.tested} of {each.machines:,}" for each in outcomes))
     return [
-        f"Machines that were tested and fitted apart: {counts}; what a file for each machine takes"
-        f" is in proportion. {processor()}, one thread."
+        f"Machines that were tested and fitted apart: {counts}; what files for all machines take is"
+        f" that of one in proportion. {processor()}, one thread."
     ]
 
 

@@ -167,7 +167,10 @@ def material_of_windows(
     )
 
     def sample(windows_N: Integers) -> Sample:
-        return Sample(detector, ordered.rows_NF, ordered.row_M[windows_N])
+        row_N = ordered.row_M[windows_N]
+        return Sample(
+            detector, ordered.rows_NF, row_N, ordered.entity_N, prepared.data.entity_names
+        )
 
     return Material(
         detector=detector,

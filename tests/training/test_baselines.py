@@ -30,7 +30,6 @@ from hourglass.training.evaluate_ordered import judge
 from hourglass.training.export import export_core, run_windows
 from hourglass.training.report import Report
 from hourglass.training.report.material import material_of_windows
-from hourglass.training.report.remake import Rows, remake
 from hourglass.training.run import run
 from hourglass.training.split import data_of, split_data, table_of
 from hourglass.training.windows import Windowed
@@ -322,8 +321,6 @@ def test_a_report_is_of_what_each_entitys_detector_says(fleet: Fleet) -> None:
     np.testing.assert_allclose(
         held_out.score().score, score_N[held_out.place_N], rtol=2e-3, atol=1e-4
     )
-    with pytest.raises(RunError, match="its report is made by its run alone"):
-        remake(path, Rows(data=Path(config.data), time="at", entity="machine"))
 
 
 @pytest.fixture(scope="module")

@@ -144,7 +144,7 @@ def gather(material: Material, told: Told) -> Facts:
     )
     if (series := material.series) is not None:
         place_M = series.place_M[strangest_windows(series, detector)]
-        suspects = Sample(detector, material.held_out.among_TD, place_M)
+        suspects = material.held_out.at(place_M)
         numbers = series.number_T[place_M].tolist()
     plane = plane_of(material, suspects, numbers)
     strangest = strangest_of(

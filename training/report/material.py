@@ -167,8 +167,10 @@ def material_of_windows(
     )
 
     def sample(windows_N: Integers) -> Sample:
-        # in the fleet's units, in which the detector takes the rows of nobody known as they are
-        return Sample(detector, ordered.fleet_NF, ordered.row_M[windows_N])
+        row_N = ordered.row_M[windows_N]
+        return Sample(
+            detector, ordered.rows_NF, row_N, ordered.entity_N, prepared.data.entity_names
+        )
 
     return Material(
         detector=detector,

@@ -18,7 +18,7 @@ from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.schema import Schema
 from hourglass.training.inject import FAULTS, LASTING_FAULTS, inject_fault_in_windows
 from hourglass.training.report.estimates import Estimate, share
-from hourglass.training.report.sample import Sample, score_windows
+from hourglass.training.report.sample import Sample
 from hourglass.training.windows import shares
 
 MOST_ROWS, FEWEST_ROWS = 100, 25  # that carry each fault
@@ -33,7 +33,6 @@ HALF = 0.5
 MOST_NAMED = 8  # features in a sentence
 
 Float32 = NDArray[np.float32]
-Booleans = NDArray[np.bool_]
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,19 +101,20 @@ def power_of(
     windows_NWD = chosen.windows_NWD
     worth = min(1.0, worth * len(held_out) / len(chosen))  # together no more than all
 
-    def alarms(faulty_NWD: Float32) -> Booleans:
-        return threshold.is_anomaly(score_windows(detector, faulty_NWD).score)
-
-    clean = share(int(alarms(windows_NWD).sum()), len(windows_NWD), worth)
+    clean_N = threshold.is_anomaly(chosen.score().score)
+    clean = share(int(clean_N.sum()), len(clean_N), worth)
     measured = []
     for column in columns.tolist():
-        feature, parts = features[column], []
+        feature, parts, carriers = features[column], [], []
         for fault in kinds[feature.kind]:
             faulty_NWD, changed_N = inject_fault_in_windows(
                 windows_NWD, column, fault, lasting_rows or 1, rng
             )
-            parts.append(faulty_NWD[changed_N & schema.has_enough(faulty_NWD[:, -1])])
-        alarm_M = alarms(np.concatenate(parts))
+            carries_N = np.flatnonzero(changed_N & schema.has_enough(faulty_NWD[:, -1]))
+            parts.append(faulty_NWD[carries_N])
+            carriers.append(carries_N)
+        faulty = chosen.take(np.concatenate(carriers))
+        alarm_M = threshold.is_anomaly(faulty.score_instead(np.concatenate(parts)).score)
         ends = np.cumsum([len(part) for part in parts])[:-1]
         found = tuple(
             Found(

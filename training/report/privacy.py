@@ -61,6 +61,17 @@ def privacy_of(
             single_rows=False,
         ),
     ]
+    if manifest.baseline is not None:
+        held.append(
+            Held(
+                file=model,
+                what=(
+                    f"of each of {len(manifest.baseline.entities):,} entities its name, and the"
+                    " level and spread of its numbers"
+                ),
+                single_rows=False,
+            )
+        )
     if categories:
         held.append(
             Held(

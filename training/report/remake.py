@@ -197,11 +197,6 @@ def _read(detector: Detector, rows: Rows) -> _Table:
             f"the model judges windows of {detector.window} rows in order of time; --time COLUMN"
             " names their time, and --entity COLUMN what each is of"
         )
-    if detector.manifest.baseline is not None:
-        raise RunError(
-            "the model's entities have baselines, and its report is made by its run alone; evaluate"
-            " measures it on other rows"
-        )
     if detector.window == 1 and rows.entity is not None:
         raise RunError(
             "--entity is of models of windows, and this one judges single rows; --group"
@@ -209,6 +204,7 @@ def _read(detector: Detector, rows: Rows) -> _Table:
         )
     features = detector.manifest.features
     text = [feature.name for feature in features if feature.kind == "categorical"]
+    text += [] if rows.entity is None else [rows.entity]
     frame = read_table(rows.data, rows.dialect, text)
     for column in (rows.time, rows.entity, rows.group):
         if column is not None and column not in frame.columns:
@@ -240,7 +236,8 @@ def _judge(detector: Detector, table: _Table, known: Fingerprints | None) -> _Ju
         normal_N = ~np.isnan(score_N) & ~table.anomalous_N
     else:
         assert table.time_N is not None
-        score_N = judge(detector, table.rows_ND, table.time_N, table.entity_N).score_N
+        names = () if table.rows.entity is None else group_names(table.frame[table.rows.entity])
+        score_N = judge(detector, table.rows_ND, table.time_N, table.entity_N, names).score_N
         labelled_N = np.cumsum(table.anomalous_N)
         before_N = np.concatenate([np.zeros(detector.window, dtype=np.int64), labelled_N])
         normal_N = ~np.isnan(score_N) & (labelled_N == before_N[: len(score_N)])
@@ -312,11 +309,13 @@ def _material_of_windows(
     rows_per_day, rows_per_day_is = rows_a_day(rows.rows_per_day, time_N if has_clock else None)
     block_N, block_names = _groups(table)
     span_N = spans_of(len(place_N))
+    names = () if rows.entity is None else group_names(table.frame[rows.entity])
+    held_out = Sample(detector, table.rows_ND, place_N, table.entity_N, names)
     anomaly_A = np.flatnonzero(table.anomalous_N & ~np.isnan(judged.score_N))
     return Material(
         detector=detector,
         threshold=detector.threshold,
-        held_out=Sample(detector, table.rows_ND, place_N),
+        held_out=held_out,
         score_N=judged.score_N[place_N],
         order=f"the order of {rows.time}",
         calibrated=False,
@@ -324,9 +323,9 @@ def _material_of_windows(
         block_N=None if block_N is None else block_N[place_N],
         block_names=block_names,
         blocks_of=rows.group or rows.entity or "block",
-        anomalies=Sample(detector, table.rows_ND, anomaly_A),
+        anomalies=held_out.at(anomaly_A),
         anomaly_score_A=judged.score_N[anomaly_A],
-        reference=Sample(detector, table.rows_ND, place_N[: max(half, 1)]),
+        reference=held_out.at(place_N[: max(half, 1)]),
         new_N=new_N,
         rows_per_day=rows_per_day,
         rows_per_day_is=rows_per_day_is,
@@ -337,7 +336,7 @@ def _material_of_windows(
             column=rows.time,
             is_clock=has_clock,
             entity_column=rows.entity,
-            entity_names=() if rows.entity is None else group_names(table.frame[rows.entity]),
+            entity_names=names,
             number_T=table.number_N,
             time_T=time_N,
             entity_T=table.entity_N,

@@ -16,7 +16,6 @@ from hourglass.service.model.schema import Schema
 from hourglass.service.rows.sentences import FARTHEST
 from hourglass.training.order import Part
 from hourglass.training.report.material import Material, Series
-from hourglass.training.report.sample import Sample
 from hourglass.training.suspects import Suspect
 
 MOST = 10
@@ -151,21 +150,23 @@ def strangest_of(
 
 
 def _windows(series: Series, material: Material) -> Iterator[StrangeWindow]:
-    detector, window = material.detector, material.detector.manifest.window
-    assert window is not None
+    detector = material.detector
     place_M = series.place_M[strangest_windows(series, detector)]
     if not len(place_M):
         return
-    sample = Sample(detector, material.held_out.among_TD, place_M)
+    sample = material.held_out.at(place_M)
     found, rows_MD = sample.explain(), sample.rows_ND
     alarm_M = material.threshold.is_anomaly(found.score)
+    sd_MD = np.empty(rows_MD.shape)
+    for own, own_M in sample.detectors():
+        sd_MD[own_M] = own.expected_sd
     for m, place in enumerate(place_M.tolist()):
         blamed = []
         for d in np.argsort(-found.contributions[m], kind="stable")[:MOST_BLAMED].tolist():
             sd = None
-            if window.expected_sd[d] and not np.isnan(rows_MD[m, d]):
+            if not np.isnan(rows_MD[m, d] * sd_MD[m, d]):
                 off = float(rows_MD[m, d]) - float(found.reconstruction[m, d])
-                sd = float(np.clip(off / window.expected_sd[d], -FARTHEST, FARTHEST))
+                sd = float(np.clip(off / sd_MD[m, d], -FARTHEST, FARTHEST))
             share = float(found.contributions[m, d] / found.score[m]) if found.score[m] else 0.0
             name = detector.manifest.features[d].name
             if share >= LEAST_SHARE:

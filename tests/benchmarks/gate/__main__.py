@@ -1,6 +1,7 @@
 """`python -m tests.benchmarks.gate FOLDER --half judge --seeds 0 1 2`: measure, then report."""
 
 import argparse
+import multiprocessing
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -26,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sets = options.sets or (TUNED if options.half == "tune" else JUDGED)
     cases = [(options.folder / f"{name}.npz", seed) for seed in options.seeds for name in sets]
     if not options.report:
-        with ProcessPoolExecutor(options.jobs) as pool:
+        # spawned: polars' threads are not in a fork, which would wait for them for ever
+        with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
             futures = {
                 pool.submit(measure, *case, options.ways, force=options.force): case
                 for case in cases

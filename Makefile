@@ -34,7 +34,7 @@ test: $(INSTALLED) ## run the whole suite
 	.venv/bin/pytest
 
 test-heavy: $(INSTALLED) ## what takes minutes: a fresh machine without a compiler, from nothing to a running demo
-	.venv/bin/pytest -m heavy
+	.venv/bin/pytest -m heavy -rs
 
 test-plain: $(INSTALLED) ## the service's tests on the Python that stands in where C could not be built
 	@rm -rf build/plain && mkdir -p build/plain/hourglass && cp -R service build/plain/hourglass

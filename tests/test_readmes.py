@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+import msgspec
 import pytest
 import yaml
 
 from hourglass.service.__main__ import _parser as service_parser
+from hourglass.service.api.feedback import FeedbackRequest
 from hourglass.service.settings import Settings, variables
 from hourglass.training.__main__ import _parser as train_parser
 from hourglass.training.models import VARIANTS
@@ -107,6 +109,11 @@ NOT_RUN = {
         "docker compose run --rm -T service keys add gateway --scope score --keys"
         " /keys/keys.jsonl \\",
     ): "needs docker",
+    (
+        "service/README.md",
+        "curl -s http://127.0.0.1:8000/v1/models/tumour/feedback"
+        " -H 'content-type: application/json' \\",
+    ): "the key is of a group of your own",
     ("service/README.md", "make demo-stream SPEED=1440"): "tests/training/test_plant.py runs it",
     ("training/README.md", ".venv/bin/hourglass-train exhibits"): (
         "it writes into the repository, and takes minutes"
@@ -402,7 +409,7 @@ def check_command(words: list[str]) -> None:
         case [".venv/bin/python", "-m", "tests.fuzz", *arguments]:
             fuzz_parser().parse_args(arguments)
         case [".venv/bin/python", "-m", "tests.contract.make_golden", variant, *more]:
-            assert more in ([], ["--window", "6"])
+            assert more in ([], ["--window", "6"], ["--window", "6", "--baseline"])
             assert (ROOT / "tests/contract/make_golden.py").exists()
             assert variant in VARIANTS
         case ["docker", "build", "-t", image, *target, "."]:
@@ -435,8 +442,13 @@ def check_command(words: list[str]) -> None:
             pass
         case ["0", "3", "*", "*", "0", "cd", "/srv/hourglass/deploy", "&&", *command]:
             check_command(command)
-        case ["promtool", "test", "rules", file]:
-            assert (ROOT / file).exists()
+        case ["promtool", "test", "rules", *files]:
+            assert all((ROOT / file).exists() for file in files)
+        case ["curl", "-s", url, "-H", "content-type: application/json", "-d", body]:
+            assert url.endswith("/feedback")
+            msgspec.json.decode(body, type=FeedbackRequest)
+        case [setting, *command] if setting.startswith("OTEL_"):
+            check_command(command)
         case _:
             pytest.fail(f"nothing checks {words}")
 

@@ -48,9 +48,10 @@ def connect(
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")
             database.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
-        database.executescript(f"BEGIN IMMEDIATE; {kind.schema} COMMIT;")
-        database.execute(f"PRAGMA application_id = {kind.application}")
-        database.execute(f"PRAGMA user_version = {kind.version}")
+        database.executescript(  # at once: a process that makes it, too, sees nothing or all
+            f"BEGIN IMMEDIATE; {kind.schema} PRAGMA application_id = {kind.application};"
+            f" PRAGMA user_version = {kind.version}; COMMIT;"
+        )
     except BaseException:
         database.close()
         raise
@@ -93,9 +94,11 @@ def _make(path: Path) -> None:
 
 def require_ours(database: sqlite3.Connection, kind: Kind) -> None:
     """sqlite3.DatabaseError of another program's file, or of one that a newer version wrote."""
+    database.execute("BEGIN")  # of one moment
     (application,) = database.execute("PRAGMA application_id").fetchone()
     (version,) = database.execute("PRAGMA user_version").fetchone()
     (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    database.execute("COMMIT")
     if application != kind.application and (application or tables):
         raise sqlite3.DatabaseError("another program wrote it")
     if version > kind.version:

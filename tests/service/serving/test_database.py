@@ -3,6 +3,8 @@
 import os
 import sqlite3
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -33,6 +35,20 @@ def test_a_new_file_is_its_owners_alone_and_ours_from_then_on(tmp_path: Path, ki
     prepare(tmp_path / "file", kind)
     with closing(connect(tmp_path / "file", kind)) as database:
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_many_who_make_one_file_at_once_all_get_it(tmp_path: Path) -> None:
+    for attempt in range(20):
+        together = threading.Barrier(8)
+
+        def make(path: Path, together: threading.Barrier) -> None:
+            together.wait()
+            connect(path, JOURNAL, timeout_seconds=30).close()
+
+        with ThreadPoolExecutor(8) as pool:
+            made = [pool.submit(make, tmp_path / f"{attempt}", together) for _ in range(8)]
+            for each in made:
+                each.result()
 
 
 @KINDS

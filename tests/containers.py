@@ -75,8 +75,14 @@ class Builder:
 
     def buildah(self, *arguments: str | Path) -> str:
         places = ("--root", self.folder / "root", "--runroot", self.folder / "run")
-        store = {"STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot"}
-        return run("buildah", *places, *arguments, env=os.environ | store).strip()
+        isolated = os.environ | {"BUILDAH_ISOLATION": "chroot"}
+        store = ("--storage-driver", "vfs")  # by others files stay mounted, which nobody can remove
+        return run("buildah", *places, *store, *arguments, env=isolated).strip()
+
+    def close(self) -> None:
+        """Unmount what was built, so that its folder can go."""
+        self.buildah("umount", "--all")
+        self.buildah("rm", "--all")
 
     def import_base(self, files: Path, name: str) -> None:
         container = self.buildah("from", "scratch")

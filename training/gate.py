@@ -40,7 +40,8 @@ DECISION = "decision.json"  # beside the version that was published, and in the 
 FEWEST = 50  # rows that a column is looked at in, or two models are compared on
 ERRORS = 5.0  # standard errors beyond a limit that few rows may lie by chance
 MISSING = 0.1  # of a column's cells, more or fewer than there were
-OUTSIDE = 0.05  # of a column's values beyond the range that the champion was fitted on
+OUTSIDE = 0.05  # of a column's values far beyond the range that the champion was fitted on
+FAR = 0.25  # of its width: a series wanders a little further every day
 MOVED = 0.5  # of a column's values in other deciles
 RECATEGORISED = 0.4  # of other categories; the benchmark has none
 RESCALED = 5.0  # times as wide, or as narrow, from the first decile to the last
@@ -183,18 +184,16 @@ def _outside(column: _Column) -> _Found:
     if feature.minimum is None or feature.maximum is None:
         share = len(values) / column.rows
         return _Found(share, OUTSIDE, f"{share:.1%} of the cells hold values, and none did")
-    share = (
-        float(((values < feature.minimum) | (values > feature.maximum)).mean())
-        if len(values)
-        else 0.0
-    )
+    far = FAR * (feature.maximum - feature.minimum)
+    low, high = feature.minimum - far, feature.maximum + far
+    share = float(((values < low) | (values > high)).mean()) if len(values) else 0.0
     fitted = sum(column.reference.counts)
     expected = 2 / (fitted + 1)
     limit = max(OUTSIDE, expected + ERRORS * _error(expected, max(len(values), 1)))
     return _Found(
         share,
         limit,
-        f"{share:.1%} of the values are outside of {feature.minimum:g} to {feature.maximum:g}",
+        f"{share:.1%} of the values are outside of {low:g} to {high:g}",
     )
 
 

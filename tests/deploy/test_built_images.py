@@ -27,15 +27,16 @@ def built(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
         said = f"THE IMAGES ARE NOT BUILT: {reason}"
         pytest.fail(said) if "CI" in os.environ else pytest.skip(said)
     folder = tmp_path_factory.mktemp("images")
+    builder = Builder(folder)
     try:
         name, suite = suite_of((root / "Dockerfile").read_text())
         make_base(folder / "base", suite)
-        builder = Builder(folder)
         builder.import_base(folder / "base", name)
         given = {name: os.environ[name] for name in OF_ANOTHER_INDEX if name in os.environ}
         yield builder.build(root, "service", given), folder / "base"
     finally:  # several copies of everything: gigabytes
-        shutil.rmtree(folder, ignore_errors=True)
+        builder.close()
+        shutil.rmtree(folder)
 
 
 def test_it_is_small(built: tuple[Image, Path]) -> None:

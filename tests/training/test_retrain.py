@@ -181,7 +181,7 @@ def test_a_model_that_has_learnt_anomalies_is_refused_by_confirmed_ones_and_kept
     models: Path, tmp_path: Path, command: Command
 ) -> None:
     before = pump(models).current()
-    data = tables.write(with_faults(1000, 0.15, labelled=40, seed=1), tmp_path / "new.csv")
+    data = tables.write(with_faults(1000, 0.15, labelled=200, seed=1), tmp_path / "new.csv")
     flags = ("--variant", "linear", "--epochs", "3", "--no-screen", "--label", "fault", "--quiet")
     outcome = command("fit", data, "--name", "pump", "--models", models, *flags)
     assert outcome.code == 3
@@ -321,7 +321,7 @@ def test_recent_rows_alone_are_fitted_and_spans_of_time_are_left_out(
     [
         (("--recent", "10d"), "--recent is of rows that have a time"),
         (("--exclude", "2026-01-01/2026-01-02"), "--exclude is of rows that have a time"),
-        (("--time", "x0", "--recent", "often"), "expected a time such as 30d or 12h, got often"),
+        (("--time", "x0", "--recent", "often"), "expected a time such as 30d or 12h, got 'often'"),
         (("--time", "x0", "--recent", "10d"), "holds no dates or times, so it has no 10d"),
         (("--time", "x0", "--exclude", "2026-01-01"), "expected FROM/TO"),
         (("--time", "x0", "--exclude", "2/1"), "expected FROM/TO"),

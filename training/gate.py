@@ -545,9 +545,10 @@ def scores_of_series(
 
 def is_new_to(known: Fingerprints | None, rows_ND: Float32) -> Booleans:
     """[N] of rows encoded for a model; all where nobody knows what it was made of, or where hardly
-    one is new.
+    one is new, and none where none is: to the rows of its own fit a model says that they are calm.
     """
     if known is None:
         return np.ones(len(rows_ND), dtype=bool)
     new_N = known.lacks(rows_ND)
-    return new_N if int(new_N.sum()) >= FEWEST else np.ones(len(rows_ND), dtype=bool)
+    is_told = not 0 < int(new_N.sum()) < FEWEST
+    return new_N if is_told else np.ones(len(rows_ND), dtype=bool)

@@ -140,7 +140,7 @@ def test_the_manifest_has_the_fields_of_the_design(one_pair: Pair) -> None:
     assert set(manifest["producer"]) >= {"hourglass", "torch", "onnx", "onnxruntime", "threads"}
     assert set(manifest["rows"]) == {"fit", "validation", "calibration"}
     assert set(manifest["calibration"]) >= {"method", "guarantee", "n", "alpha", "delta"}
-    assert set(manifest["self_test"]) == {"inputs", *artifact.OUTPUTS}
+    assert set(manifest["self_test"]) == {"inputs", "entity", *artifact.OUTPUTS}
     for feature in manifest["features"]:
         assert set(feature) >= {
             "name", "kind", "unit", "categories", "missing_rate", "minimum", "maximum", "residual_variance",

@@ -76,7 +76,7 @@ def test_a_run_says_what_the_model_in_service_left_out_and_promises_nothing(
     models: Path, tmp_path: Path, command: Callable[..., Outcome]
 ) -> None:
     data = tables.write(with_anomalies(0.1), tmp_path / "new.csv")
-    as_it_is = fit(data, models, screen=False)
+    as_it_is = fit(data, models, screen=False, force=True)
     assert as_it_is.screened is None
     fit(tables.write(tables.correlated(1000), tmp_path / "old.csv"), tmp_path / "models")
     flags = ("--name", "pump", "--models", tmp_path / "models", "--variant", "linear")

@@ -97,7 +97,7 @@ def test_refits_of_a_set_go_through_the_gate(folder: Path) -> None:
     (forced,) = measure(folder / "small.npz", 0, ["rescaled"], force=True)
     assert not forced.published
     assert forced.challenger
-    assert forced.challenger.false_alarms > 0.9  # what the gate spares its readers
+    assert forced.challenger.detection < 0.05  # blind: what the gate spares its readers
 
 
 def test_the_command_writes_a_table(

@@ -60,6 +60,9 @@ class Bystander:
         self._say(msgspec.json.encode(ask))
 
     def __enter__(self) -> "Bystander":
+        """Once it asks."""
+        assert self._popen.stdout is not None
+        self._popen.stdout.readline()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -92,6 +95,7 @@ def main() -> None:
         ended.set()
 
     threading.Thread(target=listen, daemon=True).start()
+    print("it asks", flush=True)
     connection, planned = None, monotonic()
     while not ended.is_set():
         planned += 1 / PER_SECOND

@@ -61,7 +61,6 @@ def outcome_of(name: str, attack: Attack, options: Options) -> Outcome:
             _allow_descriptors()  # ours: the server has what it was started with
             ask, said = Ask(port, good.data, float(good.score)), Said()
             with Canned() as canned, Bystander(ask) as scoring, Bystander(canned.ask) as idle:
-                sleep(1.0)  # until they have started
                 Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak is now
                 before = memory(pid, "VmRSS")
                 for _ in range(options.rounds):

@@ -289,6 +289,8 @@ def _slim(manifest: Manifest, reference: ReferenceCodes | None) -> Manifest:
         manifest,
         features=features,
         drift=tuple(DriftReference() for _ in features),
-        self_test=SelfTest(**{name: rows[-SELF_TEST_ROWS:] for name, rows in test.items()}),
+        self_test=SelfTest(
+            **{name: rows and rows[-SELF_TEST_ROWS:] for name, rows in test.items()}
+        ),
         reference=reference,
     )

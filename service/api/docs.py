@@ -220,12 +220,13 @@ _PATTERNS = {
     "entity": "^[^/]+$",
 }
 _TIME = {"type": "string", "format": "date-time"}
+_SECONDS_OR_TIME = {"anyOf": [{"type": "number", "minimum": -LATEST, "maximum": LATEST}, _TIME]}
 _RATE = {"type": "number", "minimum": 1e-9, "maximum": 0.5}
 # of what stands behind it
 _QUERIES: dict[str, Json] = {
     "alpha": {"type": "array", "items": _RATE, "maxItems": MAX_ALPHAS},
-    "since": _TIME,
-    "until": _TIME,
+    "since": _SECONDS_OR_TIME,
+    "until": _SECONDS_OR_TIME,
 }
 
 
@@ -321,8 +322,7 @@ def _feedback(row: Json) -> Json:
 def _ordered(max_rows: int) -> Json:
     """What is said of the order of rows beside them; only to a model of rows in order."""
     entity = {"type": "string", "minLength": 1, "maxLength": LONGEST_ENTITY}
-    number = {"type": "number", "minimum": -LATEST, "maximum": LATEST}
-    time = {"anyOf": [number, {"type": "string", "format": "date-time"}]}
+    time = _SECONDS_OR_TIME
     return {
         "entity": {
             "description": (

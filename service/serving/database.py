@@ -6,6 +6,7 @@ A process that is killed loses what it has not committed and nothing else.
 import os
 import sqlite3
 import stat
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from hourglass.service.errors import InvalidSettings
 
 BUSY_SECONDS = 1.0  # that a writer waits for another one
 CHECK_SECONDS = 5.0  # that the start does
+RETRY_SECONDS = 0.01
 _WAL_BYTES = 4194304
 
 
@@ -45,7 +47,7 @@ def connect(
             if not kind.is_shared:
                 database.execute("PRAGMA locking_mode = EXCLUSIVE")
             require_ours(database, kind)
-            database.execute("PRAGMA journal_mode = WAL")
+            _write_ahead(database, timeout_seconds)
             database.execute("PRAGMA synchronous = NORMAL")
             database.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
         database.executescript(  # at once: a process that makes it, too, sees nothing or all
@@ -80,6 +82,19 @@ def prepare(path: Path, kind: Kind) -> None:
         raise InvalidSettings(
             f"{name} is no {kind.name} of Hourglass, or is damaged ({error}); {other}"
         ) from error
+
+
+def _write_ahead(database: sqlite3.Connection, seconds: float) -> None:
+    """SQLite itself does not wait for others where a file begins to be written ahead."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(RETRY_SECONDS)
 
 
 def _make(path: Path) -> None:

@@ -181,7 +181,7 @@ def test_a_model_that_has_learnt_anomalies_is_refused_by_confirmed_ones_and_kept
     models: Path, tmp_path: Path, command: Command
 ) -> None:
     before = pump(models).current()
-    data = tables.write(with_faults(1000, 0.15, labelled=200, seed=1), tmp_path / "new.csv")
+    data = tables.write(with_faults(1000, 0.45, labelled=40, seed=1), tmp_path / "new.csv")
     flags = ("--variant", "linear", "--epochs", "3", "--no-screen", "--label", "fault", "--quiet")
     outcome = command("fit", data, "--name", "pump", "--models", models, *flags)
     assert outcome.code == 3

@@ -7,7 +7,8 @@ import os
 import sqlite3
 import stat
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,6 +59,19 @@ def connect(
         database.close()
         raise
     return database
+
+
+@contextmanager
+def changing(database: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """One transaction: all of it or nothing, and nobody else writes meanwhile."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield database
+        database.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):  # of a full disk it is rolled back already
+            database.execute("ROLLBACK")
+        raise
 
 
 def prepare(path: Path, kind: Kind) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hourglass.service.model.served import Served
-from hourglass.service.serving.database import Kind, connect
+from hourglass.service.serving.database import Kind, changing, connect
 from hourglass.service.streams import chronicle
 from hourglass.service.streams.chronicle import Chronicle
 from hourglass.service.streams.events import Event
@@ -96,9 +96,7 @@ class StreamsFile:
 
     def write(self, changes: Changes) -> None:
         """All of it or nothing."""
-        database = self._open(to_write=True)
-        database.execute("BEGIN IMMEDIATE")
-        try:
+        with changing(self._open(to_write=True)) as database:
             database.executemany("DELETE FROM states WHERE model = ? AND entity = ?", changes.gone)
             database.executemany(
                 "INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?)",
@@ -106,11 +104,6 @@ class StreamsFile:
             )
             Chronicle(database).write(changes.events)
             self._write_bins(database, changes.bins)
-            database.execute("COMMIT")
-        except BaseException:
-            if database.in_transaction:
-                database.execute("ROLLBACK")
-            raise
 
     def chronicle(self) -> Chronicle:
         """The events."""

@@ -14,8 +14,8 @@ import json
 import math
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -163,7 +163,7 @@ class Alarms:
 
     def write(self, entries: Sequence[Entry]) -> None:
         """All of it or nothing."""
-        with self._changing() as database:
+        with databases.changing(self._open()) as database:
             for entry in entries:
                 self._write(database, entry)
             self._prune(database)
@@ -242,7 +242,7 @@ class Alarms:
         """Keep it, of a group together with those of its rows that are kept; UnknownAlarms,
         FullJournal.
         """
-        with self._changing() as database:
+        with databases.changing(self._open()) as database:
             if word.key is None:
                 rows = [word.row] if word.row is not None else []
                 return feedback.add(database, model, word, None, rows)
@@ -266,18 +266,6 @@ class Alarms:
         if self._connection is None:
             self._connection = connect(self._path, self._began)
         return self._connection
-
-    @contextmanager
-    def _changing(self) -> Iterator[sqlite3.Connection]:
-        database = self._open()
-        database.execute("BEGIN IMMEDIATE")
-        try:
-            yield database
-            database.execute("COMMIT")
-        except BaseException:
-            with suppress(sqlite3.Error):  # of a full disk it is rolled back already
-                database.execute("ROLLBACK")
-            raise
 
     def _write(self, database: sqlite3.Connection, entry: Entry) -> None:
         database.execute(

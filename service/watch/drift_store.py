@@ -6,14 +6,15 @@ old enough, and whoever sees it first, in one transaction, closes it.
 """
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
+from hourglass.service.serving.database import changing
 from hourglass.service.watch.alarms import connect
 from hourglass.service.watch.drift_window import DriftWindow
 from hourglass.service.watch.reference import Codes, Float32
@@ -164,18 +165,9 @@ class DriftStore:
         )
         return {model for (model,) in found}
 
-    @contextmanager
-    def changing(self) -> Iterator[sqlite3.Connection]:
+    def changing(self) -> AbstractContextManager[sqlite3.Connection]:
         """One transaction; no other process writes meanwhile."""
-        database = self.database()
-        database.execute("BEGIN IMMEDIATE")
-        try:
-            yield database
-            database.execute("COMMIT")
-        except BaseException:
-            with suppress(sqlite3.Error):  # of a full disk it is rolled back already
-                database.execute("ROLLBACK")
-            raise
+        return changing(self.database())
 
     def database(self) -> sqlite3.Connection:
         """The connection."""

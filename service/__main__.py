@@ -7,11 +7,9 @@ import argparse
 import logging
 import logging.config
 import os
-import re
 import signal
 import socket
 import sys
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -23,6 +21,7 @@ import msgspec
 from hourglass.service import logs
 from hourglass.service.errors import HourglassError, InvalidSettings, printable
 from hourglass.service.keys import file as keys
+from hourglass.service.keys.commands import add_commands
 from hourglass.service.rows.dialect import add_dialect_arguments, dialect_of
 from hourglass.service.serving.store import require_models
 from hourglass.service.settings import CLIENT_KEY, Settings, read_settings, variables
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 GRACEFUL_SECONDS = 8
 # that a worker may be silent before it is killed: beside a full machine imports alone take over 5
 WORKER_SECONDS = 30
-KEYS_FILE = "keys.jsonl"  # that `keys` works on where none is named
 SERVE_FLAGS = (
     "models",
     "host",
@@ -224,56 +222,6 @@ def inspect(options: argparse.Namespace) -> int:
         print(printable(manifest.decode()))
     else:
         print(files.describe(served, files.report_of(options.model)))
-    return 0
-
-
-def add_key(options: argparse.Namespace) -> int:
-    """Make a key, and print it: it is nowhere else."""
-    path = _keys_path(options)
-    expires = options.expires and datetime.now(UTC).replace(microsecond=0) + options.expires
-    key = keys.add_key(
-        path,
-        options.name,
-        options.scope,
-        models=options.model or keys.ALL_MODELS,
-        rate=options.rate,
-        expires=expires,
-    )
-    print(key)
-    _warn(f"{path} holds its hash alone: keep the key, which is not shown again")
-    return 0
-
-
-def list_keys(options: argparse.Namespace) -> int:
-    """Print what the file says of its keys."""
-    path = _keys_path(options)
-    file = keys.read_keys(path)
-    if file.is_readable_by_all:
-        _warn(f"anybody may read {path}: chmod 600 {path}")
-    lines = [("NAME", "ID", "SCOPES", "MODELS", "RATE", "CREATED", "EXPIRES")]
-    for key in file.keys:
-        expired = ", expired" if key.expires and key.expires <= datetime.now(UTC) else ""
-        lines.append(
-            (
-                key.name,
-                key.id,
-                ",".join(key.scopes),
-                ",".join(key.models),
-                f"{key.rate:g}/s" if key.rate else "-",
-                f"{key.created:%Y-%m-%d}",
-                f"{key.expires:%Y-%m-%dT%H:%M:%SZ}{expired}" if key.expires else "-",
-            )
-        )
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print("  ".join(map(str.ljust, line, widths)).rstrip())
-    return 0
-
-
-def remove_keys(options: argparse.Namespace) -> int:
-    """Take keys out of the file: services that read it refuse them within a second."""
-    for key in keys.remove_keys(_keys_path(options), options.name, id=options.id, all=options.all):
-        print(f"removed {key.name} {key.id}")
     return 0
 
 
@@ -507,59 +455,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--json", action="store_true", help="print the manifest as JSON")
     command.set_defaults(run=inspect)
-    _add_keys_commands(
-        commands.add_parser("keys", help="make, list and remove keys", allow_abbrev=False)
-    )
+    add_commands(commands.add_parser("keys", help="make, list and remove keys", allow_abbrev=False))
     return parser
-
-
-def _add_keys_commands(parser: argparse.ArgumentParser) -> None:
-    commands = parser.add_subparsers(required=True, metavar="add | list | remove")
-
-    command = commands.add_parser("add", help="make a key and print it", allow_abbrev=False)
-    command.add_argument("name", metavar="NAME", help="whose key it is, as metrics will call it")
-    command.add_argument(
-        "--scope",
-        action="append",
-        required=True,
-        choices=keys.SCOPES,
-        help="what the key is for; may be given several times",
-    )
-    command.add_argument(
-        "--model",
-        action="append",
-        metavar="PATTERN",
-        help="the models it is for, with * and ?; may be given several times (default: all)",
-    )
-    command.add_argument(
-        "--rate", type=_requests_a_second, metavar="N/s", help="the most requests, /s, /m or /h"
-    )
-    command.add_argument(
-        "--expires", type=_duration, metavar="90d", help="after so many days, or hours (12h)"
-    )
-    command.set_defaults(run=add_key)
-
-    listing = commands.add_parser("list", help="print what is said of keys", allow_abbrev=False)
-    listing.set_defaults(run=list_keys)
-
-    removing = commands.add_parser("remove", help="make a key void", allow_abbrev=False)
-    removing.add_argument("name", metavar="NAME", help="whose key it is")
-    which = removing.add_mutually_exclusive_group()
-    which.add_argument("--id", help="of the one that is meant, if NAME has several")
-    which.add_argument("--all", action="store_true", help="all keys of that name")
-    removing.set_defaults(run=remove_keys)
-
-    for each in (command, listing, removing):
-        each.add_argument(
-            "--keys",
-            type=Path,
-            metavar="FILE",
-            help=f"the file (default: that of HOURGLASS_KEYS, or {KEYS_FILE})",
-        )
-
-
-def _keys_path(options: argparse.Namespace) -> Path:
-    return options.keys or Path(os.environ.get("HOURGLASS_KEYS") or KEYS_FILE)
 
 
 def _client_key(path: Path | None) -> str | None:
@@ -607,22 +504,6 @@ def _count(text: str) -> float:
     if not 0 < count <= 1e12:
         raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
     return count
-
-
-def _requests_a_second(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)/([smh])", text)
-    rate = float(found[1]) / {"s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
-    if not 0 < rate <= 1e6:
-        raise argparse.ArgumentTypeError(f"expected a rate such as 100/s or 6000/m, got {text!r}")
-    return rate
-
-
-def _duration(text: str) -> timedelta:
-    found = re.fullmatch(r"(\d{1,5})([dh])", text)
-    lasts = timedelta(**{{"d": "days", "h": "hours"}[found[2]]: int(found[1])}) if found else None
-    if not lasts:
-        raise argparse.ArgumentTypeError(f"expected a time such as 90d or 12h, got {text!r}")
-    return lasts
 
 
 def _speed(text: str) -> float:

@@ -181,13 +181,13 @@ def _scores(
         if (journal := champion.journal) is None:
             return pair, confirmed, ()
 
-        def ask(rows_ND: Float32) -> tuple[Float32, Float32]:
-            recoded_ND = recode(rows_ND, features, new.manifest.features)
-            return scores_of(old, rows_ND), scores_of(new, recoded_ND)
+        def ask_new(rows_ND: Float32) -> Float32:
+            return scores_of(new, recode(rows_ND, features, new.manifest.features))
 
-        of_journal = zip(confirmed, ask(journal.confirmed_KD), strict=True)
-        confirmed = Confirmed(*map(np.concatenate, of_journal))
-        alarms, ordinary = ask(journal.alarms_AD)[1], ask(journal.ordinary_OD)[1]
+        of_journal = scores_of(old, journal.confirmed_KD), ask_new(journal.confirmed_KD)
+        both = zip(confirmed, of_journal, strict=True)
+        confirmed = Confirmed(*map(np.concatenate, both))
+        alarms, ordinary = ask_new(journal.alarms_AD), ask_new(journal.ordinary_OD)
         return pair, confirmed, ask_of_journal(new, alarms, ordinary)
     rows_NF = recode(ordered.rows_NF, ordered.features, features)
     where = ordered.segment_N, ordered.entity_N, prepared.data.entity_names

@@ -1,8 +1,8 @@
 """Advice: what drift means to a person: what has moved, since when, and what to do."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
+from hourglass.service.rows.times import time_of
 from hourglass.service.watch.drift import Found, Report
 from hourglass.service.watch.drift_window import What
 
@@ -75,4 +75,4 @@ def _advise(drifts: Sequence[Found], width: int) -> str:
 
 
 def _time_of(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return f"{time_of(seconds):%Y-%m-%d %H:%M} UTC"

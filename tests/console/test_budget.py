@@ -24,7 +24,7 @@ def test_the_budget_in_force_is_shown_with_its_promise_and_what_was_observed(vis
         "5 % of normal rows, with 95 % confidence"
     )
     expect(page.get_by_role("button", name="In force")).to_be_disabled()
-    assert page.get_by_role("img", name=re.compile("Severity of 412 rows")).count() == 1
+    expect(page.get_by_role("img", name=re.compile("Severity of 412 rows"))).to_have_count(1)
 
 
 def test_dragging_the_slider_moves_the_threshold_without_asking_again(visit):

@@ -48,7 +48,7 @@ def test_it_says_what_moved_and_shows_where_its_values_went(visit, drifting: htt
     assert "feature=load" in page.url
     values = page.locator("figure", has_text="Values of load")
     values.locator("summary").click()
-    assert values.locator("tbody tr").count() == 10
+    expect(values.locator("tbody tr")).to_have_count(10)
     past = page.locator("figure", has_text="The worst feature of each window")
     expect(past.locator("svg")).to_be_visible()
     page.reload()

@@ -29,7 +29,7 @@ def test_pasted_rows_are_explained_strangest_first(visit, service: httpx.Client)
     expect(page.locator(".dumbbell.blamed")).to_have_count(
         sum(each["blamed"] for each in answer["explanations"][strangest])
     )
-    assert page.get_by_role("img", name="Which feature of which row").count() == 1
+    expect(page.get_by_role("img", name="Which feature of which row")).to_have_count(1)
 
 
 def test_arrows_step_through_rows_and_the_url_brings_them_back(visit):
@@ -98,6 +98,7 @@ def test_names_are_shown_as_the_text_that_they_are(visit):
     page.get_by_role("button", name="Example row").click()
     expect(page.locator(".dumbbell")).to_have_count(len(ODD))
     page.locator("details.numbers summary").first.click()
+    expect(page.locator("details.numbers td:first-child")).to_have_count(len(ODD))
     cells = page.locator("details.numbers td:first-child").all_inner_texts()
     assert set(cells) == {
         "<img src=x onerror=alert(1)>",

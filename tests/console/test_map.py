@@ -91,7 +91,7 @@ def test_the_map_of_the_report_has_held_out_rows_and_suspects(
 ):
     page = visit("#/reported/map")
     expect(page.get_by_text("361 held-out rows, in the two directions")).to_be_visible()
-    assert page.locator("path.contour").count() == 3
+    expect(page.locator("path.contour")).to_have_count(3)
     expect(page.get_by_role("option")).to_have_text(
         re.compile("suspect, row 17 of the fit.*severity 4.2")
     )

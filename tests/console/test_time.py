@@ -357,7 +357,7 @@ def test_it_has_no_serious_barrier_and_each_chart_a_name_and_a_table(look, schem
         name = chart.locator("strong").first.inner_text()
         assert chart.get_by_role("img").first.get_attribute("aria-label").startswith(name)
         assert chart.locator("table caption").text_content() == name
-        assert chart.locator("tbody tr").count() >= 4
+        expect(chart.locator("tbody tr").nth(3)).to_be_attached()
     found = Axe().run(page).response["violations"]
     assert [
         (each["id"], [node["html"] for node in each["nodes"]])

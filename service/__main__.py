@@ -45,6 +45,7 @@ SERVE_FLAGS = (
     "allowed_hosts",
     "journal",
     "drift_seconds",
+    "shadow_share",
     "streams",
     "max_entities",
     "stream_gap",
@@ -283,6 +284,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="that a window has at least, which is held against the rows of the fit; a day where"
         f" rows have a daily cycle (default: {defaults.drift_seconds:g})",
+    )
+    command.add_argument(
+        "--shadow-share",
+        type=float,
+        metavar="SHARE",
+        help="of the rows that a challenger is scored on beside the version in service, and answers"
+        f" nobody; 0: none (default: {defaults.shadow_share:g})",
     )
     command.add_argument(
         "--streams",

@@ -18,6 +18,7 @@ from litestar.types import ControllerRouterHandler
 
 from hourglass.service.api import (
     alarms,
+    challenger,
     console,
     docs,
     drift,
@@ -57,6 +58,7 @@ from hourglass.service.watch.drift import Drift
 from hourglass.service.watch.drift_store import DriftStore
 from hourglass.service.watch.journal import Journal
 from hourglass.service.watch.metrics import ASGIApp, Metrics, Receive, Scope, Send
+from hourglass.service.watch.shadow import Shadow
 from hourglass.service.watch.traces import Traces
 from hourglass.service.watch.traffic import Traffic
 
@@ -86,8 +88,9 @@ def create_app(
     if keys and guard:
         raise InvalidSettings("expected keys or a guard, got both")
     threads = settings.threads or max(1, available_cpus() // settings.workers)
+    store = Store(settings.models)
     registry = Registry(
-        Store(settings.models),
+        store,
         threads=threads,
         max_bytes=settings.max_model_bytes,
         max_loaded=settings.max_loaded,
@@ -108,6 +111,15 @@ def create_app(
         seconds=settings.drift_seconds,
         workers=settings.workers,
     )
+    shadow = Shadow(
+        registry,
+        store,
+        share=settings.shadow_share,
+        max_bytes=settings.max_model_bytes,
+        folder=shared,
+        pid=os.getpid(),
+        after_load=after_load,
+    )
     counted = Metrics(
         registry,
         shared=settings.workers > 1,
@@ -115,6 +127,7 @@ def create_app(
         traffic=traffic,
         journal=journal,
         drift=watched,
+        shadow=shadow,
         keys=keys,
     )
 
@@ -143,7 +156,7 @@ def create_app(
         for receiver in receivers:
             receiver.tell(event)
 
-    observers = Observers([counted])
+    observers = Observers([counted, shadow])
     batcher = Batcher(observers, inline_cells=settings.inline_cells, max_rows=settings.max_rows)
     # one body of any size allowed must find room
     room = Room(max(settings.max_held_bytes, settings.max_body_bytes))
@@ -168,6 +181,7 @@ def create_app(
         traffic,
         journal,
         watched,
+        shadow,
         observers,
         batcher,
         room,
@@ -195,6 +209,7 @@ def create_app(
             await asyncio.wait_for(started.wait(), START_SECONDS)
         clocks.append(asyncio.create_task(journal.clock()))
         clocks.append(asyncio.create_task(watched.clock()))
+        clocks.append(asyncio.create_task(shadow.clock()))
         if keys:
             clocks.append(asyncio.create_task(_look_at_keys(keys, settings.poll_seconds)))
         if streams:
@@ -221,6 +236,7 @@ def create_app(
         parts.batcher.close()
         journal.close()
         watched.close()
+        shadow.close()
         counted.flush()
         if access:
             access.close()
@@ -238,6 +254,7 @@ def create_app(
         alarms.router,
         feedback.router,
         drift.router,
+        challenger.router,
         streamed.router,
         inference.router,
         health.router,

@@ -133,6 +133,10 @@ class FullJournal(HourglassError):
     """The file of alarms takes no more feedback."""
 
 
+class ShadowFailed(HourglassError):
+    """What a challenger does cannot be told."""
+
+
 class DriftFailed(HourglassError):
     """What is known of drift cannot be read at the moment."""
 

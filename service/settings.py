@@ -56,6 +56,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     # that a window of rows has at least, which is held against the fit rows
     drift_rows: Annotated[int, Meta(ge=100, le=10**6)] = 1000
     drift_seconds: Annotated[float, Meta(ge=0, le=31 * 86400)] = 600.0
+    # of rows that a challenger is scored on, too; 0: no challenger is scored
+    shadow_share: Annotated[float, Meta(ge=0, le=1)] = 0.1
     # an SQLite file that keeps streams; None: streams.sqlite in the folder of models
     streams: Path | None = None
     max_entities: Annotated[int, Meta(ge=1, le=10**6)] = 10_000  # of all models together

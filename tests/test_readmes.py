@@ -104,6 +104,9 @@ NOT_RUN = {
         "training/README.md",
         ".venv/bin/hourglass-train fit metrics.csv --name web --time at --entity host",
     ): "the data is yours",
+    ("training/README.md", ".venv/bin/hourglass-train retrain web metrics.csv --shadow"): (
+        "the data is yours"
+    ),
     (
         "deploy/README.md",
         "docker compose run --rm -T service keys add gateway --scope score --keys"

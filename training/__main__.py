@@ -1,5 +1,5 @@
-"""`hourglass-train fit | retrain | compare | evaluate | report | versions | promote | prune |
-retire | demo | exhibits`, also `python -m hourglass.training`.
+"""`hourglass-train fit | retrain | compare | evaluate | report | versions | promote | challenge |
+prune | retire | demo | exhibits`, also `python -m hourglass.training`.
 """
 
 import argparse
@@ -29,6 +29,7 @@ OUT_OF_MEMORY = re.compile(
     "(?i)not enough memory|out of memory|can't allocate memory|failed to allocate|bad_alloc"
 )
 NORMAL_HELP = "the label of normal rows (0, false, or a word that plainly means normal)"
+SHADOW_HELP = "publish what the gate lets through as a challenger, beside the version in service"
 LINE_SECONDS = 30.0  # between lines of progress where there is no terminal
 NOT_OF_THE_RUN = ("run", "config", "quiet", "variants", "publish", "output")
 
@@ -133,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY",
         help="groups of alarms in the journal that were right: left out, and to be found again",
     )
+    retrain.add_argument("--shadow", action="store_true", help=SHADOW_HELP)
     retrain.add_argument("--force", action="store_true", help="publish whatever the gate finds")
     retrain.add_argument("--quiet", action="store_true", help="no progress and no table")
     retrain.set_defaults(run=_retrain)
@@ -220,6 +222,18 @@ def _parser() -> argparse.ArgumentParser:
     promote.add_argument("version", metavar="VERSION", help="or its unambiguous beginning")
     promote.add_argument("--models", type=Path, default=Path("models"))
     promote.set_defaults(run=_promote)
+
+    challenge = commands.add_parser(
+        "challenge",
+        help="have a version scored beside that in service, answering nobody",
+        allow_abbrev=False,
+    )
+    challenge.add_argument("name", metavar="NAME")
+    which = challenge.add_mutually_exclusive_group(required=True)
+    which.add_argument("version", nargs="?", metavar="VERSION", help="or its unambiguous beginning")
+    which.add_argument("--clear", action="store_true", help="have none")
+    challenge.add_argument("--models", type=Path, default=Path("models"))
+    challenge.set_defaults(run=_challenge)
 
     versions = commands.add_parser(
         "versions",
@@ -398,6 +412,7 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="that will be scored, for alarms a day in the report (as the times of the rows say)",
     )
+    parser.add_argument("--shadow", action="store_true", default=None, help=SHADOW_HELP)
     force = "publish whatever the gate finds, or if the features differ from those in service"
     parser.add_argument("--force", action="store_true", default=None, help=force)
     parser.add_argument("--quiet", action="store_true", help="no progress and no table")
@@ -444,7 +459,14 @@ def _retrain(options: argparse.Namespace) -> None:
         options.confirmed,
     )
     with _progress(options.quiet, options.name) as progress:
-        report = retrain(options.name, rows, options.models, force=options.force, progress=progress)
+        report = retrain(
+            options.name,
+            rows,
+            options.models,
+            force=options.force,
+            shadow=options.shadow,
+            progress=progress,
+        )
     _warn(report.warnings)
     print_report(report, Console(quiet=options.quiet))
 
@@ -642,6 +664,14 @@ def _promote(options: argparse.Namespace) -> None:
 
     version = promote(options.models, options.name, options.version)
     print(f"{options.name} now points at {version}")
+
+
+def _challenge(options: argparse.Namespace) -> None:
+    from hourglass.training.versions import challenge
+
+    version = challenge(options.models, options.name, options.version)
+    said = "no challenger any more" if version is None else f"the challenger {version}"
+    print(f"{options.name} has {said}")
 
 
 def _versions(options: argparse.Namespace) -> None:

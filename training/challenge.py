@@ -253,6 +253,7 @@ def _decide(
         challenger=challenger,
         decided_at=time.time(),
         forced=config.force,
+        shadow=config.shadow,
     )
 
 

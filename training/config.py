@@ -135,6 +135,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     max_rows: int = 200_000  # normal rows that are used; of more so many are drawn at random
     report: bool = True  # report.html and card.md beside the model, and their facts in report.json
     rows_per_day: float | None = None  # that will be scored; None: as the times of the rows say
+    # have the version in service followed by nobody: this one is scored beside it
+    shadow: bool = False
     force: bool = False  # publish although the features differ from those of the model in service
     split: SplitConfig = SplitConfig()
     model: ModelConfig | AutoConfig = PRESETS[DEFAULT]

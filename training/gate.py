@@ -76,7 +76,8 @@ class GateCheck(msgspec.Struct, frozen=True, kw_only=True):
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """Who is in service from now on, and why."""
 
-    published: bool
+    published: bool  # by the gate's leave
+    shadow: bool = False  # beside the champion, as its challenger, and not in its place
     forced: bool  # published although a check failed, because a person said so
     reason: str
     champion: str
@@ -459,6 +460,7 @@ def decide(
     challenger: str | None,
     decided_at: float,
     forced: bool,
+    shadow: bool = False,
 ) -> Decision:
     """Published unless a check failed, or in spite of that by force."""
     failed = [check for check in checks if check.status == "fail"]
@@ -471,6 +473,7 @@ def decide(
         reason = f"none of {len(checks)} checks failed{said}"
     return Decision(
         published=forced or not failed,
+        shadow=shadow,
         forced=forced and bool(failed),
         reason=reason,
         champion=champion,

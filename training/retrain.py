@@ -31,10 +31,17 @@ class Rows(NamedTuple):
 
 
 def retrain(
-    name: str, rows: Rows, models: Path, *, force: bool = False, progress: Progress = SILENT
+    name: str,
+    rows: Rows,
+    models: Path,
+    *,
+    force: bool = False,
+    shadow: bool = False,
+    progress: Progress = SILENT,
 ) -> Report:
-    """Fit as the model in service was fitted, and publish what the gate lets through; Refused where
-    it does not, RunError or HourglassError where the rows cannot be used.
+    """Fit as the model in service was fitted, and publish what the gate lets through, in `shadow`
+    as a challenger; Refused where it does not, RunError or HourglassError where the rows cannot be
+    used.
     """
     folder = Store(models).model(name)
     if not folder.has_current():
@@ -42,11 +49,20 @@ def retrain(
             f"there is no model {name!r} in service in {models}; hourglass-train fit makes a first"
         )
     version = folder.current()
-    config = next_run(folder.path / version / RUN, name, rows, models, force=force)
+    file = folder.path / version / RUN
+    config = next_run(file, name, rows, models, force=force, shadow=shadow)
     return run(config, progress, _journal(folder.file(version), name, rows))
 
 
-def next_run(file: Path, name: str, rows: Rows, models: Path, *, force: bool = False) -> RunConfig:
+def next_run(
+    file: Path,
+    name: str,
+    rows: Rows,
+    models: Path,
+    *,
+    force: bool = False,
+    shadow: bool = False,
+) -> RunConfig:
     """The champion's configuration for other rows: what was said of its own rows alone is gone."""
     if not file.is_file():
         raise RunError(
@@ -71,6 +87,7 @@ def next_run(file: Path, name: str, rows: Rows, models: Path, *, force: bool = F
             recent=rows.recent,
             exclude_times=rows.exclude_times,
             force=force,
+            shadow=shadow,
         )
     except ValueError as error:
         raise RunError(str(error)) from error

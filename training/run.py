@@ -112,7 +112,13 @@ def _run(config: RunConfig, progress: Progress, journal: Journal | None) -> Repo
 
     champion: Champion | None = None
     decision: Decision | None = None
-    if serving := _check_replaceable(config, data.features):
+    serving = _check_replaceable(config, data.features)
+    if config.shadow and serving is None:
+        raise RunError(
+            f"--shadow has a model scored beside that in service, and {config.name} has none in"
+            " service that takes the same rows; without it this one is published"
+        )
+    if serving:
         progress.stage("screening")
         known = read_fingerprints(folder.file(serving.version).parent)
         champion = meet_rows(serving, known, data, config, journal)
@@ -264,6 +270,7 @@ def _run(config: RunConfig, progress: Progress, journal: Journal | None) -> Repo
         contamination_warning=warning,
         suspects_listed=len(suspects),
         suspects=suspects[:REPORTED],
+        shadow=config.shadow and decision is not None,
     )
     beside = {
         "run.toml": write_config(resolved),
@@ -305,7 +312,10 @@ def _run(config: RunConfig, progress: Progress, journal: Journal | None) -> Repo
             if not decision.published:
                 raise _refused(folder, decision)
             keep_decision(folder.path, decision)
-        folder.point(detector.version, over=champion.detector.version if champion else None)
+        if config.shadow and decision:
+            folder.challenge(detector.version)
+        else:
+            folder.point(detector.version, over=champion.detector.version if champion else None)
     except OSError as error:
         raise RunError(f"{folder.path} cannot be written: {error.strerror or error}") from error
     return report

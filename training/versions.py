@@ -8,9 +8,11 @@ from pathlib import Path
 
 import msgspec
 
-from hourglass.service.errors import HourglassError
+from hourglass.service.errors import HourglassError, InvalidArtifact
+from hourglass.service.model.detector import Detector
 from hourglass.service.serving.store import ModelFolder, Store
 from hourglass.service.serving.versions import read_versions
+from hourglass.service.watch.challenger import require_comparable
 from hourglass.training.errors import RunError
 from hourglass.training.gate import Decision, read_decision
 from hourglass.training.publish import alone
@@ -21,6 +23,7 @@ class VersionLine(msgspec.Struct, frozen=True, kw_only=True):
 
     version: str
     current: bool
+    challenger: bool  # scored beside it
     fitted_at: float | None  # seconds since 1970: the newest row, or the file of rows
     written_at: float
     rows: int | None  # that it was fitted to
@@ -36,6 +39,7 @@ def list_versions(models: Path, name: str) -> tuple[VersionLine, ...]:
     """Those that lie there, the newest first; RunError where there is no such model."""
     folder = _folder(models, name)
     current = folder.current() if folder.has_current() else None
+    challenger = folder.challenger()
     lines = []
     for each in read_versions(folder, max_bytes=sys.maxsize, known={}):
         manifest, decision = each.manifest, read_decision(folder.path / each.version)
@@ -43,6 +47,7 @@ def list_versions(models: Path, name: str) -> tuple[VersionLine, ...]:
             VersionLine(
                 version=each.version,
                 current=each.version == current,
+                challenger=each.version == challenger,
                 fitted_at=manifest.fitted_at if manifest else None,
                 written_at=each.written_at,
                 rows=manifest.rows.fit if manifest else None,
@@ -58,22 +63,50 @@ def list_versions(models: Path, name: str) -> tuple[VersionLine, ...]:
 
 
 def prune(models: Path, name: str, keep: int) -> tuple[str, ...]:
-    """Take away all versions but that in service and the newest others, so many in all; returns
-    those that are gone.
+    """Take away all versions but that in service, its challenger and the newest others, so many in
+    all; returns those that are gone.
     """
     if keep < 1:
         raise RunError(f"--keep: expected at least 1, which is the one in service, got {keep}")
     folder = _folder(models, name)
     with alone(folder):
-        current = folder.current()
+        current, challenger = folder.current(), folder.challenger()
         found = read_versions(folder, max_bytes=sys.maxsize, known={})
         others = [each.version for each in found if each.version != current]
-        for version in others[keep - 1 :]:
+        gone = [version for version in others[keep - 1 :] if version != challenger]
+        for version in gone:
             try:
                 folder.remove(version)
             except HourglassError as error:
                 raise RunError(str(error)) from error
-    return tuple(others[keep - 1 :])
+    return tuple(gone)
+
+
+def challenge(models: Path, name: str, version: str | None) -> str | None:
+    """Have a version that is there, given in full or by an unambiguous beginning, scored beside
+    that in service, and return it in full; None: have none. RunError where it cannot be.
+    """
+    folder = _folder(models, name)
+    if version is None:
+        folder.challenge(None)
+        return None
+    if not folder.has_current():
+        raise RunError(f"there is no model {name!r} in service in {models} to challenge")
+    full, current = folder.version_meant(version), folder.current()
+    if full == current:
+        raise RunError(
+            f"version {full[:12]} of {name!r} is in service, and cannot challenge itself"
+        )
+    before, now = (
+        Detector.from_bytes(folder.read(each, max_bytes=sys.maxsize).data).manifest
+        for each in (current, full)
+    )
+    try:
+        require_comparable(before, now)
+    except InvalidArtifact as error:
+        raise RunError(f"version {full[:12]} of {name!r} cannot challenge: {error}") from error
+    folder.challenge(full)
+    return full
 
 
 def retire(models: Path, name: str) -> Path:

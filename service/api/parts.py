@@ -15,6 +15,7 @@ from hourglass.service.watch.answers import Answers
 from hourglass.service.watch.drift import Drift
 from hourglass.service.watch.journal import Journal
 from hourglass.service.watch.metrics import Metrics
+from hourglass.service.watch.shadow import Shadow
 from hourglass.service.watch.traffic import Traffic
 
 # What may refuse a request: it raises one of the errors that api/problems.py has an answer for. A
@@ -39,6 +40,7 @@ class Parts:
     traffic: Traffic
     journal: Journal
     drift: Drift
+    shadow: Shadow
     observers: Observers
     batcher: Batcher
     room: Room

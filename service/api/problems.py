@@ -84,6 +84,7 @@ KINDS: Mapping[type[Exception], Kind] = {
     errors.UnknownAlarms: Kind(404, "unknown-alarms", "No such alarms are kept", "model"),
     errors.FullJournal: Kind(507, "full-journal", "The journal takes no more", "internal"),
     errors.JournalFailed: Kind(503, "journal-failed", "The alarms cannot be read", "internal"),
+    errors.ShadowFailed: Kind(503, "shadow-failed", "The challenger cannot be told of", "internal"),
     errors.DriftFailed: Kind(503, "drift-failed", "Drift cannot be told", "internal"),
     errors.NotPromoted: Kind(
         409, "not-promoted", "The version cannot be put into service here", "model"

@@ -2,6 +2,7 @@
 
     MODELS/<name>/<version>/model.onnx   a version, the SHA-256 of this file; reports lie beside it
     MODELS/<name>/current                the pointer: one line, the version in service
+    MODELS/<name>/challenger             likewise, if there is one: the version scored beside it
     MODELS/<name>/threshold.json         the false-alarm budget changed while running, if it was
     MODELS/<name>/.lock                  held by whoever changes threshold.json
     MODELS/<name>/.training              held by the one run that may follow the version in service
@@ -47,6 +48,7 @@ from hourglass.service.model.artifact import version_of
 
 MODEL_FILE = "model.onnx"
 POINTER = "current"
+CHALLENGER = "challenger"
 THRESHOLD_FILE = "threshold.json"
 RETIRED = ".retired"
 REPORT_FILE, REPORT_PAGE = "report.json", "report.html"  # beside a version's file
@@ -54,7 +56,9 @@ MAX_REPORT_BYTES = 16 * 2**20
 MAX_TEXT_BYTES = 4096  # of a pointer or a threshold
 LOCK_SECONDS = 3.0  # that a change of the threshold waits for another one
 STALE_SECONDS = 86400.0
-SCRATCH = (".publishing-*", ".replaced-*", f".{POINTER}-*", f".{THRESHOLD_FILE}-*")
+SCRATCH = (
+    ".publishing-*", ".replaced-*", f".{POINTER}-*", f".{CHALLENGER}-*", f".{THRESHOLD_FILE}-*"
+)  # fmt: skip
 _VERSION = re.compile(r"[0-9a-f]{64}")
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
@@ -129,23 +133,24 @@ class ModelFolder:
 
     def current(self) -> str:
         """The version that the pointer names; InvalidArtifact where it names none."""
-        pointer = self.path / POINTER
-        try:
-            text = self._read_text(pointer).decode(errors="replace").strip()
-        except FileNotFoundError as error:
-            raise _unreadable(pointer, error, "pointer") from error
-        except OSError as error:
-            raise _unreadable(pointer, error) from error
-        if not _VERSION.fullmatch(text):
-            raise InvalidArtifact(
-                f"{pointer} holds {text[:80]!r}, expected a version (64 hexadecimal digits)",
-                "pointer",
-            )
-        return text
+        return self._pointed(POINTER)
 
     def has_current(self) -> bool:
         """Whether there is a pointer."""
         return (self.path / POINTER).is_file()
+
+    def challenger(self) -> str | None:
+        """The version that is to be scored beside that in service, if there is one; InvalidArtifact
+        where its pointer cannot be read.
+        """
+        return self._pointed(CHALLENGER) if (self.path / CHALLENGER).exists() else None
+
+    def look_at_challenger(self) -> object:
+        """Something that differs as soon as its pointer or the threshold is another one; None where
+        there is no pointer.
+        """
+        pointer = _signature(f"{self.path}/{CHALLENGER}")
+        return pointer and (pointer, _signature(f"{self.path}/{THRESHOLD_FILE}"))
 
     def file(self, version: str) -> Path:
         """Where the artifact of a version lies, or would."""
@@ -278,6 +283,18 @@ class ModelFolder:
                 f" {version[:12]} was to follow {over[:12]}; it is kept, and not in service"
             )
         write_atomically(self.path / POINTER, f"{version}\n".encode())
+        with suppress(InvalidArtifact):
+            if self.challenger() == version:
+                self.challenge(None)
+
+    def challenge(self, version: str | None) -> None:
+        """Have a version that is there scored beside that in service, from now on and in place of
+        any other; None: have none.
+        """
+        if version is None:
+            (self.path / CHALLENGER).unlink(missing_ok=True)
+        else:
+            write_atomically(self.path / CHALLENGER, f"{version}\n".encode())
 
     def alone(self) -> AbstractContextManager[None]:
         """Held while a run decides what is in service next, or versions are taken away;
@@ -286,9 +303,14 @@ class ModelFolder:
         return self._locked(".training", 0.0)
 
     def remove(self, version: str) -> None:
-        """Take a version away that is not in service; NotPromoted where it is."""
+        """Take a version away that is not in service; NotPromoted where it is. A challenger is none
+        any more.
+        """
         if self.has_current() and self.current() == version:
             raise NotPromoted(f"version {version[:12]} of {self.name!r} is in service, and stays")
+        with suppress(InvalidArtifact):
+            if self.challenger() == version:
+                self.challenge(None)
         removed = Path(tempfile.mkdtemp(prefix=".replaced-", dir=self.path))
         try:
             (self.path / version).rename(removed / version)  # in one step: nobody sees a part
@@ -336,6 +358,22 @@ class ModelFolder:
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink()
+
+    def _pointed(self, name: str) -> str:
+        """The version that a pointer names."""
+        pointer = self.path / name
+        try:
+            text = self._read_text(pointer).decode(errors="replace").strip()
+        except FileNotFoundError as error:
+            raise _unreadable(pointer, error, "pointer") from error
+        except OSError as error:
+            raise _unreadable(pointer, error) from error
+        if not _VERSION.fullmatch(text):
+            raise InvalidArtifact(
+                f"{pointer} holds {text[:80]!r}, expected a version (64 hexadecimal digits)",
+                "pointer",
+            )
+        return text
 
     def _read_text(self, path: Path) -> bytes:
         """A pointer's or a threshold's bytes, which no link may take from elsewhere."""

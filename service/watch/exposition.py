@@ -10,7 +10,12 @@ from pathlib import Path
 import onnxruntime as ort
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder
-from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
@@ -23,6 +28,7 @@ from hourglass.service.serving.peers import pids
 from hourglass.service.serving.registry import Registry
 from hourglass.service.watch.drift import Report
 from hourglass.service.watch.drift_window import WHATS
+from hourglass.service.watch.shadow import JUDGED, Compared
 
 MOST_FEATURES = 3  # of a model, the worst, that have a series
 
@@ -156,6 +162,43 @@ class DriftMetrics(Collector):
                     ratio.add_metric([name, one.feature], one.psi / one.critical)
             ended.add_metric([name], windows[0].ended)
         yield from (drift, features, ratio, ended)
+
+
+class ShadowMetrics(Collector):
+    """What was counted of challengers and the versions in service, of models that have one."""
+
+    def __init__(self, models: Registry, compared: Callable[[], Mapping[str, Compared]]) -> None:
+        self._models, self._compared = models, compared
+
+    def collect(self) -> Iterator[Metric]:
+        challenger = InfoMetricFamily(
+            "hourglass_challenger",
+            "The versions that are scored beside those in service.",
+            labels=["model"],
+        )
+        error = GaugeMetricFamily(
+            "hourglass_shadow_error", "1 while the challenger cannot be scored.", labels=["model"]
+        )
+        rows = CounterMetricFamily(
+            "hourglass_shadow_rows",
+            "Rows that the version in service and its challenger were both asked about, by which of"
+            " them would alarm: neither, champion, challenger or both; unjudged by the challenger.",
+            labels=["model", "alarms"],
+        )
+        dropped = CounterMetricFamily(
+            "hourglass_shadow_dropped",
+            "Rows that the challenger was not asked about, since there was no time.",
+            labels=["model"],
+        )
+        compared = self._compared()
+        for name in sorted(compared.keys() & self._models.names):
+            each = compared[name]
+            challenger.add_metric([name], {"version": each.challenger.version})
+            error.add_metric([name], float(each.challenger.served is None or each.is_failing))
+            for outcome in (*JUDGED, "unjudged"):
+                rows.add_metric([name, outcome], each.counts[outcome])
+            dropped.add_metric([name], each.counts["dropped"])
+        yield from (challenger, error, rows, dropped)
 
 
 class StreamMetrics(Collector):

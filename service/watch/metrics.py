@@ -31,11 +31,13 @@ from hourglass.service.watch.exposition import (
     KeyMetrics,
     ModelMetrics,
     ProcessMetrics,
+    ShadowMetrics,
     SharedMetrics,
     StreamMetrics,
     encode,
 )
 from hourglass.service.watch.journal import Journal
+from hourglass.service.watch.shadow import Shadow
 from hourglass.service.watch.traffic import Traffic
 
 Float32 = NDArray[np.float32]
@@ -126,6 +128,7 @@ class Metrics:
         traffic: Traffic | None = None,
         journal: Journal | None = None,
         drift: Drift | None = None,
+        shadow: Shadow | None = None,
         keys: Keys | None = None,
     ) -> None:
         self.shared, self._models, self._traffic, self._journal = shared, models, traffic, journal
@@ -152,6 +155,8 @@ class Metrics:
         self._exposed.register(ModelMetrics(models))
         if drift is not None:
             self._exposed.register(DriftMetrics(models, lambda: drift.reports))
+        if shadow is not None:
+            self._exposed.register(ShadowMetrics(models, shadow.compared))
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(

@@ -1,9 +1,13 @@
 """The view Models: versions, what changed between two, and which one is in service."""
 
+from pathlib import Path
+
 import httpx
 import pytest
 from playwright.sync_api import expect
 
+from hourglass.service.serving.store import Store
+from tests.artifacts import NUMERIC, make_artifact, publish, sample_rows
 from tests.serving import serving
 
 pytestmark = pytest.mark.slow
@@ -89,3 +93,27 @@ def test_what_moves_versions_is_hidden_where_nothing_can_be_changed(visit, folde
         expect(page.get_by_role("region", name="Versions").get_by_role("row")).to_have_count(3)
         assert page.get_by_role("button", name="Promote").count() == 0
         assert page.get_by_role("button", name="Roll back").count() == 0
+
+
+def test_of_a_challenger_it_is_said_how_it_fares(visit, tmp_path: Path):
+    beside = publish(tmp_path, "pump", make_artifact(shift=9))
+    current = publish(tmp_path, "pump", make_artifact())
+    model = Store(tmp_path).model("pump")
+    with serving(tmp_path, shadow_share=1.0) as client:
+        page = visit("#/pump/models", client=client)
+        expect(page.get_by_role("region", name="Versions")).to_be_visible()
+        expect(page.get_by_role("heading", name="In shadow")).to_have_count(0)
+        model.challenge(beside)
+        client.get("/v1/models/pump/challenger")
+        rows = sample_rows(NUMERIC, 400, seed=4).tolist()
+        client.post("/v1/models/pump/score", json={"rows": rows}).raise_for_status()
+        page.reload()
+        expect(page.get_by_role("heading", name="In shadow")).to_be_visible()
+        view = page.locator(".view")
+        expect(view).to_contain_text(client.get("/v1/models/pump/challenger").json()["sentence"])
+        expect(view).to_contain_text("alarms of the challenger")
+        expect(view).to_contain_text(f"{short(beside)}; 95 %: ")
+        expect(view).to_contain_text(f"{short(current)}; 95 %: ")
+        client.post("/v1/models/pump/promote", json={"version": beside}).raise_for_status()
+        page.reload()
+        expect(page.get_by_role("heading", name="In shadow")).to_have_count(0)

@@ -24,6 +24,7 @@ from hourglass.training.gate import DECISION, read_decision
 from hourglass.training.progress import Progress
 from hourglass.training.report import Report
 from hourglass.training.run import run
+from tests.artifacts import make_artifact
 from tests.training import tables
 from tests.training.conftest import Outcome
 
@@ -118,6 +119,61 @@ def test_fresh_rows_are_fitted_as_the_champion_was_and_the_decision_lies_beside(
     assert command("prune", "pump", "--keep", "1", "--models", models).code == 0
     assert pump(models).versions() == [now]
     assert pump(models).is_intact(now)
+
+
+def test_in_shadow_the_challenger_stands_beside_the_champion_until_it_is_promoted(
+    models: Path, tmp_path: Path, command: Command
+) -> None:
+    before = pump(models).current()
+    data = tables.write(tables.correlated(1000, seed=1), tmp_path / "new.csv")
+    outcome = command("retrain", "pump", data, "--models", models, "--shadow")
+    assert (outcome.code, outcome.err) == (0, "")
+    beside = pump(models).challenger()
+    assert beside
+    assert f"In shadow {models / 'pump' / beside / 'model.onnx'}" in outcome.out.replace("\n", "")
+    assert (pump(models).current(), beside != before) == (before, True)
+    decision = read_decision(pump(models).path / beside)
+    assert decision
+    assert (decision.published, decision.shadow) == (True, True)
+    page = (pump(models).path / beside / "report.html").read_text()
+    assert f"Against {before[:12]}, which was in service: published, in shadow" in page
+
+    spoilt = tables.write(np.zeros((1000, 4), np.float32), tmp_path / "zero.csv")
+    assert command("retrain", "pump", spoilt, "--models", models, "--shadow").code == 3
+    assert pump(models).challenger() == beside
+    listed = command("versions", "pump", "--models", models).out.splitlines()
+    assert listed[0].startswith(beside[:12])
+    assert listed[0].endswith("  challenger")
+    assert command("prune", "pump", "--keep", "1", "--models", models).code == 0
+    assert set(pump(models).versions()) == {before, beside}
+    assert command("promote", "pump", beside[:8], "--models", models).code == 0
+    assert (pump(models).current(), pump(models).challenger()) == (beside, None)
+
+    def challenge(*given: str) -> Outcome:
+        return command("challenge", "pump", *given, "--models", models)
+
+    assert challenge(before[:8]).out == f"pump has the challenger {before}\n"
+    assert pump(models).challenger() == before
+    assert challenge("--clear").out == "pump has no challenger any more\n"
+    assert pump(models).challenger() is None
+    for version, said in ((beside[:8], "cannot challenge itself"), ("ffff", "is not there")):
+        refused = challenge(version)
+        assert (refused.code, said in refused.err) == (2, True)
+    other = ModelFolder(models / "pump").keep(make_artifact(), {})
+    refused = challenge(other[:8])
+    assert (refused.code, "has other features than the version in service" in refused.err) == (
+        2,
+        True,
+    )
+    assert pump(models).challenger() is None
+
+
+def test_a_first_model_has_nobody_to_be_scored_beside(tmp_path: Path, command: Command) -> None:
+    data = tables.write(tables.correlated(1000), tmp_path / "old.csv")
+    outcome = command("fit", data, "--name", "fan", "--models", tmp_path / "models", "--shadow")
+    assert outcome.code == 2
+    assert "fan has none in service that takes the same rows" in outcome.err
+    assert not (tmp_path / "models").exists()
 
 
 SPOILT: dict[str, Callable[[tables.Float32], tables.Float32]] = {

@@ -97,6 +97,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     contamination_warning: str | None = None
     suspects_listed: int = 0  # in suspects.csv
     suspects: tuple[Suspect, ...] = ()  # the strangest of them
+    shadow: bool = False  # published as a challenger
     summary: str | None = None  # the verdict of report.html; None without one
 
 

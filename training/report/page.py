@@ -611,7 +611,7 @@ def _gate(decision: Decision) -> tuple[str, str, str]:
     ]
     verdict = (
         "refused" if not decision.published else "by force" if decision.forced else "published"
-    )
+    ) + (", in shadow" if decision.published and decision.shadow else "")
     html = _meaning(
         f"Against {decision.champion[:12]}, which was in service: {verdict}, {decision.reason}."
     ) + _table(("", "check", "what was found"), rows, words=True)

@@ -45,7 +45,8 @@ def print_report(report: Report, console: Console) -> None:
         console.print(_screening(report.screened), soft_wrap=True)
     if report.suspects_listed:
         console.print(_suspects(report), soft_wrap=True)
-    console.print(f"Published {report.path}", soft_wrap=True)
+    done = "In shadow" if report.shadow else "Published"
+    console.print(f"{done} {report.path}", soft_wrap=True)
     if report.summary:
         page = Path(report.path).with_name(PAGE)
         console.print(report.summary, soft_wrap=True, markup=False)
@@ -77,7 +78,7 @@ def print_versions(lines: Sequence[VersionLine], console: Console) -> None:
             "" if line.rows is None else f"{line.rows:,} rows",
             "" if line.alpha is None else f"alpha {line.alpha:g} {line.guarantee}",
             "" if line.auroc is None else f"AUROC {line.auroc:.3f}",
-            "in service" if line.current else "",
+            "in service" if line.current else "challenger" if line.challenger else "",
         ]
         console.print("  ".join(filter(None, figures)), soft_wrap=True, markup=False)
         console.print(f"    {line.why}", soft_wrap=True, markup=False)

@@ -3,6 +3,7 @@ import { node, scrolled, table } from "../charts/frame.js";
 import { count, counted, moment, number, percent } from "../charts/words.js";
 import { ask, keptKey } from "../api.js";
 import { button, facts, fail, failure, places } from "../parts.js";
+import { drawChallenger } from "./challenger.js";
 
 export const title = "Which version is in service?";
 
@@ -23,14 +24,15 @@ export async function show(container, context) {
   const { model, state, readOnly, base } = context;
   let { detail } = context;
   let answer = await context.get(`models/${model}/versions`);
-  const [told, list, diff, report] = places(4);
-  container.append(told, list, diff, report);
+  const [told, shadow, list, diff, report] = places(5);
+  container.append(told, shadow, list, diff, report);
 
   const short = (version) => version.slice(0, 12);
 
   function draw() {
     const { current, versions } = answer;
     context.title(`Which version of ${model} is in service?`);
+    drawChallenger(shadow, context);
     told.replaceChildren(
       facts(
         ["in service", node("code", current ? short(current) : "none"), detail.variant],

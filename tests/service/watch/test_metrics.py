@@ -36,6 +36,8 @@ from tests.serving import Process, serving, wait_until
 NAMES = {
     "hourglass_drift", "hourglass_drifting_features", "hourglass_drift_psi_ratio",
     "hourglass_drift_window_timestamp_seconds",
+    "hourglass_challenger_info", "hourglass_shadow_error", "hourglass_shadow_rows_total",
+    "hourglass_shadow_dropped_total",
     "hourglass_vectors_total", "hourglass_explained_total", "hourglass_anomalies_total", "hourglass_p_value",
     "hourglass_severity", "hourglass_score_ratio",
     "hourglass_request_duration_seconds", "hourglass_inference_duration_seconds", "hourglass_batch_rows",

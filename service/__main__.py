@@ -46,6 +46,8 @@ SERVE_FLAGS = (
     "journal",
     "drift_seconds",
     "shadow_share",
+    "record",
+    "record_share",
     "streams",
     "max_entities",
     "stream_gap",
@@ -121,6 +123,10 @@ def serve(options: argparse.Namespace) -> int:
         from hourglass.service.watch.alarms import JOURNAL
 
         prepare(settings.journal, JOURNAL)
+    if settings.record:
+        from hourglass.service.watch.recording import prepare as prepare_recording
+
+        prepare_recording(settings.record)
     listening = _bind(settings)
     signals = (signal.SIGTERM, signal.SIGINT)
     for each in signals:
@@ -291,6 +297,19 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help="of the rows that a challenger is scored on beside the version in service, and answers"
         f" nobody; 0: none (default: {defaults.shadow_share:g})",
+    )
+    command.add_argument(
+        "--record",
+        metavar="FOLDER",
+        help="write a share of scored rows there, as Parquet, for hourglass-train retrain (default:"
+        " none)",
+    )
+    command.add_argument(
+        "--record-share",
+        type=float,
+        metavar="SHARE",
+        help="of the rows that are recorded, and of streams of the entities (default:"
+        f" {defaults.record_share:g})",
     )
     command.add_argument(
         "--streams",

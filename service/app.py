@@ -58,6 +58,8 @@ from hourglass.service.watch.drift import Drift
 from hourglass.service.watch.drift_store import DriftStore
 from hourglass.service.watch.journal import Journal
 from hourglass.service.watch.metrics import ASGIApp, Metrics, Receive, Scope, Send
+from hourglass.service.watch.recorder import Recorder
+from hourglass.service.watch.recording import Recording, folder_of
 from hourglass.service.watch.shadow import Shadow
 from hourglass.service.watch.traces import Traces
 from hourglass.service.watch.traffic import Traffic
@@ -156,7 +158,16 @@ def create_app(
         for receiver in receivers:
             receiver.tell(event)
 
-    observers = Observers([counted, shadow])
+    recorder: Recorder | None = None
+    if settings.record:
+        recorder = Recorder(
+            Recording(folder_of(settings.record), most_bytes=settings.record_bytes),
+            share=settings.record_share,
+            rows=settings.record_rows,
+            seconds=settings.record_seconds,
+            tell=counted.observe_recorded,
+        )
+    observers = Observers([counted, shadow, *([recorder] if recorder else [])])
     batcher = Batcher(observers, inline_cells=settings.inline_cells, max_rows=settings.max_rows)
     # one body of any size allowed must find room
     room = Room(max(settings.max_held_bytes, settings.max_body_bytes))
@@ -186,6 +197,7 @@ def create_app(
         batcher,
         room,
         asked_guard,
+        recorder,
         streams,
         peers=peers,
     )
@@ -210,6 +222,8 @@ def create_app(
         clocks.append(asyncio.create_task(journal.clock()))
         clocks.append(asyncio.create_task(watched.clock()))
         clocks.append(asyncio.create_task(shadow.clock()))
+        if recorder:
+            clocks.append(asyncio.create_task(recorder.clock()))
         if keys:
             clocks.append(asyncio.create_task(_look_at_keys(keys, settings.poll_seconds)))
         if streams:
@@ -237,6 +251,8 @@ def create_app(
         journal.close()
         watched.close()
         shadow.close()
+        if recorder:
+            await recorder.close()
         counted.flush()
         if access:
             access.close()

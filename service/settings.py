@@ -58,6 +58,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     drift_seconds: Annotated[float, Meta(ge=0, le=31 * 86400)] = 600.0
     # of rows that a challenger is scored on, too; 0: no challenger is scored
     shadow_share: Annotated[float, Meta(ge=0, le=1)] = 0.1
+    # a folder, or a file:// URL, for a share of scored rows as Parquet; none: nothing is recorded
+    record: str = ""
+    record_share: Annotated[float, Meta(gt=0, le=1)] = 0.1  # of the rows, or of streams' entities
+    # of one file, which ends by whichever comes first
+    record_rows: Annotated[int, Meta(ge=1, le=10**6)] = 100_000
+    record_seconds: Annotated[float, Meta(ge=1, le=86400)] = 600.0
+    record_bytes: Annotated[int, Meta(ge=1)] = 2**30  # kept, of all files
     # an SQLite file that keeps streams; None: streams.sqlite in the folder of models
     streams: Path | None = None
     max_entities: Annotated[int, Meta(ge=1, le=10**6)] = 10_000  # of all models together

@@ -16,6 +16,7 @@ from hourglass.training.features import Loss
 from hourglass.training.models import VARIANTS, ModelConfig
 from hourglass.training.models.associative import AssociativeConfig
 from hourglass.training.presets import DEFAULT, PRESETS, presets_of
+from hourglass.training.recorded import is_recording
 
 MOST_FOLDS = 20  # models in one file
 MAX_THREADS = 1024
@@ -83,7 +84,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     Written beside the model with every choice filled in, it gives the same bytes again.
     """
 
-    data: str
+    data: str  # a file, or a folder of rows that the service has recorded
     name: str
     models: str = "models"
     label: str | None = (
@@ -114,7 +115,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     comment: str | None = None
     header: bool = True
     exclude: str | None = None  # a file of row numbers, from 1, that are left out of everything
-    # of `time`: rows from so long before the newest on, such as 30d, or in the column's own unit
+    # of `time`, or of when rows were recorded: from so long before the newest on, such as 30d, or
+    # in the column's own unit
     recent: str | None = None
     exclude_times: tuple[str, ...] = ()  # of `time`: spans FROM/TO, without TO itself
     # share of the normal rows, by out-of-fold score, that is left out of fitting and calibration
@@ -169,7 +171,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             if getattr(self, field) not in (None, 1) and self.time is None:
                 raise ValueError(f"{field} is of rows in order of time: name their time column")
         for field in ("recent", "exclude_times"):
-            if getattr(self, field) and self.time is None:
+            if getattr(self, field) and self.time is None and not is_recording(self.data):
                 raise ValueError(f"{field} is of rows that have a time: name their time column")
         if self.window_rows > 1 and self.group is not None:
             raise ValueError(

@@ -69,6 +69,13 @@ def read_journal(
     )
 
 
+def with_alarms(journal: Journal | None, alarms_AD: Float32) -> Journal:
+    """The same with more alarms, which are to be left out; of none these alone."""
+    none_0D = alarms_AD[:0]
+    known = journal or Journal(none_0D, none_0D, none_0D, exclude_alarms=True)
+    return known._replace(alarms_AD=np.concatenate([known.alarms_AD, alarms_AD]))
+
+
 def _encode(rows: Sequence[str], features: Sequence[Feature], path: Path) -> Float32:
     """[N, D] of rows in JSON; those of an earlier model that had other features are left out."""
     values = [json.loads(row) for row in rows]

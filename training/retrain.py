@@ -5,13 +5,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+import polars as pl
 
+from hourglass.service.model.artifact import Feature
 from hourglass.service.model.detector import Detector
 from hourglass.service.serving.store import Store
+from hourglass.service.watch.recording import ENTITY, TIME
 from hourglass.training.config import RunConfig, load_config
 from hourglass.training.errors import RunError
-from hourglass.training.journal import Journal, read_journal
+from hourglass.training.journal import Journal, read_journal, with_alarms
 from hourglass.training.progress import SILENT, Progress
+from hourglass.training.recorded import alarms_of, is_recording, newest_time, read_recording
 from hourglass.training.report import Report
 from hourglass.training.run import run
 
@@ -49,9 +53,17 @@ def retrain(
             f"there is no model {name!r} in service in {models}; hourglass-train fit makes a first"
         )
     version = folder.current()
-    file = folder.path / version / RUN
-    config = next_run(file, name, rows, models, force=force, shadow=shadow)
-    return run(config, progress, _journal(folder.file(version), name, rows))
+    config = next_run(folder.path / version / RUN, name, rows, models, force=force, shadow=shadow)
+    recorded = read_recording(config.data, name) if is_recording(config.data) else None
+    if recorded is None and rows.journal is None:
+        if rows.exclude_alarms or rows.confirmed:
+            flag = "--exclude-alarms" if rows.exclude_alarms else "--confirmed"
+            raise RunError(f"{flag} is of alarms that a service keeps; --journal FILE names them")
+        return run(config, progress)
+    features = Detector.from_bytes(folder.file(version).read_bytes()).manifest.features
+    if recorded is not None:
+        config = of_recorded(config, features, recorded)
+    return run(config, progress, _journal(features, name, rows, recorded))
 
 
 def next_run(
@@ -69,10 +81,11 @@ def next_run(
             f"there is no {file}, which says how the model in service was fitted;"
             f" hourglass-train fit --name {name} fits one anew"
         )
-    before = load_config(file, {"data": str(rows.data), "name": name, "models": str(models)})
+    now = {"data": str(rows.data), "name": name, "models": str(models)}
+    before = load_config(file, {**now, "recent": None, "exclude_times": ()})
     time = before.time or rows.time
     for flag, given in (("recent", rows.recent), ("exclude", rows.exclude_times)):
-        if given and time is None:
+        if given and time is None and not is_recording(now["data"]):
             raise RunError(
                 f"--{flag} is of rows that have a time, and the model in service was fitted without"
                 " one; --time COLUMN names it"
@@ -93,17 +106,50 @@ def next_run(
         raise RunError(str(error)) from error
 
 
-def _journal(file: Path, name: str, rows: Rows) -> Journal | None:
-    if rows.journal is None:
-        if rows.exclude_alarms or rows.confirmed:
-            flag = "--exclude-alarms" if rows.exclude_alarms else "--confirmed"
-            raise RunError(f"{flag} is of alarms that a service keeps; --journal FILE names them")
-        return None
-    features = Detector.from_bytes(file.read_bytes()).manifest.features
-    return read_journal(
-        rows.journal,
-        name,
-        features,
-        confirmed=rows.confirmed,
-        exclude_alarms=rows.exclude_alarms,
+def of_recorded(
+    config: RunConfig, features: Sequence[Feature], recorded: pl.DataFrame
+) -> RunConfig:
+    """The same for rows that the service has recorded: their columns are the champion's features,
+    and those of the answers; RunError where the champion was told what they do not say.
+    """
+    if config.group:
+        raise RunError(
+            f"the model in service was fitted with --group {config.group}, which rows that the"
+            " service has recorded do not say; fit a file that has it"
+        )
+    is_ordered = config.window_rows > 1
+    return msgspec.structs.replace(
+        config,
+        label=None,
+        normal=None,
+        ignore=(),
+        null=(),
+        # whatever they look like
+        keep=tuple(each.name for each in features),
+        categorical=tuple(each.name for each in features if each.kind == "categorical"),
+        time=config.time and TIME,
+        entity=ENTITY if is_ordered else None,
+        fitted_at=None if config.time else newest_time(recorded),
     )
+
+
+def _journal(
+    features: Sequence[Feature], name: str, rows: Rows, recorded: pl.DataFrame | None
+) -> Journal | None:
+    """Of the service's journal, and of recorded rows those that alarmed, where they are to be left
+    out.
+    """
+    journal = None
+    if rows.journal is None and rows.confirmed:
+        raise RunError("--confirmed is of alarms that a service keeps; --journal FILE names them")
+    if rows.journal is not None:
+        journal = read_journal(
+            rows.journal,
+            name,
+            features,
+            confirmed=rows.confirmed,
+            exclude_alarms=rows.exclude_alarms,
+        )
+    if recorded is not None and rows.exclude_alarms:
+        return with_alarms(journal, alarms_of(recorded, features))
+    return journal

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hourglass.service.model.artifact import Feature
 from hourglass.service.rows.tables import read_table
+from hourglass.service.watch.recording import ANSWERS, TIME
 from hourglass.training.calibrate import check_alpha
 from hourglass.training.config import AutoConfig, RunConfig, SplitConfig
 from hourglass.training.data import Data, describe, prepare
@@ -20,6 +21,7 @@ from hourglass.training.exclusions import read_row_numbers, rows_by_time
 from hourglass.training.fingerprints import hash_rows
 from hourglass.training.models.associative import AssociativeConfig
 from hourglass.training.order import Ordered, Part, put_in_order
+from hourglass.training.recorded import is_recording, read_recording, say_unknown
 
 MIN_NORMAL_ROWS = 20
 MIN_OBSERVED_FRACTION = 0.5
@@ -92,9 +94,11 @@ class Prepared(NamedTuple):
 
 
 def table_of(config: RunConfig) -> pl.DataFrame:
-    """A run's table, whole; what looks like a number and begins with 0 is text in it, for `data_of`
-    to refuse, unless it is to be a number.
+    """A run's table, whole; of a folder the rows that the service has recorded. What looks like a
+    number and begins with 0 is text in it, for `data_of` to refuse, unless it is to be a number.
     """
+    if is_recording(config.data):
+        return read_recording(config.data, config.name)
     no_features = [column for column in (config.label, config.time) if column]
     return read_table(
         Path(config.data),
@@ -109,19 +113,23 @@ def excluded_of(frame: pl.DataFrame, config: RunConfig) -> tuple[int, ...]:
     numbers: set[int] = set()
     if config.exclude:
         numbers.update(read_row_numbers(Path(config.exclude), frame.height))
-    if config.time and (config.recent or config.exclude_times):
-        if config.time not in frame.columns:
-            raise RunError(f"there is no column {config.time!r} in {config.data}")
-        numbers.update(rows_by_time(frame[config.time], config.recent, config.exclude_times))
+    time = TIME if is_recording(config.data) else config.time
+    if time and (config.recent or config.exclude_times):
+        if time not in frame.columns:
+            raise RunError(f"there is no column {time!r} in {config.data}")
+        numbers.update(rows_by_time(frame[time], config.recent, config.exclude_times))
     return tuple(sorted(numbers))
 
 
 def data_of(frame: pl.DataFrame, config: RunConfig, exclude: Sequence[int] = ()) -> Data:
     """A run's table as the run reads it; rows are left out by their numbers, from 1."""
-    return prepare(
+    ignore, unknown = config.ignore, None
+    if is_recording(config.data):
+        ignore, unknown = (*ignore, *ANSWERS), say_unknown(frame)
+    data = prepare(
         frame,
         label=config.label,
-        ignore=config.ignore,
+        ignore=ignore,
         units=config.units,
         max_categories=config.max_categories,
         time=config.time,
@@ -136,6 +144,7 @@ def data_of(frame: pl.DataFrame, config: RunConfig, exclude: Sequence[int] = ())
         entity=config.entity,
         ordered=config.window_rows > 1,
     )
+    return data._replace(warnings=(*data.warnings, unknown)) if unknown else data
 
 
 def split_data(data: Data, config: RunConfig) -> Prepared:

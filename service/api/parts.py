@@ -15,6 +15,7 @@ from hourglass.service.watch.answers import Answers
 from hourglass.service.watch.drift import Drift
 from hourglass.service.watch.journal import Journal
 from hourglass.service.watch.metrics import Metrics
+from hourglass.service.watch.recorder import Recorder
 from hourglass.service.watch.shadow import Shadow
 from hourglass.service.watch.traffic import Traffic
 
@@ -45,5 +46,6 @@ class Parts:
     batcher: Batcher
     room: Room
     guard: Guard
+    recorder: Recorder | None  # None where nothing is recorded
     streams: Streams | None  # None where there are several workers
     peers: Peers | None = None  # where there are several workers

@@ -146,6 +146,12 @@ async def take_rows(
         taken = await streams.take(served, entity, rows_ND, time_N)
         for run in taken.answers.looked.runs if taken.answers.looked else ():
             parts.observers.scored(served, run.rows_TD, run.scores, run.seconds, entity)
+        if parts.recorder:
+            new = slice(taken.answers.repeated, None)
+            said = taken.answers.answers[new]
+            parts.recorder.streamed(
+                served, entity, rows_ND[new], said["time"], said["score"], said["p_value"]
+            )
         cells = ANSWER_CELLS * len(rows_ND)
         encoded = await parts.batcher.run(cells, lambda: _encode(served, entity, taken))
     return Response(encoded, media_type=decoding.JSON)

@@ -230,6 +230,13 @@ class Metrics:
         self._journal_lost = counter(
             "journal_lost_total", "Alarms that were lost because the journal could not be written."
         )
+        self._recorded = counter("recorded_rows_total", "Rows that were recorded.")
+        self._record_lost = counter(
+            "record_lost_total", "Rows that were to be recorded and were lost."
+        )
+        self._record_removed = counter(
+            "record_removed_files_total", "Recorded files that made room for newer ones."
+        )
         self._events = counter("events_total", "Events that opened in streams.", "model")
         self._notices = counter(
             "notices_total",
@@ -330,6 +337,12 @@ class Metrics:
         """Alarms that the journal has kept, and lost."""
         self._journal_alarms.inc(kept)
         self._journal_lost.inc(lost)
+
+    def observe_recorded(self, kept: int, lost: int, removed: int) -> None:
+        """Rows that were recorded, and lost; and files that made room."""
+        self._recorded.inc(kept)
+        self._record_lost.inc(lost)
+        self._record_removed.inc(removed)
 
     def observe_event(self, event: Event) -> None:
         """An event that opened or closed; it counts once."""

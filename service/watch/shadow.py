@@ -11,7 +11,6 @@ Shapes: N rows, W rows that the champion looks at, D features.
 import asyncio
 import hashlib
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,6 +26,7 @@ from hourglass.service.serving.patience import Hanging, PatientThread
 from hourglass.service.serving.registry import LOAD_SECONDS, Registry
 from hourglass.service.serving.store import Store
 from hourglass.service.watch.challenger import Challenger, read_challenger
+from hourglass.service.watch.sampler import Sampler
 from hourglass.service.watch.shared_counts import SharedCounts
 
 Float32 = NDArray[np.float32]
@@ -70,7 +70,6 @@ class Shadow:
         self._max_bytes, self._folder, self._pid = max_bytes, folder, pid
         self._after_load = after_load
         self._thread = PatientThread("shadow")
-        self._draw = np.random.default_rng(pid)
         self._pairs: dict[str, _Pair] = {}  # of models with a challenger; the thread changes it
         self._waiting: dict[str, _Waiting] = {}  # of those whose challenger can be scored
         self._turns = asyncio.Lock()
@@ -87,13 +86,9 @@ class Shadow:
         """Copy some rows of a run, where there is a challenger to score them."""
         if (waiting := self._waiting.get(served.name)) is None:
             return
-        count = len(scores.score)
-        if waiting.until > count:
-            waiting.until -= count
-            return
-        places = self._places(waiting, count)
-        places = places[np.isfinite(scores.score[places])]  # others are refused, not answered
-        waiting.keep(served, rows_ND, scores.score, places, entity)
+        if len(places := waiting.sampler.places(len(scores.score))):
+            places = places[np.isfinite(scores.score[places])]  # others are refused, not answered
+            waiting.keep(served, rows_ND, scores.score, places, entity)
 
     def explained(
         self, served: Served, rows_ND: Float32, explanation: Explanation, seconds: float
@@ -133,18 +128,6 @@ class Shadow:
     def close(self) -> None:
         """End; what was copied is not scored any more."""
         self._thread.close(seconds=CLOSE_SECONDS)
-
-    def _places(self, waiting: "_Waiting", count: int) -> NDArray[np.intp]:
-        """Which rows of a run are copied, and how many come after it until the next one is."""
-        if self.share >= 1:
-            return np.arange(count)
-        first, left = waiting.until - 1, count - waiting.until
-        more = int(left * self.share + 6 * math.sqrt(left * self.share)) + 2
-        places = first + np.concatenate([[0], self._draw.geometric(self.share, more).cumsum()])
-        inside = int(np.searchsorted(places, count))
-        # beyond so many there is a row with the chance of one in a billion; it is then not copied
-        waiting.until = int(places[inside]) - count + 1 if inside < len(places) else 1
-        return places[:inside]
 
     async def _turn(self, only: str | None = None) -> None:
         """Look for challengers, of one model or of all, and have what was copied scored; Hanging,
@@ -202,7 +185,7 @@ class Shadow:
             self._waiting.pop(name, None)
         elif name not in self._waiting:
             cells = champion.schema.width * champion.detector.window
-            self._waiting[name] = _Waiting(max(1, MOST_CELLS // cells))
+            self._waiting[name] = _Waiting(max(1, MOST_CELLS // cells), Sampler(self.share))
         if found.served and (before is None or before.served is not found.served):
             self._after_load()
         if before is None or before.version != found.version:
@@ -284,14 +267,14 @@ class _Taken(NamedTuple):
 
 
 class _Waiting:
-    """Rows of one model that wait to be scored, and how many come before the next of them."""
+    """Rows of one model that wait to be scored, so many at most."""
 
-    __slots__ = ("_most", "_pieces", "_room", "dropped", "until")
+    __slots__ = ("_most", "_pieces", "_room", "dropped", "sampler")
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, sampler: Sampler) -> None:
         self._most = self._room = most
         self._pieces: list[_Piece] = []
-        self.dropped, self.until = 0, 1
+        self.dropped, self.sampler = 0, sampler
 
     def keep(
         self,

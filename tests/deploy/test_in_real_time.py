@@ -31,7 +31,7 @@ STORM = "HourglassAlarmRateOverLimit"
 # what a healthy service under load has nothing to show of
 QUIET = re.compile(
     r"reloads|deaths|rejections|model_error|stream|warm_ups|late_rows|events|notices|journal_lost"
-    r"|hourglass_drift|hourglass_keys?_|ALERTS"
+    r"|shadow|challenger|record|hourglass_drift|hourglass_keys?_|ALERTS"
 )
 
 pytestmark = pytest.mark.heavy

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hourglass.service.app import create_app
 from hourglass.service.keys.file import SCOPES, add_key
+from hourglass.service.serving.store import Store
 from hourglass.service.settings import Settings
 from tests.artifacts import NUMERIC, as_json_rows, make_artifact, publish, sample_rows
 
@@ -41,6 +42,7 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
     """The series of a service that has a model, and a broken one, and has answered."""
     models = tmp_path_factory.mktemp("models")
     publish(models, "pumps", make_artifact())
+    Store(models).model("pumps").challenge("0" * 64)
     (models / "pumps" / "threshold.json").write_text('{"alpha":0.0001,"delta":0.05}')  # too small
     publish(models, "broken", b"no model")
     keys = tmp_path_factory.mktemp("keys") / "keys.jsonl"
@@ -53,6 +55,7 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Series:
         assert client.post("/v1/score", json={"rows": rows}).status_code == 200
         assert client.get("/health/ready").status_code == 200
         assert client.get("/v1/models/pumps/drift").json()["state"] == "stable"
+        assert client.get("/v1/models/pumps/challenger").json()["state"] == "failed"
         streamed = client.post("/v1/models/pumps/streams/p1", json={"rows": rows})
         assert streamed.status_code == 200
         scrape = client.get("/metrics").text

@@ -17,14 +17,17 @@ from hourglass.service.model.detector import Detector
 from hourglass.service.rows.tables import encode_table
 from hourglass.service.serving.store import ModelFolder, Store
 from hourglass.service.watch.alarms import Alarm, Alarms, Entry, OrdinaryRow, Signature
+from hourglass.service.watch.recording import TIME
 from hourglass.training import plant
 from hourglass.training.config import load_config
 from hourglass.training.errors import RunError
+from hourglass.training.fingerprints import read_fingerprints
 from hourglass.training.gate import DECISION, read_decision
 from hourglass.training.progress import Progress
 from hourglass.training.report import Report
 from hourglass.training.run import run
 from tests.artifacts import make_artifact
+from tests.serving import serving
 from tests.training import tables
 from tests.training.conftest import Outcome
 
@@ -174,6 +177,38 @@ def test_a_first_model_has_nobody_to_be_scored_beside(tmp_path: Path, command: C
     assert outcome.code == 2
     assert "fan has none in service that takes the same rows" in outcome.err
     assert not (tmp_path / "models").exists()
+
+
+def test_what_a_server_recorded_retrains_its_model(
+    models: Path,
+    tmp_path: Path,
+    command: Command,
+) -> None:
+    before, folder = pump(models).current(), tmp_path / "recorded"
+    rows_ND = tables.correlated(1200, seed=1)
+    with serving(models, record=str(folder), record_share=1.0) as client:
+        body = {"rows": rows_ND.tolist()}
+        answer = client.post("/v1/models/pump/score", json=body).raise_for_status().json()
+    outcome = command(
+        "retrain", "pump", folder, "--models", models, "--recent", "1h", "--exclude-alarms"
+    )
+    assert (outcome.code, outcome.err) == (0, "")
+    now = pump(models).current()
+    assert now != before
+    written = tomllib.loads((pump(models).path / now / "run.toml").read_text())
+    assert {"data": str(folder), "recent": "1h", "keep": ["x0", "x1", "x2", "x3"]}.items() <= (
+        written.items()
+    )
+    assert "time" not in written  # it judges single rows, as before
+    alarms = sum(answer["is_anomaly"])
+    assert f"{alarms} " in outcome.out
+    known = read_fingerprints(pump(models).path / now)
+    assert known
+    assert known.holds(rows_ND).sum() >= 1200 - alarms  # those that alarmed were looked at as well
+    manifest = Detector.from_bytes(pump(models).file(now).read_bytes()).manifest
+    (path,) = folder.glob("pump/*/*.parquet")
+    assert manifest.fitted_at == pl.read_parquet(path)[TIME].max()
+    assert manifest.rows.fit < 0.73 * 1200
 
 
 SPOILT: dict[str, Callable[[tables.Float32], tables.Float32]] = {

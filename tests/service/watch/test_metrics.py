@@ -38,6 +38,8 @@ NAMES = {
     "hourglass_drift_window_timestamp_seconds",
     "hourglass_challenger_info", "hourglass_shadow_error", "hourglass_shadow_rows_total",
     "hourglass_shadow_dropped_total",
+    "hourglass_recorded_rows_total", "hourglass_record_lost_total",
+    "hourglass_record_removed_files_total",
     "hourglass_vectors_total", "hourglass_explained_total", "hourglass_anomalies_total", "hourglass_p_value",
     "hourglass_severity", "hourglass_score_ratio",
     "hourglass_request_duration_seconds", "hourglass_inference_duration_seconds", "hourglass_batch_rows",

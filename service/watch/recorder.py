@@ -20,16 +20,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hourglass.service.model.artifact import Feature
 from hourglass.service.model.detector import Explanation, Scores
 from hourglass.service.model.served import Served
 from hourglass.service.serving.patience import Hanging, PatientThread
-from hourglass.service.watch.recording import Recorded, Recording, joined
+from hourglass.service.watch.recording import Recorded, Recording
 from hourglass.service.watch.sampler import Sampler
 
 Float32 = NDArray[np.float32]
@@ -81,13 +80,9 @@ class Recorder:
             return
         if (sampler := self._samplers.get(served.name)) is None:
             sampler = self._samplers[served.name] = Sampler(self._share)
-        if not len(places := sampler.places(len(scores.score))):
-            return
-        score_N = scores.score[places]
-        if not (finite_N := np.isfinite(score_N)).all():  # such rows are refused, not answered
-            places, score_N = places[finite_N], score_N[finite_N]
-        time_N, p_value_N = np.full(len(places), time.time()), scores.p_value[places]
-        self._keep(served, rows_ND[places], time_N, score_N, p_value_N, None)
+        if len(places := sampler.places(len(scores.score))):
+            piece = rows_ND[places], time.time(), scores.score[places], scores.p_value[places], None
+            self._keep(served, _Piece(*piece))
 
     def explained(
         self, served: Served, rows_ND: Float32, explanation: Explanation, seconds: float
@@ -107,7 +102,7 @@ class Recorder:
         name = f"{served.name} {entity}".encode()
         place = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest()) / 2**64
         if place < self._share and len(rows_ND):
-            self._keep(served, rows_ND.copy(), time_N, score_N, p_value_N, entity)
+            self._keep(served, _Piece(rows_ND.copy(), time_N, score_N, p_value_N, entity))
 
     async def clock(self) -> None:
         """Write what is due, until it is cancelled."""
@@ -124,25 +119,21 @@ class Recorder:
             await self._write(list(self._open), CLOSE_SECONDS)
         self._thread.close(seconds=CLOSE_SECONDS)
 
-    def _keep(
-        self,
-        served: Served,
-        rows_ND: Float32,
-        time_N: Float64,
-        score_N: Float32,
-        p_value_N: Float32,
-        entity: str | None,
-    ) -> None:
-        size = len(rows_ND) * (served.schema.width + ANSWER_CELLS)
+    def _keep(self, served: Served, piece: "_Piece") -> None:
+        rows, width = piece.rows_ND.shape
+        size = rows * (width + ANSWER_CELLS)
         if self._held + size > MOST_HELD:
-            self._lost += len(rows_ND)
+            self._lost += rows
             return
         key = served.name, served.detector.version
         if (file := self._open.get(key)) is None:
-            file = self._open[key] = _File(served.schema.features)
-        alarm_N = served.threshold.is_anomaly(score_N)
-        entities = [entity] * len(rows_ND)
-        file.add(Recorded(rows_ND, time_N, score_N, p_value_N, alarm_N, entities), size)
+            file = self._open[key] = _File(served)
+        elif file.served is not served:  # another budget
+            file.join()
+            file.served = served
+        file.pieces.append(piece)
+        file.rows += rows
+        file.size += size
         self._held += size
 
     def _is_due(self, file: "_File", now: float) -> bool:
@@ -165,8 +156,10 @@ class Recorder:
         kept, gone, problem = 0, 0, None
         for key in due if self._hanging is None or self._hanging.done() else ():
             file = self._open.pop(key)
+            file.join()
             try:
-                work = partial(self._recording.write, *key, file.features, file.parts)
+                features = file.served.schema.features
+                work = partial(self._recording.write, *key, features, file.parts)
                 await self._thread.run(work, seconds=seconds)
                 kept += file.rows
             except Exception as error:  # of the disk, or polars' own
@@ -197,25 +190,52 @@ class Recorder:
             _logger.warning("rows are recorded again")
 
 
+class _Piece(NamedTuple):
+    """Rows of one run, as they were copied."""
+
+    rows_ND: Float32
+    time: Float64 | float  # of each, or of all
+    score_N: Float32
+    p_value_N: Float32
+    entity: str | None
+
+
 class _File:
     """Rows of one version that are not written yet."""
 
-    __slots__ = ("_joined", "began", "features", "parts", "rows", "size")
+    __slots__ = ("began", "parts", "pieces", "rows", "served", "size")
 
-    def __init__(self, features: tuple[Feature, ...]) -> None:
-        self.features, self.began = features, time.monotonic()
+    def __init__(self, served: Served) -> None:
+        self.served, self.began = served, time.monotonic()
+        self.pieces: list[_Piece] = []  # all under one budget
         self.parts: list[Recorded] = []
-        self.rows = self.size = self._joined = 0
-
-    def add(self, part: Recorded, size: int) -> None:
-        self.parts.append(part)
-        self.rows += len(part.rows_ND)
-        self.size += size
+        self.rows = self.size = 0
 
     def join(self) -> None:
-        """Make one part of those that came since the last time: arrays of one row are mostly
-        heads.
-        """
-        if len(self.parts) > self._joined + 1:
-            self.parts[self._joined :] = [joined(self.parts[self._joined :])]
-        self._joined = len(self.parts)
+        """Make one part of the pieces: arrays of one row are mostly heads."""
+        if not self.pieces:
+            return
+        pieces, self.pieces = self.pieces, []
+        score_N = np.concatenate([each.score_N for each in pieces])
+        entities = [each.entity for each in pieces for _ in each.score_N]
+        # rows without a score were refused, but for those of streams
+        kept = [
+            row
+            for row, (entity, is_scored) in enumerate(
+                zip(entities, np.isfinite(score_N).tolist(), strict=True)
+            )
+            if is_scored or entity is not None
+        ]
+        self.rows -= len(entities) - len(kept)
+        self.parts.append(
+            Recorded(
+                np.concatenate([each.rows_ND for each in pieces])[kept],
+                np.concatenate([np.broadcast_to(each.time, len(each.score_N)) for each in pieces])[
+                    kept
+                ],
+                score_N[kept],
+                np.concatenate([each.p_value_N for each in pieces])[kept],
+                self.served.threshold.is_anomaly(score_N[kept]),
+                [entities[row] for row in kept],
+            )
+        )

@@ -26,7 +26,7 @@ from hourglass.service.serving.patience import Hanging, PatientThread
 from hourglass.service.serving.registry import LOAD_SECONDS, Registry
 from hourglass.service.serving.store import Store
 from hourglass.service.watch.challenger import Challenger, read_challenger
-from hourglass.service.watch.sampler import Sampler
+from hourglass.service.watch.sampler import Places, Sampler
 from hourglass.service.watch.shared_counts import SharedCounts
 
 Float32 = NDArray[np.float32]
@@ -87,7 +87,6 @@ class Shadow:
         if (waiting := self._waiting.get(served.name)) is None:
             return
         if len(places := waiting.sampler.places(len(scores.score))):
-            places = places[np.isfinite(scores.score[places])]  # others are refused, not answered
             waiting.keep(served, rows_ND, scores.score, places, entity)
 
     def explained(
@@ -231,11 +230,13 @@ class _Pair:
         self.counts.counts[DROPPED] += waited.dropped
         if not pieces:
             return
-        windows_NWD = np.concatenate([each.windows_NWD for each in pieces])
-        champion_N = self.champion.threshold.is_anomaly(
-            np.concatenate([each.score_N for each in pieces])
-        )
-        entities = [each.entity for each in pieces for _ in each.score_N]
+        score_N = np.concatenate([each.score_N for each in pieces])
+        answered = np.flatnonzero(np.isfinite(score_N))  # others were refused
+        champion_N = self.champion.threshold.is_anomaly(score_N[answered])
+        shape = -1, self.champion.detector.window, self.champion.schema.width
+        windows_NWD = np.concatenate([each.rows for each in pieces]).reshape(shape)[answered]
+        entity_N = [each.entity for each in pieces for _ in each.score_N]
+        entities = [entity_N[place] for place in answered.tolist()]
         try:
             challenger_N, judged_N = self.challenger.alarms(self.champion, windows_NWD, entities)
         except Exception:  # a model from elsewhere may fail at what its self-test has not seen
@@ -252,7 +253,7 @@ class _Pair:
 
 class _Piece(NamedTuple):
     served: Served
-    windows_NWD: Float32
+    rows: Float32  # [N, D], of windows [N, W, D]
     score_N: Float32
     entity: str | None
 
@@ -281,18 +282,22 @@ class _Waiting:
         served: Served,
         rows_ND: Float32,
         score_N: Float32,
-        places: NDArray[np.intp],
+        places: Places,
         entity: str | None,
     ) -> None:
         """Copy the rows at these places, as far as there is room."""
-        self.dropped += max(0, len(places) - self._room)
-        places = places[: self._room]
-        if not len(places):
-            return
+        if len(places) > self._room:
+            self.dropped += len(places) - self._room
+            places = places[: self._room]
+            if not self._room:
+                return
         self._room -= len(places)
-        back = len(rows_ND) - len(score_N)
-        windows_NWD = rows_ND[places[:, np.newaxis] + np.arange(back + 1)]
-        self._pieces.append(_Piece(served, windows_NWD, score_N[places], entity))
+        score_P = score_N[places]
+        if back := len(rows_ND) - len(score_N):
+            rows = rows_ND[np.asarray(places)[:, np.newaxis] + np.arange(back + 1)]
+        else:
+            rows = rows_ND[places]
+        self._pieces.append(_Piece(served, rows, score_P, entity))
 
     def take(self) -> _Taken:
         taken = _Taken(self._pieces, self.dropped)

@@ -12,7 +12,7 @@ def test_every_place_of_every_run_is_as_likely(share: float, together: list[int]
     sampler, drawn, rows = Sampler(share), np.zeros(3), 0
     while rows < (60_000 if max(together) > 1 else 6000):
         for count in together:
-            places = sampler.places(count)
+            places = np.asarray(sampler.places(count), np.intp)
             assert (np.diff(places) > 0).all()
             assert ((places >= 0) & (places < count)).all()
             # those of single rows, of the first halves of runs and of the second ones

@@ -61,8 +61,9 @@ def test_what_was_sent_and_answered_is_in_the_file(tmp_path: Path, fast: bool) -
         for part in (sent[:1], sent[1:2], sent[2:]):
             answer = client.post("/v1/models/pump/score", json={"rows": part})
             answers.append(answer.raise_for_status().json())
-        refused = {"rows": [sent[0], [None] * 4]}
-        assert client.post("/v1/models/pump/score", json=refused).status_code == 422
+        for odd in ([None] * 4, [3e38, True, "west", 3e38]):  # whose score is not finite
+            refused = {"rows": [odd]}
+            assert client.post("/v1/models/pump/score", json=refused).status_code == 422
         client.post("/v1/models/pump/explain", json={"rows": sent[:5]}).raise_for_status()
         assert files(folder) == []  # none is closed
     (path,) = files(folder)

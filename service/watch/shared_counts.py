@@ -20,7 +20,7 @@ class SharedCounts:
     folder they are its own alone. What any worker counted under another key is over.
     """
 
-    __slots__ = ("_kind", "_model", "_place", "_shared", "counts", "key", "since")
+    __slots__ = ("_folder", "_kind", "_model", "_place", "_shared", "counts", "key", "since")
 
     def __init__(
         self, size: int, folder: Path | None, *, kind: str, model: str, key: str, pid: int
@@ -28,6 +28,7 @@ class SharedCounts:
         self.key, self.since = key, time.time()
         self.counts: Integers = np.zeros(size, np.int64)
         self._kind, self._model, self._shared = kind, model, False
+        self._folder = folder
         self._place = folder and folder / f"{model}.{key}.{pid}.{kind}"
         if folder is not None:
             for path in folder.glob(f"{model}.*.{kind}"):
@@ -46,7 +47,7 @@ class SharedCounts:
             self.counts = np.asarray(np.memmap(self._place, np.int64, "r+"))[1:]
             self._shared = True
         except OSError as error:
-            _logger.warning("%s of %s is not shared: %s", self._kind, self._model, error)
+            _logger.warning("counts of %s are not shared: %s", self._model, error)
             self._place = None
 
     def total(self) -> tuple[float, Integers]:
@@ -62,9 +63,9 @@ class SharedCounts:
             self._place.unlink(missing_ok=True)
 
     def _others(self) -> Iterator[Integers]:
-        if self._place is None:
+        if self._folder is None:
             return
-        for path in self._place.parent.glob(f"{self._model}.{self.key}.*.{self._kind}"):
+        for path in self._folder.glob(f"{self._model}.{self.key}.*.{self._kind}"):
             if path != self._place:
                 with suppress(OSError):  # its worker has gone on to another key
                     if len(array := np.fromfile(path, np.int64)) == len(self.counts) + 1:

@@ -2,17 +2,11 @@
 
 A bounded sketch: one count for each step of the model's table of p-values, by which the alarms of
 any budget are known exactly, and one for each SEVERITY_STEP of severity, for a picture. It begins
-anew when the version or the threshold in force is another one.
-
-Several workers keep their counts in files of the folder where they meet, and any of them adds up
-all. A worker's counts outlive it.
+anew when the version or the threshold in force is another one. Several workers add theirs up.
 """
 
 import hashlib
-import logging
-import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,12 +18,12 @@ from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.intervals import kolmogorov
 from hourglass.service.model.served import Served
 from hourglass.service.serving.registry import Registry
+from hourglass.service.watch.shared_counts import SharedCounts
 
 SEVERITY_STEP, MOST_SEVERE = 0.05, 12.0  # more severe rows count with the last step
 P_VALUE_BINS = 20
 DAY_SECONDS = 86400.0
 _SEVERITIES = round(MOST_SEVERE / SEVERITY_STEP) + 1
-_logger = logging.getLogger(__name__)
 
 Float32 = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -126,27 +120,24 @@ class Traffic:
     def follow(self, served: Served) -> "_Counting":
         """Count for this model and threshold, from now on if they are others than before."""
         counting = self._counting.get(served.name)
-        if counting is None or counting.key != _key(served):
+        if counting is None or counting.shared.key != _key(served):
             if counting is not None:
-                counting.drop()
-            counting = self._counting[served.name] = _Counting(served, self._place(served))
+                counting.shared.drop()
+            counting = self._counting[served.name] = _Counting(served, self._folder, self._pid)
         counting.served = served
         return counting
 
     def counted(self, served: Served) -> Counted:
         """What all workers have counted for this model and threshold."""
         self.fetch()
-        counting = self.follow(served)
-        since, counts = counting.since, counting.counts.copy()
-        for other in self._others(counting):
-            since, counts = min(since, float(other[0]) / 1000), counts + other[1:]
+        since, counts = self.follow(served).shared.total()
         steps = len(served.detector.table.p_values)
         return Counted(since, counts[:steps], counts[steps:])
 
     def forget(self) -> None:
         """Have no counts of models that are no more."""
         for name in self._counting.keys() - self._models.names:
-            self._counting.pop(name).drop()
+            self._counting.pop(name).shared.drop()
 
     def _of_run(self, served: Served) -> "_Counting | None":
         """Where to count rows of what is not known to be in force; None if it is not any more."""
@@ -154,65 +145,34 @@ class Traffic:
         if in_force is None or in_force is served:
             return self.follow(served)
         counting = self._counting.get(served.name)
-        return counting if counting is not None and counting.key == _key(served) else None
-
-    def _place(self, served: Served) -> Path | None:
-        if self._folder is None:
-            return None
-        return self._folder / f"{served.name}.{_key(served)}.{self._pid}.traffic"
-
-    def _others(self, own: "_Counting") -> Iterator[Integers]:
-        if self._folder is None:
-            return
-        size = len(own.counts) + 1
-        for path in self._folder.glob(f"{own.served.name}.{own.key}.*.traffic"):
-            if path != own.place:
-                with suppress(OSError):  # its worker has gone on to another threshold
-                    if len(array := np.fromfile(path, np.int64)) == size:
-                        yield array
+        is_same = counting is not None and counting.shared.key == _key(served)
+        return counting if is_same else None
 
 
 class _Counting:
-    """One worker's counts of one model under one threshold; its first run makes the file."""
+    """One worker's counts of one model under one threshold."""
 
-    __slots__ = ("_shared", "_steps", "counts", "key", "place", "served", "since")
+    __slots__ = ("_steps", "served", "shared")
 
-    def __init__(self, served: Served, place: Path | None) -> None:
-        self.served, self.place, self.key = served, place, _key(served)
-        self.since = time.time()
-        self._steps = len(served.detector.table.p_values)
-        self.counts: Integers = np.zeros(self._steps + _SEVERITIES, np.int64)
-        self._shared = False
-        if place is not None:  # what was counted under another threshold, by any worker, is over
-            for path in place.parent.glob(f"{served.name}.*.traffic"):
-                if path.name.split(".")[1] != self.key:
-                    path.unlink(missing_ok=True)
+    def __init__(self, served: Served, folder: Path | None, pid: int) -> None:
+        self.served, self._steps = served, len(served.detector.table.p_values)
+        self.shared = SharedCounts(
+            self._steps + _SEVERITIES,
+            folder,
+            kind="traffic",
+            model=served.name,
+            key=_key(served),
+            pid=pid,
+        )
 
     def count(self, score_N: Float32, severity_N: Float32) -> None:
-        if self.place is not None and not self._shared:
-            self._share(self.place)
+        self.shared.share()
+        counts = self.shared.counts
         # sorted ones are found several times as fast
         steps = np.searchsorted(self.served.detector.table.scores, np.sort(score_N), side="left")
-        self.counts[: self._steps] += np.bincount(steps, minlength=self._steps)
+        counts[: self._steps] += np.bincount(steps, minlength=self._steps)
         severities = np.minimum(severity_N / SEVERITY_STEP, _SEVERITIES - 1).astype(np.intp)
-        self.counts[self._steps :] += np.bincount(severities, minlength=_SEVERITIES)
-
-    def drop(self) -> None:
-        if self.place is not None:
-            self.place.unlink(missing_ok=True)
-
-    def _share(self, place: Path) -> None:
-        """Keep the counts in a file from now on: they are written first, so that there is room for
-        every one.
-        """
-        head = np.array([self.since * 1000], np.int64)
-        try:
-            place.write_bytes(head.tobytes() + self.counts.tobytes())
-            self.counts = np.asarray(np.memmap(place, np.int64, "r+"))[1:]
-            self._shared = True
-        except OSError as error:
-            _logger.warning("live rows of %s are not shared: %s", self.served.name, error)
-            self.place = None
+        counts[self._steps :] += np.bincount(severities, minlength=_SEVERITIES)
 
 
 def _key(served: Served) -> str:

@@ -77,7 +77,7 @@ def test_runs_reach_it_by_the_metrics_and_what_is_not_finite_does_not_count(
     bad = Scores(*(np.array([np.nan, np.inf, 0.1], np.float32) for _ in range(3)))
     for _ in range(KEPT + 5):
         metrics.scored(served, sample_rows(NUMERIC, 3), bad, 0.0)
-    (counting,) = traffic._counting.values()
+    (counting,) = (each.shared for each in traffic._counting.values())
     assert int(counting.counts.sum()) == 2 * KEPT  # by step and by severity; the rest is kept
     assert counting.counts.nbytes < 16_384
     assert traffic.counted(served).rows == KEPT + 5

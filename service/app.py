@@ -58,8 +58,9 @@ from hourglass.service.watch.drift import Drift
 from hourglass.service.watch.drift_store import DriftStore
 from hourglass.service.watch.journal import Journal
 from hourglass.service.watch.metrics import ASGIApp, Metrics, Receive, Scope, Send
+from hourglass.service.watch.record_place import open_place
 from hourglass.service.watch.recorder import Recorder
-from hourglass.service.watch.recording import Recording, folder_of
+from hourglass.service.watch.recording import Recording
 from hourglass.service.watch.shadow import Shadow
 from hourglass.service.watch.traces import Traces
 from hourglass.service.watch.traffic import Traffic
@@ -161,7 +162,7 @@ def create_app(
     recorder: Recorder | None = None
     if settings.record:
         recorder = Recorder(
-            Recording(folder_of(settings.record), most_bytes=settings.record_bytes),
+            Recording(open_place(settings.record), most_bytes=settings.record_bytes),
             share=settings.record_share,
             rows=settings.record_rows,
             seconds=settings.record_seconds,

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from hourglass.service.model.artifact import Feature
 from hourglass.service.rows.tables import encode_table
-from hourglass.service.watch.recording import ALARM, ANSWERS, SUFFIX, TIME, UNKNOWN
+from hourglass.service.watch.record_place import SUFFIX
+from hourglass.service.watch.recording import ALARM, ANSWERS, TIME, UNKNOWN
 from hourglass.training.errors import RunError
 
 MOST_NAMED = 5

@@ -1,10 +1,8 @@
-"""Recording: scored rows as Parquet files in a folder, for a retraining to read.
+"""Recording: scored rows as Parquet files, for a retraining to read.
 
-    FOLDER/<model>/<day>/<time>-<host>-<process>-<random>.parquet
-
-A file is written under another name and moved in when it is whole: whoever reads sees closed files
-alone. It has a column for each feature, with its values as they were sent, and beside them what was
-answered. Numbers are float32, as the model saw them. Needs polars (the `files` extra).
+A file has a column for each feature, with its values as they were sent, and beside them what was
+answered. Numbers are float32, as the model saw them. record_place.py says where the files lie.
+Needs polars (the `files` extra).
 
 Shapes: N rows, D features.
 """
@@ -14,20 +12,17 @@ import os
 import re
 import secrets
 import socket
-import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hourglass.service.errors import InvalidSettings
 from hourglass.service.model.artifact import UNSEEN, Feature
+from hourglass.service.watch.record_place import SUFFIX, Folder, open_place
 
 if TYPE_CHECKING:
     import polars as pl
@@ -44,9 +39,6 @@ ALARM = f"{PREFIX}alarm"
 UNKNOWN = f"{PREFIX}unknown"
 VERSION, SCORE, P_VALUE = f"{PREFIX}version", f"{PREFIX}score", f"{PREFIX}p_value"
 ANSWERS = (TIME, ENTITY, VERSION, SCORE, P_VALUE, ALARM, UNKNOWN)
-SUFFIX = ".parquet"
-STALE_SECONDS = 86400.0  # after which a half-written file is nobody's any more
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://")
 
 
 class Recorded(NamedTuple):
@@ -61,12 +53,12 @@ class Recorded(NamedTuple):
 
 
 class Recording:
-    """The folder; its errors are OSError, ValueError and polars'. `most_bytes` are kept of all
-    models together.
+    """The files of a place; its errors are OSError, ValueError and polars'. `most_bytes` are kept
+    of all models together.
     """
 
-    def __init__(self, folder: Path, *, most_bytes: int) -> None:
-        self._folder, self._most_bytes = folder, most_bytes
+    def __init__(self, place: Folder, *, most_bytes: int) -> None:
+        self._place, self._most_bytes = place, most_bytes
         self._writer = f"{re.sub(r'[^A-Za-z0-9.]', '_', socket.gethostname())}-{os.getpid()}"
 
     def write(
@@ -75,42 +67,19 @@ class Recording:
         """Rows of one version, as one file."""
         buffer = BytesIO()
         frame_of(version, features, joined(parts)).write_parquet(buffer)
-        day, at = time.strftime("%Y-%m-%d %H%M%S", time.gmtime()).split()
-        folder = self._folder / model / day
-        for each in (self._folder, folder.parent, folder):
-            each.mkdir(mode=0o700, parents=True, exist_ok=True)
-        name = f"{at}-{self._writer}-{secrets.token_hex(4)}{SUFFIX}"
-        descriptor, scratch = tempfile.mkstemp(prefix=f".{name}-", dir=folder)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(buffer.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            Path(scratch).replace(folder / name)
-        except BaseException:
-            Path(scratch).unlink(missing_ok=True)
-            raise
+        at = time.strftime("%Y-%m-%d/%H%M%S", time.gmtime())
+        name = f"{model}/{at}-{self._writer}-{secrets.token_hex(4)}{SUFFIX}"
+        self._place.put(name, buffer.getbuffer())
 
     def bound(self) -> int:
         """Take the oldest files away where there are too many bytes; how many went."""
-        found, total, gone = [], 0, 0
-        for path in self._folder.glob("*/*/*"):
-            with suppress(FileNotFoundError):  # another process was faster
-                status = path.stat()
-                if path.suffix == SUFFIX and not path.name.startswith("."):
-                    found.append((status.st_mtime, path, status.st_size))
-                    total += status.st_size
-                elif path.name.startswith(".") and status.st_mtime < time.time() - STALE_SECONDS:
-                    path.unlink(missing_ok=True)  # of a process that was killed
-        for _, path, size in sorted(found):
+        sizes = self._place.sizes()
+        total, gone = sum(sizes.values()), 0
+        for key in sorted(sizes, key=lambda key: key.split("/")[1:]):  # by day and time
             if total <= self._most_bytes:
                 break
-            with suppress(FileNotFoundError):
-                path.unlink()
-                gone += 1
-            total -= size
-            with suppress(OSError):  # it holds others
-                path.parent.rmdir()
+            gone += self._place.remove(key)
+            total -= sizes[key]
         return gone
 
 
@@ -163,27 +132,13 @@ def frame_of(version: str, features: Sequence[Feature], recorded: Recorded) -> "
     return pl.DataFrame(columns).hstack(pl.DataFrame(answers))
 
 
-def folder_of(url: str) -> Path:
-    """Where `--record` leads: a path, or a file:// URL; InvalidSettings of anything else."""
-    if _SCHEME.match(url) is None:
-        return Path(url)
-    split = urlsplit(url)
-    if split.scheme != "file" or split.netloc not in ("", "localhost"):
-        raise InvalidSettings(
-            f"--record is {url!r}: expected a folder, or file:///FOLDER; buckets are not written"
-        )
-    return Path(unquote(split.path))
-
-
 def prepare(url: str) -> None:
     """InvalidSettings where nothing can be recorded there."""
-    folder = folder_of(url)
+    place = open_place(url)
     if importlib.util.find_spec("polars") is None:
         raise InvalidSettings("--record needs polars: pip install 'hourglass[files]'")
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        place.check()
     except OSError as error:
         raise InvalidSettings(
             f"--record is {url!r}: nothing can be written there ({error.strerror})"

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from hourglass.service.model.artifact import Feature
+from hourglass.service.watch.record_place import Folder
 from hourglass.service.watch.recording import ALARM, ANSWERS, TIME, Recorded, Recording
 from hourglass.training.config import RunConfig, load_config
 from hourglass.training.errors import RunError
@@ -34,7 +35,7 @@ def record(
     """As the service does; the last rows alarmed."""
     count = len(rows_ND)
     zeros_N = np.zeros(count, np.float32)
-    Recording(folder, most_bytes=2**30).write(
+    Recording(Folder(folder), most_bytes=2**30).write(
         "pump",
         "v",
         features,

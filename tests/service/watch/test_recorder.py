@@ -14,7 +14,9 @@ import pytest
 
 from hourglass.service.errors import InvalidSettings
 from hourglass.service.model.artifact import Feature
+from hourglass.service.watch import record_place
 from hourglass.service.watch import recording as recordings
+from hourglass.service.watch.record_place import Folder
 from hourglass.service.watch.recording import ALARM, ANSWERS, ENTITY, TIME, UNKNOWN, Recording
 from tests.artifacts import (
     MIXED,
@@ -105,9 +107,11 @@ def test_files_end_by_rows_or_by_age_and_the_oldest_make_room(tmp_path: Path) ->
         wait_until(lambda: table(folder).height == 150)
         wait_until(lambda: recorded_rows(client) == (150, 0, 0))
     size = files(folder)[0].stat().st_size
-    old, other = folder / "fan/2020-01-01/000000-a-1-1.parquet", folder / "fan/2020-01-01/.x-1"
+    name, own = "000000-a-1-0123abcd.parquet", folder / "mine/rows/2020.parquet"
+    old, half = folder / "fan/2020-01-01" / name, folder / f"fan/2020-01-01/.{name}-x"
     old.parent.mkdir(parents=True)
-    for path in (old, other):
+    own.parent.mkdir(parents=True)
+    for path in (old, half, own):
         path.write_bytes(b"x" * size)
         os.utime(path, (1.5e9, 1.5e9))
     with serving(tmp_path / "models", **options, record_bytes=3 * size) as client:
@@ -116,6 +120,8 @@ def test_files_end_by_rows_or_by_age_and_the_oldest_make_room(tmp_path: Path) ->
         gone = recorded_rows(client)[2]
     assert gone >= 1
     assert not old.parent.exists()  # what a killed process left went, too
+    assert own.read_bytes() == b"x" * size  # nobody wrote it here
+    own.unlink()
     assert sum(path.stat().st_size for path in files(folder)) <= 3 * size
 
 
@@ -185,7 +191,7 @@ def test_a_full_disk_is_counted_and_said_once_and_scores_go_on(
 
     with serving(tmp_path / "models", **options) as client:
         with monkeypatch.context() as patched:
-            patched.setattr(recordings.os, "fsync", full)
+            patched.setattr(record_place.os, "fsync", full)
             for lost in (50, 100):
                 score()
                 wait_until(lambda lost=lost: recorded_rows(client) == (0, lost, 0))
@@ -217,7 +223,7 @@ def test_a_feature_of_a_columns_name_is_said(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match="has the name of what is recorded beside it: hourglass_sc"
     ):
-        Recording(tmp_path, most_bytes=1).write(
+        Recording(Folder(tmp_path), most_bytes=1).write(
             "pump", "v", [feature], [recorded(np.zeros((1, 1), np.float32))]
         )
 

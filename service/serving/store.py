@@ -413,6 +413,11 @@ class Store:
         """The model of that name, whether it is there or not."""
         return ModelFolder(self.path / name)
 
+    def challenged(self) -> set[str]:
+        """Names of the models that have a challenger; OSError where the folder cannot be read."""
+        with os.scandir(self.path) as entries:
+            return {each.name for each in entries if _signature(f"{each.path}/{CHALLENGER}")}
+
     def look(self) -> dict[str, tuple[object, ...]]:
         """What ModelFolder.look sees of each folder in here, also of such whose name no model may
         have; OSError where the folder cannot be read.

@@ -154,9 +154,9 @@ class Shadow:
             self._rest_seconds, self._hangs = max(WORK_SECONDS, seconds / SHARE), False
 
     def _look_at(self, served: Mapping[str, Served], only: str | None) -> None:
-        for name, champion in served.items():
-            if only in (None, name):
-                self._look(name, champion)
+        names = {only} if only else self._pairs.keys() | self._store.challenged()
+        for name in served.keys() & names:
+            self._look(name, served[name])
         for name in self._pairs.keys() - served.keys():
             self._forget(name)
 

@@ -23,7 +23,6 @@ from hourglass.service.errors import HourglassError, InvalidSettings, printable
 from hourglass.service.keys import file as keys
 from hourglass.service.keys.commands import add_commands
 from hourglass.service.rows.dialect import add_dialect_arguments, dialect_of
-from hourglass.service.serving.store import require_models
 from hourglass.service.settings import CLIENT_KEY, Settings, read_settings, variables
 from hourglass.service.watch.traces import is_asked_for
 
@@ -36,6 +35,8 @@ GRACEFUL_SECONDS = 8
 WORKER_SECONDS = 30
 SERVE_FLAGS = (
     "models",
+    "cache",
+    "trust",
     "host",
     "port",
     "workers",
@@ -109,12 +110,13 @@ def serve(options: argparse.Namespace) -> int:
         receivers_of(settings)  # what is wrong is said before anything starts
     is_asked_for(os.environ)
     from hourglass.service.serving.database import prepare
+    from hourglass.service.serving.places import open_store
 
     if not settings.keys and CLIENT_KEY in os.environ:
         _client_key(None)  # a path in it would be meant for HOURGLASS_KEYS
     if settings.keys and keys.read_keys(settings.keys).is_readable_by_all:
         _warn(f"anybody may read {settings.keys}: chmod 600 {settings.keys}")
-    _warn(require_models(settings.models))
+    _warn(open_store(settings.models, cache=settings.cache, trust=settings.trust).check())
     if settings.streams:
         from hourglass.service.streams.file import STREAMS
 
@@ -252,7 +254,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     defaults = Settings()
     command.add_argument(
-        "--models", type=Path, help=f"folder of models (default: {defaults.models})"
+        "--models",
+        metavar="PLACE",
+        help="folder of models, or s3://BUCKET/PREFIX, gs://, az://, file:///FOLDER, mlflow://ALIAS"
+        f" (default: {defaults.models})",
+    )
+    command.add_argument(
+        "--cache",
+        type=Path,
+        metavar="FOLDER",
+        help="where copies of the models of a URL lie (default: ~/.cache/hourglass)",
+    )
+    command.add_argument(
+        "--trust",
+        type=Path,
+        metavar="KEYFILE",
+        help="public keys: serve only versions that one of them signed; hourglass-train sign",
     )
     command.add_argument("--host", help=f"address to listen on (default: {defaults.host})")
     command.add_argument(

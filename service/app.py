@@ -44,9 +44,9 @@ from hourglass.service.serving.batcher import Batcher
 from hourglass.service.serving.exhibits import Exhibits
 from hourglass.service.serving.observers import Observers
 from hourglass.service.serving.peers import Peers
+from hourglass.service.serving.places import open_store
 from hourglass.service.serving.registry import Load, Registry
 from hourglass.service.serving.room import Room
-from hourglass.service.serving.store import Store
 from hourglass.service.settings import Settings
 from hourglass.service.streams.events import EVENTS_PER_ROW, Event
 from hourglass.service.streams.state import is_counted
@@ -91,7 +91,7 @@ def create_app(
     if keys and guard:
         raise InvalidSettings("expected keys or a guard, got both")
     threads = settings.threads or max(1, available_cpus() // settings.workers)
-    store = Store(settings.models)
+    store = open_store(settings.models, cache=settings.cache, trust=settings.trust)
     registry = Registry(
         store,
         threads=threads,
@@ -100,6 +100,7 @@ def create_app(
         exhibits=Exhibits() if settings.learn else None,
         after_load=after_load,
     )
+    poll_seconds = settings.poll_seconds or store.poll_seconds
     traffic = Traffic(registry, shared, os.getpid())
     # several workers write and read one file, also where it holds no values
     path = settings.journal or (shared and shared / ALARMS_FILE)
@@ -175,7 +176,7 @@ def create_app(
     if settings.workers == 1:
         streams = Streams(
             batcher,
-            settings.streams or settings.models / FILE,
+            settings.streams or store.path / FILE,
             most=settings.max_entities,
             events_per_day=settings.events_per_day,
             gap=settings.stream_gap,
@@ -217,7 +218,7 @@ def create_app(
     async def serving(_: Litestar) -> AsyncIterator[None]:
         if peers:
             peers.listen()
-        clocks = [asyncio.create_task(_poll(parts, started := asyncio.Event()))]
+        clocks = [asyncio.create_task(_poll(parts, poll_seconds, started := asyncio.Event()))]
         with suppress(TimeoutError):
             await asyncio.wait_for(started.wait(), START_SECONDS)
         clocks.append(asyncio.create_task(journal.clock()))
@@ -226,7 +227,7 @@ def create_app(
         if recorder:
             clocks.append(asyncio.create_task(recorder.clock()))
         if keys:
-            clocks.append(asyncio.create_task(_look_at_keys(keys, settings.poll_seconds)))
+            clocks.append(asyncio.create_task(_look_at_keys(keys, poll_seconds)))
         if streams:
             was_open = await streams.start()
             for receiver in receivers:
@@ -306,14 +307,14 @@ def create_app(
     return entrance
 
 
-async def _poll(parts: Parts, started: asyncio.Event) -> None:
+async def _poll(parts: Parts, seconds: float, started: asyncio.Event) -> None:
     while True:
         try:
             await parts.registry.look()
         except Exception:  # looking must go on, whatever the file system comes up with
             _logger.exception("looking at %s failed", parts.settings.models)
         started.set()
-        await asyncio.sleep(parts.settings.poll_seconds)
+        await asyncio.sleep(seconds)
 
 
 async def _look_at_keys(keys: Keys, seconds: float) -> None:

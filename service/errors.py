@@ -193,6 +193,7 @@ Fault = Literal[
     "missing",  # the version's file is not there, or not yet
     "unreadable",  # a file may not be read, or is no regular file
     "damaged",  # the file's SHA-256 is another: it was changed, or is still being copied
+    "untrusted",  # no key that is trusted has signed the file, or it was changed since
     "refused",  # the file is broken, foreign, unsafe, too large, or of another format
     "resources",  # descriptors or memory were used up
     "timeout",  # the load took too long
@@ -200,7 +201,9 @@ Fault = Literal[
     "uncertifiable",  # what threshold.json asks for this version cannot give
 ]
 FAULTS: tuple[Fault, ...] = get_args(Fault)
-PASSING: frozenset[Fault] = frozenset(("missing", "unreadable", "damaged", "resources", "timeout"))
+PASSING: frozenset[Fault] = frozenset(
+    ("missing", "unreadable", "damaged", "untrusted", "resources", "timeout")
+)
 
 
 class InvalidArtifact(HourglassError):

@@ -20,13 +20,15 @@ LogFormat = Literal["text", "json"]
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything about a running service that its operator chooses."""
 
-    models: Path = Path("models")  # MODELS/<name>/<version>/model.onnx, MODELS/<name>/current
+    # MODELS/<name>/<version>/model.onnx, MODELS/<name>/current: a folder, or a URL of a bucket
+    models: str = "models"
+    cache: Path | None = None  # where the copies of a URL's models lie; None: ~/.cache/hourglass
+    trust: Path | None = None  # a file of public keys, one of which must have signed a version
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000  # 0: any free one
     workers: Annotated[int, Meta(ge=1, le=256)] = 1
-    poll_seconds: Annotated[float, Meta(gt=0, le=3600)] = (
-        1.0  # how often the models folder is looked at
-    )
+    # how often the models are looked at; None: 1 of a folder, 15 of a URL
+    poll_seconds: Annotated[float, Meta(gt=0, le=3600)] | None = None
     max_body_bytes: Annotated[int, Meta(ge=1)] = 32 * 2**20
     max_rows: Annotated[int, Meta(ge=1)] = 65536  # in one request
     max_model_bytes: Annotated[int, Meta(ge=1)] = 256 * 2**20

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.artifacts import MIXED, make_artifact, publish
+from tests.buckets import Buckets, buckets
 from tests.serving import free_port, serving
 
 
@@ -30,6 +31,22 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     done = subprocess.run(command, cwd=folder, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     return Demo(folder, done.stdout)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Buckets]:
+    """An S3 server."""
+    with buckets() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: Buckets, monkeypatch: pytest.MonkeyPatch) -> Buckets:
+    """The same, known to this process and those that it starts, with nobody having asked yet."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    s3_server.requests.clear()
+    return s3_server
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ from tests.benchmarks.hard.__main__ import PROTOCOLS
 from tests.benchmarks.hard.__main__ import _parser as hard_parser
 from tests.benchmarks.series.__main__ import _parser as series_parser
 from tests.benchmarks.trust.__main__ import _parser as trust_parser
+from tests.buckets import Buckets
 from tests.conftest import Demo
 from tests.fuzz.__main__ import _parser as fuzz_parser
 from tests.serving import ROOT, free_port, serving
@@ -205,9 +206,10 @@ def checkout(tmp_path: Path, demo: Demo) -> Path:
 @pytest.mark.parametrize("readme", READMES)
 @pytest.mark.slow
 def test_every_command_runs_and_prints_what_the_readme_shows(
-    readme: str, checkout: Path, demo: Demo
+    readme: str, checkout: Path, demo: Demo, s3: Buckets
 ) -> None:
     port = free_port()
+    s3.fill("models", "plant", demo.folder / "models")
     (version,) = (path.parent.name for path in checkout.glob("models/tumour/*/model.onnx"))
     printed = ""
     with Server(checkout, port) as server:

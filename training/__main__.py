@@ -1,5 +1,5 @@
 """`hourglass-train fit | retrain | compare | evaluate | report | versions | promote | challenge |
-prune | retire | demo | exhibits`, also `python -m hourglass.training`.
+prune | retire | sign | demo | exhibits`, also `python -m hourglass.training`.
 """
 
 import argparse
@@ -30,6 +30,9 @@ OUT_OF_MEMORY = re.compile(
 )
 NORMAL_HELP = "the label of normal rows (0, false, or a word that plainly means normal)"
 SHADOW_HELP = "publish what the gate lets through as a challenger, beside the version in service"
+MODELS_HELP = "folder of models, or s3://BUCKET/PREFIX, gs:// or az:// (models)"
+CACHE_HELP = "where copies of the models of a URL lie (~/.cache/hourglass)"
+SIGN_WITH_HELP = "a private key that signs what is published"
 LINE_SECONDS = 30.0  # between lines of progress where there is no terminal
 NOT_OF_THE_RUN = ("run", "config", "quiet", "variants", "publish", "output")
 
@@ -101,7 +104,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     retrain.add_argument("name", metavar="NAME")
     retrain.add_argument("data", type=Path, metavar="DATA", help="CSV or Parquet")
-    retrain.add_argument("--models", type=Path, default=Path("models"))
+    _add_models(retrain)
+    retrain.add_argument("--sign-with", type=Path, metavar="KEY", help=SIGN_WITH_HELP)
     retrain.add_argument(
         "--recent",
         metavar="SPAN",
@@ -220,7 +224,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     promote.add_argument("name", metavar="NAME")
     promote.add_argument("version", metavar="VERSION", help="or its unambiguous beginning")
-    promote.add_argument("--models", type=Path, default=Path("models"))
+    _add_models(promote)
     promote.set_defaults(run=_promote)
 
     challenge = commands.add_parser(
@@ -232,7 +236,7 @@ def _parser() -> argparse.ArgumentParser:
     which = challenge.add_mutually_exclusive_group(required=True)
     which.add_argument("version", nargs="?", metavar="VERSION", help="or its unambiguous beginning")
     which.add_argument("--clear", action="store_true", help="have none")
-    challenge.add_argument("--models", type=Path, default=Path("models"))
+    _add_models(challenge)
     challenge.set_defaults(run=_challenge)
 
     versions = commands.add_parser(
@@ -241,7 +245,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     versions.add_argument("name", metavar="NAME")
-    versions.add_argument("--models", type=Path, default=Path("models"))
+    _add_models(versions)
     versions.add_argument("--json", action="store_true", help="print JSON")
     versions.set_defaults(run=_versions)
 
@@ -250,15 +254,27 @@ def _parser() -> argparse.ArgumentParser:
     prune.add_argument(
         "--keep", type=int, required=True, metavar="N", help="with the one in service, newest first"
     )
-    prune.add_argument("--models", type=Path, default=Path("models"))
+    _add_models(prune)
     prune.set_defaults(run=_prune)
 
     retire = commands.add_parser(
         "retire", help="take a model out of service, with all versions", allow_abbrev=False
     )
     retire.add_argument("name", metavar="NAME")
-    retire.add_argument("--models", type=Path, default=Path("models"))
+    _add_models(retire)
     retire.set_defaults(run=_retire)
+
+    sign = commands.add_parser(
+        "sign", help="sign a version for services that --trust a key", allow_abbrev=False
+    )
+    sign.add_argument("name", nargs="?", metavar="NAME")
+    sign.add_argument("--version", metavar="VERSION", help="or its beginning (the one in service)")
+    sign.add_argument("--key", type=Path, metavar="KEY", help="the private key")
+    sign.add_argument(
+        "--new-key", type=Path, metavar="FILE", help="make a key, and FILE.pub for --trust"
+    )
+    _add_models(sign)
+    sign.set_defaults(run=_sign)
 
     demo = commands.add_parser(
         "demo", help="real data, a fitted model, and lines to paste", allow_abbrev=False
@@ -288,10 +304,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--models", metavar="PLACE", default="models", help=MODELS_HELP)
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help=CACHE_HELP)
+
+
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", nargs="?", metavar="DATA", help="CSV or Parquet")
     parser.add_argument("--name", help="of the model; lower-case letters, digits, - and _")
-    parser.add_argument("--models", help="folder of published models (models)")
+    parser.add_argument("--models", metavar="PLACE", help=MODELS_HELP)
+    parser.add_argument("--cache", metavar="FOLDER", help=CACHE_HELP)
+    parser.add_argument("--sign-with", metavar="KEY", help=SIGN_WITH_HELP)
     parser.add_argument(
         "--config", type=Path, metavar="RUN.TOML", help="a run's configuration; flags override it"
     )
@@ -465,6 +488,8 @@ def _retrain(options: argparse.Namespace) -> None:
             options.models,
             force=options.force,
             shadow=options.shadow,
+            cache=options.cache,
+            sign_with=options.sign_with,
             progress=progress,
         )
     _warn(report.warnings)
@@ -662,23 +687,41 @@ def _report(options: argparse.Namespace) -> None:
 def _promote(options: argparse.Namespace) -> None:
     from hourglass.training.publish import promote
 
-    version = promote(options.models, options.name, options.version)
+    version = promote(options.models, options.name, options.version, options.cache)
     print(f"{options.name} now points at {version}")
 
 
 def _challenge(options: argparse.Namespace) -> None:
     from hourglass.training.versions import challenge
 
-    version = challenge(options.models, options.name, options.version)
+    version = challenge(options.models, options.name, options.version, options.cache)
     said = "no challenger any more" if version is None else f"the challenger {version}"
     print(f"{options.name} has {said}")
+
+
+def _sign(options: argparse.Namespace) -> None:
+    from hourglass.service.serving.signatures import make_keys
+    from hourglass.training.sign import sign
+
+    if options.new_key:
+        if options.name or options.key:
+            raise RunError("--new-key makes a pair of keys, and signs nothing")
+        public = make_keys(options.new_key)
+        print(
+            f"{options.new_key} signs, and stays secret; {public} goes to hourglass serve --trust"
+        )
+        return
+    if not options.name or not options.key:
+        raise RunError("expected NAME and --key KEY, or --new-key FILE alone")
+    version = sign(options.models, options.name, options.version, options.key, options.cache)
+    print(f"version {version[:12]} of {options.name} is signed")
 
 
 def _versions(options: argparse.Namespace) -> None:
     from hourglass.training.report import print_versions
     from hourglass.training.versions import list_versions
 
-    lines = list_versions(options.models, options.name)
+    lines = list_versions(options.models, options.name, options.cache)
     if options.json:
         print(msgspec.json.encode(lines).decode())
         return
@@ -688,18 +731,15 @@ def _versions(options: argparse.Namespace) -> None:
 def _prune(options: argparse.Namespace) -> None:
     from hourglass.training.versions import prune
 
-    gone = prune(options.models, options.name, options.keep)
+    gone = prune(options.models, options.name, options.keep, options.cache)
     print(f"{options.name}: {len(gone)} versions are gone{''.join(f', {v[:12]}' for v in gone)}")
 
 
 def _retire(options: argparse.Namespace) -> None:
     from hourglass.training.versions import retire
 
-    place = retire(options.models, options.name)
-    print(
-        f"{options.name} is out of service; {place} holds its versions, and moved back to"
-        f" {options.models / options.name} it is in service again"
-    )
+    back = retire(options.models, options.name, options.cache)
+    print(f"{options.name} is out of service; {back}")
 
 
 def _demo(options: argparse.Namespace) -> None:

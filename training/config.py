@@ -86,7 +86,9 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     data: str  # a file, or a folder of rows that the service has recorded
     name: str
-    models: str = "models"
+    models: str = "models"  # a folder, or a URL of a bucket
+    cache: str | None = None  # where copies of a URL's models lie; None: ~/.cache/hourglass
+    sign_with: str | None = None  # a private key, whose signature what is published gets
     label: str | None = (
         None  # rows where it is not zero are anomalies, kept out of fitting and calibration
     )

@@ -32,7 +32,7 @@ from sklearn.metrics import average_precision_score
 from hourglass.service.model.artifact import UNSEEN, DriftReference, Feature, Manifest
 from hourglass.service.model.detector import Detector
 from hourglass.service.model.schema import Schema
-from hourglass.service.serving.store import write_atomically
+from hourglass.service.serving.store import ModelFolder
 from hourglass.training.fingerprints import Fingerprints
 from hourglass.training.verify import Difference
 
@@ -496,9 +496,9 @@ def read_decision(folder: Path) -> Decision | None:
         return None
 
 
-def keep_decision(folder: Path, decision: Decision) -> None:
+def keep_decision(folder: ModelFolder, decision: Decision) -> None:
     """The last one of a model, whatever it was."""
-    write_atomically(folder / DECISION, write_decision(decision).encode())
+    folder.write(DECISION, write_decision(decision).encode())
 
 
 def recode(rows_ND: Float32, features: Sequence[Feature], others: Sequence[Feature]) -> Float32:

@@ -1,4 +1,6 @@
-"""What a run may publish into, and which version a person means; serving/store.py does it."""
+"""What a run may publish into, and which version a person means; serving/store.py and
+serving/bucket.py do it.
+"""
 
 import os
 from collections.abc import Iterator
@@ -6,8 +8,18 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from hourglass.service.errors import HourglassError
-from hourglass.service.serving.store import ModelFolder, Store
+from hourglass.service.serving.places import open_store
+from hourglass.service.serving.store import ModelFolder
 from hourglass.training.errors import RunError
+
+
+def model_of(models: str | Path, name: str, cache: Path | None = None) -> ModelFolder:
+    """A model as it is now, whether it is there or not; InvalidSettings where there is no such
+    place, OSError where it cannot be asked. Copies of what lies elsewhere are below `cache`.
+    """
+    folder = open_store(models, cache=cache).model(name)
+    folder.pull()
+    return folder
 
 
 def check_writable(folder: Path) -> None:
@@ -36,11 +48,11 @@ def alone(folder: ModelFolder) -> Iterator[None]:
         yield
 
 
-def promote(models: Path, name: str, version: str) -> str:
+def promote(models: str | Path, name: str, version: str, cache: Path | None = None) -> str:
     """Point `current` at a version that is there, given in full or by an unambiguous beginning;
     returns the full version.
     """
     try:
-        return Store(models).model(name).promote(version)
+        return model_of(models, name, cache).promote(version)
     except HourglassError as error:
         raise RunError(str(error)) from error

@@ -9,12 +9,12 @@ import polars as pl
 
 from hourglass.service.model.artifact import Feature
 from hourglass.service.model.detector import Detector
-from hourglass.service.serving.store import Store
 from hourglass.service.watch.recording import ENTITY, TIME
 from hourglass.training.config import RunConfig, load_config
 from hourglass.training.errors import RunError
 from hourglass.training.journal import Journal, read_journal, with_alarms
 from hourglass.training.progress import SILENT, Progress
+from hourglass.training.publish import model_of
 from hourglass.training.recorded import alarms_of, is_recording, newest_time, read_recording
 from hourglass.training.report import Report
 from hourglass.training.run import run
@@ -37,23 +37,30 @@ class Rows(NamedTuple):
 def retrain(
     name: str,
     rows: Rows,
-    models: Path,
+    models: str | Path,
     *,
     force: bool = False,
     shadow: bool = False,
+    cache: Path | None = None,
+    sign_with: Path | None = None,
     progress: Progress = SILENT,
 ) -> Report:
     """Fit as the model in service was fitted, and publish what the gate lets through, in `shadow`
     as a challenger; Refused where it does not, RunError or HourglassError where the rows cannot be
     used.
     """
-    folder = Store(models).model(name)
+    folder = model_of(models, name, cache)
     if not folder.has_current():
         raise RunError(
             f"there is no model {name!r} in service in {models}; hourglass-train fit makes a first"
         )
-    version = folder.current()
-    config = next_run(folder.path / version / RUN, name, rows, models, force=force, shadow=shadow)
+    folder.fetch(version := folder.current())
+    file = folder.path / version / RUN
+    config = msgspec.structs.replace(
+        next_run(file, name, rows, models, force=force, shadow=shadow),
+        cache=str(cache) if cache else None,
+        sign_with=str(sign_with) if sign_with else None,
+    )
     recorded = read_recording(config.data, name) if is_recording(config.data) else None
     if recorded is None and rows.journal is None:
         if rows.exclude_alarms or rows.confirmed:
@@ -70,7 +77,7 @@ def next_run(
     file: Path,
     name: str,
     rows: Rows,
-    models: Path,
+    models: str | Path,
     *,
     force: bool = False,
     shadow: bool = False,

@@ -1,6 +1,7 @@
 """run(config) -> a published version: the whole story of a training run, read top to bottom."""
 
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter, process_time
@@ -15,7 +16,8 @@ from hourglass.service.model.calibration import Threshold, build_table
 from hourglass.service.model.detector import Detector
 from hourglass.service.model.guarantee import Guarantee
 from hourglass.service.model.schema import Schema
-from hourglass.service.serving.store import ModelFolder, Store, locate
+from hourglass.service.serving.signatures import SIGNATURE_FILE, SigningKey
+from hourglass.service.serving.store import ModelFolder
 from hourglass.training.calibrate import (
     attach_table,
     calibration_scores,
@@ -62,7 +64,7 @@ from hourglass.training.manifest import Series, make_manifest
 from hourglass.training.order import Ordered, Part
 from hourglass.training.presets import preset_of
 from hourglass.training.progress import SILENT, Progress
-from hourglass.training.publish import alone, check_writable
+from hourglass.training.publish import alone, check_writable, model_of
 from hourglass.training.report import LeftOut, Report, TimeAxis, time_axis, write_report
 from hourglass.training.report.card import CARD, write_card
 from hourglass.training.report.columns import columns_of
@@ -90,16 +92,22 @@ def run(config: RunConfig, progress: Progress = SILENT, journal: Journal | None 
     sentence when that cannot be done, and then nothing is published. Refused where a model is in
     service, and the gate lets this one not take its place.
     """
-    with alone(Store(Path(config.models)).model(config.name)):
-        return _run(config, progress, journal)
+    cache = Path(config.cache) if config.cache else None
+    folder = model_of(config.models, config.name, cache)
+    with alone(folder):
+        return _run(config, folder, progress, journal)
 
 
-def _run(config: RunConfig, progress: Progress, journal: Journal | None) -> Report:
+def _run(
+    config: RunConfig, folder: ModelFolder, progress: Progress, journal: Journal | None
+) -> Report:
     started, started_cpu = perf_counter(), process_time()
     recorder = Recorder(progress)
     progress = recorder.progress
     progress.stage("loading")
-    check_writable(Path(config.models) / config.name)
+    check_writable(folder.path)
+    unsafe = folder.require_writable()
+    key = SigningKey(Path(config.sign_with)) if config.sign_with else None
     frame = table_of(config)
 
     progress.stage("looking at the data")
@@ -108,11 +116,10 @@ def _run(config: RunConfig, progress: Progress, journal: Journal | None) -> Repo
     del frame  # far larger than the rows made of it
     looked_at_ND = data.normal_ND
     normal_rows = len(looked_at_ND)
-    folder = Store(Path(config.models)).model(config.name)
 
     champion: Champion | None = None
     decision: Decision | None = None
-    serving = _check_replaceable(config, data.features)
+    serving = _check_replaceable(config, folder, data.features)
     if config.shadow and serving is None:
         raise RunError(
             f"--shadow has a model scored beside that in service, and {config.name} has none in"
@@ -253,20 +260,22 @@ def _run(config: RunConfig, progress: Progress, journal: Journal | None) -> Repo
         alpha=threshold.alpha,
         uncertified=not threshold.certified,
         device=device_of(config),
+        cache=None,
+        sign_with=None,
         window=config.window_rows,
         fitted_at=detector.manifest.fitted_at,
         model=trial.config,
     )
     seconds = perf_counter() - started
     report = _report(
-        config, prepared, trial, threshold, guarantee, found, detector, quality, seconds
+        config, folder, prepared, trial, threshold, guarantee, found, detector, quality, seconds
     )
     report = msgspec.structs.replace(
         report,
         left_out=msgspec.structs.replace(left_out, untaught=untaught),
         dropped_rows=report.dropped_rows - untaught,
         screened=screened,
-        warnings=data.warnings,
+        warnings=(*data.warnings, unsafe) if unsafe else data.warnings,
         contamination_warning=warning,
         suspects_listed=len(suspects),
         suspects=suspects[:REPORTED],
@@ -311,19 +320,21 @@ def _run(config: RunConfig, progress: Progress, journal: Journal | None) -> Repo
         if decision:
             if not decision.published:
                 raise _refused(folder, decision)
-            keep_decision(folder.path, decision)
+            keep_decision(folder, decision)
+        if key:
+            folder.write(SIGNATURE_FILE, key.sign(file), version=detector.version)
         if config.shadow and decision:
             folder.challenge(detector.version)
         else:
             folder.point(detector.version, over=champion.detector.version if champion else None)
     except OSError as error:
-        raise RunError(f"{folder.path} cannot be written: {error.strerror or error}") from error
+        raise RunError(f"{folder.place()} cannot be written: {error.strerror or error}") from error
     return report
 
 
 def _refused(folder: ModelFolder, decision: Decision) -> Refused:
     """What a run ends with whose model is not to be in service."""
-    keep_decision(folder.path, decision)
+    keep_decision(folder, decision)
     return Refused(say_refusal(folder.name, decision))
 
 
@@ -373,16 +384,18 @@ def _left_out(prepared: Prepared, rates: Sequence[float], effective: float | Non
     return Rate(rate, Rate.of(rate * effective, effective).interval)
 
 
-def _check_replaceable(config: RunConfig, features: tuple[Feature, ...]) -> Detector | None:
+def _check_replaceable(
+    config: RunConfig, folder: ModelFolder, features: tuple[Feature, ...]
+) -> Detector | None:
     """The model in service where it has the same features and window. One whose features differ
     would fail every request that its clients send.
     """
-    folder = Path(config.models) / config.name
-    if not ModelFolder(folder).has_current():
+    if not folder.has_current():
         return None
     try:
-        serving = Detector.from_bytes(locate(folder).read_bytes())
-    except (HourglassError, OSError):
+        folder.fetch(version := folder.current())
+        serving = Detector.from_bytes(folder.read(version, max_bytes=sys.maxsize).data)
+    except HourglassError:
         return None  # what is there cannot be served anyway
     before, now = (
         [(feature.name, feature.kind) for feature in each]
@@ -394,19 +407,21 @@ def _check_replaceable(config: RunConfig, features: tuple[Feature, ...]) -> Dete
         return None
     if before == now:
         raise RunError(
-            f"{folder} serves a model that looks at {serving.window} rows, this one would look at"
-            f" {config.window_rows}, and its clients would have to know; --window"
+            f"{folder.place()} serves a model that looks at {serving.window} rows, this one would"
+            f" look at {config.window_rows}, and its clients would have to know; --window"
             f" {serving.window} keeps it, --force publishes all the same, another --name keeps both"
         )
     changed = sorted({name for name, _ in set(before) ^ set(now)}) or ["their order"]
     raise RunError(
-        f"{folder} serves a model with other features (differing: {', '.join(changed[:5])}), and"
-        " its clients would fail; --force publishes all the same, another --name keeps both"
+        f"{folder.place()} serves a model with other features (differing:"
+        f" {', '.join(changed[:5])}), and its clients would fail; --force"
+        " publishes all the same, another --name keeps both"
     )
 
 
 def _report(
     config: RunConfig,
+    folder: ModelFolder,
     prepared: Prepared,
     trial: Trial,
     threshold: Threshold,
@@ -422,7 +437,7 @@ def _report(
     return Report(
         name=config.name,
         version=detector.version,
-        path=str(Store(Path(config.models)).model(config.name).file(detector.version)),
+        path=folder.place(detector.version),
         preset=preset_of(config.model),
         variant=manifest.model.variant,
         stores_rows=manifest.model.stores_rows,

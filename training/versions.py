@@ -10,12 +10,12 @@ import msgspec
 
 from hourglass.service.errors import HourglassError, InvalidArtifact
 from hourglass.service.model.detector import Detector
-from hourglass.service.serving.store import ModelFolder, Store
+from hourglass.service.serving.store import ModelFolder
 from hourglass.service.serving.versions import read_versions
 from hourglass.service.watch.challenger import require_comparable
 from hourglass.training.errors import RunError
 from hourglass.training.gate import Decision, read_decision
-from hourglass.training.publish import alone
+from hourglass.training.publish import alone, model_of
 
 
 class VersionLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,9 +35,11 @@ class VersionLine(msgspec.Struct, frozen=True, kw_only=True):
     why: str
 
 
-def list_versions(models: Path, name: str) -> tuple[VersionLine, ...]:
+def list_versions(
+    models: str | Path, name: str, cache: Path | None = None
+) -> tuple[VersionLine, ...]:
     """Those that lie there, the newest first; RunError where there is no such model."""
-    folder = _folder(models, name)
+    folder = _folder(models, name, cache)
     current = folder.current() if folder.has_current() else None
     challenger = folder.challenger()
     lines = []
@@ -62,13 +64,13 @@ def list_versions(models: Path, name: str) -> tuple[VersionLine, ...]:
     return tuple(lines)
 
 
-def prune(models: Path, name: str, keep: int) -> tuple[str, ...]:
+def prune(models: str | Path, name: str, keep: int, cache: Path | None = None) -> tuple[str, ...]:
     """Take away all versions but that in service, its challenger and the newest others, so many in
     all; returns those that are gone.
     """
     if keep < 1:
         raise RunError(f"--keep: expected at least 1, which is the one in service, got {keep}")
-    folder = _folder(models, name)
+    folder = _folder(models, name, cache)
     with alone(folder):
         current, challenger = folder.current(), folder.challenger()
         found = read_versions(folder, max_bytes=sys.maxsize, known={})
@@ -82,11 +84,13 @@ def prune(models: Path, name: str, keep: int) -> tuple[str, ...]:
     return tuple(gone)
 
 
-def challenge(models: Path, name: str, version: str | None) -> str | None:
+def challenge(
+    models: str | Path, name: str, version: str | None, cache: Path | None = None
+) -> str | None:
     """Have a version that is there, given in full or by an unambiguous beginning, scored beside
     that in service, and return it in full; None: have none. RunError where it cannot be.
     """
-    folder = _folder(models, name)
+    folder = _folder(models, name, cache)
     if version is None:
         folder.challenge(None)
         return None
@@ -109,16 +113,18 @@ def challenge(models: Path, name: str, version: str | None) -> str | None:
     return full
 
 
-def retire(models: Path, name: str) -> Path:
-    """Take a model out of service with all its versions; returns where they lie from now on."""
-    folder = _folder(models, name)
+def retire(models: str | Path, name: str, cache: Path | None = None) -> str:
+    """Take a model out of service with all its versions; returns in a sentence's part how it comes
+    back.
+    """
+    folder = _folder(models, name, cache)
     with alone(folder):
         return folder.retire(time.time())
 
 
-def _folder(models: Path, name: str) -> ModelFolder:
-    folder = Store(models).model(name)
-    if not folder.path.is_dir():
+def _folder(models: str | Path, name: str, cache: Path | None) -> ModelFolder:
+    folder = model_of(models, name, cache)
+    if not folder.exists():
         raise RunError(f"there is no model {name!r} in {models}")
     return folder
 

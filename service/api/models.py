@@ -214,7 +214,8 @@ async def change_threshold(
     served = await parts.registry.change_threshold(name, change)
     until: datetime | UnsetType = UNSET
     if parts.settings.workers > 1 and not (parts.peers and await parts.peers.tell(name)):
-        seconds = parts.settings.poll_seconds + LOOK_SECONDS
+        poll_seconds = parts.settings.poll_seconds or parts.registry.store.poll_seconds
+        seconds = poll_seconds + LOOK_SECONDS
         until = datetime.now(UTC) + timedelta(seconds=seconds)
     return ChangedModel(**_summary(served.summary, parts), until=until)
 

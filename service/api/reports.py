@@ -18,7 +18,7 @@ from hourglass.service.api.entrance import NEEDS_READ
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import problems
 from hourglass.service.errors import InvalidArtifact, NoReport
-from hourglass.service.serving.store import REPORT_FILE, REPORT_PAGE, Store
+from hourglass.service.serving.store import REPORT_FILE, REPORT_PAGE
 
 FILES = {"html": REPORT_PAGE, "json": REPORT_FILE}
 MEDIA_TYPES = {"html": "text/html", "json": "application/json"}
@@ -65,7 +65,7 @@ async def show_report(
 ) -> Response[bytes]:
     form = format or wanted_report(request.scope["headers"], request.scope["path"])
     served = await parts.registry.get(name)
-    folder = Store(parts.settings.models).model(name)
+    folder = parts.registry.store.model(name)
 
     def read() -> bytes:
         meant = served.detector.version if version is None else folder.version_meant(version)

@@ -42,6 +42,7 @@ def load(
     """
     version = model.current()
     if before and before.detector.version == version:
+        model.require_trusted(version, max_bytes=max_bytes)  # a key may have been taken off
         served = before
     else:
         file = model.read(version, max_bytes=max_bytes)

@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from time import monotonic
+from time import monotonic, time
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from hourglass.service.errors import (
@@ -123,6 +123,7 @@ class Registry:
         self._ignored: set[str] = set()
         # why the folder itself could not be looked into, the last time
         self._unreadable: str | None = None
+        self.looked_at: float | None = None  # when the store last answered, since the epoch
         self._hanging: Future[Any] | None = None  # a look that was let go
         self._looking = asyncio.Lock()
         self.tell: Callable[[Load], None] = lambda _: None  # of each folder that was acted on
@@ -141,6 +142,16 @@ class Registry:
     def unloaded(self) -> frozenset[str]:
         """Names of the models that are in service, or may be, but not in memory."""
         return frozenset(self._unloaded)
+
+    @property
+    def away(self) -> str | None:
+        """Why the store could not be looked into the last time, if it could not."""
+        return self._unreadable or self._store.away
+
+    @property
+    def store(self) -> Store:
+        """Where the models' files lie."""
+        return self._store
 
     @property
     def exhibits(self) -> Exhibits | None:
@@ -312,6 +323,9 @@ class Registry:
             return await self._changes.run(read, seconds=LOAD_SECONDS)
         except Hanging as error:
             raise InvalidArtifact(f"the versions of {name} cannot be read: {HANGS}") from error
+        except OSError as error:
+            why = error.strerror or error
+            raise InvalidArtifact(f"the versions of {name} cannot be read: {why}") from error
 
     def close(self) -> None:
         """End the threads; what hangs in them is left behind."""
@@ -333,6 +347,8 @@ class Registry:
             self._hanging = error.work
             return self._all_unreadable(HANGS)
         self._unreadable = self._hanging = None
+        if self._store.away is None:
+            self.looked_at = time()
         self._take_up(folders)
         loads = [self._miss(name) for name in sorted(self._known.keys() - folders.keys())]
         loads += [await self._look_at(name, folders[name]) for name in self._by_use(folders)]
@@ -343,9 +359,9 @@ class Registry:
         outcome: Literal["failed", "unchanged"] = "unchanged"
         if why != self._unreadable:
             outcome, self._unreadable = "failed", why
-            _logger.error("%s cannot be read: %s", self._store.path, why)
+            _logger.error("%s cannot be read: %s", self._store, why)
             for known in self._known.values():
-                sentence = f"{self._store.path} cannot be read: {why}"
+                sentence = f"{self._store} cannot be read: {why}"
                 known.problem, known.seen = Problem("unreadable", sentence), None
         return [Load(name, outcome, self.version(name), why) for name in sorted(self._known)]
 

@@ -1,6 +1,7 @@
 """Store: the layout of MODELS on disk, known here and nowhere else.
 
-    MODELS/<name>/<version>/model.onnx   a version, the SHA-256 of this file; reports lie beside it
+    MODELS/<name>/<version>/model.onnx   a version, the SHA-256 of this file; reports lie beside it,
+                                         and the signature of signatures.py where there is one
     MODELS/<name>/current                the pointer: one line, the version in service
     MODELS/<name>/challenger             likewise, if there is one: the version scored beside it
     MODELS/<name>/threshold.json         the false-alarm budget changed while running, if it was
@@ -16,6 +17,8 @@ process left of them goes when somebody publishes a day later.
 Whatever is read is a regular file of bounded size: a FIFO or a device in its place is refused at
 once. Pointer and threshold may be links within the model's folder, as Kubernetes makes them; the
 model's file may lie anywhere, since its hash says what it is.
+
+What lies elsewhere (bucket.py, mlflow_registry.py) is brought into such a folder, and read there.
 """
 
 import errno
@@ -45,6 +48,7 @@ from hourglass.service.errors import (
     UnknownVersion,
 )
 from hourglass.service.model.artifact import version_of
+from hourglass.service.serving.signatures import SIGNATURE_BYTES, SIGNATURE_FILE, Trust
 
 MODEL_FILE = "model.onnx"
 POINTER = "current"
@@ -109,6 +113,7 @@ class ModelFolder:
     """The versions of one model, and what is said of them."""
 
     path: Path
+    trust: Trust | None = None  # whose signature a version needs; None: nobody's
 
     @property
     def name(self) -> str:
@@ -118,18 +123,28 @@ class ModelFolder:
         """Something that differs as soon as the pointer or the threshold is another one; the first
         of it is None where there is no pointer. Empty where the folder is closed to us.
         """
-        return _look_into(str(self.path))
+        return _look_into(str(self.path), self.trust)
+
+    def pull(self) -> None:
+        """Have pointer and threshold here as they are where the models come from; OSError where
+        that cannot be asked. Of a folder nothing is to be done.
+        """
+
+    def fetch(self, version: str) -> None:
+        """The same of a version's files, which never change; InvalidArtifact where they are not as
+        they must be.
+        """
 
     def state(self) -> object:
         """Something that differs as soon as the pointer, the threshold, or the version's folder or
         file is another one.
         """
-        state = _signature(f"{self.path}/{POINTER}"), _signature(f"{self.path}/{THRESHOLD_FILE}")
+        state = _look_into(str(self.path), self.trust)
         try:
             version = self.current()
         except InvalidArtifact:
             return state
-        return *state, _signature(f"{self.path}/{version}"), _signature(str(self.file(version)))
+        return *state, _stamp(f"{self.path}/{version}"), _stamp(str(self.file(version)))
 
     def current(self) -> str:
         """The version that the pointer names; InvalidArtifact where it names none."""
@@ -149,16 +164,34 @@ class ModelFolder:
         """Something that differs as soon as its pointer or the threshold is another one; None where
         there is no pointer.
         """
-        pointer = _signature(f"{self.path}/{CHALLENGER}")
-        return pointer and (pointer, _signature(f"{self.path}/{THRESHOLD_FILE}"))
+        pointer = _stamp(f"{self.path}/{CHALLENGER}")
+        return pointer and (pointer, _stamp(f"{self.path}/{THRESHOLD_FILE}"))
+
+    def exists(self) -> bool:
+        """Whether there is such a model, in service or not."""
+        return self.path.is_dir()
 
     def file(self, version: str) -> Path:
         """Where the artifact of a version lies, or would."""
         return self.path / version / MODEL_FILE
 
+    def place(self, version: str | None = None) -> str:
+        """Where a person finds the model, or the artifact of a version."""
+        return str(self.file(version) if version else self.path)
+
     def read(self, version: str, *, max_bytes: int) -> ModelFile:
-        """The artifact of a version; InvalidArtifact where it is not what its name says."""
-        return read_file(self.file(version), max_bytes=max_bytes)
+        """The artifact of a version; InvalidArtifact where it is not what its name says, or nobody
+        who is trusted has signed it.
+        """
+        file = read_file(self.file(version), max_bytes=max_bytes)
+        if self.trust:
+            self.trust.require(file.data, self._signature_of(version), self.file(version))
+        return file
+
+    def require_trusted(self, version: str, *, max_bytes: int) -> None:
+        """InvalidArtifact where nobody who is trusted has signed a version, or no longer has."""
+        if self.trust:
+            self.read(version, max_bytes=max_bytes)
 
     def versions(self) -> list[str]:
         """Those that are there, in the order of their names."""
@@ -168,9 +201,10 @@ class ModelFolder:
     def is_intact(self, version: str) -> bool:
         """Whether the artifact of a version is there, and is what its name says."""
         try:
-            return version_of(_read(self.file(version), max_bytes=sys.maxsize).data) == version
-        except (FileNotFoundError, NotADirectoryError, InvalidArtifact):
+            self.fetch(version)
+        except InvalidArtifact:
             return False
+        return self._is_whole(version)
 
     def threshold(self) -> StoredThreshold | None:
         """The budget changed while running, if it was; InvalidArtifact where it cannot be read."""
@@ -196,6 +230,10 @@ class ModelFolder:
             changed = change(stored)
             write_atomically(self.path / THRESHOLD_FILE, msgspec.json.encode(changed))
         return changed
+
+    def write(self, name: str, data: bytes, *, version: str | None = None) -> None:
+        """Write a file beside a version, or beside all of them; OSError where that fails."""
+        write_atomically(self.path / (version or ".") / name, data)
 
     def publish(self, data: bytes, beside: Mapping[str, str]) -> str:
         """Write an artifact and the texts beside it (file name -> text), point at it, and return
@@ -233,7 +271,7 @@ class ModelFolder:
         return it in full. UnknownVersion, or InvalidArtifact where its file is damaged, and
         whatever `check` raises: then the pointer stays.
         """
-        if not self.path.is_dir():
+        if not self.exists():
             raise UnknownModel(f"there is no model {self.name!r} in {self.path.parent}")
         full = self.version_meant(version)
         if not self.is_intact(full):
@@ -250,7 +288,7 @@ class ModelFolder:
     def version_state(self, version: str) -> tuple[object, ...]:
         """Something that differs as soon as the file of a version, or a report, is another one."""
         beside = (MODEL_FILE, REPORT_FILE, REPORT_PAGE)
-        return version, *(_signature(str(self.path / version / name)) for name in beside)
+        return version, *(_stamp(str(self.path / version / name)) for name in beside)
 
     def read_beside(self, version: str, name: str) -> bytes:
         """What lies beside the artifact of a version; OSError or InvalidArtifact where it cannot be
@@ -278,10 +316,7 @@ class ModelFolder:
         where it is to point `over` another one than it does by now.
         """
         if over is not None and (found := self.current()) != over:
-            raise NotPromoted(
-                f"{self.name!r} was brought to version {found[:12]} meanwhile, and version"
-                f" {version[:12]} was to follow {over[:12]}; it is kept, and not in service"
-            )
+            raise self._not_over(found, version, over)
         write_atomically(self.path / POINTER, f"{version}\n".encode())
         with suppress(InvalidArtifact):
             if self.challenger() == version:
@@ -317,15 +352,39 @@ class ModelFolder:
         finally:
             shutil.rmtree(removed, ignore_errors=True)
 
-    def retire(self, now: float) -> Path:
-        """Take the model out of service, and return where its folder lies from now on."""
+    def retire(self, now: float) -> str:
+        """Take the model out of service, and return in a sentence's part how it comes back."""
         if not self.path.is_dir():
             raise UnknownModel(f"there is no model {self.name!r} in {self.path.parent}")
         at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
         place = self.path.parent / RETIRED / f"{self.name}-{at}"
         place.parent.mkdir(exist_ok=True)
         self.path.rename(place)
-        return place
+        return f"{place} holds its versions, and moved back to {self.path} it is in service again"
+
+    def require_writable(self) -> str | None:
+        """OSError where nothing can be written; a sentence where it is not as safe as it could be.
+        That its folder can be written is known here already.
+        """
+
+    def _is_whole(self, version: str) -> bool:
+        try:
+            return version_of(_read(self.file(version), max_bytes=sys.maxsize).data) == version
+        except (FileNotFoundError, NotADirectoryError, InvalidArtifact):
+            return False
+
+    def _signature_of(self, version: str) -> bytes | None:
+        path = self.path / version / SIGNATURE_FILE
+        try:
+            return _read(path, max_bytes=SIGNATURE_BYTES).data
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise InvalidArtifact(
+                f"{path} cannot be read: {error.strerror}", "untrusted"
+            ) from error
+        except InvalidArtifact as error:
+            raise InvalidArtifact(str(error), "untrusted") from error
 
     def _move_in(self, scratch: Path, version: str) -> None:
         """Make a folder that of a version, in place of a damaged one; another process may do the
@@ -337,7 +396,7 @@ class ModelFolder:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise
-            if self.is_intact(version):
+            if self._is_whole(version):
                 return
             replaced = Path(tempfile.mkdtemp(prefix=".replaced-", dir=self.path))
             try:
@@ -375,6 +434,13 @@ class ModelFolder:
             )
         return text
 
+    def _not_over(self, found: str | None, version: str, over: str | None) -> NotPromoted:
+        brought = f"brought to version {found[:12]}" if found else "taken out of service"
+        return NotPromoted(
+            f"{self.name!r} was {brought} meanwhile, and version {version[:12]} was to follow"
+            f" {over[:12] if over else 'none'}; it is kept, and not in service"
+        )
+
     def _read_text(self, path: Path) -> bytes:
         """A pointer's or a threshold's bytes, which no link may take from elsewhere."""
         if path.is_symlink() and not path.resolve().is_relative_to(self.path.resolve()):
@@ -403,27 +469,39 @@ class ModelFolder:
             os.close(descriptor)
 
 
-@dataclass(frozen=True, slots=True)
 class Store:
     """The models of one folder."""
 
-    path: Path
+    poll_seconds = 1.0  # between looks, where nobody says another number
+
+    def __init__(self, path: Path, trust: Trust | None = None) -> None:
+        self.path, self.trust = path, trust
+        # why what the folder is a copy of could not be asked the last time
+        self.away: str | None = None
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def check(self) -> str | None:
+        """InvalidSettings where no models can come from here; a sentence where none do yet."""
+        return require_models(self.path)
 
     def model(self, name: str) -> ModelFolder:
         """The model of that name, whether it is there or not."""
-        return ModelFolder(self.path / name)
+        return ModelFolder(self.path / name, self.trust)
 
     def challenged(self) -> set[str]:
         """Names of the models that have a challenger; OSError where the folder cannot be read."""
         with os.scandir(self.path) as entries:
-            return {each.name for each in entries if _signature(f"{each.path}/{CHALLENGER}")}
+            return {each.name for each in entries if _stamp(f"{each.path}/{CHALLENGER}")}
 
     def look(self) -> dict[str, tuple[object, ...]]:
         """What ModelFolder.look sees of each folder in here, also of such whose name no model may
         have; OSError where the folder cannot be read.
         """
         with os.scandir(self.path) as entries:
-            return {entry.name: _look_into(entry.path) for entry in entries if entry.is_dir()}
+            folders = [(entry.name, entry.path) for entry in entries if entry.is_dir()]
+        return {name: _look_into(path, self.trust) for name, path in folders}
 
 
 def locate(path: Path) -> Path:
@@ -515,17 +593,18 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
-def _look_into(folder: str) -> tuple[object, ...]:
+def _look_into(folder: str, trust: Trust | None) -> tuple[object, ...]:
     try:
         pointer: tuple[int, ...] | None = _status(f"{folder}/{POINTER}")
     except PermissionError:
         return ()  # a look at the model says so
     except OSError:
         pointer = None
-    return pointer, _signature(f"{folder}/{THRESHOLD_FILE}")
+    look = pointer, _stamp(f"{folder}/{THRESHOLD_FILE}")
+    return (*look, trust.stamp()) if trust else look
 
 
-def _signature(path: str) -> tuple[int, ...] | None:
+def _stamp(path: str) -> tuple[int, ...] | None:
     try:
         return _status(path)
     except OSError:

@@ -120,6 +120,17 @@ class ModelMetrics(Collector):
         for name, problem in self._models.problems.items():
             error.add_metric([name, problem.fault], 1.0)
         yield error
+        yield GaugeMetricFamily(
+            "hourglass_store_reachable",
+            "1 if the folder or bucket of models could be looked into the last time.",
+            float(self._models.away is None),
+        )
+        if (at := self._models.looked_at) is not None:
+            yield GaugeMetricFamily(
+                "hourglass_store_look_timestamp_seconds",
+                "When it was looked into the last time without failing.",
+                at,
+            )
 
 
 class DriftMetrics(Collector):

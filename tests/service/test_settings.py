@@ -2,8 +2,6 @@
 its source.
 """
 
-from pathlib import Path
-
 import pytest
 
 from hourglass.service.errors import InvalidSettings
@@ -19,7 +17,7 @@ def test_variables_are_read_and_converted():
     settings = read_settings(
         {"HOURGLASS_MODELS": "/m", "HOURGLASS_PORT": "80", "HOURGLASS_POLL_SECONDS": "0.5"}
     )
-    assert (settings.models, settings.port, settings.poll_seconds) == (Path("/m"), 80, 0.5)
+    assert (settings.models, settings.port, settings.poll_seconds) == ("/m", 80, 0.5)
 
 
 def test_a_flag_wins_over_its_variable_and_an_absent_flag_does_not():

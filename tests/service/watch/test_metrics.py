@@ -47,6 +47,7 @@ NAMES = {
     "hourglass_model_alpha", "hourglass_model_delta", "hourglass_model_expected_false_alarm_rate",
     "hourglass_model_certified", "hourglass_model_guarantee", "hourglass_model_threshold",
     "hourglass_model_fitted_timestamp_seconds", "hourglass_model_ready", "hourglass_model_error",
+    "hourglass_store_reachable", "hourglass_store_look_timestamp_seconds",
     "hourglass_model_reloads_total", "hourglass_build_info", "hourglass_worker_deaths_total",
     "hourglass_journal_alarms_total", "hourglass_journal_lost_total",
     "hourglass_events_total", "hourglass_open_events", "hourglass_notices_total",

@@ -1,0 +1,48 @@
+"""Places: from where models are served, as a person names it: a folder, a bucket, a registry."""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from hourglass.service.errors import InvalidSettings
+from hourglass.service.serving import objects
+from hourglass.service.serving.signatures import Trust
+from hourglass.service.serving.store import Store
+
+_URL = re.compile(r"([a-z][a-z0-9+]*)://(.*)")
+_FORMS = "a folder, s3://BUCKET/PREFIX, gs://, az://, file:///FOLDER or mlflow://ALIAS"
+
+
+def open_store(
+    models: str | Path, *, cache: Path | None = None, trust: Path | None = None
+) -> Store:
+    """The store of a folder or URL; InvalidSettings where that is none, or its extra is missing.
+
+    Of a URL the models' copies lie in a folder of their own below `cache`. `trust` is a file of
+    public keys, one of which must have signed what is read.
+    """
+    trusted = Trust(trust) if trust else None
+    if trusted:
+        trusted.require_keys()
+    if (url := _URL.fullmatch(str(models))) is None:
+        return Store(Path(models), trusted)
+    scheme, rest = url.groups()
+    if scheme == "file":
+        if not rest.startswith("/"):
+            raise InvalidSettings(f"{models} names a machine, expected file:///FOLDER")
+        return Store(Path(rest), trusted)
+    if scheme in objects.SCHEMES:
+        from hourglass.service.serving.bucket import Bucket
+
+        return Bucket(str(models), _place(str(models), cache), trusted)
+    raise InvalidSettings(f"models cannot be taken from {models}, expected {_FORMS}")
+
+
+def _place(url: str, cache: Path | None) -> Path:
+    """A folder that no other URL has, and whose name a person knows."""
+    if cache is None:
+        base = os.environ.get("XDG_CACHE_HOME")
+        cache = (Path(base) if base else Path.home() / ".cache") / "hourglass"
+    name = re.sub(r"[^A-Za-z0-9]+", "-", url).strip("-")[:60]
+    return cache / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"

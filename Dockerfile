@@ -7,6 +7,7 @@
 # An index of your own is --build-arg PIP_INDEX_URL=..., an authority of your own
 #   --secret id=ca,src=ca.pem --build-arg PIP_CERT=/run/secrets/ca
 # and a Python of your own, or this one by its digest, --build-arg PYTHON_IMAGE=...@sha256:...
+# Models in a bucket, signed models and traces need --build-arg EXTRAS=cloud,signing,traces.
 
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
@@ -42,24 +43,32 @@ RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels .
 
 # Without what only makes examples for a framework's documentation, and without training.
 FROM builder AS service-environment
+ARG EXTRAS
 RUN python -m venv --without-pip /opt/hourglass
 COPY deploy/requirements/service.txt /tmp/
+COPY deploy/requirements/dev.txt /tmp/
 RUN --mount=type=secret,id=ca \
-    pip --python /opt/hourglass install --requirement /tmp/service.txt \
- && pip --python /opt/hourglass uninstall --yes faker polyfactory
+    pip --python /opt/hourglass install --requirement /tmp/service.txt
 COPY --from=wheel /wheels /wheels
-RUN pip --python /opt/hourglass install --no-deps /wheels/*.whl \
+RUN --mount=type=secret,id=ca \
+    pip --python /opt/hourglass install --constraint /tmp/dev.txt \
+    "$(echo /wheels/*.whl)${EXTRAS:+[$EXTRAS]}" \
+ && pip --python /opt/hourglass uninstall --yes faker polyfactory \
  && rm -r /opt/hourglass/bin/hourglass-train \
     /opt/hourglass/lib/python3*/site-packages/hourglass/training \
  && /opt/hourglass/bin/python -c "import hourglass.service.floats.compiled"
 
 FROM builder AS training-environment
+ARG EXTRAS
 RUN python -m venv --without-pip /opt/hourglass
 COPY deploy/requirements/training.txt /tmp/
+COPY deploy/requirements/dev.txt /tmp/
 RUN --mount=type=secret,id=ca \
     pip --python /opt/hourglass install --requirement /tmp/training.txt
 COPY --from=wheel /wheels /wheels
-RUN pip --python /opt/hourglass install --no-deps /wheels/*.whl
+RUN --mount=type=secret,id=ca \
+    pip --python /opt/hourglass install --constraint /tmp/dev.txt \
+    "$(echo /wheels/*.whl)${EXTRAS:+[$EXTRAS]}"
 
 # What both images have in common at run time: a user of their own, who owns the models folder and
 # so a new volume mounted on it. pip and what comes with it stay behind: nothing is installed there.

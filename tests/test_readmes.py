@@ -78,6 +78,11 @@ NOT_RUN = {
     ): "needs systemd and root; tests/deploy checks the unit and runs the service under it",
     (
         "deploy/README.md",
+        ".venv/bin/hourglass-train retrain tumour demo/tumour.csv --models s3://models/plant"
+        " --cache cache",
+    ): "tests/training/test_bucket.py retrains against an S3 server",
+    (
+        "deploy/README.md",
         "sudo cp deploy/nginx/hourglass.conf /etc/nginx/conf.d/hourglass.conf",
     ): "needs nginx and root; tests/service/test_behind_a_proxy.py runs this file",
     ("deploy/README.md", "docker compose run --rm --entrypoint ls fit -t /models/pumps"): (

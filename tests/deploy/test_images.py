@@ -154,7 +154,7 @@ def test_the_settings_of_image_and_compose_are_real_ones(
     settings = read_settings(
         {**environment(stages["service"]), **services["service"]["environment"]}
     )
-    assert settings.models == Path("/models")
+    assert settings.models == "/models"
     assert settings.host == "0.0.0.0"
     assert read_settings(environment(stages["service"])).insecure is False  # it asks for keys
     assert settings.insecure  # of compose, which publishes the port on loopback alone

@@ -21,7 +21,7 @@ from tests.environment import ensure
 from tests.serving import serving
 
 Objects = list[dict[str, Any]]
-OVERLAYS = ("single-node", "production", "kserve")
+OVERLAYS = ("single-node", "production", "bucket", "kserve")
 IN_IMAGE = {"HOURGLASS_MODELS": "/models", "HOURGLASS_HOST": "0.0.0.0", "HOURGLASS_PORT": "8000"}
 PORT = 8000
 
@@ -113,9 +113,8 @@ def test_the_service_starts_with_the_environment_of_its_pod(overlays: dict[str, 
             if kind != "CronJob":
                 settings = read_settings(IN_IMAGE | given)
                 assert settings.keys or settings.insecure  # the image asks for one of them
-                assert {str(settings.models)} <= {
-                    mount["mountPath"] for mount in container["volumeMounts"]
-                }
+                folder = str(settings.cache or settings.models)
+                assert folder in {mount["mountPath"] for mount in container["volumeMounts"]}
                 assert [port["containerPort"] for port in container["ports"]] == [settings.port]
                 # a worker with a small model has 106 MiB
                 limit_bytes = (
@@ -144,8 +143,12 @@ def test_each_volume_that_is_mounted_is_there(overlays: dict[str, Objects]) -> N
                 for volume in volumes.values()
                 if "persistentVolumeClaim" in volume
             }
-            assert used
             assert used <= claims
+            assert {"emptyDir"} >= {
+                kind
+                for volume in volumes.values()
+                for kind in volume.keys() - {"name", "persistentVolumeClaim"}
+            }
 
 
 def test_where_pods_are_on_several_nodes_they_can_share_the_volumes(
@@ -155,7 +158,7 @@ def test_where_pods_are_on_several_nodes_they_can_share_the_volumes(
         claims = of_kind(overlays[overlay], "PersistentVolumeClaim")
         return {mode for claim in claims for mode in claim["spec"]["accessModes"]}
 
-    assert modes("production") == modes("kserve") == {"ReadWriteMany"}
+    assert modes("production") == modes("bucket") == modes("kserve") == {"ReadWriteMany"}
     (deployment,) = of_kind(overlays["single-node"], "Deployment")
     assert modes("single-node") == {"ReadWriteOnce"}
     assert deployment["spec"]["replicas"] == 1
@@ -181,10 +184,45 @@ def test_whatever_selects_pods_selects_those_of_the_service(overlays: dict[str, 
         }
         assert policies["nothing"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
         selectors += [policies["hourglass"]["podSelector"]["matchLabels"]]
-        assert len(selectors) == {"single-node": 3, "production": 6, "kserve": 1}[overlay]
+        assert (
+            len(selectors) == {"single-node": 3, "production": 6, "bucket": 6, "kserve": 1}[overlay]
+        )
         for selector in selectors:
             assert selector.items() <= labels.items()
             assert all(not selector.items() <= other.items() for other in others)
+
+
+def test_with_a_bucket_no_models_are_shared_and_service_and_jobs_reach_it(
+    overlays: dict[str, Objects],
+) -> None:
+    objects = overlays["bucket"]
+    claims = {each["metadata"]["name"] for each in of_kind(objects, "PersistentVolumeClaim")}
+    assert claims == {"hourglass-data"}
+    (policy,) = (
+        each["spec"]
+        for each in of_kind(objects, "NetworkPolicy")
+        if each["metadata"]["name"] == "bucket"
+    )
+    models = set()
+    for kind, labels, pod in pods(objects):
+        assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+        (container,) = pod["containers"]
+        given = {each["name"]: each["value"] for each in container["env"]}
+        assert given["AWS_REGION"] == "eu-central-1"
+        if kind == "Deployment":
+            models.add(
+                read_settings(
+                    {name: value for name, value in given.items() if name.startswith("HOURGLASS_")}
+                ).models
+            )
+        else:
+            models.add(train_parser().parse_args(container["args"]).models)
+        # a pod's copies count against what it may write
+        (copies,) = (each["emptyDir"] for each in pod["volumes"] if each["name"] == "models")
+        limits = [copies["sizeLimit"], container["resources"]["limits"]["ephemeral-storage"]]
+        assert limits == ["1Gi", "2Gi"]
+    assert models == {"s3://models/plant"}
+    assert {443, 53} == {port["port"] for rule in policy["egress"] for port in rule["ports"]}
 
 
 def test_replicas_are_spread_scaled_and_kept(overlays: dict[str, Objects]) -> None:
@@ -282,7 +320,7 @@ def test_a_refused_challenger_ends_the_job_at_once_and_a_drained_node_starts_it_
 def test_jobs_read_rows_and_write_models_where_the_service_looks(
     overlays: dict[str, Objects],
 ) -> None:
-    for objects in overlays.values():
+    for overlay, objects in overlays.items():
         jobs = {job["metadata"]["name"]: job["spec"] for job in of_kind(objects, "CronJob")}
         commands = {}
         for name, spec in jobs.items():
@@ -296,11 +334,12 @@ def test_jobs_read_rows_and_write_models_where_the_service_looks(
             commands[name] = container["args"]
         fit, retrain = commands["hourglass-fit"], commands["hourglass-retrain"]
         options = train_parser().parse_args(fit)
-        assert (options.models, options.data) == ("/models", "/data/pumps.csv")
+        models = "s3://models/plant" if overlay == "bucket" else "/models"
+        assert (options.models, options.data) == (models, "/data/pumps.csv")
         again = train_parser().parse_args(retrain)
         assert again.run is not options.run
         assert (again.name, str(again.data)) == (options.name, options.data)
-        assert str(again.models) == options.models
+        assert (again.models, str(again.cache)) == (options.models, str(options.cache))
         # the first fit is started by a person, retraining by the clock
         assert jobs["hourglass-fit"]["suspend"] is True
         assert not jobs["hourglass-retrain"].get("suspend", False)

@@ -48,8 +48,9 @@ test-service: ## the service's tests without training: make test-service PYTHON=
 		$(PYTHON) -m venv --clear build/service
 	build/service/bin/pip install --quiet --disable-pip-version-check \
 		--requirement $(LOCKS)/service.txt --constraint $(LOCKS)/dev.txt \
-		cryptography flask flask-cors httpx hypothesis 'moto[s3]' obstore \
-		opentelemetry-exporter-otlp-proto-http opentelemetry-sdk polars pytest schemathesis setuptools
+		cryptography flask flask-cors httpx hypothesis mlflow-skinny 'moto[s3]' obstore \
+		opentelemetry-exporter-otlp-proto-http opentelemetry-sdk polars pytest schemathesis setuptools \
+		alembic sqlalchemy
 	build/service/bin/pip install --quiet --disable-pip-version-check \
 		--no-deps --no-build-isolation --editable .
 	build/service/bin/python -m pytest tests/service

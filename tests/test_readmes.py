@@ -127,6 +127,11 @@ NOT_RUN = {
         "curl -s http://127.0.0.1:8000/v1/models/tumour/feedback"
         " -H 'content-type: application/json' \\",
     ): "the key is of a group of your own",
+    (
+        "service/README.md",
+        "MLFLOW_TRACKING_URI=https://mlflow.example"
+        " .venv/bin/hourglass serve --models mlflow://champion",
+    ): "needs a server of MLflow; tests/service/serving has one in SQLite",
     ("service/README.md", "make demo-stream SPEED=1440"): "tests/training/test_plant.py runs it",
     ("training/README.md", ".venv/bin/hourglass-train exhibits"): (
         "it writes into the repository, and takes minutes"
@@ -461,7 +466,7 @@ def check_command(words: list[str]) -> None:
         case ["curl", "-s", url, "-H", "content-type: application/json", "-d", body]:
             assert url.endswith("/feedback")
             msgspec.json.decode(body, type=FeedbackRequest)
-        case [setting, *command] if setting.startswith("OTEL_"):
+        case [setting, *command] if setting.startswith(("OTEL_", "MLFLOW_")):
             check_command(command)
         case _:
             pytest.fail(f"nothing checks {words}")

@@ -11,6 +11,7 @@ from hourglass.service.serving.signatures import Trust
 from hourglass.service.serving.store import Store
 
 _URL = re.compile(r"([a-z][a-z0-9+]*)://(.*)")
+_ALIAS = re.compile(r"[A-Za-z0-9_.-]+")
 _FORMS = "a folder, s3://BUCKET/PREFIX, gs://, az://, file:///FOLDER or mlflow://ALIAS"
 
 
@@ -36,13 +37,23 @@ def open_store(
         from hourglass.service.serving.bucket import Bucket
 
         return Bucket(str(models), _place(str(models), cache), trusted)
+    if scheme == "mlflow":
+        if not _ALIAS.fullmatch(rest):
+            raise InvalidSettings(
+                f"{models} names no alias, expected mlflow://ALIAS, as mlflow://champion; the"
+                " server is MLFLOW_TRACKING_URI"
+            )
+        from hourglass.service.serving.mlflow_registry import MlflowStore
+
+        server = os.environ.get("MLFLOW_REGISTRY_URI") or os.environ.get("MLFLOW_TRACKING_URI", "")
+        return MlflowStore(rest, _place(str(models), cache, server), trusted)
     raise InvalidSettings(f"models cannot be taken from {models}, expected {_FORMS}")
 
 
-def _place(url: str, cache: Path | None) -> Path:
-    """A folder that no other URL has, and whose name a person knows."""
+def _place(url: str, cache: Path | None, server: str = "") -> Path:
+    """A folder that no other URL has, of whatever server, and whose name a person knows."""
     if cache is None:
         base = os.environ.get("XDG_CACHE_HOME")
         cache = (Path(base) if base else Path.home() / ".cache") / "hourglass"
     name = re.sub(r"[^A-Za-z0-9]+", "-", url).strip("-")[:60]
-    return cache / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+    return cache / f"{name}-{hashlib.sha256(f'{url}{server}'.encode()).hexdigest()[:8]}"

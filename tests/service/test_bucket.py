@@ -32,14 +32,11 @@ def gauge(server: Process, name: str) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_the_service_follows_a_bucket_and_outlives_it(
-    s3: Buckets, tmp_path: Path, workers: str
-) -> None:
+def test_the_service_follows_a_bucket_and_outlives_it(s3: Buckets, tmp_path: Path) -> None:
     url, cache = s3.make(), tmp_path / "cache"
     pump = open_store(url, cache=tmp_path / "trainer").model("pump")
     pump.publish(FIRST, {"report.json": '{"a": 1}'})
-    flags = ("--cache", str(cache), "--workers", workers)
+    flags = ("--cache", str(cache), "--workers", "2")
     with Process(url, *flags, **POLL) as server:
         assert f"serving {url} on {server.url}" in "".join(server.log)
         wait_until(lambda: scored_by(server) == V1)

@@ -317,9 +317,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--record",
-        metavar="FOLDER",
-        help="write a share of scored rows there, as Parquet, for hourglass-train retrain (default:"
-        " none)",
+        metavar="PLACE",
+        help="a folder or a URL such as s3://BUCKET/PREFIX, where a share of scored rows is written"
+        " as Parquet for hourglass-train retrain (default: none)",
     )
     command.add_argument(
         "--record-share",

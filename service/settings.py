@@ -60,7 +60,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     drift_seconds: Annotated[float, Meta(ge=0, le=31 * 86400)] = 600.0
     # of rows that a challenger is scored on, too; 0: no challenger is scored
     shadow_share: Annotated[float, Meta(ge=0, le=1)] = 0.1
-    # a folder, or a file:// URL, for a share of scored rows as Parquet; none: nothing is recorded
+    # a folder or a bucket's URL, where a share of scored rows is written as Parquet; none: no rows
     record: str = ""
     record_share: Annotated[float, Meta(gt=0, le=1)] = 0.1  # of the rows, or of streams' entities
     # of one file, which ends by whichever comes first

@@ -103,7 +103,9 @@ def _parser() -> argparse.ArgumentParser:
         "retrain", help="fit the model in service anew on newer rows", allow_abbrev=False
     )
     retrain.add_argument("name", metavar="NAME")
-    retrain.add_argument("data", type=Path, metavar="DATA", help="CSV or Parquet")
+    retrain.add_argument(
+        "data", metavar="DATA", help="CSV or Parquet, or where the service has recorded rows"
+    )
     _add_models(retrain)
     retrain.add_argument("--sign-with", type=Path, metavar="KEY", help=SIGN_WITH_HELP)
     retrain.add_argument(

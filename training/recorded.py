@@ -4,7 +4,9 @@
 service/watch/recording.py says what is in them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 
 from hourglass.service.model.artifact import Feature
 from hourglass.service.rows.tables import encode_table
-from hourglass.service.watch.record_place import SUFFIX
+from hourglass.service.watch.record_place import SUFFIX, Bucket, is_bucket
 from hourglass.service.watch.recording import ALARM, ANSWERS, TIME, UNKNOWN
 from hourglass.training.errors import RunError
 
@@ -21,8 +23,8 @@ MOST_NAMED = 5
 
 
 def is_recording(data: str) -> bool:
-    """Whether the data of a run is a folder, and no file."""
-    return Path(data).is_dir()
+    """Whether the data of a run is a folder or a bucket, and no file."""
+    return is_bucket(data) or Path(data).is_dir()
 
 
 def read_recording(data: str, name: str) -> pl.DataFrame:
@@ -30,17 +32,17 @@ def read_recording(data: str, name: str) -> pl.DataFrame:
     where there are none, or files do not go together.
     """
     frames = {}
-    for path in _files(Path(data), name):
+    for path, read in _files(data, name):
         try:
-            frames[path] = pl.read_parquet(path, hive_partitioning=False)
+            frames[path] = pl.read_parquet(read(), hive_partitioning=False)
         except FileNotFoundError:  # it just made room for a newer one
             continue
         except (pl.exceptions.PolarsError, OSError) as error:
             raise RunError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     if not frames:
         raise RunError(
-            f"{data} holds no recorded rows of {name!r}: expected {Path(data) / name}/DAY/*{SUFFIX}"
-            " of hourglass serve --record"
+            f"{data} holds no recorded rows of {name!r}: expected"
+            f" {data.rstrip('/')}/{name}/DAY/*{SUFFIX} of hourglass serve --record"
         )
     newest, last = list(frames.items())[-1]
     for path, frame in frames.items():
@@ -83,8 +85,18 @@ def say_unknown(frame: pl.DataFrame) -> str | None:
     )
 
 
-def _files(folder: Path, name: str) -> list[Path]:
-    """Those of a model in a folder of several, or those of the folder of one."""
-    own = folder / name
-    found = (own if own.is_dir() else folder).glob(f"*/[!.]*{SUFFIX}")
-    return sorted(found, key=lambda path: path.parts[-2:])
+def _files(data: str, name: str) -> list[tuple[str, Callable[[], Path | BytesIO]]]:
+    """Those of a model in a place of several, or those of the folder of one, by day and time: the
+    path of each, and what reads it.
+    """
+    if is_bucket(data):
+        place = Bucket(data)
+        try:
+            keys = sorted(key for key in place.sizes() if key.startswith(f"{name}/"))
+        except OSError as error:
+            raise RunError(str(error.strerror)) from error
+        return [(f"{data}/{key}", lambda key=key: BytesIO(place.read(key))) for key in keys]  # type: ignore[misc]
+    own = Path(data) / name
+    found = (own if own.is_dir() else Path(data)).glob(f"*/[!.]*{SUFFIX}")
+    ordered = sorted(found, key=lambda path: path.parts[-2:])
+    return [(str(path), partial(Path, path)) for path in ordered]

@@ -25,7 +25,7 @@ RUN = "run.toml"  # beside each version
 class Rows(NamedTuple):
     """Which rows the next model is made of."""
 
-    data: Path
+    data: str | Path  # a URL is no path
     recent: str | None = None  # of `time`: 30d takes the last thirty days
     exclude_times: tuple[str, ...] = ()  # of `time`: FROM/TO
     time: str | None = None  # where the champion's run has none

@@ -1,9 +1,9 @@
-"""Where recorded rows lie, as `--record` names it.
+"""Where recorded rows lie, as `--record` names it: in a folder or in a bucket.
 
-    FOLDER/<model>/<day>/<time>-<host>-<process>-<random>.parquet
+    PLACE/<model>/<day>/<time>-<host>-<process>-<random>.parquet
 
-A file is written under another name and moved in when it is whole: whoever reads sees closed files
-alone. Only files of such names are listed, and taken away.
+A file is written under another name and moved in when it is whole, as an object of a bucket is by
+itself: whoever reads sees closed files alone. Only files of such names are listed, and taken away.
 """
 
 import os
@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from hourglass.service.errors import InvalidSettings
+from hourglass.service.serving.objects import SCHEMES, Objects
 
 SUFFIX = ".parquet"
 STALE_SECONDS = 86400.0  # after which a half-written file is nobody's any more
@@ -80,11 +81,53 @@ class Folder:
         return True
 
 
-def open_place(url: str) -> Folder:
+class Bucket:
+    """What lies under a URL such as s3://bucket/prefix; its errors are OSError."""
+
+    def __init__(self, url: str) -> None:
+        self._objects = Objects(url)
+
+    def check(self) -> None:
+        """Whether it can be written."""
+        self._objects.is_conditional()
+
+    def put(self, key: str, data: bytes | memoryview) -> None:
+        """Write a file whole or not at all."""
+        self._objects.put(key, bytes(data))
+
+    def sizes(self) -> dict[str, int]:
+        """By key the bytes of each file."""
+        found = self._objects.keys("")
+        return {key: size for key, size in found.items() if _KEY.fullmatch(key)}
+
+    def read(self, key: str) -> bytes:
+        """A file; FileNotFoundError where it is gone."""
+        return b"".join(self._objects.stream(key))
+
+    def remove(self, key: str) -> bool:
+        """Take a file away."""
+        self._objects.delete(key)
+        return True
+
+
+Place = Folder | Bucket
+
+
+def is_bucket(url: str) -> bool:
+    """Whether a URL is of a bucket."""
+    return urlsplit(url).scheme in SCHEMES
+
+
+def open_place(url: str) -> Place:
     """The place that a path or a URL names; InvalidSettings where it names none."""
     if _SCHEME.match(url) is None:
         return Folder(Path(url))
+    if is_bucket(url):
+        return Bucket(url)
     split = urlsplit(url)
     if split.scheme != "file" or split.netloc not in ("", "localhost"):
-        raise InvalidSettings(f"--record is {url!r}: expected a folder, or file:///FOLDER")
+        raise InvalidSettings(
+            f"--record is {url!r}: expected a folder, s3://BUCKET/PREFIX, gs://, az:// or"
+            " file:///FOLDER"
+        )
     return Folder(Path(unquote(split.path)))

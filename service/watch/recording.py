@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from hourglass.service.errors import InvalidSettings
 from hourglass.service.model.artifact import UNSEEN, Feature
-from hourglass.service.watch.record_place import SUFFIX, Folder, open_place
+from hourglass.service.watch.record_place import SUFFIX, Place, open_place
 
 if TYPE_CHECKING:
     import polars as pl
@@ -57,7 +57,7 @@ class Recording:
     of all models together.
     """
 
-    def __init__(self, place: Folder, *, most_bytes: int) -> None:
+    def __init__(self, place: Place, *, most_bytes: int) -> None:
         self._place, self._most_bytes = place, most_bytes
         self._writer = f"{re.sub(r'[^A-Za-z0-9.]', '_', socket.gethostname())}-{os.getpid()}"
 

@@ -18,6 +18,7 @@ from hourglass.service.watch import record_place
 from hourglass.service.watch import recording as recordings
 from hourglass.service.watch.record_place import Folder
 from hourglass.service.watch.recording import ALARM, ANSWERS, ENTITY, TIME, UNKNOWN, Recording
+from hourglass.training.recorded import read_recording
 from tests.artifacts import (
     MIXED,
     NUMERIC,
@@ -27,6 +28,7 @@ from tests.artifacts import (
     publish,
     sample_rows,
 )
+from tests.buckets import Buckets
 from tests.service.watch.test_metrics import samples
 from tests.serving import Process, serving, wait_until
 
@@ -244,11 +246,36 @@ def test_a_killed_worker_loses_its_open_rows_alone_and_leaves_whole_files(tmp_pa
     assert len({path.name.split("-")[2] for path in files(folder)}) <= 2
 
 
+def test_a_bucket_takes_files_makes_room_and_is_read_by_a_retraining(
+    tmp_path: Path, s3: Buckets, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(tmp_path, "pump", make_artifact())
+    url, rows_ND = s3.make(), sample_rows(NUMERIC, 50, seed=4)
+    recordings.prepare(url)
+    s3.put(url, "mine/rows/2020.parquet", b"x")
+    options = {"record": url, "record_share": 1.0, "record_rows": 1}
+    with serving(tmp_path, **options) as client:
+        for lost in (0, 50):
+            client.post("/v1/models/pump/score", json={"rows": rows_ND.tolist()}).raise_for_status()
+            wait_until(lambda lost=lost: recorded_rows(client) == (50, lost, 0))
+            s3.stop()
+        s3.start()
+    assert (
+        caplog.text.count(f"rows are lost, and not recorded: [Errno 5] {url} does not answer") == 1
+    )
+    frame = read_recording(url, "pump")
+    assert np.array_equal(frame.select(each.name for each in NUMERIC).to_numpy(), rows_ND)
+    with serving(tmp_path, **options, record_bytes=1) as client:
+        client.post("/v1/models/pump/score", json={"rows": rows_ND.tolist()}).raise_for_status()
+        wait_until(lambda: recorded_rows(client)[2] == 2)
+    assert s3.keys(url) == {"mine/rows/2020.parquet"}
+
+
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("s3://bucket/rows", "expected a folder, or file:///FOLDER"),
-        ("file://elsewhere/rows", "expected a folder, or file:///FOLDER"),
+        ("ftp://elsewhere/rows", "expected a folder, s3://BUCKET/PREFIX,"),
+        ("file://elsewhere/rows", "or file:///FOLDER"),
         ("/dev/null/rows", "nothing can be written there"),
     ],
 )

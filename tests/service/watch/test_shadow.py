@@ -11,6 +11,7 @@ import pytest
 from hourglass.service.model.detector import Detector, Scores
 from hourglass.service.model.served import Served
 from hourglass.service.serving.loading import load
+from hourglass.service.serving.places import open_store
 from hourglass.service.serving.store import Store, StoredThreshold
 from hourglass.service.watch.shadow import MOST_CELLS, Compared, Shadow
 from tests.artifacts import (
@@ -22,6 +23,7 @@ from tests.artifacts import (
     publish,
     sample_rows,
 )
+from tests.buckets import Buckets
 from tests.service.watch.test_drift import Models
 from tests.serving import Process, serving, wait_until
 
@@ -280,6 +282,20 @@ def test_rows_of_streams_and_of_the_open_inference_protocol_count_too(tmp_path: 
         assert client.get(path).json()["rows"] == 20
         client.post("/v1/models/pump/score", json={"rows": rows}).raise_for_status()
         assert client.get(path).json()["rows"] == 40
+
+
+def test_a_challenger_comes_from_a_bucket_too(tmp_path: Path, s3: Buckets) -> None:
+    url = s3.make()
+    store = open_store(url, cache=tmp_path / "here")
+    version = store.model("pump").keep(make_artifact(shift=9), {})
+    store.model("pump").publish(make_artifact(), {})
+    store.model("pump").challenge(version)
+    rows = {"rows": sample_rows(NUMERIC, 50, seed=4).tolist()}
+    with serving(url, cache=tmp_path / "there", shadow_share=1.0) as client:
+        path = "/v1/models/pump/challenger"
+        assert client.get(path).json()["challenger"]["version"] == version
+        client.post("/v1/models/pump/score", json=rows).raise_for_status()
+        assert client.get(path).json()["rows"] == 50
 
 
 @pytest.mark.slow

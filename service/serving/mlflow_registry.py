@@ -52,8 +52,8 @@ class MlflowStore(Store):
 
     def __init__(self, alias: str, cache: Path, trust: Trust | None = None) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when it is imported
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # else minutes of them
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "4")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # looks end within 5 s
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
         try:
             from mlflow import MlflowClient
         except ImportError as error:

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import socket
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -403,6 +405,18 @@ class TestAway:
         finally:
             s3.start()
 
+    def test_one_that_takes_requests_and_never_answers_is_away_too(
+        self, trainer: Bucket, server: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        trainer.model("pump").publish(FIRST, {})
+        look(registry_of(server))
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+            registry = registry_of(a_machine(str(server), server.path.parent))
+            assert look(registry) == {"pump": "loaded"}
+            assert registry.away is not None
+            assert registry.away.startswith(f"{server} does not answer: ")
+
     def test_a_bucket_that_is_not_there_is_said_at_the_start(self, s3: Buckets, tmp_path: Path):
         problem = a_machine("s3://nobody-made-this/x", tmp_path).check()
         assert problem is not None
@@ -450,6 +464,23 @@ def test_whether_one_can_write_leaves_nothing_behind(s3: Buckets, url: str, trai
 def test_a_url_of_no_store_is_refused(models: str, sentence: str, tmp_path: Path):
     with pytest.raises(InvalidSettings, match=sentence):
         open_store(models, cache=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("package", "models", "trusts"),
+    [
+        ("obstore.store", "s3://models/plant", False),
+        ("mlflow", "mlflow://champion", False),
+        ("cryptography", "models", True),
+    ],
+)
+def test_an_extra_that_is_not_installed_is_named(
+    package: str, models: str, trusts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, package, None)  # as Python says that it is not there
+    trust = tmp_path / "keys" if trusts else None
+    with pytest.raises(InvalidSettings, match=r"pip install 'hourglass\[(cloud|mlflow|signing)\]'"):
+        open_store(models, cache=tmp_path, trust=trust)
 
 
 def test_a_file_s_url_is_its_folder(tmp_path: Path):

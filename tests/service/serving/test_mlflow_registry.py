@@ -15,7 +15,7 @@ from hourglass.service.serving.places import open_store
 from hourglass.service.serving.registry import Registry
 from hourglass.service.serving.signatures import SIGNATURE_FILE, SigningKey, make_keys
 from tests.artifacts import make_artifact
-from tests.serving import Process, wait_until
+from tests.serving import Process, free_port, wait_until
 
 pytestmark = [
     pytest.mark.slow,
@@ -177,13 +177,16 @@ def test_a_server_that_is_away_leaves_what_is_here(
     registry = registry_of(tmp_path / "cache")
     look(registry)
 
-    def refuse(**_: object) -> None:
-        raise ConnectionError("nobody listens")
-
-    monkeypatch.setattr(registry.store.client, "search_registered_models", refuse)
-    assert look(registry) == {"pump": "unchanged"}
-    assert registry.away == "mlflow://champion does not answer: nobody listens"
-    assert registry.find("pump").detector.version == V1
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    again = registry_of(tmp_path / "cache")
+    again.store.path.rmdir()  # of another server: it gets the copies of the first
+    registry.store.path.rename(again.store.path)
+    assert look(again) == {"pump": "loaded"}
+    assert again.away is not None
+    assert again.away.startswith("mlflow://champion does not answer: API request to http://127.0.")
+    problem = again.store.check()
+    assert problem is not None
+    assert problem.endswith("; the copies of its models are served meanwhile")
 
 
 @pytest.mark.parametrize("url", ["mlflow://", "mlflow://host:5000/champion"])

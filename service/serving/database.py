@@ -3,6 +3,7 @@
 A process that is killed loses what it has not committed and nothing else.
 """
 
+import errno
 import os
 import sqlite3
 import stat
@@ -112,13 +113,23 @@ def _write_ahead(database: sqlite3.Connection, seconds: float) -> None:
 
 
 def _make(path: Path) -> None:
-    """A new file is its owner's alone."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    """A new file is its owner's alone. One that is there is not opened here: to close it would give
+    up the locks that other connections of this process have on it, and another process, whose
+    connection then seems to be the last, would take their log away.
+    """
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(None, "no regular file", str(path))
-    finally:
-        os.close(descriptor)
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with suppress(FileExistsError):  # another process made it
+            os.close(os.open(path, flags, 0o600))
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(None, "no regular file", str(path))
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 def require_ours(database: sqlite3.Connection, kind: Kind) -> None:

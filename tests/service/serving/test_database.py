@@ -3,6 +3,8 @@
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -88,3 +90,26 @@ def test_only_a_shared_file_is_written_by_two(tmp_path: Path) -> None:
         connect(tmp_path / "journal", JOURNAL).close()
     with closing(connect(tmp_path / "streams", STREAMS)), pytest.raises(sqlite3.OperationalError):
         connect(tmp_path / "streams", STREAMS, timeout_seconds=0.1)
+
+
+def test_who_copies_a_file_that_several_connections_write_takes_nothing_away(
+    tmp_path: Path,
+) -> None:
+    """A process that closes the last connection writes the log ahead into the file and removes it;
+    that others have it open is told by locks, which one process must not lose by a look of its own.
+    """
+    path = tmp_path / "file"
+    prepare(path, JOURNAL)
+    with closing(connect(path, JOURNAL)) as one, closing(connect(path, JOURNAL)) as other:
+        one.execute("CREATE TABLE kept (row INTEGER)")
+        copying = (
+            "import sqlite3, sys; a = sqlite3.connect(sys.argv[1]);"
+            " b = sqlite3.connect(sys.argv[2]); a.backup(b); b.close(); a.close()"
+        )
+        subprocess.run([sys.executable, "-c", copying, path, tmp_path / "copy"], check=True)
+        assert (tmp_path / "file-wal").exists()
+        for database in (one, other):
+            database.execute("INSERT INTO kept VALUES (1)")
+        with closing(sqlite3.connect(path)) as reader:
+            assert reader.execute("SELECT count(*) FROM kept").fetchone() == (2,)
+            assert reader.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -79,7 +79,7 @@ def distributions(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_sdist_and_wheel_hold_all_of_both_packages(root: Path, distributions: Path) -> None:
+def test_sdist_and_wheel_hold_all_of_the_packages(root: Path, distributions: Path) -> None:
     wanted = {
         str(path.relative_to(root))
         for name in ("service", "training")
@@ -95,10 +95,18 @@ def test_sdist_and_wheel_hold_all_of_both_packages(root: Path, distributions: Pa
             str(PurePosixPath(*PurePosixPath(name).parts[1:])) for name in archive.getnames()
         }
     assert wanted - in_sdist == set()
-    csrc = {f"hourglass/{name}" for name in wanted if name.startswith("service/floats/csrc/")}
+    settings = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {folder: name.replace(".", "/") for name, folder in settings["package-dir"].items()}
+
+    def installed_as(name: str) -> str:
+        """By the longest of the folders that it lies in."""
+        folder = max((each for each in folders if name.startswith(f"{each}/")), key=len)
+        return folders[folder] + name.removeprefix(folder)
+
+    csrc = {installed_as(name) for name in wanted if name.startswith("service/floats/csrc/")}
     readme = "hourglass/service/api/swagger/README.md"
     assert csrc  # of which the wheel holds what is compiled
-    assert in_wheel - {readme} == {f"hourglass/{name}" for name in wanted} - csrc | {
+    assert in_wheel - {readme} == {installed_as(name) for name in wanted} - csrc | {
         "hourglass/service/floats/compiled.abi3.so"
     }
     assert len(licenses) == 1

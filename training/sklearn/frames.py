@@ -1,0 +1,39 @@
+"""Rows in memory of any kind -> the table that training reads.
+
+Shapes: N rows, D features.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+
+def is_mixed(X: Any) -> bool:
+    """Whether X is a frame with text, categories or booleans, which are features of their own."""
+    if not (hasattr(X, "columns") and hasattr(X, "dtypes")):
+        return False
+    if isinstance(X, pl.DataFrame):
+        return any(not kind.is_numeric() for kind in X.dtypes)
+    return any(getattr(kind, "kind", "O") not in "fiu" for kind in X.dtypes)
+
+
+def frame_of(X: Any, names: Sequence[str]) -> pl.DataFrame:
+    """A table [N, D] with these names for its columns."""
+    if isinstance(X, np.ndarray):
+        return pl.DataFrame({name: X[:, d] for d, name in enumerate(names)}).fill_nan(None)
+    columns = zip(X.columns, names, strict=True)
+    return pl.DataFrame([_series(X[column], name) for column, name in columns])
+
+
+def _series(column: Any, name: str) -> pl.Series:
+    if isinstance(column, pl.Series):
+        return column.alias(name)
+    values = [None if _is_missing(value) else value for value in column.to_list()]
+    return pl.Series(name, values, strict=False)
+
+
+def _is_missing(value: Any) -> bool:
+    """None, NaN, and pandas' NA and NaT."""
+    return value is None or type(value).__name__ in ("NAType", "NaTType") or value != value

@@ -4,6 +4,9 @@ PYTHON ?= python3
 PORT ?= 8000
 SPEED ?= 1440
 
+# of tests: a process a core, each file whole in one of them
+PARALLEL = --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+
 LOCKS = deploy/requirements
 INSTALLED = .venv/.installed
 PIP_COMPILE = .venv/bin/pip-compile --quiet --strip-extras --no-header --no-annotate --no-emit-index-url \
@@ -31,7 +34,7 @@ demo-stream: $(INSTALLED) ## stream a simulated day with two faults to a model m
 	echo "The console shows it until Ctrl-C: http://127.0.0.1:$(PORT)/" && wait $$server
 
 test: $(INSTALLED) ## run the whole suite
-	.venv/bin/pytest
+	.venv/bin/pytest $(PARALLEL)
 
 test-heavy: $(INSTALLED) ## what takes minutes: a fresh machine without a compiler, from nothing to a running demo
 	.venv/bin/pytest -m heavy -rs
@@ -39,7 +42,7 @@ test-heavy: $(INSTALLED) ## what takes minutes: a fresh machine without a compil
 test-plain: $(INSTALLED) ## the service's tests on the Python that stands in where C could not be built
 	@rm -rf build/plain && mkdir -p build/plain/hourglass && cp -R service build/plain/hourglass
 	@rm -f build/plain/hourglass/service/floats/*.so
-	PYTHONPATH=$(CURDIR)/build/plain .venv/bin/pytest tests/service tests/contract \
+	PYTHONPATH=$(CURDIR)/build/plain .venv/bin/pytest $(PARALLEL) tests/service tests/contract \
 		--ignore tests/service/test_floats.py
 
 # Its environment is small and has no torch, whose CPU build may lack this version of Python.
@@ -56,7 +59,7 @@ test-service: ## the service's tests without training: make test-service PYTHON=
 	build/service/bin/python -m pytest tests/service
 
 test-fast: $(INSTALLED) ## what a change breaks first, in under 90 s
-	.venv/bin/pytest -m 'not slow and not heavy'
+	.venv/bin/pytest $(PARALLEL) -m 'not slow and not heavy'
 
 bench-quality: $(INSTALLED) ## measure detection quality: make bench-quality DATA=folder-of-npz [ARGUMENTS="--detectors all --seeds 0-4"]
 	@test -n "$(DATA)" || { echo "make bench-quality needs DATA=, a folder of ADBench's npz files" >&2; exit 2; }

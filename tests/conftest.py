@@ -15,6 +15,26 @@ from tests.artifacts import MIXED, make_artifact, publish
 from tests.buckets import Buckets, buckets
 from tests.serving import free_port, serving
 
+# Files of tests that share what takes long to make go to one process: part of a path -> their group.
+# These begin first, since they take longest.
+TOGETHER = {
+    "tests/training/models/": "family",
+    "tests/contract/": "family",
+    "tests/test_readmes.py": "demo",
+    "tests/training/test_demo.py": "demo",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Several processes run the suite; a file stays whole, since its fixtures are its own."""
+
+    def group(item: pytest.Item) -> str | None:
+        return next((TOGETHER[part] for part in TOGETHER if part in str(item.path)), None)
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item) or str(item.path)))
+    items.sort(key=lambda item: group(item) is None)
+
 
 class Demo(NamedTuple):
     """What the first `make demo` leaves."""

@@ -13,14 +13,10 @@ from hourglass.training.config import RunConfig, load_config
 from hourglass.training.core import Core
 from hourglass.training.models import ModelConfig
 from hourglass.training.models.associative import AssociativeConfig
-from hourglass.training.models.contractive import ContractiveConfig
 from hourglass.training.models.denoising import DenoisingConfig
 from hourglass.training.models.linear import LinearConfig
 from hourglass.training.models.masked import MaskedConfig
-from hourglass.training.models.plain import PlainConfig
 from hourglass.training.models.quantized import QuantizedConfig
-from hourglass.training.models.sparse import SparseConfig
-from hourglass.training.models.tied import TiedConfig
 from hourglass.training.models.variational import VariationalConfig
 from hourglass.training.split import Prepared
 from hourglass.training.trial import fit_trial
@@ -49,14 +45,8 @@ FAST = {"linear", "denoising"}  # in test-fast too
 
 
 SMALL = MEMBERS["associative"]
-# graphs of the same kinds: the rest of the family, and what the presets leave out of `associative`
+# graphs of the same kind: what the presets leave out of `associative`
 SIBLINGS: dict[str, ModelConfig] = {
-    "plain": PlainConfig(),
-    "tied": TiedConfig(),
-    "sparse": SparseConfig(),
-    "contractive": ContractiveConfig(),
-    "quantized": QuantizedConfig(),
-    "variational": VariationalConfig(),
     "fast": msgspec.structs.replace(SMALL, levels=(), memory=0, bags=0),
     "balanced": msgspec.structs.replace(SMALL, bags=0),
 }

@@ -16,24 +16,29 @@ from numpy.typing import NDArray
 from hourglass.service.model.detector import Detector
 from hourglass.service.rows.tables import encode_table
 from hourglass.training.calibrate import SCORE_RESOLUTION
+from hourglass.training.models import VARIANTS
 from tests.contract.conftest import MEMBERS, SIBLINGS, Pair
-from tests.training import tables
+from tests.training import family, tables
+from tests.training.family import Published
 from tests.training.tables import Float32
 
 Bits = NDArray[np.uint32]
 
 
-@pytest.fixture(scope="module", params=[*MEMBERS, *SIBLINGS])
-def member(request: pytest.FixtureRequest, pairs: Callable[[str], Pair]) -> Pair:
-    return pairs(request.param)
+REST = sorted(VARIANTS.keys() - MEMBERS.keys())  # of the family, as a run publishes them
+
+
+@pytest.fixture(scope="module", params=[*MEMBERS, *SIBLINGS, *REST])
+def member(request: pytest.FixtureRequest, pairs: Callable[[str], Pair]) -> Pair | Published:
+    return family.publish(request.param) if request.param in REST else pairs(request.param)
 
 
 @pytest.fixture(scope="module", params=["whole", "with gaps"])
-def rows_ND(request: pytest.FixtureRequest, member: Pair) -> Float32:
+def rows_ND(request: pytest.FixtureRequest, member: Pair | Published) -> Float32:
     return some_rows(member, 240, gaps=request.param == "with gaps")
 
 
-def some_rows(member: Pair, count: int, *, gaps: bool) -> Float32:
+def some_rows(member: Pair | Published, count: int, *, gaps: bool) -> Float32:
     """Held-out rows and new ones; a third of them with more cells missing, or none with any."""
     features = member.detector.manifest.features
     new_ND = encode_table(tables.mixed(count, anomalies=count // 10, seed=7), features)
@@ -62,14 +67,16 @@ def in_batches(detector: Detector, rows_ND: Float32, size: int) -> Bits:
 
 
 def test_a_row_is_answered_alike_alone_and_in_batches_of_any_size(
-    member: Pair, rows_ND: Float32
+    member: Pair | Published, rows_ND: Float32
 ) -> None:
     alone = in_batches(member.detector, rows_ND, 1)
     for size in (2, 3, 5, 7, 64, 1000):
         assert np.array_equal(in_batches(member.detector, rows_ND, size), alone), size
 
 
-def test_a_row_is_answered_alike_at_every_place_of_a_batch(member: Pair, rows_ND: Float32) -> None:
+def test_a_row_is_answered_alike_at_every_place_of_a_batch(
+    member: Pair | Published, rows_ND: Float32
+) -> None:
     first = answers(member.detector, rows_ND[:37])
     for places in range(1, 37):
         moved = answers(member.detector, np.roll(rows_ND[:37], places, axis=0))
@@ -77,28 +84,30 @@ def test_a_row_is_answered_alike_at_every_place_of_a_batch(member: Pair, rows_ND
 
 
 def test_a_row_scores_alike_by_its_score_alone_and_by_the_whole_graph(
-    member: Pair, rows_ND: Float32
+    member: Pair | Published, rows_ND: Float32
 ) -> None:
     scores, explanation = member.detector.score(rows_ND), member.detector.explain(rows_ND)
     assert scores.score.tobytes() == explanation.score.tobytes()
     assert scores.p_value.tobytes() == explanation.p_value.tobytes()
 
 
-def test_a_row_without_a_gap_scores_alike_beside_one_that_has_one(member: Pair) -> None:
+def test_a_row_without_a_gap_scores_alike_beside_one_that_has_one(member: Pair | Published) -> None:
     rows_ND = some_rows(member, 240, gaps=False)
     beside_ND = np.concatenate([rows_ND, np.full((1, rows_ND.shape[1]), np.nan, np.float32)])
     alone_N = member.detector.score(rows_ND).score
     assert member.detector.score(beside_ND).score[:-1].tobytes() == alone_N.tobytes()
 
 
-def test_a_calibration_row_scores_what_the_table_says_of_it_whoever_asks(member: Pair) -> None:
+def test_a_calibration_row_scores_what_the_table_says_of_it_whoever_asks(
+    member: Pair | Published,
+) -> None:
     rows_ND, table = member.prepared.split.calibration_ND, member.detector.table
     alone = np.concatenate([member.detector.score(row_D[None].copy()).score for row_D in rows_ND])
     assert np.isin(np.maximum(alone, SCORE_RESOLUTION), table.scores).all()
 
 
 def test_only_the_table_look_up_whose_counts_are_exact_sums_by_a_kernel_of_sums(
-    member: Pair,
+    member: Pair | Published,
 ) -> None:
     nodes = onnx.load_model_from_string(member.data).graph.node
     sums = [node.output[0] for node in nodes if node.op_type in ("ReduceSum", "ReduceMean")]

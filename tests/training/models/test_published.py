@@ -18,7 +18,7 @@ from hourglass.training.features import INPUT_LIMIT, VALUE_LIMIT, Encoding
 from hourglass.training.models import VARIANTS
 from hourglass.training.trial import absorb_held_out, fit_trial
 from tests.training import tables
-from tests.training.models.conftest import Published
+from tests.training.family import Published
 
 Float32 = NDArray[np.float32]
 

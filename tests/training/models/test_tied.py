@@ -13,7 +13,7 @@ from hourglass.training.models.member import FitConfig, Member
 from hourglass.training.models.plain import PlainConfig
 from hourglass.training.models.tied import TiedConfig
 from hourglass.training.trial import fit_trial
-from tests.training.models.conftest import Published
+from tests.training.family import Published
 from tests.training.models.gaussian import WIDTH, draw, encode, fitted
 
 SHORT = FitConfig(epochs=3)

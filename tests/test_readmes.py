@@ -70,7 +70,7 @@ NOT_RUN = {
     ),
     ("deploy/README.md", "docker compose up --detach --build"): "needs docker",
     ("deploy/README.md", "kubectl apply -k deploy/kubernetes/overlays/single-node"): (
-        "needs a cluster; tests/deploy makes and checks the overlays"
+        "needs a cluster; tests/deploy makes and checks the overlays and the Secret"
     ),
     (
         "deploy/README.md",
@@ -437,6 +437,8 @@ def check_command(words: list[str]) -> None:
             check_compose(arguments)
         case ["kubectl", "apply", "-k", folder]:
             assert (ROOT / folder / "kustomization.yaml").exists()
+        case ["kubectl", "-n", "hourglass", "create", "secret", "generic", "hourglass-keys", *_]:
+            pass  # tests/deploy/test_kubernetes.py runs it
         case ["kubectl", "-n", "hourglass", "create", "job", "--from=cronjob/hourglass-fit", _]:
             assert "\nnameSuffix: -fit\n" in (RETRAIN / "fit/kustomization.yaml").read_text()
             assert "\n  name: hourglass\n" in (RETRAIN / "job/cron-job.yaml").read_text()

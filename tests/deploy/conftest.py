@@ -1,14 +1,18 @@
-"""Where things are, and promtool and kubectl, which are no Python packages."""
+"""Where things are, promtool and kubectl, which are no Python packages, and what kubectl makes."""
 
 import os
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 Promtool = Callable[..., str]
+Objects = list[dict[str, Any]]
+OVERLAYS = ("single-node", "production", "bucket", "kserve")
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +49,24 @@ def kubectl() -> str:
         missing = "kubectl is not installed: it is in Debian's package `kubernetes-client`"
         pytest.fail(missing) if "CI" in os.environ else pytest.skip(missing)
     return found
+
+
+@pytest.fixture(scope="session")
+def files(kubectl: str, root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """By overlay, what kubectl makes of it."""
+    folder = tmp_path_factory.mktemp("kubernetes")
+    made = {}
+    for overlay in OVERLAYS:
+        command = [kubectl, "kustomize", str(root / "deploy/kubernetes/overlays" / overlay)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == "", "kustomize warns of what will go"
+        made[overlay] = folder / f"{overlay}.yaml"
+        made[overlay].write_text(done.stdout)
+    return made
+
+
+@pytest.fixture(scope="session")
+def overlays(files: dict[str, Path]) -> dict[str, Objects]:
+    """By overlay, its objects."""
+    return {overlay: list(yaml.safe_load_all(file.read_text())) for overlay, file in files.items()}

@@ -17,33 +17,12 @@ from hourglass.service.errors import InvalidSettings
 from hourglass.service.settings import read_settings
 from hourglass.training.__main__ import _parser as train_parser
 from tests.artifacts import make_artifact, publish
+from tests.deploy.conftest import OVERLAYS, Objects
 from tests.environment import ensure
 from tests.serving import serving
 
-Objects = list[dict[str, Any]]
-OVERLAYS = ("single-node", "production", "bucket", "kserve")
 IN_IMAGE = {"HOURGLASS_MODELS": "/models", "HOURGLASS_HOST": "0.0.0.0", "HOURGLASS_PORT": "8000"}
 PORT = 8000
-
-
-@pytest.fixture(scope="module")
-def files(kubectl: str, root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """By overlay, what kubectl makes of it."""
-    folder = tmp_path_factory.mktemp("kubernetes")
-    made = {}
-    for overlay in OVERLAYS:
-        command = [kubectl, "kustomize", str(root / "deploy/kubernetes/overlays" / overlay)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert done.stderr == "", "kustomize warns of what will go"
-        made[overlay] = folder / f"{overlay}.yaml"
-        made[overlay].write_text(done.stdout)
-    return made
-
-
-@pytest.fixture(scope="module")
-def overlays(files: dict[str, Path]) -> dict[str, Objects]:
-    return {overlay: list(yaml.safe_load_all(file.read_text())) for overlay, file in files.items()}
 
 
 def of_kind(objects: Objects, kind: str) -> Objects:
@@ -112,7 +91,8 @@ def test_the_service_starts_with_the_environment_of_its_pod(overlays: dict[str, 
             assert pod["enableServiceLinks"] is False
             if kind != "CronJob":
                 settings = read_settings(IN_IMAGE | given)
-                assert settings.keys or settings.insecure  # the image asks for one of them
+                assert settings.keys  # without keys it would listen on no address of the pod
+                assert not settings.insecure
                 folder = str(settings.cache or settings.models)
                 assert folder in {mount["mountPath"] for mount in container["volumeMounts"]}
                 assert [port["containerPort"] for port in container["ports"]] == [settings.port]
@@ -144,11 +124,23 @@ def test_each_volume_that_is_mounted_is_there(overlays: dict[str, Objects]) -> N
                 if "persistentVolumeClaim" in volume
             }
             assert used <= claims
-            assert {"emptyDir"} >= {
+            assert {"emptyDir", "secret"} >= {
                 kind
                 for volume in volumes.values()
                 for kind in volume.keys() - {"name", "persistentVolumeClaim"}
             }
+
+
+def test_the_keys_are_a_secret_that_their_user_alone_reads_and_that_changes_reach(
+    overlays: dict[str, Objects],
+) -> None:
+    for objects in overlays.values():
+        ((_, _, pod),) = (found for found in pods(objects) if found[0] != "CronJob")
+        (container,) = pod["containers"]
+        (keys,) = (each for each in pod["volumes"] if each["name"] == "keys")
+        assert keys["secret"] == {"secretName": "hourglass-keys", "defaultMode": 0o440}
+        (mount,) = (each for each in container["volumeMounts"] if each["name"] == "keys")
+        assert mount == {"name": "keys", "mountPath": "/keys", "readOnly": True}  # and no subPath
 
 
 def test_where_pods_are_on_several_nodes_they_can_share_the_volumes(

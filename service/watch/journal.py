@@ -7,7 +7,8 @@ are explained as SHARE of a processor has time for. What was not explained belon
 that explained one whose contributions are most alike, and what was not kept is shared out as the
 sample was.
 
-Rows' values are kept in a file alone. Whatever fails here is a metric and a line in the log.
+Rows' values are kept in a file alone. Whatever fails here is a metric and a line in the log; what a
+full disk refuses waits in memory, MOST_WAITING alarms of it, until there is room again.
 """
 
 import asyncio
@@ -17,8 +18,9 @@ import random
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -48,6 +50,7 @@ MOST_ALARMS, MOST_CELLS = 256, 2**16  # of one model that are kept in a second
 MOST_ORDINARY = 2  # rows that do not alarm, the same
 SHARE, MOST_SECONDS = 0.05, 0.05  # of a processor for reasons; saved up at most so much
 MOST_WAIT = 60.0  # seconds more between writings, where reasons took longer than they may
+MOST_WAITING = 10_000  # kept alarms, of about a kilobyte, that wait for a file to be written again
 TOGETHER = 4  # rows that are explained at a time
 TOP = 5  # features that are told of an alarm, and those to blame besides
 _logger = logging.getLogger(__name__)
@@ -70,15 +73,18 @@ class Journal:
     def __init__(self, alarms: Alarms, *, values: bool) -> None:
         self._alarms, self.values = alarms, values
         # set by who tells it of runs: have rows told of that were kept back, and be told how many
-        # alarms were kept, and how many lost because they could not be written
+        # alarms were kept, how many lost, and how often the file could not be written
         self.fetch: Callable[[], None] = lambda: None
-        self.tell: Callable[[int, int], None] = lambda _kept, _lost: None
+        self.tell: Callable[[int, int, int], None] = lambda _kept, _lost, _failures: None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._seen: dict[Served, _Seen] = {}
         # which rows are a fair sample
         self._random, self._draw = random.Random(0), np.random.default_rng(0)  # noqa: S311
         self._totals: dict[str, int] = {}  # rows of each model, in all
         self._failing = False
+        # what the file could not take: entries with alarms, oldest first, and rows of the others
+        self._waiting: list[Entry] = []
+        self._quiet: Counter[str] = Counter()
         self._saved, self._saved_at = MOST_SECONDS, time.monotonic()
 
     def raised(
@@ -130,7 +136,7 @@ class Journal:
         taken = self._take()
 
         def work() -> T:
-            if taken:
+            if taken or self._waiting:
                 self._write(taken)
             try:
                 return question(self._alarms)
@@ -142,8 +148,9 @@ class Journal:
     def close(self) -> None:
         """Write what there is, and end."""
         taken = self._take()
-        if taken:
+        if taken or self._waiting:
             self._thread.submit(self._write, taken)
+        self._thread.submit(lambda: self.tell(0, self._wait(self._waiting, 0), 0))
         self._thread.submit(self._alarms.close)
         self._thread.shutdown()
 
@@ -197,25 +204,47 @@ class Journal:
         return taken
 
     def _write(self, taken: "dict[Served, _Seen]") -> None:
-        """In the thread: explain, group and write; what fails loses this much, and no more."""
-        kept, lost = 0, sum(seen.alarms for seen in taken.values())
+        """In the thread: explain, group and write, with what could not be written before."""
+        lost = 0
         try:
             entries = [self._entry(served, seen) for served, seen in taken.items()]
+        except Exception:
+            entries, lost = [], sum(seen.alarms for seen in taken.values())
+            _logger.exception("%d alarms are not in the journal", lost)
+        waited = [Entry(model, rows, {}, (), ()) for model, rows in self._quiet.items()]
+        entries = [*waited, *self._waiting, *entries]
+        try:
             self._alarms.write(entries)
-            for entry in entries:
-                self._totals[entry.model] = self._alarms.counts(entry.model)[0]
-            kept, lost = sum(len(entry.alarms) for entry in entries), 0
-            if self._failing:
-                _logger.warning("the journal can be written again")
-            self._failing = False
         except (sqlite3.Error, OSError) as error:
             if not self._failing:  # said once, however long it lasts
-                _logger.error("the journal cannot be written, alarms are lost: %s", error)
+                _logger.error("the journal cannot be written, and alarms wait: %s", error)
             self._failing = True
             self._alarms.close()
-        except Exception:
-            _logger.exception("%d alarms are not in the journal", lost)
-        self.tell(kept, lost)
+            self.tell(0, lost + self._wait(entries, MOST_WAITING), 1)
+            return
+        self._waiting, self._quiet = [], Counter()
+        if self._failing:
+            _logger.warning("the journal can be written again")
+        self._failing = False
+        self.tell(sum(len(entry.alarms) for entry in entries), lost, 0)
+        for entry in entries:
+            with suppress(sqlite3.Error, OSError):
+                self._totals[entry.model] = self._alarms.counts(entry.model)[0]
+
+    def _wait(self, entries: Sequence[Entry], most: int) -> int:
+        """Keep them until there is room, the newest if they have more alarms than so many; how many
+        alarms are lost.
+        """
+        self._waiting, self._quiet = [], Counter()
+        kept, lost = 0, 0
+        for entry in reversed(entries):
+            kept += len(entry.alarms)
+            if not entry.counts or kept > most:
+                self._quiet[entry.model] += entry.rows
+                lost += sum(entry.counts.values())
+            else:
+                self._waiting.insert(0, entry)
+        return lost
 
     def _entry(self, served: Served, seen: "_Seen") -> Entry:
         noted = sorted(seen.kept, key=lambda each: each.time)

@@ -230,6 +230,10 @@ class Metrics:
         self._journal_lost = counter(
             "journal_lost_total", "Alarms that were lost because the journal could not be written."
         )
+        self._journal_failures = counter(
+            "journal_write_failures_total",
+            "Times that the journal could not be written; alarms wait meanwhile.",
+        )
         self._recorded = counter("recorded_rows_total", "Rows that were recorded.")
         self._record_lost = counter(
             "record_lost_total", "Rows that were to be recorded and were lost."
@@ -333,10 +337,11 @@ class Metrics:
         if load.outcome in ("swapped", "failed"):
             self._reloads.labels(load.name, load.outcome).inc()
 
-    def observe_journal(self, kept: int, lost: int) -> None:
-        """Alarms that the journal has kept, and lost."""
+    def observe_journal(self, kept: int, lost: int, failures: int) -> None:
+        """Alarms that the journal has kept, and lost; and whether it could not be written."""
         self._journal_alarms.inc(kept)
         self._journal_lost.inc(lost)
+        self._journal_failures.inc(failures)
 
     def observe_recorded(self, kept: int, lost: int, removed: int) -> None:
         """Rows that were recorded, and lost; and files that made room."""

@@ -30,8 +30,8 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 STORM = "HourglassAlarmRateOverLimit"
 # what a healthy service under load has nothing to show of
 QUIET = re.compile(
-    r"reloads|deaths|rejections|model_error|stream|warm_ups|late_rows|events|notices|journal_lost"
-    r"|shadow|challenger|record|hourglass_drift|hourglass_keys?_|ALERTS"
+    r"reloads|deaths|rejections|model_error|stream|warm_ups|late_rows|events|notices"
+    r"|journal_(lost|write)|shadow|challenger|record|hourglass_drift|hourglass_keys?_|ALERTS"
 )
 
 pytestmark = pytest.mark.heavy

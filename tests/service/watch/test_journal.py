@@ -3,11 +3,13 @@
 import asyncio
 import json
 import os
+import re
 import resource
 import signal
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -68,6 +70,17 @@ def run(journal: Journal, served: Served, rows_ND: np.ndarray) -> Scores:
 
 def ask(journal: Journal, question: Callable[[Alarms], T]) -> T:
     return asyncio.run(journal.ask(question))
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Files that cannot grow."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def groups(journal: Journal) -> dict[tuple[str, ...], int]:
@@ -320,29 +333,49 @@ class TestFile:
             assert "\n" not in sentence
         assert (tmp_path / "text").read_text().startswith("not a database")
 
-    def test_a_full_disk_loses_alarms_and_no_score(self, tmp_path, served, caplog) -> None:
-        told: list[tuple[int, int]] = []
-        alarms = Alarms(tmp_path / "journal")
-        journal = Journal(alarms, values=True)
+    def test_what_a_full_disk_refuses_waits_and_is_written_once_there_is_room(
+        self, tmp_path, served, caplog
+    ) -> None:
+        told: list[tuple[int, int, int]] = []
+        journal = Journal(Alarms(tmp_path / "journal"), values=True)
         metrics_of(journal)
         journal.tell = lambda *counts: told.append(counts)
         run(journal, served, ROWS)
         assert sum(groups(journal).values()) == 2
-        before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-        try:
+        with full_disk():
             for _ in range(5):
-                run(journal, served, np.tile(ROWS, (200, 1)))
+                run(journal, served, np.tile(ROWS, (20, 1)))
                 assert ask(journal, lambda _: 7) == 7
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        lost = sum(counts[1] for counts in told)
-        assert lost > 0
-        assert caplog.text.count("the journal cannot be written, alarms are lost") == 1
-        run(journal, served, ROWS)
-        assert ask(journal, lambda alarms: alarms.counts("tiny"))[1] == 2 + 5 * 400 - lost + 2
+        assert [failures for _, _, failures in told[1:]] == [1] * 5
+        assert caplog.text.count("the journal cannot be written, and alarms wait") == 1
+        rows, alarms = ask(journal, lambda alarms: alarms.counts("tiny"))  # nothing new came
+        assert (rows, alarms) == (len(ROWS) * 101, 2 + 5 * 40)
+        assert sum(groups(journal).values()) == 2 + 5 * 40
+        assert sum(lost for _, lost, _ in told) == 0
         assert "the journal can be written again" in caplog.text
         journal.close()
+
+    def test_of_what_waits_the_oldest_beyond_a_bound_is_lost_and_counted(
+        self, tmp_path, served, monkeypatch
+    ) -> None:
+        monkeypatch.setattr(watched, "MOST_WAITING", 100)
+        told: list[tuple[int, int, int]] = []
+        journal = Journal(Alarms(tmp_path / "journal"), values=True)
+        metrics_of(journal)
+        journal.tell = lambda *counts: told.append(counts)
+        run(journal, served, ROWS)
+        assert sum(groups(journal).values()) == 2
+        with full_disk():
+            for _ in range(5):
+                run(journal, served, np.tile(ROWS, (20, 1)))
+                ask(journal, lambda _: 7)
+        assert sum(lost for _, lost, _ in told) == 3 * 40
+        rows, alarms = ask(journal, lambda alarms: alarms.counts("tiny"))
+        assert (rows, alarms) == (len(ROWS) * 101, 2 + 2 * 40)  # no row is uncounted
+        with full_disk():
+            run(journal, served, ROWS)
+            journal.close()
+        assert sum(lost for _, lost, _ in told) == 3 * 40 + 2
 
     def test_a_service_goes_on_scoring_and_answers_while_the_disk_is_full(
         self, tmp_path, monkeypatch
@@ -363,7 +396,11 @@ class TestFile:
             monkeypatch.setattr(Alarms, "began", full)
             failed = client.get("/v1/models/mixed/alarms")
             assert (failed.status_code, failed.json()["type"]) == (503, "/docs#journal-failed")
-        assert "hourglass_journal_lost_total 6.0" in text
+        (failures,) = re.findall(
+            r"^hourglass_journal_write_failures_total (.*)", text, re.MULTILINE
+        )
+        assert float(failures) >= 3  # and once a second
+        assert "hourglass_journal_lost_total 0.0" in text
         assert "hourglass_journal_alarms_total 0.0" in text
 
 

@@ -50,6 +50,7 @@ NAMES = {
     "hourglass_store_reachable", "hourglass_store_look_timestamp_seconds",
     "hourglass_model_reloads_total", "hourglass_build_info", "hourglass_worker_deaths_total",
     "hourglass_journal_alarms_total", "hourglass_journal_lost_total",
+    "hourglass_journal_write_failures_total",
     "hourglass_events_total", "hourglass_open_events", "hourglass_notices_total",
     "hourglass_stream_entities", "hourglass_stream_evicted_total", "hourglass_late_rows_total",
     "hourglass_warm_ups_total", "hourglass_stream_write_failures_total",

@@ -187,7 +187,9 @@ def _scores(
         of_journal = scores_of(old, journal.confirmed_KD), ask_new(journal.confirmed_KD)
         both = zip(confirmed, of_journal, strict=True)
         confirmed = Confirmed(*map(np.concatenate, both))
-        alarms, ordinary = ask_new(journal.alarms_AD), ask_new(journal.ordinary_OD)
+        # of these the champion may have come since to alarm on some: normal has moved
+        still_O = ~old.threshold.is_anomaly(scores_of(old, journal.ordinary_OD))
+        alarms, ordinary = ask_new(journal.alarms_AD), ask_new(journal.ordinary_OD[still_O])
         return pair, confirmed, ask_of_journal(new, alarms, ordinary)
     rows_NF = recode(ordered.rows_NF, ordered.features, features)
     where = ordered.segment_N, ordered.entity_N, prepared.data.entity_names

@@ -44,6 +44,7 @@ OUTSIDE = 0.05  # of a column's values far beyond the range that the champion wa
 FAR = 0.25  # of its width: a series wanders a little further every day
 MOVED = 0.5  # of a column's values in other deciles
 RECATEGORISED = 0.4  # of other categories; the benchmark has none
+REPEATED = 0.2  # of a column's values that are one value, more than were so near
 RESCALED = 5.0  # times as wide, or as narrow, from the first decile to the last
 TOO_MANY = 0.2  # of the new rows that alarm beyond the promise
 SHIFTED = 0.3  # between p-values of the champion and uniform ones (Kolmogorov and Smirnov)
@@ -117,6 +118,7 @@ def look_at_columns(champion: Manifest, rows_ND: Float32) -> tuple[GateCheck, ..
         for name, find in (
             ("Missing cells", _missing),
             ("Constant columns", _constant),
+            ("Repeated values", _repeated),
             ("Ranges", _outside),
             ("Scales", _rescaled),
             ("Distributions", _moved),
@@ -175,6 +177,23 @@ def _constant(column: _Column) -> _Found:
     often = float(expected.max(initial=0.0))
     unlikely = -len(values) * np.log10(often) if 0 < often < 1 else 0.0
     return _Found(unlikely, -np.log10(CHANCE), f"every value is {values[0]:g}, and they varied")
+
+
+def _repeated(column: _Column) -> _Found:
+    """How much oftener than any value of its bin one value comes: a sensor that was stuck, or gaps
+    that were filled, for a part of the rows.
+    """
+    if column.feature.kind != "numeric" or not len(column.seen):
+        return _Found(0.0, REPEATED, "")
+    values, counts = np.unique(column.seen, return_counts=True)
+    often = int(counts.argmax())
+    share = float(counts[often]) / len(column.seen)
+    expected, _ = column.shares
+    place = np.searchsorted(np.array(column.reference.edges), values[often], side="right")
+    near = float(expected[place]) if len(expected) else 0.0
+    limit = REPEATED + ERRORS * _error(near, len(column.seen))
+    text = f"{share:.1%} of the values are {values[often]:g}, and {near:.1%} were so near"
+    return _Found(share - near, limit, text)
 
 
 def _outside(column: _Column) -> _Found:

@@ -1,5 +1,6 @@
 """The gate: what it asks of columns, of the champion, of both models, and what follows."""
 
+import re
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -101,6 +102,10 @@ def test_what_is_odd_about_a_column_is_said_with_its_name() -> None:
     assert "10.0% of the values are categories it does not know" in unseen["Ranges"]
     other = failed(spoil(2, lambda values: (values + 1) % 3))
     assert list(other) == ["Distributions"]
+    # half of a night, at a value in the midst of the others
+    half = failed(spoil(0, lambda values: np.where(np.arange(500) % 2, 50, values)))
+    assert list(half) == ["Repeated values"]
+    assert re.match(r"column 'load': 5\d\.\d% of the values are 50, and", half["Repeated values"])
     stuck = failed(spoil(1, np.zeros_like))
     assert "Constant columns" in stuck
     fixed = failed(spoil(4, lambda values: values + 1))

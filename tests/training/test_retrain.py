@@ -86,7 +86,7 @@ def test_fresh_rows_are_fitted_as_the_champion_was_and_the_decision_lies_beside(
     assert (decision.published, decision.forced) == (True, False)
     assert (decision.champion, decision.challenger) == (before, now)
     assert {check.name for check in decision.checks} >= {
-        "Missing cells", "Constant columns", "Ranges", "Scales", "Distributions",
+        "Missing cells", "Constant columns", "Repeated values", "Ranges", "Scales", "Distributions",
         "Alarms of the champion", "Score quantiles", "Rank agreement", "Parity", "Size",
         "Time of an answer",
     }  # fmt: skip

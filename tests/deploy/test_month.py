@@ -141,7 +141,7 @@ class Month:
     def zeroed(self, day: int) -> None:
         rows_ND = self.today(day)
         self.bring(day, rows_ND, spoilt_ND=np.zeros_like(rows_ND))
-        self.retrain(code=3, said="constant columns|distributions|ranges|scales|score quantiles")
+        self.retrain(code=3, said="constant columns|repeated values|distributions|ranges")
         self.plant.export.add(day, rows_ND)  # it is repaired
 
     def rescaled(self, day: int) -> None:

@@ -47,11 +47,15 @@ class _Asker:
         self.url = (url if "://" in url else f"http://{url}").rstrip("/")
         self.retries = retries
         self._httpx = httpx
-        self._options = {
-            "headers": {"authorization": f"Bearer {key}"} if key else {},
-            "timeout": timeout,
-            **options,
-        }
+        headers = dict(options.pop("headers", None) or {})
+        if key is not None:
+            key = key.strip()
+            if not key or not key.isascii() or not key.isprintable() or " " in key:
+                raise ClientError(
+                    "key: expected one line without spaces, as hourglass keys add says"
+                )
+            headers["authorization"] = f"Bearer {key}"
+        self._options = {"timeout": timeout, **options, "headers": headers}
 
     def _prepare(self, request: Request) -> dict[str, Any]:
         headers = {"content-type": request.content_type} if request.content_type else {}
@@ -71,16 +75,27 @@ class _Asker:
             pause = min(FIRST_PAUSE_SECONDS * 2**attempt, LONGEST_PAUSE_SECONDS)
             pause *= random.uniform(0.5, 1.0)  # noqa: S311
             if isinstance(came, Exception):
+                if isinstance(
+                    came, self._httpx.LocalProtocolError | self._httpx.UnsupportedProtocol
+                ):
+                    raise ClientError(
+                        f"{self.url} cannot be asked: {type(came).__name__}"
+                    ) from None
                 was_sent = not isinstance(
                     came, self._httpx.ConnectError | self._httpx.ConnectTimeout
                 )
-                if is_last or (was_sent and not request.may_repeat):
+                # it may still be at work on what took too long
+                is_late = isinstance(came, self._httpx.TimeoutException) and request.method != "GET"
+                if is_last or (was_sent and (is_late or not request.may_repeat)):
                     reason = str(came) or type(came).__name__
                     raise NoAnswer(f"no answer from {self.url}: {reason}") from came
             elif came.status_code in AGAIN and not is_last:
                 pause = max(pause, _asked_to_wait(came.headers.get("retry-after")))
             elif came.status_code >= 400:
                 raise problem_of(request, came.status_code, came.content)
+            elif came.status_code >= 300:
+                to = came.headers.get("location", "nowhere")
+                raise ClientError(f"{self.url} answers {came.status_code} and points to {to}")
             else:
                 return came.content
         raise AssertionError  # the last try has returned or raised

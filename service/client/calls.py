@@ -3,8 +3,9 @@
 A generator yields requests, is sent the bodies of their answers, and returns what they mean.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -17,6 +18,7 @@ from hourglass.service.api.feedback import FeedbackList
 from hourglass.service.api.models import ChangedModel, ModelDetail, Models, Reloaded
 from hourglass.service.api.replay import LiveReplay, Replay
 from hourglass.service.api.scoring import (
+    MAX_CONTRIBUTIONS,
     Contribution,
     EncodeAnswer,
     ExplainAnswer,
@@ -92,7 +94,12 @@ def explain(
 ) -> Steps[Explanations]:
     """Why rows alarm, and the `top` features of each."""
     answers = yield from _in_parts(
-        name, f"explain?top={top}", rows, ExplainAnswer, _beside(entity, time)
+        name,
+        f"explain?top={top}",
+        rows,
+        ExplainAnswer,
+        _beside(entity, time),
+        most=max(1, min(MOST_ROWS, MAX_CONTRIBUTIONS // max(1, top))),
     )
     return Explanations(
         join_scores(list(answers)),
@@ -149,9 +156,7 @@ def replay(
     """What other budgets do with these rows."""
     beside = {"alphas": alphas, "labels": labels, "rows_per_day": rows_per_day}
     beside = {key: value for key, value in beside.items() if value is not None}
-    features = (yield from model(name)).features if is_frame(rows) else None
-    (part,) = parts_of(rows, features, whole=True, beside=beside)
-    return (yield from _decoded(_request(name, "replay", part), Replay))
+    return (yield from _whole(name, "replay", rows, Replay, beside))
 
 
 def live_replay(name: str, *, alphas: Sequence[float] = ()) -> Steps[LiveReplay]:
@@ -198,15 +203,13 @@ def feedback(name: str, *, limit: int = 100) -> Steps[FeedbackList]:
 
 def stream(name: str, entity: str, rows: Rows, time: Sequence[Any]) -> Steps[StreamAnswer]:
     """The next rows of an entity. The service knows rows that come again, by their time."""
-    features = (yield from model(name)).features if is_frame(rows) else None
-    (part,) = parts_of(rows, features, whole=True, beside={"time": _times(time)})
-    path = f"streams/{_quoted(entity)}"
-    return (yield from _decoded(_request(name, path, part), StreamAnswer))
+    route = f"streams/{_quoted(entity)}"
+    return (yield from _whole(name, route, rows, StreamAnswer, {"time": _times(time)}))
 
 
 def forget(name: str, entity: str) -> Steps[None]:
     """Forget an entity, whose next rows warm anew."""
-    yield Request("DELETE", f"{_of(name)}/streams/{_quoted(entity)}")
+    yield Request("DELETE", f"{_of(name)}/streams/{_quoted(entity)}", may_repeat=False)
 
 
 def streams(name: str) -> Steps[Entities]:
@@ -240,7 +243,7 @@ def set_budget(
 ) -> Steps[ChangedModel]:
     """Change the budget of a running model."""
     body = {key: value for key, value in (("alpha", alpha), ("delta", delta)) if value is not None}
-    return (yield from _ask("PATCH", _of(name), ChangedModel, body))
+    return (yield from _ask("PATCH", _of(name), ChangedModel, body, may_repeat=False))
 
 
 def versions(name: str) -> Steps[Versions]:
@@ -250,7 +253,8 @@ def versions(name: str) -> Steps[Versions]:
 
 def promote(name: str, version: str) -> Steps[ModelDetail]:
     """Bring a version into service, forwards or back."""
-    return (yield from _ask("POST", f"{_of(name)}/promote", ModelDetail, {"version": version}))
+    body = {"version": version}
+    return (yield from _ask("POST", f"{_of(name)}/promote", ModelDetail, body, may_repeat=False))
 
 
 def reload(name: str) -> Steps[Reloaded]:
@@ -262,26 +266,59 @@ A = TypeVar("A", ScoreAnswer, ExplainAnswer, ReconstructAnswer, EncodeAnswer)
 
 
 def _in_parts(
-    name: str, route: str, rows: Rows, kind: type[A], beside: dict[str, Any]
+    name: str,
+    route: str,
+    rows: Rows,
+    kind: type[A],
+    beside: dict[str, Any],
+    most: int = MOST_ROWS,
 ) -> Steps[list[A]]:
-    """The answers to all parts, of one version: if the model was swapped, from the start again."""
-    features, whole = None, bool(beside)
-    if is_frame(rows) or (hasattr(rows, "__len__") and len(rows) > MOST_ROWS):
-        found = yield from model(name)
-        features, whole = found.features, whole or found.window is not None
-    parts = parts_of(rows, features, whole=whole, beside=beside)
-    kept = [] if isinstance(rows, list) or hasattr(rows, "shape") else list(parts)
+    """The answers to all parts, by one version and budget: if the model was swapped meanwhile, all
+    is asked again.
+    """
+    if isinstance(rows, Iterator):
+        rows = list(rows)
+    asks_first = is_frame(rows) or (
+        not beside and len(list(islice(parts_of(rows, None, most=most), 2))) > 1
+    )
     for _ in range(MOST_SWAPS):
+        found = (yield from model(name)) if asks_first else None
+        features, whole = None, bool(beside)
+        if found is not None:
+            features, whole = found.features, whole or found.window is not None
         answers: list[A] = []
-        for part in kept or parts_of(rows, features, whole=whole, beside=beside):
+        for part in parts_of(rows, features, whole=whole, most=most, beside=beside):
             answers.append((yield from _decoded(_request(name, route, part), kind)))
-            if answers[-1].version != answers[0].version:
+            if not _alike(answers[-1], found or answers[0]):
                 break
         else:
             return answers
-    raise ClientError(
+    raise _swapped(name)
+
+
+def _alike(answer: Any, other: Any) -> bool:
+    """Whether both are of one version, and by one threshold where they have one."""
+    thresholds = {getattr(each, "threshold", None) for each in (answer, other)} - {None}
+    return answer.version == other.version and len(thresholds) < 2
+
+
+def _swapped(name: str) -> ClientError:
+    return ClientError(
         f"model {name!r} was swapped {MOST_SWAPS} times while one table was asked; ask again"
     )
+
+
+def _whole(name: str, route: str, rows: Rows, kind: type[T], beside: dict[str, Any]) -> Steps[T]:
+    """The answer to rows in one request."""
+    for _ in range(MOST_SWAPS):
+        found = (yield from model(name)) if is_frame(rows) else None
+        (part,) = parts_of(
+            rows, None if found is None else found.features, whole=True, beside=beside
+        )
+        answer = yield from _decoded(_request(name, route, part), kind)
+        if found is None or answer.version == found.version:  # type: ignore[attr-defined]
+            return answer
+    raise _swapped(name)
 
 
 def _ask(

@@ -3,8 +3,8 @@
 Shapes: N rows, D features of the model.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -41,9 +41,11 @@ def parts_of(
     features: Sequence[FeatureSummary] | None,
     *,
     whole: bool = False,
+    most: int = MOST_ROWS,
     beside: Mapping[str, Any] | None = None,
 ) -> Iterator[Part]:
-    """The rows in as many requests as they take, or in one where they belong together.
+    """The rows in as many requests as they take, of `most` rows, or in one where they belong
+    together.
 
     `features` are needed of a frame alone. `beside` is what else a body says, which no float32 can.
     """
@@ -51,29 +53,57 @@ def parts_of(
         assert features is not None
         taken = _numbers(rows, features)
         rows = _records(rows, features) if taken is None else taken
-    if isinstance(rows, np.ndarray) and rows.dtype.kind in "fiub" and not beside:
-        yield from _raw_parts(_as_float32(rows, features), whole=whole)
-        return
     if isinstance(rows, np.ndarray):
-        rows = _as_float32(rows, features) if rows.dtype.kind in "fiub" else rows
-        rows = [[None if value != value else value for value in row] for row in rows.tolist()]
+        if rows.ndim != 2:
+            raise ClientError(
+                f"rows: expected an array [rows, features], got one of shape {list(rows.shape)};"
+                " one row is row[None]"
+            )
+        if rows.dtype.kind in "fiub":
+            rows = _as_float32(rows, features)
+            if not beside:
+                yield from _raw_parts(rows, whole=whole, most=most)
+                return
+        rows = [[_plain_cell(value) for value in row] for row in rows.tolist()]
     if isinstance(rows, str | bytes | Mapping) or not hasattr(rows, "__iter__"):
         raise ClientError(
             "rows: expected a list of rows, an array or a frame, got"
             f" {type(rows).__name__}; one row is [row]"
         )
-    remaining, first = iter(rows), 0
-    size = None if whole else MOST_ROWS
-    while (some := list(islice(remaining, size))) or not first:
-        body = msgspec.json.encode({"rows": some, **(beside or {})}, enc_hook=_plain)
-        yield Part(first, len(some), body, JSON)
-        first += len(some)
-        if whole or len(some) < MOST_ROWS:
-            return
+    yield from _json_parts(list(rows), whole=whole, most=most, beside=beside or {})
 
 
-def _raw_parts(rows_ND: NDArray[np.float32], *, whole: bool) -> Iterator[Part]:
-    size = max(1, min(MOST_ROWS, MOST_BYTES // max(1, 4 * rows_ND.shape[1])))
+def _json_parts(
+    rows: list[Any], *, whole: bool, most: int, beside: Mapping[str, Any]
+) -> Iterator[Part]:
+    for n, row in enumerate(rows):
+        _require_finite(row, n)
+    size = len(rows) or 1
+    if rows and not whole:
+        longest = max(len(_encode(row)) for row in (rows[0], rows[-1]))
+        size = max(1, min(most, MOST_BYTES // longest))
+    for first in range(0, len(rows) or 1, size):
+        some = rows[first : first + size]
+        yield Part(first, len(some), _encode({"rows": some, **beside}), JSON)
+
+
+def _require_finite(row: Any, n: int) -> None:
+    """ClientError where a number is infinite, of which JSON would make a missing one."""
+    values: Any = row.values() if isinstance(row, Mapping) else row
+    if isinstance(values, str | bytes) or not hasattr(values, "__iter__"):
+        return  # the service says what is wrong with it
+    for d, value in enumerate(values):
+        if isinstance(value, float | np.floating) and math.isinf(value):
+            name = repr(list(row)[d]) if isinstance(row, Mapping) else str(d)
+            raise ClientError(f"row {n}, feature {name}: expected a finite number, got {value}")
+
+
+def _encode(value: Any) -> bytes:
+    return msgspec.json.encode(value, enc_hook=_plain)
+
+
+def _raw_parts(rows_ND: NDArray[np.float32], *, whole: bool, most: int) -> Iterator[Part]:
+    size = max(1, min(most, MOST_BYTES // max(1, 4 * rows_ND.shape[1])))
     for first in range(0, max(1, len(rows_ND)), len(rows_ND) or 1 if whole else size):
         part_ND = rows_ND[first:] if whole else rows_ND[first : first + size]
         yield Part(first, len(part_ND), part_ND.astype("<f4", order="C").tobytes(), RAW)
@@ -82,12 +112,7 @@ def _raw_parts(rows_ND: NDArray[np.float32], *, whole: bool) -> Iterator[Part]:
 def _as_float32(
     rows: NDArray[Any], features: Sequence[FeatureSummary] | None
 ) -> NDArray[np.float32]:
-    """ClientError where it is no table, or a number is none of float32."""
-    if rows.ndim != 2:
-        raise ClientError(
-            f"rows: expected an array [rows, features], got one of shape {list(rows.shape)}; one"
-            " row is row[None]"
-        )
+    """ClientError where a number is none of float32."""
     with np.errstate(over="ignore"):
         rows_ND = rows.astype(np.float32)
     if rows.dtype.kind == "f" and len(places := np.argwhere(np.isinf(rows_ND))):
@@ -121,9 +146,18 @@ def _records(frame: Rows, features: Sequence[FeatureSummary]) -> list[dict[str, 
     for feature in features:
         values = [_plain_cell(value) for value in frame[feature.name].to_list()]
         if feature.kind == "categorical":
-            values = [None if value is None else str(value) for value in values]
+            values = [_category(value) for value in values]
         columns[feature.name] = values
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _category(value: Any) -> str | None:
+    """As training reads it from a file: pandas makes 1.0 of 1 where a cell is missing."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return None if value is None else str(value)
 
 
 def _require_columns(frame: Rows, features: Sequence[FeatureSummary]) -> None:

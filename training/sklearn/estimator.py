@@ -92,6 +92,7 @@ class Hourglass(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: Any, y: object = None) -> Self:  # noqa: ARG002
         """Fit on rows; ValueError for what training refuses, in its sentence."""
         self._validate_params()
+        self.__dict__.pop("onnx_", None)  # a fit that fails leaves no model behind
         X = self._checked(X, reset=True)
         frame = frame_of(X, self._names())
         seed = self.random_state
@@ -130,13 +131,13 @@ class Hourglass(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         self._detector = Detector.from_bytes(self.onnx_)
         self.offset_ = -float(report.threshold)
         if self.contamination != "auto":
-            scores = self._score(X)
-            self.offset_ = float(np.percentile(scores, 100 * self.contamination))
+            scores = self._score(X, may_lack=True)
+            self.offset_ = float(np.nanpercentile(scores, 100 * self.contamination))
         return self
 
     def score_samples(self, X: Any) -> Float64:
         """Scores [N], the higher the more normal: the service's with the sign turned."""
-        check_is_fitted(self)
+        check_is_fitted(self, "onnx_")
         return self._score(self._checked(X, reset=False))
 
     def decision_function(self, X: Any) -> Float64:
@@ -149,14 +150,14 @@ class Hourglass(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     def p_values(self, X: Any) -> Float64:
         """Share of held-out normal rows at least so strange, [N]."""
-        check_is_fitted(self)
+        check_is_fitted(self, "onnx_")
         return self._scored(self._checked(X, reset=False)).p_value.astype(np.float64)
 
     def to_onnx(self, path: str | Path) -> Path:
         """Write the file that the service loads, and return where: at PATH.onnx, or published into
         a model's folder MODELS/NAME, where a running service takes it up.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "onnx_")
         path = Path(path)
         if path.suffix != ".onnx":
             folder = Store(path.parent).model(path.name)
@@ -201,11 +202,11 @@ class Hourglass(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             return [str(name) for name in self.feature_names_in_]
         return [f"x{d}" for d in range(self.n_features_in_)]
 
-    def _score(self, X: Any) -> Float64:
-        return -self._scored(X).score.astype(np.float64)
+    def _score(self, X: Any, *, may_lack: bool = False) -> Float64:
+        return -self._scored(X, may_lack=may_lack).score.astype(np.float64)
 
-    def _scored(self, X: Any) -> Scores:
-        """ValueError where a row holds too few values for a score."""
+    def _scored(self, X: Any, *, may_lack: bool = False) -> Scores:
+        """ValueError where a row holds too few values for a score, or NaN if it `may_lack` it."""
         detector = self._detector
         try:
             rows_ND = encode_table(frame_of(X, self._names()), detector.manifest.features)
@@ -213,11 +214,14 @@ class Hourglass(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(str(error)) from error
         schema = Schema.of(detector.manifest)
         few_N = ~schema.has_enough(rows_ND)
-        if few_N.any():
+        if few_N.any() and not may_lack:
             row = int(np.argmax(few_N))
             observed = int((~np.isnan(rows_ND[row])).sum())
             raise ValueError(
                 f"row {row}: expected at least {schema.min_observed} of {schema.width} values, got"
                 f" {observed}"
             )
-        return detector.score(rows_ND)
+        scores = detector.score(rows_ND)
+        if few_N.any():
+            return scores._replace(score=np.where(few_N, np.nan, scores.score))
+        return scores

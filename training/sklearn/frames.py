@@ -31,6 +31,9 @@ def _series(column: Any, name: str) -> pl.Series:
     if isinstance(column, pl.Series):
         return column.alias(name)
     values = [None if _is_missing(value) else value for value in column.to_list()]
+    if str(column.dtype) == "category":  # also of numbers, which are no quantities then
+        values = [None if value is None else str(value) for value in values]
+        return pl.Series(name, values, dtype=pl.String)
     return pl.Series(name, values, strict=False)
 
 

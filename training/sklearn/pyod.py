@@ -55,7 +55,8 @@ class Hourglass(estimator.Hourglass):
         """Fit on rows; ValueError for what training refuses, in its sentence."""
         super().fit(X, y)
         self.threshold_ = -self.offset_
-        self.decision_scores_ = self.decision_function(X)
+        # NaN of rows that hold too few values, whose label is 0
+        self.decision_scores_ = -self._score(self._checked(X, reset=False), may_lack=True)
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(np.int64)
         return self
 
@@ -81,10 +82,12 @@ class Hourglass(estimator.Hourglass):
         check_is_fitted(self)
         score_N, fitted_N = self.decision_function(X), self.decision_scores_
         if method == "linear":
-            low, high = fitted_N.min(), fitted_N.max()
+            low, high = np.nanmin(fitted_N), np.nanmax(fitted_N)
             share_N = (score_N - low) / max(high - low, np.finfo(float).tiny)
         elif method == "unify":
-            scaled_N = (score_N - fitted_N.mean()) / max(fitted_N.std(), np.finfo(float).tiny)
+            scaled_N = (score_N - np.nanmean(fitted_N)) / max(
+                np.nanstd(fitted_N), np.finfo(float).tiny
+            )
             share_N = np.array([erf(value / sqrt(2)) for value in scaled_N])
         else:
             raise ValueError(f"method must be 'linear' or 'unify', got {method!r}")

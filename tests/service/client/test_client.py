@@ -18,7 +18,8 @@ import polars as pl
 import pytest
 
 from hourglass.client import AsyncClient, Client, ClientError, NoAnswer, Problem
-from hourglass.client.rows import MOST_ROWS
+from hourglass.client.rows import MOST_ROWS, parts_of
+from hourglass.service.model.artifact import Feature
 from hourglass.service.model.detector import Detector
 from tests.artifacts import (
     MIXED,
@@ -167,10 +168,114 @@ def test_a_swap_between_two_parts_is_asked_again(client: Client, models: Path, t
         np.testing.assert_array_equal(scores.score, client.score("plain", table).score)
 
 
+def test_rows_in_order_stay_in_one_request(client: Client, service: httpx.Client):
+    table = rows(MOST_ROWS + 3)
+    for given in (table, iter(table.tolist()), pl.DataFrame(table, schema=NAMES)):
+        before = requests(service)
+        scores = client.score("ordered", given)
+        assert requests(service) - before == 1
+        assert scores.warming.sum() == client.model("ordered").window.rows - 1
+
+
+def test_a_swap_between_the_columns_and_the_rows_is_asked_again(tmp_path: Path):
+    mirrored = tuple(reversed(NUMERIC))
+    old, new = make_artifact(NUMERIC), make_artifact(mirrored)
+    publish(tmp_path, "plain", new)
+    later = (tmp_path / "plain" / "current").read_text().strip()
+    publish(tmp_path, "plain", old)
+    frame = pl.DataFrame(rows(), schema=NAMES)
+    with serving(tmp_path, poll_seconds=3600) as service, Client(str(service.base_url)) as client:
+        sent, swapped = client._send, []
+
+        def send(request):
+            answer = sent(request)
+            if request.method == "GET" and not swapped:
+                swapped.append(True)
+                service.post("/v1/models/plain/promote", json={"version": later})
+            return answer
+
+        client._send = send
+        scores = client.score("plain", frame)
+        assert scores.version == later
+        expected = Detector.from_bytes(new).score(np.ascontiguousarray(rows()[:, ::-1])).score
+        np.testing.assert_allclose(scores.score, expected, rtol=1e-6)
+
+
+def test_wide_lists_go_in_parts_of_bounded_size(client: Client):
+    wide = [[0.1234567890123456] * 250] * 3000
+    parts = list(parts_of(wide, None))
+    assert [part.first for part in parts][:2] == [0, parts[0].rows]
+    assert sum(part.rows for part in parts) == 3000
+    assert max(len(part.body) for part in parts) < 5 * 2**20
+
+
+def test_infinite_cells_are_refused_and_never_missing(client: Client):
+    lists = as_json_rows(MIXED, sample_rows(MIXED, 3))
+    lists[1][3] = float("-inf")
+    names = [feature.name for feature in MIXED]
+    with pytest.raises(ClientError, match="row 1, feature 3: expected a finite number, got -inf"):
+        client.score("mixed", lists)
+    for given in (
+        [dict(zip(names, row, strict=True)) for row in lists],
+        pl.DataFrame(lists, schema=names, orient="row"),
+        pd.DataFrame(lists, columns=names),
+    ):
+        with pytest.raises(ClientError, match="row 1, feature 'heat': expected a finite number"):
+            client.score("mixed", given)
+
+
+def test_categories_that_look_like_numbers_are_what_training_reads(tmp_path: Path):
+    features = (
+        Feature(name="zone", kind="categorical", categories=("1", "2")),
+        Feature(name="wet", kind="categorical", categories=("false", "true")),
+        *NUMERIC[:2],
+    )
+    publish(tmp_path, "zones", make_artifact(features))
+    frame = pd.DataFrame({"zone": [1, 2, None], "wet": [True, False, True], "a": 0.1, "b": 0.2})
+    assert frame.zone.dtype == float
+    with serving(tmp_path) as service, Client(str(service.base_url)) as client:
+        expected = client.score(
+            "zones", [["1", "true", 0.1, 0.2], ["2", "false", 0.1, 0.2], [None, "true", 0.1, 0.2]]
+        )
+        np.testing.assert_array_equal(client.score("zones", frame).score, expected.score)
+
+
+def test_an_array_of_objects_may_have_gaps_and_must_be_a_table(client: Client):
+    given = np.array([[0.1, None, pd.NA, 0.2], [0.1, np.nan, 0.3, 0.2]], dtype=object)
+    expected = client.score("plain", [[0.1, None, None, 0.2], [0.1, None, 0.3, 0.2]]).score
+    assert client.score("plain", given).score.tolist() == expected.tolist()
+    with pytest.raises(ClientError, match=r"got one of shape \[2\]"):
+        client.score("plain", np.array(["red", "sea"]))
+
+
+def test_a_key_that_is_none_is_never_told(service: httpx.Client):
+    url = str(service.base_url)
+    for key in ("hg_id_secret more", "hg_id_sécret", "hg_id\nsecret"):
+        with pytest.raises(ClientError, match="expected one line") as raised:
+            Client(url, key=key)
+        assert "hg_id" not in str(raised.value)
+    with Client(url, key="hg_id_secret\n", headers={"x-request-id": "mine"}) as client:
+        assert client._options["headers"] == {
+            "x-request-id": "mine",
+            "authorization": "Bearer hg_id_secret",
+        }
+        assert client.models().models
+
+
+def test_who_points_elsewhere_is_no_answer(service: httpx.Client):
+    moved = b"HTTP/1.1 301 x\r\nlocation: https://there/\r\nconnection: close\r\n\r\n"
+    with (
+        bad_days(service, [moved]) as (url, _),
+        Client(url) as client,
+        pytest.raises(ClientError, match="answers 301 and points to https://there/"),
+    ):
+        client.forget("ordered", "pump")
+
+
 def test_problems_name_row_and_feature(client: Client):
     table = rows(MOST_ROWS + 5)
     table[MOST_ROWS + 2, 1] = np.inf
-    with pytest.raises(ClientError, match="row 8194, feature 'b': expected a float32"):
+    with pytest.raises(ClientError, match="row 8194, feature 1: expected a float32"):
         client.score("plain", table)
     lists = rows(MOST_ROWS + 5).tolist()
     lists[MOST_ROWS + 2][1] = "1,5"

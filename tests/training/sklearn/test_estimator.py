@@ -15,6 +15,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from hourglass.service.model.detector import Detector
 from hourglass.sklearn import Hourglass
+from hourglass.sklearn.frames import frame_of
 from hourglass.sklearn.pyod import Hourglass as PyODHourglass
 from tests.serving import serving
 
@@ -133,6 +134,24 @@ def test_a_row_without_values_is_refused_by_its_number(fitted: Hourglass):
     new[2] = np.nan
     with pytest.raises(ValueError, match="row 2: expected at least 3 of 5 values, got 0"):
         fitted.predict(new)
+
+
+def test_a_row_without_values_among_those_of_a_fit_has_no_score():
+    data = rows()
+    data[7] = np.nan
+    made = PyODHourglass(0.05, **LINEAR).fit(data)
+    assert np.flatnonzero(np.isnan(made.decision_scores_)).tolist() == [7]
+    assert made.labels_[7] == 0
+    assert made.labels_.sum() == 6
+    with pytest.raises(ValueError, match="at least 60 normal rows"):
+        made.fit(data[:5])
+    with pytest.raises(NotFittedError):  # a fit that failed leaves no model
+        made.predict(data[:1])
+
+
+def test_categories_of_pandas_are_categories_also_as_numbers():
+    column = pd.Series([1, 2, None], dtype="category", name="zone")
+    assert frame_of(column.to_frame(), ["zone"])["zone"].to_list() == ["1", "2", None]
 
 
 def test_it_works_in_a_pipeline_and_marks_the_share_asked_for():

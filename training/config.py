@@ -78,6 +78,23 @@ class AutoConfig(
         check_candidates(self.variants)
 
 
+class Columns(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a run was told of a file's columns, by the names of RunConfig."""
+
+    label: str | None = None
+    time: str | None = None
+    entity: str | None = None
+    normal: str | None = None
+    ignore: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+    null: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, config: "RunConfig") -> "Columns":
+        return cls(**{name: getattr(config, name) for name in cls.__struct_fields__})
+
+
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything a run depends on.
 
@@ -109,6 +126,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ignore: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()  # features, although they look like an index, a time or the label
     categorical: tuple[str, ...] = ()  # categories, although they look like numbers
+    # of a run on rows that the service recorded: by what the next file is read; retrain.py
+    file_columns: Columns | None = None
     # how the CSV is written
     separator: str = ","
     decimal: Literal[".", ","] = "."

@@ -10,7 +10,7 @@ import polars as pl
 from hourglass.service.model.artifact import Feature
 from hourglass.service.model.detector import Detector
 from hourglass.service.watch.recording import ENTITY, TIME
-from hourglass.training.config import RunConfig, load_config
+from hourglass.training.config import Columns, RunConfig, load_config
 from hourglass.training.errors import RunError
 from hourglass.training.journal import Journal, read_journal, with_alarms
 from hourglass.training.progress import SILENT, Progress
@@ -90,6 +90,9 @@ def next_run(
         )
     now = {"data": str(rows.data), "name": name, "models": str(models)}
     before = load_config(file, {**now, "recent": None, "exclude_times": ()})
+    if columns := before.file_columns:  # the champion's rows were recorded by the service
+        own = {name: getattr(columns, name) for name in Columns.__struct_fields__}
+        before = msgspec.structs.replace(before, **own, file_columns=None)
     time = before.time or rows.time
     for flag, given in (("recent", rows.recent), ("exclude", rows.exclude_times)):
         if given and time is None and not is_recording(now["data"]):
@@ -117,7 +120,8 @@ def of_recorded(
     config: RunConfig, features: Sequence[Feature], recorded: pl.DataFrame
 ) -> RunConfig:
     """The same for rows that the service has recorded: their columns are the champion's features,
-    and those of the answers; RunError where the champion was told what they do not say.
+    and those of the answers. What it was told of its file's columns is kept for the next file;
+    RunError where it was told what recorded rows do not say.
     """
     if config.group:
         raise RunError(
@@ -127,6 +131,7 @@ def of_recorded(
     is_ordered = config.window_rows > 1
     return msgspec.structs.replace(
         config,
+        file_columns=Columns.of(config),
         label=None,
         normal=None,
         ignore=(),

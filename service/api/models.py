@@ -35,7 +35,6 @@ from hourglass.service.model.calibration import nearest_alpha
 from hourglass.service.model.served import Served, Summary
 from hourglass.service.rows.decoding import decode_request
 from hourglass.service.rows.times import time_of
-from hourglass.service.serving.registry import LOOK_SECONDS
 from hourglass.service.serving.store import ThresholdChange
 
 
@@ -214,8 +213,8 @@ async def change_threshold(
     served = await parts.registry.change_threshold(name, change)
     until: datetime | UnsetType = UNSET
     if parts.settings.workers > 1 and not (parts.peers and await parts.peers.tell(name)):
-        poll_seconds = parts.settings.poll_seconds or parts.registry.store.poll_seconds
-        seconds = poll_seconds + LOOK_SECONDS
+        store = parts.registry.store
+        seconds = (parts.settings.poll_seconds or store.poll_seconds) + store.look_seconds
         until = datetime.now(UTC) + timedelta(seconds=seconds)
     return ChangedModel(**_summary(served.summary, parts), until=until)
 

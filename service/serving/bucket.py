@@ -17,8 +17,9 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,12 +54,14 @@ class Bucket(Store):
     """The models under a URL such as s3://bucket/prefix, with their copies in a folder."""
 
     poll_seconds = 15.0  # each look costs three requests a model
+    look_seconds = 60.0
 
     def __init__(self, url: str, cache: Path, trust: Trust | None = None) -> None:
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         super().__init__(cache, trust)
         self.objects = Objects(url)
         self._known: dict[str, Found] = {}  # by key: what lies there, as far as is known here
+        self._changing = threading.RLock()  # of what is known, and lies here
         self._ignored: set[str] = set()
 
     def __str__(self) -> str:
@@ -88,11 +91,11 @@ class Bucket(Store):
         """What is here of each model that has a pointer in the bucket; while that is away, of each
         that had one.
         """
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)  # it may be taken away
         away = self.away
         try:
             names = self._names()
-            with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="bucket") as pool:
-                list(pool.map(lambda name: self.model(name).pull(), names))
+            self._pull_all(names)
             for name in {path.parent.name for path in self.path.glob(f"*/{POINTER}")} - set(names):
                 self.forget(f"{name}/{POINTER}")
         except OSError as error:
@@ -107,26 +110,43 @@ class Bucket(Store):
 
     def pull(self, key: str) -> None:
         """Have a small object here as it is there, or not here where it is not there."""
-        known = self._known.get(key)
-        found = self.objects.get(key, known, max_bytes=MAX_TEXT_BYTES)
-        if found is None:
-            self.forget(key)
-        else:
-            self.keep(key, found)
+        while True:
+            known = self._known.get(key)
+            found = self.objects.get(key, known, max_bytes=MAX_TEXT_BYTES)
+            with self._changing:
+                if self._known.get(key) is not known:  # what was asked for may be older than that
+                    continue
+                if found is None:
+                    self.forget(key)
+                else:
+                    self.keep(key, found)
+                return
 
     def keep(self, key: str, found: Found) -> None:
         """Write a small object here that is known to lie there."""
-        self._known[key], place = found, self.path / key
-        with suppress(FileNotFoundError):
-            if place.read_bytes() == found.data:
-                return
-        place.parent.mkdir(exist_ok=True)
-        write_atomically(place, found.data)
+        place = self.path / key
+        with self._changing:
+            self._known[key] = found
+            with suppress(FileNotFoundError):
+                if place.read_bytes() == found.data:
+                    return
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(place, found.data)
 
     def forget(self, key: str) -> None:
         """Take away here what is there no more."""
-        self._known.pop(key, None)
-        (self.path / key).unlink(missing_ok=True)
+        with self._changing:
+            self._known.pop(key, None)
+            (self.path / key).unlink(missing_ok=True)
+
+    def _pull_all(self, names: Sequence[str]) -> None:
+        """OSError at the first one that fails, without waiting for the others."""
+        pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="bucket")
+        try:
+            for done in as_completed([pool.submit(self.model(name).pull) for name in names]):
+                done.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _names(self) -> list[str]:
         names = self.objects.folders()
@@ -173,7 +193,7 @@ class BucketModel(ModelFolder):
                 f"{self.url}/{version}/{MODEL_FILE} has {size} bytes, at most {max_bytes} are"
                 " loaded"
             )
-        self.path.mkdir(exist_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True)
         self._sweep()
         scratch = Path(tempfile.mkdtemp(prefix=".publishing-", dir=self.path))
         try:
@@ -197,8 +217,8 @@ class BucketModel(ModelFolder):
     def read(self, version: str, *, max_bytes: int) -> ModelFile:
         try:
             self.fetch(version, max_bytes=max_bytes)
-            if self.trust:  # which may be made after the version was brought here
-                self._fetch_signature(version)
+            if self.trust:
+                self._try_to_fetch_signature(version)
         except OSError as error:
             raise InvalidArtifact(f"{error.strerror or error}", "unreadable") from error
         return super().read(version, max_bytes=max_bytes)
@@ -260,9 +280,7 @@ class BucketModel(ModelFolder):
             swapped = now
         self.bucket.keep(key, swapped)
 
-        with suppress(InvalidArtifact):
-            if self.challenger() == version:
-                self.challenge(None)
+        self._end_challenge_of(version)
 
     def challenge(self, version: str | None) -> None:
         key = f"{self.name}/{CHALLENGER}"
@@ -317,13 +335,26 @@ class BucketModel(ModelFolder):
                 file.write(chunk)
         return digest.hexdigest()
 
+    def _try_to_fetch_signature(self, version: str) -> None:
+        """It may be made after the version was brought here. One that lies here does while the
+        bucket is away, since the version's bytes are held against it all the same.
+        """
+        try:
+            self._fetch_signature(version)
+        except OSError:
+            if self._signature_of(version) is None:
+                raise
+
     def _fetch_signature(self, version: str) -> None:
         key, place = f"{self.name}/{version}/{SIGNATURE_FILE}", self.path / version / SIGNATURE_FILE
         found = self.bucket.objects.get(key, max_bytes=SIGNATURE_BYTES)
         if found is None:
             place.unlink(missing_ok=True)
-        elif self._signature_of(version) != found.data:
-            write_atomically(place, found.data)
+            return
+        with suppress(InvalidArtifact):  # of one that was cut short
+            if self._signature_of(version) == found.data:
+                return
+        write_atomically(place, found.data)
 
 
 def _version(found: Found | None) -> str | None:

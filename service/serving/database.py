@@ -122,7 +122,7 @@ def _make(path: Path) -> None:
     except FileNotFoundError:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with suppress(FileExistsError):  # another process made it
-            os.close(os.open(path, flags, 0o600))
+            os.close(os.open(os.path.realpath(path), flags, 0o600))  # where a link leads
         return
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))

@@ -6,8 +6,11 @@ Which server, and who asks, MLflow's own variables say: MLFLOW_TRACKING_URI, MLF
 MLFLOW_TRACKING_TOKEN. A version there is a folder; model.onnx lies in it, or in one folder below,
 and its SHA-256 is what the version is called here. Copies lie in a folder of store.py:
 
-    CACHE/<name>/current             the number of the version that the alias names
-    CACHE/<name>/numbers/<number>    the SHA-256 of what that version holds
+    CACHE/<name>/current                  which version the alias names: <made>-<number>
+    CACHE/<name>/numbers/<made>-<number>  the SHA-256 of what that version holds
+
+<made> is when the registered model was made: of one that is deleted and registered anew the numbers
+begin anew.
 
 MLflow decides what is in service, so that nothing is published or promoted from here. A budget that
 is changed while running is kept in the cache, and so is this machine's alone.
@@ -49,6 +52,7 @@ class MlflowStore(Store):
     """The registered models that have an alias, with copies of their versions in a folder."""
 
     poll_seconds = 15.0
+    look_seconds = 60.0
 
     def __init__(self, alias: str, cache: Path, trust: Trust | None = None) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when it is imported
@@ -83,6 +87,7 @@ class MlflowStore(Store):
 
     def look(self) -> dict[str, tuple[object, ...]]:
         """What is here of each model that has the alias; while MLflow is away, of each that had."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)  # it may be taken away
         away = self.away
         try:
             numbers = self._numbers()
@@ -102,14 +107,14 @@ class MlflowStore(Store):
         for name, number in numbers.items():
             place = self.path / name / POINTER
             if not place.exists() or place.read_text() != number:
-                place.parent.mkdir(exist_ok=True)
+                place.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(place, number.encode())
         for place in self.path.glob(f"*/{POINTER}"):
             if place.parent.name not in numbers:
-                place.unlink()
+                place.unlink(missing_ok=True)
 
     def _numbers(self) -> dict[str, str]:
-        """Of each model that has the alias, the number of the version that it names."""
+        """Of each model that has the alias, <made>-<number> of the version that it names."""
         numbers: dict[str, str] = {}
         token = None
         while True:
@@ -118,7 +123,7 @@ class MlflowStore(Store):
                 if (number := each.aliases.get(self.alias)) is None:
                     continue
                 if MODEL_NAME.fullmatch(each.name):
-                    numbers[each.name] = str(number)
+                    numbers[each.name] = f"{int(each.creation_timestamp)}-{int(number)}"
                 elif each.name not in self._ignored:
                     self._ignored.add(each.name)
                     names = MODEL_NAME.pattern
@@ -148,7 +153,7 @@ class MlflowModel(ModelFolder):
             version = known.read_text()
             if self._is_whole(version):
                 return version
-        version = self._fetch_number(number)
+        version = self._fetch_number(number.rpartition("-")[2])
         known.parent.mkdir(exist_ok=True)
         write_atomically(known, version.encode())
         return version

@@ -6,7 +6,6 @@ names that each provider gives them.
 """
 
 import errno
-import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
@@ -24,6 +23,7 @@ LOOK_SECONDS, TRANSFER_SECONDS = 2, 300
 CONNECT_SECONDS = 2
 RETRIES = 2
 CHUNK_BYTES = 2**20
+PROBE = ".written-to-see-whether-one-can"
 
 
 class Found(NamedTuple):
@@ -50,7 +50,7 @@ class Objects:
         except ImportError as error:
             raise InvalidSettings(NEEDED) from error
         self.url = url.rstrip("/")
-        self._conditional: bool | None = None  # whether it heeds If-Match; None: not yet known
+        self._conditional = False  # whether it is known to heed If-Match
 
         def store(seconds: int, retries: int) -> Any:
             return from_url(
@@ -147,11 +147,11 @@ class Objects:
         return Found(data, _tag(put))
 
     def is_conditional(self) -> bool:
-        """Whether the store writes only over what is known, found out once by an object that is
-        taken away again; so it also says, by an OSError, that nothing can be written.
+        """Whether the store writes only over what is known, found out by an object that is taken
+        away again; so it also says, by an OSError, that nothing can be written. A store that does
+        is asked once; that one does not may be a passing error's word.
         """
-        if self._conditional is None:
-            self._conditional = self._try_conditions()
+        self._conditional = self._conditional or self._try_conditions()
         return self._conditional
 
     def folders(self, prefix: str = "") -> list[str]:
@@ -187,30 +187,34 @@ class Objects:
                 raise self._failed(error) from error
 
     def _try_conditions(self) -> bool:
+        """Of several at once the one that makes the object takes it away again, and the others are
+        refused as it is there.
+        """
         import obstore
-        from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        key = f".written-to-see-whether-one-can-{uuid.uuid4().hex}"
+        other: Any = {"e_tag": f'"{"0" * 32}"', "version": "1"}
+        written, refused = 0, []
         try:
-            put = obstore.put(self._store, key, b"1")
-        except Exception as error:
-            raise self._failed(error) from error
-        other: Any = {"e_tag": f'"{"0" * 32}"'}
-        if put["version"] is not None:
-            other["version"] = "1"
-        heeded = 0
-        try:
-            for mode in ("create", other):
+            for mode in ("create", "create", other):
                 try:
-                    obstore.put(self._store, key, b"2", mode=mode, use_multipart=False)
+                    obstore.put(self._store, PROBE, b"1", mode=mode, use_multipart=False)
+                    written += 1
                 except (AlreadyExistsError, PreconditionError):
-                    heeded += 1
-                except (BaseError, NotImplementedError):  # it does not know of conditions
-                    break
+                    refused.append(mode)
+                except FileNotFoundError:  # another one took it away; or there is no such bucket
+                    if mode != other:
+                        raise
+                    refused.append(mode)
+        except Exception:  # it does not know of conditions, or cannot be written at all
+            self.put(PROBE, b"1")
+            written += 1
+            return False
         finally:
-            with suppress(Exception):
-                obstore.delete(self._store, key)
-        return heeded == 2
+            if written:
+                with suppress(Exception):
+                    obstore.delete(self._store, PROBE)
+        return "create" in refused and other in refused
 
     def _failed(self, error: Exception) -> OSError:
         from obstore.exceptions import PermissionDeniedError, UnauthenticatedError

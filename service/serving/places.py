@@ -12,6 +12,15 @@ from hourglass.service.serving.store import Store
 
 _URL = re.compile(r"([a-z][a-z0-9+]*)://(.*)")
 _ALIAS = re.compile(r"[A-Za-z0-9_.-]+")
+# of the environment, which say where the bucket or container of a URL is
+_SERVERS = (
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT",
+    "AZURE_STORAGE_ACCOUNT_NAME",
+    "AZURE_STORAGE_ENDPOINT",
+    "AZURE_ENDPOINT",
+)
 _FORMS = "a folder, s3://BUCKET/PREFIX, gs://, az://, file:///FOLDER or mlflow://ALIAS"
 
 
@@ -36,7 +45,9 @@ def open_store(
     if scheme in objects.SCHEMES:
         from hourglass.service.serving.bucket import Bucket
 
-        return Bucket(str(models), _place(str(models), cache), trusted)
+        variables = [name for name in _SERVERS if os.environ.get(name)]
+        server = "".join(f"\n{name}={os.environ[name]}" for name in variables)
+        return Bucket(str(models), _place(str(models), cache, server), trusted)
     if scheme == "mlflow":
         if not _ALIAS.fullmatch(rest):
             raise InvalidSettings(

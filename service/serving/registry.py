@@ -54,7 +54,7 @@ from hourglass.service.serving.store import (
 from hourglass.service.serving.versions import Version, read_versions
 
 T = TypeVar("T")
-LOOK_SECONDS = 5.0  # for the folder to be looked into, or a threshold to be written
+CHANGE_SECONDS = 5.0  # for a threshold to be written
 LOAD_SECONDS = 30.0
 CLOSE_SECONDS = 2.0  # that what is being loaded may hold up the end
 AWAKE_MODELS = 64  # in memory; of more, those that nobody asks for take a tenth of the room
@@ -253,7 +253,7 @@ class Registry:
         """
         _require_changeable(name)
         known, served = self._known.get(name, _Known()), await self.get(name)
-        own, end = served.threshold, monotonic() + LOOK_SECONDS
+        own, end = served.threshold, monotonic() + CHANGE_SECONDS
 
         def changed(stored: StoredThreshold | None) -> StoredThreshold:
             if monotonic() > end:  # its client was told that nothing was changed
@@ -265,7 +265,7 @@ class Registry:
 
         store = partial(self._store.model(name).change_threshold, changed)
         try:
-            stored = await self._changes.run(store, seconds=LOOK_SECONDS)
+            stored = await self._changes.run(store, seconds=CHANGE_SECONDS)
         except (OSError, Hanging) as error:
             why = error.strerror if isinstance(error, OSError) else HANGS
             raise ThresholdNotStored(
@@ -340,7 +340,7 @@ class Registry:
         if self._hanging and not self._hanging.done():
             return self._all_unreadable(HANGS)
         try:
-            folders = await self._disk.run(self._store.look, seconds=LOOK_SECONDS)
+            folders = await self._disk.run(self._store.look, seconds=self._store.look_seconds)
         except OSError as error:
             return self._all_unreadable(error.strerror or str(error))
         except Hanging as error:
@@ -423,10 +423,10 @@ class Registry:
         return self._max_loaded is not None and len(self._served) >= self._max_loaded
 
     async def _state(self, name: str) -> tuple[object, ...]:
-        return await self._disk.run(self._store.model(name).look, seconds=LOOK_SECONDS)
+        return await self._disk.run(self._store.model(name).look, seconds=self._store.look_seconds)
 
     async def _deep(self, name: str) -> object:
-        return await self._disk.run(self._store.model(name).state, seconds=LOOK_SECONDS)
+        return await self._disk.run(self._store.model(name).state, seconds=self._store.look_seconds)
 
     async def _load(
         self,

@@ -23,6 +23,7 @@ What lies elsewhere (bucket.py, mlflow_registry.py) is brought into such a folde
 
 import errno
 import fcntl
+import logging
 import os
 import re
 import shutil
@@ -64,6 +65,7 @@ SCRATCH = (
     ".publishing-*", ".replaced-*", f".{POINTER}-*", f".{CHALLENGER}-*", f".{THRESHOLD_FILE}-*"
 )  # fmt: skip
 _VERSION = re.compile(r"[0-9a-f]{64}")
+_logger = logging.getLogger(__name__)
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
@@ -318,9 +320,7 @@ class ModelFolder:
         if over is not None and (found := self.current()) != over:
             raise self._not_over(found, version, over)
         write_atomically(self.path / POINTER, f"{version}\n".encode())
-        with suppress(InvalidArtifact):
-            if self.challenger() == version:
-                self.challenge(None)
+        self._end_challenge_of(version)
 
     def challenge(self, version: str | None) -> None:
         """Have a version that is there scored beside that in service, from now on and in place of
@@ -366,6 +366,20 @@ class ModelFolder:
         """OSError where nothing can be written; a sentence where it is not as safe as it could be.
         That its folder can be written is known here already.
         """
+
+    def _end_challenge_of(self, version: str) -> None:
+        """Of one that has just come into service, which a failure here does not undo."""
+        try:
+            if self.challenger() == version:
+                self.challenge(None)
+        except (InvalidArtifact, OSError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            _logger.warning(
+                "model %s: version %s is in service, and its pointer as a challenger stays: %s",
+                self.name,
+                version[:12],
+                why,
+            )
 
     def _is_whole(self, version: str) -> bool:
         try:
@@ -473,6 +487,7 @@ class Store:
     """The models of one folder."""
 
     poll_seconds = 1.0  # between looks, where nobody says another number
+    look_seconds = 5.0  # that a look may take
 
     def __init__(self, path: Path, trust: Trust | None = None) -> None:
         self.path, self.trust = path, trust

@@ -129,7 +129,10 @@ class Journal:
         """Write behind, until it is cancelled; more seldom where one row takes long to explain."""
         while True:
             await asyncio.sleep(WRITE_SECONDS + min(max(-self._saved, 0.0) / SHARE, MOST_WAIT))
-            await self.ask(lambda _: None)
+            try:
+                await self.ask(lambda _: None)
+            except Exception:  # the clock must go on
+                _logger.exception("alarms were not written")
 
     async def ask(self, question: Callable[[Alarms], T]) -> T:
         """What the alarms say, those included that were just raised."""
@@ -213,23 +216,50 @@ class Journal:
             _logger.exception("%d alarms are not in the journal", lost)
         waited = [Entry(model, rows, {}, (), ()) for model, rows in self._quiet.items()]
         entries = [*waited, *self._waiting, *entries]
+        written: list[Entry] = []
         try:
-            self._alarms.write(entries)
+            lost += self._put(entries, written)
         except (sqlite3.Error, OSError) as error:
             if not self._failing:  # said once, however long it lasts
                 _logger.error("the journal cannot be written, and alarms wait: %s", error)
             self._failing = True
             self._alarms.close()
-            self.tell(0, lost + self._wait(entries, MOST_WAITING), 1)
+            kept = sum(len(entry.alarms) for entry in written)
+            self.tell(kept, lost + self._wait(entries, MOST_WAITING), 1)
             return
         self._waiting, self._quiet = [], Counter()
         if self._failing:
             _logger.warning("the journal can be written again")
         self._failing = False
-        self.tell(sum(len(entry.alarms) for entry in entries), lost, 0)
-        for entry in entries:
+        self.tell(sum(len(entry.alarms) for entry in written), lost, 0)
+        for entry in written:
             with suppress(sqlite3.Error, OSError):
                 self._totals[entry.model] = self._alarms.counts(entry.model)[0]
+
+    def _put(self, entries: list[Entry], written: list[Entry]) -> int:
+        """Move entries to those that are written, and return how many alarms are lost, of such as
+        the file would never take. What may pass is raised, and leaves the rest where it is.
+        """
+        try:
+            self._alarms.write(entries)
+        except Exception as error:
+            if _may_pass(error):
+                raise
+            if len(entries) == 1:
+                (entry,) = entries
+                lost = sum(entry.counts.values())
+                _logger.exception("%d alarms of %s are not in the journal", lost, entry.model)
+                entries.clear()
+                return lost
+        else:
+            written += entries
+            entries.clear()
+            return 0
+        lost = 0
+        while entries:  # each alone: one of them is the cause
+            lost += self._put(entries[:1], written)
+            del entries[:1]
+        return lost
 
     def _wait(self, entries: Sequence[Entry], most: int) -> int:
         """Keep them until there is room, the newest if they have more alarms than so many; how many
@@ -400,6 +430,12 @@ def _noted(rows_ND: Float32, scores: Scores, place: int, entity: str | None) -> 
     rows_WD = rows_ND[place : place + window].copy()  # which holds no request's body
     score, p_value, severity = (float(each[place]) for each in scores)
     return Noted(time.time(), rows_WD, score, p_value, severity, entity)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the disk or the file may be the cause, and not what was to be written."""
+    of_data = sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError
+    return isinstance(error, sqlite3.Error | OSError) and not isinstance(error, of_data)
 
 
 def _by_detector(

@@ -154,7 +154,9 @@ class Recorder:
     async def _write(self, due: "Sequence[tuple[str, str]]", seconds: float) -> None:
         """Write files, and tell what came of it; what fails loses this much, and no more."""
         kept, gone, problem = 0, 0, None
-        for key in due if self._hanging is None or self._hanging.done() else ():
+        for key in due:
+            if self._hangs():
+                break
             file = self._open.pop(key)
             file.join()
             try:
@@ -169,14 +171,19 @@ class Recorder:
                     self._hanging = error.work
             finally:
                 self._held -= file.size
-        if kept:
+        if kept and not self._hangs():
             try:
                 gone = await self._thread.run(self._recording.bound, seconds=seconds)
             except (OSError, Hanging) as error:
                 problem = error
+                if isinstance(error, Hanging):
+                    self._hanging = error.work
         lost, self._lost = self._lost, 0
         self.tell(kept, lost, gone)
         self._say(problem, kept, lost)
+
+    def _hangs(self) -> bool:
+        return self._hanging is not None and not self._hanging.done()
 
     def _say(self, problem: Exception | None, kept: int, lost: int) -> None:
         """Once, however long it lasts."""

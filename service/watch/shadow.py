@@ -13,8 +13,9 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +74,9 @@ class Shadow:
         self._pairs: dict[str, _Pair] = {}  # of models with a challenger; the thread changes it
         self._waiting: dict[str, _Waiting] = {}  # of those whose challenger can be scored
         self._turns = asyncio.Lock()
-        self._rest_seconds, self._hangs = WORK_SECONDS, False
+        self._rest_seconds = WORK_SECONDS
+        self._hanging: Future[Any] | None = None  # a turn that was let go
+        self._is_failing = False
 
     def scored(
         self,
@@ -108,6 +111,10 @@ class Shadow:
             raise ShadowFailed(
                 f"the challenger of {served.name} cannot be told of: it takes too long"
             ) from error
+        except OSError as error:
+            raise ShadowFailed(
+                f"the challenger of {served.name} cannot be told of: {error.strerror or error}"
+            ) from error
         pair = self._pairs.get(served.name)
         return pair.compared() if pair else None
 
@@ -117,10 +124,12 @@ class Shadow:
             await asyncio.sleep(self._rest_seconds)
             try:
                 await self._turn()
-            except Hanging:
-                if not self._hangs:  # said once, however long it lasts
-                    _logger.error("challengers are not scored: a load or a run takes too long")
-                self._hangs = True
+            except (Hanging, OSError) as error:
+                if not self._is_failing:  # said once, however long it lasts
+                    hangs = isinstance(error, Hanging)
+                    why = "a load or a run takes too long" if hangs else error
+                    _logger.error("challengers are not scored: %s", why)
+                self._is_failing = True
             except Exception:  # the clock must go on
                 _logger.exception("challengers were not scored")
 
@@ -129,8 +138,8 @@ class Shadow:
         self._thread.close(seconds=CLOSE_SECONDS)
 
     async def _turn(self, only: str | None = None) -> None:
-        """Look for challengers, of one model or of all, and have what was copied scored; Hanging,
-        and then that is dropped.
+        """Look for challengers, of one model or of all, and have what was copied scored; Hanging or
+        OSError, and then what is not scored is dropped.
         """
         async with self._turns:
             taken = {name: each.take() for name, each in list(self._waiting.items())}
@@ -139,19 +148,29 @@ class Shadow:
             def work() -> float:
                 began = time.thread_time()
                 self._look_at(served, only)
-                for name, waited in taken.items():
-                    if (pair := self._pairs.get(name)) is not None:
+                for name in list(taken):
+                    waited, pair = taken.pop(name, None), self._pairs.get(name)
+                    if waited is not None and pair is not None:
                         pair.score(waited)
                 return time.thread_time() - began
 
             try:
+                if self._hanging and not self._hanging.done():
+                    raise Hanging(self._hanging)
                 seconds = await self._thread.run(work, seconds=LOAD_SECONDS)
-            except Hanging:
-                for name, waited in taken.items():
-                    if (waiting := self._waiting.get(name)) is not None:
-                        waiting.dropped += waited.rows
+            except Exception as error:
+                if isinstance(error, Hanging):
+                    self._hanging = error.work
+                self._drop(taken)
                 raise
-            self._rest_seconds, self._hangs = max(WORK_SECONDS, seconds / SHARE), False
+            self._rest_seconds, self._is_failing = max(WORK_SECONDS, seconds / SHARE), False
+
+    def _drop(self, taken: "dict[str, _Taken]") -> None:
+        """Count what was taken, and leave none of it to a thread that goes on after all."""
+        for name in list(taken):
+            waited, waiting = taken.pop(name, None), self._waiting.get(name)
+            if waited is not None and waiting is not None:
+                waiting.dropped += waited.rows
 
     def _look_at(self, served: Mapping[str, Served], only: str | None) -> None:
         names = {only} if only else self._pairs.keys() | self._store.challenged()

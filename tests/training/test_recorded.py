@@ -9,10 +9,10 @@ import pytest
 from hourglass.service.model.artifact import Feature
 from hourglass.service.watch.record_place import Folder
 from hourglass.service.watch.recording import ALARM, ANSWERS, TIME, Recorded, Recording
-from hourglass.training.config import RunConfig, load_config
+from hourglass.training.config import RunConfig, load_config, write_config
 from hourglass.training.errors import RunError
 from hourglass.training.recorded import read_recording
-from hourglass.training.retrain import of_recorded
+from hourglass.training.retrain import Rows, next_run, of_recorded
 from hourglass.training.split import data_of, excluded_of, table_of
 from tests.training import tables
 
@@ -78,6 +78,24 @@ def test_columns_are_features_whatever_they_look_like_and_answers_are_none(tmp_p
     with pytest.raises(RunError, match="'007' begins with 0"):
         data_of(table_of(by_hand), by_hand)
     assert {*table_of(by_hand).columns} >= {*ANSWERS}  # which are ignored
+
+
+def test_after_recorded_rows_a_file_is_read_as_the_last_file_was(tmp_path: Path) -> None:
+    record(tmp_path / "recorded", mixed_rows(100), entity="a")
+    rows = read_recording(str(tmp_path / "recorded"), "pump")
+    told = {
+        "label": "bad", "normal": "0", "ignore": ("at",), "null": ("-",), "keep": ("code",),
+        "categorical": ("code",), "time": "when", "entity": "machine",
+    }  # fmt: skip
+    config, models = RunConfig(data="first.csv", name="pump", **told), str(tmp_path)
+    for _ in range(2):  # recorded rows twice in a row
+        file = tmp_path / "run.toml"
+        file.write_text(write_config(of_recorded(config, MIXED, rows)))
+        assert load_config(file, {}).label is None
+        config = next_run(file, "pump", Rows(str(tmp_path / "recorded")), models)
+    config = next_run(file, "pump", Rows("next.csv"), models)
+    assert {name: getattr(config, name) for name in told} == told
+    assert (config.data, config.file_columns) == ("next.csv", None)
 
 
 def test_rows_are_left_out_by_when_they_were_recorded(tmp_path: Path) -> None:

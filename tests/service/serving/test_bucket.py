@@ -1,7 +1,9 @@
 """Models in a bucket of a real S3 server."""
 
 import asyncio
+import errno
 import logging
+import shutil
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +22,7 @@ from hourglass.service.serving.bucket import Bucket, BucketModel
 from hourglass.service.serving.objects import Conflict, Objects
 from hourglass.service.serving.places import open_store
 from hourglass.service.serving.registry import Registry
+from hourglass.service.serving.signatures import SIGNATURE_FILE, SigningKey, make_keys
 from hourglass.service.serving.store import Store, StoredThreshold, ThresholdChange
 from tests.artifacts import make_artifact
 from tests.buckets import Buckets
@@ -193,6 +196,22 @@ class TestPromoting:
             model.promote(V1)
         assert s3.read(url, "pump/current") == f"{V2}\n".encode()
 
+    def test_a_challenger_that_cannot_be_taken_away_does_not_undo_it(
+        self, trainer: Bucket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ):
+        trainer.model("pump").publish(FIRST, {})
+        trainer.model("pump").keep(SECOND, {})
+        trainer.model("pump").challenge(V2)
+
+        def refuse(*_: str) -> None:
+            raise OSError(errno.EACCES, "it refuses")
+
+        monkeypatch.setattr(trainer.objects, "delete", refuse)
+        registry = registry_of(trainer)
+        look(registry)
+        assert asyncio.run(registry.promote("pump", V2)).detector.version == V2
+        assert "its pointer as a challenger stays: it refuses" in caplog.text
+
 
 class TestServing:
     def test_what_is_published_comes_into_service_at_the_next_look(
@@ -327,6 +346,26 @@ class TestABudget:
         machines[0].pull()
         assert machines[0].threshold() == StoredThreshold(0.1, 0.2)
 
+    def test_a_look_that_began_before_a_change_does_not_undo_it_here(
+        self, trainer: Bucket, server: Bucket, monkeypatch: pytest.MonkeyPatch
+    ):
+        model = server.model("pump")
+        trainer.model("pump").publish(FIRST, {})
+        trainer.model("pump").change_threshold(lambda _: StoredThreshold(0.1, 0.2))
+        get, changed = server.objects.get, []
+
+        def slow(key: str, known: object = None, **most: int) -> object:
+            found = get(key, None, **most)
+            if key == "pump/threshold.json" and not changed:
+                changed.append(True)
+                model.change_threshold(lambda _: StoredThreshold(0.3, 0.4))
+            return found
+
+        monkeypatch.setattr(server.objects, "get", slow)
+        model.pull()
+        assert changed
+        assert model.threshold() == StoredThreshold(0.3, 0.4)
+
 
 class TestPruning:
     def test_a_version_goes_there_and_here(self, s3: Buckets, url: str, trainer: Bucket):
@@ -406,16 +445,71 @@ class TestAway:
             s3.start()
 
     def test_one_that_takes_requests_and_never_answers_is_away_too(
-        self, trainer: Bucket, server: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, s3: Buckets, trainer: Bucket, server: Bucket
     ):
         trainer.model("pump").publish(FIRST, {})
         look(registry_of(server))
-        with socket.create_server(("127.0.0.1", 0)) as silent:
-            monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
-            registry = registry_of(a_machine(str(server), server.path.parent))
-            assert look(registry) == {"pump": "loaded"}
-            assert registry.away is not None
-            assert registry.away.startswith(f"{server} does not answer: ")
+        s3.stop()
+        try:
+            with socket.create_server(("127.0.0.1", s3.port)):
+                registry = registry_of(a_machine(str(server), server.path.parent))
+                assert look(registry) == {"pump": "loaded"}
+                assert registry.away is not None
+                assert registry.away.startswith(f"{server} does not answer: ")
+        finally:
+            s3.start()
+
+    def test_a_look_ends_with_the_first_model_that_gets_no_answer(
+        self, trainer: Bucket, server: Bucket, monkeypatch: pytest.MonkeyPatch
+    ):
+        for n in range(20):
+            trainer.model(f"pump{n}").challenge(V1)
+        look(registry_of(server))
+        pulled = []
+
+        def pull(model: BucketModel) -> None:
+            pulled.append(model.name)
+            raise OSError(errno.EIO, "it does not answer")
+
+        monkeypatch.setattr(BucketModel, "pull", pull)
+        monkeypatch.setattr("hourglass.service.serving.bucket.AT_ONCE", 1)
+        server.look()
+        assert server.away == "it does not answer"
+        assert len(pulled) < 20
+
+    def test_a_signature_that_is_here_does_while_the_bucket_is_away(
+        self, s3: Buckets, url: str, trainer: Bucket, tmp_path: Path
+    ):
+        trust = make_keys(tmp_path / "key")
+        trainer.model("pump").publish(FIRST, {})
+        signature = SigningKey(tmp_path / "key").sign(FIRST)
+        s3.put(url, f"pump/{V1}/{SIGNATURE_FILE}", signature)
+
+        def trusting() -> Store:
+            return open_store(url, cache=tmp_path / "server", trust=trust)
+
+        place = trusting().model("pump").path / V1 / SIGNATURE_FILE
+        place.parent.mkdir(parents=True)
+        place.write_bytes(b"cut short")
+        assert look(registry_of(trusting())) == {"pump": "loaded"}
+        assert place.read_bytes() == signature
+        s3.stop()
+        try:
+            assert look(registry_of(trusting())) == {"pump": "loaded"}
+            place.write_bytes(bytes(len(signature)))
+            assert look(registry_of(trusting())) == {"pump": "failed"}
+        finally:
+            s3.start()
+
+    def test_a_cache_that_is_taken_away_comes_back(self, trainer: Bucket, server: Bucket):
+        trainer.model("pump").publish(FIRST, {})
+        registry = registry_of(server)
+        look(registry)
+        shutil.rmtree(server.path)
+        look(registry)
+        trainer.model("pump").publish(SECOND, {})
+        assert look(registry) == {"pump": "swapped"}
+        assert registry.away is None
 
     def test_a_bucket_that_is_not_there_is_said_at_the_start(self, s3: Buckets, tmp_path: Path):
         problem = a_machine("s3://nobody-made-this/x", tmp_path).check()
@@ -451,6 +545,27 @@ def test_a_store_without_conditions_is_said_and_written_to_all_the_same(
 def test_whether_one_can_write_leaves_nothing_behind(s3: Buckets, url: str, trainer: Bucket):
     assert trainer.model("pump").require_writable() is None
     assert s3.keys(url) == set()
+
+
+def test_an_error_while_it_is_found_out_is_no_answer_for_ever(
+    s3: Buckets, url: str, trainer: Bucket, monkeypatch: pytest.MonkeyPatch
+):
+    import obstore
+
+    real, failed = obstore.put, []
+
+    def fail_once(store: object, key: str, data: bytes, **options: object) -> object:
+        if options.get("mode") == "create" and not failed:
+            failed.append(key)
+            raise obstore.exceptions.GenericError("a passing error")
+        return real(store, key, data, **options)
+
+    monkeypatch.setattr(obstore, "put", fail_once)
+    assert not trainer.objects.is_conditional()
+    assert trainer.objects.is_conditional()
+    assert s3.keys(url) == set()
+    s3.put(url, failed[0], b"1")  # of somebody who may not delete it
+    assert Objects(url).is_conditional()
 
 
 @pytest.mark.parametrize(
@@ -494,3 +609,16 @@ def test_each_url_has_a_folder_of_its_own_in_the_cache(s3: Buckets, tmp_path: Pa
     assert len({store.path for store in stores}) == 2
     assert all(store.path.parent == tmp_path for store in stores)
     assert stores[0].path.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("url", "variable"),
+    [("s3://one/a", "AWS_ENDPOINT_URL"), ("az://one/a", "AZURE_STORAGE_ACCOUNT_NAME")],
+)
+def test_so_has_each_server(
+    url: str, variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+    first = open_store(url, cache=tmp_path)
+    monkeypatch.setenv(variable, "http://127.0.0.1:1" if "URL" in variable else "another")
+    assert open_store(url, cache=tmp_path).path != first.path

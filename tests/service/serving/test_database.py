@@ -39,6 +39,16 @@ def test_a_new_file_is_its_owners_alone_and_ours_from_then_on(tmp_path: Path, ki
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
+def test_so_is_one_where_a_link_leads_that_is_not_there_yet(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    before = os.umask(0o022)
+    try:
+        prepare(tmp_path / "link", JOURNAL)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
+
+
 def test_many_who_make_one_file_at_once_all_get_it(tmp_path: Path) -> None:
     for attempt in range(20):
         together = threading.Barrier(8)

@@ -101,6 +101,19 @@ def test_a_version_is_fetched_once(client: Any, tmp_path: Path):
     assert look(again) == {"pump": "loaded"}
 
 
+def test_a_model_that_is_registered_anew_is_another_one(client: Any, tmp_path: Path):
+    registry = registry_of(tmp_path / "cache")
+    number = register(client, tmp_path, "pump", FIRST)
+    client.set_registered_model_alias("pump", "champion", number)
+    assert look(registry) == {"pump": "loaded"}
+    client.delete_registered_model("pump")
+    number = register(client, tmp_path, "pump", SECOND)
+    client.set_registered_model_alias("pump", "champion", number)
+    assert number == "1"
+    assert look(registry) == {"pump": "swapped"}
+    assert registry.find("pump").detector.version == V2
+
+
 def test_a_version_without_a_model_of_ours_is_refused_and_the_other_stays(
     client: Any, tmp_path: Path
 ):

@@ -533,7 +533,7 @@ class TestWhatHangs:
     def test_a_threshold_that_was_said_not_to_be_stored_is_not_stored_later(
         self, registry, folder, monkeypatch
     ):
-        monkeypatch.setattr("hourglass.service.serving.registry.LOOK_SECONDS", 0.2)
+        monkeypatch.setattr("hourglass.service.serving.registry.CHANGE_SECONDS", 0.2)
         monkeypatch.setattr("hourglass.service.serving.patience.PATIENCE_SECONDS", 0.05)
         lock = os.open(folder / "pump" / ".lock", os.O_RDWR | os.O_CREAT)
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -576,7 +576,7 @@ class TestWhatHangs:
         self, registry, folder, monkeypatch, caplog
     ):
         over = threading.Event()
-        monkeypatch.setattr("hourglass.service.serving.registry.LOOK_SECONDS", 0.1)
+        monkeypatch.setattr(Store, "look_seconds", 0.1)
         monkeypatch.setattr("hourglass.service.serving.patience.PATIENCE_SECONDS", 0.05)
         monkeypatch.setattr(Store, "look", lambda _: over.wait())
         assert look(registry) == {"pump": "failed"}
@@ -589,7 +589,7 @@ class TestWhatHangs:
         self, registry, monkeypatch
     ):
         over = threading.Event()
-        monkeypatch.setattr("hourglass.service.serving.registry.LOOK_SECONDS", 0.1)
+        monkeypatch.setattr(Store, "look_seconds", 0.1)
         monkeypatch.setattr("hourglass.service.serving.patience.PATIENCE_SECONDS", 0.05)
         monkeypatch.setattr(ModelFolder, "look", lambda _: over.wait())
         with pytest.raises(UnknownModel, match="no model 'fan' is served; served are: pump"):
@@ -606,7 +606,7 @@ class TestWhatHangs:
         def hang(model: ModelFolder) -> object:
             return over.wait() if model.name == "fan" else state(model)
 
-        monkeypatch.setattr("hourglass.service.serving.registry.LOOK_SECONDS", 0.5)
+        monkeypatch.setattr(Store, "look_seconds", 0.5)
         monkeypatch.setattr("hourglass.service.serving.patience.PATIENCE_SECONDS", 0.1)
         monkeypatch.setattr(ModelFolder, "state", hang)
         publish(folder, "pump", make_artifact(shift=1))

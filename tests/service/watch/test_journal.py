@@ -377,6 +377,48 @@ class TestFile:
             journal.close()
         assert sum(lost for _, lost, _ in told) == 3 * 40 + 2
 
+    def test_what_no_file_takes_is_dropped_alone_and_counted(
+        self, tmp_path, served, monkeypatch, caplog
+    ) -> None:
+        told: list[tuple[int, int, int]] = []
+        journal = Journal(Alarms(tmp_path / "journal"), values=True)
+        metrics_of(journal)
+        journal.tell = lambda *counts: told.append(counts)
+        with monkeypatch.context() as patched, full_disk():
+            run(journal, served, ROWS)
+            ask(journal, lambda _: 7)  # these wait
+            patched.setattr(
+                Journal, "_entry", lambda *_: entry(alarm(NOW, "a")._replace(score=None))
+            )
+            run(journal, served, ROWS)
+            ask(journal, lambda _: 7)
+        assert sum(groups(journal).values()) == 2
+        assert [sum(each) for each in zip(*told, strict=True)] == [2, 1, 2]
+        assert "1 alarms of tiny are not in the journal" in caplog.text
+        journal.close()
+
+    def test_the_clock_goes_on_whatever_writing_comes_to(self, journal, served, monkeypatch):
+        monkeypatch.setattr(watched, "WRITE_SECONDS", 0.01)
+        told: list[tuple[int, int, int]] = []
+        metrics_of(journal)
+        journal.tell = lambda *counts: told.append(counts)
+
+        def fail(*_: object) -> None:
+            raise RuntimeError("nobody thought of it")
+
+        async def a_while() -> None:
+            clock = asyncio.create_task(journal.clock())
+            with monkeypatch.context() as patched:
+                patched.setattr(Alarms, "write", fail)
+                run(journal, served, ROWS)
+                await asyncio.to_thread(wait_until, lambda: told)
+            run(journal, served, ROWS)
+            await asyncio.to_thread(wait_until, lambda: len(told) == 2)
+            clock.cancel()
+
+        asyncio.run(a_while())
+        assert told == [(0, 2, 0), (2, 0, 0)]
+
     def test_a_service_goes_on_scoring_and_answers_while_the_disk_is_full(
         self, tmp_path, monkeypatch
     ) -> None:

@@ -1,6 +1,7 @@
 """Shadow: what is counted of a challenger and the version in service, and that nobody waits."""
 
 import asyncio
+import threading
 from pathlib import Path
 
 import httpx
@@ -8,11 +9,12 @@ import msgspec
 import numpy as np
 import pytest
 
+from hourglass.service.errors import ShadowFailed
 from hourglass.service.model.detector import Detector, Scores
 from hourglass.service.model.served import Served
 from hourglass.service.serving.loading import load
 from hourglass.service.serving.places import open_store
-from hourglass.service.serving.store import Store, StoredThreshold
+from hourglass.service.serving.store import ModelFolder, Store, StoredThreshold
 from hourglass.service.watch.shadow import MOST_CELLS, Compared, Shadow
 from tests.artifacts import (
     MIXED,
@@ -345,3 +347,59 @@ def test_a_challenger_that_fails_while_it_is_asked_stops_nobody(
     assert not found.is_failing
     assert sum(found.counts.values()) == 300
     shadow.close()
+
+
+def test_a_folder_that_hangs_costs_one_thread_and_its_rows_are_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, _ = challenged(tmp_path, make_artifact(), make_artifact(shift=0.5))
+    shadow, rows_ND = shadow_of(tmp_path, served), sample_rows(NUMERIC, 100, seed=4)
+    told(shadow, served)
+    over, looks = threading.Event(), []
+
+    def hang(_: object) -> object:
+        looks.append(threading.current_thread())
+        return over.wait() and None
+
+    with monkeypatch.context() as patched:
+        patched.setattr("hourglass.service.watch.shadow.LOAD_SECONDS", 0.1)
+        patched.setattr("hourglass.service.serving.patience.PATIENCE_SECONDS", 0.05)
+        patched.setattr(ModelFolder, "look_at_challenger", hang)
+        for _ in range(3):
+            score(shadow, served, rows_ND, together=50)
+            with pytest.raises(ShadowFailed, match="it takes too long"):
+                asyncio.run(shadow.report(served))
+    assert len(looks) == 1
+    monkeypatch.setattr(ModelFolder, "look_at_challenger", lambda _: (None, None))
+    over.set()
+    looks[0].join(5)
+    assert told(shadow, served).counts["dropped"] == 300
+
+
+def test_a_folder_that_cannot_be_read_is_said_once_and_its_rows_are_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    served, _ = challenged(tmp_path, make_artifact(), make_artifact(shift=0.5))
+    shadow, rows_ND = shadow_of(tmp_path, served), sample_rows(NUMERIC, 100, seed=4)
+    told(shadow, served)
+    monkeypatch.setattr("hourglass.service.watch.shadow.WORK_SECONDS", 0.01)
+    asked = []
+
+    def refuse(_: object) -> None:
+        asked.append(True)
+        raise PermissionError(13, "Permission denied")
+
+    async def a_while() -> None:
+        clock = asyncio.create_task(shadow.clock())
+        await asyncio.to_thread(wait_until, lambda: len(asked) >= 3)
+        clock.cancel()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "challenged", refuse)
+        shadow._rest_seconds = 0.01
+        score(shadow, served, rows_ND, together=50)
+        asyncio.run(a_while())
+    (line,) = [each for each in caplog.messages if "are not scored" in each]
+    assert line == "challengers are not scored: [Errno 13] Permission denied"
+    assert "Traceback" not in caplog.text
+    assert told(shadow, served).counts["dropped"] == 100

@@ -189,7 +189,9 @@ def test_parts_of_a_file_overlap_by_what_a_model_of_windows_looks_at(visit, tmp_
     rows = [*plain_rows(1000) * 25, *plain_rows(600), *strange_rows(1), *plain_rows(399, seed=8)]
     page.locator("input[type=file]").set_input_files(write_csv(tmp_path / "a.csv", rows))
     picture = page.locator("figure", has_text="Severity of each row of a.csv")
-    expect(picture.get_by_role("img")).to_have_attribute("aria-label", re.compile("26,000 rows"))
+    expect(picture.get_by_role("img")).to_have_attribute(
+        "aria-label", re.compile("26,000 rows"), timeout=60_000
+    )
     assert asked == [("replay", 25_000), ("replay", 1_004)]
     page.get_by_role("slider", name="False-alarm budget").focus()
     page.keyboard.press("Home")  # where the strange row alarms, and few beside it

@@ -5,7 +5,7 @@ PORT ?= 8000
 SPEED ?= 1440
 
 # of tests: a process a core, each file whole in one of them
-PARALLEL = --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+PARALLEL = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 LOCKS = deploy/requirements
 INSTALLED = .venv/.installed

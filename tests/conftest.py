@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -25,15 +25,24 @@ TOGETHER = {
 }
 
 
+def _group(nodeid: str) -> str | None:
+    return next((group for part, group in TOGETHER.items() if nodeid.startswith(part)), None)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: _group(item.nodeid) is None)
+
+
+@pytest.hookimpl(optionalhook=True)  # of xdist, where it is installed
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Several processes run the suite; a file stays whole, since its fixtures are its own."""
+    from xdist.scheduler import LoadFileScheduling
 
-    def group(item: pytest.Item) -> str | None:
-        return next((TOGETHER[part] for part in TOGETHER if part in str(item.path)), None)
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(nodeid) or super()._split_scope(nodeid)
 
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item) or str(item.path)))
-    items.sort(key=lambda item: group(item) is None)
+    return Scheduling(config, log)
 
 
 class Demo(NamedTuple):

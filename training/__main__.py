@@ -20,7 +20,8 @@ from rich.progress import Progress as Bars
 
 from hourglass.service.errors import HourglassError, InvalidTable
 from hourglass.service.rows.dialect import add_dialect_arguments, dialect_of
-from hourglass.service.serving.store import Store, locate, write_atomically
+from hourglass.service.serving.disk import write_atomically
+from hourglass.service.serving.store import Store, locate
 from hourglass.training.errors import Refused, RunError
 from hourglass.training.progress import Epoch, Progress
 

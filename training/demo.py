@@ -11,7 +11,7 @@ from typing import Any
 
 from sklearn.datasets import load_breast_cancer
 
-from hourglass.service.serving.store import write_atomically
+from hourglass.service.serving.disk import write_atomically
 
 NAME = "tumour"
 LABEL = "malignant"

@@ -24,7 +24,7 @@ from hourglass.service.model.artifact import (
 )
 from hourglass.service.model.detector import Detector
 from hourglass.service.model.guarantee import Guarantee
-from hourglass.service.serving.store import write_atomically
+from hourglass.service.serving.disk import write_atomically
 from hourglass.training import pictures
 from hourglass.training.calibrate import attach_table, calibrate, choose_threshold
 from hourglass.training.config import RunConfig

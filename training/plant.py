@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hourglass.service.serving.store import write_atomically
+from hourglass.service.serving.disk import write_atomically
 
 NAME = "plant"
 TIME, ENTITY, LABEL = "time", "pump", "fault"

@@ -16,7 +16,7 @@ from hourglass.service.model.served import Served
 from hourglass.service.rows.dialect import USUAL, Dialect
 from hourglass.service.rows.ordered import in_places, score_stretches
 from hourglass.service.rows.tables import encode_table, read_rows
-from hourglass.service.serving.store import write_atomically
+from hourglass.service.serving.disk import write_atomically
 
 if TYPE_CHECKING:
     import polars as pl

@@ -28,6 +28,7 @@ import msgspec
 
 from hourglass.service.errors import InvalidArtifact, InvalidSettings, NotPromoted, UnknownModel
 from hourglass.service.model.artifact import MODEL_NAME
+from hourglass.service.serving.disk import ModelFile, write_atomically
 from hourglass.service.serving.objects import Conflict, Found, Objects
 from hourglass.service.serving.signatures import SIGNATURE_BYTES, SIGNATURE_FILE, Trust
 from hourglass.service.serving.store import (
@@ -37,11 +38,9 @@ from hourglass.service.serving.store import (
     MODEL_FILE,
     POINTER,
     THRESHOLD_FILE,
-    ModelFile,
     ModelFolder,
     Store,
     StoredThreshold,
-    write_atomically,
 )
 
 AT_ONCE = 8  # models that are asked for

@@ -13,12 +13,8 @@ from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.detector import DEFAULT_MAX_BYTES, Detector
 from hourglass.service.model.schema import Schema
 from hourglass.service.model.served import Served
-from hourglass.service.serving.store import (
-    THRESHOLD_FILE,
-    ModelFile,
-    ModelFolder,
-    StoredThreshold,
-)
+from hourglass.service.serving.disk import ModelFile
+from hourglass.service.serving.store import THRESHOLD_FILE, ModelFolder, StoredThreshold
 
 
 class Problem(NamedTuple):

@@ -29,15 +29,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 from hourglass.service.errors import InvalidArtifact, InvalidSettings, ReadOnly
 from hourglass.service.model.artifact import MODEL_NAME, version_of
+from hourglass.service.serving.disk import write_atomically
 from hourglass.service.serving.signatures import Trust
-from hourglass.service.serving.store import (
-    MODEL_FILE,
-    POINTER,
-    ModelFolder,
-    Store,
-    read_file,
-    write_atomically,
-)
+from hourglass.service.serving.store import MODEL_FILE, POINTER, ModelFolder, Store, read_file
 
 if TYPE_CHECKING:
     pass

@@ -34,6 +34,7 @@ from hourglass.service.errors import (
 from hourglass.service.model.artifact import EXHIBIT_PREFIX, MODEL_NAME
 from hourglass.service.model.detector import Detector
 from hourglass.service.model.served import Served, Summary
+from hourglass.service.serving.disk import ModelFile
 from hourglass.service.serving.exhibits import Exhibits
 from hourglass.service.serving.loading import (
     Problem,
@@ -46,7 +47,6 @@ from hourglass.service.serving.patience import Hanging, PatientThread
 from hourglass.service.serving.store import (
     POINTER,
     THRESHOLD_FILE,
-    ModelFile,
     Store,
     StoredThreshold,
     ThresholdChange,

@@ -14,9 +14,9 @@ Whatever is written is written beside its place under a random name that begins 
 moved in: nobody ever reads half of it. Such names are no versions and no models; what a killed
 process left of them goes when somebody publishes a day later.
 
-Whatever is read is a regular file of bounded size: a FIFO or a device in its place is refused at
-once. Pointer and threshold may be links within the model's folder, as Kubernetes makes them; the
-model's file may lie anywhere, since its hash says what it is.
+Whatever is read is a regular file of bounded size (disk.py): a FIFO or a device in its place is
+refused at once. Pointer and threshold may be links within the model's folder, as Kubernetes makes
+them; the model's file may lie anywhere, since its hash says what it is.
 
 What lies elsewhere (bucket.py, mlflow_registry.py) is brought into such a folder, and read there.
 """
@@ -27,7 +27,6 @@ import logging
 import os
 import re
 import shutil
-import stat
 import sys
 import tempfile
 import time
@@ -35,13 +34,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from hourglass.service.errors import (
-    Fault,
     InvalidArtifact,
     InvalidSettings,
     NotPromoted,
@@ -49,6 +47,13 @@ from hourglass.service.errors import (
     UnknownVersion,
 )
 from hourglass.service.model.artifact import version_of
+from hourglass.service.serving.disk import (
+    ModelFile,
+    read_regular,
+    unreadable,
+    write_atomically,
+    write_through,
+)
 from hourglass.service.serving.signatures import SIGNATURE_BYTES, SIGNATURE_FILE, Trust
 
 MODEL_FILE = "model.onnx"
@@ -66,14 +71,6 @@ SCRATCH = (
 )  # fmt: skip
 _VERSION = re.compile(r"[0-9a-f]{64}")
 _logger = logging.getLogger(__name__)
-_KINDS = {
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFDIR: "a folder",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
-
 Rate = Annotated[float, Meta(ge=1e-9, le=0.5)]  # under that no number of rows is enough
 
 
@@ -101,13 +98,6 @@ class ThresholdChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if (value := getattr(self, name)) is not UNSET
         }
         return msgspec.structs.replace(stored, **given)
-
-
-class ModelFile(NamedTuple):
-    """One artifact as it lies there."""
-
-    data: bytes
-    written_at: float  # seconds since the epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,9 +249,9 @@ class ModelFolder:
         else:
             scratch = Path(tempfile.mkdtemp(prefix=".publishing-", dir=self.path))
             try:
-                _write(scratch / MODEL_FILE, data)
+                write_through(scratch / MODEL_FILE, data)
                 for file, text in beside.items():
-                    _write(scratch / file, text.encode())
+                    write_through(scratch / file, text.encode())
                 scratch.chmod(0o755)
                 self._move_in(scratch, version)
             finally:
@@ -299,7 +289,7 @@ class ModelFolder:
         path = self.path / version / name
         if not path.resolve().is_relative_to(self.path.resolve()):
             raise InvalidArtifact(f"{path} is a link that leads out of the folder", "unreadable")
-        return _read(path, max_bytes=MAX_REPORT_BYTES).data
+        return read_regular(path, max_bytes=MAX_REPORT_BYTES).data
 
     def version_meant(self, version: str) -> str:
         """A version that is there, given in full or by an unambiguous beginning; UnknownVersion."""
@@ -383,14 +373,16 @@ class ModelFolder:
 
     def _is_whole(self, version: str) -> bool:
         try:
-            return version_of(_read(self.file(version), max_bytes=sys.maxsize).data) == version
+            return (
+                version_of(read_regular(self.file(version), max_bytes=sys.maxsize).data) == version
+            )
         except (FileNotFoundError, NotADirectoryError, InvalidArtifact):
             return False
 
     def _signature_of(self, version: str) -> bytes | None:
         path = self.path / version / SIGNATURE_FILE
         try:
-            return _read(path, max_bytes=SIGNATURE_BYTES).data
+            return read_regular(path, max_bytes=SIGNATURE_BYTES).data
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -438,9 +430,9 @@ class ModelFolder:
         try:
             text = self._read_text(pointer).decode(errors="replace").strip()
         except FileNotFoundError as error:
-            raise _unreadable(pointer, error, "pointer") from error
+            raise unreadable(pointer, error, "pointer") from error
         except OSError as error:
-            raise _unreadable(pointer, error) from error
+            raise unreadable(pointer, error) from error
         if not _VERSION.fullmatch(text):
             raise InvalidArtifact(
                 f"{pointer} holds {text[:80]!r}, expected a version (64 hexadecimal digits)",
@@ -459,7 +451,7 @@ class ModelFolder:
         """A pointer's or a threshold's bytes, which no link may take from elsewhere."""
         if path.is_symlink() and not path.resolve().is_relative_to(self.path.resolve()):
             raise InvalidArtifact(f"{path} is a link that leads out of the folder", "unreadable")
-        return _read(path, max_bytes=MAX_TEXT_BYTES).data
+        return read_regular(path, max_bytes=MAX_TEXT_BYTES).data
 
     @contextmanager
     def _locked(self, name: str, seconds: float) -> Iterator[None]:
@@ -580,32 +572,17 @@ def read_file(path: Path, *, max_bytes: int) -> ModelFile:
     the version whose folder it lies in.
     """
     try:
-        file = _read(path, max_bytes=max_bytes)
+        file = read_regular(path, max_bytes=max_bytes)
     except FileNotFoundError as error:
-        raise _unreadable(path, error, "missing") from error
+        raise unreadable(path, error, "missing") from error
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     version = path.parent.name
     if _VERSION.fullmatch(version) and (found := version_of(file.data)) != version:
         raise InvalidArtifact(
             f"{path} has the SHA-256 {found}: it was changed, or cut short", "damaged"
         )
     return file
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside the place and move in; OSError where that fails, with nothing left behind."""
-    descriptor, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(scratch).chmod(0o644)  # of itself its owner's alone; a service may run as another
-        Path(scratch).replace(path)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise
 
 
 def _look_into(folder: str, trust: Trust | None) -> tuple[object, ...]:
@@ -629,47 +606,3 @@ def _stamp(path: str) -> tuple[int, ...] | None:
 def _status(path: str) -> tuple[int, ...]:
     status = os.stat(path)
     return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-def _read(path: Path, *, max_bytes: int) -> ModelFile:
-    """A regular file; InvalidArtifact where it is none, or too large.
-
-    What is opened does not make us wait, as a FIFO would for its writer.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno == errno.ENXIO:
-            raise InvalidArtifact(
-                f"{path} is a socket, or a device that is not there, expected a regular file",
-                "unreadable",
-            ) from error
-        raise
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
-            raise InvalidArtifact(f"{path} is {kind}, expected a regular file", "unreadable")
-        size = status.st_size
-        if size <= max_bytes:
-            with os.fdopen(descriptor, "rb", closefd=False) as file:
-                data = file.read(size + 1)  # it may grow meanwhile
-            size = max(size, len(data))
-    finally:
-        os.close(descriptor)
-    if size > max_bytes:
-        raise InvalidArtifact(f"{path} has {size} bytes, at most {max_bytes} are loaded")
-    return ModelFile(data, status.st_mtime)
-
-
-def _unreadable(path: Path, error: OSError, fault: Fault = "unreadable") -> InvalidArtifact:
-    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-        fault = "resources"
-    return InvalidArtifact(f"{path} cannot be read: {error.strerror}", fault)
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

@@ -18,7 +18,8 @@ from hourglass.service.model.detector import Detector
 from hourglass.service.model.schema import Schema
 from hourglass.service.rows.dialect import USUAL, Dialect
 from hourglass.service.rows.tables import encode_table, read_table
-from hourglass.service.serving.store import name_of, write_atomically
+from hourglass.service.serving.disk import write_atomically
+from hourglass.service.serving.store import name_of
 from hourglass.training.columns import suspect_sentinel
 from hourglass.training.config import RunConfig
 from hourglass.training.data import Data, Oddity, group_names, groups, is_clock, times

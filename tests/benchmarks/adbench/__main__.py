@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from hourglass.service.serving.store import write_atomically
+from hourglass.service.serving.disk import write_atomically
 from tests.benchmarks.adbench import missing, schedule, speed
 from tests.benchmarks.adbench.detectors import GROUPS, OURS, choose
 from tests.benchmarks.adbench.missing_table import make_missing_table, missing_grids

@@ -14,7 +14,7 @@ from time import perf_counter
 
 import msgspec
 
-from hourglass.service.serving.store import write_atomically
+from hourglass.service.serving.disk import write_atomically
 from tests import environment
 from tests.benchmarks.adbench.outcome import Baseline, Hourglass, Job, Outcome, Question
 from tests.benchmarks.adbench.protocol import read_set, split

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from hourglass.service.serving.store import write_atomically
+from hourglass.service.serving.disk import write_atomically
 from tests.benchmarks.adbench.report import Grid, as_markdown, print_grids
 from tests.benchmarks.hard import exhaustion, fuzz, swaps
 from tests.benchmarks.hard.attacks import ATTACKS

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from hourglass.service.serving.store import write_atomically
+from hourglass.service.serving.disk import write_atomically
 from tests.benchmarks.adbench.report import Grid, as_markdown, print_grids
 from tests.benchmarks.series import files, fleet
 from tests.benchmarks.series.baselines import BASELINES

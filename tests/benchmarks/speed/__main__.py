@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from hourglass.service.serving.store import write_atomically
+from hourglass.service.serving.disk import write_atomically
 from tests.benchmarks.machine import ROOT
 from tests.benchmarks.speed import parts, wrk
 from tests.benchmarks.speed.bench import Bench

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from hourglass.service.serving.store import write_atomically
+from hourglass.service.serving.disk import write_atomically
 from tests.benchmarks.adbench.protocol import find_sets
 from tests.benchmarks.adbench.report import as_markdown, print_grids
 from tests.benchmarks.trust import product, schedule

@@ -19,6 +19,7 @@ from hourglass.service.errors import InvalidTable
 from hourglass.service.model.detector import Detector, Scores
 from hourglass.service.model.schema import Schema
 from hourglass.service.rows.tables import encode_table
+from hourglass.service.serving.disk import write_atomically
 from hourglass.service.serving.store import Store
 from hourglass.training.config import load_config
 from hourglass.training.errors import RunError
@@ -162,9 +163,8 @@ class Hourglass(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         if path.suffix != ".onnx":
             folder = Store(path.parent).model(path.name)
             return folder.file(folder.publish(self.onnx_, {}))
-        beside = path.with_name(f".{path.name}.new")
-        beside.write_bytes(self.onnx_)
-        return beside.replace(path)
+        write_atomically(path, self.onnx_)
+        return path
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the session that scores: the file has it all."""

@@ -15,8 +15,8 @@ from tests.artifacts import MIXED, make_artifact, publish
 from tests.buckets import Buckets, buckets
 from tests.serving import free_port, serving
 
-# Files of tests that share what takes long to make go to one process: part of a path -> their group.
-# These begin first, since they take longest.
+# Files of tests that share what takes long to make go to one process: path -> their group. These
+# begin first, since they take longest.
 TOGETHER = {
     "tests/training/models/": "family",
     "tests/contract/": "family",

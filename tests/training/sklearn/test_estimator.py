@@ -1,4 +1,4 @@
-"""The estimator: what scikit-learn and PyOD expect of it, and what the service makes of its file."""
+"""The estimator: what scikit-learn and PyOD expect of it, and what the service makes of it."""
 
 import pickle
 from pathlib import Path

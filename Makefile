@@ -37,7 +37,7 @@ test: $(INSTALLED) ## run the whole suite
 	.venv/bin/pytest $(PARALLEL)
 
 test-heavy: $(INSTALLED) ## what takes minutes: a fresh machine without a compiler, from nothing to a running demo
-	.venv/bin/pytest -m heavy -rs
+	.venv/bin/pytest $(PARALLEL) -m heavy -rs
 
 test-plain: $(INSTALLED) ## the service's tests on the Python that stands in where C could not be built
 	@rm -rf build/plain && mkdir -p build/plain/hourglass && cp -R service build/plain/hourglass

@@ -1,3 +1,5 @@
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -17,14 +19,21 @@ from tests.training.stages import finish, prepare_rows
 Exported = tuple[Trial, Detector, Prepared]
 
 
-@pytest.fixture
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """A member that may be changed, and the file that was made of it before."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A member and its file, exported once."""
     data = tables.write(tables.mixed(), tmp_path_factory.mktemp("verify") / "rows.parquet")
     config = load_config(None, {"data": str(data), "name": "pump", "label": "fault"})
     prepared = prepare_rows(config)
     trial = fit_trial(prepared, config, LinearConfig())
     return trial, Detector.from_bytes(finish(prepared, trial, config)), prepared
+
+
+@pytest.fixture
+def exported(made: Exported) -> Exported:
+    """A member that may be changed, and the file that was made of it before."""
+    trial, detector, prepared = made
+    return trial._replace(core=deepcopy(trial.core)), detector, prepared
 
 
 @pytest.mark.slow

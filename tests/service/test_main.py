@@ -256,6 +256,9 @@ class TestServing:
                 for pid in children.read_text().split()
                 if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
             ]
+            assert len(workers) == 2
+            sockets = Path("/proc/net/unix")  # a worker that is starting still is told nothing
+            wait_until(lambda: all(f"/{pid}.worker\n" in sockets.read_text() for pid in workers))
             os.kill(workers[0], signal.SIGSTOP)
             try:
                 for _ in range(10):  # until one reaches the other worker

@@ -280,7 +280,7 @@ class TestErrors:
                 "a Content-Encoding among gzip, deflate, got br",
             ),
             (b"{}", {"content-encoding": "gzip"}, 400, "the body is not gzip"),
-            (gzip.compress(b"{}")[:-1], {"content-encoding": "gzip"}, 400, "cut short"),
+            (gzip.compress(b"{}", mtime=0)[:-1], {"content-encoding": "gzip"}, 400, "cut short"),
             (b" " * 20_001, {}, 413, "at most 20000 bytes, got more"),
             (
                 gzip.compress(bytes(10**6)),

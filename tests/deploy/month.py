@@ -21,6 +21,7 @@ import polars as pl
 from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.buckets import Buckets
 from tests.serving import free_port, wait_until
 from tests.test_readmes import blocks
 
@@ -212,6 +213,27 @@ class Plant:
         ).raise_for_status()
         threshold = self.ask(f"/v1/models/{MODEL}")["threshold"]
         return float(np.mean(np.array(answer.json()["score"]) > threshold))
+
+
+class InBucket(Plant):
+    """The same, with its models in a bucket."""
+
+    def __init__(self, folder: Path, buckets: Buckets) -> None:
+        super().__init__(folder)
+        self.buckets, self._url = buckets, buckets.make()
+        self.place = f"--models {self._url} --cache cache"
+
+    def commands(self, containing: str) -> str:
+        found = super().commands(containing).replace("--models models", self.place)
+        return found.replace("data/pumps.csv", f"data/pumps.csv {self.place}")
+
+    def version_on_disk(self) -> str:
+        return self.buckets.read(self._url, f"{MODEL}/current").decode().strip()
+
+    def decision(self) -> dict[str, Any]:
+        text = self.buckets.read(self._url, f"{MODEL}/decision.json")
+        found: dict[str, Any] = json.loads(text)
+        return found
 
 
 class Client:

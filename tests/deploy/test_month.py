@@ -14,7 +14,17 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.deploy.month import MODEL, ROWS, Client, Float64, Plant, faulty_rows, normal_rows
+from tests.buckets import Buckets
+from tests.deploy.month import (
+    MODEL,
+    ROWS,
+    Client,
+    Float64,
+    InBucket,
+    Plant,
+    faulty_rows,
+    normal_rows,
+)
 from tests.serving import wait_until
 
 pytestmark = pytest.mark.heavy
@@ -33,7 +43,11 @@ FAULTS = 12  # of a contaminated day's rows, 3 %
 MOVED = 3.0  # standard deviations, of all columns, more after each drift
 FULL = 40 * 1024  # bytes that a file may have while the disk is full; SQLite needs 32 KiB to read
 FOUND, FALSE = 0.9, 0.15  # of faults that alarm, at least, and of normal rows, at most
-QUICK = {"HOURGLASS_DRIFT_ROWS": "300", "HOURGLASS_DRIFT_SECONDS": "1"}
+QUICK = {
+    "HOURGLASS_DRIFT_ROWS": "300",
+    "HOURGLASS_DRIFT_SECONDS": "1",
+    "HOURGLASS_POLL_SECONDS": "1",  # of a bucket, too
+}
 
 
 class Month:
@@ -216,6 +230,23 @@ class Month:
         assert "another run of 'pumps' is under way" in said
         assert self.plant.version_on_disk() != champion
 
+    def bucket_away(self, day: int) -> None:
+        """From the night on until the morning: what is served is served on."""
+        assert isinstance(self.plant, InBucket)
+        version, posted = self.plant.version_on_disk(), self.client.requests
+        self.bring(day, self.today(day))
+        self.plant.buckets.stop()
+        try:
+            code, _, err = self.plant.run(f"{self.nightly.strip()} --quiet")
+            wait_until(lambda: self.plant.metric("hourglass_store_reachable") == 0)
+            assert (code, "does not answer" in err) == (2, True)
+            assert self.plant.ask(f"/v1/models/{MODEL}")["version"] == version
+            wait_until(lambda: self.client.requests > posted + 20)
+        finally:
+            self.plant.buckets.start()
+        wait_until(lambda: self.plant.metric("hourglass_store_reachable") == 1)
+        assert self.plant.version_on_disk() == version
+
 
 @contextmanager
 def full(pid: int) -> Iterator[None]:
@@ -237,6 +268,25 @@ def plant(tmp_path: Path) -> Iterator[Plant]:
         plant.stop()
 
 
+@pytest.fixture
+def in_bucket(tmp_path: Path, s3: Buckets) -> Iterator[InBucket]:
+    plant = InBucket(tmp_path, s3)
+    try:
+        yield plant
+    finally:
+        plant.stop()
+
+
+def begin(plant: Plant, fit: str = FIT) -> None:
+    """A model of five days, in service."""
+    for day in range(-4, 1):
+        plant.export.add(day, normal_rows(ROWS, (5 + day, 6)))
+    plant.export.write()
+    code, _, err = plant.run(fit)
+    assert code == 0, err
+    plant.serve(plant.commands("keys add operator"), **QUICK)
+
+
 def test_the_calendar_has_thirty_nights_and_each_kind_twice_at_least() -> None:
     assert len(CALENDAR) == 30
     assert {kind for kind in CALENDAR if CALENDAR.count(kind) > 1} == {
@@ -246,12 +296,7 @@ def test_the_calendar_has_thirty_nights_and_each_kind_twice_at_least() -> None:
 
 
 def test_a_month_loses_nothing_and_publishes_nothing_blind(plant: Plant) -> None:
-    for day in range(-4, 1):
-        plant.export.add(day, normal_rows(ROWS, (5 + day, 6)))
-    plant.export.write()
-    code, _, err = plant.run(FIT)
-    assert code == 0, err
-    plant.serve(plant.commands("keys add operator"), **QUICK)
+    begin(plant)
     with Client(plant) as client:
         month = Month(plant, client)
         for day, kind in enumerate(CALENDAR, start=1):
@@ -273,3 +318,15 @@ def test_a_month_loses_nothing_and_publishes_nothing_blind(plant: Plant) -> None
     version, alarms = month.backed_up
     assert plant.ask(f"/v1/models/{MODEL}")["version"] == version
     assert plant.ask(f"/v1/models/{MODEL}/alarms")["alarms"] >= alarms
+
+
+def test_a_bucket_that_is_away_for_a_night_costs_no_request_and_no_version(
+    in_bucket: InBucket,
+) -> None:
+    begin(in_bucket, f"{FIT} {in_bucket.place}")
+    with Client(in_bucket) as client:
+        month = Month(in_bucket, client)
+        for day, kind in enumerate(("good", "bucket-away", "good"), start=1):
+            month.night(kind, day)
+    assert client.failures == []
+    assert month.published == 2

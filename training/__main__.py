@@ -494,16 +494,19 @@ def _work(options: argparse.Namespace) -> None:
     def stop(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, stop)
-    work_on(
-        options.models,
-        flags,
-        once=options.once,
-        every_seconds=options.every,
-        tell=tell,
-        wait=sleep,
-        watch=partial(_progress, options.quiet),
-    )
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        work_on(
+            options.models,
+            flags,
+            once=options.once,
+            every_seconds=options.every,
+            tell=tell,
+            wait=sleep,
+            watch=partial(_progress, options.quiet),
+        )
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _seconds(text: str) -> float:

@@ -219,7 +219,7 @@ def _failure_of(error: Exception) -> Failure:
         return Failure("InternalError", f"the worker: {error.strerror or error}")
     if isinstance(error, InvalidTable):
         return failure_of(error)
-    return Failure("TrainingFailed", str(error))
+    return Failure("TrainingFailed", str(error).replace("--window", "slidingWindow"))
 
 
 def _end(jobs: Jobs, job: Job, failure: Failure) -> Job:

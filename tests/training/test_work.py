@@ -1,0 +1,277 @@
+"""Workers: what becomes of the trainings that the retired Azure service's clients ask for."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from azure.ai.anomalydetector import AnomalyDetectorClient
+from azure.ai.anomalydetector.models import (
+    AlignPolicy,
+    ModelInfo,
+    MultivariateBatchDetectionOptions,
+    MultivariateLastDetectionOptions,
+    VariableValues,
+)
+from azure.core.credentials import AzureKeyCredential
+
+from hourglass.service.adapters.azure import changed_pairs
+from hourglass.service.serving.jobs import Job, Jobs, TrainRequest
+from hourglass.training.__main__ import main
+from hourglass.training.work import pairs_of, work
+from tests.serving import serving
+
+START = datetime(2021, 1, 1, tzinfo=UTC)
+FIT, NEW = 700, 100  # rows
+ODD = FIT + 60  # where b leaves a and c
+NAMES = ("a", "b", "c")
+
+
+def at(row: int) -> datetime:
+    return START + timedelta(minutes=row)
+
+
+def rows() -> np.ndarray:
+    """Three variables that go together, until one of them does not."""
+    rng = np.random.default_rng(0)
+    base_N = np.sin(np.arange(FIT + NEW) / 20) + 0.3 * rng.standard_normal(FIT + NEW)
+    rows_ND = base_N[:, None] + 0.1 * rng.standard_normal((FIT + NEW, 3))
+    rows_ND[ODD, 1] += 6
+    return rows_ND
+
+
+def write_many(folder: Path) -> Path:
+    """A CSV for each variable, of which one lacks some times."""
+    folder.mkdir()
+    for place, name in enumerate(NAMES):
+        stamps = [f"{at(i):%Y-%m-%dT%H:%M:%SZ}" for i in range(FIT + NEW)]
+        frame = pl.DataFrame({"timestamp": stamps, "value": rows()[:, place]})
+        if name == "c":
+            frame = frame.filter(pl.int_range(pl.len()) % 50 != 7)
+        frame.write_csv(folder / f"{name}.csv")
+    return folder
+
+
+def ask(models: Path, source: Path, **changes: object) -> Job:
+    asked = {
+        "source": str(source),
+        "is_multi_table": False,
+        "start": START.timestamp(),
+        "end": at(FIT - 1).timestamp(),
+        "display_name": None,
+        "window": 28,
+        "align_mode": "Outer",
+        "fill_method": "Linear",
+        "padding": 0.0,
+    }
+    return Jobs(models).create({}, TrainRequest(**{**asked, **changes}), (str(source.parent),))
+
+
+def test_without_a_job_there_is_nothing_to_do(tmp_path: Path):
+    assert work(tmp_path, {}) is None
+    assert main(["work", "--models", str(tmp_path), "--once"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "code", "message"),
+    [
+        (None, {}, "InvalidData", "data.csv is not a file that is there"),
+        ("timestamp,a\n2021-01-01,x\n", {}, "InvalidData", "column 'a'"),
+        ("timestamp,a\n2020-01-01,1\n", {}, "NotEnoughInput", "there are no rows from startTime"),
+        (
+            "timestamp,a\n2021-01-01,1\n2021-01-02,\n",
+            {"end": at(10_000).timestamp()},
+            "TooManyMissingValues",
+            "variable 'a': expected at most 20% of the rows without a value, got 50.0%",
+        ),
+        (
+            "timestamp,a\n" + "".join(f"{at(i):%Y-%m-%dT%H:%M:%SZ},{i % 7}\n" for i in range(60)),
+            {},
+            "TrainingFailed",
+            "slidingWindow takes fewer",
+        ),
+    ],
+)
+def test_a_job_whose_data_cannot_be_trained_on_fails_with_its_reason(
+    tmp_path: Path,
+    text: str | None,
+    changes: dict[str, object],
+    code: str,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+):
+    models, data = tmp_path / "models", tmp_path / "data.csv"
+    if text:
+        data.write_text(text)
+    job = ask(models, data, **changes)
+    assert main(["work", "--models", str(models), "--once"]) == 0
+    ended = Jobs(models).get(job.id)
+    assert ended.status == "FAILED"
+    assert ended.errors[0].code == code
+    assert message in ended.errors[0].message
+    assert f"model {job.id} is FAILED: {ended.errors[0].message}" in capsys.readouterr().err
+    assert not (models / job.id).exists()
+
+
+def test_a_job_reads_from_where_its_service_allows_alone(tmp_path: Path):
+    models, data = tmp_path / "models", tmp_path / "data"
+    data.mkdir()
+    (tmp_path / "secret.csv").write_text("timestamp,a\n2021-01-01,1\n")
+    job = ask(models, data / "link.csv")
+    (data / "link.csv").symlink_to(tmp_path / "secret.csv")  # after it was taken
+    done = work(models, {})
+    assert done is not None
+    assert "lies below none of the places" in done.job.errors[0].message
+    assert done.job.id == job.id
+
+
+def test_flags_that_cannot_be_are_said_before_a_job_is_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    job = ask(tmp_path, tmp_path / "data.csv")
+    assert main(["work", "--models", str(tmp_path), "--once", "--preset", "best"]) == 2
+    assert "there is no preset 'best'" in capsys.readouterr().err
+    assert Jobs(tmp_path).get(job.id).status == "CREATED"
+
+
+def test_pairs_are_of_variables_that_go_together():
+    rng = np.random.default_rng(1)
+    base_N = rng.standard_normal(2000)
+    rows_ND = np.stack(
+        [
+            base_N,
+            10 - 3 * base_N + 0.3 * rng.standard_normal(2000),
+            rng.standard_normal(2000),
+            np.full(2000, 5.0),
+        ],
+        axis=1,
+    ).astype(np.float32)
+    rows_ND[::10, 0] = np.nan
+    pairs = pairs_of(("a", "b", "c", "d"), rows_ND)
+    (pair,) = pairs.pairs
+    assert (pair.first, pair.second) == (0, 1)
+    assert pair.correlation == pytest.approx(-1, abs=0.02)
+    assert pairs.mean == pytest.approx((0, 10, 0, 5), abs=0.2)
+    assert pairs.sd == pytest.approx((1, 3, 1, 1), abs=0.2)
+    assert changed_pairs(pairs, {"a": 2.0, "b": 4.0, "c": 9.0, "d": 5.0}) == {}
+    assert changed_pairs(pairs, {"a": 2.0, "b": 16.0, "c": 0.0, "d": 5.0}) == {
+        "a": ["b"],
+        "b": ["a"],
+    }
+    assert changed_pairs(pairs, {"a": float("nan"), "b": 16.0, "c": 0.0, "d": 5.0}) == {}
+    assert changed_pairs(None, {"a": 1.0}) == {}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AnomalyDetectorClient, Path]]:
+    """A service, its client, and the folder of data beside that of models."""
+    root = tmp_path_factory.mktemp("azure")
+    (root / "models").mkdir()
+    write_many(root / "many")
+    flags = {"azure": True, "azure_data": str(root)}
+    with serving(root / "models", **flags) as http:
+        yield AnomalyDetectorClient(str(http.base_url), AzureKeyCredential("any")), root
+
+
+def worker(models: Path) -> subprocess.Popen[str]:
+    flags = ["--models", str(models), "--once", "--no-report", "--preset", "fast", "--quiet"]
+    command = [sys.executable, "-m", "hourglass.training", "work", *flags]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.heavy
+def test_a_model_is_trained_by_a_worker_in_the_place_of_one_that_died_and_finds_the_fault(
+    place: tuple[AnomalyDetectorClient, Path],
+):
+    """From the client's first call to its last one, as Azure's own samples make them."""
+    client, root = place
+    models = root / "models"
+    model = client.train_multivariate_model(
+        ModelInfo(
+            data_source=str(root / "many"),
+            data_schema="MultiTable",
+            start_time=at(0),
+            end_time=at(FIT - 1),
+            sliding_window=28,
+            align_policy=AlignPolicy(align_mode="Outer", fill_n_a_method="Linear"),
+        )
+    )
+    for sent in (signal.SIGKILL, signal.SIGTERM):
+        dying = worker(models)
+        deadline = time.monotonic() + 120
+        while client.get_multivariate_model(model.model_id).model_info.status != "RUNNING" or (
+            not list((models / ".jobs").glob(f"{model.model_id}.pairs.json"))
+        ):
+            assert dying.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        dying.send_signal(sent)
+        dying.communicate(timeout=60)
+        job = Jobs(models).get(model.model_id)
+        # who was told to stop gave it back
+        told = {signal.SIGKILL: ("RUNNING", 1), signal.SIGTERM: ("CREATED", 1)}
+        assert (job.status, job.attempts) == told[sent]
+        os.unlink(models / ".jobs" / f"{model.model_id}.pairs.json")
+
+    third = worker(models)
+    assert third.communicate(timeout=300)[1] == ""
+    assert third.returncode == 0
+    model = client.get_multivariate_model(model.model_id)
+    assert (model.model_info.status, model.model_info.errors) == ("READY", [])
+    state = model.model_info.diagnostics_info.model_state
+    assert state.epoch_ids == [1]  # of closed forms
+    assert 0 < state.train_losses[0] < 10
+    assert 0 < state.validation_losses[0] < 10
+    assert state.latencies_in_seconds[0] > 0
+    ratios = {
+        each.variable: each.filled_n_a_ratio
+        for each in model.model_info.diagnostics_info.variable_states
+    }
+    assert ratios == {"a": 0, "b": 0, "c": pytest.approx(0.02)}
+
+    result = client.detect_multivariate_batch_anomaly(
+        model.model_id,
+        MultivariateBatchDetectionOptions(
+            data_source=str(root / "many"),
+            start_time=at(FIT),
+            end_time=at(FIT + NEW - 1),
+            top_contributor_count=10,
+        ),
+    )
+    while result.summary.status not in ("READY", "FAILED"):
+        time.sleep(0.05)
+        result = client.get_multivariate_batch_detection_result(result.result_id)
+    assert (result.summary.status, len(result.results)) == ("READY", NEW)
+    normal = [each.value for each in result.results if each.timestamp < at(ODD)]
+    assert sum(value.is_anomaly for value in normal) <= 0.1 * len(normal)
+    odd = result.results[ODD - FIT]
+    assert odd.timestamp == at(ODD)
+    assert odd.value.is_anomaly
+    assert odd.value.severity > 0.9
+    blamed = odd.value.interpretation[0]
+    assert blamed.variable == "b"
+    assert blamed.contribution_score > 0.5
+    assert set(blamed.correlation_changes.changed_variables) == {"a", "c"}
+
+    stamps = [f"{at(i):%Y-%m-%dT%H:%M:%SZ}" for i in range(ODD - 27, ODD + 1)]
+    variables = [
+        VariableValues(
+            variable=name, timestamps=stamps, values=rows()[ODD - 27 : ODD + 1, i].tolist()
+        )
+        for i, name in enumerate(NAMES)
+    ]
+    wanted = MultivariateLastDetectionOptions(variables=variables, top_contributor_count=2)
+    (last,) = client.detect_multivariate_last_anomaly(model.model_id, wanted).results
+    assert last.value.score == pytest.approx(odd.value.score, abs=1e-4)
+    assert len(last.value.interpretation) == 2
+
+    client.delete_multivariate_model(model.model_id)
+    assert list(client.list_multivariate_models()) == []
+    assert not (models / model.model_id).exists()

@@ -1,11 +1,11 @@
 """Workers: what becomes of the trainings that the retired Azure service's clients ask for."""
 
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from azure.ai.anomalydetector import AnomalyDetectorClient
 from azure.ai.anomalydetector.models import (
-    AlignPolicy,
+    AnomalyState,
     ModelInfo,
     MultivariateBatchDetectionOptions,
     MultivariateLastDetectionOptions,
@@ -27,6 +27,7 @@ from hourglass.service.serving.jobs import Job, Jobs, TrainRequest
 from hourglass.training.__main__ import main
 from hourglass.training.work import pairs_of, work
 from tests.serving import serving
+from tests.test_readmes import blocks
 
 START = datetime(2021, 1, 1, tzinfo=UTC)
 FIT, NEW = 700, 100  # rows
@@ -47,16 +48,13 @@ def rows() -> np.ndarray:
     return rows_ND
 
 
-def write_many(folder: Path) -> Path:
-    """A CSV for each variable, of which one lacks some times."""
-    folder.mkdir()
-    for place, name in enumerate(NAMES):
-        stamps = [f"{at(i):%Y-%m-%dT%H:%M:%SZ}" for i in range(FIT + NEW)]
-        frame = pl.DataFrame({"timestamp": stamps, "value": rows()[:, place]})
-        if name == "c":
-            frame = frame.filter(pl.int_range(pl.len()) % 50 != 7)
-        frame.write_csv(folder / f"{name}.csv")
-    return folder
+def write(path: Path) -> Path:
+    """One table, in which c lacks some values."""
+    columns = {name: rows()[:, place] for place, name in enumerate(NAMES)}
+    frame = pl.DataFrame({"timestamp": [at(i).isoformat() for i in range(FIT + NEW)], **columns})
+    lacking = pl.when(pl.int_range(pl.len()) % 50 != 7).then(pl.col("c"))
+    frame.with_columns(lacking.alias("c")).write_csv(path)
+    return path
 
 
 def ask(models: Path, source: Path, **changes: object) -> Job:
@@ -169,15 +167,18 @@ def test_pairs_are_of_variables_that_go_together():
     assert changed_pairs(None, {"a": 1.0}) == {}
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AnomalyDetectorClient, Path]]:
-    """A service, its client, and the folder of data beside that of models."""
-    root = tmp_path_factory.mktemp("azure")
-    (root / "models").mkdir()
-    write_many(root / "many")
-    flags = {"azure": True, "azure_data": str(root)}
-    with serving(root / "models", **flags) as http:
-        yield AnomalyDetectorClient(str(http.base_url), AzureKeyCredential("any")), root
+def find_faults() -> Callable[..., list[AnomalyState]]:
+    """The function that service/README.md shows."""
+    (text,) = (each.text for each in blocks("service/README.md") if "def find_faults" in each.text)
+    names = {
+        "AnomalyDetectorClient": AnomalyDetectorClient,
+        "AzureKeyCredential": AzureKeyCredential,
+        "ModelInfo": ModelInfo,
+        "MultivariateBatchDetectionOptions": MultivariateBatchDetectionOptions,
+        "time": time,
+    }
+    exec(compile(text, "service/README.md", "exec"), names)
+    return names["find_faults"]
 
 
 def worker(models: Path) -> subprocess.Popen[str]:
@@ -186,92 +187,78 @@ def worker(models: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
+def wait_for(is_so: Callable[[], bool], worker: subprocess.Popen[str] | None = None) -> None:
+    deadline = time.monotonic() + 120
+    while not is_so():
+        assert worker is None or worker.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 @pytest.mark.heavy
 def test_a_model_is_trained_by_a_worker_in_the_place_of_one_that_died_and_finds_the_fault(
-    place: tuple[AnomalyDetectorClient, Path],
+    tmp_path: Path,
 ):
-    """From the client's first call to its last one, as Azure's own samples make them."""
-    client, root = place
-    models = root / "models"
-    model = client.train_multivariate_model(
-        ModelInfo(
-            data_source=str(root / "many"),
-            data_schema="MultiTable",
-            start_time=at(0),
-            end_time=at(FIT - 1),
-            sliding_window=28,
-            align_policy=AlignPolicy(align_mode="Outer", fill_n_a_method="Linear"),
-        )
-    )
-    for sent in (signal.SIGKILL, signal.SIGTERM):
-        dying = worker(models)
-        deadline = time.monotonic() + 120
-        while client.get_multivariate_model(model.model_id).model_info.status != "RUNNING" or (
-            not list((models / ".jobs").glob(f"{model.model_id}.pairs.json"))
-        ):
-            assert dying.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        dying.send_signal(sent)
-        dying.communicate(timeout=60)
-        job = Jobs(models).get(model.model_id)
-        # who was told to stop gave it back
-        told = {signal.SIGKILL: ("RUNNING", 1), signal.SIGTERM: ("CREATED", 1)}
-        assert (job.status, job.attempts) == told[sent]
-        os.unlink(models / ".jobs" / f"{model.model_id}.pairs.json")
+    """From the client's first call to its last one, as the README shows it."""
+    models, data = tmp_path / "models", write(tmp_path / "data.csv")
+    models.mkdir()
+    jobs = Jobs(models)
+    with (
+        serving(models, azure=True, azure_data=str(tmp_path)) as http,
+        AnomalyDetectorClient(str(http.base_url), AzureKeyCredential("any")) as client,
+        ThreadPoolExecutor() as pool,
+    ):
+        asked = (str(http.base_url), "any", str(data), at(0), at(FIT - 1), at(FIT + NEW - 1))
+        found = pool.submit(find_faults(), *asked)
+        wait_for(lambda: len(jobs.all()) == 1)
+        (job,) = jobs.all()
+        begun = models / ".jobs" / f"{job.id}.pairs.json"
+        # who is told to stop gives the job back; of who is killed another one takes it
+        for sent, left in ((signal.SIGKILL, ("RUNNING", 1)), (signal.SIGTERM, ("CREATED", 1))):
+            dying = worker(models)
+            wait_for(begun.exists, dying)
+            assert client.get_multivariate_model(job.id).model_info.status == "RUNNING"
+            dying.send_signal(sent)
+            dying.communicate(timeout=60)
+            job = jobs.get(job.id)
+            assert (job.status, job.attempts) == left
+            begun.unlink()
+        third = worker(models)
+        assert third.communicate(timeout=300)[1] == ""
+        assert third.returncode == 0
 
-    third = worker(models)
-    assert third.communicate(timeout=300)[1] == ""
-    assert third.returncode == 0
-    model = client.get_multivariate_model(model.model_id)
-    assert (model.model_info.status, model.model_info.errors) == ("READY", [])
-    state = model.model_info.diagnostics_info.model_state
-    assert state.epoch_ids == [1]  # of closed forms
-    assert 0 < state.train_losses[0] < 10
-    assert 0 < state.validation_losses[0] < 10
-    assert state.latencies_in_seconds[0] > 0
-    ratios = {
-        each.variable: each.filled_n_a_ratio
-        for each in model.model_info.diagnostics_info.variable_states
-    }
-    assert ratios == {"a": 0, "b": 0, "c": pytest.approx(0.02)}
+        faults = found.result(timeout=60)
+        (odd,) = (each for each in faults if each.timestamp == at(ODD))
+        assert odd.value.severity > 0.9
+        blamed = odd.value.interpretation[0]
+        assert blamed.variable == "b"
+        assert blamed.contribution_score > 0.5
+        assert set(blamed.correlation_changes.changed_variables) == {"a", "c"}
+        assert sum(each.timestamp < at(ODD) for each in faults) <= 0.1 * (ODD - FIT)
 
-    result = client.detect_multivariate_batch_anomaly(
-        model.model_id,
-        MultivariateBatchDetectionOptions(
-            data_source=str(root / "many"),
-            start_time=at(FIT),
-            end_time=at(FIT + NEW - 1),
-            top_contributor_count=10,
-        ),
-    )
-    while result.summary.status not in ("READY", "FAILED"):
-        time.sleep(0.05)
-        result = client.get_multivariate_batch_detection_result(result.result_id)
-    assert (result.summary.status, len(result.results)) == ("READY", NEW)
-    normal = [each.value for each in result.results if each.timestamp < at(ODD)]
-    assert sum(value.is_anomaly for value in normal) <= 0.1 * len(normal)
-    odd = result.results[ODD - FIT]
-    assert odd.timestamp == at(ODD)
-    assert odd.value.is_anomaly
-    assert odd.value.severity > 0.9
-    blamed = odd.value.interpretation[0]
-    assert blamed.variable == "b"
-    assert blamed.contribution_score > 0.5
-    assert set(blamed.correlation_changes.changed_variables) == {"a", "c"}
+        (model,) = client.list_multivariate_models()
+        assert (model.model_info.status, model.model_info.errors) == ("READY", [])
+        state = model.model_info.diagnostics_info.model_state
+        assert state.epoch_ids == [1]  # of closed forms
+        assert 0 < state.train_losses[0] < 10
+        assert 0 < state.validation_losses[0] < 10
+        assert state.latencies_in_seconds[0] > 0
+        states = model.model_info.diagnostics_info.variable_states
+        ratios = {each.variable: each.filled_n_a_ratio for each in states}
+        assert ratios == {"a": 0, "b": 0, "c": pytest.approx(0.02)}
 
-    stamps = [f"{at(i):%Y-%m-%dT%H:%M:%SZ}" for i in range(ODD - 27, ODD + 1)]
-    variables = [
-        VariableValues(
-            variable=name, timestamps=stamps, values=rows()[ODD - 27 : ODD + 1, i].tolist()
-        )
-        for i, name in enumerate(NAMES)
-    ]
-    wanted = MultivariateLastDetectionOptions(variables=variables, top_contributor_count=2)
-    (last,) = client.detect_multivariate_last_anomaly(model.model_id, wanted).results
-    assert last.value.score == pytest.approx(odd.value.score, abs=1e-4)
-    assert len(last.value.interpretation) == 2
+        stamps = [f"{at(i):%Y-%m-%dT%H:%M:%SZ}" for i in range(ODD - 27, ODD + 1)]
+        variables = [
+            VariableValues(
+                variable=name, timestamps=stamps, values=rows()[ODD - 27 : ODD + 1, i].tolist()
+            )
+            for i, name in enumerate(NAMES)
+        ]
+        wanted = MultivariateLastDetectionOptions(variables=variables, top_contributor_count=2)
+        (last,) = client.detect_multivariate_last_anomaly(job.id, wanted).results
+        assert last.value.score == pytest.approx(odd.value.score, abs=1e-2)
+        assert len(last.value.interpretation) == 2
 
-    client.delete_multivariate_model(model.model_id)
-    assert list(client.list_multivariate_models()) == []
-    assert not (models / model.model_id).exists()
+        client.delete_multivariate_model(job.id)
+        assert list(client.list_multivariate_models()) == []
+        assert not (models / job.id).exists()

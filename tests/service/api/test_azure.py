@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 import time
+import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -41,7 +42,7 @@ from hourglass.service.rows.aligned import VariableState
 from hourglass.service.serving.jobs import EpochState, Jobs, Pair, Pairs
 from hourglass.service.settings import Settings
 from tests.artifacts import NUMERIC, make_windowed_artifact, publish, sample_rows
-from tests.serving import serving, wait_until
+from tests.serving import Process, serving, wait_until
 
 W, ROWS = 28, 120
 NAMES = tuple(feature.name for feature in NUMERIC)
@@ -307,6 +308,26 @@ def test_a_detection_is_polled_and_tells_of_every_row(place: Place):
             assert len(shares) <= 3
             assert shares == sorted(shares, reverse=True)
             assert sum(shares) == pytest.approx(1)
+
+
+def test_many_tables_are_judged_as_the_one_that_they_make_up(place: Place):
+    (place.data / "many").mkdir()
+    table = pl.read_csv(place.data / "one.csv")
+    for name in NAMES:
+        one = table.select("timestamp", pl.col(name).alias("value"))
+        one.write_csv(place.data / "many" / f"{name}.csv")
+    with zipfile.ZipFile(place.data / "many.zip", "w") as packed:
+        for name in NAMES[::-1]:
+            packed.write(place.data / "many" / f"{name}.csv", f"{name}.csv")
+    asked = info(place.data, data_source=str(place.data / "many"), data_schema="multitable")
+    model = place.client.train_multivariate_model(asked)
+    trained(place.models, model.model_id)
+    assert model.model_info.data_schema == "MultiTable"
+    expected = detected(place, options(place.data, 60, 110)).results
+    for source in ("many", "many.zip"):
+        wanted = options(place.data, 60, 110, data_source=str(place.data / source))
+        assert detected(place._replace(model=model.model_id), wanted).results == expected
+    place.client.delete_multivariate_model(model.model_id)
 
 
 def test_variables_that_no_longer_go_together_are_named(place: Place):
@@ -638,3 +659,58 @@ def test_settings_that_cannot_be_had_are_refused(flags: dict[str, str], message:
     settings = Settings(azure=True, **flags)
     with pytest.raises(InvalidSettings, match=message):
         azure_of(settings.models, settings.azure_data)
+
+
+def test_a_long_detection_holds_up_nobody(place: Place):
+    """Of 50,000 rows, most of which alarm, answers to others come in between."""
+    count = 50_000
+    rng = np.random.default_rng(4)
+    stamps = [(START + timedelta(seconds=i)).isoformat() for i in range(count)]
+    columns = {name: 5 * rng.standard_normal(count) for name in NAMES}
+    pl.DataFrame({"timestamp": stamps, **columns}).write_csv(place.data / "long.csv")
+    wanted = options(
+        place.data,
+        0,
+        0,
+        data_source=str(place.data / "long.csv"),
+        end_time=START + timedelta(seconds=count),
+    )
+    result = place.client.detect_multivariate_batch_anomaly(place.model, wanted)
+    waited, rounds = 0.0, 0
+    path = f"{PREFIX}/detect-batch/{result.result_id}"
+    while True:
+        started = time.monotonic()
+        place.http.get("/health/live").raise_for_status()
+        waited = max(waited, time.monotonic() - started)
+        rounds += 1
+        answer = place.http.get(path).content
+        if b'"status":"READY"' in answer[:300]:
+            break
+        assert b"FAILED" not in answer[:300]
+        time.sleep(0.01)
+    results = json.loads(answer)["results"]
+    assert len(results) == count
+    assert sum(each["value"]["isAnomaly"] for each in results[W - 1 :]) > count / 2
+    assert rounds > 5
+    assert waited < 0.5  # of seconds that it takes, on a busy machine
+
+
+@pytest.mark.slow
+def test_the_command_serves_it_on_the_fast_way_too(tmp_path: Path):
+    models, data = tmp_path / "models", tmp_path / "data"
+    models.mkdir()
+    write(data)
+    flags = ("--azure", "--azure-data", str(data), "--workers", "2")
+    with Process(models, *flags) as process:
+        client = AnomalyDetectorClient(process.url, AzureKeyCredential("any"))
+        model = client.train_multivariate_model(info(data)).model_id
+        trained(models, model)
+        place = Place(httpx.Client(base_url=process.url), client, models, data, model)
+        with place.http:
+            for _ in range(4):  # answered by either process
+                assert detected(place, options(data, ODD, ODD)).results[0].value.is_anomaly
+                assert last(place, values(ODD)).results[0].value.is_anomaly
+        client.close()
+        assert process.stop() == 0
+    log = "".join(process.log)
+    assert "Traceback" not in log, log

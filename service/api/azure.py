@@ -23,7 +23,13 @@ from litestar.params import FromPath
 
 from hourglass.service.adapters.azure import Azure, Judged, Told, model_of, shown, states_of
 from hourglass.service.api.body import BYTES_OF_A_CELL, read_packed_body
-from hourglass.service.api.entrance import CHANGES, NEEDS_ADMIN, NEEDS_READ, NEEDS_SCORE
+from hourglass.service.api.entrance import (
+    CHANGES,
+    NEEDS_ADMIN,
+    NEEDS_READ,
+    NEEDS_SCORE,
+    OF_NO_MODEL,
+)
 from hourglass.service.api.parts import Parts
 from hourglass.service.api.problems import AZURE, JSON
 from hourglass.service.errors import InvalidBody, InvalidJSON, NotTrained, UnknownModel
@@ -150,7 +156,8 @@ async def detect(
     return await _detect_batch(request, parts, job, served, body)
 
 
-@get("/detect-batch/{result:str}", opt=NEEDS_READ)
+# its id is as good as a secret: who has it may read it, also by a key that is for some models alone
+@get("/detect-batch/{result:str}", opt={**NEEDS_READ, OF_NO_MODEL: True})
 async def get_detection(parts: NamedDependency[Parts], result: FromPath[str]) -> Response[Any]:
     answer = await asyncio.to_thread(_azure(parts).detection, result)
     return Response(answer, media_type=JSON)

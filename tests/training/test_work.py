@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -25,7 +26,8 @@ from azure.core.credentials import AzureKeyCredential
 from hourglass.service.adapters.azure import changed_pairs
 from hourglass.service.serving.jobs import Job, Jobs, TrainRequest
 from hourglass.training.__main__ import main
-from hourglass.training.work import pairs_of, work
+from hourglass.training.progress import Epoch, Progress
+from hourglass.training.work import _Epochs, pairs_of, work
 from tests.serving import serving
 from tests.test_readmes import blocks
 
@@ -128,6 +130,37 @@ def test_a_job_reads_from_where_its_service_allows_alone(tmp_path: Path):
     assert done is not None
     assert "lies below none of the places" in done.job.errors[0].message
     assert done.job.id == job.id
+
+
+def test_the_training_of_a_job_that_is_deleted_ends(tmp_path: Path):
+    models, data = tmp_path / "models", write(tmp_path / "data.csv")
+    job = ask(models, data)
+    stages: list[str] = []
+
+    def delete(stage: str) -> None:
+        stages.append(stage)
+        if stage == "splitting":
+            Jobs(models).delete(job.id)
+
+    done = work(models, {}, lambda _: nullcontext(Progress(stage=delete)))
+    assert done is not None
+    assert done.job.id == job.id
+    assert stages[-1] == "splitting"  # and nothing was fitted
+    assert Jobs(models).all() == []
+    assert not (models / job.id).exists()
+
+
+def test_the_epochs_of_a_network_are_told_of(tmp_path: Path):
+    jobs, job = Jobs(tmp_path), ask(tmp_path, tmp_path / "data.csv")
+    told: list[int] = []
+    epochs = _Epochs(jobs, job.id, Progress(epoch=lambda epoch: told.append(epoch.number)))
+    epochs._told -= 60  # so long ago that it is time again
+    for number in (1, 2):
+        epochs.progress.epoch(Epoch(number, 2, 1.0 / number, 2.0 / number, 1.0))
+    assert told == [1, 2]
+    (kept,) = jobs.get(job.id).epochs  # the next is told of a while later
+    assert (kept.number, kept.loss, kept.held_out_loss) == (1, 1.0, 2.0)
+    assert [each.loss for each in epochs.seen] == [1.0, 0.5]
 
 
 def test_flags_that_cannot_be_are_said_before_a_job_is_taken(

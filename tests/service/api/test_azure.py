@@ -588,6 +588,8 @@ def test_keys_are_checked_by_what_they_open(tmp_path: Path):
                 call(a_client(http, "wrong"))
             assert unknown.value.status_code == 401
         assert calls["score"](a_client(http, mine)).results
+        own = Place(http, a_client(http, mine), models, data, model)
+        assert detected(own, options(data, ODD, ODD)).results
         with pytest.raises(HttpResponseError, match="is for the models other"):
             calls["score"](a_client(http, other))
         clients["admin"].delete_multivariate_model(model)

@@ -109,7 +109,8 @@ def serve(options: argparse.Namespace) -> int:
     if settings.azure:
         from hourglass.service.adapters.azure import azure_of
 
-        azure_of(settings.models, settings.azure_data)
+        jobs = azure_of(settings.models, settings.azure_data).jobs
+        jobs.path.mkdir(parents=True, exist_ok=True)  # where nothing can be written it is said now
     if settings.webhook or settings.alertmanager:
         from hourglass.service.notify.receivers import receivers_of
 

@@ -196,7 +196,7 @@ def _single(models: Path, name: str, rows_ND: Float32, seconds: float) -> EpochS
     score_M = detector.score(rows_ND).score.astype(np.float64)
     held_out = max(1, round(SHARE_HELD_OUT * len(score_M)))
     loss, held_out_loss = (
-        float(np.nanmean(each)) for each in (score_M[:-held_out], score_M[-held_out:])
+        float(np.nan_to_num(each).mean()) for each in (score_M[:-held_out], score_M[-held_out:])
     )
     return EpochState(1, loss, held_out_loss, seconds)
 

@@ -246,6 +246,8 @@ def _train_request(sent: _Train) -> tuple[dict[str, Any], TrainRequest]:
     mode = _choice("alignMode", align.align_mode, ALIGN_MODES, "Outer")
     method = _choice("fillNAMethod", align.fill_na_method, FILL_METHODS, "Linear")
     padding = align.padding_value
+    if abs(padding or 0.0) > FLOAT32_MAX:
+        raise InvalidBody(f"paddingValue: expected what float32 can hold, got {padding:g}")
     asked = {
         "dataSource": sent.data_source,
         "dataSchema": schema,
@@ -326,6 +328,8 @@ def _span(start: datetime, end: datetime) -> tuple[float, float]:
     first, last = (
         (each if each.tzinfo else each.replace(tzinfo=UTC)).timestamp() for each in (start, end)
     )
+    if not has_name(np.array([first, last])).all():
+        raise InvalidBody("expected a startTime and an endTime of the years 1 to 9999")
     if first > last:
         raise InvalidBody(f"expected a startTime before the endTime {end}, got {start}")
     return first, last

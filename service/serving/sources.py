@@ -62,16 +62,19 @@ def read_series(source: str, roots: Sequence[str], *, is_multi_table: bool) -> l
     MultiTable a folder or a .zip of CSVs with timestamp and value, each named as its variable.
     InvalidTable says what is wrong with it.
     """
-    with _here(source, roots, is_multi_table=is_multi_table) as files:
-        if is_multi_table:
-            if len(files) > MOST_VARIABLES:
-                raise _too_many(len(files))
-            return [_read_variable(variable, file) for variable, file in files]
-        ((variable, file),) = files
-        try:
-            return _read_table(file)
-        except InvalidTable as error:
-            raise InvalidTable(str(error).replace(str(file), f"{variable}{CSV}")) from error
+    try:
+        with _here(source, roots, is_multi_table=is_multi_table) as files:
+            if is_multi_table:
+                if len(files) > MOST_VARIABLES:
+                    raise _too_many(len(files))
+                return [_read_variable(variable, file) for variable, file in files]
+            ((variable, file),) = files
+            try:
+                return _read_table(file)
+            except InvalidTable as error:
+                raise InvalidTable(str(error).replace(str(file), f"{variable}{CSV}")) from error
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise InvalidTable(f"{source[:200]} cannot be read: {error.strerror or error}") from error
 
 
 Files = list[tuple[str, Path]]  # variables and where their rows lie, here

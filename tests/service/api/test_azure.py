@@ -456,6 +456,9 @@ def test_a_last_detection_that_cannot_be_made_is_refused(
             "alignMode: expected one of Inner, Outer",
         ),
         ({"end_time": at(-1)}, "expected a startTime before the endTime"),
+        ({"start_time": "0001-01-01T00:00:00+05:00"}, "of the years 1 to 9999"),
+        ({"start_time": "soon"}, "Invalid RFC3339 encoded datetime"),
+        ({"align_policy": AlignPolicy(padding_value=1e39)}, "paddingValue: expected what float32"),
     ],
 )
 def test_a_training_that_cannot_be_asked_for_is_refused(
@@ -466,7 +469,7 @@ def test_a_training_that_cannot_be_asked_for_is_refused(
     with pytest.raises(HttpResponseError, match=message) as refused:
         place.client.train_multivariate_model(info(place.data, **changes))
     assert refused.value.status_code == 400
-    assert refused.value.model.code in ("InvalidBody", "InvalidData")
+    assert refused.value.model.code in ("InvalidBody", "InvalidData", "InvalidJson")
 
 
 def test_what_is_asked_wrongly_is_refused_in_a_form_that_the_client_reads(place: Place):

@@ -247,6 +247,11 @@ def test_what_is_no_regular_file_does_not_make_us_wait(root: Path):
         read(root / "many", root)
 
 
+def test_what_the_file_system_refuses_is_said(root: Path):
+    with pytest.raises(InvalidTable, match="cannot be read: File name too long"):
+        read(root / f"{'x' * 300}.csv", root)
+
+
 def test_rows_come_from_object_storage_below_a_root(root: Path, s3: Buckets):
     url = s3.make()
     s3.put(url, "data/one.csv", TABLE.encode())

@@ -57,6 +57,8 @@ SERVE_FLAGS = (
     "webhook_secret_file",
     "alertmanager",
     "public_url",
+    "azure",
+    "azure_data",
     "read_only",
     "learn",
     "log_format",
@@ -104,6 +106,11 @@ def serve(options: argparse.Namespace) -> int:
     logging.config.dictConfig(logs.configuration(settings.log_format, settings.log_level))
     if settings.streams and settings.workers > 1:
         raise InvalidSettings("--streams needs --workers 1: one process has an entity's state")
+    if settings.azure:
+        from hourglass.service.adapters.azure import azure_of
+
+        jobs = azure_of(settings.models, settings.azure_data).jobs
+        jobs.path.mkdir(parents=True, exist_ok=True)  # where nothing can be written it is said now
     if settings.webhook or settings.alertmanager:
         from hourglass.service.notify.receivers import receivers_of
 
@@ -371,6 +378,19 @@ def _parser() -> argparse.ArgumentParser:
         "--public-url",
         metavar="URL",
         help="where people reach the service, for links (default: http://HOST:PORT)",
+    )
+    command.add_argument(
+        "--azure",
+        action="store_true",
+        default=None,
+        help="speak the multivariate API of the retired Azure Anomaly Detector, too;"
+        " hourglass-train work trains what its clients ask for",
+    )
+    command.add_argument(
+        "--azure-data",
+        metavar="PLACES",
+        help="folders and URLs such as s3://BUCKET/PREFIX, separated by commas, below which the"
+        " data must lie that clients of --azure name",
     )
     command.add_argument(
         "--read-only",

@@ -16,6 +16,7 @@ from litestar.di import Provide
 from litestar.handlers import BaseRouteHandler
 from litestar.types import ControllerRouterHandler
 
+from hourglass.service.adapters.azure import azure_of
 from hourglass.service.api import (
     alarms,
     challenger,
@@ -32,6 +33,7 @@ from hourglass.service.api import (
     scoring,
     versions,
 )
+from hourglass.service.api import azure as azured
 from hourglass.service.api import streams as streamed
 from hourglass.service.api.entrance import FOUND, asked_of, enter, require_allowed
 from hourglass.service.api.parts import STATE, Guard, Parts, allow
@@ -185,6 +187,7 @@ def create_app(
             count_failure=counted.observe_stream_failure,
         )
         counted.open_events, counted.entities = streams.open_events, streams.counts
+    azure = azure_of(settings.models, settings.azure_data) if settings.azure else None
     asked_guard = guard or keys or allow
     parts = Parts(
         settings,
@@ -202,6 +205,7 @@ def create_app(
         recorder,
         streams,
         peers=peers,
+        azure=azure,
     )
 
     def provide_parts() -> Parts:
@@ -248,6 +252,8 @@ def create_app(
             peers.close()
         if streams:
             await streams.close()
+        if azure:
+            await asyncio.to_thread(azure.close)
         registry.close()
         parts.batcher.close()
         journal.close()
@@ -277,6 +283,7 @@ def create_app(
         inference.router,
         health.router,
         metrics.metrics,
+        *([azured.router] if azure else []),
     ]
     dependencies = {"parts": Provide(provide_parts, sync_to_thread=False)}
     origins = [each.strip() for each in settings.cors_origins.split(",") if each.strip()]

@@ -161,6 +161,22 @@ class UnknownEntity(HourglassError):
     """No row of that entity has come, or it was forgotten."""
 
 
+class JobRefused(HourglassError):
+    """A training that is asked for is not taken: it is under way already, or there are too many."""
+
+    def __init__(self, message: str, *, job: str | None = None) -> None:
+        super().__init__(message)
+        self.job = job  # the id of the one that is under way
+
+
+class NotTrained(HourglassError):
+    """The model that is asked is still being trained, or could not be."""
+
+
+class UnknownDetection(HourglassError):
+    """No detection of that id is kept."""
+
+
 class NotReady(HourglassError):
     """No model is in service."""
 

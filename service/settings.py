@@ -80,6 +80,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     webhook_secret: str = ""
     alertmanager: str = ""  # URLs by commas, to which /api/v2/alerts is added
     public_url: str = ""  # where people reach the service; else http://HOST:PORT
+    azure: bool = False  # speak the multivariate API of the retired Azure Anomaly Detector
+    # folders and URLs of object storage, by commas, below which its clients' data may lie
+    azure_data: str = ""
     read_only: bool = False  # only score: no PATCH, no reload
     keys: Path | None = None  # a file of keys, of which requests must bring one
     # what needs none all the same, by commas

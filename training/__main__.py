@@ -1,16 +1,18 @@
 """`hourglass-train fit | retrain | compare | evaluate | report | versions | promote | challenge |
-prune | retire | sign | demo | exhibits`, also `python -m hourglass.training`.
+prune | retire | sign | work | demo | exhibits`, also `python -m hourglass.training`.
 """
 
 import argparse
 import re
+import signal
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any, NoReturn
 
 import msgspec
@@ -18,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from hourglass.service.errors import HourglassError, InvalidTable
+from hourglass.service.errors import HourglassError, InvalidTable, printable
 from hourglass.service.rows.dialect import add_dialect_arguments, dialect_of
 from hourglass.service.serving.disk import write_atomically
 from hourglass.service.serving.store import Store, locate
@@ -279,6 +281,29 @@ def _parser() -> argparse.ArgumentParser:
     _add_models(sign)
     sign.set_defaults(run=_sign)
 
+    work = commands.add_parser(
+        "work",
+        help="train what clients of the retired Azure service ask hourglass serve --azure for",
+        allow_abbrev=False,
+    )
+    work.add_argument("--models", type=Path, metavar="FOLDER", default=Path("models"))
+    work.add_argument("--preset", help="fast, balanced or accurate: every setting of the models")
+    work.add_argument("--variant", help="instead of a preset: a member of the family")
+    work.add_argument("--threads", type=int, metavar="N", help="of a training (1)")
+    work.add_argument(
+        "--no-report",
+        dest="report",
+        action="store_false",
+        default=None,
+        help="no report.html and card.md beside the models",
+    )
+    work.add_argument("--once", action="store_true", help="end when no job waits any more")
+    work.add_argument(
+        "--every", type=_seconds, default=1.0, metavar="SECONDS", help="look for jobs (1)"
+    )
+    work.add_argument("--quiet", action="store_true", help="no progress and no lines of jobs")
+    work.set_defaults(run=_work)
+
     demo = commands.add_parser(
         "demo", help="real data, a fitted model, and lines to paste", allow_abbrev=False
     )
@@ -449,6 +474,49 @@ def _fit(options: argparse.Namespace) -> None:
     from hourglass.training.config import load_config
 
     _run(load_config(options.config, _flags(options)), quiet=options.quiet)
+
+
+def _work(options: argparse.Namespace) -> None:
+    """Until it is told to stop; the job that it then has is another worker's."""
+    from hourglass.training.config import load_config
+    from hourglass.training.work import Done, work_on
+
+    named = {name: getattr(options, name) for name in ("preset", "variant", "threads", "report")}
+    flags = {name: value for name, value in named.items() if value is not None}
+    load_config(None, {"data": "", "name": "job", **flags})  # what is wrong is said before a job
+
+    def tell(done: Done) -> None:
+        if not options.quiet:
+            job, why = done.job, "".join(f": {each.message}" for each in done.job.errors)
+            line = f"model {job.id} is {job.status}{why}, after {done.seconds:.1f} s"
+            print(f"hourglass-train: {printable(line)}", file=sys.stderr, flush=True)
+
+    def stop(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        work_on(
+            options.models,
+            flags,
+            once=options.once,
+            every_seconds=options.every,
+            tell=tell,
+            wait=sleep,
+            watch=partial(_progress, options.quiet),
+        )
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"expected seconds up to 3600, got {text!r}")
+    return seconds
 
 
 def _flags(options: argparse.Namespace) -> dict[str, Any]:

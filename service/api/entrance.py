@@ -101,7 +101,9 @@ def asked_of(
     scope = connection.scope
     scopes = () if scope.get("method") == "OPTIONS" else scopes_of(handler, settings)
     of_none = handler.opt.get(OF_NO_MODEL, False)
-    model = None if of_none else connection.path_params.get("name", WHICHEVER)
+    name = connection.path_params.get("name", WHICHEVER)
+    # no model's name has a colon: behind it stands what is asked of the model, as Azure's have it
+    model = None if of_none else name.partition(":")[0]
     return Asked(scope["path"], scope["headers"], scopes, model)
 
 

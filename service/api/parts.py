@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hourglass.service.adapters.azure import Azure
 from hourglass.service.keys.guard import Asked, Pass
 from hourglass.service.serving.batcher import Batcher
 from hourglass.service.serving.observers import Observers
@@ -49,3 +50,4 @@ class Parts:
     recorder: Recorder | None  # None where nothing is recorded
     streams: Streams | None  # None where there are several workers
     peers: Peers | None = None  # where there are several workers
+    azure: Azure | None = None  # where the retired service's API is spoken

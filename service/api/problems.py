@@ -1,4 +1,5 @@
-"""Errors -> RFC 9457 problem+json; under /v2, where a protocol says so, {"error": ...}.
+"""Errors -> RFC 9457 problem+json; under /v2, where a protocol says so, {"error": ...}; where the
+clients of the retired Azure service ask, {"code": ..., "message": ...}.
 
 One table maps the domain's errors to statuses; no traceback leaves the process.
 """
@@ -22,6 +23,7 @@ from hourglass.service.watch.metrics import Metrics, Reason
 
 MEDIA_TYPE = "application/problem+json"
 JSON = "application/json"
+AZURE = "/anomalydetector/"  # what the paths of the retired Azure service begin with
 _HEADERS: Mapping[Reason, Mapping[str, str]] = {
     "overloaded": {"Retry-After": "1"},  # there may be room again
     "key": {"WWW-Authenticate": 'Bearer realm="hourglass"'},
@@ -49,6 +51,13 @@ class InferenceError(msgspec.Struct, frozen=True):
     """The same for a client of the Open Inference Protocol."""
 
     error: str  # one sentence that says what was expected and what came
+
+
+class AzureError(msgspec.Struct, frozen=True):
+    """The same for a client of the retired Azure service."""
+
+    code: str  # the kind, as one word
+    message: str
 
 
 class Kind(NamedTuple):
@@ -82,6 +91,12 @@ KINDS: Mapping[type[Exception], Kind] = {
     errors.NoReport: Kind(404, "no-report", "This version has no report", "model"),
     errors.UnknownVersion: Kind(404, "unknown-version", "The model has no such version", "model"),
     errors.UnknownAlarms: Kind(404, "unknown-alarms", "No such alarms are kept", "model"),
+    errors.UnknownDetection: Kind(404, "unknown-detection", "No such detection is kept", "model"),
+    errors.NotTrained: Kind(400, "model-not-ready", "The model is not trained", "model"),
+    errors.JobRefused: Kind(409, "job-refused", "The training is not taken", "model"),
+    errors.InvalidTable: Kind(
+        400, "invalid-data", "The rows named cannot be read as the model's", "body"
+    ),
     errors.FullJournal: Kind(507, "full-journal", "The journal takes no more", "internal"),
     errors.JournalFailed: Kind(503, "journal-failed", "The alarms cannot be read", "internal"),
     errors.ShadowFailed: Kind(503, "shadow-failed", "The challenger cannot be told of", "internal"),
@@ -159,6 +174,9 @@ def refuse(error: Exception, method: str, path: str, root_path: str = "") -> Ref
         }
         return _refusal(kind, str(error), path, root_path, **place, reason=error.reason)
     refusal = _refusal(kind, str(error), path, root_path)
+    if isinstance(error, errors.JobRefused) and error.job is not None:
+        location = f"{root_path}{path.rstrip('/')}/{error.job}"
+        return refusal._replace(headers={"Location": location})
     if isinstance(error, errors.RateExceeded):
         return refusal._replace(headers={"Retry-After": str(math.ceil(error.seconds))})
     return refusal
@@ -208,6 +226,10 @@ def _refusal(kind: Kind, detail: str, path: str, root_path: str, **place: Any) -
     if _is_inference(path):
         text = f"{kind.title.lower()}: {detail}" if kind is BUG else detail
         body = msgspec.json.encode(InferenceError(text))
+        return Refusal(kind.status, body, reason, JSON, headers)
+    if path.startswith(AZURE):
+        code = "".join(word.capitalize() for word in kind.slug.split("-"))
+        body = msgspec.json.encode(AzureError(code, detail))
         return Refusal(kind.status, body, reason, JSON, headers)
     problem = Problem(
         type=f"{root_path}/docs#{kind.slug}",
@@ -264,6 +286,11 @@ def _detail(
             f"{found[2]} is of KServe's first protocol, which is not spoken here; rows go to"
             f" {root_path}{found[1]}/score, or in the Open Inference Protocol to"
             f" {root_path}/v2{found[1].removeprefix('/v1')}/infer"
+        )
+    if error.status_code == 404 and path.startswith(AZURE):
+        return (
+            f"there is nothing at {path}; of the retired Azure service's API v1.1/multivariate is"
+            " spoken here, where --azure is set"
         )
     if error.status_code == 404:
         return f"there is nothing at {path}; {root_path}/docs lists what there is"

@@ -18,6 +18,8 @@ from hourglass.service.keys.file import FORM, Key, Scope, read_keys
 Headers = Iterable[tuple[bytes, bytes]]
 
 WHICHEVER = ""  # in place of a model's name: any of them, or all
+# of which each holds a key as it is; the second is that of Azure's clients
+HEADERS = (b"x-api-key", b"ocp-apim-subscription-key")
 OUTCOMES = ("allowed", "forbidden", "limited")
 _EXPECTED = "expected a key, as Authorization: Bearer KEY or as x-api-key: KEY"
 _UNKNOWN = f"{_EXPECTED}, got one that is not known here"
@@ -156,7 +158,7 @@ class Keys:
     def _identify(self, headers: Headers) -> Pass:
         text: bytes | None = None
         for name, value in headers:
-            if name == b"x-api-key":
+            if name in HEADERS:
                 given = value
             elif name == b"authorization" and value[:7].lower() == b"bearer ":
                 given = value[7:].strip()

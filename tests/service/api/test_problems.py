@@ -249,7 +249,7 @@ def test_a_client_that_goes_while_sending_harms_nobody_and_is_counted_as_a_body_
 
 
 def test_every_domain_error_a_route_can_raise_has_its_place_in_the_table():
-    offline = {errors.HourglassError, errors.InvalidTable, errors.InvalidSettings}
+    offline = {errors.HourglassError, errors.InvalidSettings}
     offline.add(errors.InvalidKeys)  # of the file, at the start or in the log
     offline.add(errors.NotLoaded)  # who meets it waits; if not, it is an UnknownModel
     every = {

@@ -30,13 +30,14 @@ def test_a_key_comes_as_bearer_or_as_x_api_key(path):
         bearer(key),
         ((b"authorization", f"bEARER   {key} ".encode()),),
         ((b"x-api-key", key.encode()),),
+        ((b"ocp-apim-subscription-key", key.encode()),),
         # a proxy's own, and the same twice
         ((b"authorization", b"Basic YTpi"), (b"x-api-key", key.encode())),
         (*bearer(key), (b"x-api-key", key.encode())),
     ):
         assert keys(asked(headers)).key.name == "a"
     assert keys(Asked("/health/live", (), (), None)) is None
-    assert keys.take_counts() == {("a", "allowed"): 5}
+    assert keys.take_counts() == {("a", "allowed"): 6}
     assert keys.take_counts() == {}
 
 

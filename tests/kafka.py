@@ -1,12 +1,16 @@
 """A cluster of Kafka for tests: librdkafka's mock, which speaks the protocol to any client.
 
-It keeps what it is sent and the groups' offsets, and shares partitions out. It knows no isolation
-of transactions.
+It keeps the last 5 MB of each partition and the groups' offsets, and shares partitions out. It
+knows no isolation of transactions.
 """
 
 import json
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -28,6 +32,7 @@ class Cluster:
         )
         brokers = self._mock.list_topics(timeout=10).brokers.values()
         self.address = ",".join(f"{each.host}:{each.port}" for each in brokers)
+        self._asking = self._consumer()
 
     def make(self, *topics: str) -> None:
         for topic in topics:
@@ -49,11 +54,7 @@ class Cluster:
 
     def end(self, topic: str, partition: int = 0) -> int:
         """How many messages were ever written."""
-        consumer = self._consumer()
-        try:
-            return int(consumer.get_watermark_offsets(TopicPartition(topic, partition))[1])
-        finally:
-            consumer.close()
+        return int(self._asking.get_watermark_offsets(TopicPartition(topic, partition))[1])
 
     def get(self, topic: str, partition: int = 0) -> list[Any]:
         """All messages that are there, as confluent-kafka has them."""
@@ -77,7 +78,7 @@ class Cluster:
         deadline = time.monotonic() + seconds
         while (end := self.end(topic, partition)) < count:
             assert time.monotonic() < deadline, f"{end} of {count} messages of {topic}"
-            time.sleep(0.1)
+            time.sleep(0.02)
 
     def _consumer(self) -> Consumer:
         return Consumer(
@@ -89,3 +90,36 @@ class Cluster:
                 "log_level": 0,
             }
         )
+
+
+class Streaming:
+    """`hourglass stream --kafka` as a process of its own, from the topic rows to scores."""
+
+    def __init__(self, cluster: Cluster, models: Path, *more: str, log: Path) -> None:
+        self._log = log.open("a")
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "hourglass.service", "stream"),
+                *("--kafka", cluster.address, "--input", "rows", "--output", "scores"),
+                *("--model", "plant", "--models", str(models), *more),
+            ],
+            stderr=self._log,
+        )
+
+    def kill(self) -> None:
+        """As a machine that fails does it."""
+        self.process.kill()
+        self.process.wait(10)
+
+    def stop(self) -> int:
+        """Its exit status, once it has ended by itself."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+    def __enter__(self) -> "Streaming":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._log.close()
+        if self.process.poll() is None:
+            self.kill()

@@ -198,6 +198,8 @@ class KafkaStream:
             self._lanes[partition] = lane
             consumer.seek(partition, lane.following)
             return
+        if records[0].offset > lane.following:
+            await self._note_gone(consumer, partition, lane.following)
         began, stops = monotonic(), self._pulse.stops
         outcome = await asyncio.to_thread(self._score, served, lane.entities, records)
         del self._lanes[partition]  # its states are ahead of what is written
@@ -312,6 +314,24 @@ class KafkaStream:
                     f" {position} on, of {end}"
                 )
         return found
+
+    async def _note_gone(
+        self, consumer: "AIOKafkaConsumer", partition: "TopicPartition", following: int
+    ) -> None:
+        """Say how many rows the brokers have let go before they were read; other gaps between
+        offsets are nobody's rows.
+        """
+        kept = (await consumer.beginning_offsets([partition]))[partition]
+        if kept > following:
+            self._tally.gone(kept - following)
+            _logger.error(
+                "partition %d of %s: offsets %d to %d are gone before they were read: the topic"
+                " keeps too little, or this process is too slow",
+                partition.partition,
+                partition.topic,
+                following,
+                kept - 1,
+            )
 
     async def _commit(
         self, consumer: "AIOKafkaConsumer", partition: "TopicPartition", following: int

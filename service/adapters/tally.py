@@ -21,6 +21,7 @@ class Tally:
         self._refused = self._counter("refused", "Messages that were refused, with a reason.")
         self._opened = self._counter("events_opened", "Events that opened.")
         self._closed = self._counter("events_closed", "Events that closed.")
+        self._gone = self._counter("gone", "Messages that the broker let go before they were read.")
         self._failures = self._counter("broker_failures", "Times that the broker was away.")
         self._together = Histogram(
             "hourglass_stream_batch_rows",
@@ -62,6 +63,10 @@ class Tally:
         self._closed.inc(len(outcome.changes) - opened)
         self._together.observe(messages)
         self._seconds.observe(seconds)
+
+    def gone(self, messages: int) -> None:
+        """They will never be read."""
+        self._gone.inc(messages)
 
     def failed(self) -> None:
         """The broker was away."""

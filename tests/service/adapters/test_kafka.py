@@ -114,14 +114,13 @@ def test_rows_are_answered_in_order_and_what_is_wrong_is_a_dead_letter_with_its_
         ("left", {name: value for name, value in good.items() if name != "b"}),
         ("left", {**good, "time": "yesterday"}),
         ("left", {**good, "time": BEGIN - 60}),
-        ("left", {**good, "time": BEGIN + 270, "a": 1e25}),
         sent[2],  # comes again
     ]
     cluster.put("rows", sent)
     port = free_port()
     with Streaming(cluster, models, "--port", str(port), log=tmp_path / "log") as streaming:
         cluster.wait("scores", 200)
-        cluster.wait("scores-dead-letters", 7)
+        cluster.wait("scores-dead-letters", 6)
         cluster.put("rows", rows_of(["left"], 100, 1))
         cluster.wait("scores", 201)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
@@ -140,7 +139,6 @@ def test_rows_are_answered_in_order_and_what_is_wrong_is_a_dead_letter_with_its_
                 "row 13 lacks the feature 'b'; null stands for a missing value",
                 'expected a number of seconds, or a time as ISO 8601 has it, got "yesterday"',
                 "row 15 is late: the newest row of this entity is of 2026-02-02T02:44:00Z",
-                "is beyond float32",
             ],
             strict=True,
         ),
@@ -149,8 +147,8 @@ def test_rows_are_answered_in_order_and_what_is_wrong_is_a_dead_letter_with_its_
         assert reason.startswith(f"rows, partition 0, offset {place}: "), reason
         assert said in reason
     places, answers = read(cluster)
-    assert places == [*range(10), *range(18, 209)]
-    good_rows = [sent[i] for i in (*range(10), *range(18, 208))]
+    assert places == [*range(10), *range(17, 208)]
+    good_rows = [sent[i] for i in (*range(10), *range(17, 207))]
     wanted = expected([*good_rows, *rows_of(["left"], 100, 1)])  # type: ignore[list-item]
     assert [each["is_anomaly"] for each in answers] == [each["is_anomaly"] for each in wanted]
     assert any(each["is_anomaly"] for each in answers)
@@ -158,9 +156,9 @@ def test_rows_are_answered_in_order_and_what_is_wrong_is_a_dead_letter_with_its_
     assert {change["entity"] for change in changes if change["open"]} == {"left", "right"}
     assert all(change["sentence"] or change["features"] for change in changes)
     for line in (
-        "hourglass_stream_messages_total 209.0",
+        "hourglass_stream_messages_total 208.0",
         "hourglass_stream_answers_total 201.0",
-        "hourglass_stream_refused_total 7.0",
+        "hourglass_stream_refused_total 6.0",
         "hourglass_stream_repeated_total 1.0",
         'hourglass_stream_lag_messages{partition="0"} 0.0',
     ):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hourglass.service.adapters.kafka import KafkaStream
+    from hourglass.service.adapters.mqtt import MqttStream
     from hourglass.service.adapters.tally import Tally
     from hourglass.service.machine.collector import ASGIApp
     from hourglass.service.serving.registry import Registry
@@ -202,8 +203,10 @@ def stream(options: argparse.Namespace) -> int:
     """Tell a service of a file's rows as if they came now, or score what a broker brings."""
     if options.kafka is not None:
         return stream_kafka(options)
+    if options.mqtt is not None:
+        return stream_mqtt(options)
     if options.data is None or options.time is None:
-        raise InvalidSettings("expected DATA and --time COLUMN, or --kafka BOOTSTRAP")
+        raise InvalidSettings("expected DATA and --time COLUMN, --kafka BOOTSTRAP, or --mqtt HOST")
     from hourglass.service.adapters.stream import Change, say, stream_file
 
     def tell(change: Change) -> None:
@@ -255,8 +258,39 @@ def stream_kafka(options: argparse.Namespace) -> int:
     return _stream_from_broker(options, made)
 
 
+def stream_mqtt(options: argparse.Namespace) -> int:
+    """Score what is published to topics until SIGTERM or Ctrl-C."""
+    if options.data is not None or options.topic is None:
+        raise InvalidSettings("--mqtt expects --topic TOPIC, such as plant/+/state, and no DATA")
+    from hourglass.service.adapters.mqtt import MqttStream, topics_of
+    from hourglass.service.adapters.mqtt_kept import KEPT
+    from hourglass.service.serving.database import prepare
+
+    base = f"hourglass/{options.name}"
+    topics = topics_of(options.topic, options.answers or f"{base}/{{entity}}/anomaly", base)
+    if options.session:
+        prepare(options.session, KEPT)
+
+    def made(registry: "Registry", tally: "Tally") -> MqttStream:
+        return MqttStream(
+            options.mqtt,
+            topics,
+            options.name,
+            registry,
+            identifier=options.group or f"hourglass-{options.name}",
+            time_field=options.time or "time",
+            tally=tally,
+            session=options.session,
+            events_per_day=options.events_per_day,
+            gap=options.gap,
+            join_seconds=options.join_seconds,
+        )
+
+    return _stream_from_broker(options, made)
+
+
 def _stream_from_broker(
-    options: argparse.Namespace, made: "Callable[[Registry, Tally], KafkaStream]"
+    options: argparse.Namespace, made: "Callable[[Registry, Tally], KafkaStream | MqttStream]"
 ) -> int:
     """Score what a broker brings until SIGTERM or Ctrl-C; what is being scored is finished."""
     import asyncio
@@ -594,11 +628,6 @@ def _add_stream_arguments(command: argparse.ArgumentParser, defaults: Settings) 
         help="where messages that cannot be scored go (default: OUTPUT-dead-letters)",
     )
     kafka.add_argument(
-        "--group",
-        metavar="NAME",
-        help="by which processes share the partitions (default: hourglass-MODEL)",
-    )
-    kafka.add_argument(
         "--read-back",
         type=_whole,
         default=20_000,
@@ -606,7 +635,40 @@ def _add_stream_arguments(command: argparse.ArgumentParser, defaults: Settings) 
         help="rows of a partition that are read again to know its entities, after a start or when"
         " partitions change hands (20000)",
     )
+    mqtt = command.add_argument_group("topics of MQTT")
+    mqtt.add_argument("--mqtt", metavar="HOST[:PORT]", help="the broker")
+    mqtt.add_argument(
+        "--topic",
+        help="of rows, as plant/+/state, where + is the entity; or, where each sensor has a topic,"
+        " plant/{entity}/{feature}",
+    )
+    mqtt.add_argument(
+        "--answers",
+        metavar="TOPIC",
+        help="where answers go, retained (default: hourglass/MODEL/{entity}/anomaly), and events"
+        " to TOPIC/event",
+    )
+    mqtt.add_argument(
+        "--session",
+        type=Path,
+        metavar="PATH",
+        help="an SQLite file that keeps what is known of entities (default: in memory, lost with"
+        " the process)",
+    )
+    mqtt.add_argument(
+        "--join-seconds",
+        type=_count,
+        default=5.0,
+        metavar="SECONDS",
+        help="that values of sensors wait for the rest of their row (5)",
+    )
     broker = command.add_argument_group("what a broker brings")
+    broker.add_argument(
+        "--group",
+        metavar="NAME",
+        help="by which processes share the partitions, or the session's name at the broker"
+        " (default: hourglass-MODEL)",
+    )
     broker.add_argument(
         "--models",
         default=str(defaults.models),

@@ -124,6 +124,11 @@ class Entities:
                 )
             self._take(served, entity, _of(rows, own), rule)
 
+    def newest(self, entity: str) -> float | None:
+        """The time of its last row; None where none has come."""
+        state = self._states.get(entity)
+        return None if state is None else state.newest
+
     def put(self, entity: str, state: State) -> None:
         """Know what was known of an entity."""
         self._states[entity] = state

@@ -262,10 +262,11 @@ def stream_mqtt(options: argparse.Namespace) -> int:
     """Score what is published to topics until SIGTERM or Ctrl-C."""
     if options.data is not None or options.topic is None:
         raise InvalidSettings("--mqtt expects --topic TOPIC, such as plant/+/state, and no DATA")
-    from hourglass.service.adapters.mqtt import MqttStream, topics_of
+    from hourglass.service.adapters.mqtt import MqttStream, address_of, topics_of
     from hourglass.service.adapters.mqtt_kept import KEPT
     from hourglass.service.serving.database import prepare
 
+    host, port = address_of(options.mqtt)
     base = f"hourglass/{options.name}"
     topics = topics_of(options.topic, options.answers or f"{base}/{{entity}}/anomaly", base)
     if options.session:
@@ -273,7 +274,8 @@ def stream_mqtt(options: argparse.Namespace) -> int:
 
     def made(registry: "Registry", tally: "Tally") -> MqttStream:
         return MqttStream(
-            options.mqtt,
+            host,
+            port,
             topics,
             options.name,
             registry,

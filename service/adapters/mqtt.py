@@ -82,12 +82,21 @@ def topics_of(topic: str, answers: str, base: str) -> Topics:
     return found
 
 
+def address_of(text: str) -> tuple[str, int]:
+    """Host and port; InvalidSettings."""
+    host, _, port = text.rpartition(":") if ":" in text else (text, "", str(PORT))
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise InvalidSettings(f"--mqtt {text}: expected HOST or HOST:PORT")
+    return host, int(port)
+
+
 class MqttStream:
     """Scores until it is stopped. `identifier` is the session's name at the broker."""
 
     def __init__(
         self,
-        address: str,
+        host: str,
+        port: int,
         topics: Topics,
         name: str,
         registry: Registry,
@@ -105,7 +114,7 @@ class MqttStream:
         except ImportError as error:
             raise InvalidSettings(NEEDED) from error
         self._mqtt = aiomqtt
-        self._host, self._port = _parsed(address)
+        self._host, self._port = host, port
         self._topics, self._name, self._registry = topics, name, registry
         self._identifier, self._tally, self._join_seconds = identifier, tally, join_seconds
         self._reader = Reader(None, time_field)
@@ -288,10 +297,3 @@ def _refusal(topic: str, reason: str, body: bytes) -> bytes:
 
 def _bytes(payload: object) -> bytes:
     return payload if isinstance(payload, bytes) else str(payload).encode()
-
-
-def _parsed(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":") if ":" in address else (address, "", str(PORT))
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise InvalidSettings(f"--mqtt {address}: expected HOST or HOST:PORT")
-    return host, int(port)

@@ -1,9 +1,13 @@
 """`hourglass stream --kafka`: rows of a topic scored as they come, exactly once."""
 
 import json
+import subprocess
+import sys
+import time
 import urllib.request
 from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -232,18 +236,38 @@ def test_partitions_change_hands_without_a_loss_or_a_second_answer(
     assert all("Traceback" not in each.read_text() for each in logs)
 
 
-@pytest.mark.parametrize(
-    ("more", "said"),
-    [
-        (["--input", "rows"], "--kafka expects --input TOPIC and --output TOPIC"),
-        (["--input", "rows", "--output", "scores", "--model", "absent"], "no model 'absent'"),
-    ],
-)
-def test_what_is_wrong_is_said_in_one_sentence(
-    models: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
-) -> None:
-    flags = ["stream", "--kafka", "127.0.0.1:1", "--model", "plant", "--models", str(models)]
-    assert main([*flags, *more]) == 2
+def test_topics_that_are_not_named_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["stream", "--kafka", "127.0.0.1:1", "--model", "plant", "--input", "rows"]
+    assert main(flags) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert "--kafka expects --input TOPIC and --output TOPIC" in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_model_that_is_not_there_is_named_in_one_sentence(models: Path) -> None:
+    flags = ["--kafka", "127.0.0.1:1", "--input", "rows", "--output", "scores"]
+    command = [sys.executable, "-m", "hourglass.service", "stream", *flags]
+    ended = subprocess.run(
+        [*command, "--model", "absent", "--models", str(models)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == 2
+    assert "no model 'absent' is served; " in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_brokers_that_are_away_are_waited_for(models: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    cluster = SimpleNamespace(address=f"127.0.0.1:{free_port()}")
+    with Streaming(cluster, models, log=log) as streaming:  # type: ignore[arg-type]
+        deadline = time.monotonic() + 30
+        while log.read_text().count("; it is tried again") < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert streaming.stop() == 0
+    assert "Traceback" not in log.read_text()

@@ -20,6 +20,7 @@ from hourglass.service.rows.times import time_of
 from hourglass.service.streams.events import Event, Rule, event_id
 from hourglass.service.streams.state import Answers as Said
 from hourglass.service.streams.state import (
+    Looked,
     State,
     advance,
     copy_of,
@@ -28,6 +29,7 @@ from hourglass.service.streams.state import (
     rule_for,
     tell,
 )
+from hourglass.service.streams.together import New, look_together
 
 MOST_ENTITIES = 100_000  # that are kept; then those go whose rows came last longest ago
 
@@ -55,6 +57,7 @@ class Answered(NamedTuple):
     """The answer to one message."""
 
     place: int
+    time: float  # of the row, seconds since 1970
     answer: Answer
     state: State | None  # of the entity after its last row of those that came together
 
@@ -91,8 +94,10 @@ class Entities:
         owned: dict[str, list[int]] = {}
         for row, entity in enumerate(rows.entity_N):
             owned.setdefault(entity, []).append(row)
-        for entity, own in owned.items():
-            taken = self._take(served, entity, _of(rows, own), rule)
+        parts = {entity: _of(rows, own) for entity, own in owned.items()}
+        looked = self._look(served, parts)
+        for entity, part in parts.items():
+            taken = self._take(served, entity, part, rule, looked.get(entity))
             outcome.answered.extend(taken.answered)
             outcome.refused.extend(taken.refused)
             outcome.changes.extend(taken.changes)
@@ -133,7 +138,27 @@ class Entities:
         """Know what was known of an entity."""
         self._states[entity] = state
 
-    def _take(self, served: Served, entity: str, rows: Rows, rule: Rule) -> Outcome:
+    def _look(self, served: Served, parts: Mapping[str, Rows]) -> Mapping[str, Looked | None]:
+        """What the model says of those entities' rows that all are new, and in order."""
+        asked = []
+        for entity, rows in parts.items():
+            state = self._states.get(entity) or State()
+            is_new = state.newest is None or rows.time_N[0] > state.newest
+            if is_new and _increasing(rows, 0) == len(rows.time_N):
+                asked.append(New(state, entity, rows.rows_ND, rows.time_N))
+        if not asked:
+            return {}
+        looked = look_together(served, asked, self._gap)
+        return {new.entity: each for new, each in zip(asked, looked, strict=True)}
+
+    def _take(
+        self,
+        served: Served,
+        entity: str,
+        rows: Rows,
+        rule: Rule,
+        looked: Looked | None = None,
+    ) -> Outcome:
         answered: list[Answered] = []
         refused: list[Refused] = []
         changes: list[Event] = []
@@ -151,7 +176,15 @@ class Entities:
                     first += 1
                     continue
                 said = advance(
-                    state, served, rows_TD, time_T, rule, 0, gap=self._gap, entity=entity
+                    state,
+                    served,
+                    rows_TD,
+                    time_T,
+                    rule,
+                    0,
+                    gap=self._gap,
+                    entity=entity,
+                    looked=looked,
                 )
             except HourglassError as error:
                 if part.stop > first + 1:
@@ -169,7 +202,7 @@ class Entities:
             last, span = answered[-1], state.watch.open
             event = event_id(served.name, entity, span.start) if span else None
             answer = structs.replace(last.answer, event=event, changes=changes)
-            answered[-1] = Answered(last.place, answer, state)
+            answered[-1] = Answered(last.place, last.time, answer, state)
         return Outcome(answered, refused, repeated, changes)
 
 
@@ -193,7 +226,7 @@ def _answers(served: Served, entity: str, places: list[int], said: Said) -> list
             p_value <= level if is_judged else None,
             warming,
         )
-        found.append(Answered(place, answer, None))
+        found.append(Answered(place, time, answer, None))
     return found
 
 
@@ -208,6 +241,8 @@ def _of(rows: Rows, own: list[int]) -> Rows:
 
 def _increasing(rows: Rows, first: int) -> int:
     """The row before which, from the first on, each is later than the one before."""
+    if first + 1 == len(rows.time_N):
+        return first + 1
     steps = np.diff(rows.time_N[first:]) <= 0
     return first + 1 + int(np.argmax(steps)) if steps.any() else len(rows.time_N)
 

@@ -447,7 +447,7 @@ def _answer(source: bytes, answered: Answered) -> Record:
     if state is not None:
         small = structs.replace(state, before=b"", past=b"")
         headers.append((STATE, msgspec.msgpack.encode(small)))
-    time = round(1000 * answer.time.timestamp())
+    time = round(1000 * answered.time)
     return Record(answer.entity.encode(), msgspec.json.encode(answer), max(time, 0), headers)
 
 

@@ -15,6 +15,9 @@ from typing import Any
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from tests.readme_commands import command_with
+from tests.serving import free_port
+
 
 class Cluster:
     """One broker of this process; each topic has PARTITIONS."""
@@ -93,15 +96,19 @@ class Cluster:
 
 
 class Streaming:
-    """`hourglass stream --kafka` as a process of its own, from the topic rows to scores."""
+    """The command of the README as a process of its own, from the topic rows to scores."""
 
-    def __init__(self, cluster: Cluster, models: Path, *more: str, log: Path) -> None:
+    def __init__(self, address: str, models: Path, *, port: int | None = None, log: Path) -> None:
         self._log = log.open("a")
+        instead = {
+            "localhost:9092": address,
+            "models": str(models),
+            "9100": str(port or free_port()),
+        }
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "hourglass.service", "stream"),
-                *("--kafka", cluster.address, "--input", "rows", "--output", "scores"),
-                *("--model", "plant", "--models", str(models), *more),
+                *(sys.executable, "-m", "hourglass.service"),
+                *command_with("--kafka", instead),
             ],
             stderr=self._log,
         )

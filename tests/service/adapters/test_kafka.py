@@ -7,7 +7,6 @@ import time
 import urllib.request
 from collections import defaultdict
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -122,7 +121,7 @@ def test_rows_are_answered_in_order_and_what_is_wrong_is_a_dead_letter_with_its_
     ]
     cluster.put("rows", sent)
     port = free_port()
-    with Streaming(cluster, models, "--port", str(port), log=tmp_path / "log") as streaming:
+    with Streaming(cluster.address, models, port=port, log=tmp_path / "log") as streaming:
         cluster.wait("scores", 200)
         cluster.wait("scores-dead-letters", 6)
         cluster.put("rows", rows_of(["left"], 100, 1))
@@ -179,7 +178,7 @@ def test_a_process_that_is_killed_loses_nothing_and_answers_nothing_twice(
     for turn in range(3):
         more = rows_of(entities, 200 * turn, 200)
         sent += more
-        with Streaming(cluster, models, log=log) as streaming:
+        with Streaming(cluster.address, models, log=log) as streaming:
             for start in range(0, len(more), 40):
                 cluster.put("rows", more[start : start + 40])
                 if turn < 2 and start == 320:
@@ -213,10 +212,10 @@ def test_partitions_change_hands_without_a_loss_or_a_second_answer(
             cluster.wait("scores", len(rows), 60, partition)
 
     logs = tmp_path / "one", tmp_path / "two"
-    with Streaming(cluster, models, log=logs[0]) as one:
+    with Streaming(cluster.address, models, log=logs[0]) as one:
         feed(0, 40)
         wait()
-        with Streaming(cluster, models, log=logs[1]) as two:
+        with Streaming(cluster.address, models, log=logs[1]) as two:
             feed(40, 100)
             wait()
             deadline_feeds = 0
@@ -263,8 +262,7 @@ def test_a_model_that_is_not_there_is_named_in_one_sentence(models: Path) -> Non
 @pytest.mark.slow
 def test_brokers_that_are_away_are_waited_for(models: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    cluster = SimpleNamespace(address=f"127.0.0.1:{free_port()}")
-    with Streaming(cluster, models, log=log) as streaming:  # type: ignore[arg-type]
+    with Streaming(f"127.0.0.1:{free_port()}", models, log=log) as streaming:
         deadline = time.monotonic() + 30
         while log.read_text().count("; it is tried again") < 2:
             assert time.monotonic() < deadline

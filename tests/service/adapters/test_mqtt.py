@@ -18,6 +18,7 @@ from hourglass.service.adapters.mqtt import topics_of
 from hourglass.service.errors import HourglassError
 from tests.artifacts import make_windowed_artifact, publish
 from tests.mosquitto import Mosquitto
+from tests.readme_commands import command_with
 from tests.service.adapters.test_kafka import BEGIN, NAMES, expected, rows_of, steady
 
 ANSWERS = "plant/{entity}/anomaly"
@@ -37,26 +38,26 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
 
 
 class Streaming:
-    """The command as a process of its own."""
+    """The command of the README as a process of its own."""
 
-    def __init__(self, broker: Mosquitto, models: Path, folder: Path, *more: str) -> None:
+    def __init__(
+        self, broker: Mosquitto, models: Path, folder: Path, *more: str, topic: str | None = None
+    ) -> None:
         self.log = (folder / "stream.log").open("a")
         known = len(broker.heard)
-        self.process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "hourglass.service", "stream", "--mqtt", broker.address),
-                *("--model", "plant", "--models", str(models), "--answers", ANSWERS),
-                *(
-                    "--session",
-                    str(folder / "session.sqlite"),
-                    *(more or ("--topic", "plant/+/state")),
-                ),
-            ],
-            stderr=self.log,
-        )
+        instead = {
+            "localhost": broker.address,
+            "models": str(models),
+            "session.sqlite": str(folder / "session.sqlite"),
+            **({} if topic is None else {"plant/+/state": topic}),
+        }
+        command = [sys.executable, "-m", "hourglass.service", *command_with("--mqtt", instead)]
+        self.process = subprocess.Popen([*command, *more], stderr=self.log)
         deadline = time.monotonic() + 30
         while not any(each.payload == b"online" for each in broker.heard[known:]):
-            assert time.monotonic() < deadline
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.__exit__()
+                pytest.fail((folder / "stream.log").read_text())
             time.sleep(0.05)
 
     def stop(self) -> int:
@@ -172,9 +173,9 @@ def test_values_of_sensors_with_topics_of_their_own_are_joined_by_time(
     models: Path, broker: Mosquitto, tmp_path: Path
 ) -> None:
     sent = rows_of(["left", "right"], 0, 20)
-    more = ("--topic", "plant/{entity}/{feature}/value", "--join-seconds", "1")
+    topic = "plant/{entity}/{feature}/value"
     order = np.random.default_rng(0)
-    with Streaming(broker, models, tmp_path, *more) as streaming:
+    with Streaming(broker, models, tmp_path, "--join-seconds", "1", topic=topic) as streaming:
         for entity, row in sent:
             for name in order.permutation(NAMES).tolist():
                 body = {"value": row[name], "time": row["time"]}

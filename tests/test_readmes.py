@@ -32,6 +32,7 @@ from tests.benchmarks.fits.__main__ import _parser as fits_parser
 from tests.benchmarks.gate.__main__ import parser as gate_parser
 from tests.benchmarks.hard.__main__ import PROTOCOLS
 from tests.benchmarks.hard.__main__ import _parser as hard_parser
+from tests.benchmarks.kafka import parser as kafka_parser
 from tests.benchmarks.series.__main__ import _parser as series_parser
 from tests.benchmarks.trust.__main__ import _parser as trust_parser
 from tests.buckets import Buckets
@@ -140,6 +141,18 @@ NOT_RUN = {
         "MLFLOW_TRACKING_URI=https://mlflow.example"
         " .venv/bin/hourglass serve --models mlflow://champion",
     ): "needs a server of MLflow; tests/service/serving has one in SQLite",
+    (
+        "service/README.md",
+        ".venv/bin/hourglass stream --kafka localhost:9092 --input rows --output scores \\",
+    ): "tests/service/adapters/test_kafka.py runs it against brokers of its own",
+    (
+        "service/README.md",
+        ".venv/bin/hourglass stream --mqtt localhost --topic plant/+/state"
+        " --answers plant/{entity}/anomaly \\",
+    ): "tests/service/adapters/test_mqtt.py runs it against a broker of its own",
+    ("tests/benchmarks/README.md", ".venv/bin/python -m tests.benchmarks.kafka"): (
+        "its figures need a quiet machine"
+    ),
     ("service/README.md", "make demo-stream SPEED=1440"): "tests/training/test_plant.py runs it",
     ("training/README.md", ".venv/bin/hourglass-train exhibits"): (
         "it writes into the repository, and takes minutes"
@@ -427,6 +440,8 @@ def check_command(words: list[str]) -> None:
             fits_parser().parse_args(arguments)
         case [".venv/bin/python", "-m", "tests.benchmarks.gate", *arguments]:
             gate_parser().parse_args(arguments)
+        case [".venv/bin/python", "-m", "tests.benchmarks.kafka", *arguments]:
+            kafka_parser().parse_args(arguments)
         case [".venv/bin/python", "-m", "tests.benchmarks.series", *arguments]:
             series_parser().parse_args(arguments)
         case [".venv/bin/python", "-m", "tests.benchmarks.trust", *arguments]:

@@ -103,6 +103,28 @@ def decode_cells(
     return rows_ND, _has_gap(rows_ND, schema, few=few)
 
 
+def pick_rows(objects: Sequence[dict[str, Any]], schema: Schema) -> NDArray[np.float64] | None:
+    """Objects of JSON that hold more than the features -> their rows [N, D]; None where anything is
+    wrong or out of the ordinary, so that pick_row has to look at each.
+    """
+    if schema.width < 2:
+        return None
+    try:
+        return _numbers([*map(itemgetter(*schema.positions), objects)], schema)
+    except KeyError:
+        return None
+
+
+def pick_row(sent: dict[str, Any], place: int, schema: Schema, *, few: bool = False) -> Float32:
+    """The same of one object [D]; InvalidRow names it by its place, and the feature."""
+    known = {name: value for name, value in sent.items() if name in schema.positions}
+    cells = zip(_in_order(known, place, schema), schema.features, schema.codes, strict=True)
+    row_D = np.array([_cell(value, each, codes, place) for value, each, codes in cells], "f4")
+    if not few and not schema.has_enough(row_D[np.newaxis])[0]:
+        raise _too_few(row_D, place, schema)
+    return row_D
+
+
 def decode_codes(body: Body, content_type: str, width: int, *, max_rows: int) -> Float32:
     """Body, JSON {"codes": [[...]]} or mere numbers, -> codes [N, K]."""
     if media_type_of(content_type) == RAW:
@@ -402,6 +424,11 @@ def _values(rows: list[Any], schema: Schema) -> NDArray[np.float64] | None:
             rows = list(map(itemgetter(*schema.positions), rows))
         except KeyError:
             return None
+    return _numbers(rows, schema)
+
+
+def _numbers(rows: list[Any], schema: Schema) -> NDArray[np.float64] | None:
+    """The same of rows that hold one value for each feature."""
     values_ND = np.empty((len(rows), schema.width))
     columns = zip(zip(*rows, strict=True), schema.features, schema.codes, strict=True)
     for place, (column, feature, codes) in enumerate(columns):
@@ -447,17 +474,21 @@ def _has_gap(rows_ND: Float32, schema: Schema, *, few: bool) -> bool:
         return False
     if not few and not (enough_N := schema.has_enough(rows_ND)).all():
         row = int(np.argmin(enough_N))
-        observed = schema.width - int(np.isnan(rows_ND[row]).sum())
-        expected = f"at least {schema.min_observed} of {schema.width} values"
-        got = f"{observed} ({observed / schema.width:.0%})"
-        raise InvalidRow(
-            f"row {row}: expected {expected}, got {got}",
-            row=row,
-            expected=expected,
-            got=got,
-            reason="missing",
-        )
+        raise _too_few(rows_ND[row], row, schema)
     return True
+
+
+def _too_few(row_D: Float32, row: int, schema: Schema) -> InvalidRow:
+    observed = schema.width - int(np.isnan(row_D).sum())
+    expected = f"at least {schema.min_observed} of {schema.width} values"
+    got = f"{observed} ({observed / schema.width:.0%})"
+    return InvalidRow(
+        f"row {row}: expected {expected}, got {got}",
+        row=row,
+        expected=expected,
+        got=got,
+        reason="missing",
+    )
 
 
 def _wrong_width(row: int, sent: object, width: int, what: str) -> InvalidRow:

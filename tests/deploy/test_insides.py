@@ -3,13 +3,17 @@
 When a test fails after an update, read the library's code before its bound in pyproject.toml moves.
 """
 
+import asyncio
 import json
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
+import aiomqtt
 import onnxruntime as ort
+import paho.mqtt.client as paho
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
@@ -19,6 +23,7 @@ from tests.artifacts import make_artifact
 
 # uvicorn's, which front/protocol.py inherits, are listed in tests/service/front/test_protocol.py
 INSIDES = {
+    "service/adapters/mqtt.py": {"_client"},  # of aiomqtt: paho's, which acknowledges when told
     "service/model/session.py": {"_model_bytes"},  # of onnxruntime
     "service/watch/metrics.py": {"_buckets", "_sum"},  # of prometheus-client
 }
@@ -47,6 +52,31 @@ def test_the_versions_to_come_are_shut_out(root: Path, name: str) -> None:
     major, minor = Version(locked).release[:2]
     assert wanted.specifier.contains(locked)
     assert not wanted.specifier.contains(f"{major}.{minor + 1}.0")
+
+
+def test_the_versions_of_aiomqtt_to_come_are_shut_out(root: Path) -> None:
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    (wanted,) = map(Requirement, project["optional-dependencies"]["mqtt"])
+    locked = Version(version("aiomqtt"))
+    assert wanted.specifier.contains(locked)
+    assert not wanted.specifier.contains(f"{locked.major}.{locked.minor + 1}.0")
+
+
+async def _paho_of_aiomqtt() -> paho.Client:
+    inside: paho.Client = aiomqtt.Client(
+        "127.0.0.1", identifier="test", clean_session=False
+    )._client
+    return inside
+
+
+def test_a_client_of_aiomqtt_holds_one_of_paho_that_acknowledges_when_told() -> None:
+    client = asyncio.run(_paho_of_aiomqtt())
+    assert isinstance(client, paho.Client)
+    client.ack(1, 1)
+    assert not client.want_write()  # paho acknowledges by itself
+    client.manual_ack_set(True)
+    client.ack(1, 1)
+    assert client.want_write()
 
 
 def test_a_session_keeps_the_models_bytes_and_runs_without_them() -> None:

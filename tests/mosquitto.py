@@ -1,0 +1,105 @@
+"""Debian's mosquitto, an MQTT broker, for tests."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from tests.serving import free_port
+
+MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
+
+
+class Mosquitto:
+    """A broker of its own, which keeps sessions over a restart, and a client that hears all."""
+
+    def __init__(self, folder: Path) -> None:
+        if MOSQUITTO is None:
+            assert "CI" not in os.environ, "mosquitto is not installed"
+            pytest.skip("needs mosquitto")
+        self._folder, self.port = folder, free_port()
+        (folder / "mosquitto.conf").write_text(
+            f"listener {self.port} 127.0.0.1\nallow_anonymous true\nuser {os.environ.get('USER', 'root')}\n"
+            f"persistence true\npersistence_location {folder}/\n"
+        )
+        self.heard: list[paho.MQTTMessage] = []
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, "test", clean_session=False)
+        self._client.on_message = lambda _, __, message: self.heard.append(message)
+        self._client.on_connect = lambda client, *_: client.subscribe("#", 1)
+        self.address = f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        assert MOSQUITTO is not None
+        self._broker = subprocess.Popen(
+            [MOSQUITTO, "-c", str(self._folder / "mosquitto.conf")],
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                self._client.connect("127.0.0.1", self.port)
+                break
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Sessions are on disk then."""
+        self._broker.terminate()
+        self._broker.wait(10)
+
+    def put(self, topic: str, body: Any, retain: bool = False) -> None:
+        """Publish bytes, or what JSON is made of, and wait until the broker has it."""
+        sent = body if isinstance(body, bytes) else json.dumps(body)
+        self._client.publish(topic, sent, 1, retain).wait_for_publish(10)
+
+    def on(self, topic: str) -> list[Any]:
+        """What was published to a topic, without what the broker had kept."""
+        return [
+            json.loads(each.payload)
+            for each in list(self.heard)
+            if each.topic == topic and not each.retain
+        ]
+
+    def wait(self, topic: str, count: int, seconds: float = 30) -> list[Any]:
+        deadline = time.monotonic() + seconds
+        while len(found := self.on(topic)) < count:
+            assert time.monotonic() < deadline, f"{len(found)} of {count} messages to {topic}"
+            time.sleep(0.05)
+        return found
+
+    def kept(self, topic: str) -> bytes | None:
+        """What the broker keeps of a topic."""
+        found: list[bytes] = []
+        asking = paho.Client(CallbackAPIVersion.VERSION2)
+        asking.on_message = lambda _, __, message: found.append(message.payload)
+        asking.connect("127.0.0.1", self.port)
+        asking.subscribe(topic, 1)
+        deadline = time.monotonic() + 2
+        while not found and time.monotonic() < deadline:
+            asking.loop(0.05)
+        asking.disconnect()
+        return found[0] if found else None
+
+    def __enter__(self) -> "Mosquitto":
+        self.start()
+        self._client.loop_start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+        self.stop()

@@ -1,0 +1,263 @@
+"""`hourglass stream --mqtt`: rows of topics scored as they come, answers published retained."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hourglass.service.__main__ import main
+from hourglass.service.adapters.joining import Joiner
+from hourglass.service.adapters.mqtt import topics_of
+from hourglass.service.errors import HourglassError
+from tests.artifacts import make_windowed_artifact, publish
+from tests.mosquitto import Mosquitto
+from tests.readme_commands import command_with
+from tests.service.adapters.test_kafka import BEGIN, NAMES, expected, rows_of, steady
+
+ANSWERS = "plant/{entity}/anomaly"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mqtt") / "models"
+    publish(folder, "plant", make_windowed_artifact(rows=4, gap=600.0))
+    return folder
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    with Mosquitto(tmp_path) as broker:
+        yield broker
+
+
+class Streaming:
+    """The command of the README as a process of its own."""
+
+    def __init__(
+        self, broker: Mosquitto, models: Path, folder: Path, *more: str, topic: str | None = None
+    ) -> None:
+        self.log = (folder / "stream.log").open("a")
+        known = len(broker.heard)
+        instead = {
+            "localhost": broker.address,
+            "models": str(models),
+            "session.sqlite": str(folder / "session.sqlite"),
+            **({} if topic is None else {"plant/+/state": topic}),
+        }
+        command = [sys.executable, "-m", "hourglass.service", *command_with("--mqtt", instead)]
+        self.process = subprocess.Popen([*command, *more], stderr=self.log)
+        deadline = time.monotonic() + 30
+        while not any(each.payload == b"online" for each in broker.heard[known:]):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.__exit__()
+                pytest.fail((folder / "stream.log").read_text())
+            time.sleep(0.05)
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+    def __enter__(self) -> "Streaming":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.log.close()
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(10)
+
+
+def assert_answers(found: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> None:
+    assert len(found) == len(wanted)
+    for answer, each in zip(found, wanted, strict=True):
+        assert steady(answer) == {
+            name: pytest.approx(value, rel=1e-5) if isinstance(value, float) else value
+            for name, value in each.items()
+        }
+
+
+@pytest.mark.slow
+def test_rows_are_answered_and_events_published_retained(
+    models: Path, broker: Mosquitto, tmp_path: Path
+) -> None:
+    sent = rows_of(["left", "right"], 0, 100)
+    with Streaming(broker, models, tmp_path) as streaming:
+        for entity, row in sent[:150]:
+            broker.put(f"plant/{entity}/state", row)
+        broker.put("plant/left/state", sent[100][1])  # comes again
+        broker.put("plant/left/state", {"time": BEGIN})
+        for entity, row in sent[150:]:
+            broker.put(f"plant/{entity}/state", row)
+        wanted = expected(sent)
+        for entity in ("left", "right"):
+            found = broker.wait(f"plant/{entity}/anomaly", 100)
+            assert_answers(found, [each for each in wanted if each["entity"] == entity])
+            (opened,) = broker.wait(f"plant/{entity}/anomaly/event", 1)
+            assert opened["open"]
+            assert opened["features"]
+            assert json.loads(broker.kept(f"plant/{entity}/anomaly") or b"") == found[-1]
+            assert found[-1]["event"] == opened["id"]
+        (refused,) = broker.wait("hourglass/plant/refused", 1)
+        assert refused["topic"] == "plant/+/state of left"
+        assert "lacks the feature 'a'" in refused["reason"]
+        assert broker.kept("hourglass/plant/status") == b"online"
+        assert streaming.stop() == 0
+    assert broker.kept("hourglass/plant/status") == b"offline"
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_leaves_its_will_and_no_row_is_lost_or_counted_twice(
+    models: Path, broker: Mosquitto, tmp_path: Path
+) -> None:
+    sent = rows_of(["left"], 0, 120)
+    with Streaming(broker, models, tmp_path) as streaming:
+        for _, row in sent[:60]:
+            broker.put("plant/left/state", row)
+        broker.wait("plant/left/anomaly", 30)
+        streaming.process.kill()
+        streaming.process.wait(10)
+    deadline = time.monotonic() + 10
+    while broker.kept("hourglass/plant/status") != b"offline":
+        assert time.monotonic() < deadline
+    for _, row in sent[60:100]:  # while nobody is there
+        broker.put("plant/left/state", row)
+    with Streaming(broker, models, tmp_path) as streaming:
+        for _, row in sent[100:]:
+            broker.put("plant/left/state", row)
+        last = expected(sent)[-1]
+        deadline = time.monotonic() + 30
+        while not (found := broker.on("plant/left/anomaly")) or found[-1]["time"] != last["time"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert streaming.stop() == 0
+    # what had been answered but not acknowledged is answered again, with the same answer
+    answers: dict[str, dict[str, Any]] = {}
+    for each in found:
+        before = answers.setdefault(each["time"], each)
+        assert steady(before) == steady(each)
+    assert_answers([*answers.values()], expected(sent))
+
+
+@pytest.mark.slow
+def test_a_broker_that_goes_and_comes_back_costs_nothing(
+    models: Path, broker: Mosquitto, tmp_path: Path
+) -> None:
+    sent = rows_of(["left"], 0, 60)
+    with Streaming(broker, models, tmp_path) as streaming:
+        for _, row in sent[:30]:
+            broker.put("plant/left/state", row)
+        broker.wait("plant/left/anomaly", 15)
+        broker.stop()
+        broker.start()
+        for _, row in sent[30:]:
+            broker.put("plant/left/state", row)
+        deadline = time.monotonic() + 30
+        wanted = expected(sent)
+        while broker.on("plant/left/anomaly")[-1]["time"] != wanted[-1]["time"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert streaming.stop() == 0
+    answers = {each["time"]: each for each in broker.on("plant/left/anomaly")}
+    assert_answers([*answers.values()], wanted)
+
+
+@pytest.mark.slow
+def test_values_of_sensors_with_topics_of_their_own_are_joined_by_time(
+    models: Path, broker: Mosquitto, tmp_path: Path
+) -> None:
+    sent = rows_of(["left", "right"], 0, 20)
+    topic = "plant/{entity}/{feature}/value"
+    order = np.random.default_rng(0)
+    with Streaming(broker, models, tmp_path, "--join-seconds", "1", topic=topic) as streaming:
+        for entity, row in sent:
+            for name in order.permutation(NAMES).tolist():
+                body = {"value": row[name], "time": row["time"]}
+                broker.put(f"plant/{entity}/{name}/value", body)
+        wanted = expected(sent)
+        for entity in ("left", "right"):
+            found = broker.wait(f"plant/{entity}/anomaly", 20)
+            assert_answers(found, [each for each in wanted if each["entity"] == entity])
+        broker.put("plant/left/a/value", {"value": 1.0, "time": BEGIN + 60 * 20})
+        broker.put("plant/left/heat/value", {"value": 1.0, "time": BEGIN + 60 * 20})
+        (refused,) = broker.wait("hourglass/plant/refused", 1)
+        assert refused["reason"] == "the model does not know the feature 'heat'"
+        # three of four are missing: the row is answered once it was waited for, and not judged
+        last = broker.wait("plant/left/anomaly", 21)[-1]
+        assert (last["score"], last["warming"]) == (None, False)
+        assert streaming.stop() == 0
+
+
+def test_a_row_waits_for_its_values_and_a_later_one_does_not_overtake_it() -> None:
+    joiner = Joiner({"a", "b"}, 60.0)
+    assert joiner.add("left", "a", b'{"value": 1, "time": 10}', None)
+    assert joiner.add("left", "a", b'{"value": 2, "time": 20}', None)
+    assert [*joiner.due()] == []
+    kept = joiner.waiting("left")
+    assert kept is not None
+    joiner = Joiner({"a", "b"}, 60.0)
+    joiner.put("left", kept)
+    assert joiner.add("left", "b", b'{"value": 3, "time": 20}', None)
+    found = [json.loads(body) for _, body in joiner.due()]
+    assert found == [
+        {"cells": {"a": 1, "b": None}, "time": 10.0},
+        {"cells": {"a": 2, "b": 3}, "time": 20.0},
+    ]
+    assert not joiner.add("left", "b", b'{"value": 3, "time": 10}', 20.0)
+    assert joiner.waiting("left") is None
+    # without a time values belong to the row that is being gathered
+    for value, name in ((b"1", "a"), (b"2", "a"), (b"3", "b"), (b"true", "b")):
+        joiner.add("left", name, value, 20.0)
+    rows = [json.loads(body)["cells"] for _, body in joiner.due()]
+    assert rows == [{"a": 1, "b": 3}, {"a": 2, "b": True}]
+
+
+@pytest.mark.parametrize(
+    ("topic", "answers", "said"),
+    [
+        ("plant/state", ANSWERS, "expected a level + or {entity}"),
+        ("plant/+/state", "plant/anomaly", "expected {entity} in it"),
+        ("plant/+/#", ANSWERS, "would come back as rows of plant/+/#"),
+        ("+/+/anomaly", ANSWERS, "would come back as rows"),
+    ],
+)
+def test_topics_that_cannot_be_are_refused(topic: str, answers: str, said: str) -> None:
+    with pytest.raises(HourglassError) as refused:
+        topics_of(topic, answers, "hourglass/plant")
+    assert said in str(refused.value)
+
+
+def test_a_topic_says_whose_a_row_is() -> None:
+    topics = topics_of("plant/+/state", ANSWERS, "hourglass/plant")
+    assert topics.filter == "plant/+/state"
+    found = topics.pattern.fullmatch("plant/pump 7/state")
+    assert found is not None
+    assert found["entity"] == "pump 7"
+    assert not topics.by_sensor
+    topics = topics_of("+/line/{entity}/{feature}", ANSWERS, "hourglass/plant")
+    assert topics.filter == "+/line/+/+"
+    assert topics.by_sensor
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ([], "--mqtt expects --topic TOPIC, such as plant/+/state"),
+        (["--topic", "plant/state"], "expected a level + or {entity}"),
+        (["--topic", "plant/+/state", "--mqtt", "host:port"], "expected HOST or HOST:PORT"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence(
+    models: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
+) -> None:
+    flags = ["stream", "--mqtt", "127.0.0.1:1", "--model", "plant", "--models", str(models)]
+    assert main([*flags, *more]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1

@@ -265,6 +265,7 @@ def watch(options: argparse.Namespace) -> int:
         found.run(Event())
     finally:
         end()
+        judge.close()
     return 0
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from msgspec import structs
 from numpy.typing import NDArray
 
-from hourglass.service.adapters.stream import Change, Service
+from hourglass.service.adapters.stream import Change, Service, ServiceAway
 from hourglass.service.errors import HourglassError, InvalidSettings
 from hourglass.service.model.artifact import Feature, Queries
 from hourglass.service.model.reasons import reasons_of
@@ -74,6 +74,9 @@ class Judge(Protocol):
     def forget(self, entity: str) -> None:
         """Keep nothing of an entity here."""
 
+    def close(self) -> None:
+        """Nothing more is judged."""
+
 
 class ModelJudge:
     """A model of a folder or bucket. `events_per_day` are false events of one entity."""
@@ -127,6 +130,9 @@ class ModelJudge:
     def forget(self, entity: str) -> None:
         self._states.pop(entity, None)
 
+    def close(self) -> None:
+        self._states.clear()
+
     def _load(self) -> Served:
         """The version in service; the one before where the newest cannot be loaded."""
         look = self._folder.look()
@@ -153,7 +159,7 @@ class ServiceJudge:
 
     def plan(self) -> Plan:
         if self._plan is None:
-            detail = msgspec.json.decode(self._service.ask("GET", self._path), type=_Detail)
+            detail = msgspec.json.decode(self._ask("GET", self._path), type=_Detail)
             queries = require_queries(self._name, detail.queries)
             names = tuple(each.name for each in detail.features)
             window = detail.window.rows if detail.window else 1
@@ -162,7 +168,7 @@ class ServiceJudge:
 
     def newest(self, entity: str) -> float | None:
         if self._newest is None:
-            answer = self._service.ask("GET", f"{self._path}/streams")
+            answer = self._ask("GET", f"{self._path}/streams")
             entities = msgspec.json.decode(answer, type=_Entities).entities
             self._newest = {each.entity: each.last.timestamp() for each in entities}
         return self._newest.get(entity)
@@ -172,7 +178,7 @@ class ServiceJudge:
         rows = [[None if cell != cell else cell for cell in row] for row in rows_ND.tolist()]
         body = msgspec.json.encode({"time": time_N.tolist(), "rows": rows})
         path = f"{self._path}/streams/{quote(entity, safe='')}"
-        said = msgspec.json.decode(self._service.ask("POST", path, body), type=_Streamed)
+        said = msgspec.json.decode(self._ask("POST", path, body), type=_Streamed)
         if said.version != plan.version:  # it may ask other expressions
             self._plan = None
         if self._newest is not None:
@@ -196,12 +202,22 @@ class ServiceJudge:
     def forget(self, entity: str) -> None:
         self._last.pop(entity, None)
 
+    def close(self) -> None:
+        self._service.close()
+
+    def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        """Once more where a connection that was idle is closed: rows that come again count once."""
+        try:
+            return self._service.ask(method, path, body)
+        except ServiceAway:
+            return self._service.ask(method, path, body)
+
     def _blamed(self, entity: str) -> tuple[tuple[str, float], ...]:
         """Of the last row; none where the rows before it are not known here."""
         rows = list(self._last[entity])
         order = {"entity": entity} if self.plan().window > 1 else {}
         body = msgspec.json.encode({"rows": rows, **order})
-        answer = self._service.ask("POST", f"{self._path}/explain?top={MOST_NAMED}", body)
+        answer = self._ask("POST", f"{self._path}/explain?top={MOST_NAMED}", body)
         last = msgspec.json.decode(answer, type=_Explained).explanations[-1]
         return tuple((each.feature, each.share) for each in last or ())
 

@@ -163,9 +163,10 @@ class Watch:
         labels, at = plan.queries.labels, float(asked.time_T[-1])
         found: dict[LabelSet, Seen] = {}
         problems: list[str] = []
+        is_row_ET = asked.joined.is_row_ET
         for place, entity in enumerate(asked.joined.entities):
             name, before = name_of(labels, entity), self.board.entities.get(entity)
-            is_new_T = asked.joined.is_row_ET[place].copy()
+            is_new_T = is_row_ET[place].copy()
             if (newest := self.judge.newest(name)) is not None:
                 is_new_T &= asked.time_T > newest
             rows_ND = asked.joined.values_ETD[place][is_new_T].astype(np.float32)
@@ -182,7 +183,7 @@ class Watch:
                 self._tell(verdict)
             seen_at = float(asked.time_T[is_new_T][-1]) if len(rows_ND) else 0.0
             seen_at = max(seen_at, before.asked if before else 0.0)
-            if not asked.joined.is_row_ET[place, -1]:
+            if not is_row_ET[place, -1]:
                 state: EntityState = "late" if asked.late_ETD[place, -1].any() else "missing"
                 found[entity] = Seen(state, seen_at, len(plan.features), None)
                 continue
@@ -254,6 +255,7 @@ def _expressions(
     plan: Plan, asked: Asked, refused: Mapping[str, str]
 ) -> dict[str, ExpressionState]:
     """At the time that was asked last."""
+    is_row_E = asked.joined.is_row_ET[:, -1]
     several = {plan.features[each.expression] for each in asked.joined.several}
     found: dict[str, ExpressionState] = {}
     for place, name in enumerate(plan.features):
@@ -261,9 +263,12 @@ def _expressions(
             found[name] = "refused"
         elif name in several:
             found[name] = "several"
-        elif asked.late_ETD[:, -1, place].any():
-            found[name] = "late"
         else:
+            late_E = asked.late_ETD[:, -1, place]
             is_there = (~np.isnan(asked.joined.values_ETD[:, -1, place])).any()
-            found[name] = "ok" if is_there else "none"
+            # of an entity of which all is late nothing is wrong with one expression
+            if (late_E & is_row_E).any() or (late_E.any() and not is_there):
+                found[name] = "late"
+            else:
+                found[name] = "ok" if is_there else "none"
     return found

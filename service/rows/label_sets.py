@@ -65,8 +65,14 @@ class Joined(NamedTuple):
 
     entities: tuple[LabelSet, ...]
     values_ETD: Float64  # NaN is missing, also what float32 does not hold, and what is several
-    is_row_ET: NDArray[np.bool_]
+    is_own_D: NDArray[np.bool_]  # whether an expression tells entities apart, or is of all
     several: tuple[Several, ...]  # the first of each expression and entity
+
+    @property
+    def is_row_ET(self) -> NDArray[np.bool_]:
+        """Whether an entity has a row at a time."""
+        found_ET: NDArray[np.bool_] = (~np.isnan(self.values_ETD[:, :, self.is_own_D])).any(axis=2)
+        return found_ET
 
 
 def shared_labels(answers: Sequence[Sequence[Series]]) -> tuple[str, ...]:
@@ -91,7 +97,10 @@ def join(answers: Sequence[Sequence[Series]], labels: Sequence[str], times: int)
     expression.
     """
     own: dict[LabelSet, int] = {}
-    of_all = [bool(labels) and not any(_has(each, labels) for each in series) for series in answers]
+    of_all = [
+        bool(labels) and not any(shared_places(each, labels) for each in series)
+        for series in answers
+    ]
     for series, is_of_all in zip(answers, of_all, strict=True):
         for each in () if is_of_all else series:
             own.setdefault(_key(each.labels, labels), len(own))
@@ -114,11 +123,10 @@ def join(answers: Sequence[Sequence[Series]], labels: Sequence[str], times: int)
                 cell_T[both_T] = np.nan
                 before.append(each)
     is_own_D = ~np.array(of_all, np.bool_)
-    is_row_ET = (~np.isnan(values_ETD[:, :, is_own_D])).any(axis=2)
     values_ETD[np.abs(values_ETD) > FLOAT32_MAX] = np.nan
     order = sorted(own)
     places = [own[key] for key in order]
-    return Joined(tuple(order), values_ETD[places], is_row_ET[places], tuple(several.values()))
+    return Joined(tuple(order), values_ETD[places], is_own_D, tuple(several.values()))
 
 
 def selectors(expression: str) -> list[str]:
@@ -135,36 +143,38 @@ def selectors(expression: str) -> list[str]:
     return list(found)
 
 
-def is_late(
-    newest: Sequence[Series],
-    time_T: Float64,
+def are_late(
+    late: Sequence[Series],
+    fresh: Sequence[Series],
     entities: Sequence[LabelSet],
     labels: Sequence[str],
-    late_seconds: float,
+    times: int,
 ) -> NDArray[np.bool_]:
-    """[E, T] whether the samples that a selector reads are older than that; `newest` has the times
-    of the samples of its series.
-
-    Of the series that share labels with an entity the oldest counts, else the newest of all.
+    """[E, T] whether samples that an expression reads are late: those of a series that shares
+    labels with the entity, or those of all series that share none. `late` has the series whose
+    samples are, `fresh` those whose are not and that share no label with any entity.
     """
-    late_ET = np.zeros((len(entities), len(time_T)), np.bool_)
-    oldest: dict[tuple[tuple[int, ...], LabelSet], Float64] = {}  # by labels and their values
-    for each in newest:
-        places = tuple(i for i, label in enumerate(labels) if each.labels.get(label))
-        key = places, tuple(each.labels[labels[i]] for i in places)
-        pick = np.fmin if places else np.fmax
-        oldest[key] = pick(oldest[key], each.value_T) if key in oldest else each.value_T
-    shared = sorted({places for places, _ in oldest}, key=lambda places: -len(places))
-    for row, entity in enumerate(entities):
-        own = [
-            oldest[key]
-            for places in shared
-            if (places or len(shared) == 1)
-            and (key := (places, tuple(entity[i] for i in places))) in oldest
-        ]
-        for oldest_T in own:  # of no sample at all there is no value
-            late_ET[row] |= time_T - oldest_T > late_seconds
+    late_ET = np.zeros((len(entities), times), np.bool_)
+    by_shared: dict[tuple[tuple[int, ...], LabelSet], NDArray[np.bool_]] = {}
+    for each in late:
+        places = shared_places(each, labels)
+        key = places, tuple(each.labels[labels[place]] for place in places)
+        is_late_T = ~np.isnan(each.value_T)
+        by_shared[key] = by_shared[key] | is_late_T if key in by_shared else is_late_T
+    if ((), ()) in by_shared:
+        for each in fresh:
+            by_shared[(), ()] = by_shared[(), ()] & np.isnan(each.value_T)
+    for row, entity in enumerate(entities if late else ()):
+        for places in {places for places, _ in by_shared}:
+            key = places, tuple(entity[place] for place in places)
+            if key in by_shared:
+                late_ET[row] |= by_shared[key]
     return late_ET
+
+
+def shared_places(series: Series, labels: Sequence[str]) -> tuple[int, ...]:
+    """Which of the labels that make an entity a series has."""
+    return tuple(place for place, label in enumerate(labels) if series.labels.get(label))
 
 
 def written(labels: Labels) -> str:
@@ -176,10 +186,6 @@ def _pairs(labels: Labels) -> Iterator[str]:
     for name, value in sorted(labels.items()):
         if name != NAME:
             yield f"{name}={json.dumps(value)}"
-
-
-def _has(series: Series, labels: Sequence[str]) -> bool:
-    return any(series.labels.get(label) for label in labels)
 
 
 def _key(labels: Labels, names: Sequence[str]) -> LabelSet:

@@ -19,13 +19,15 @@ from numpy.typing import NDArray
 from hourglass.service.errors import HourglassError, InvalidSettings
 from hourglass.service.rows.label_sets import (
     Joined,
+    LabelSet,
     Series,
     Several,
-    is_late,
+    are_late,
     join,
     name_of,
     selectors,
     shared_labels,
+    shared_places,
     written,
 )
 
@@ -136,19 +138,16 @@ class Prometheus:
         names = shared_labels(answers) if labels is None else tuple(labels)
         joined = join(answers, names, grid.times)
         late_ETD = np.zeros(joined.values_ETD.shape, np.bool_)
-        newest: dict[str, Booleans] = {}
+        found: dict[str, Booleans] = {}
         for place, (name, text) in enumerate(expressions.items()):
             for selector in () if name in refused else selectors(text):
-                if selector not in newest:
-                    series = self._times(selector, grid, name)
-                    newest[selector] = is_late(
-                        series, grid.time_T, joined.entities, names, late_seconds
+                if selector not in found:
+                    found[selector] = self._are_late(
+                        selector, grid, name, joined.entities, names, late_seconds
                     )
-                late_ETD[:, :, place] |= newest[selector]
+                late_ETD[:, :, place] |= found[selector]
         late_ETD &= ~np.isnan(joined.values_ETD)
         joined.values_ETD[late_ETD] = np.nan
-        has_any_ET = (~np.isnan(joined.values_ETD)).any(axis=2)
-        joined = joined._replace(is_row_ET=joined.is_row_ET & has_any_ET)
         return Asked(names, grid.time_T, joined, late_ETD, tuple(map(len, answers)))
 
     def series(self, expression: str, grid: Grid, name: str = "") -> list[Series]:
@@ -159,16 +158,26 @@ class Prometheus:
             self._ask_part(expression, grid, start, count, name or expression, found)
         return list(found.values())
 
-    def _times(self, selector: str, grid: Grid, name: str) -> list[Series]:
-        """When the samples were that a selector reads; none where metrics of several names would
-        be the same series.
+    def _are_late(
+        self,
+        selector: str,
+        grid: Grid,
+        name: str,
+        entities: Sequence[LabelSet],
+        labels: Sequence[str],
+        late_seconds: float,
+    ) -> Booleans:
+        """[E, T]: Prometheus takes a sample for the present for five minutes; which of those that a
+        selector reads are older than `late_seconds`.
         """
-        try:
-            return self.series(f"timestamp({selector})", grid, name)
-        except PrometheusRefused as error:
-            if "same labelset" in str(error):
-                return []
-            raise
+        recent = f"last_over_time({selector}[{round(late_seconds * 1000)}ms])"
+        late = self.series(f"{selector} unless {recent}", grid, name)
+        fresh: list[Series] = []
+        if any(not shared_places(each, labels) for each in late):
+            fresh = [
+                each for each in self.series(recent, grid, name) if not shared_places(each, labels)
+            ]
+        return are_late(late, fresh, entities, labels, grid.times)
 
     def _ask_part(
         self,

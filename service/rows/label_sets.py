@@ -71,8 +71,8 @@ class Joined(NamedTuple):
     @property
     def is_row_ET(self) -> NDArray[np.bool_]:
         """Whether an entity has a row at a time."""
-        found_ET: NDArray[np.bool_] = (~np.isnan(self.values_ETD[:, :, self.is_own_D])).any(axis=2)
-        return found_ET
+        is_missing_ETD = np.isnan(self.values_ETD[:, :, self.is_own_D])
+        return np.logical_not(is_missing_ETD.all(axis=2))
 
 
 def shared_labels(answers: Sequence[Sequence[Series]]) -> tuple[str, ...]:
@@ -159,11 +159,11 @@ def are_late(
     for each in late:
         places = shared_places(each, labels)
         key = places, tuple(each.labels[labels[place]] for place in places)
-        is_late_T = ~np.isnan(each.value_T)
-        by_shared[key] = by_shared[key] | is_late_T if key in by_shared else is_late_T
+        by_shared.setdefault(key, np.zeros(times, np.bool_))
+        by_shared[key] |= ~np.isnan(each.value_T)
     if ((), ()) in by_shared:
         for each in fresh:
-            by_shared[(), ()] = by_shared[(), ()] & np.isnan(each.value_T)
+            by_shared[(), ()] &= np.isnan(each.value_T)
     for row, entity in enumerate(entities if late else ()):
         for places in {places for places, _ in by_shared}:
             key = places, tuple(entity[place] for place in places)

@@ -46,8 +46,11 @@ def flow(pump: str, at: float) -> float:
 
 
 def strokes(pump: str, at: float) -> float:
-    """A counter: 3 a second, and what a slow wave adds."""
-    return 3 * (at % 1e6) + 5 * math.sin(2 * math.pi * at / 90)
+    """A counter: about 3 a second, with a slow wave. Without noise a live one, which is scraped at
+    other moments, would be another.
+    """
+    noise = np.random.default_rng([int(at), PUMPS.index(pump), 5]).uniform(0, 2)
+    return 3 * (at % 1e6) + 5 * math.sin(2 * math.pi * at / 90) + float(noise)
 
 
 class Exporter:
@@ -134,6 +137,7 @@ def test_a_fault_is_seen_in_prometheus_with_its_reason_and_an_alert_fires(tmp_pa
             [
                 sys.executable, "-m", "hourglass.service", "watch", "pumps", "--prometheus",
                 prometheus.url, "--models", str(models), "--every", "1s", "--port", str(port),
+                "--events-per-day", "100",  # rows are so much faster than they usually are
             ],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
@@ -156,6 +160,7 @@ def test_a_fault_is_seen_in_prometheus_with_its_reason_and_an_alert_fires(tmp_pa
                 lambda: prometheus.ask('hourglass_watch_blame{pump="right", rank="1"}')
             )
             assert first["metric"]["feature"] == "flow"
+            print(prometheus.ask("hourglass_watch_severity"))
             (alert,) = wait_for(lambda: prometheus.ask('ALERTS{alertstate="firing"}'))
             fired = time.monotonic() - began
             assert alert["metric"]["alertname"] == "HourglassWatchEvent"

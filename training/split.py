@@ -103,17 +103,17 @@ class Table(NamedTuple):
 
 
 def read_rows_of(config: RunConfig) -> Table:
-    """A run's table, whole; of a folder the rows that the service has recorded, of an address what
-    a Prometheus answers. What looks like a number and begins with 0 is text in it, for `data_of`
-    to refuse, unless it is to be a number.
-    """
+    """Of an address what a Prometheus answers; else the table as it lies there."""
     if config.prometheus and config.asks_prometheus:
         asked = ask(config.data, config.prometheus)
         return Table(asked.frame, msgspec.structs.replace(config, prometheus=asked.config))
-    return Table(_table_of(config), config)
+    return Table(table_of(config), config)
 
 
-def _table_of(config: RunConfig) -> pl.DataFrame:
+def table_of(config: RunConfig) -> pl.DataFrame:
+    """A run's table, whole; of a folder the rows that the service has recorded. What looks like a
+    number and begins with 0 is text in it, for `data_of` to refuse, unless it is to be a number.
+    """
     if is_recording(config.data):
         return read_recording(config.data, config.name)
     no_features = [column for column in (config.label, config.time) if column]

@@ -26,6 +26,7 @@ from tests.prometheus import Written
 from tests.serving import ROOT, free_port
 
 SECONDS = 7200  # that are known when the model is fitted
+SEAM_SECONDS = 60
 PUMPS = ("left", "right")
 QUERIES = (
     "load=pump_load",
@@ -117,6 +118,7 @@ def wait_for(ask: Callable[[], list[dict[str, Any]]], seconds: float = 30) -> li
 
 def test_a_fault_is_seen_in_prometheus_with_its_reason_and_an_alert_fires(tmp_path: Path) -> None:
     models, port, exporter = tmp_path / "models", free_port(), Exporter()
+    began = time.monotonic()
     rules = (ROOT / "deploy/prometheus/watch.yml").read_text()
     with (
         exporting(exporter) as address,
@@ -133,6 +135,8 @@ def test_a_fault_is_seen_in_prometheus_with_its_reason_and_an_alert_fires(tmp_pa
             "--quiet", "--no-report",
         ]  # fmt: skip
         assert train(fitted) == 0
+        # that a watch looks back over rows that were scraped, and not over where they begin
+        time.sleep(max(0.0, began + SEAM_SECONDS - time.monotonic()))
         watching = subprocess.Popen(
             [
                 sys.executable, "-m", "hourglass.service", "watch", "pumps", "--prometheus",
@@ -173,6 +177,7 @@ def test_a_fault_is_seen_in_prometheus_with_its_reason_and_an_alert_fires(tmp_pa
         finally:
             watching.send_signal(signal.SIGTERM)
             printed, said = watching.communicate(timeout=20)
+            print(printed, said)
     assert watching.returncode == 0, said
     assert re.search(r'\{pump="right"\}: event opened, severity .*flow is ', printed), printed
     assert f"metrics on http://127.0.0.1:{port}/metrics" in said

@@ -1,4 +1,5 @@
-"""`hourglass serve | score | replay | stream | inspect | keys`, also `python -m hourglass.service`.
+"""`hourglass serve | score | replay | stream | watch | inspect | keys`, also `python -m
+hourglass.service`.
 
 Logging and signals are set up here and nowhere else; logs.py says what a line looks like.
 """
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 GRACEFUL_SECONDS = 8
 # that a worker may be silent before it is killed: beside a full machine imports alone take over 5
 WORKER_SECONDS = 30
+WATCH_PORT = 8001
+WATCH_TIMEOUT_SECONDS = 10.0  # for Prometheus to answer one expression
 SERVE_FLAGS = (
     "models",
     "cache",
@@ -326,6 +329,51 @@ def _stream_from_broker(
             registry.close()
 
     asyncio.run(run())
+
+
+def watch(options: argparse.Namespace) -> int:
+    """Ask a Prometheus, judge, and expose, until SIGTERM or Ctrl-C."""
+    from threading import Event
+
+    from hourglass.service.adapters.judges import Judge, ModelJudge, ServiceJudge
+    from hourglass.service.adapters.stream import Change, say
+    from hourglass.service.adapters.watch import Watch
+    from hourglass.service.adapters.watch_metrics import WatchMetrics, expose
+    from hourglass.service.serving.prometheus import TOKEN, Prometheus
+
+    if options.url and options.models:
+        raise InvalidSettings("expected --models or --url, got both")
+    prometheus = Prometheus(
+        options.prometheus, token=os.environ.get(TOKEN), timeout_seconds=WATCH_TIMEOUT_SECONDS
+    )
+    judge: Judge
+    if options.url:
+        judge = ServiceJudge(options.name, options.url, key=_client_key(options.key_file))
+    else:
+        judge = ModelJudge(
+            options.name,
+            options.models or Settings().models,
+            cache=options.cache,
+            trust=options.trust,
+            events_per_day=options.events_per_day,
+        )
+
+    def tell(change: Change) -> None:
+        print(printable(say(change)), flush=True)
+
+    found = Watch(prometheus, judge, options.every, tell, _warn)
+    signal.signal(signal.SIGTERM, _stop)
+    if not options.url:
+        judge.plan()  # what is wrong with it is said before anything listens
+    metrics = WatchMetrics(options.name, lambda: found.board, options.every)
+    port, end = expose(metrics, options.host, options.port)
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    _say(f"watching {options.prometheus}, metrics on http://{host}:{port}/metrics")
+    try:
+        found.run(Event())
+    finally:
+        end()
+        judge.close()
     return 0
 
 
@@ -355,7 +403,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(
-        required=True, metavar="serve | score | replay | stream | inspect | keys"
+        required=True, metavar="serve | score | replay | stream | watch | inspect | keys"
     )
 
     command = commands.add_parser(
@@ -583,6 +631,59 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=stream)
 
     command = commands.add_parser(
+        "watch",
+        help="ask a Prometheus what a model was fitted on, time after time, and expose its answers",
+        allow_abbrev=False,
+    )
+    command.add_argument("name", metavar="NAME", help="of a model that holds expressions")
+    command.add_argument(
+        "--prometheus",
+        required=True,
+        metavar="URL",
+        help="its address; PROMETHEUS_TOKEN is sent to it, where it is set",
+    )
+    command.add_argument(
+        "--every",
+        type=_span,
+        metavar="SPAN",
+        help="between rows; of a model of windows as at its fit (as at its fit)",
+    )
+    command.add_argument(
+        "--models",
+        metavar="PLACE",
+        help=f"folder of models, or a URL as of serve (default: {defaults.models})",
+    )
+    command.add_argument(
+        "--cache", type=Path, metavar="FOLDER", help="where copies of the models of a URL lie"
+    )
+    command.add_argument(
+        "--trust", type=Path, metavar="KEYFILE", help="public keys, one of which signed the model"
+    )
+    command.add_argument(
+        "--events-per-day",
+        type=_count,
+        default=defaults.events_per_day,
+        metavar="N",
+        help=f"false events of one entity in a day (default: {defaults.events_per_day:g})",
+    )
+    command.add_argument(
+        "--url", help="of a service that judges in place of --models, and keeps streams and events"
+    )
+    command.add_argument(
+        "--key-file",
+        type=Path,
+        metavar="PATH",
+        help=f"a file with the key that the service asks for (or {CLIENT_KEY})",
+    )
+    command.add_argument(
+        "--host", default="127.0.0.1", help="address of /metrics, which asks for no key (127.0.0.1)"
+    )
+    command.add_argument(
+        "--port", type=int, default=WATCH_PORT, help=f"of /metrics, 0 for any ({WATCH_PORT})"
+    )
+    command.set_defaults(run=watch)
+
+    command = commands.add_parser(
         "inspect", help="print what a model says of itself", allow_abbrev=False
     )
     command.add_argument(
@@ -783,6 +884,15 @@ def _whole(text: str) -> int:
     if not 0 <= count <= 10**9:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
     return count
+
+
+def _span(text: str) -> float:
+    from hourglass.service.rows.times import span_seconds
+
+    try:
+        return span_seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _speed(text: str) -> float:

@@ -123,6 +123,15 @@ NOT_RUN = {
         "training/README.md",
         ".venv/bin/hourglass-train retrain web recorded --recent 30d --exclude-alarms",
     ): "the data is yours",
+    (
+        "training/README.md",
+        ".venv/bin/hourglass-train fit --name web --prometheus http://127.0.0.1:9090 \\",
+    ): "the data is yours",
+    (
+        "service/README.md",
+        ".venv/bin/hourglass watch web --prometheus http://127.0.0.1:9090 --models models"
+        " --port 8001",
+    ): "needs a Prometheus; tests/service/adapters has one",
     ("training/README.md", ".venv/bin/hourglass-train retrain web metrics.csv --shadow"): (
         "the data is yours"
     ),
@@ -451,7 +460,12 @@ def check_command(words: list[str]) -> None:
         case [".venv/bin/python", "-m", "tests.fuzz", *arguments]:
             fuzz_parser().parse_args(arguments)
         case [".venv/bin/python", "-m", "tests.contract.make_golden", variant, *more]:
-            assert more in ([], ["--window", "6"], ["--window", "6", "--baseline"])
+            assert more in (
+                [],
+                ["--window", "6"],
+                ["--window", "6", "--baseline"],
+                ["--window", "6", "--queries"],
+            )
             assert (ROOT / "tests/contract/make_golden.py").exists()
             assert variant in VARIANTS
         case ["docker", "build", "-t", image, *target, "."]:

@@ -35,6 +35,7 @@ NORMAL_HELP = "the label of normal rows (0, false, or a word that plainly means 
 SHADOW_HELP = "publish what the gate lets through as a challenger, beside the version in service"
 MODELS_HELP = "folder of models, or s3://BUCKET/PREFIX, gs:// or az:// (models)"
 CACHE_HELP = "where copies of the models of a URL lie (~/.cache/hourglass)"
+PROMETHEUS_HELP = "its address; PROMETHEUS_TOKEN is sent to it, where it is set"
 SIGN_WITH_HELP = "a private key that signs what is published"
 LINE_SECONDS = 30.0  # between lines of progress where there is no terminal
 NOT_OF_THE_RUN = ("run", "config", "quiet", "variants", "publish", "output")
@@ -107,8 +108,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     retrain.add_argument("name", metavar="NAME")
     retrain.add_argument(
-        "data", metavar="DATA", help="CSV or Parquet, or where the service has recorded rows"
+        "data",
+        nargs="?",
+        metavar="DATA",
+        help="CSV or Parquet, or where the service has recorded rows; without it the Prometheus"
+        " that the model in service was fitted from is asked again",
     )
+    retrain.add_argument("--prometheus", metavar="URL", help=PROMETHEUS_HELP)
     _add_models(retrain)
     retrain.add_argument("--sign-with", type=Path, metavar="KEY", help=SIGN_WITH_HELP)
     retrain.add_argument(
@@ -339,6 +345,25 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", nargs="?", metavar="DATA", help="CSV or Parquet")
+    prometheus = parser.add_argument_group("rows of a Prometheus, in place of DATA")
+    prometheus.add_argument("--prometheus", metavar="URL", help=PROMETHEUS_HELP)
+    prometheus.add_argument(
+        "--query",
+        nargs="+",
+        action="extend",
+        metavar="NAME=PROMQL",
+        help="a column and its expression; a table [prometheus.queries] in RUN.TOML says the same",
+    )
+    prometheus.add_argument(
+        "--range", metavar="SPAN", help="of time that is asked, up to now (14d)"
+    )
+    prometheus.add_argument("--step", metavar="SPAN", help="between rows (30s)")
+    prometheus.add_argument(
+        "--late",
+        type=int,
+        metavar="STEPS",
+        help="samples that are older than so many steps are missing (5)",
+    )
     parser.add_argument("--name", help="of the model; lower-case letters, digits, - and _")
     parser.add_argument("--models", metavar="PLACE", help=MODELS_HELP)
     parser.add_argument("--cache", metavar="FOLDER", help=CACHE_HELP)
@@ -543,8 +568,10 @@ def _retrain(options: argparse.Namespace) -> None:
     from hourglass.training.report import print_report
     from hourglass.training.retrain import Rows, retrain
 
+    if options.data and options.prometheus:
+        raise RunError("expected DATA or --prometheus, got both")
     rows = Rows(
-        options.data,
+        options.data or options.prometheus,
         options.recent,
         tuple(options.exclude),
         options.time,

@@ -20,7 +20,7 @@ from hourglass.training.inject import inject
 from hourglass.training.manifest import make_manifest
 from hourglass.training.models import ModelConfig
 from hourglass.training.progress import SILENT, Progress
-from hourglass.training.split import Prepared, data_of, excluded_of, split_data, table_of
+from hourglass.training.split import Prepared, data_of, excluded_of, read_rows_of, split_data
 from hourglass.training.suspects import look_for_suspects, strangest
 from hourglass.training.trial import Trial, absorb_held_out, fit_trial
 from hourglass.training.verify import verify
@@ -61,7 +61,7 @@ def compare(config: RunConfig, auto: AutoConfig, progress: Progress = SILENT) ->
     RunError or HourglassError in one sentence when that cannot be done.
     """
     progress.stage("loading")
-    frame = table_of(config)
+    frame, config = read_rows_of(config)
     excluded = excluded_of(frame, config)
     data = data_of(frame, config, excluded)
     if config.contamination:

@@ -16,6 +16,7 @@ from hourglass.training.features import Loss
 from hourglass.training.models import VARIANTS, ModelConfig
 from hourglass.training.models.associative import AssociativeConfig
 from hourglass.training.presets import DEFAULT, PRESETS, presets_of
+from hourglass.training.prometheus import ENTITY, TIME, PrometheusConfig, is_address
 from hourglass.training.recorded import is_recording
 
 MOST_FOLDS = 20  # models in one file
@@ -101,7 +102,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     Written beside the model with every choice filled in, it gives the same bytes again.
     """
 
-    data: str  # a file, or a folder of rows that the service has recorded
+    # a file, a folder of rows that the service has recorded, or the address of a Prometheus
+    data: str
     name: str
     models: str = "models"  # a folder, or a URL of a bucket
     cache: str | None = None  # where copies of a URL's models lie; None: ~/.cache/hourglass
@@ -128,6 +130,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     categorical: tuple[str, ...] = ()  # categories, although they look like numbers
     # of a run on rows that the service recorded: by what the next file is read; retrain.py
     file_columns: Columns | None = None
+    # what a Prometheus is asked where `data` is its address; kept when the next rows are a file's
+    prometheus: PrometheusConfig | None = None
     # how the CSV is written
     separator: str = ","
     decimal: Literal[".", ","] = "."
@@ -213,7 +217,17 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise ValueError(f"max_rows must be at least 1, got {self.max_rows}")
         if self.rows_per_day is not None and not 0 < self.rows_per_day < math.inf:
             raise ValueError(f"rows_per_day must be above 0, got {self.rows_per_day:g}")
+        if is_address(self.data) and self.prometheus is None:
+            raise ValueError(
+                f"{self.data[:80]} is an address: expected a file, or what to ask a Prometheus"
+                " (--query NAME='PROMQL')"
+            )
         self.dialect()
+
+    @property
+    def asks_prometheus(self) -> bool:
+        """Whether the rows are a Prometheus's."""
+        return self.prometheus is not None and is_address(self.data)
 
     @property
     def window_rows(self) -> int:
@@ -230,10 +244,11 @@ def load_config(path: Path | None, flags: dict[str, Any]) -> RunConfig:
 
     `preset`, in the file or as a flag, stands for the model it names, and fields under [model]
     override its own. The flags `variant`, `epochs`, `folds` and `memory` stand for model.variant,
-    model.fit.epochs, split.folds and what `AssociativeConfig.remembering` makes of model.
+    model.fit.epochs, split.folds and what `AssociativeConfig.remembering` makes of model;
+    `prometheus` is the address of one, `query`, `range`, `step` and `late` what it is asked.
     """
     values = _read(path) if path else {}
-    flags = dict(flags)
+    values, flags = _asking(values, flags)
     preset, variant, epochs, memory = (
         flags.pop(flag, None) for flag in ("preset", "variant", "epochs", "memory")
     )
@@ -297,6 +312,49 @@ def _read(path: Path) -> dict[str, Any]:
         raise RunError(f"{path} is not TOML: {error}") from error
     except RecursionError as error:
         raise RunError(f"{path} nests arrays or tables too deep to be read") from error
+
+
+def _asking(values: dict[str, Any], flags: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The values and flags of a run with what a Prometheus is asked in its own table, and its
+    times and entities as those of the rows.
+    """
+    flags = dict(flags)
+    url, queries = flags.pop("prometheus", None), flags.pop("query", None)
+    given = [each for each in ("range", "step", "late") if each in flags]
+    asked: dict[str, Any] = {each: flags.pop(each) for each in given}
+    table = _table(values, "prometheus")
+    if url is not None:
+        if "data" in flags:
+            raise RunError(f"expected DATA or --prometheus, got both ({flags['data']!r}, {url!r})")
+        if not is_address(url):
+            raise RunError(
+                f"--prometheus: expected an address such as http://127.0.0.1:9090, got {url!r}"
+            )
+        flags["data"] = url
+    if queries is not None:
+        table["queries"] = {}
+        for each in queries:
+            name, equals, text = each.partition("=")
+            if not equals:
+                raise RunError(f"--query: expected NAME='PROMQL', got {each!r}")
+            if name in table["queries"]:
+                raise RunError(f"--query: {name!r} is named twice")
+            table["queries"][name] = text
+    table |= asked
+    address = flags.get("data", values.get("data"))
+    if not (isinstance(address, str) and is_address(address)):
+        if url is None and (queries is not None or asked):
+            flag = "query" if queries is not None else next(iter(asked))
+            raise RunError(f"--{flag} is of what a Prometheus is asked; --prometheus URL names it")
+        return values, flags
+    for field, column in (("time", TIME), ("entity", ENTITY)):
+        if flags.get(field, values.get(field, column)) != column:
+            raise RunError(
+                f"--{field} names a column of a file; what a Prometheus answers has a {field} of"
+                " its own"
+            )
+        values = {**values, field: column}
+    return ({**values, "prometheus": table} if table else values), flags
 
 
 def _table(values: dict[str, Any], key: str) -> dict[str, Any]:

@@ -63,6 +63,7 @@ def make_manifest(
 ) -> Manifest:
     """Describe a graph that has its table, with the answers it gives to the self-test's rows."""
     core, split = trial.core, prepared.split
+    queries = config.prometheus.of(prepared.row_features) if config.prometheus else None
     window, described, fit_ND, baseline = None, prepared.features, split.fit_ND, None
     if series:
         described, fit_ND, window, names = series
@@ -73,7 +74,7 @@ def make_manifest(
         for feature, residual in zip(described, residuals, strict=True)
     )
     return Manifest(
-        format=format_of(window, baseline),
+        format=format_of(window, baseline, queries),
         model=Model(
             variant=msgspec.to_builtins(trial.config)["variant"],
             hyper_parameters=msgspec.to_builtins(trial.config),
@@ -122,6 +123,7 @@ def make_manifest(
         requires=(*([WINDOW] if window else []), *([BASELINE] if baseline else [])),
         window=window,
         baseline=baseline,
+        queries=queries,
     )
 
 

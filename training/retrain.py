@@ -25,7 +25,7 @@ RUN = "run.toml"  # beside each version
 class Rows(NamedTuple):
     """Which rows the next model is made of."""
 
-    data: str | Path  # a URL is no path
+    data: str | Path | None  # a URL is no path; None: what the champion's Prometheus says now
     recent: str | None = None  # of `time`: 30d takes the last thirty days
     exclude_times: tuple[str, ...] = ()  # of `time`: FROM/TO
     time: str | None = None  # where the champion's run has none
@@ -88,14 +88,20 @@ def next_run(
             f"there is no {file}, which says how the model in service was fitted;"
             f" hourglass-train fit --name {name} fits one anew"
         )
-    now = {"data": str(rows.data), "name": name, "models": str(models)}
-    before = load_config(file, {**now, "recent": None, "exclude_times": ()})
+    now = {"name": name, "models": str(models), "recent": None, "exclude_times": ()}
+    before = load_config(file, now if rows.data is None else {**now, "data": str(rows.data)})
+    if rows.data is None and not before.asks_prometheus:
+        raise RunError(
+            f"{name} was not fitted from a Prometheus: expected DATA, the newer rows, or"
+            " --prometheus URL"
+        )
+    asked = before.prometheus and msgspec.structs.replace(before.prometheus, until=None)
     if columns := before.file_columns:  # the champion's rows were recorded by the service
         own = {name: getattr(columns, name) for name in Columns.__struct_fields__}
         before = msgspec.structs.replace(before, **own, file_columns=None)
     time = before.time or rows.time
     for flag, given in (("recent", rows.recent), ("exclude", rows.exclude_times)):
-        if given and time is None and not is_recording(now["data"]):
+        if given and time is None and not is_recording(before.data):
             raise RunError(
                 f"--{flag} is of rows that have a time, and the model in service was fitted without"
                 " one; --time COLUMN names it"
@@ -111,6 +117,7 @@ def next_run(
             exclude_times=rows.exclude_times,
             force=force,
             shadow=shadow,
+            prometheus=asked,
         )
     except ValueError as error:
         raise RunError(str(error)) from error

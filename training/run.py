@@ -72,7 +72,7 @@ from hourglass.training.report.facts import Facts, Told, gather
 from hourglass.training.report.material import material_of_run, material_of_windows
 from hourglass.training.report.origin import Curve, Recorder
 from hourglass.training.report.page import PAGE, write_page
-from hourglass.training.split import Prepared, data_of, excluded_of, split_data, table_of
+from hourglass.training.split import Prepared, data_of, excluded_of, read_rows_of, split_data
 from hourglass.training.suspects import (
     REPORTED,
     SUSPECTS,
@@ -108,7 +108,7 @@ def _run(
     check_writable(folder.path)
     unsafe = folder.require_writable()
     key = SigningKey(Path(config.sign_with)) if config.sign_with else None
-    frame = table_of(config)
+    frame, config = read_rows_of(config)
 
     progress.stage("looking at the data")
     excluded = excluded_of(frame, config)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from hourglass.training.exclusions import read_row_numbers, rows_by_time
 from hourglass.training.fingerprints import hash_rows
 from hourglass.training.models.associative import AssociativeConfig
 from hourglass.training.order import Ordered, Part, put_in_order
+from hourglass.training.prometheus import ask, say_missing
 from hourglass.training.recorded import is_recording, read_recording, say_unknown
 
 MIN_NORMAL_ROWS = 20
@@ -93,6 +95,21 @@ class Prepared(NamedTuple):
         return sum(len(split.calibration_ND) for split in parts)
 
 
+class Table(NamedTuple):
+    """A run's rows as they came, and the run with what was found while they were read."""
+
+    frame: pl.DataFrame
+    config: RunConfig
+
+
+def read_rows_of(config: RunConfig) -> Table:
+    """Of an address what a Prometheus answers; else the table as it lies there."""
+    if config.prometheus and config.asks_prometheus:
+        asked = ask(config.data, config.prometheus)
+        return Table(asked.frame, msgspec.structs.replace(config, prometheus=asked.config))
+    return Table(table_of(config), config)
+
+
 def table_of(config: RunConfig) -> pl.DataFrame:
     """A run's table, whole; of a folder the rows that the service has recorded. What looks like a
     number and begins with 0 is text in it, for `data_of` to refuse, unless it is to be a number.
@@ -126,6 +143,8 @@ def data_of(frame: pl.DataFrame, config: RunConfig, exclude: Sequence[int] = ())
     ignore, unknown = config.ignore, None
     if is_recording(config.data):
         ignore, unknown = (*ignore, *ANSWERS), say_unknown(frame)
+    elif config.prometheus and config.asks_prometheus:
+        unknown = say_missing(frame, config.prometheus)
     data = prepare(
         frame,
         label=config.label,

@@ -3,7 +3,7 @@ manifest says.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hourglass.service.errors import InvalidSettings, InvalidTable, printable
-from hourglass.service.model.artifact import Baseline, Feature, RowCounts, Window
+from hourglass.service.model.artifact import Baseline, Feature, Queries, RowCounts, Window
 from hourglass.service.model.detector import DEFAULT_MAX_BYTES, Scores
 from hourglass.service.model.reasons import reasons_of, reasons_of_windows
 from hourglass.service.model.served import Served
@@ -230,6 +230,7 @@ def describe(served: Served, report: Path | None = None) -> str:
         ["rows", _rows(rows, manifest.calibration.folds)],
         ["window", _window(manifest.window)],
         ["baseline", _baseline(manifest.baseline)],
+        *(_queries(manifest.queries, manifest.features) if manifest.queries else ()),
         ["contains", STORED[model.stores_rows]],
         ["false alarms", _describe(served)],
         ["guarantee", f"{served.guarantee.kind}: {served.guarantee.reason}"],
@@ -266,6 +267,14 @@ def describe(served: Served, report: Path | None = None) -> str:
     ]
     described = f"{served.name}\n\n{as_columns(facts)}\n\n{as_columns(features)}"
     return described if report is None else f"{described}\n\nReport {printable(str(report))}"
+
+
+def _queries(queries: Queries, features: Sequence[Feature]) -> list[list[str]]:
+    """What a Prometheus is asked for rows."""
+    by = f"one entity for each {', '.join(queries.labels)}" if queries.labels else "one entity"
+    said = f"every {queries.step_seconds:g} s of a Prometheus, {by}"
+    pairs = zip(features, queries.expressions, strict=True)
+    return [["rows asked", said], *(["", f"{each.name}: {text}"] for each, text in pairs)]
 
 
 def _window(window: Window | None) -> str:

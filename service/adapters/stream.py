@@ -39,6 +39,10 @@ class ServiceRefused(HourglassError):
     """The service cannot be reached, or does not take what it is told."""
 
 
+class ServiceAway(ServiceRefused):
+    """The service does not answer, or not now."""
+
+
 class Change(msgspec.Struct, frozen=True):
     """An event that opened or closed, as the service tells of it."""
 
@@ -138,7 +142,7 @@ class Service:
         path = f"/v1/models/{quote(name, safe='')}"
         while True:
             try:
-                return msgspec.json.decode(self._ask("GET", path), type=_Model).features
+                return msgspec.json.decode(self.ask("GET", path), type=_Model).features
             except ServiceRefused as error:
                 if not isinstance(error.__cause__, ConnectionError) or monotonic() > until:
                     raise
@@ -147,17 +151,18 @@ class Service:
     def tell(self, name: str, entity: str, body: dict[str, Any]) -> list[Change]:
         """The next rows of an entity; what they opened and closed."""
         path = f"/v1/models/{quote(name, safe='')}/streams/{quote(entity, safe='')}"
-        answer = self._ask("POST", path, msgspec.json.encode(body))
+        answer = self.ask("POST", path, msgspec.json.encode(body))
         return msgspec.json.decode(answer, type=_Answer).changes
 
     def forget(self, name: str, entity: str) -> None:
         path = f"/v1/models/{quote(name, safe='')}/streams/{quote(entity, safe='')}"
-        self._ask("DELETE", path)
+        self.ask("DELETE", path)
 
     def close(self) -> None:
         self._connection.close()
 
-    def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
+    def ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        """The body of an answer; ServiceAway, ServiceRefused."""
         headers = self._headers
         if body is not None:
             headers = {**headers, "content-type": "application/json"}
@@ -168,10 +173,11 @@ class Service:
         except (OSError, HTTPException) as error:
             self._connection.close()
             reason = str(error) or type(error).__name__
-            raise ServiceRefused(f"no answer from {self._url}: {reason}") from error
+            raise ServiceAway(f"no answer from {self._url}: {reason}") from error
         if response.status >= 400 and not (method == "DELETE" and response.status == 404):
             hint = "; --afresh makes it forget this entity" if response.status == 409 else ""
-            raise ServiceRefused(f"{path} answered {response.status}: {_detail(answer)}{hint}")
+            refused = ServiceAway if response.status >= 500 else ServiceRefused
+            raise refused(f"{path} answered {response.status}: {_detail(answer)}{hint}")
         return answer
 
 

@@ -27,6 +27,7 @@ from hourglass.service.model.artifact import (
     GuaranteeKind,
     Model,
     Producer,
+    Queries,
     ReferenceCodes,
     RowCounts,
     Window,
@@ -120,6 +121,7 @@ class ModelDetail(ModelSummary, frozen=True, kw_only=True):
     nearest_certifiable_alpha: float  # at this delta
     window: WindowSummary | None  # null of a model of single rows
     baseline: BaselineSummary | None  # null where one level and spread are of all rows
+    queries: Queries | None  # what a Prometheus is asked; null of a model of other rows
 
 
 class ChangedModel(ModelSummary, frozen=True, kw_only=True):
@@ -271,6 +273,7 @@ def detail_of(served: Served, parts: Parts) -> ModelDetail:
         baseline=(
             BaselineSummary(entities=len(manifest.baseline.entities)) if manifest.baseline else None
         ),
+        queries=manifest.queries,
     )
 
 

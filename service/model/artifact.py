@@ -16,9 +16,10 @@ from msgspec import Meta
 from hourglass.service.errors import InvalidArtifact
 
 FORMAT_MAJOR = 1
-FORMAT_MINOR = 4
+FORMAT_MINOR = 5
 ROWS_MINOR = 2  # of a file without a window, which services of before 1.3 read as well
 WINDOW_MINOR = 3  # of one with a window and without baselines, likewise
+BASELINE_MINOR = 4  # of one with baselines and without queries, likewise
 WINDOW = "window"  # of rows that come in order, from format 1.3 on
 BASELINE = "baseline"  # of entities that have a level and a spread of their own, from 1.4 on
 CAPABILITIES = frozenset({WINDOW, BASELINE})  # what `requires` may name
@@ -222,6 +223,15 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     entities: tuple[str, ...]  # position is the code
 
 
+class Queries(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a model whose rows were asked of a Prometheus: how, so that new ones are asked alike."""
+
+    expressions: tuple[str, ...]  # PromQL, of each feature
+    labels: tuple[str, ...]  # whose values make an entity; none: there is one
+    step_seconds: Annotated[float, Meta(gt=0)]  # between rows, at whole multiples of it
+    late_seconds: Annotated[float, Meta(gt=0)]  # older samples are not taken for the present
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What an artifact says of itself."""
 
@@ -242,11 +252,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     reference: ReferenceCodes | None = None  # from format 1.2 on
     window: Window | None = None  # from format 1.3 on; with WINDOW in `requires`
     baseline: Baseline | None = None  # from format 1.4 on; with BASELINE in `requires`
+    queries: Queries | None = None  # from format 1.5 on
 
 
-def format_of(window: Window | None, baseline: Baseline | None = None) -> str:
+def format_of(
+    window: Window | None, baseline: Baseline | None = None, queries: Queries | None = None
+) -> str:
     """The oldest format that has all that a file with this holds."""
-    minor = FORMAT_MINOR if baseline else WINDOW_MINOR if window else ROWS_MINOR
+    minor = BASELINE_MINOR if baseline else WINDOW_MINOR if window else ROWS_MINOR
+    minor = FORMAT_MINOR if queries else minor
     return f"{FORMAT_MAJOR}.{minor}"
 
 

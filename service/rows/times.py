@@ -6,6 +6,7 @@ since 1970 have between 1973 and 2096 is one of these; any other is a number of 
 that orders the rows, as it is.
 """
 
+import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, overload
@@ -27,6 +28,15 @@ A_TIME = "a number of seconds, or a time as ISO 8601 has it"
 LATEST = 1e19  # and the earliest, the other way: any unit down to nanoseconds
 CLOCK = (1e8, 4e9)  # seconds since 1970, of 1973 to 2096
 UNITS = (1e3, 1e6, 1e9)  # in a second
+SPAN_UNITS = {
+    "ms": 1e-3,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+    "d": 86_400.0,
+    "w": 604_800.0,
+    "y": 31_536_000.0,
+}  # in seconds
 FIRST_SECOND = -62135596800  # of the year 1, before which dates have no name
 DATE_FORMS = (  # in a file of text, beside those that polars finds by itself
     *("%m/%d/%Y", "%m/%d/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%m/%d/%y", "%m/%d/%Y %I:%M:%S %p"),
@@ -113,6 +123,17 @@ def has_name(time_N: Float64) -> NDArray[np.bool_]:
     """[N] whether each is of the years 1 to 9999, for which alone there are dates."""
     named_N: NDArray[np.bool_] = (time_N >= FIRST_SECOND) & (time_N <= LAST_SECOND)
     return named_N
+
+
+def span_seconds(text: str) -> float:
+    """The seconds of a span as Prometheus writes it: 30s, 5m, 1h30m, 14d; ValueError where it is
+    none, or none at all.
+    """
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smhdwy])", text)
+    seconds = sum(float(number) * SPAN_UNITS[unit] for number, unit in parts)
+    if "".join(map("".join, parts)) != text or not 0 < seconds < LAST_SECOND:
+        raise ValueError(f"expected a span such as 30s, 5m, 1h30m or 14d, got {text[:40]!r}")
+    return seconds
 
 
 def time_of(seconds: float) -> datetime:

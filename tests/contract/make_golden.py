@@ -1,5 +1,6 @@
 """Write a golden artifact of the present format: `python -m tests.contract.make_golden VARIANT`;
-with `--window W` of rows in order, and with `--baseline` of two entities that have baselines.
+with `--window W` of rows in order, with `--baseline` of two entities that have baselines, and with
+`--queries` of rows that a Prometheus was asked for.
 
 See golden/README.md.
 """
@@ -13,13 +14,21 @@ import numpy as np
 import polars as pl
 import torch
 
-from hourglass.service.model.artifact import UNSEEN, Baseline, Feature, Window, format_of
+from hourglass.service.model.artifact import (
+    UNSEEN,
+    Baseline,
+    Feature,
+    Queries,
+    Window,
+    format_of,
+)
 from hourglass.service.model.calibration import Threshold
 from hourglass.service.model.detector import Detector
 from hourglass.service.rows.tables import encode_table
 from hourglass.service.serving.store import MODEL_FILE
 from hourglass.training.config import ModelConfig, RunConfig
 from hourglass.training.models import VARIANTS
+from hourglass.training.prometheus import PrometheusConfig
 from hourglass.training.run import run
 from hourglass.training.trial import fit_trial
 from tests.training import tables
@@ -61,15 +70,19 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True):
     deviation: Cells = ()  # of a variational code, from format 1.2 on
 
 
-def write(variant: str, window: int = 1, *, baseline: bool = False) -> Path:
+def write(variant: str, window: int = 1, *, baseline: bool = False, queries: bool = False) -> Path:
     """Fit, and write the artifact and its answers; FileExistsError where there is one."""
     known = Window(rows=window, representation="residual", expected_sd=()) if window > 1 else None
     entities = Baseline(entities=()) if baseline else None
-    path = FOLDER / f"{variant}-{format_of(known, entities)}.onnx"
+    asked = Queries(expressions=(), labels=(), step_seconds=1, late_seconds=1) if queries else None
+    path = FOLDER / f"{variant}-{format_of(known, entities, asked)}.onnx"
     if path.exists():
         raise FileExistsError(f"{path} is there, and stays as it is")
     torch.set_num_threads(1)
-    data = make(variant) if known is None else make_windowed(variant, window, baseline=baseline)
+    if known is None:
+        data = make(variant)
+    else:
+        data = make_windowed(variant, window, baseline=baseline, queries=queries)
     path.with_suffix(".json").write_bytes(
         msgspec.json.format(msgspec.json.encode(answers(data)), indent=0) + b"\n"
     )
@@ -89,9 +102,11 @@ def make(variant: str) -> bytes:
     return finish(prepared, fit_trial(prepared, config, small(variant)), config)
 
 
-def make_windowed(variant: str, window: int, *, baseline: bool = False) -> bytes:
+def make_windowed(
+    variant: str, window: int, *, baseline: bool = False, queries: bool = False
+) -> bytes:
     """The same of a model of rows in order, by a whole run; with a baseline of two entities, of
-    which the second has units of its own.
+    which the second has units of its own; with what its features would be asked by.
     """
     with tempfile.TemporaryDirectory() as folder:
         table = tables.mixed(800, anomalies=0).drop("fault").with_row_index("at")
@@ -109,8 +124,11 @@ def make_windowed(variant: str, window: int, *, baseline: bool = False) -> bytes
                 entity=pl.when(is_second).then(pl.lit("second")).otherwise(pl.lit("first")),
             )
             order = {"entity": "entity", "baseline": "entity"}
+        names = [name for name in table.columns if name not in ("at", "entity")]
+        asked = PrometheusConfig(queries={name: f"avg by (plant) ({name})" for name in names})
         config = RunConfig(
             **order,
+            prometheus=asked if queries else None,
             data=str(tables.write(table, Path(folder) / "mixed.parquet")),
             name="golden",
             models=folder,
@@ -183,4 +201,5 @@ def numbers(values: Float32) -> tuple[float | None, ...]:
 
 if __name__ == "__main__":
     window = int(sys.argv[sys.argv.index("--window") + 1]) if "--window" in sys.argv else 1
-    print(write(sys.argv[1], window, baseline="--baseline" in sys.argv))
+    asked = "--queries" in sys.argv
+    print(write(sys.argv[1], window, baseline="--baseline" in sys.argv, queries=asked))

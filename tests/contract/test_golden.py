@@ -49,6 +49,19 @@ def test_from_format_1_4_on_one_is_of_entities_that_have_baselines() -> None:
     assert any(detector.knows("second") for detector in detectors)
 
 
+def test_from_format_1_5_on_one_holds_what_its_rows_were_asked_by() -> None:
+    manifests = [
+        Detector.from_bytes(path.read_bytes()).manifest for path in FOLDER.glob("*-1.5.onnx")
+    ]
+    assert manifests
+    for manifest in manifests:
+        assert manifest.queries is not None
+        assert manifest.queries.expressions == tuple(
+            f"avg by (plant) ({feature.name})" for feature in manifest.features
+        )
+        assert (manifest.queries.step_seconds, manifest.queries.late_seconds) == (30, 150)
+
+
 def test_it_is_the_file_that_was_published(path: Path, golden: Golden, detector: Detector) -> None:
     assert version_of(path.read_bytes()) == golden.version == detector.version
     assert path.stem == f"{golden.variant}-{detector.manifest.format}"
@@ -109,7 +122,12 @@ def test_it_is_small_enough_to_be_kept(path: Path) -> None:
 def test_it_is_never_written_over(golden: Golden, detector: Detector) -> None:
     baseline = detector.manifest.baseline is not None
     with pytest.raises(FileExistsError, match="stays as it is"):
-        write(golden.variant, detector.window, baseline=baseline)
+        write(
+            golden.variant,
+            detector.window,
+            baseline=baseline,
+            queries=detector.manifest.queries is not None,
+        )
 
 
 def test_neither_torch_nor_training_is_needed_to_load_it(path: Path) -> None:

@@ -138,6 +138,16 @@ def test_prometheus_accepts_its_configuration_and_rules(promtool, root: Path) ->
     promtool("check", "rules", root / "deploy/prometheus/alerts.yml")
 
 
+def test_each_alert_of_a_watch_fires_when_it_should(promtool, root: Path) -> None:
+    promtool("check", "rules", root / "deploy/prometheus/watch.yml")
+    promtool("test", "rules", root / "deploy/prometheus/watch_test.yml")
+    (group,) = yaml.safe_load((root / "deploy/prometheus/watch.yml").read_text())["groups"]
+    tested = (root / "deploy/prometheus/watch_test.yml").read_text()
+    assert [
+        rule["alert"] for rule in group["rules"] if f"alertname: {rule['alert']}\n" not in tested
+    ] == []
+
+
 def test_each_alert_fires_when_it_should_and_only_then(
     promtool, root: Path, rules: list[dict[str, Any]]
 ) -> None:

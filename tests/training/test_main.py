@@ -289,7 +289,7 @@ def test_memory_that_is_not_enough_is_one_sentence(
     def too_much(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("hourglass.training.run.table_of", too_much)
+    monkeypatch.setattr("hourglass.training.run.read_rows_of", too_much)
     data, models = tables.write(GOOD, tmp_path / "table.csv"), tmp_path / "models"
     outcome = command("fit", data, "--name", "pump", "--models", models)
     refused(outcome, "there is not enough memory for this; fewer rows (max_rows), columns", models)

@@ -329,6 +329,7 @@ def _stream_from_broker(
             registry.close()
 
     asyncio.run(run())
+    return 0
 
 
 def watch(options: argparse.Namespace) -> int:

@@ -19,29 +19,22 @@ from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
-from hourglass.service import logs
+from hourglass.service import live, logs
 from hourglass.service.errors import HourglassError, InvalidSettings, printable
 from hourglass.service.keys import file as keys
 from hourglass.service.keys.commands import add_commands
+from hourglass.service.logs import announce, warn
 from hourglass.service.rows.dialect import add_dialect_arguments, dialect_of
 from hourglass.service.settings import CLIENT_KEY, Settings, read_settings, variables
 from hourglass.service.watch.traces import is_asked_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from hourglass.service.adapters.kafka import KafkaStream
-    from hourglass.service.adapters.mqtt import MqttStream
-    from hourglass.service.adapters.tally import Tally
     from hourglass.service.machine.collector import ASGIApp
-    from hourglass.service.serving.registry import Registry
 
 # for what is in flight when the service is told to stop: Docker kills after 10
 GRACEFUL_SECONDS = 8
 # that a worker may be silent before it is killed: beside a full machine imports alone take over 5
 WORKER_SECONDS = 30
-WATCH_PORT = 8001
-WATCH_TIMEOUT_SECONDS = 10.0  # for Prometheus to answer one expression
 SERVE_FLAGS = (
     "models",
     "cache",
@@ -76,7 +69,6 @@ SERVE_FLAGS = (
     "without_key",
     "insecure",
 )  # which are settings too
-_logger = logging.getLogger("hourglass.service")  # also where this file runs as __main__
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -87,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except HourglassError as error:
-        _say(str(error), logging.ERROR)
+        announce(str(error), logging.ERROR)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -95,10 +87,10 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  or Python complains once more at exit
         return 0
     except MemoryError:
-        _say("there is not enough memory for this", logging.ERROR)
+        announce("there is not enough memory for this", logging.ERROR)
         return 2
     except OSError as error:  # a folder that may not be entered, a disk that fails
-        _say(
+        announce(
             f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}",
             logging.ERROR,
         )
@@ -129,10 +121,10 @@ def serve(options: argparse.Namespace) -> int:
     from hourglass.service.serving.places import open_store
 
     if not settings.keys and CLIENT_KEY in os.environ:
-        _client_key(None)  # a path in it would be meant for HOURGLASS_KEYS
+        live.client_key(None)  # a path in it would be meant for HOURGLASS_KEYS
     if settings.keys and keys.read_keys(settings.keys).is_readable_by_all:
-        _warn(f"anybody may read {settings.keys}: chmod 600 {settings.keys}")
-    _warn(open_store(settings.models, cache=settings.cache, trust=settings.trust).check())
+        warn(f"anybody may read {settings.keys}: chmod 600 {settings.keys}")
+    warn(open_store(settings.models, cache=settings.cache, trust=settings.trust).check())
     if settings.streams:
         from hourglass.service.streams.file import STREAMS
 
@@ -148,7 +140,7 @@ def serve(options: argparse.Namespace) -> int:
     listening = _bind(settings)
     signals = (signal.SIGTERM, signal.SIGINT)
     for each in signals:
-        signal.signal(each, _stop)
+        signal.signal(each, live.stop)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # of a terminal that closes, or a log's rotation
     if settings.workers == 1:
         return _serve(settings, listening)
@@ -162,7 +154,7 @@ def score(options: argparse.Namespace) -> int:
     from hourglass.service.adapters import files
 
     served, problem = files.open_model(options.model, alpha=options.alpha)
-    _warn(problem)
+    warn(problem)
     scored = files.score_file(
         served,
         options.data,
@@ -188,7 +180,7 @@ def replay(options: argparse.Namespace) -> int:
     if options.normal is not None and options.label is None:
         raise InvalidSettings("--normal names a value of the column that --label names")
     served, problem = files.open_model(options.model)
-    _warn(problem)
+    warn(problem)
     replayed = replays.replay_file(
         served,
         options.data,
@@ -209,181 +201,12 @@ def replay(options: argparse.Namespace) -> int:
     return 0
 
 
-def stream(options: argparse.Namespace) -> int:
-    """Tell a service of a file's rows as if they came now, or score what a broker brings."""
-    if options.kafka is not None:
-        return stream_kafka(options)
-    if options.mqtt is not None:
-        return stream_mqtt(options)
-    if options.data is None or options.time is None:
-        raise InvalidSettings("expected DATA and --time COLUMN, --kafka BOOTSTRAP, or --mqtt HOST")
-    from hourglass.service.adapters.stream import Change, say, stream_file
-
-    def tell(change: Change) -> None:
-        print(printable(say(change)), flush=True)
-
-    told = stream_file(
-        options.data,
-        url=options.url,
-        name=options.name,
-        time=options.time,
-        entity=options.entity,
-        speed=options.speed,
-        afresh=options.afresh,
-        key=_client_key(options.key_file),
-        dialect=dialect_of(options),
-        tell=tell,
-    )
-    print(
-        f"{told.rows} rows of {told.entities} {'entity' if told.entities == 1 else 'entities'} in"
-        f" {told.seconds:.1f} s: {told.opened} event{'s'[: told.opened != 1]} opened,"
-        f" {told.closed} closed"
-    )
-    return 0
-
-
-def stream_kafka(options: argparse.Namespace) -> int:
-    """Score rows of a topic until SIGTERM or Ctrl-C."""
-    if options.data is not None or options.input is None or options.output is None:
-        raise InvalidSettings("--kafka expects --input TOPIC and --output TOPIC, and no DATA")
-    from hourglass.service.adapters.kafka import KafkaStream, Topics
-    from hourglass.service.adapters.messages import Reader
-
-    dead = options.dead_letters or f"{options.output}-dead-letters"
-
-    def made(registry: "Registry", tally: "Tally") -> KafkaStream:
-        return KafkaStream(
-            options.kafka,
-            Topics(options.input, options.output, dead),
-            options.name,
-            registry,
-            group=options.group or f"hourglass-{options.name}",
-            reader=Reader(options.entity, options.time or "time"),
-            tally=tally,
-            events_per_day=options.events_per_day,
-            gap=options.gap,
-            read_back=options.read_back,
-        )
-
-    return _stream_from_broker(options, made)
-
-
-def stream_mqtt(options: argparse.Namespace) -> int:
-    """Score what is published to topics until SIGTERM or Ctrl-C."""
-    if options.data is not None or options.topic is None:
-        raise InvalidSettings("--mqtt expects --topic TOPIC, such as plant/+/state, and no DATA")
-    from hourglass.service.adapters.mqtt import MqttStream, address_of, topics_of
-    from hourglass.service.adapters.mqtt_kept import KEPT
-    from hourglass.service.serving.database import prepare
-
-    host, port = address_of(options.mqtt)
-    base = f"hourglass/{options.name}"
-    topics = topics_of(options.topic, options.answers or f"{base}/{{entity}}/anomaly", base)
-    if options.session:
-        prepare(options.session, KEPT)
-
-    def made(registry: "Registry", tally: "Tally") -> MqttStream:
-        return MqttStream(
-            host,
-            port,
-            topics,
-            options.name,
-            registry,
-            identifier=options.group or f"hourglass-{options.name}",
-            time_field=options.time or "time",
-            tally=tally,
-            session=options.session,
-            events_per_day=options.events_per_day,
-            gap=options.gap,
-            join_seconds=options.join_seconds,
-        )
-
-    return _stream_from_broker(options, made)
-
-
-def _stream_from_broker(
-    options: argparse.Namespace, made: "Callable[[Registry, Tally], KafkaStream | MqttStream]"
-) -> int:
-    """Score what a broker brings until SIGTERM or Ctrl-C; what is being scored is finished."""
-    import asyncio
-
-    from hourglass.service.adapters.tally import Tally
-    from hourglass.service.model.detector import DEFAULT_MAX_BYTES
-    from hourglass.service.serving.places import open_store
-    from hourglass.service.serving.registry import Registry
-
-    logging.config.dictConfig(logs.configuration(options.log_format, "info"))
-    store = open_store(options.models, cache=options.cache)
-    tally = Tally()
-    if options.port is not None:
-        tally.serve(options.host, options.port)
-
-    async def run() -> None:
-        registry = Registry(store, threads=1, max_bytes=DEFAULT_MAX_BYTES)
-        streaming = made(registry, tally)
-        for each in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(each, streaming.stop)
-        try:
-            await streaming.run()
-        finally:
-            registry.close()
-
-    asyncio.run(run())
-    return 0
-
-
-def watch(options: argparse.Namespace) -> int:
-    """Ask a Prometheus, judge, and expose, until SIGTERM or Ctrl-C."""
-    from threading import Event
-
-    from hourglass.service.adapters.judges import Judge, ModelJudge, ServiceJudge
-    from hourglass.service.adapters.stream import Change, say
-    from hourglass.service.adapters.watch import Watch
-    from hourglass.service.adapters.watch_metrics import WatchMetrics, expose
-    from hourglass.service.serving.prometheus import TOKEN, Prometheus
-
-    if options.url and options.models:
-        raise InvalidSettings("expected --models or --url, got both")
-    prometheus = Prometheus(
-        options.prometheus, token=os.environ.get(TOKEN), timeout_seconds=WATCH_TIMEOUT_SECONDS
-    )
-    judge: Judge
-    if options.url:
-        judge = ServiceJudge(options.name, options.url, key=_client_key(options.key_file))
-    else:
-        judge = ModelJudge(
-            options.name,
-            options.models or Settings().models,
-            cache=options.cache,
-            trust=options.trust,
-            events_per_day=options.events_per_day,
-        )
-
-    def tell(change: Change) -> None:
-        print(printable(say(change)), flush=True)
-
-    found = Watch(prometheus, judge, options.every, tell, _warn)
-    signal.signal(signal.SIGTERM, _stop)
-    if not options.url:
-        judge.plan()  # what is wrong with it is said before anything listens
-    metrics = WatchMetrics(options.name, lambda: found.board, options.every)
-    port, end = expose(metrics, options.host, options.port)
-    host = f"[{options.host}]" if ":" in options.host else options.host
-    _say(f"watching {options.prometheus}, metrics on http://{host}:{port}/metrics")
-    try:
-        found.run(Event())
-    finally:
-        end()
-        judge.close()
-    return 0
-
-
 def inspect(options: argparse.Namespace) -> int:
     """Print what a model says of itself."""
     from hourglass.service.adapters import files
 
     served, problem = files.open_model(options.model)
-    _warn(problem)
+    warn(problem)
     if options.json:
         manifest = msgspec.json.format(msgspec.json.encode(served.detector.manifest), indent=2)
         print(printable(manifest.decode()))
@@ -614,7 +437,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--normal", metavar="VALUE", help="the label of normal rows, if another")
     command.add_argument(
-        "--rows-per-day", type=_count, metavar="N", help="to tell how many alarms a day that makes"
+        "--rows-per-day",
+        type=live.count,
+        metavar="N",
+        help="to tell how many alarms a day that makes",
     )
     command.add_argument(
         "--output", type=Path, help="write which rows alarm, and all the rest, here, as .json"
@@ -622,67 +448,7 @@ def _parser() -> argparse.ArgumentParser:
     add_dialect_arguments(command)
     command.set_defaults(run=replay)
 
-    command = commands.add_parser(
-        "stream",
-        help="tell a service of the rows of a file as if they came now, and print events; or score"
-        " what a broker brings",
-        allow_abbrev=False,
-    )
-    _add_stream_arguments(command, defaults)
-    command.set_defaults(run=stream)
-
-    command = commands.add_parser(
-        "watch",
-        help="ask a Prometheus what a model was fitted on, time after time, and expose its answers",
-        allow_abbrev=False,
-    )
-    command.add_argument("name", metavar="NAME", help="of a model that holds expressions")
-    command.add_argument(
-        "--prometheus",
-        required=True,
-        metavar="URL",
-        help="its address; PROMETHEUS_TOKEN is sent to it, where it is set",
-    )
-    command.add_argument(
-        "--every",
-        type=_span,
-        metavar="SPAN",
-        help="between rows; of a model of windows as at its fit (as at its fit)",
-    )
-    command.add_argument(
-        "--models",
-        metavar="PLACE",
-        help=f"folder of models, or a URL as of serve (default: {defaults.models})",
-    )
-    command.add_argument(
-        "--cache", type=Path, metavar="FOLDER", help="where copies of the models of a URL lie"
-    )
-    command.add_argument(
-        "--trust", type=Path, metavar="KEYFILE", help="public keys, one of which signed the model"
-    )
-    command.add_argument(
-        "--events-per-day",
-        type=_count,
-        default=defaults.events_per_day,
-        metavar="N",
-        help=f"false events of one entity in a day (default: {defaults.events_per_day:g})",
-    )
-    command.add_argument(
-        "--url", help="of a service that judges in place of --models, and keeps streams and events"
-    )
-    command.add_argument(
-        "--key-file",
-        type=Path,
-        metavar="PATH",
-        help=f"a file with the key that the service asks for (or {CLIENT_KEY})",
-    )
-    command.add_argument(
-        "--host", default="127.0.0.1", help="address of /metrics, which asks for no key (127.0.0.1)"
-    )
-    command.add_argument(
-        "--port", type=int, default=WATCH_PORT, help=f"of /metrics, 0 for any ({WATCH_PORT})"
-    )
-    command.set_defaults(run=watch)
+    live.add_commands(commands, defaults)
 
     command = commands.add_parser(
         "inspect", help="print what a model says of itself", allow_abbrev=False
@@ -697,154 +463,6 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=inspect)
     add_commands(commands.add_parser("keys", help="make, list and remove keys", allow_abbrev=False))
     return parser
-
-
-def _add_stream_arguments(command: argparse.ArgumentParser, defaults: Settings) -> None:
-    command.add_argument(
-        "data", type=Path, nargs="?", metavar="DATA", help="a .csv or .parquet file"
-    )
-    command.add_argument(
-        "--name", "--model", required=True, metavar="MODEL", help="of the model in service"
-    )
-    command.add_argument(
-        "--time",
-        metavar="COLUMN",
-        help="when each row was: it orders them; of messages a field (time), without it when they"
-        " were sent",
-    )
-    command.add_argument(
-        "--entity",
-        "--key",
-        metavar="COLUMN",
-        help="what each row is of (default: all of the file's name); of messages a field (default:"
-        " their key)",
-    )
-    file = command.add_argument_group("a file, told to a service")
-    file.add_argument(
-        "--url",
-        default=f"http://127.0.0.1:{defaults.port}",
-        help=f"of the service (default: http://127.0.0.1:{defaults.port})",
-    )
-    file.add_argument(
-        "--speed",
-        type=_speed,
-        default=1.0,
-        metavar="TIMES",
-        help="how much faster than their times rows come; 0: as fast as they are taken (1)",
-    )
-    file.add_argument(
-        "--afresh", action="store_true", help="make the service forget these entities before"
-    )
-    file.add_argument(
-        "--key-file",
-        type=Path,
-        metavar="PATH",
-        help=f"a file with the key that the service asks for (or {CLIENT_KEY})",
-    )
-    add_dialect_arguments(command)
-    kafka = command.add_argument_group("topics of Kafka")
-    kafka.add_argument("--kafka", metavar="BOOTSTRAP", help="the brokers, as HOST:PORT,HOST:PORT")
-    kafka.add_argument("--input", metavar="TOPIC", help="of rows, a JSON object each")
-    kafka.add_argument("--output", metavar="TOPIC", help="where answers go")
-    kafka.add_argument(
-        "--dead-letters",
-        metavar="TOPIC",
-        help="where messages that cannot be scored go (default: OUTPUT-dead-letters)",
-    )
-    kafka.add_argument(
-        "--read-back",
-        type=_whole,
-        default=20_000,
-        metavar="N",
-        help="rows of a partition that are read again to know its entities, after a start or when"
-        " partitions change hands (20000)",
-    )
-    mqtt = command.add_argument_group("topics of MQTT")
-    mqtt.add_argument("--mqtt", metavar="HOST[:PORT]", help="the broker")
-    mqtt.add_argument(
-        "--topic",
-        help="of rows, as plant/+/state, where + is the entity; or, where each sensor has a topic,"
-        " plant/{entity}/{feature}",
-    )
-    mqtt.add_argument(
-        "--answers",
-        metavar="TOPIC",
-        help="where answers go, retained (default: hourglass/MODEL/{entity}/anomaly), and events"
-        " to TOPIC/event",
-    )
-    mqtt.add_argument(
-        "--session",
-        type=Path,
-        metavar="PATH",
-        help="an SQLite file that keeps what is known of entities (default: in memory, lost with"
-        " the process)",
-    )
-    mqtt.add_argument(
-        "--join-seconds",
-        type=_count,
-        default=5.0,
-        metavar="SECONDS",
-        help="that values of sensors wait for the rest of their row (5)",
-    )
-    broker = command.add_argument_group("what a broker brings")
-    broker.add_argument(
-        "--group",
-        metavar="NAME",
-        help="by which processes share the partitions, or the session's name at the broker"
-        " (default: hourglass-MODEL)",
-    )
-    broker.add_argument(
-        "--models",
-        default=str(defaults.models),
-        metavar="PLACE",
-        help=f"folder or URL of models (default: {defaults.models})",
-    )
-    broker.add_argument(
-        "--cache",
-        type=Path,
-        metavar="FOLDER",
-        help="where copies of the models of a URL lie (default: ~/.cache/hourglass)",
-    )
-    broker.add_argument(
-        "--gap",
-        type=_count,
-        metavar="SECONDS",
-        help="time between rows of an entity after which it warms anew (default: the model's)",
-    )
-    broker.add_argument(
-        "--events-per-day",
-        type=_count,
-        default=defaults.events_per_day,
-        metavar="N",
-        help=f"false events of one entity in a day, on average ({defaults.events_per_day:g})",
-    )
-    broker.add_argument("--port", type=int, help="answer Prometheus on this port (default: do not)")
-    broker.add_argument(
-        "--host", default=defaults.host, help=f"address of it (default: {defaults.host})"
-    )
-    broker.add_argument(
-        "--log-format",
-        choices=("text", "json"),
-        default=defaults.log_format,
-        help=f"of the log, on stderr (default: {defaults.log_format})",
-    )
-
-
-def _client_key(path: Path | None) -> str | None:
-    """The key that a file or, without one, the environment has; no error repeats any of it."""
-    if path is None and CLIENT_KEY not in os.environ:
-        return None
-    source = f"--key-file {path}" if path else CLIENT_KEY
-    try:
-        text = path.read_bytes() if path else os.environb[CLIENT_KEY.encode()]
-    except OSError as error:
-        raise InvalidSettings(f"{source}: {error.strerror}") from error
-    if not keys.FORM.fullmatch(text.strip()):
-        raise InvalidSettings(
-            f"{source}: expected a key, as hourglass keys add prints it; the service's file of keys"
-            " is HOURGLASS_KEYS"
-        )
-    return text.strip().decode()
 
 
 def _add_model_and_data(command: argparse.ArgumentParser) -> None:
@@ -865,45 +483,6 @@ def _add_model_and_data(command: argparse.ArgumentParser) -> None:
         metavar="COLUMN",
         help="of a model of ordered rows: the column that says whose a row is (default: one's)",
     )
-
-
-def _count(text: str) -> float:
-    try:
-        count = float(text)
-    except ValueError:
-        count = 0.0
-    if not 0 < count <= 1e12:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
-    return count
-
-
-def _whole(text: str) -> int:
-    try:
-        count = int(text)
-    except ValueError:
-        count = -1
-    if not 0 <= count <= 10**9:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
-    return count
-
-
-def _span(text: str) -> float:
-    from hourglass.service.rows.times import span_seconds
-
-    try:
-        return span_seconds(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _speed(text: str) -> float:
-    try:
-        speed = float(text)
-    except ValueError:
-        speed = -1.0
-    if not 0 <= speed < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text!r}")
-    return speed
 
 
 def _rate(text: str) -> float:
@@ -968,9 +547,11 @@ def _serve(settings: Settings, listening: socket.socket, shared: Path | None = N
         log_config=logs.configuration(settings.log_format, settings.log_level),
     )
     host, port = listening.getsockname()[:2]
-    _say(f"serving {settings.models} on http://{f'[{host}]' if ':' in host else host}:{port}")
+    announce(f"serving {settings.models} on http://{f'[{host}]' if ':' in host else host}:{port}")
     by = {"C": "C", "Python": "Python: C was not compiled, which would be several times as fast"}
-    _logger.info("JSON is read and written by %s", by[floats.IMPLEMENTATION])
+    logging.getLogger("hourglass.service").info(
+        "JSON is read and written by %s", by[floats.IMPLEMENTATION]
+    )
     if settings.workers == 1:
         Server(config).run(sockets=[listening])
         return 0
@@ -993,31 +574,9 @@ def _app(settings: Settings, shared: Path | None) -> "ASGIApp":
     return worker_app(settings, shared)
 
 
-def _stop(*_: object) -> NoReturn:
-    """End well: before uvicorn has its own handlers, and after, when it raises again the signal
-    that made it stop.
-    """
-    raise SystemExit(0)
-
-
 def _show_progress(done: int, total: int) -> None:
     end = "\r" if sys.stderr.isatty() and done < total else "\n"
     print(f"{done} of {total} rows", file=sys.stderr, end=end, flush=True)
-
-
-def _warn(problem: str | None) -> None:
-    if problem:
-        _say(problem, logging.WARNING)
-
-
-def _say(sentence: str, level: int = logging.INFO) -> None:
-    """On stderr: for a person as it is, whatever the level; where the log is JSON as a line of
-    it.
-    """
-    if any(isinstance(each.formatter, logs.JSONLines) for each in logging.root.handlers):
-        _logger.log(level, sentence)
-    else:
-        print(f"hourglass: {printable(sentence)}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ logged.
 import json
 import logging
 import re
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ TRACEPARENT = b"traceparent"
 # of which nothing needs escaping, in a line of either format or in a header
 ID_PATTERN = rb"[A-Za-z0-9._~:/+=@-]{1,128}"
 TRACEPARENT_PATTERN = rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+_logger = logging.getLogger("hourglass.service")
 _ID, _TRACEPARENT = re.compile(ID_PATTERN), re.compile(TRACEPARENT_PATTERN)
 
 
@@ -114,3 +116,19 @@ def configuration(format_: str, level: str) -> dict[str, Any]:
         "root": {"handlers": ["stderr"], "level": "WARNING"},
         "loggers": {"hourglass.service": {"level": level.upper()}},
     }
+
+
+def warn(problem: str | None) -> None:
+    """Of what is wrong, where something is."""
+    if problem:
+        announce(problem, logging.WARNING)
+
+
+def announce(sentence: str, level: int = logging.INFO) -> None:
+    """On stderr: for a person as it is, whatever the level; where the log is JSON as a line of
+    it.
+    """
+    if any(isinstance(each.formatter, JSONLines) for each in logging.root.handlers):
+        _logger.log(level, sentence)
+    else:
+        print(f"hourglass: {printable(sentence)}", file=sys.stderr, flush=True)

@@ -187,10 +187,8 @@ def _scores(
         of_journal = scores_of(old, journal.confirmed_KD), ask_new(journal.confirmed_KD)
         both = zip(confirmed, of_journal, strict=True)
         confirmed = Confirmed(*map(np.concatenate, both))
-        # of these the champion may have come since to alarm on some: normal has moved
-        still_O = ~old.threshold.is_anomaly(scores_of(old, journal.ordinary_OD))
-        alarms, ordinary = ask_new(journal.alarms_AD), ask_new(journal.ordinary_OD[still_O])
-        return pair, confirmed, ask_of_journal(new, alarms, ordinary)
+        ordinary = Pair(scores_of(old, journal.ordinary_OD), ask_new(journal.ordinary_OD), None)
+        return pair, confirmed, ask_of_journal(old, new, ask_new(journal.alarms_AD), ordinary)
     rows_NF = recode(ordered.rows_NF, ordered.features, features)
     where = ordered.segment_N, ordered.entity_N, prepared.data.entity_names
     old_M = scores_of_series(old, rows_NF, *where)

@@ -193,11 +193,28 @@ def test_a_challenger_that_misses_confirmed_anomalies_is_refused() -> None:
 
 
 def test_rows_that_did_not_alarm_must_not_and_alarms_that_are_lost_warn() -> None:
-    challenger = detector(scores(400, 0))
-    calm, far = scores(200, 1), np.full(100, 1e3, np.float32)
-    assert statuses(ask_of_journal(challenger, far, calm)) == ["pass", "pass"]
-    assert statuses(ask_of_journal(challenger, calm[:0], far)) == ["fail"]
-    assert statuses(ask_of_journal(challenger, calm, calm)) == ["pass", "warn"]
+    both = detector(scores(400, 2)), detector(scores(400, 0))
+    calm, far = scores(200, 1), np.full(200, 1e3, np.float32)
+    assert statuses(ask_of_journal(*both, far, Pair(calm, calm, None))) == ["pass", "pass"]
+    assert statuses(ask_of_journal(*both, calm[:0], Pair(calm, far, None))) == ["fail"]
+    assert statuses(ask_of_journal(*both, calm, Pair(calm, calm, None))) == ["pass", "warn"]
+
+
+def test_rows_that_did_not_alarm_tell_nothing_once_normal_has_moved() -> None:
+    """Those that the champion still finds ordinary lie at its edge, beyond which they may be of
+    any other fit."""
+    both = detector(scores(400, 2)), detector(scores(400, 0))
+    calm, far = scores(200, 1), np.full(200, 1e3, np.float32)
+    moved = np.arange(200) < 150
+    (check,) = ask_of_journal(*both, calm[:0], Pair(np.where(moved, far, calm), far, None))
+    assert check.status == "warn"
+    assert re.match(r"7\d\.\d% of 200 rows that did not alarm in service would by now", check.text)
+    # a few of them may; the rest are asked about
+    few = np.arange(200) < 10
+    checks = ask_of_journal(*both, calm[:0], Pair(np.where(few, far, calm), far, None))
+    assert statuses(checks) == ["fail"]
+    unseen = np.full(200, np.nan, np.float32)
+    assert ask_of_journal(*both, calm[:0], Pair(unseen, calm, None)) == ()
 
 
 def decided(*statuses: str, forced: bool = False) -> Decision:

@@ -1,4 +1,5 @@
-"""`hourglass serve | score | replay | stream | inspect | keys`, also `python -m hourglass.service`.
+"""`hourglass serve | score | replay | stream | mcp | inspect | keys`, also `python -m
+hourglass.service`.
 
 Logging and signals are set up here and nowhere else; logs.py says what a line looks like.
 """
@@ -329,6 +330,22 @@ def _stream_from_broker(
     return 0
 
 
+def mcp(options: argparse.Namespace) -> int:
+    """Answer agents until they go, or until SIGTERM or Ctrl-C."""
+    from hourglass.client import mcp
+
+    key = _client_key(options.key_file)
+    if options.http is None:
+        mcp.serve_stdio(options.url, key=key)
+    else:
+        listening = mcp.listen(options.http)
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, _stop)
+        _say(f"agents are answered on http://127.0.0.1:{listening.getsockname()[1]}{mcp.PATH}")
+        mcp.serve_http(options.url, listening, key=key)
+    return 0
+
+
 def inspect(options: argparse.Namespace) -> int:
     """Print what a model says of itself."""
     from hourglass.service.adapters import files
@@ -355,7 +372,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(
-        required=True, metavar="serve | score | replay | stream | inspect | keys"
+        required=True, metavar="serve | score | replay | stream | mcp | inspect | keys"
     )
 
     command = commands.add_parser(
@@ -583,6 +600,22 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=stream)
 
     command = commands.add_parser(
+        "mcp",
+        help="let agents ask a running service, by the Model Context Protocol; they change nothing",
+        allow_abbrev=False,
+    )
+    _add_service_arguments(command, defaults)
+    way = command.add_mutually_exclusive_group()
+    way.add_argument("--stdio", action="store_true", help="answer on stdin and stdout (default)")
+    way.add_argument(
+        "--http",
+        type=int,
+        metavar="PORT",
+        help="answer on http://127.0.0.1:PORT/mcp, 0 for any free port",
+    )
+    command.set_defaults(run=mcp)
+
+    command = commands.add_parser(
         "inspect", help="print what a model says of itself", allow_abbrev=False
     )
     command.add_argument(
@@ -618,11 +651,7 @@ def _add_stream_arguments(command: argparse.ArgumentParser, defaults: Settings) 
         " their key)",
     )
     file = command.add_argument_group("a file, told to a service")
-    file.add_argument(
-        "--url",
-        default=f"http://127.0.0.1:{defaults.port}",
-        help=f"of the service (default: http://127.0.0.1:{defaults.port})",
-    )
+    _add_service_arguments(file, defaults)
     file.add_argument(
         "--speed",
         type=_speed,
@@ -632,12 +661,6 @@ def _add_stream_arguments(command: argparse.ArgumentParser, defaults: Settings) 
     )
     file.add_argument(
         "--afresh", action="store_true", help="make the service forget these entities before"
-    )
-    file.add_argument(
-        "--key-file",
-        type=Path,
-        metavar="PATH",
-        help=f"a file with the key that the service asks for (or {CLIENT_KEY})",
     )
     add_dialect_arguments(command)
     kafka = command.add_argument_group("topics of Kafka")
@@ -725,6 +748,17 @@ def _add_stream_arguments(command: argparse.ArgumentParser, defaults: Settings) 
         choices=("text", "json"),
         default=defaults.log_format,
         help=f"of the log, on stderr (default: {defaults.log_format})",
+    )
+
+
+def _add_service_arguments(command: "argparse._ActionsContainer", defaults: Settings) -> None:
+    url = f"http://127.0.0.1:{defaults.port}"
+    command.add_argument("--url", default=url, help=f"of the service (default: {url})")
+    command.add_argument(
+        "--key-file",
+        type=Path,
+        metavar="PATH",
+        help=f"a file with the key that the service asks for (or {CLIENT_KEY})",
     )
 
 

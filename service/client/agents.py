@@ -216,9 +216,10 @@ async def ask(client: AsyncClient, tool: Tool, arguments: dict[str, Any]) -> dic
     try:
         asked = msgspec.convert(arguments, tool.asked)
     except msgspec.ValidationError as error:
-        raise Refused(
-            "These arguments are none of this tool's.", detail=str(error).replace("`", "'")
-        ) from error
+        detail = str(error)
+        for mark, said in (("`", "'"), ("<=", "at most"), (">=", "at least")):
+            detail = detail.replace(mark, said)
+        raise Refused("These arguments are none of this tool's.", detail=detail) from error
     try:
         return await tool.answer(client, asked)
     except Problem as problem:

@@ -38,7 +38,7 @@ def serve_stdio(url: str, *, key: str | None = None) -> None:
 
     async def run() -> None:
         async with AsyncClient(url, key=key) as client:
-            server = _server_of(client)
+            server = server_of(client)
             from mcp.server.stdio import stdio_server
 
             async with stdio_server() as (reading, writing):
@@ -86,7 +86,7 @@ def listen(port: int) -> socket.socket:
 
 def app_of(client: AsyncClient, port: int) -> ASGIApp:
     """The application that answers at PATH, without sessions: an agent may come and go."""
-    server = _server_of(client)
+    server = server_of(client)
     from mcp.server.transport_security import TransportSecuritySettings
 
     hosts = [f"127.0.0.1:{port}", f"localhost:{port}"]
@@ -137,7 +137,7 @@ async def _refuse(send: Send, status: int, expected: str, came: list[str]) -> No
     await send({"type": "http.response.body", "body": body})
 
 
-def _server_of(client: AsyncClient) -> "Server[Any]":
+def server_of(client: AsyncClient) -> "Server[Any]":
     """ClientError without the SDK."""
     try:
         import mcp.types as types

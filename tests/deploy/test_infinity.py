@@ -32,7 +32,7 @@ def dashboard(root: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def source(root: Path) -> dict[str, Any]:
-    path = root / "deploy/grafana/infinity/datasource.yaml"
+    path = root / "deploy/grafana/infinity/hourglass-datasource.yaml"
     (source,) = yaml.safe_load(path.read_text())["datasources"]
     return source
 

@@ -77,7 +77,6 @@ def of_model(detail: ModelDetail) -> dict[str, Any]:
 def _model(found: ModelSummary) -> dict[str, Any]:
     return {
         "version": found.version,
-        "variant": found.variant,
         "alpha": found.alpha,
         "threshold": short(found.threshold),
         "guarantee": found.guarantee,
@@ -87,6 +86,7 @@ def _model(found: ModelSummary) -> dict[str, Any]:
         "ready": found.ready,
         "data": {
             "model": name(found.name),
+            "variant": name(found.variant),  # whoever made the file wrote it
             "guarantee_reason": sentence(found.guarantee_reason),
             "error": _sentence_or_none(found.last_error),
             "warning": _sentence_or_none(found.warning),

@@ -29,7 +29,7 @@ from hourglass.client.mcp import server_of
 from hourglass.client.quoting import LONGEST_NAME, name, plain, sentence, short
 from hourglass.service.__main__ import main
 from hourglass.service.keys.file import add_key
-from hourglass.service.model.artifact import Feature
+from hourglass.service.model.artifact import Feature, Model
 from tests.artifacts import (
     NUMERIC,
     as_json_rows,
@@ -49,7 +49,7 @@ FEATURES = (
     Feature(name="heat", kind="numeric", minimum=-3.0, maximum=3.0),
 )
 READ_ONLY = {"list_models", "score", "explain", "replay", "drift", "recent_alarms"}
-WAYS = ["stdio", "http"]
+WAYS = ["stdio", "http", "http with a handshake"]  # as clients had until 2026
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,8 @@ def service(folder: Path) -> Iterator[httpx.Client]:
     and has alarms and drift.
     """
     models = folder / "models"
-    publish(models, "pumps", make_artifact(FEATURES, conditional=True))
+    variant = Model(variant=EVIL, hyper_parameters={}, seed=0, parameter_count=0)
+    publish(models, "pumps", make_artifact(FEATURES, conditional=True, model=variant))
     publish(models, "ordered", make_windowed_artifact(rows=4))
     journal = folder / "journal.sqlite"
     with serving(models, journal=journal, drift_rows=100, drift_seconds=0) as service:
@@ -147,13 +148,14 @@ def over_http(url: str, *flags: str) -> Iterator[str]:
 class Session:
     """What one client was told."""
 
-    def __init__(self, server: StdioServerParameters | str) -> None:
+    def __init__(self, server: StdioServerParameters | str, mode: str = "auto") -> None:
         self.tools: list[Tool] = []
         self.results: dict[str, CallToolResult] = {}
-        asyncio.run(self._ask(server))
+        asyncio.run(self._ask(server, mode))
 
-    async def _ask(self, server: StdioServerParameters | str) -> None:
-        async with Client(server, read_timeout_seconds=30) as client:
+    async def _ask(self, server: StdioServerParameters | str, mode: str) -> None:
+        async with Client(server, mode=mode, read_timeout_seconds=30) as client:
+            self.protocol = client.protocol_version
             self.instructions = client.instructions or ""
             self.tools = (await client.list_tools()).tools
             for key, (tool, arguments) in QUESTIONS.items():
@@ -182,7 +184,10 @@ def session(
 ) -> Session:
     if request.param == "stdio":
         return Session(over_stdio(str(service.base_url)))
-    return Session(request.getfixturevalue("address"))
+    mode = "auto" if request.param == "http" else "legacy"
+    session = Session(request.getfixturevalue("address"), mode)
+    assert (session.protocol >= "2026") == (mode == "auto")
+    return session
 
 
 def state_of(service: httpx.Client, folder: Path) -> dict[str, Any]:
@@ -330,7 +335,16 @@ def test_what_others_wrote_comes_out_below_data_alone_escaped_and_cut(session: S
         assert EVIL not in found.text
         assert beside.text.isprintable()
         assert "</data>" not in beside.text
-    assert met >= {"model", "score", "explain", "drift", "alarms", "of entities", "narrow"}
+    assert met >= {
+        "models",
+        "model",
+        "score",
+        "explain",
+        "drift",
+        "alarms",
+        "of entities",
+        "narrow",
+    }
     assert met >= {"unknown"}
     groups = session.answer("of entities")["groups"]
     assert {each["data"]["entity"] for each in groups} == {name(TRICK)}
@@ -419,6 +433,13 @@ def test_a_service_that_is_away_is_a_sentence() -> None:
     assert told.is_error
     assert told.structured_content["found"] == "The service gives no answer; it may be away."
     assert "no answer from http://127.0.0.1" in told.structured_content["data"]["detail"]
+
+
+@pytest.mark.slow
+def test_it_ends_well_when_the_agents_host_closes_its_input() -> None:
+    told = command("http://127.0.0.1:1")
+    done = subprocess.run(told, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 def test_http_answers_loopback_alone_and_no_other_host_nor_page(address: str) -> None:

@@ -17,6 +17,7 @@ from .findings import MOST_LISTED
 from .quoting import Cell, name, sentence
 
 MOST_ROWS = 1000  # in a question
+MOST_EXPLAINED = 50  # rows, and features of each
 
 INSTRUCTIONS = (
     "Hourglass finds anomalous rows. Every answer begins with `found`, a sentence by Hourglass, and"
@@ -75,8 +76,10 @@ class AskedExplain(_Asked, frozen=True, kw_only=True):
 
     model: ModelName
     rows: Rows
-    most: Listed = 5
-    top: Annotated[int, Meta(ge=1, le=MOST_LISTED, description="Features of each row.")] = 5
+    most: Annotated[
+        int, Meta(ge=1, le=MOST_EXPLAINED, description="Rows to list, the strangest first.")
+    ] = 5
+    top: Annotated[int, Meta(ge=1, le=MOST_EXPLAINED, description="Features of each row.")] = 5
     entity: Entity = None
     time: Times = None
 

@@ -23,7 +23,7 @@ from .calls import Explanations
 from .quoting import cell, name, sentence, short, when, without_unset
 
 MOST_LISTED = 200  # rows, groups or features in an answer
-MOST_CATEGORIES = 50  # of a feature
+MOST_CATEGORIES = 20  # of a feature, and features of a group
 
 
 def of_models(found: Models) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def _facts(scores: Scores) -> dict[str, Any]:
     said = f"{alarms} of {rows} row{'s'[: rows != 1]} alarm{'s'[: alarms == 1]}"
     said += f" at a false-alarm budget of {scores.alpha:.3g}"
     if unjudged < rows:
-        worst = int(np.nanargmax(scores.severity))
+        (worst,) = _strangest(scores, 1)
         said += f"; the strangest is row {worst}, of severity {scores.severity[worst]:.3g}"
     if unjudged:
         said += f"; {unjudged} cannot be judged"

@@ -374,6 +374,36 @@ def test_hidden_text_and_length_are_taken_out() -> None:
     assert plain("21 °C, Größe, 温度", 20) == "21 °C, Größe, 温度"
 
 
+@pytest.mark.slow
+def test_the_longest_answers_are_bounded_whatever_others_named(tmp_path: Path) -> None:
+    wide = [
+        Feature(
+            name=f"{n} {'x' * 5000}",
+            kind="categorical",
+            categories=tuple(f"{k} {'y' * 1000}" for k in range(30)),
+        )
+        for n in range(60)
+    ]
+    publish(tmp_path, "wide", make_artifact(wide, calibration_rows=100))
+    rows = as_json_rows(wide, sample_rows(wide, 60, seed=1))
+    with serving(tmp_path, max_body_bytes=2**25) as service:
+        url = str(service.base_url)
+        told = asyncio.run(ask_here(url, "list_models", model="wide"))
+        (feature, *_) = told.structured_content["features"]
+        assert len(feature["data"]["feature"]) == LONGEST_NAME
+        assert len(feature["data"]["categories"]) == 20
+        assert feature["other_categories"] == 10
+        assert len(str(told.structured_content)) < 200_000
+        asked = {"model": "wide", "rows": rows, "most": 50, "top": 50}
+        told = asyncio.run(ask_here(url, "explain", **asked))
+        assert not told.is_error, told.structured_content
+        assert [len(row["features"]) for row in told.structured_content["rows"]] == [50] * 50
+        assert told.structured_content["others"] == 10
+        assert len(str(told.structured_content)) < 2_000_000
+        told = asyncio.run(ask_here(url, "explain", **{**asked, "top": 51}))
+        assert "at most 50 - at '$.top'" in told.structured_content["data"]["detail"]
+
+
 def test_errors_are_a_sentence_of_ours_and_the_services_own_as_data(session: Session) -> None:
     refused = {key for key, result in session.results.items() if result.is_error}
     assert refused == REFUSED

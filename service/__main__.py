@@ -1,4 +1,4 @@
-"""`hourglass serve | score | replay | stream | watch | inspect | keys`, also `python -m
+"""`hourglass serve | score | replay | stream | watch | mcp | inspect | keys`, also `python -m
 hourglass.service`.
 
 Logging and signals are set up here and nowhere else; logs.py says what a line looks like.
@@ -201,6 +201,22 @@ def replay(options: argparse.Namespace) -> int:
     return 0
 
 
+def mcp(options: argparse.Namespace) -> int:
+    """Answer agents until they go, or until SIGTERM or Ctrl-C."""
+    from hourglass.client import mcp
+
+    key = live.client_key(options.key_file)
+    if options.http is None:
+        mcp.serve_stdio(options.url, key=key)
+    else:
+        listening = mcp.listen(options.http)
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, live.stop)
+        announce(f"agents are answered on http://127.0.0.1:{listening.getsockname()[1]}{mcp.PATH}")
+        mcp.serve_http(options.url, listening, key=key)
+    return 0
+
+
 def inspect(options: argparse.Namespace) -> int:
     """Print what a model says of itself."""
     from hourglass.service.adapters import files
@@ -227,7 +243,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(
-        required=True, metavar="serve | score | replay | stream | watch | inspect | keys"
+        required=True, metavar="serve | score | replay | stream | watch | mcp | inspect | keys"
     )
 
     command = commands.add_parser(
@@ -449,6 +465,22 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=replay)
 
     live.add_commands(commands, defaults)
+
+    command = commands.add_parser(
+        "mcp",
+        help="let agents ask a running service, by the Model Context Protocol; they change nothing",
+        allow_abbrev=False,
+    )
+    live.add_service_arguments(command, defaults)
+    way = command.add_mutually_exclusive_group()
+    way.add_argument("--stdio", action="store_true", help="answer on stdin and stdout (default)")
+    way.add_argument(
+        "--http",
+        type=int,
+        metavar="PORT",
+        help="answer on http://127.0.0.1:PORT/mcp, 0 for any free port",
+    )
+    command.set_defaults(run=mcp)
 
     command = commands.add_parser(
         "inspect", help="print what a model says of itself", allow_abbrev=False

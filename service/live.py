@@ -282,11 +282,7 @@ def _add_stream_arguments(command: argparse.ArgumentParser, defaults: Settings) 
         " their key)",
     )
     file = command.add_argument_group("a file, told to a service")
-    file.add_argument(
-        "--url",
-        default=f"http://127.0.0.1:{defaults.port}",
-        help=f"of the service (default: http://127.0.0.1:{defaults.port})",
-    )
+    add_service_arguments(file, defaults)
     file.add_argument(
         "--speed",
         type=_speed,
@@ -296,12 +292,6 @@ def _add_stream_arguments(command: argparse.ArgumentParser, defaults: Settings) 
     )
     file.add_argument(
         "--afresh", action="store_true", help="make the service forget these entities before"
-    )
-    file.add_argument(
-        "--key-file",
-        type=Path,
-        metavar="PATH",
-        help=f"a file with the key that the service asks for (or {CLIENT_KEY})",
     )
     add_dialect_arguments(command)
     kafka = command.add_argument_group("topics of Kafka")
@@ -389,6 +379,18 @@ def _add_stream_arguments(command: argparse.ArgumentParser, defaults: Settings) 
         choices=("text", "json"),
         default=defaults.log_format,
         help=f"of the log, on stderr (default: {defaults.log_format})",
+    )
+
+
+def add_service_arguments(command: "argparse._ActionsContainer", defaults: Settings) -> None:
+    """Which service is meant, and the key for it."""
+    url = f"http://127.0.0.1:{defaults.port}"
+    command.add_argument("--url", default=url, help=f"of the service (default: {url})")
+    command.add_argument(
+        "--key-file",
+        type=Path,
+        metavar="PATH",
+        help=f"a file with the key that the service asks for (or {CLIENT_KEY})",
     )
 
 

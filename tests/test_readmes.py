@@ -86,6 +86,10 @@ NOT_RUN = {
         "deploy/README.md",
         "sudo cp deploy/nginx/hourglass.conf /etc/nginx/conf.d/hourglass.conf",
     ): "needs nginx and root; tests/service/test_behind_a_proxy.py runs this file",
+    (
+        "deploy/README.md",
+        "sudo grafana cli plugins install yesoreyeram-infinity-datasource",
+    ): "needs Grafana and root; tests/deploy/test_infinity.py asks all these files' URLs",
     ("deploy/README.md", "docker compose run --rm --entrypoint ls fit -t /models/pumps"): (
         "needs docker"
     ),
@@ -492,6 +496,9 @@ def check_command(words: list[str]) -> None:
         case ["sudo", "cp", source, target]:
             assert (ROOT / source).name == Path(target).name
             assert (ROOT / source).exists()
+        case ["sudo", "grafana", "cli", "plugins", "install", plugin]:
+            source = ROOT / "deploy/grafana/infinity/hourglass-datasource.yaml"
+            assert f"type: {plugin}\n" in source.read_text()
         case ["sudo", "systemctl", "enable", "--now", unit]:
             assert unit == UNIT.stem
         case ["sudo", "systemctl", "daemon-reload"] | ["sudo", "systemctl", "reload", "nginx"]:

@@ -338,7 +338,7 @@ class TestServing:
         (["serve", "--models", "/", "--port", "99999"], "hourglass: --port is 99999: expected int <= 65535"),
         (["serve", "--port", "x"], "hourglass serve: argument --port: invalid int value: 'x'; see hourglass serve --help"),
         (["serve", "--verbose"], "hourglass: unrecognized arguments: --verbose; see hourglass --help"),
-        ([], "hourglass: the following arguments are required: serve | score | replay | stream | watch | inspect | keys; see hourglass --help"),
+        ([], "hourglass: the following arguments are required: serve | score | replay | stream | watch | mcp | inspect | keys; see hourglass --help"),
         (
             ["score", "m", "d", "--alpha", "2"],
             "hourglass score: argument --alpha: expected a number from 1e-9 to 0.5, got '2'; see hourglass score --help",

@@ -65,7 +65,7 @@ def serving(
 
 def wait_until(is_so: Callable[[], bool]) -> None:
     """Wait for what another thread or process is about to do."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -34,7 +34,7 @@ def test_detections_are_made_one_after_the_other_and_so_many_may_wait(
     go = threading.Event()
 
     def judge() -> Judged:
-        assert go.wait(20)
+        assert go.wait(120)
         return Judged([{"timestamp": "x"}], ())
 
     first, answer = azure.begin(SETUP, judge)
@@ -81,13 +81,13 @@ def test_what_waits_when_the_service_ends_has_failed_in_the_next_one(tmp_path: P
 
     def judge() -> Judged:
         begun.set()
-        assert go.wait(20)
+        assert go.wait(120)
         return Judged([], ())
 
     before = Azure(tmp_path, ("/data",))
     running, _ = before.begin(SETUP, judge)
     waiting, _ = before.begin(SETUP, judge)
-    assert begun.wait(20)
+    assert begun.wait(120)
     ending = threading.Thread(target=before.close)
     ending.start()
     go.set()

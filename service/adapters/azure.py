@@ -132,15 +132,17 @@ class Azure:
         """Judge the rows of a source from start to end; InvalidTable where they cannot be."""
         series = read_series(source, self.roots, is_multi_table=job.request.is_multi_table)
         window = served.detector.window
-        rows = join(series, job.request.align_mode).between(start, end, before=window - 1)
+        rows = join(
+            series,
+            job.request.align_mode,
+            start=start,
+            end=end,
+            before=window - 1,
+            most=MOST_JUDGED,
+        )
         asked = rows.between(start, end)
         if not len(asked.time_N):
             raise TooFewRows(f"there are no rows from {shown(start)} to {shown(end)}")
-        if len(asked.time_N) > MOST_JUDGED:
-            raise InvalidTable(
-                f"expected at most {MOST_JUDGED} timestamps from startTime to endTime, got"
-                f" {len(asked.time_N)}"
-            )
         states = asked.states()
         require_observed(states)
         if len(rows.time_N) < window:

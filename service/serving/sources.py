@@ -20,14 +20,13 @@ import numpy as np
 
 from hourglass.service.errors import InvalidSettings, InvalidTable
 from hourglass.service.model.artifact import Feature
-from hourglass.service.rows.aligned import Series
+from hourglass.service.rows.aligned import MOST_TIMES, Series
 from hourglass.service.rows.tables import encode_table, read_table
 from hourglass.service.rows.times import to_seconds
 from hourglass.service.serving.objects import SCHEMES, Objects
 
 TIME, VALUE = "timestamp", "value"  # columns
 MOST_VARIABLES = 300
-MOST_TIMES = 1_000_000
 MOST_BYTES = 2**30  # of all files of a source, unpacked
 MOST_DIRECTORY_BYTES = 2**20  # of an archive's list of its entries
 CSV = ".csv"

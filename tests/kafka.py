@@ -42,7 +42,7 @@ class Cluster:
             self._mock.list_topics(topic, timeout=60)
 
     def put(
-        self, topic: str, messages: Iterable[tuple[str | None, Any]], partition: int = 0
+        self, topic: str, messages: Iterable[tuple[str | bytes | None, Any]], partition: int = 0
     ) -> None:
         """Write a key and a value each: bytes, or what JSON is made of."""
         for key, value in messages:

@@ -423,12 +423,19 @@ class Pulse:
 
 def _messages(records: "Sequence[ConsumerRecord]") -> list[Message]:
     return [
-        Message(each.offset, each.value, _text(each.key), each.timestamp / 1000) for each in records
+        Message(
+            each.offset,
+            each.value,
+            _text(each.key),
+            each.timestamp / 1000 if each.timestamp >= 0 else None,  # -1: nobody said it
+        )
+        for each in records
     ]
 
 
 def _text(key: bytes | None) -> str | None:
-    return None if key is None else key.decode(errors="replace")
+    """A key; two that are no text must not become one."""
+    return None if key is None else key.decode(errors="surrogateescape")
 
 
 def _source(group: str, partition: "TopicPartition") -> bytes:
@@ -452,13 +459,19 @@ def _answer(source: bytes, answered: Answered) -> Record:
 
 
 def _letter(source: bytes, record: "ConsumerRecord", refused: Refused) -> Record:
-    """A message as it came, with the reason why it has no answer."""
+    """A message as it came, with the reason why it has no answer. Of a long one its beginning,
+    since with the reason brokers might not take it, and then it would be in the way for ever.
+    """
     where = f"{record.topic}, partition {record.partition}, offset {record.offset}"
+    value, reason = record.value, refused.reason
+    if value is not None and len(value) > BATCH_BYTES:
+        reason += f" (here are its first {BATCH_BYTES} bytes of {len(value)})"
+        value = value[:BATCH_BYTES]
     headers = [
         (SOURCE, b"%b %d" % (source, record.offset)),
-        (REASON, f"{where}: {refused.reason}".encode()),
+        (REASON, f"{where}: {reason}".encode()),
     ]
-    return Record(record.key, record.value, record.timestamp, headers)
+    return Record(record.key, value, max(record.timestamp, 0), headers)
 
 
 async def _send(

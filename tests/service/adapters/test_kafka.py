@@ -108,7 +108,7 @@ def assert_once(cluster: Cluster, sent: list[tuple[str, Any]], partition: int = 
 def test_rows_are_answered_in_order_and_what_is_wrong_is_a_dead_letter_with_its_reason(
     models: Path, cluster: Cluster, tmp_path: Path
 ) -> None:
-    sent: list[tuple[str | None, Any]] = [*rows_of(["left", "right"], 0, 100)]
+    sent: list[tuple[str | bytes | None, Any]] = [*rows_of(["left", "right"], 0, 100)]
     good = dict(sent[0][1])
     sent[10:10] = [
         ("left", b"{none"),
@@ -117,18 +117,20 @@ def test_rows_are_answered_in_order_and_what_is_wrong_is_a_dead_letter_with_its_
         ("left", {name: value for name, value in good.items() if name != "b"}),
         ("left", {**good, "time": "yesterday"}),
         ("left", {**good, "time": BEGIN - 60}),
+        (b"left\xff", good),
+        ("left", b"[" + b"1," * 450_000),
         sent[2],  # comes again
     ]
     cluster.put("rows", sent)
     port = free_port()
     with Streaming(cluster.address, models, port=port, log=tmp_path / "log") as streaming:
         cluster.wait("scores", 200)
-        cluster.wait("scores-dead-letters", 6)
+        cluster.wait("scores-dead-letters", 8)
         cluster.put("rows", rows_of(["left"], 100, 1))
         cluster.wait("scores", 201)
         metrics = ""
         deadline = time.monotonic() + 120
-        while "hourglass_stream_messages_total 208.0" not in metrics:  # counted after the answers
+        while "hourglass_stream_messages_total 210.0" not in metrics:  # counted after the answers
             assert time.monotonic() < deadline, metrics
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
                 metrics = answer.read().decode()
@@ -146,6 +148,8 @@ def test_rows_are_answered_in_order_and_what_is_wrong_is_a_dead_letter_with_its_
                 "row 13 lacks the feature 'b'; null stands for a missing value",
                 'expected a number of seconds, or a time as ISO 8601 has it, got "yesterday"',
                 "row 15 is late: the newest row of this entity is of 2026-02-02T02:44:00Z",
+                'or a whole number as its key, got "left\\udcff" in row 16',
+                "got what is no JSON in row 17: ",
             ],
             strict=True,
         ),
@@ -153,9 +157,12 @@ def test_rows_are_answered_in_order_and_what_is_wrong_is_a_dead_letter_with_its_
     ):
         assert reason.startswith(f"rows, partition 0, offset {place}: "), reason
         assert said in reason
+    assert letters[6].key() == b"left\xff"
+    assert reasons[7].endswith(" (here are its first 500000 bytes of 900001)")
+    assert len(letters[7].value()) == 500_000
     places, answers = read(cluster)
-    assert places == [*range(10), *range(17, 208)]
-    good_rows = [sent[i] for i in (*range(10), *range(17, 207))]
+    assert places == [*range(10), *range(19, 210)]
+    good_rows = [sent[i] for i in (*range(10), *range(19, 209))]
     wanted = expected([*good_rows, *rows_of(["left"], 100, 1)])  # type: ignore[list-item]
     assert [each["is_anomaly"] for each in answers] == [each["is_anomaly"] for each in wanted]
     assert any(each["is_anomaly"] for each in answers)
@@ -163,9 +170,9 @@ def test_rows_are_answered_in_order_and_what_is_wrong_is_a_dead_letter_with_its_
     assert {change["entity"] for change in changes if change["open"]} == {"left", "right"}
     assert all(change["sentence"] or change["features"] for change in changes)
     for line in (
-        "hourglass_stream_messages_total 208.0",
+        "hourglass_stream_messages_total 210.0",
         "hourglass_stream_answers_total 201.0",
-        "hourglass_stream_refused_total 6.0",
+        "hourglass_stream_refused_total 8.0",
         "hourglass_stream_repeated_total 1.0",
         'hourglass_stream_lag_messages{partition="0"} 0.0',
     ):

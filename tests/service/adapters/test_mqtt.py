@@ -320,6 +320,10 @@ def test_a_topic_says_whose_a_row_is() -> None:
         ([], "--mqtt expects --topic TOPIC, such as plant/+/state"),
         (["--topic", "plant/state"], "expected a level + or {entity}"),
         (["--topic", "plant/+/state", "--mqtt", "host:port"], "expected HOST or HOST:PORT"),
+        (
+            ["--topic", "plant/+/state", "--kafka", "host"],
+            "one source of rows, got --kafka and --m",
+        ),
         (["--topic", "plant/+/state", "--mqtt", "mqtt://host"], "expected HOST or HOST:PORT"),
         (["--topic", "plant/+/state", "--mqtt", "me:secret@host"], "without a name and a password"),
     ],

@@ -42,14 +42,18 @@ class Cluster:
             self._mock.list_topics(topic, timeout=60)
 
     def put(
-        self, topic: str, messages: Iterable[tuple[str | bytes | None, Any]], partition: int = 0
+        self,
+        topic: str,
+        messages: Iterable[tuple[str | bytes | None, Any]],
+        partition: int = 0,
+        headers: list[tuple[str, bytes]] | None = None,
     ) -> None:
         """Write a key and a value each: bytes, or what JSON is made of."""
         for key, value in messages:
             body = value if isinstance(value, bytes) else json.dumps(value).encode()
             while True:
                 try:
-                    self._mock.produce(topic, body, key, partition)
+                    self._mock.produce(topic, body, key, partition, headers=headers or [])
                     break
                 except BufferError:
                     self._mock.poll(0.1)

@@ -191,7 +191,7 @@ class KafkaStream:
     ) -> None:
         """Score what came of a partition, and write what is said of it."""
         lane = self._lanes.get(partition)
-        if lane is None:
+        if lane is None or records[0].offset < lane.following:  # of a topic that was made anew
             # from there on it is read in the next turn: where this took long, others may have been
             # given the partition meanwhile, which the listener is told between turns
             lane = await self._open(served, partition, records[0].offset)
@@ -260,9 +260,16 @@ class KafkaStream:
                             kept[record.key.decode()] = place, found
             places = [_place_in(record, source) for record in letters]
             lettered = max((each for each in places if each is not None), default=-1)
+            last, rows = max(following - 1, lettered), self._kafka.TopicPartition(*partition)
+            if last >= (end := (await consumer.end_offsets([rows]))[rows]) and last >= first:
+                raise KafkaFailed(
+                    f"{self._topics.answers!r} and {self._topics.dead!r} answer rows up to offset"
+                    f" {last} of partition {partition.partition} of {partition.topic!r}, which ends"
+                    f" at {end}: it was made anew, for which another --group is needed"
+                )
             before = await self._read(
                 consumer,
-                self._kafka.TopicPartition(*partition),
+                rows,
                 max(following - self._read_back, 0),
                 following,
             )

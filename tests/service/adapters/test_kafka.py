@@ -280,3 +280,20 @@ def test_brokers_that_are_away_are_waited_for(models: Path, tmp_path: Path) -> N
             time.sleep(0.1)
         assert streaming.stop() == 0
     assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.slow
+def test_a_topic_that_was_made_anew_under_its_name_is_told_of(
+    models: Path, cluster: Cluster, tmp_path: Path
+) -> None:
+    """Its offsets are others than those that were answered before."""
+    cluster.put("rows", rows_of(["left"], 0, 10))
+    source = [("hourglass-source", b"hourglass-plant rows 0 500")]
+    cluster.put("scores", [("left", {})], headers=source)
+    log = tmp_path / "log"
+    with Streaming(cluster.address, models, log=log) as streaming:
+        assert streaming.process.wait(120) == 2
+    said = log.read_text()
+    assert "answer rows up to offset 500 of partition 0 of 'rows', which ends at 10" in said
+    assert "Traceback" not in said
+    assert cluster.end("scores") == 1

@@ -148,12 +148,12 @@ class Process:
         self._reading.start()
         self.url = self._wait_for_url()
 
-    def stop(self, sent: signal.Signals = signal.SIGTERM, *, timeout: float = 20) -> int:
+    def stop(self, sent: signal.Signals = signal.SIGTERM, *, timeout: float = 120) -> int:
         """Send the signal, wait for the end, return the exit status."""
         self.popen.send_signal(sent)
         return self.wait(timeout)
 
-    def wait(self, timeout: float = 20) -> int:
+    def wait(self, timeout: float = 120) -> int:
         status = self.popen.wait(timeout)
         self._reading.join()
         return status

@@ -26,7 +26,7 @@ from tests.prometheus import Written
 from tests.serving import ROOT, free_port
 
 SECONDS = 7200  # that are known when the model is fitted
-SEAM_SECONDS = 50  # of rows that were scraped, of which a watch looks back over 33
+SEAM_SECONDS = 60  # of rows that were scraped, of which a watch looks back over 33
 PUMPS = ("left", "right")
 QUERIES = (
     "load=pump_load",
@@ -141,7 +141,7 @@ def test_a_fault_is_seen_in_prometheus_with_its_reason_and_an_alert_fires(tmp_pa
             [
                 sys.executable, "-m", "hourglass.service", "watch", "pumps", "--prometheus",
                 prometheus.url, "--models", str(models), "--every", "1s", "--port", str(port),
-                "--events-per-day", "50",  # rows are so much faster than they usually are
+                "--events-per-day", "10",  # with rows each second 50 would be a false one in a test of 20
             ],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},

@@ -685,10 +685,10 @@ def test_a_long_detection_holds_up_nobody(place: Place):
     path = f"{PREFIX}/detect-batch/{result.result_id}"
     while True:
         started = time.monotonic()
-        place.http.get("/health/live").raise_for_status()
+        place.http.get("/health/live", timeout=120).raise_for_status()
         waited = max(waited, time.monotonic() - started)
         rounds += 1
-        answer = place.http.get(path).content
+        answer = place.http.get(path, timeout=120).content
         if b'"status":"READY"' in answer[:300]:
             break
         assert b"FAILED" not in answer[:300]

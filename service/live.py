@@ -29,6 +29,10 @@ WATCH_TIMEOUT_SECONDS = 10.0  # for Prometheus to answer one expression
 
 def stream(options: argparse.Namespace) -> int:
     """Tell a service of a file's rows as if they came now, or score what a broker brings."""
+    sources = {"DATA": options.data, "--kafka": options.kafka, "--mqtt": options.mqtt}
+    named = [name for name, source in sources.items() if source is not None]
+    if len(named) > 1:
+        raise InvalidSettings(f"expected one source of rows, got {' and '.join(named)}")
     if options.kafka is not None:
         return stream_kafka(options)
     if options.mqtt is not None:
@@ -62,8 +66,8 @@ def stream(options: argparse.Namespace) -> int:
 
 def stream_kafka(options: argparse.Namespace) -> int:
     """Score rows of a topic until SIGTERM or Ctrl-C."""
-    if options.data is not None or options.input is None or options.output is None:
-        raise InvalidSettings("--kafka expects --input TOPIC and --output TOPIC, and no DATA")
+    if options.input is None or options.output is None:
+        raise InvalidSettings("--kafka expects --input TOPIC and --output TOPIC")
     from hourglass.service.adapters.kafka import KafkaStream, Topics
     from hourglass.service.adapters.messages import Reader
 
@@ -88,8 +92,8 @@ def stream_kafka(options: argparse.Namespace) -> int:
 
 def stream_mqtt(options: argparse.Namespace) -> int:
     """Score what is published to topics until SIGTERM or Ctrl-C."""
-    if options.data is not None or options.topic is None:
-        raise InvalidSettings("--mqtt expects --topic TOPIC, such as plant/+/state, and no DATA")
+    if options.topic is None:
+        raise InvalidSettings("--mqtt expects --topic TOPIC, such as plant/+/state")
     from hourglass.service.adapters.mqtt import MqttStream, address_of, topics_of
     from hourglass.service.adapters.mqtt_kept import KEPT
     from hourglass.service.serving.database import prepare

@@ -33,27 +33,31 @@ class Cluster:
                 "linger.ms": 5,
             }
         )
-        brokers = self._mock.list_topics(timeout=10).brokers.values()
+        brokers = self._mock.list_topics(timeout=60).brokers.values()
         self.address = ",".join(f"{each.host}:{each.port}" for each in brokers)
         self._asking = self._consumer()
 
     def make(self, *topics: str) -> None:
         for topic in topics:
-            self._mock.list_topics(topic, timeout=10)
+            self._mock.list_topics(topic, timeout=60)
 
     def put(
-        self, topic: str, messages: Iterable[tuple[str | None, Any]], partition: int = 0
+        self,
+        topic: str,
+        messages: Iterable[tuple[str | bytes | None, Any]],
+        partition: int = 0,
+        headers: list[tuple[str, bytes]] | None = None,
     ) -> None:
         """Write a key and a value each: bytes, or what JSON is made of."""
         for key, value in messages:
             body = value if isinstance(value, bytes) else json.dumps(value).encode()
             while True:
                 try:
-                    self._mock.produce(topic, body, key, partition)
+                    self._mock.produce(topic, body, key, partition, headers=headers or [])
                     break
                 except BufferError:
                     self._mock.poll(0.1)
-        self._mock.flush(30)
+        self._mock.flush(120)
 
     def end(self, topic: str, partition: int = 0) -> int:
         """How many messages were ever written."""
@@ -65,7 +69,7 @@ class Cluster:
         try:
             end = consumer.get_watermark_offsets(TopicPartition(topic, partition))[1]
             consumer.assign([TopicPartition(topic, partition, 0)])
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 120
             while len(found) < end:
                 assert time.monotonic() < deadline, f"{len(found)} of {end} messages of {topic}"
                 message = consumer.poll(0.2)
@@ -76,7 +80,7 @@ class Cluster:
         finally:
             consumer.close()
 
-    def wait(self, topic: str, count: int, seconds: float = 30, partition: int = 0) -> None:
+    def wait(self, topic: str, count: int, seconds: float = 120, partition: int = 0) -> None:
         """Until so many messages are there."""
         deadline = time.monotonic() + seconds
         while (end := self.end(topic, partition)) < count:
@@ -116,12 +120,12 @@ class Streaming:
     def kill(self) -> None:
         """As a machine that fails does it."""
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
 
     def stop(self) -> int:
         """Its exit status, once it has ended by itself."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(120)
 
     def __enter__(self) -> "Streaming":
         return self

@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -34,32 +36,43 @@ class Mosquitto:
         self._client = paho.Client(CallbackAPIVersion.VERSION2, "test", clean_session=False)
         self._client.on_message = lambda _, __, message: self.heard.append(message)
         self._client.on_connect = lambda client, *_: client.subscribe("#", 1)
+        self._hears = threading.Event()
+        self._client.on_subscribe = lambda *_: self._hears.set()
+        self._client.reconnect_delay_set(1, 1)
         self.address = f"127.0.0.1:{self.port}"
 
     def start(self) -> None:
+        """The client, where it is at work, comes back by itself."""
         assert MOSQUITTO is not None
+        self._hears.clear()
         self._broker = subprocess.Popen(
             [MOSQUITTO, "-c", str(self._folder / "mosquitto.conf")],
             stderr=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while True:
             try:
-                self._client.connect("127.0.0.1", self.port)
+                socket.create_connection(("127.0.0.1", self.port)).close()
                 break
             except OSError:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
 
+    def hear(self) -> None:
+        """Wait until the client hears what is published."""
+        assert self._hears.wait(120)
+
     def stop(self) -> None:
         """Sessions are on disk then."""
         self._broker.terminate()
-        self._broker.wait(10)
+        self._broker.wait(60)
 
     def put(self, topic: str, body: Any, retain: bool = False) -> None:
         """Publish bytes, or what JSON is made of, and wait until the broker has it."""
         sent = body if isinstance(body, bytes) else json.dumps(body)
-        self._client.publish(topic, sent, 1, retain).wait_for_publish(10)
+        said = self._client.publish(topic, sent, 1, retain)
+        said.wait_for_publish(120)
+        assert said.is_published(), topic
 
     def on(self, topic: str) -> list[Any]:
         """What was published to a topic, without what the broker had kept."""
@@ -69,7 +82,7 @@ class Mosquitto:
             if each.topic == topic and not each.retain
         ]
 
-    def wait(self, topic: str, count: int, seconds: float = 30) -> list[Any]:
+    def wait(self, topic: str, count: int, seconds: float = 120) -> list[Any]:
         deadline = time.monotonic() + seconds
         while len(found := self.on(topic)) < count:
             assert time.monotonic() < deadline, f"{len(found)} of {count} messages to {topic}"
@@ -83,7 +96,7 @@ class Mosquitto:
         asking.on_message = lambda _, __, message: found.append(message.payload)
         asking.connect("127.0.0.1", self.port)
         asking.subscribe(topic, 1)
-        deadline = time.monotonic() + 2
+        deadline = time.monotonic() + 60
         while not found and time.monotonic() < deadline:
             asking.loop(0.05)
         asking.disconnect()
@@ -91,7 +104,9 @@ class Mosquitto:
 
     def __enter__(self) -> "Mosquitto":
         self.start()
+        self._client.connect("127.0.0.1", self.port)
         self._client.loop_start()
+        self.hear()
         return self
 
     def __exit__(

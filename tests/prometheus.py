@@ -45,7 +45,7 @@ class Prometheus:
                 ],
                 stdout=log, stderr=log, cwd=self.folder,
             )  # fmt: skip
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while True:
             with suppress(httpx.TransportError):
                 if httpx.get(f"{self.url}/-/ready").is_success:
@@ -57,7 +57,7 @@ class Prometheus:
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(30)
+            self._process.wait(120)
             self._process = None
 
     def ask(self, query: str) -> list[dict[str, Any]]:

@@ -65,7 +65,7 @@ def serving(
 
 def wait_until(is_so: Callable[[], bool]) -> None:
     """Wait for what another thread or process is about to do."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -148,12 +148,12 @@ class Process:
         self._reading.start()
         self.url = self._wait_for_url()
 
-    def stop(self, sent: signal.Signals = signal.SIGTERM, *, timeout: float = 20) -> int:
+    def stop(self, sent: signal.Signals = signal.SIGTERM, *, timeout: float = 120) -> int:
         """Send the signal, wait for the end, return the exit status."""
         self.popen.send_signal(sent)
         return self.wait(timeout)
 
-    def wait(self, timeout: float = 20) -> int:
+    def wait(self, timeout: float = 120) -> int:
         status = self.popen.wait(timeout)
         self._reading.join()
         return status

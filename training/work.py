@@ -20,7 +20,14 @@ import polars as pl
 
 from hourglass.service.errors import HourglassError, InvalidTable, UnknownModel
 from hourglass.service.model.detector import Detector
-from hourglass.service.rows.aligned import Float32, Joined, TooFewRows, join, require_observed
+from hourglass.service.rows.aligned import (
+    MOST_TIMES,
+    Float32,
+    Joined,
+    TooFewRows,
+    join,
+    require_observed,
+)
 from hourglass.service.serving.jobs import (
     Claim,
     EpochState,
@@ -31,7 +38,7 @@ from hourglass.service.serving.jobs import (
     Pairs,
     failure_of,
 )
-from hourglass.service.serving.sources import MOST_TIMES, TIME, read_series
+from hourglass.service.serving.sources import TIME, read_series
 from hourglass.service.serving.store import Store
 from hourglass.training.config import load_config
 from hourglass.training.errors import RunError
@@ -95,7 +102,7 @@ def _train(jobs: Jobs, job: Job, models: Path, flags: dict[str, Any], progress: 
     request = job.request
     progress.stage("reading the data")
     series = read_series(request.source, job.roots, is_multi_table=request.is_multi_table)
-    rows = join(series, request.align_mode).between(request.start, request.end)
+    rows = join(series, request.align_mode, start=request.start, end=request.end)
     if not len(rows.time_N):
         raise TooFewRows("there are no rows from startTime to endTime")
     states = rows.states()

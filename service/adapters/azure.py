@@ -11,9 +11,11 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from time import perf_counter
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -79,32 +81,41 @@ class Azure:
         self.jobs, self.detections, self.roots = Jobs(models), Detections(models), roots
         # detections one after the other, so that they take scoring one processor at most
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="azure")
-        self._waiting = 0  # detections that are not done
+        self._lock, self._waiting = Lock(), 0  # detections that are not done
 
     def begin(self, setup: Json, judge: Callable[[], Judged]) -> tuple[str, bytes]:
         """Begin a detection that was set up so; its id, and what is said of it now. Overloaded
         where too many wait already.
         """
-        if self._waiting >= MOST_WAITING:
-            raise Overloaded(f"{self._waiting} detections wait already; later there is room")
-        begun = self.detections.begun()
-        identifier = begun.__enter__()
-        answer = _detection(identifier, setup, "CREATED")
-        self.detections.keep(identifier, answer)
+        with self._lock:
+            if self._waiting >= MOST_WAITING:
+                raise Overloaded(f"{self._waiting} detections wait already; later there is room")
+            self._waiting += 1
+        with ExitStack() as held:
+            held.callback(self._make_room)
+            identifier = held.enter_context(self.detections.begun())
+            answer = _detection(identifier, setup, "CREATED")
+            self.detections.keep(identifier, answer)
+            at_work = held.pop_all()  # until it is done
 
         def work() -> None:
-            try:
-                self.detections.keep(identifier, _detection(identifier, setup, "RUNNING"))
-                self.detections.keep(identifier, _ended(identifier, setup, judge))
-            except OSError as error:  # the disk is full, say: polling tells that it was lost
-                _logger.error("the detection %s was lost: %s", identifier, error)
-            finally:
-                self._waiting -= 1
-                begun.__exit__(None, None, None)
+            with at_work:
+                try:
+                    self.detections.keep(identifier, _detection(identifier, setup, "RUNNING"))
+                    self.detections.keep(identifier, _ended(identifier, setup, judge))
+                except OSError as error:  # the disk is full, say: polling tells that it was lost
+                    _logger.error("the detection %s was lost: %s", identifier, error)
 
-        self._waiting += 1
-        self._thread.submit(work)
+        try:
+            self._thread.submit(work)
+        except RuntimeError as error:
+            at_work.close()
+            raise Overloaded("the service is about to end: ask again") from error
         return identifier, answer
+
+    def _make_room(self) -> None:
+        with self._lock:
+            self._waiting -= 1
 
     def detection(self, identifier: str) -> bytes:
         """What is said of a detection now; UnknownDetection where there is none."""
@@ -132,15 +143,17 @@ class Azure:
         """Judge the rows of a source from start to end; InvalidTable where they cannot be."""
         series = read_series(source, self.roots, is_multi_table=job.request.is_multi_table)
         window = served.detector.window
-        rows = join(series, job.request.align_mode).between(start, end, before=window - 1)
+        rows = join(
+            series,
+            job.request.align_mode,
+            start=start,
+            end=end,
+            before=window - 1,
+            most=MOST_JUDGED,
+        )
         asked = rows.between(start, end)
         if not len(asked.time_N):
             raise TooFewRows(f"there are no rows from {shown(start)} to {shown(end)}")
-        if len(asked.time_N) > MOST_JUDGED:
-            raise InvalidTable(
-                f"expected at most {MOST_JUDGED} timestamps from startTime to endTime, got"
-                f" {len(asked.time_N)}"
-            )
         states = asked.states()
         require_observed(states)
         if len(rows.time_N) < window:

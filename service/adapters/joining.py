@@ -29,13 +29,17 @@ class Gathering(msgspec.Struct):
 class Joiner:
     """The rows of all entities that are being gathered."""
 
-    def __init__(self, features: set[str], patience_seconds: float) -> None:
+    def __init__(
+        self, features: set[str], patience_seconds: float, time_field: str = "time"
+    ) -> None:
         self._features, self._patience = features, patience_seconds
+        self._time_field = time_field
         self._gathering: dict[str, list[Gathering]] = {}  # of an entity, in order of time
 
     def add(self, entity: str, feature: str, body: bytes, newest: float | None) -> bool:
-        """Gather a value: a number, a string, true, false, null, or {"value":, "time":}; whether it
-        is of a row that is later than the `newest` that was scored. InvalidRow.
+        """Gather a value: a number, a string, true, false, null, or {"value":, "time":}, with the
+        time under its field's name; whether it is of a row that is later than the `newest` that was
+        scored. InvalidRow.
         """
         if feature not in self._features:
             raise InvalidRow(f"the model does not know the feature {feature[:80]!r}")
@@ -46,8 +50,10 @@ class Joiner:
         now, when = time.time(), None
         if isinstance(sent, dict):
             if "value" not in sent:
-                raise InvalidRow('expected a value, or an object {"value": …, "time": …}')
-            when = sent.get("time")
+                raise InvalidRow(
+                    f'expected a value, or an object {{"value": …, "{self._time_field}": …}}'
+                )
+            when = sent.get(self._time_field)
             sent = sent["value"]
         if isinstance(sent, list | dict):
             raise InvalidRow("expected one value, got several")

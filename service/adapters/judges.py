@@ -140,7 +140,7 @@ class ModelJudge:
             try:
                 self._folder.fetch(self._folder.current())
                 self._served, _ = load(self._folder, self._served)
-            except HourglassError:
+            except (HourglassError, OSError):  # a bucket that is away, a file closed to us
                 if self._served is None:
                     raise
             self._look = look

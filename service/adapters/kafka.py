@@ -191,7 +191,7 @@ class KafkaStream:
     ) -> None:
         """Score what came of a partition, and write what is said of it."""
         lane = self._lanes.get(partition)
-        if lane is None:
+        if lane is None or records[0].offset < lane.following:  # of a topic that was made anew
             # from there on it is read in the next turn: where this took long, others may have been
             # given the partition meanwhile, which the listener is told between turns
             lane = await self._open(served, partition, records[0].offset)
@@ -260,9 +260,16 @@ class KafkaStream:
                             kept[record.key.decode()] = place, found
             places = [_place_in(record, source) for record in letters]
             lettered = max((each for each in places if each is not None), default=-1)
+            last, rows = max(following - 1, lettered), self._kafka.TopicPartition(*partition)
+            if last >= (end := (await consumer.end_offsets([rows]))[rows]) and last >= first:
+                raise KafkaFailed(
+                    f"{self._topics.answers!r} and {self._topics.dead!r} answer rows up to offset"
+                    f" {last} of partition {partition.partition} of {partition.topic!r}, which ends"
+                    f" at {end}: it was made anew, for which another --group is needed"
+                )
             before = await self._read(
                 consumer,
-                self._kafka.TopicPartition(*partition),
+                rows,
                 max(following - self._read_back, 0),
                 following,
             )
@@ -423,12 +430,19 @@ class Pulse:
 
 def _messages(records: "Sequence[ConsumerRecord]") -> list[Message]:
     return [
-        Message(each.offset, each.value, _text(each.key), each.timestamp / 1000) for each in records
+        Message(
+            each.offset,
+            each.value,
+            _text(each.key),
+            each.timestamp / 1000 if each.timestamp >= 0 else None,  # -1: nobody said it
+        )
+        for each in records
     ]
 
 
 def _text(key: bytes | None) -> str | None:
-    return None if key is None else key.decode(errors="replace")
+    """A key; two that are no text must not become one."""
+    return None if key is None else key.decode(errors="surrogateescape")
 
 
 def _source(group: str, partition: "TopicPartition") -> bytes:
@@ -452,13 +466,19 @@ def _answer(source: bytes, answered: Answered) -> Record:
 
 
 def _letter(source: bytes, record: "ConsumerRecord", refused: Refused) -> Record:
-    """A message as it came, with the reason why it has no answer."""
+    """A message as it came, with the reason why it has no answer. Of a long one its beginning,
+    since with the reason brokers might not take it, and then it would be in the way for ever.
+    """
     where = f"{record.topic}, partition {record.partition}, offset {record.offset}"
+    value, reason = record.value, refused.reason
+    if value is not None and len(value) > BATCH_BYTES:
+        reason += f" (here are its first {BATCH_BYTES} bytes of {len(value)})"
+        value = value[:BATCH_BYTES]
     headers = [
         (SOURCE, b"%b %d" % (source, record.offset)),
-        (REASON, f"{where}: {refused.reason}".encode()),
+        (REASON, f"{where}: {reason}".encode()),
     ]
-    return Record(record.key, record.value, record.timestamp, headers)
+    return Record(record.key, value, max(record.timestamp, 0), headers)
 
 
 async def _send(

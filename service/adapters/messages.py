@@ -7,6 +7,7 @@ more. Problems name a message by its place, the offset say.
 Shapes: N rows, D features.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from hourglass.service.rows.ordered import AN_ENTITY, is_entity
 from hourglass.service.rows.times import FIRST_SECOND, Float64, parse_time
 
 _DECODER = msgspec.json.Decoder()
+_SURROGATES = re.compile("[\ud800-\udfff]")  # what has one cannot be written again
 
 
 class Message(NamedTuple):
@@ -30,7 +32,7 @@ class Message(NamedTuple):
 
     place: int
     body: bytes | None
-    entity: str | None  # by its key or topic
+    entity: str | None  # by its key or topic, whose bytes that are no UTF-8 are lone surrogates
     time: float | None  # seconds since 1970, when it was sent
 
 
@@ -103,7 +105,7 @@ class Reader:
         entity = message.entity if self.entity is None else sent.get(self.entity)
         if isinstance(entity, int) and not isinstance(entity, bool):
             entity = str(entity)
-        if is_entity(entity):
+        if is_entity(entity) and not _SURROGATES.search(str(entity)):
             return str(entity)
         where = "as its key" if self.entity is None else f"as {self.entity!r}"
         raise InvalidRow(

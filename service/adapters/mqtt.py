@@ -9,12 +9,14 @@ publishes the same answer again, over the first one.
 import asyncio
 import logging
 import re
+import sqlite3
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -37,7 +39,12 @@ PORT = 1883
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 1.0
 MOST_MESSAGES = 1000  # that are dealt with together
+REFUSED = 128  # and above: what a broker answers to a subscription that it does not grant
 _logger = logging.getLogger(__name__)
+
+
+class MqttFailed(HourglassError):
+    """The broker refuses what is asked of it, or what was answered cannot be kept."""
 
 
 class Topics(NamedTuple):
@@ -56,8 +63,24 @@ class Topics(NamedTuple):
 
 
 def topics_of(topic: str, answers: str, base: str) -> Topics:
-    """InvalidSettings where the topic says no entity, or answers would come back as rows."""
+    """InvalidSettings where the topic is none, says no entity, or answers would come back as
+    rows.
+    """
     levels = topic.split("/")
+    if levels[0] == "$share":
+        raise InvalidSettings(
+            f"--topic {topic}: rows of an entity are of one process, in order: expected no $share"
+        )
+    for place, level in enumerate(levels):
+        is_end = level == "#" and place == len(levels) - 1
+        if set(level) & {"+", "#", "\0"} and level != "+" and not is_end:
+            raise InvalidSettings(
+                f"--topic {topic}: expected + as a whole level, and # as the last one, got"
+                f" {level!r}"
+            )
+    for each in ("{entity}", "{feature}"):
+        if levels.count(each) > 1:
+            raise InvalidSettings(f"--topic {topic}: expected {each} once")
     if not any(each == "{entity}" for each in levels):
         if "+" not in levels:
             raise InvalidSettings(
@@ -76,6 +99,8 @@ def topics_of(topic: str, answers: str, base: str) -> Topics:
     )
     if "{entity}" not in answers:
         raise InvalidSettings(f"--answers {answers}: expected {{entity}} in it")
+    if set(answers) & {"+", "#", "\0"}:
+        raise InvalidSettings(f"--answers {answers}: expected a topic without + and #")
     for each in (answers, f"{answers}/event", found.status, found.refused):
         if found.pattern.fullmatch(each.replace("{entity}", "x")):
             raise InvalidSettings(f"what is published to {each} would come back as rows of {topic}")
@@ -84,10 +109,18 @@ def topics_of(topic: str, answers: str, base: str) -> Topics:
 
 def address_of(text: str) -> tuple[str, int]:
     """Host and port; InvalidSettings."""
-    host, _, port = text.rpartition(":") if ":" in text else (text, "", str(PORT))
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise InvalidSettings(f"--mqtt {text}: expected HOST or HOST:PORT")
-    return host, int(port)
+    if "@" in text:
+        raise InvalidSettings("--mqtt: expected HOST or HOST:PORT, without a name and a password")
+    try:
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, parts.port
+    except ValueError:  # a port that is no number, brackets that do not close
+        host = port = None
+    if not host or port == 0 or parts.netloc != text:
+        raise InvalidSettings(
+            f"--mqtt {text}: expected HOST or HOST:PORT, of an IPv6 address [HOST]:PORT"
+        )
+    return host, PORT if port is None else port
 
 
 class MqttStream:
@@ -135,23 +168,26 @@ class MqttStream:
         self._ending.set()
 
     async def run(self) -> None:
-        """Until `stop`; UnknownModel."""
+        """Until `stop`; UnknownModel, MqttFailed."""
         await self._registry.look(self._name)
         served = await self._registry.get(self._name)
         if self._topics.by_sensor:
-            self._joiner = Joiner(set(served.schema.positions), self._join_seconds)
+            features = set(served.schema.positions)
+            self._joiner = Joiner(features, self._join_seconds, self._time_field)
             for entity, body in self._kept.waiting():
                 self._joiner.put(entity, body)
-        while not self._ending.is_set():
-            try:
-                await self._connected()
-            except self._mqtt.MqttError as error:
-                said = str(error)[:200]
-                _logger.warning("MQTT at %s:%d: %s; tried again", self._host, self._port, said)
-                self._tally.failed()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._ending.wait(), RETRY_SECONDS)
-        self._kept.close()
+        try:
+            while not self._ending.is_set():
+                try:
+                    await self._connected()
+                except self._mqtt.MqttError as error:
+                    said = str(error)[:200]
+                    _logger.warning("MQTT at %s:%d: %s; tried again", self._host, self._port, said)
+                    self._tally.failed()
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._ending.wait(), RETRY_SECONDS)
+        finally:
+            self._kept.close()
 
     async def _connected(self) -> None:
         """One connection, until it breaks or the end."""
@@ -168,7 +204,11 @@ class MqttStream:
         client._client.manual_ack_set(True)
         async with client:
             await client.publish(topics.status, b"online", qos=1, retain=True)
-            await client.subscribe(topics.filter, qos=1)
+            (granted,) = await client.subscribe(topics.filter, qos=1)
+            if (granted if isinstance(granted, int) else granted.value) >= REFUSED:
+                raise MqttFailed(
+                    f"the broker at {self._host} refuses the subscription to {topics.filter}"
+                )
             _logger.info("rows of %s at %s:%d", topics.filter, self._host, self._port)
             inbox: asyncio.Queue[Message] = asyncio.Queue()
 
@@ -240,7 +280,10 @@ class MqttStream:
         else:
             waiting = {}
         if self._unwritten or waiting:
-            await asyncio.to_thread(self._kept.write, self._unwritten, waiting)
+            try:
+                await asyncio.to_thread(self._kept.write, self._unwritten, waiting)
+            except sqlite3.Error as error:  # the disk is full, say: nothing is acknowledged
+                raise MqttFailed(f"the session's file cannot be written: {error}") from error
             self._unwritten, self._touched = {}, set()
         for sent in messages:
             client._client.ack(sent.mid, sent.qos)

@@ -287,7 +287,8 @@ def _last_request(body: Body, job: Job) -> tuple[Joined, int]:
     if not 1 <= len(sent.variables) <= MOST_VARIABLES:
         raise InvalidBody(f"variables: expected 1 to {MOST_VARIABLES}, got {len(sent.variables)}")
     series = [_series(each, place) for place, each in enumerate(sent.variables)]
-    return join(series, job.request.align_mode), _top(sent.top_contributor_count)
+    rows = join(series, job.request.align_mode, most=MOST_LAST)
+    return rows, _top(sent.top_contributor_count)
 
 
 def _series(sent: _Variable, place: int) -> Series:

@@ -21,6 +21,7 @@ ALIGN_MODES: tuple[AlignMode, ...] = get_args(AlignMode)
 FILL_METHODS: tuple[FillMethod, ...] = get_args(FillMethod)
 
 MOST_MISSING = 0.2  # share of a variable's rows
+MOST_TIMES = 1_000_000  # of rows
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -99,9 +100,18 @@ class Joined(NamedTuple):
         return filled_ND
 
 
-def join(series: Sequence[Series], mode: AlignMode) -> Joined:
-    """The series side by side; InvalidTable where a variable has two values at one time, or two
-    series one name.
+def join(
+    series: Sequence[Series],
+    mode: AlignMode,
+    *,
+    start: float = -np.inf,
+    end: float = np.inf,
+    before: int = 0,
+    most: int = MOST_TIMES,
+) -> Joined:
+    """The series side by side, at times from start to end, both included, and so many before them;
+    InvalidTable where a variable has two values at one time, two series one name, or where there
+    are more than `most` such times, whose rows are not made then.
     """
     names = tuple(each.variable for each in series)
     if repeated := next((name for name in names if names.count(name) > 1), None):
@@ -126,6 +136,14 @@ def join(series: Sequence[Series], mode: AlignMode) -> Joined:
         time_N = reduce(lambda a, b: np.intersect1d(a, b, assume_unique=True), times)
     else:
         time_N = np.unique(np.concatenate(times))
+    first, last = np.searchsorted(time_N, [start, np.nextafter(end, np.inf)]).tolist()
+    if last - first > most:
+        span = " from startTime to endTime" if np.isfinite([start, end]).any() else ""
+        raise InvalidTable(
+            f"expected at most {most} timestamps{span}, got {last - first} that"
+            f" {'all variables have' if mode == 'Inner' else 'a variable has'}"
+        )
+    time_N = time_N[max(0, first - before) : last]
     value_ND = np.full((len(time_N), len(names)), np.nan)
     for column_N, (time_M, value_M) in zip(value_ND.T, ordered, strict=True):
         place_M = np.searchsorted(time_N, time_M)

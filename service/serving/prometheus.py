@@ -10,7 +10,7 @@ from http.client import HTTPException
 from typing import NamedTuple
 from urllib.error import HTTPError
 from urllib.parse import urlencode, urlsplit
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 import msgspec
 import numpy as np
@@ -88,17 +88,28 @@ class _Answer(msgspec.Struct):
     error: str = ""
 
 
+class _Staying(HTTPRedirectHandler):
+    """Follows no redirect: a token is for the address that it was given for, and no other."""
+
+    def redirect_request(self, *_: object) -> None:
+        """What redirects is an answer as any other that is none of a Prometheus."""
+
+
 class Prometheus:
     """A Prometheus, or what has its API. `url` may have a path, `token` is sent as a bearer's."""
 
     def __init__(
         self, url: str, *, token: str | None = None, timeout_seconds: float = TIMEOUT_SECONDS
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(url)
+            is_address = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # brackets that do not close, a port that is no number
+            is_address = False
+        if not is_address:
             raise InvalidSettings(
                 "--prometheus: expected an address such as http://127.0.0.1:9090, got"
-                f" {url[:200]!r}"
+                f" {url.rpartition('@')[2][:200]!r}"
             )
         if parts.username or parts.password:
             raise InvalidSettings(
@@ -107,9 +118,12 @@ class Prometheus:
             )
         self.url = url.rstrip("/")
         self._timeout = timeout_seconds
+        token = (token or "").strip()  # a file of a secret often ends with a line's end
+        if not (token.isascii() and token.isprintable()):
+            raise InvalidSettings(f"{TOKEN}: expected printable ASCII, got something else")
         self._headers = {"authorization": f"Bearer {token}"} if token else {}
         # proxies of the environment are not used
-        self._open = build_opener(ProxyHandler({})).open
+        self._open = build_opener(ProxyHandler({}), _Staying()).open
 
     def ask(
         self,

@@ -5,6 +5,8 @@ a folder, or a URL of object storage. Of an archive nothing is written under a n
 and what it may unpack to is bounded.
 """
 
+import csv
+import io
 import os
 import stat
 import zipfile
@@ -14,22 +16,26 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
 from hourglass.service.errors import InvalidSettings, InvalidTable
 from hourglass.service.model.artifact import Feature
-from hourglass.service.rows.aligned import Series
+from hourglass.service.rows.aligned import MOST_TIMES, Series
 from hourglass.service.rows.tables import encode_table, read_table
 from hourglass.service.rows.times import to_seconds
 from hourglass.service.serving.objects import SCHEMES, Objects
 
+if TYPE_CHECKING:
+    import polars as pl
+
 TIME, VALUE = "timestamp", "value"  # columns
 MOST_VARIABLES = 300
-MOST_TIMES = 1_000_000
 MOST_BYTES = 2**30  # of all files of a source, unpacked
 MOST_DIRECTORY_BYTES = 2**20  # of an archive's list of its entries
+MOST_HEADER_BYTES = 2**21  # of a CSV
 CSV = ".csv"
 _STEP_BYTES = 2**20
 _END, _END64 = b"PK\x05\x06", b"PK\x06\x07"  # of an archive, and of one with 64-bit sizes
@@ -301,9 +307,26 @@ def _some(files: Files, source: str) -> Files:
     return files
 
 
+def _read(file: Path) -> "pl.DataFrame":
+    """A CSV, unless it has so many columns that the names alone would fill the memory."""
+    if file.is_file():
+        with file.open("rb") as opened:
+            head = opened.read(MOST_HEADER_BYTES)
+        text = head.decode("utf-8-sig", errors="replace")
+        try:
+            header = next(filter(None, csv.reader(io.StringIO(text, newline=None))), [])
+        except csv.Error as error:  # one name of more than 128 KiB
+            raise InvalidTable(f"{file}: the names of columns cannot be read: {error}") from error
+        if len(header) > MOST_VARIABLES + 1:
+            raise _too_many(len(header) - 1)
+        if len(head) == MOST_HEADER_BYTES and len(text.split("\n", 1)) == 1:
+            raise InvalidTable(f"{file}: the names of columns have over {MOST_HEADER_BYTES} bytes")
+    return read_table(file)
+
+
 def _read_table(file: Path) -> list[Series]:
     """Of one table with all variables."""
-    frame = read_table(file)
+    frame = _read(file)
     time = _column(frame.columns, TIME, file)
     variables = [column for column in frame.columns if column != time]
     if not variables:
@@ -322,7 +345,7 @@ def _read_variable(variable: str, file: Path) -> Series:
     if variable.lower() == TIME:
         raise InvalidTable(f"a variable cannot be named {variable!r}: the times of rows are")
     try:
-        frame = read_table(file)
+        frame = _read(file)
         time, value = (_column(frame.columns, each, file) for each in (TIME, VALUE))
         value_N = encode_table(frame, [Feature(name=value, kind="numeric")])[:, 0]
         time_N = to_seconds(frame[time])

@@ -4,6 +4,7 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,24 @@ def status(azure: Azure, identifier: str) -> str:
     return json.loads(azure.detection(identifier))["summary"]["status"]
 
 
+def refuses(azure: Azure, said: str) -> bool:
+    """Whether nothing may begin now, for that reason."""
+    try:
+        azure.begin(SETUP, lambda: Judged([], ()))
+    except Overloaded as error:
+        return said in str(error)
+    return False
+
+
+def test_a_detection_that_cannot_begin_takes_no_room(azure: Azure, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "MOST_WAITING", 1)
+    for _ in range(3):
+        with pytest.raises(TypeError):
+            azure.begin({"dataSource": object()}, lambda: Judged([], ()))
+    assert not [*azure.detections.path.glob("*.lock")]
+    assert not refuses(azure, "wait")
+
+
 def test_detections_are_made_one_after_the_other_and_so_many_may_wait(
     azure: Azure, monkeypatch: pytest.MonkeyPatch
 ):
@@ -34,7 +53,7 @@ def test_detections_are_made_one_after_the_other_and_so_many_may_wait(
     go = threading.Event()
 
     def judge() -> Judged:
-        assert go.wait(20)
+        assert go.wait(120)
         return Judged([{"timestamp": "x"}], ())
 
     first, answer = azure.begin(SETUP, judge)
@@ -51,7 +70,7 @@ def test_detections_are_made_one_after_the_other_and_so_many_may_wait(
     go.set()
     wait_until(lambda: status(azure, second) == "READY")
     assert json.loads(azure.detection(first))["results"] == [{"timestamp": "x"}]
-    wait_until(lambda: azure.begin(SETUP, judge)[0] != first)  # there is room again
+    wait_until(lambda: not refuses(azure, "2 detections wait"))  # there is room again
 
 
 def test_a_detection_that_runs_into_an_error_says_so_and_a_bug_is_logged(
@@ -81,15 +100,16 @@ def test_what_waits_when_the_service_ends_has_failed_in_the_next_one(tmp_path: P
 
     def judge() -> Judged:
         begun.set()
-        assert go.wait(20)
+        assert go.wait(120)
         return Judged([], ())
 
     before = Azure(tmp_path, ("/data",))
     running, _ = before.begin(SETUP, judge)
     waiting, _ = before.begin(SETUP, judge)
-    assert begun.wait(20)
+    assert begun.wait(120)
     ending = threading.Thread(target=before.close)
     ending.start()
+    wait_until(partial(refuses, before, "the service is about to end"))
     go.set()
     ending.join()
     del before

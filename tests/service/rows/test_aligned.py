@@ -29,6 +29,19 @@ def test_outer_has_the_times_of_any_and_inner_those_of_all():
     assert join([A, apart], "Inner").value_ND.shape == (0, 2)
 
 
+def test_rows_of_too_many_times_are_refused_before_they_are_made():
+    apart = [
+        Series(f"v{place}", np.arange(1000.0) + place / 1000, np.ones(1000)) for place in range(300)
+    ]
+    with pytest.raises(InvalidTable, match="at most 100 timestamps, got 300000 that a variable"):
+        join(apart, "Outer", most=100)
+    some = join(apart, "Outer", start=500.0, end=500.001, before=3, most=2)
+    np.testing.assert_allclose(some.time_N, [499.297, 499.298, 499.299, 500, 500.001])
+    assert np.nansum(some.value_ND, axis=1).tolist() == [1] * 5
+    with pytest.raises(InvalidTable, match="at most 1 timestamps from startTime to endTime, got 2"):
+        join(apart, "Outer", start=500.0, end=500.001, most=1)
+
+
 @pytest.mark.parametrize(
     ("method", "a", "b"),
     [

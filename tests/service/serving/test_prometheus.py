@@ -152,7 +152,13 @@ def test_an_expression_that_is_refused_is_named_with_prometheus_own_words(
     assert np.isnan(asked.joined.values_ETD[:, 0, 1]).all()
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:9090", "ftp://x", "http://", "http://a:secret@b:1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("127.0.0.1:9090", "ftp://x", "http://", "http://a:secret@b:1", "http://[::1"),
+        *("http://b:x", "http://a:secret@b:x"),
+    ],
+)
 def test_what_is_no_address_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(InvalidSettings) as caught:
         Prometheus(url)
@@ -170,3 +176,22 @@ def test_who_is_not_there_or_no_prometheus_is_away() -> None:
     (request,) = other.received
     assert request.headers["authorization"] == "Bearer t0ken"
     assert request.path == "/hook/api/v1/query_range"
+
+
+def test_a_token_goes_to_the_address_that_was_given_and_to_no_other() -> None:
+    with (
+        receiving() as another,
+        receiving(302, location=another.url) as known,
+        pytest.raises(PrometheusAway, match="answered 302 and not as a Prometheus does"),
+    ):
+        Prometheus(known.url, token="t0ken").series("up", last(1))
+
+
+def test_a_token_of_a_file_is_taken_without_its_lines_end_and_never_shown() -> None:
+    with receiving(200) as other, pytest.raises(PrometheusAway):
+        Prometheus(other.url, token="t0ken\n").series("up", last(1))
+    assert other.received[0].headers["authorization"] == "Bearer t0ken"
+    for token in ("t0ken\nx: y", "t0kén"):
+        with pytest.raises(InvalidSettings, match="PROMETHEUS_TOKEN: expected printable") as caught:
+            Prometheus("http://127.0.0.1:9", token=token)
+        assert "t0k" not in str(caught.value)

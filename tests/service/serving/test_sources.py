@@ -287,3 +287,14 @@ def test_roots_are_named_by_commas(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert roots_of("data, /srv/x ,s3://a/b,") == (f"{tmp_path}/data", "/srv/x", "s3://a/b")
     with pytest.raises(InvalidSettings, match="data cannot be taken from http://x"):
         roots_of("http://x")
+
+
+def test_a_table_of_very_many_columns_is_not_read(root: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sources, "read_table", lambda _: pytest.fail("it is read"))
+    names = "\n".join(["timestamp", *(f'"v\n{i}"' for i in range(100_000))]).replace('\n"', ',"')
+    root.joinpath("wide.csv").write_text(f"{names}\n2021-01-01,1\n")
+    with pytest.raises(InvalidTable, match="expected at most 300 variables, got 100000"):
+        read(root / "wide.csv", root)
+    root.joinpath("long.csv").write_bytes(b"timestamp" * 2**18)
+    with pytest.raises(InvalidTable, match="the names of columns"):
+        read(root / "long.csv", root)

@@ -152,6 +152,10 @@ NOT_RUN = {
     ): "needs a server of MLflow; tests/service/serving has one in SQLite",
     (
         "service/README.md",
+        "MLFLOW_TRACKING_URI=sqlite:///mlflow.db .venv/bin/mlflow models serve \\",
+    ): "tests/service/adapters/test_mlflow.py runs it",
+    (
+        "service/README.md",
         ".venv/bin/hourglass stream --kafka localhost:9092 --input rows --output scores \\",
     ): "tests/service/adapters/test_kafka.py runs it against brokers of its own",
     (
@@ -505,6 +509,8 @@ def check_command(words: list[str]) -> None:
         case ["curl", "-s", url, "-H", "content-type: application/json", "-d", body]:
             assert url.endswith("/feedback")
             msgspec.json.decode(body, type=FeedbackRequest)
+        case [".venv/bin/mlflow", "models", "serve", *_]:
+            pass  # a test runs it
         case [setting, *command] if setting.startswith(("OTEL_", "MLFLOW_")):
             check_command(command)
         case _:

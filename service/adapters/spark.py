@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hourglass.service.adapters import files
-from hourglass.service.errors import InvalidSettings, InvalidTable
+from hourglass.service.errors import HourglassError, InvalidSettings, InvalidTable
 from hourglass.service.model.detector import Detector
 from hourglass.service.model.schema import Schema
 from hourglass.service.model.served import Served
@@ -133,17 +133,22 @@ def _arrow(column: "pl.Series") -> "pa.Array":
     return column.to_arrow()
 
 
+def parser() -> argparse.ArgumentParser:
+    """What the script is told."""
+    made = argparse.ArgumentParser(prog="python -m hourglass.service.adapters.spark")
+    made.add_argument("data", help="Parquet that Spark reads")
+    made.add_argument("out", help="where it writes Parquet")
+    made.add_argument("--model", type=Path, required=True, help="a model file, or MODELS/NAME")
+    made.add_argument("--columns", nargs="+", help="of the data, that stand beside the results")
+    made.add_argument("--alpha", type=float, help="another budget than the model's")
+    made.add_argument("--time", help="the column of times, of a model of rows in order")
+    made.add_argument("--entity", help="the column that says whose a row is")
+    return made
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parquet in, Parquet out."""
-    parser = argparse.ArgumentParser(prog="python -m hourglass.service.adapters.spark")
-    parser.add_argument("data", help="Parquet that Spark reads")
-    parser.add_argument("out", help="where it writes Parquet")
-    parser.add_argument("--model", type=Path, required=True, help="a model file, or MODELS/NAME")
-    parser.add_argument("--columns", nargs="+", help="of the data, that stand beside the results")
-    parser.add_argument("--alpha", type=float, help="another budget than the model's")
-    parser.add_argument("--time", help="the column of times, of a model of rows in order")
-    parser.add_argument("--entity", help="the column that says whose a row is")
-    asked = parser.parse_args(arguments)
+    asked = parser().parse_args(arguments)
     try:
         from pyspark.sql import SparkSession
     except ImportError:
@@ -159,6 +164,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             entity=asked.entity,
         )
         scored.write.parquet(asked.out)
+    except HourglassError as error:
+        raise SystemExit(str(error)) from None
     finally:
         spark.stop()
 

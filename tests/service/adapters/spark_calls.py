@@ -8,12 +8,16 @@ import time
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from pyspark.errors import PythonException
 from pyspark.sql import SparkSession
 
+from hourglass.service.adapters.files import score_frame
 from hourglass.service.adapters.spark import main, score
 from hourglass.service.errors import HourglassError
 from hourglass.service.model.detector import Detector
+from hourglass.service.model.schema import Schema
+from hourglass.service.model.served import Served
 
 
 def said(ask):
@@ -31,22 +35,30 @@ def rows_of(frame):
 
 
 def rates(spark, model, folder, count):
-    """Rows a second of Spark, warm, Parquet in and Parquet out, and of the Detector alone."""
+    """Rows a second, warm: of Spark, Parquet in and Parquet out; in one process of a table, with
+    reasons, and of the Detector alone.
+    """
     frame = spark.read.parquet(f"{folder}/many.parquet")
-    seconds = {}
-    for repeat in range(3):
-        began = time.perf_counter()
-        score(frame, model, []).write.mode("overwrite").parquet(f"{folder}/many-{repeat}")
-        seconds["spark"] = time.perf_counter() - began
+    table = pl.read_parquet(f"{folder}/many.parquet")
+    rows_ND = table.to_numpy().astype(np.float32)
     detector = Detector.from_bytes(model)
-    columns = [each.to_numpy() for each in frame.toArrow().columns]
-    rows_ND = np.stack(columns, axis=1).astype(np.float32)
-    for _ in range(3):
-        began = time.perf_counter()
-        for start in range(0, count, 65536):
-            detector.score(rows_ND[start : start + 65536])
-        seconds["detector"] = time.perf_counter() - began
-    return {name: count / each for name, each in seconds.items()}
+    served = Served("many", detector, Schema.of(detector.manifest), detector.threshold, 0.0)
+    ways = {
+        "Spark": lambda: (
+            score(frame, model, []).write.mode("overwrite").parquet(f"{folder}/many-scored")
+        ),
+        "table": lambda: score_frame(served, table),
+        "Detector": lambda: [
+            detector.score(rows_ND[start : start + 65536]) for start in range(0, count, 65536)
+        ],
+    }
+    return {name: count / min(map(seconds, [way] * 3)) for name, way in ways.items()}
+
+
+def seconds(way):
+    began = time.perf_counter()
+    way()
+    return time.perf_counter() - began
 
 
 request = json.load(sys.stdin)
@@ -76,6 +88,8 @@ answer["refused"] = {
     "order": said(lambda: score(parts, ordered.read_bytes(), time="at")),
     "no order": said(lambda: score(frame, model, time="n")),
 }
+exec(request["snippet"])  # the README's, which has find_strange
+answer["strange"] = rows_of(find_strange(spark, f"{folder}/single.parquet", single))  # noqa: F821
 answer["rates"] = rates(spark, (folder / "wide.onnx").read_bytes(), folder, request["count"])
 # ends the session
 main([f"{folder}/single.parquet", f"{folder}/out", "--model", str(single), "--columns", "n"])

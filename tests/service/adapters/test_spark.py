@@ -2,17 +2,19 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
 
 from hourglass.service.adapters.files import COLUMNS, open_model, score_file
+from hourglass.service.adapters.spark import score
+from hourglass.service.errors import InvalidSettings
 from hourglass.service.model.artifact import Feature
 from tests.artifacts import (
     MIXED,
@@ -70,10 +72,15 @@ def answer(folder: Path) -> dict[str, Any]:
     if shutil.which("java") is None:
         missing = "there is no java: apt-get install openjdk-17-jre-headless"
         pytest.fail(missing) if "CI" in os.environ else pytest.skip(missing)
+    (snippet,) = re.findall(
+        r"^```python\n(def find_strange.*?)^```$",
+        (ROOT / "service/README.md").read_text(),
+        re.MULTILINE | re.DOTALL,
+    )
     environment = ensure(ROOT / "build" / "clients" / "spark", HERE / "spark.txt", "Spark's")
     done = subprocess.run(
         [environment, "-B", HERE / "spark_calls.py"],
-        input=json.dumps({"folder": str(folder), "count": MANY}),
+        input=json.dumps({"folder": str(folder), "count": MANY, "snippet": snippet}),
         env=os.environ | {"PYSPARK_PYTHON": str(environment)},
         cwd=folder,
         capture_output=True,
@@ -110,6 +117,13 @@ def test_a_frame_is_answered_as_the_command_answers_its_file(folder: Path, answe
     assert 0 < strict <= sum(bool(row["is_anomaly"]) for row in told)
 
 
+def test_the_readmes_function_finds_the_strange_rows(answer: dict[str, Any]):
+    strange = [row for row in answer["single"] if row["is_anomaly"]]
+    names = ["n", "severity", "reason", "blamed"]
+    assert answer["strange"] == [{name: row[name] for name in names} for row in strange]
+    assert 4 in [row["n"] for row in strange]
+
+
 def test_results_get_a_prefix_where_the_frame_has_such_a_column(answer: dict[str, Any]):
     assert answer["columns"][:5] == ["score", "load", "open", "site", "heat"]
     assert answer["columns"][5:] == [f"hourglass_{name}" for name in (*COLUMNS, "blamed")]
@@ -140,8 +154,12 @@ def test_the_script_reads_parquet_and_writes_parquet(folder: Path, answer: dict[
     assert_alike(written.to_dicts(), told_by_a_file(folder, "single"), ["n", *COLUMNS])
 
 
-def test_it_is_not_much_slower_than_the_detector(answer: dict[str, Any]):
+def test_two_workers_score_20000_rows_a_second_from_parquet_to_parquet(answer: dict[str, Any]):
     rates = answer["rates"]
-    print({name: round(each) for name, each in rates.items()})
-    assert rates["spark"] > 20_000
-    assert np.isfinite(rates["detector"])
+    print({name: f"{rate:,.0f} rows/s" for name, rate in rates.items()})
+    assert rates["Spark"] > 20_000
+
+
+def test_without_the_extra_it_says_what_to_install():
+    with pytest.raises(InvalidSettings, match=r"pip install 'hourglass\[spark\]'"):
+        score(None, make_artifact())  # Spark is in an environment of its own, and not in this one

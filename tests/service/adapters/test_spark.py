@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("spark")
     (folder / "single.onnx").write_bytes(make_artifact(MIXED, conditional=True))
     (folder / "ordered.onnx").write_bytes(make_windowed_artifact(rows=3))
-    (folder / "wide.onnx").write_bytes(make_artifact(WIDE))
+    (folder / "wide.onnx").write_bytes(make_artifact(WIDE, conditional=True))
     names = [feature.name for feature in MIXED]
     cells = as_json_rows(MIXED, sample_rows(MIXED, 40, seed=3))
     cells[1][1] = cells[2][2] = cells[3][3] = None

@@ -22,6 +22,7 @@ import pytest
 import yaml
 
 from hourglass.service.__main__ import _parser as service_parser
+from hourglass.service.adapters.spark import parser as spark_parser
 from hourglass.service.api.feedback import FeedbackRequest
 from hourglass.service.settings import Settings, variables
 from hourglass.training.__main__ import _parser as train_parser
@@ -154,6 +155,15 @@ NOT_RUN = {
         "MLFLOW_TRACKING_URI=https://mlflow.example"
         " .venv/bin/hourglass serve --models mlflow://champion",
     ): "needs a server of MLflow; tests/service/serving has one in SQLite",
+    (
+        "service/README.md",
+        "MLFLOW_TRACKING_URI=sqlite:///mlflow.db .venv/bin/mlflow models serve \\",
+    ): "tests/service/adapters/test_mlflow.py runs it",
+    (
+        "service/README.md",
+        ".venv/bin/python -m hourglass.service.adapters.spark rows.parquet scored.parquet"
+        " --model models/pump",
+    ): "tests/service/adapters/test_spark.py runs it",
     (
         "service/README.md",
         ".venv/bin/hourglass stream --kafka localhost:9092 --input rows --output scores \\",
@@ -512,6 +522,10 @@ def check_command(words: list[str]) -> None:
         case ["curl", "-s", url, "-H", "content-type: application/json", "-d", body]:
             assert url.endswith("/feedback")
             msgspec.json.decode(body, type=FeedbackRequest)
+        case [".venv/bin/python", "-m", "hourglass.service.adapters.spark", *arguments]:
+            spark_parser().parse_args(arguments)
+        case [".venv/bin/mlflow", "models", "serve", *_]:
+            pass  # a test runs it
         case [setting, *command] if setting.startswith(("OTEL_", "MLFLOW_")):
             check_command(command)
         case _:

@@ -8,20 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hourglass.service.errors import InvalidSettings, InvalidTable, printable
 from hourglass.service.model.artifact import Baseline, Feature, Queries, RowCounts, Window
-from hourglass.service.model.detector import DEFAULT_MAX_BYTES, Scores
-from hourglass.service.model.reasons import reasons_of, reasons_of_windows
+from hourglass.service.model.detector import DEFAULT_MAX_BYTES, Explanation, Scores
+from hourglass.service.model.reasons import Reasons, reasons_of, reasons_of_windows
 from hourglass.service.model.served import Served
 from hourglass.service.rows import ordered
 from hourglass.service.rows.dialect import USUAL, Dialect
 from hourglass.service.rows.ordered import Run, Stretch, in_places, score_stretches, windows_at
-from hourglass.service.rows.sentences import say_why
+from hourglass.service.rows.sentences import MOST_NAMED, say_why
 from hourglass.service.rows.tables import encode_table, read_rows
 from hourglass.service.rows.times import to_seconds
 from hourglass.service.serving.loading import load, served_from
@@ -42,12 +42,21 @@ TOP_ROWS = 10
 PREFIX = "hourglass_"
 COLUMNS = ("score", "ratio", "p_value", "severity", "extrapolated", "is_anomaly", "reason")
 WARMING = "warming"  # one more of a windowed model
+# features that are to blame for an anomaly, those most first; no cell of a CSV holds a list
+BLAMED = "blamed"
 KNOWN_ENTITY = "known_entity"  # and another one where entities have baselines
 STORED = {
     "none": "no training rows, nor averages of them",
     "averages": "averages of training rows, which whoever has the file can read",
     "rows": "training rows as they are, which whoever has the file can read",
 }
+
+
+class _Why(NamedTuple):
+    """Why a row is an anomaly."""
+
+    sentence: str | None
+    blamed: list[str]  # features
 
 
 def open_model(path: Path, *, alpha: float | None = None) -> tuple[Served, str | None]:
@@ -87,10 +96,7 @@ def score_file(
     nulls, and are WARMING. Where entities have baselines, KNOWN_ENTITY tells which rows are of
     one that has none, and are judged by the fleet's.
     """
-    import polars as pl
-
-    is_ordered = served.detector.window > 1
-    names = (*COLUMNS, WARMING) if is_ordered else COLUMNS
+    names = (*COLUMNS, WARMING) if served.detector.window > 1 else COLUMNS
     if served.detector.manifest.baseline:
         names = (*names, KNOWN_ENTITY)
     require_order(served, time=time, entity=entity)
@@ -101,16 +107,36 @@ def score_file(
             f"{data} has the columns {taken[0]!r} and {prefix + taken[0]!r} already, which is where"
             " a result would go"
         )
+    results = score_frame(
+        served, frame, dialect, time=time, entity=entity, progress=progress, observers=observers
+    ).select(names)
+    return frame.hstack(results.rename({name: prefix + name for name in names}))
+
+
+def score_frame(
+    served: Served,
+    frame: "pl.DataFrame",
+    dialect: Dialect = USUAL,
+    *,
+    time: str | None = None,
+    entity: str | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _of: None,
+    observers: Observers = UNOBSERVED,
+) -> "pl.DataFrame":
+    """The results of a table's rows alone, and BLAMED; InvalidTable names column and row of what is
+    not as the model expects.
+    """
+    import polars as pl
+
     rows_ND, parts = encode_table(frame, served.schema.features, dialect), []
-    if is_ordered:
+    if served.detector.window > 1:
         stretches = stretches_of(served, frame, time, entity)
-        parts.append(_score_in_order(served, rows_ND, stretches, progress, observers))
-    for start in range(0, 0 if is_ordered else frame.height, CHUNK_ROWS):
+        return _score_in_order(served, rows_ND, stretches, progress, observers)
+    for start in range(0, max(frame.height, 1), CHUNK_ROWS):
         parts.append(_score_rows(served, rows_ND[start : start + CHUNK_ROWS], observers))
         if frame.height > CHUNK_ROWS:
             progress(min(start + CHUNK_ROWS, frame.height), frame.height)
-    results = pl.concat(parts)
-    return frame.hstack(results.rename({name: prefix + name for name in names}))
+    return pl.concat(parts)
 
 
 def require_order(served: Served, *, time: str | None, entity: str | None) -> None:
@@ -317,7 +343,7 @@ def _score_rows(served: Served, rows_ND: Float32, observers: Observers) -> "pl.D
 
 
 def _results(
-    served: Served, scores: Scores, known_N: NDArray[np.bool_], why: list[str | None]
+    served: Served, scores: Scores, known_N: NDArray[np.bool_], why: list[_Why | None]
 ) -> "pl.DataFrame":
     import polars as pl
 
@@ -328,7 +354,8 @@ def _results(
         "severity": scores.severity,
         "extrapolated": served.detector.table.is_extrapolated(scores.score),
         "is_anomaly": served.threshold.is_anomaly(scores.score),
-        "reason": pl.Series(why, dtype=pl.String),
+        "reason": pl.Series([each and each.sentence for each in why], dtype=pl.String),
+        BLAMED: pl.Series([each and each.blamed for each in why], dtype=pl.List(pl.String)),
     }
     known = pl.Series(known_N)
     return pl.DataFrame(columns).select(
@@ -360,14 +387,14 @@ def _score_in_order(
     scores, warming_N = in_places(count, told())
     known_N = np.isfinite(scores.score)
     anomalies = _strangest(scores.score, known_N & served.threshold.is_anomaly(scores.score))
-    why: list[str | None] = [None] * count
+    why: list[_Why | None] = [None] * count
     for row, window_WD, entity in windows_at(served, rows_ND, stretches, anomalies):
         own = detector.of(entity)
         explanation = own.explain_windows(window_WD[np.newaxis])
         reasons = reasons_of_windows(
             own, window_WD[np.newaxis], explanation, served.threshold.score
         )
-        (why[row],) = say_why(served.schema.features, window_WD[-1:], reasons)
+        (why[row],) = _whys(served, window_WD[-1:], explanation, reasons)
     results = _results(served, scores, known_N, why).with_columns(pl.Series(WARMING, warming_N))
     if detector.manifest.baseline is None:
         return results
@@ -385,19 +412,38 @@ def _strangest(score_N: Float32, anomalous_N: NDArray[np.bool_]) -> NDArray[np.i
 
 def _say_why(
     served: Served, rows_ND: Float32, score_N: Float32, anomalous_N: NDArray[np.bool_]
-) -> list[str | None]:
+) -> list[_Why | None]:
     """Why rows are anomalies; of more than REASONED_ROWS, why the strangest are."""
     anomalies = _strangest(score_N, anomalous_N)
-    sentences: list[str | None] = [None] * len(rows_ND)
+    why: list[_Why | None] = [None] * len(rows_ND)
     if not len(anomalies):
-        return sentences
+        return why
     explanation = served.detector.explain(rows_ND[anomalies])
     reasons = reasons_of(served.detector, rows_ND[anomalies], explanation, served.threshold.score)
-    if reasons is not None:
-        said = say_why(served.schema.features, rows_ND[anomalies], reasons)
-        for row, sentence in zip(anomalies.tolist(), said, strict=True):
-            sentences[row] = sentence
-    return sentences
+    found = _whys(served, rows_ND[anomalies], explanation, reasons)
+    for row, each in zip(anomalies.tolist(), found, strict=True):
+        why[row] = each
+    return why
+
+
+def _whys(
+    served: Served, rows_ND: Float32, explanation: Explanation, reasons: Reasons | None
+) -> list[_Why]:
+    """Of anomalies; what no few values explain is blamed on those that moved together, and where
+    the file carries no reasons on those that contribute most.
+    """
+    features = served.schema.features
+    if reasons is None:
+        order_ND = np.argsort(-explanation.contributions, axis=1, kind="stable")
+        return [
+            _Why(None, [features[d].name for d in order_D[:MOST_NAMED]])
+            for order_D in order_ND.tolist()
+        ]
+    found = []
+    for n, sentence in enumerate(say_why(features, rows_ND, reasons)):
+        blamed = reasons.groups[n] or reasons.order_ND[n, : reasons.blamed_N[n] or 1].tolist()
+        found.append(_Why(sentence, [features[d].name for d in blamed]))
+    return found
 
 
 def _rows(rows: RowCounts, folds: int | None) -> str:

@@ -3,7 +3,7 @@
     mlflow://champion     of each registered model that has this alias, the version it names
 
 Which server, and who asks, MLflow's own variables say: MLFLOW_TRACKING_URI, MLFLOW_REGISTRY_URI,
-MLFLOW_TRACKING_TOKEN. A version there is a folder; model.onnx lies in it, or in one folder below,
+MLFLOW_TRACKING_TOKEN. A version there is a folder; model.onnx lies in it, or in some folder below,
 and its SHA-256 is what the version is called here. Copies lie in a folder of store.py:
 
     CACHE/<name>/current                  which version the alias names: <made>-<number>
@@ -179,7 +179,7 @@ class MlflowModel(ModelFolder):
                 raise InvalidArtifact(
                     f"{place} cannot be read: {_first_line(error)}", "unreadable"
                 ) from error
-            files = sorted((*scratch.glob(MODEL_FILE), *scratch.glob(f"*/{MODEL_FILE}")))
+            files = sorted(scratch.rglob(MODEL_FILE))
             if len(files) != 1:
                 raise InvalidArtifact(
                     f"{place} has {len(files)} files {MODEL_FILE}, expected one", "missing"

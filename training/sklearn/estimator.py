@@ -18,14 +18,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from hourglass.service.errors import InvalidTable
 from hourglass.service.model.detector import Detector, Scores
 from hourglass.service.model.schema import Schema
+from hourglass.service.rows.frames import frame_of, is_mixed
 from hourglass.service.rows.tables import encode_table
 from hourglass.service.serving.disk import write_atomically
 from hourglass.service.serving.store import Store
 from hourglass.training.config import load_config
 from hourglass.training.errors import RunError
 from hourglass.training.run import run
-
-from .frames import frame_of, is_mixed
 
 NAME = "model"  # of the model in the folder that a fit publishes into and throws away
 Float64 = NDArray[np.float64]

@@ -14,8 +14,8 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import check_estimator
 
 from hourglass.service.model.detector import Detector
+from hourglass.service.rows.frames import frame_of
 from hourglass.sklearn import Hourglass
-from hourglass.sklearn.frames import frame_of
 from hourglass.sklearn.pyod import Hourglass as PyODHourglass
 from tests.serving import serving
 

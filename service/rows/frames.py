@@ -1,17 +1,23 @@
-"""Rows in memory of any kind -> the table that training reads.
+"""Rows in memory of any kind -> the table that training and adapters read.
+
+Needs polars (the `files` extra).
 
 Shapes: N rows, D features.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 def is_mixed(X: Any) -> bool:
     """Whether X is a frame with text, categories or booleans, which are features of their own."""
+    import polars as pl
+
     if not (hasattr(X, "columns") and hasattr(X, "dtypes")):
         return False
     if isinstance(X, pl.DataFrame):
@@ -19,15 +25,19 @@ def is_mixed(X: Any) -> bool:
     return any(getattr(kind, "kind", "O") not in "fiu" for kind in X.dtypes)
 
 
-def frame_of(X: Any, names: Sequence[str]) -> pl.DataFrame:
+def frame_of(X: Any, names: Sequence[str]) -> "pl.DataFrame":
     """A table [N, D] with these names for its columns."""
+    import polars as pl
+
     if isinstance(X, np.ndarray):
         return pl.DataFrame({name: X[:, d] for d, name in enumerate(names)}).fill_nan(None)
     columns = zip(X.columns, names, strict=True)
     return pl.DataFrame([_series(X[column], name) for column, name in columns])
 
 
-def _series(column: Any, name: str) -> pl.Series:
+def _series(column: Any, name: str) -> "pl.Series":
+    import polars as pl
+
     if isinstance(column, pl.Series):
         return column.alias(name)
     values = [None if _is_missing(value) else value for value in column.to_list()]

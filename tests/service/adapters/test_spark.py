@@ -1,0 +1,165 @@
+"""Spark itself scores frames, in a process and an environment of its own, with Debian's Java."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from hourglass.service.adapters.files import COLUMNS, open_model, score_file
+from hourglass.service.adapters.spark import score
+from hourglass.service.errors import InvalidSettings
+from hourglass.service.model.artifact import Feature
+from tests.artifacts import (
+    MIXED,
+    NUMERIC,
+    as_json_rows,
+    make_artifact,
+    make_windowed_artifact,
+    sample_rows,
+)
+from tests.environment import ensure
+from tests.serving import ROOT
+
+pytestmark = pytest.mark.heavy
+
+HERE = Path(__file__).parent
+MANY = 400_000
+WIDE = tuple(Feature(name=f"x{d}", kind="numeric", minimum=-3.0, maximum=3.0) for d in range(32))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models, and tables for them."""
+    folder = tmp_path_factory.mktemp("spark")
+    (folder / "single.onnx").write_bytes(make_artifact(MIXED, conditional=True))
+    (folder / "ordered.onnx").write_bytes(make_windowed_artifact(rows=3))
+    (folder / "wide.onnx").write_bytes(make_artifact(WIDE, conditional=True))
+    names = [feature.name for feature in MIXED]
+    cells = as_json_rows(MIXED, sample_rows(MIXED, 40, seed=3))
+    cells[1][1] = cells[2][2] = cells[3][3] = None
+    cells[4][0] = 9.0
+    cells[5] = [None, None, None, 1.0]
+    single = pl.DataFrame(cells, schema=names, orient="row").with_row_index("n")
+    single = single.with_columns(pl.col("n").cast(pl.Int32))
+    single.write_parquet(folder / "single.parquet")
+    wrong = single.with_columns(heat=pl.lit("warm"))
+    wrong.write_parquet(folder / "wrong.parquet")
+    rows_ND = sample_rows(NUMERIC, 40, seed=4)
+    rows_ND[25, 1] = 9.0
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    ordered = pl.DataFrame(rows_ND, schema=[feature.name for feature in NUMERIC]).with_columns(
+        n=pl.Series(range(40), dtype=pl.Int32),
+        at=pl.Series(
+            [began + timedelta(minutes=n) for n in range(40)], dtype=pl.Datetime("us", "UTC")
+        ),
+        machine=pl.Series(["east", "west"] * 20),
+    )
+    ordered.sample(fraction=1.0, shuffle=True, seed=0).write_parquet(folder / "ordered.parquet")
+    many = pl.DataFrame(sample_rows(WIDE, MANY, seed=5), schema=[each.name for each in WIDE])
+    many.write_parquet(folder / "many.parquet", row_group_size=50_000)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def answer(folder: Path) -> dict[str, Any]:
+    if shutil.which("java") is None:
+        missing = "there is no java: apt-get install openjdk-17-jre-headless"
+        pytest.fail(missing) if "CI" in os.environ else pytest.skip(missing)
+    (snippet,) = re.findall(
+        r"^```python\n(def find_strange.*?)^```$",
+        (ROOT / "service/README.md").read_text(),
+        re.MULTILINE | re.DOTALL,
+    )
+    environment = ensure(ROOT / "build" / "clients" / "spark", HERE / "spark.txt", "Spark's")
+    done = subprocess.run(
+        [environment, "-B", HERE / "spark_calls.py"],
+        input=json.dumps({"folder": str(folder), "count": MANY, "snippet": snippet}),
+        env=os.environ | {"PYSPARK_PYTHON": str(environment)},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def told_by_a_file(folder: Path, name: str, **order: str) -> pl.DataFrame:
+    served, _ = open_model(folder / f"{name}.onnx")
+    path = folder / f"{name}.parquet"
+    return score_file(served, path, progress=lambda _done, _of: None, **order).sort("n")
+
+
+def assert_alike(told: list[dict[str, Any]], expected: pl.DataFrame, names: list[str]) -> None:
+    for name in names:
+        assert [row[name] for row in told] == [
+            pytest.approx(each, rel=1e-6) if isinstance(each, float) else each
+            for each in expected[name].to_list()
+        ], name
+
+
+def test_a_frame_is_answered_as_the_command_answers_its_file(folder: Path, answer: dict[str, Any]):
+    told = answer["single"]
+    assert list(told[0]) == ["n", "site", *COLUMNS, "blamed"]
+    assert_alike(told, told_by_a_file(folder, "single"), ["n", "site", *COLUMNS])
+    assert told[4]["blamed"] == ["load"]
+    assert told[4]["reason"].startswith("load is 9 kW where ")
+    assert {told[5][name] for name in COLUMNS} == {None}
+    strict = sum(bool(row["is_anomaly"]) for row in answer["strict"])
+    assert 0 < strict <= sum(bool(row["is_anomaly"]) for row in told)
+
+
+def test_the_readmes_function_finds_the_strange_rows(answer: dict[str, Any]):
+    strange = [row for row in answer["single"] if row["is_anomaly"]]
+    names = ["n", "severity", "reason", "blamed"]
+    assert answer["strange"] == [{name: row[name] for name in names} for row in strange]
+    assert 4 in [row["n"] for row in strange]
+
+
+def test_results_get_a_prefix_where_the_frame_has_such_a_column(answer: dict[str, Any]):
+    assert answer["columns"][:5] == ["score", "load", "open", "site", "heat"]
+    assert answer["columns"][5:] == [f"hourglass_{name}" for name in (*COLUMNS, "blamed")]
+
+
+def test_rows_of_an_entity_are_scored_in_order_wherever_they_lie(
+    folder: Path, answer: dict[str, Any]
+):
+    expected = told_by_a_file(folder, "ordered", time="at", entity="machine")
+    assert_alike(answer["ordered"], expected, ["n", *COLUMNS, "warming"])
+    assert sum(row["warming"] for row in answer["ordered"]) == 4
+    assert answer["ordered"][25]["blamed"] == ["b"]
+
+
+def test_what_does_not_go_together_is_said_in_a_sentence(answer: dict[str, Any]):
+    refused = answer["refused"]
+    assert refused["cell"].startswith("column 'heat', row 1: expected a number, got 'warm'")
+    assert refused["column"].startswith("the frame has no column 'heat', which is asked for; its")
+    assert refused["kept"].startswith("the frame has no column 'm'")
+    assert refused["order"].startswith(
+        "a model of rows in order needs the columns time= and entity="
+    )
+    assert "scores single rows, whatever their order" in refused["no order"]
+
+
+def test_the_script_reads_parquet_and_writes_parquet(folder: Path, answer: dict[str, Any]):
+    written = pl.read_parquet(folder / "out" / "*.parquet").sort("n")
+    assert_alike(written.to_dicts(), told_by_a_file(folder, "single"), ["n", *COLUMNS])
+
+
+def test_two_workers_score_20000_rows_a_second_from_parquet_to_parquet(answer: dict[str, Any]):
+    rates = answer["rates"]
+    print({name: f"{rate:,.0f} rows/s" for name, rate in rates.items()})
+    assert rates["Spark"] > 20_000
+
+
+def test_without_the_extra_it_says_what_to_install():
+    with pytest.raises(InvalidSettings, match=r"pip install 'hourglass\[spark\]'"):
+        score(None, make_artifact())  # Spark is in an environment of its own, and not in this one

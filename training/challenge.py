@@ -67,6 +67,7 @@ class Champion(NamedTuple):
     screened: Screened | None  # None where nothing was screened
     journal: Journal | None
     checks: tuple[GateCheck, ...]
+    forced_at: float | None = None  # when it, or one before it, was published by force
 
     @property
     def left_out_N(self) -> Booleans:
@@ -253,6 +254,7 @@ def _decide(
         challenger=challenger,
         decided_at=time.time(),
         forced=config.force,
+        forced_at=champion.forced_at,
         shadow=config.shadow,
     )
 

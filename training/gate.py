@@ -84,6 +84,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     champion: str
     challenger: str | None  # None where the rows were refused, and nothing was fitted
     decided_at: float  # seconds since 1970
+    # when a person last said so: what was ordinary before may be so no longer
+    forced_at: float | None = None
     checks: tuple[GateCheck, ...]
 
 
@@ -492,9 +494,12 @@ def decide(
     challenger: str | None,
     decided_at: float,
     forced: bool,
+    forced_at: float | None = None,
     shadow: bool = False,
 ) -> Decision:
-    """Published unless a check failed, or in spite of that by force."""
+    """Published unless a check failed, or in spite of that by force; `forced_at` is when the
+    champion, or one before it, was.
+    """
     failed = [check for check in checks if check.status == "fail"]
     if failed:
         others = f", and {len(failed) - 1} more checks failed" if len(failed) > 1 else ""
@@ -511,6 +516,7 @@ def decide(
         champion=champion,
         challenger=challenger,
         decided_at=decided_at,
+        forced_at=decided_at if forced and failed else forced_at,
         checks=tuple(checks),
     )
 

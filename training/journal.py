@@ -51,11 +51,12 @@ def read_journal(
     *,
     confirmed: Sequence[str],
     exclude_alarms: bool,
+    ordinary_since: float = 0.0,
 ) -> Journal:
-    """What a service's file has of a model; RunError or HourglassError where it has nothing to
-    compare rows with.
+    """What a service's file has of a model, of ordinary rows those since a time, in seconds since
+    1970; RunError or HourglassError where it has nothing to compare rows with.
     """
-    rows = read_rows(path, model, confirmed)
+    rows = read_rows(path, model, confirmed, ordinary_since=ordinary_since)
     if not rows.alarms and (confirmed or exclude_alarms):
         raise RunError(
             f"the journal {path} has no row of an alarm of {model}: none was raised, or the service"

@@ -12,6 +12,7 @@ from hourglass.service.model.detector import Detector
 from hourglass.service.watch.recording import ENTITY, TIME
 from hourglass.training.config import Columns, RunConfig, load_config
 from hourglass.training.errors import RunError
+from hourglass.training.gate import read_decision
 from hourglass.training.journal import Journal, read_journal, with_alarms
 from hourglass.training.progress import SILENT, Progress
 from hourglass.training.publish import model_of
@@ -70,7 +71,9 @@ def retrain(
     features = Detector.from_bytes(folder.file(version).read_bytes()).manifest.features
     if recorded is not None:
         config = of_recorded(config, features, recorded)
-    return run(config, progress, _journal(features, name, rows, recorded))
+    decision = read_decision(file.parent)
+    since = decision.forced_at if decision else None
+    return run(config, progress, _journal(features, name, rows, recorded, since or 0.0))
 
 
 def next_run(
@@ -153,10 +156,14 @@ def of_recorded(
 
 
 def _journal(
-    features: Sequence[Feature], name: str, rows: Rows, recorded: pl.DataFrame | None
+    features: Sequence[Feature],
+    name: str,
+    rows: Rows,
+    recorded: pl.DataFrame | None,
+    ordinary_since: float,
 ) -> Journal | None:
     """Of the service's journal, and of recorded rows those that alarmed, where they are to be left
-    out.
+    out. What was ordinary before a person published by force is not asked about.
     """
     journal = None
     if rows.journal is None and rows.confirmed:
@@ -168,6 +175,7 @@ def _journal(
             features,
             confirmed=rows.confirmed,
             exclude_alarms=rows.exclude_alarms,
+            ordinary_since=ordinary_since,
         )
     if recorded is not None and rows.exclude_alarms:
         return with_alarms(journal, alarms_of(recorded, features))

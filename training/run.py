@@ -52,7 +52,13 @@ from hourglass.training.export import export_core, to_bytes
 from hourglass.training.fingerprints import FILE as FINGERPRINTS
 from hourglass.training.fingerprints import fingerprint, read_fingerprints, write_fingerprints
 from hourglass.training.folds import Folds
-from hourglass.training.gate import DECISION, Decision, keep_decision, write_decision
+from hourglass.training.gate import (
+    DECISION,
+    Decision,
+    keep_decision,
+    read_decision,
+    write_decision,
+)
 from hourglass.training.guarantee import (
     effective_rows,
     exchangeability_of,
@@ -127,8 +133,10 @@ def _run(
         )
     if serving:
         progress.stage("screening")
-        known = read_fingerprints(folder.file(serving.version).parent)
+        known = read_fingerprints(published := folder.file(serving.version).parent)
         champion = meet_rows(serving, known, data, config, journal)
+        if before := read_decision(published):
+            champion = champion._replace(forced_at=before.forced_at)
         decision = judge_rows(champion, config)
         if not decision.published:
             raise _refused(folder, decision)

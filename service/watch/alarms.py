@@ -364,9 +364,12 @@ class KeptRows(NamedTuple):
     ordinary: list[str]
 
 
-def read_rows(path: Path, model: str, keys: Sequence[str]) -> KeptRows:
-    """What a file that a service may be writing has of a model, and of the groups of these keys;
-    InvalidSettings where it is no journal, UnknownAlarms where it has no such group.
+def read_rows(
+    path: Path, model: str, keys: Sequence[str], *, ordinary_since: float = 0.0
+) -> KeptRows:
+    """What a file that a service may be writing has of a model, and of the groups of these keys,
+    and the ordinary rows since a time, in seconds since 1970; InvalidSettings where it is no
+    journal, UnknownAlarms where it has no such group.
     """
     if not path.is_file():
         raise InvalidSettings(f"there is no journal {path}; --journal names the service's file")
@@ -380,7 +383,9 @@ def read_rows(path: Path, model: str, keys: Sequence[str]) -> KeptRows:
             ).fetchall()
             groups = database.execute("SELECT key FROM groups WHERE model = ?", (model,))
             known = {key for (key,) in groups}
-            ordinary = database.execute("SELECT row FROM ordinary WHERE model = ?", (model,))
+            ordinary = database.execute(
+                "SELECT row FROM ordinary WHERE model = ? AND time >= ?", (model, ordinary_since)
+            )
             rows = [row for (row,) in ordinary]
             said = feedback.said_of_rows(database, model)
     except sqlite3.Error as error:

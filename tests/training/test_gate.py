@@ -217,12 +217,14 @@ def test_rows_that_did_not_alarm_tell_nothing_once_normal_has_moved() -> None:
     assert ask_of_journal(*both, calm[:0], Pair(unseen, calm, None)) == ()
 
 
-def decided(*statuses: str, forced: bool = False) -> Decision:
+def decided(*statuses: str, forced: bool = False, forced_at: float | None = None) -> Decision:
     checks = [
         GateCheck(name=f"Check {n}", status=cast(Any, status), text=f"found {n}")
         for n, status in enumerate(statuses)
     ]
-    return decide(checks, champion="a", challenger="b", decided_at=0.0, forced=forced)
+    return decide(
+        checks, champion="a", challenger="b", decided_at=9.0, forced=forced, forced_at=forced_at
+    )
 
 
 def test_one_failed_check_refuses_unless_a_person_insists() -> None:
@@ -232,7 +234,7 @@ def test_one_failed_check_refuses_unless_a_person_insists() -> None:
         reason="none of 2 checks failed, with a warning about check 1",
         champion="a",
         challenger="b",
-        decided_at=0.0,
+        decided_at=9.0,
         checks=decided("pass", "warn").checks,
     )
     refused = decided("pass", "fail", "fail")
@@ -241,6 +243,13 @@ def test_one_failed_check_refuses_unless_a_person_insists() -> None:
     forced = decided("fail", forced=True)
     assert (forced.published, forced.forced) == (True, True)
     assert not decided("pass", forced=True).forced
+
+
+def test_when_a_person_last_insisted_is_handed_on() -> None:
+    assert decided("fail", forced=True, forced_at=3.0).forced_at == 9.0
+    assert decided("pass", forced=True, forced_at=3.0).forced_at == 3.0
+    assert decided("fail", forced_at=3.0).forced_at == 3.0
+    assert decided("pass").forced_at is None
 
 
 def test_a_category_is_recoded_by_its_name() -> None:

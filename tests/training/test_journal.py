@@ -55,6 +55,11 @@ def test_rows_of_alarms_are_found_again_among_those_of_a_file(
     np.testing.assert_array_equal(journal.alarms_AD, ROWS[:3])
     np.testing.assert_array_equal(journal.confirmed_KD, ROWS[:1])
     np.testing.assert_array_equal(journal.ordinary_OD, ROWS[3:])
+    for since, rows in ((NOW, 1), (NOW + 1, 0)):
+        later = read_journal(
+            path, "pump", FEATURES, confirmed=(), exclude_alarms=True, ordinary_since=since
+        )
+        assert (len(later.ordinary_OD), len(later.alarms_AD)) == (rows, 3)
     confirmed_N, alarmed_N = journal.left_out(ROWS)
     assert confirmed_N.tolist() == [True, False, False, False]
     assert alarmed_N.tolist() == [False, True, True, False]

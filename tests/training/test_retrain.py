@@ -254,6 +254,15 @@ def test_force_publishes_what_the_gate_refuses_and_says_so(
         if line["current"]
     ]
     assert line["why"].startswith("by force, although ranges: column 'x")
+    forced = read_decision(models / "pump")
+    assert forced
+    assert forced.forced_at == forced.decided_at
+    # the next one knows of it: what was ordinary before tells nothing any more
+    tables.write(SPOILT["in other units"](tables.correlated(1000, seed=8)), data)
+    assert command("retrain", "pump", data, "--models", models, "--quiet").code == 0
+    after = read_decision(models / "pump")
+    assert after
+    assert (after.forced, after.forced_at) == (False, forced.forced_at)
 
 
 def with_faults(rows: int, share: float, *, labelled: int, seed: int) -> pl.DataFrame:

@@ -9,6 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hourglass.service import logs
+from hourglass.service.adapters.access import (
+    REGISTRY_AUTH,
+    SASL,
+    access_of,
+    add_access_arguments,
+    credentials_of,
+)
 from hourglass.service.errors import InvalidSettings, printable
 from hourglass.service.keys import file as keys
 from hourglass.service.logs import announce, warn
@@ -69,18 +76,28 @@ def stream_kafka(options: argparse.Namespace) -> int:
     if options.input is None or options.output is None:
         raise InvalidSettings("--kafka expects --input TOPIC and --output TOPIC")
     from hourglass.service.adapters.kafka import KafkaStream, Topics
+    from hourglass.service.adapters.kafka_brokers import Brokers
     from hourglass.service.adapters.messages import Reader
 
+    access, avro = access_of(options, os.environ), None
+    if options.schema_registry is not None:
+        from hourglass.service.adapters.avro import Avro
+
+        flag, path = "--schema-registry-auth-file", options.schema_registry_auth_file
+        asking = credentials_of(os.environ, REGISTRY_AUTH, flag, path)
+        avro = Avro(options.schema_registry, credentials=asking, tls=access.tls)
+    reader = Reader(options.entity, options.time or "time", avro)
+    brokers = Brokers(options.kafka, access, options.sasl)
     dead = options.dead_letters or f"{options.output}-dead-letters"
 
     def made(registry: "Registry", tally: "Tally") -> KafkaStream:
         return KafkaStream(
-            options.kafka,
+            brokers,
             Topics(options.input, options.output, dead),
             options.name,
             registry,
             group=options.group or f"hourglass-{options.name}",
-            reader=Reader(options.entity, options.time or "time"),
+            reader=reader,
             tally=tally,
             events_per_day=options.events_per_day,
             gap=options.gap,
@@ -94,11 +111,12 @@ def stream_mqtt(options: argparse.Namespace) -> int:
     """Score what is published to topics until SIGTERM or Ctrl-C."""
     if options.topic is None:
         raise InvalidSettings("--mqtt expects --topic TOPIC, such as plant/+/state")
-    from hourglass.service.adapters.mqtt import MqttStream, address_of, topics_of
+    from hourglass.service.adapters.mqtt import PORT, TLS_PORT, MqttStream, address_of, topics_of
     from hourglass.service.adapters.mqtt_kept import KEPT
     from hourglass.service.serving.database import prepare
 
-    host, port = address_of(options.mqtt)
+    access = access_of(options, os.environ)
+    host, port = address_of(options.mqtt, TLS_PORT if access.tls else PORT)
     base = f"hourglass/{options.name}"
     topics = topics_of(options.topic, options.answers or f"{base}/{{entity}}/anomaly", base)
     if options.session:
@@ -118,6 +136,7 @@ def stream_mqtt(options: argparse.Namespace) -> int:
             events_per_day=options.events_per_day,
             gap=options.gap,
             join_seconds=options.join_seconds,
+            access=access,
         )
 
     return _stream_from_broker(options, made)
@@ -300,7 +319,9 @@ def _add_stream_arguments(command: argparse.ArgumentParser, defaults: Settings) 
     add_dialect_arguments(command)
     kafka = command.add_argument_group("topics of Kafka")
     kafka.add_argument("--kafka", metavar="BOOTSTRAP", help="the brokers, as HOST:PORT,HOST:PORT")
-    kafka.add_argument("--input", metavar="TOPIC", help="of rows, a JSON object each")
+    kafka.add_argument(
+        "--input", metavar="TOPIC", help="of rows, a JSON object or a record of Avro each"
+    )
     kafka.add_argument("--output", metavar="TOPIC", help="where answers go")
     kafka.add_argument(
         "--dead-letters",
@@ -314,6 +335,20 @@ def _add_stream_arguments(command: argparse.ArgumentParser, defaults: Settings) 
         metavar="N",
         help="rows of a partition that are read again to know its entities, after a start or when"
         " partitions change hands (20000)",
+    )
+    kafka.add_argument(
+        "--schema-registry",
+        metavar="URL",
+        help="that has the schemas of rows, which are Avro then (default: rows are JSON)",
+    )
+    kafka.add_argument(
+        "--schema-registry-auth-file",
+        type=Path,
+        metavar="PATH",
+        help=f"a file with USER:PASSWORD for it (or {REGISTRY_AUTH})",
+    )
+    kafka.add_argument(
+        "--sasl", choices=SASL, default=SASL[0], help=f"how USER:PASSWORD is told ({SASL[0]})"
     )
     mqtt = command.add_argument_group("topics of MQTT")
     mqtt.add_argument("--mqtt", metavar="HOST[:PORT]", help="the broker")
@@ -343,6 +378,7 @@ def _add_stream_arguments(command: argparse.ArgumentParser, defaults: Settings) 
         help="that values of sensors wait for the rest of their row (5)",
     )
     broker = command.add_argument_group("what a broker brings")
+    add_access_arguments(broker)
     broker.add_argument(
         "--group",
         metavar="NAME",

@@ -5,11 +5,12 @@ knows no isolation of transactions.
 """
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,15 @@ class Cluster:
 class Streaming:
     """The command of the README as a process of its own, from the topic rows to scores."""
 
-    def __init__(self, address: str, models: Path, *, port: int | None = None, log: Path) -> None:
+    def __init__(
+        self,
+        address: str,
+        models: Path,
+        *more: str,
+        port: int | None = None,
+        log: Path,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         self._log = log.open("a")
         instead = {
             "localhost:9092": address,
@@ -113,8 +122,10 @@ class Streaming:
             [
                 *(sys.executable, "-m", "hourglass.service"),
                 *command_with("--kafka", instead),
+                *more,
             ],
             stderr=self._log,
+            env={**os.environ, **(environ or {})},
         )
 
     def kill(self) -> None:

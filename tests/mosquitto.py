@@ -23,14 +23,15 @@ MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
 class Mosquitto:
     """A broker of its own, which keeps sessions over a restart, and a client that hears all."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, more: str = "") -> None:
+        """`more`: lines of its configuration, after those of the listener that tests use."""
         if MOSQUITTO is None:
             assert "CI" not in os.environ, "mosquitto is not installed"
             pytest.skip("needs mosquitto")
         self._folder, self.port = folder, free_port()
         (folder / "mosquitto.conf").write_text(
-            f"listener {self.port} 127.0.0.1\nallow_anonymous true\nuser {os.environ.get('USER', 'root')}\n"
-            f"persistence true\npersistence_location {folder}/\n"
+            f"per_listener_settings {'true' if more else 'false'}\nlistener {self.port} 127.0.0.1\nallow_anonymous true\nuser {os.environ.get('USER', 'root')}\n"
+            f"persistence true\npersistence_location {folder}/\n{more}"
         )
         self.heard: list[paho.MQTTMessage] = []
         self._client = paho.Client(CallbackAPIVersion.VERSION2, "test", clean_session=False)
@@ -56,6 +57,7 @@ class Mosquitto:
                 break
             except OSError:
                 assert time.monotonic() < deadline
+                assert self._broker.poll() is None, "mosquitto ended"
                 time.sleep(0.05)
 
     def hear(self) -> None:

@@ -17,19 +17,29 @@ who reads them tells them apart by entity and time.
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
-from msgspec import structs
 
-from hourglass.service.adapters.entities import Answered, Entities, Outcome
-from hourglass.service.adapters.messages import Message, Reader, Refused
+from hourglass.service.adapters.avro import RegistryAway
+from hourglass.service.adapters.entities import Entities, Outcome
+from hourglass.service.adapters.kafka_brokers import Brokers, KafkaFailed, started
+from hourglass.service.adapters.kafka_records import (
+    STATE,
+    answer_of,
+    letter_of,
+    messages,
+    place_in,
+    send,
+    source_of,
+)
+from hourglass.service.adapters.messages import Message, Reader
+from hourglass.service.adapters.pulse import Pulse
 from hourglass.service.adapters.tally import Tally
-from hourglass.service.errors import HourglassError, InvalidSettings
 from hourglass.service.model.served import Served
 from hourglass.service.serving.registry import Registry
 from hourglass.service.streams.state import State
@@ -37,44 +47,13 @@ from hourglass.service.streams.state import State
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
-NEEDED = "rows from Kafka need the package aiokafka: pip install 'hourglass[kafka]'"
-SOURCE, STATE = "hourglass-source", "hourglass-state"  # headers of answers
-REASON = "hourglass-reason"  # header of dead letters
 MOST_ROWS = 8192  # that are scored together
 POLL_SECONDS = 0.5  # that nothing may come before the model and the end are looked for
 READ_BACK = 20_000  # rows of a partition, and answers to them
 SESSION_SECONDS = 10.0  # without a heartbeat, after which partitions are given to others
-BATCH_BYTES = 500_000  # of answers that are written at once; brokers take a megabyte
-FETCH_BYTES = 8 * 2**20  # of one partition, at once
 READ_TIMEOUT_MS = 20_000  # without anything of what is there to be read
 RETRY_SECONDS = 1.0  # after a broker that was away
-FATAL = (  # of aiokafka's errors: those that waiting does not help
-    "AuthenticationFailedError",
-    "AuthenticationMethodNotSupported",
-    "ClusterAuthorizationFailedError",
-    "GroupAuthorizationFailedError",
-    "InvalidGroupIdError",
-    "InvalidSessionTimeoutError",
-    "InvalidTopicError",
-    "MessageSizeTooLargeError",
-    "TopicAuthorizationFailedError",
-    "UnsupportedVersionError",
-)
-Client = TypeVar("Client", "AIOKafkaConsumer", "AIOKafkaProducer")
 _logger = logging.getLogger(__name__)
-
-
-class KafkaFailed(HourglassError):
-    """The brokers refuse what is asked of them."""
-
-
-class Record(NamedTuple):
-    """What is written."""
-
-    key: bytes | None
-    value: bytes | None
-    time: int  # milliseconds since 1970
-    headers: list[tuple[str, bytes]]
 
 
 class Topics(NamedTuple):
@@ -99,7 +78,7 @@ class KafkaStream:
 
     def __init__(
         self,
-        brokers: str,
+        brokers: Brokers,
         topics: Topics,
         name: str,
         registry: Registry,
@@ -112,13 +91,7 @@ class KafkaStream:
         read_back: int = READ_BACK,
         session_seconds: float = SESSION_SECONDS,
     ) -> None:
-        try:
-            import aiokafka
-        except ImportError as error:
-            raise InvalidSettings(NEEDED) from error
-        self._kafka = aiokafka
         self._brokers, self._topics, self._name, self._registry = brokers, topics, name, registry
-        self._fatal = tuple(getattr(aiokafka.errors, name) for name in FATAL)
         self._group, self._reader, self._tally = group, reader, tally
         self._per_day, self._gap, self._read_back = events_per_day, gap, read_back
         self._session_seconds = session_seconds
@@ -145,22 +118,25 @@ class KafkaStream:
         while not self._ending.is_set():
             try:
                 async with AsyncExitStack() as stack:
-                    producer = await _started(stack, self._producer())
-                    consumer = await _started(stack, self._consumer())
+                    await self._brokers.require_let_in()
+                    producer = await started(stack, self._brokers.producer())
+                    consumer = await started(stack, self._consumer())
                     await self._require_topics(producer)
                     consumer.subscribe([self._topics.rows], listener=self._listener())
                     await self._work(consumer, producer)
-            except self._kafka.errors.KafkaError as error:
-                if isinstance(error, self._fatal):
-                    raise KafkaFailed(f"{self._brokers}: {str(error)[:200]}") from error
-                _logger.warning(
-                    "Kafka at %s: %s; it is tried again", self._brokers, str(error)[:200]
-                )
+            except self._brokers.errors.KafkaError as error:
+                if isinstance(error, self._brokers.fatal):
+                    raise KafkaFailed(f"{self._brokers.addresses}: {str(error)[:200]}") from error
                 self._tally.failed()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._ending.wait(), RETRY_SECONDS)
+                await self._wait(f"Kafka at {self._brokers.addresses}: {str(error)[:200]}")
             finally:
                 self._lanes.clear()
+
+    async def _wait(self, why: object) -> None:
+        """Before something is tried again."""
+        _logger.warning("%s; it is tried again", why)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._ending.wait(), RETRY_SECONDS)
 
     async def _work(self, consumer: "AIOKafkaConsumer", producer: "AIOKafkaProducer") -> None:
         looked = monotonic()
@@ -174,8 +150,13 @@ class KafkaStream:
             served = await self._registry.get(self._name)
             async with self._busy:
                 for partition, records in came.items():
-                    if partition in consumer.assignment():
+                    if partition not in consumer.assignment():
+                        continue
+                    try:
                         await self._take(served, partition, records, consumer, producer)
+                    except RegistryAway as error:  # they come again
+                        consumer.seek(partition, records[0].offset)
+                        await self._wait(error)
             for partition in consumer.assignment():
                 lane, end = self._lanes.get(partition), consumer.highwater(partition)
                 if lane is not None and end is not None:
@@ -198,10 +179,12 @@ class KafkaStream:
             self._lanes[partition] = lane
             consumer.seek(partition, lane.following)
             return
+        began, stops = monotonic(), self._pulse.stops
+        rows = messages(records)
+        await asyncio.to_thread(self._reader.prepare, rows)
         if records[0].offset > lane.following:
             await self._note_gone(consumer, partition, lane.following)
-        began, stops = monotonic(), self._pulse.stops
-        outcome = await asyncio.to_thread(self._score, served, lane.entities, records)
+        outcome = await asyncio.to_thread(self._score, served, lane.entities, rows)
         del self._lanes[partition]  # its states are ahead of what is written
         if self._pulse.stops != stops or self._pulse.has_stopped():
             consumer.seek(partition, lane.following)  # as one that was just assigned
@@ -212,11 +195,9 @@ class KafkaStream:
         self._tally.took(outcome, len(records), monotonic() - began)
         await self._commit(consumer, partition, lane.following)
 
-    def _score(
-        self, served: Served, entities: Entities, records: "Sequence[ConsumerRecord]"
-    ) -> Outcome:
+    def _score(self, served: Served, entities: Entities, came: list[Message]) -> Outcome:
         few = served.detector.window > 1
-        rows, refused = self._reader.read(_messages(records), served.schema, few=few)
+        rows, refused = self._reader.read(came, served.schema, few=few)
         outcome = entities.take(served, rows)
         return outcome._replace(refused=sorted([*refused, *outcome.refused]))
 
@@ -228,39 +209,42 @@ class KafkaStream:
         outcome: Outcome,
         producer: "AIOKafkaProducer",
     ) -> None:
-        source = _source(self._group, partition)
+        source = source_of(self._group, partition)
         refused = [each for each in outcome.refused if each.place > lane.lettered]
         if refused:
             by_offset = {each.offset: each for each in records}
-            letters = [_letter(source, by_offset[each.place], each) for each in refused]
-            await _send(producer, self._topics.dead, partition.partition, letters)
+            letters = [letter_of(source, by_offset[each.place], each) for each in refused]
+            await send(producer, self._topics.dead, partition.partition, letters)
             lane.lettered = refused[-1].place
         if outcome.answered:
-            answers = [_answer(source, each) for each in outcome.answered]
-            await _send(producer, self._topics.answers, partition.partition, answers)
+            answers = [answer_of(source, each) for each in outcome.answered]
+            await send(producer, self._topics.answers, partition.partition, answers)
 
     async def _open(self, served: Served, partition: "TopicPartition", first: int) -> Lane:
         """What the topics say of a partition of which the rows from `first` on were not said to be
         done.
         """
         began = monotonic()
-        source = _source(self._group, partition)
+        source = source_of(self._group, partition)
         async with AsyncExitStack() as stack:
-            consumer = await _started(stack, self._reading())
+            consumer = await started(stack, self._brokers.consumer(None))
             answers = await self._end_of(consumer, self._topics.answers, partition.partition)
             letters = await self._end_of(consumer, self._topics.dead, partition.partition)
             following, kept = first, dict[str, tuple[int, State]]()
             for record in answers:
-                if (place := _place_in(record, source)) is not None:
+                if (place := place_in(record, source)) is not None:
                     following = max(following, place + 1)
                     state = dict(record.headers).get(STATE)
                     if state is not None and record.key is not None:
                         with suppress(msgspec.MsgspecError):  # of another release
                             found = msgspec.msgpack.decode(state, type=State)
                             kept[record.key.decode()] = place, found
-            places = [_place_in(record, source) for record in letters]
+            places = [place_in(record, source) for record in letters]
             lettered = max((each for each in places if each is not None), default=-1)
-            last, rows = max(following - 1, lettered), self._kafka.TopicPartition(*partition)
+            last, rows = (
+                max(following - 1, lettered),
+                self._brokers.kafka.TopicPartition(*partition),
+            )
             if last >= (end := (await consumer.end_offsets([rows]))[rows]) and last >= first:
                 raise KafkaFailed(
                     f"{self._topics.answers!r} and {self._topics.dead!r} answer rows up to offset"
@@ -276,9 +260,9 @@ class KafkaStream:
         entities = Entities(events_per_day=self._per_day, gap=self._gap)
 
         def restore() -> None:
-            rows, _ = self._reader.read(
-                _messages(before), served.schema, few=served.detector.window > 1
-            )
+            came, few = messages(before), served.detector.window > 1
+            self._reader.prepare(came)
+            rows, _ = self._reader.read(came, served.schema, few=few)
             entities.restore(served, rows, kept)
 
         await asyncio.to_thread(restore)
@@ -296,7 +280,7 @@ class KafkaStream:
     async def _end_of(
         self, consumer: "AIOKafkaConsumer", topic: str, partition: int
     ) -> "list[ConsumerRecord]":
-        place = self._kafka.TopicPartition(topic, partition)
+        place = self._brokers.kafka.TopicPartition(topic, partition)
         end = (await consumer.end_offsets([place]))[place]
         return await self._read(consumer, place, end - self._read_back, end)
 
@@ -316,7 +300,7 @@ class KafkaStream:
                 found += [each for each in records if each.offset < end]
             before, position = position, await consumer.position(place)
             if position == before:
-                raise self._kafka.errors.KafkaTimeoutError(
+                raise self._brokers.errors.KafkaTimeoutError(
                     f"nothing came of {place.topic}, partition {place.partition}, from offset"
                     f" {position} on, of {end}"
                 )
@@ -346,7 +330,7 @@ class KafkaStream:
         """Say how far the rows are done; where the partition has just changed hands, its next owner
         finds it out from the answers.
         """
-        errors = self._kafka.errors
+        errors = self._brokers.errors
         with suppress(errors.CommitFailedError, errors.IllegalStateError):
             await consumer.commit({partition: following})
 
@@ -360,44 +344,16 @@ class KafkaStream:
                     f" partition {missing[0]}, expected {len(rows)}, as {self._topics.rows!r} has"
                 )
 
-    def _producer(self) -> "AIOKafkaProducer":
-        return self._kafka.AIOKafkaProducer(
-            bootstrap_servers=self._brokers,
-            enable_idempotence=True,
-            max_batch_size=BATCH_BYTES,
-            client_id="hourglass",
-        )
-
     def _consumer(self) -> "AIOKafkaConsumer":
         session = round(1000 * self._session_seconds)
-        return self._kafka.AIOKafkaConsumer(
-            bootstrap_servers=self._brokers,
-            group_id=self._group,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            isolation_level="read_committed",
-            session_timeout_ms=session,
-            heartbeat_interval_ms=session // 4,
-            fetch_max_wait_ms=100,
-            max_partition_fetch_bytes=FETCH_BYTES,
-            client_id="hourglass",
-        )
-
-    def _reading(self) -> "AIOKafkaConsumer":
-        """One that belongs to no group."""
-        return self._kafka.AIOKafkaConsumer(
-            bootstrap_servers=self._brokers,
-            enable_auto_commit=False,
-            isolation_level="read_committed",
-            fetch_max_wait_ms=100,
-            max_partition_fetch_bytes=FETCH_BYTES,
-            client_id="hourglass",
+        return self._brokers.consumer(
+            self._group, session_timeout_ms=session, heartbeat_interval_ms=session // 4
         )
 
     def _listener(self) -> object:
         stream, busy = self, self._busy
 
-        class Listener(self._kafka.ConsumerRebalanceListener):  # type: ignore[misc, name-defined]
+        class Listener(self._brokers.kafka.ConsumerRebalanceListener):  # type: ignore[misc, name-defined]
             async def on_partitions_revoked(self, _: "Iterable[TopicPartition]") -> None:
                 async with busy:  # what is being scored is written before
                     stream._lanes.clear()
@@ -408,100 +364,3 @@ class KafkaStream:
                 _logger.info("partitions of %s: %s", stream._topics.rows, places or "none")
 
         return Listener()
-
-
-class Pulse:
-    """Knows whether this process stood still, so that its partitions may be others' by now."""
-
-    def __init__(self, longest_seconds: float) -> None:
-        self._longest, self._beat, self.stops = longest_seconds, monotonic(), 0
-
-    def has_stopped(self) -> bool:
-        """Whether it does so since the last beat."""
-        return monotonic() - self._beat > self._longest
-
-    async def beat(self) -> None:
-        """Until cancelled."""
-        while True:
-            self.stops += self.has_stopped()
-            self._beat = monotonic()
-            await asyncio.sleep(self._longest / 10)
-
-
-def _messages(records: "Sequence[ConsumerRecord]") -> list[Message]:
-    return [
-        Message(
-            each.offset,
-            each.value,
-            _text(each.key),
-            each.timestamp / 1000 if each.timestamp >= 0 else None,  # -1: nobody said it
-        )
-        for each in records
-    ]
-
-
-def _text(key: bytes | None) -> str | None:
-    """A key; two that are no text must not become one."""
-    return None if key is None else key.decode(errors="surrogateescape")
-
-
-def _source(group: str, partition: "TopicPartition") -> bytes:
-    return f"{group} {partition.topic} {partition.partition}".encode()
-
-
-def _place_in(record: "ConsumerRecord", source: bytes) -> int | None:
-    """The offset of the row that a record answers; None where it answers none of this source."""
-    said, _, place = dict(record.headers).get(SOURCE, b"").rpartition(b" ")
-    return int(place) if said == source and place.isdigit() else None
-
-
-def _answer(source: bytes, answered: Answered) -> Record:
-    answer, state = answered.answer, answered.state
-    headers = [(SOURCE, b"%b %d" % (source, answered.place))]
-    if state is not None:
-        small = structs.replace(state, before=b"", past=b"")
-        headers.append((STATE, msgspec.msgpack.encode(small)))
-    time = round(1000 * answered.time)
-    return Record(answer.entity.encode(), msgspec.json.encode(answer), max(time, 0), headers)
-
-
-def _letter(source: bytes, record: "ConsumerRecord", refused: Refused) -> Record:
-    """A message as it came, with the reason why it has no answer. Of a long one its beginning,
-    since with the reason brokers might not take it, and then it would be in the way for ever.
-    """
-    where = f"{record.topic}, partition {record.partition}, offset {record.offset}"
-    value, reason = record.value, refused.reason
-    if value is not None and len(value) > BATCH_BYTES:
-        reason += f" (here are its first {BATCH_BYTES} bytes of {len(value)})"
-        value = value[:BATCH_BYTES]
-    headers = [
-        (SOURCE, b"%b %d" % (source, record.offset)),
-        (REASON, f"{where}: {reason}".encode()),
-    ]
-    return Record(record.key, value, max(record.timestamp, 0), headers)
-
-
-async def _send(
-    producer: "AIOKafkaProducer", topic: str, partition: int, records: Iterable[Record]
-) -> None:
-    """Write records in this order, and wait until brokers have them."""
-    batch, sent = producer.create_batch(), []
-    for record in records:
-        if not _append(batch, record):
-            sent.append(await producer.send_batch(batch, topic, partition=partition))
-            batch = producer.create_batch()
-            _append(batch, record)
-    sent.append(await producer.send_batch(batch, topic, partition=partition))
-    await asyncio.gather(*sent)
-
-
-def _append(batch: Any, record: Record) -> bool:
-    key, value, time, headers = record
-    return batch.append(key=key, value=value, timestamp=time, headers=headers) is not None
-
-
-async def _started(stack: AsyncExitStack, client: Client) -> Client:
-    """A client that is stopped with the stack, also where it does not start."""
-    stack.push_async_callback(client.stop)
-    await client.start()
-    return client

@@ -1,8 +1,8 @@
 """Messages of a broker -> rows: whose each is, when it was, and its values; and what is refused,
 with the reason.
 
-A message is a JSON object with a value for each feature, by its name; null is missing. It may hold
-more. Problems name a message by its place, the offset say.
+A message is a JSON object, or a record of Avro, with a value for each feature, by its name; null is
+missing. It may hold more. Problems name a message by its place, the offset say.
 
 Shapes: N rows, D features.
 """
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from hourglass.service.adapters.avro import Avro
 from hourglass.service.errors import HourglassError, InvalidJSON, InvalidRow
 from hourglass.service.model.artifact import LAST_SECOND
 from hourglass.service.model.schema import Schema
@@ -55,11 +56,18 @@ class Refused(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Reader:
     """What of a message is what. `entity`: the field that says whose it is; without it its key or
-    topic does. `time`: the field that says when it was, else the time at which it was sent.
+    topic does. `time`: the field that says when it was, else the time at which it was sent. `avro`:
+    what reads messages that are no JSON.
     """
 
     entity: str | None
     time: str
+    avro: Avro | None = None
+
+    def prepare(self, messages: Sequence[Message]) -> None:
+        """Have what is needed to read them; RegistryAway, RegistryRefused."""
+        if self.avro is not None:
+            self.avro.fetch(each.body for each in messages)
 
     def read(
         self, messages: Sequence[Message], schema: Schema, *, few: bool
@@ -72,7 +80,7 @@ class Reader:
         refused: list[Refused] = []
         for each in messages:
             try:
-                sent = _object(each)
+                sent = self.avro.decode(each.body) if self.avro else _object(each)
                 entity, time = self._entity(sent, each), self._time(sent, each)
             except HourglassError as error:
                 refused.append(Refused(each.place, str(error)))

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from hourglass.service.adapters.access import Access, is_tls_refusal
 from hourglass.service.adapters.entities import Entities, Outcome
 from hourglass.service.adapters.joining import Joiner
 from hourglass.service.adapters.messages import Message as Came
@@ -35,10 +36,11 @@ if TYPE_CHECKING:
     from aiomqtt import Client, Message
 
 NEEDED = "rows from MQTT need the package aiomqtt: pip install 'hourglass[mqtt]'"
-PORT = 1883
+PORT, TLS_PORT = 1883, 8883
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 1.0
 MOST_MESSAGES = 1000  # that are dealt with together
+NEVER = (132, 133, 134, 135)  # connections that are refused for what we are, or are called
 REFUSED = 128  # and above: what a broker answers to a subscription that it does not grant
 _logger = logging.getLogger(__name__)
 
@@ -107,7 +109,7 @@ def topics_of(topic: str, answers: str, base: str) -> Topics:
     return found
 
 
-def address_of(text: str) -> tuple[str, int]:
+def address_of(text: str, usual: int = PORT) -> tuple[str, int]:
     """Host and port; InvalidSettings."""
     if "@" in text:
         raise InvalidSettings("--mqtt: expected HOST or HOST:PORT, without a name and a password")
@@ -120,7 +122,7 @@ def address_of(text: str) -> tuple[str, int]:
         raise InvalidSettings(
             f"--mqtt {text}: expected HOST or HOST:PORT, of an IPv6 address [HOST]:PORT"
         )
-    return host, PORT if port is None else port
+    return host, usual if port is None else port
 
 
 class MqttStream:
@@ -141,13 +143,14 @@ class MqttStream:
         events_per_day: float = 1.0,
         gap: float | None = None,
         join_seconds: float = 5.0,
+        access: Access | None = None,
     ) -> None:
         try:
             import aiomqtt
         except ImportError as error:
             raise InvalidSettings(NEEDED) from error
         self._mqtt = aiomqtt
-        self._host, self._port = host, port
+        self._host, self._port, self._access = host, port, access or Access()
         self._topics, self._name, self._registry = topics, name, registry
         self._identifier, self._tally, self._join_seconds = identifier, tally, join_seconds
         self._reader = Reader(None, time_field)
@@ -182,6 +185,9 @@ class MqttStream:
                     await self._connected()
                 except self._mqtt.MqttError as error:
                     said = str(error)[:200]
+                    code = getattr(getattr(error, "rc", None), "value", None)
+                    if is_tls_refusal(error.__context__) or code in NEVER:
+                        raise MqttFailed(f"{self._host}:{self._port}: {said}") from error
                     _logger.warning("MQTT at %s:%d: %s; tried again", self._host, self._port, said)
                     self._tally.failed()
                     with suppress(TimeoutError):
@@ -192,9 +198,13 @@ class MqttStream:
     async def _connected(self) -> None:
         """One connection, until it breaks or the end."""
         topics = self._topics
+        credentials = self._access.credentials
         client = self._mqtt.Client(
             self._host,
             self._port,
+            username=credentials.user if credentials else None,
+            password=credentials.password if credentials else None,
+            tls_context=self._access.tls,
             identifier=self._identifier,
             clean_session=False,
             will=self._mqtt.Will(topics.status, b"offline", 1, retain=True),

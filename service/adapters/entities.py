@@ -7,6 +7,7 @@ its values, counts for nothing and is not answered again; a late one is refused.
 from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import datetime
+from operator import lt
 from typing import NamedTuple
 
 import msgspec
@@ -24,7 +25,6 @@ from hourglass.service.streams.state import (
     State,
     advance,
     copy_of,
-    is_anomaly,
     repeated_rows,
     rule_for,
     tell,
@@ -94,19 +94,20 @@ class Entities:
         owned: dict[str, list[int]] = {}
         for row, entity in enumerate(rows.entity_N):
             owned.setdefault(entity, []).append(row)
-        parts = {entity: _of(rows, own) for entity, own in owned.items()}
+        parts = _parts(rows, owned)
         looked = self._look(served, parts)
+        repeated = 0
         for entity, part in parts.items():
             taken = self._take(served, entity, part, rule, looked.get(entity))
             outcome.answered.extend(taken.answered)
             outcome.refused.extend(taken.refused)
             outcome.changes.extend(taken.changes)
-            outcome = outcome._replace(repeated=outcome.repeated + taken.repeated)
+            repeated += taken.repeated
         while len(self._states) > self._most:
             self._states.popitem(last=False)
         outcome.answered.sort(key=_place)
         outcome.refused.sort()
-        return outcome
+        return outcome._replace(repeated=repeated)
 
     def restore(self, served: Served, rows: Rows, kept: Mapping[str, tuple[int, State]]) -> None:
         """Have the states that rows led to before. Of an entity of which a state after some row is
@@ -143,8 +144,9 @@ class Entities:
         asked = []
         for entity, rows in parts.items():
             state = self._states.get(entity) or State()
-            is_new = state.newest is None or rows.time_N[0] > state.newest
-            if is_new and _increasing(rows, 0) == len(rows.time_N):
+            times = rows.time_N.tolist()
+            before = times if state.newest is None else [state.newest, *times]
+            if all(map(lt, before, before[1:])):
                 asked.append(New(state, entity, rows.rows_ND, rows.time_N))
         if not asked:
             return {}
@@ -166,7 +168,8 @@ class Entities:
         state = State() if state is None else copy_of(state)
         while first < len(rows.place_N):
             place = rows.place_N[first]
-            stop = min(_increasing(rows, first), first + together)
+            stop = len(rows.place_N) if looked else _increasing(rows, first)
+            stop = min(stop, first + together)
             is_old = state.newest is not None and rows.time_N[first] <= state.newest
             part = slice(first, first + 1 if is_old else stop)
             rows_TD, time_T = rows.rows_ND[part], rows.time_N[part]
@@ -207,12 +210,12 @@ class Entities:
 
 
 def _answers(served: Served, entity: str, places: list[int], said: Said) -> list[Answered]:
-    version = served.detector.version
-    answers, anomalies = said.answers, is_anomaly(served, said.answers)
+    version, limit = served.detector.version, served.threshold.score
     found = []
-    rows = zip(places, answers.tolist(), anomalies, strict=True)
-    for place, (time, _, score, p_value, severity, level, warming), anomaly in rows:
-        is_judged = score == score and not warming
+    rows = zip(places, said.answers.tolist(), strict=True)
+    for place, (time, _, score, p_value, severity, level, warming) in rows:
+        has_score = score == score
+        is_judged = has_score and not warming
         answer = Answer(
             entity,
             time_of(time),
@@ -221,13 +224,29 @@ def _answers(served: Served, entity: str, places: list[int], said: Said) -> list
             score if is_judged else None,
             p_value if is_judged else None,
             severity if is_judged else None,
-            anomaly,
+            score > limit if has_score else None,
             level,
             p_value <= level if is_judged else None,
             warming,
         )
         found.append(Answered(place, time, answer, None))
     return found
+
+
+def _parts(rows: Rows, owned: Mapping[str, list[int]]) -> dict[str, Rows]:
+    """The rows of each entity."""
+    ordered = _of(rows, [row for own in owned.values() for row in own])
+    parts: dict[str, Rows] = {}
+    stop = 0
+    for entity, own in owned.items():
+        first, stop = stop, stop + len(own)
+        parts[entity] = Rows(
+            ordered.place_N[first:stop],
+            ordered.entity_N[first:stop],
+            ordered.time_N[first:stop],
+            ordered.rows_ND[first:stop],
+        )
+    return parts
 
 
 def _of(rows: Rows, own: list[int]) -> Rows:

@@ -62,6 +62,7 @@ ANSWER = np.dtype(
         ("warming", "?"),
     ]
 )
+NO_ANSWERS = np.empty(0, ANSWER)
 
 
 class Blame(msgspec.Struct):
@@ -192,11 +193,7 @@ def advance(
         return Answers(again, repeated, [], None)
     if looked is None:
         looked = _look(state, served, entity, rows_ND, time_N, gap)
-    answers = np.empty(len(rows_ND), ANSWER)
-    answers["time"], answers["warming"] = time_N, looked.warming_N
-    answers["digest"] = _digests(rows_ND)
-    answers["score"], answers["p_value"] = looked.score_N, looked.p_value_N
-    answers["severity"] = looked.severity_N
+    answers = looked.answers
     told = _step(state, served, answers, rule)
     state.features, state.before = looked.features, looked.before.tobytes()
     # numpy takes 30 us to find out that two such arrays are alike
@@ -245,15 +242,12 @@ def event_in(state: State, model: str, entity: str, span: Span, *, is_open: bool
 
 
 class Looked(NamedTuple):
-    """What the model says of new rows; nothing is changed by it."""
+    """What the model says of new rows; nothing of the state is changed by it."""
 
     features: bytes
     before: Float32  # the rows before the next one
-    score_N: Float32
-    p_value_N: Float32
-    severity_N: Float32
+    answers: NDArray[np.void]  # of ANSWER, [N]; the levels are not known yet
     contributions_ND: Float32
-    warming_N: NDArray[np.bool_]
     warm_ups: int
     series: list[tuple[int, Float32]]  # stretches: the first new row, and it with those before
     runs: list[Run]
@@ -269,17 +263,33 @@ class Stretches(NamedTuple):
     warm_ups: int
 
 
+def answers_to(
+    rows_ND: Float32, time_N: Float64, scores: Scores, warming_N: NDArray[np.bool_]
+) -> NDArray[np.void]:
+    """Of ANSWER, [N], without the levels, which depend on the rows before."""
+    answers = np.empty(len(rows_ND), ANSWER)
+    answers["time"], answers["warming"] = time_N, warming_N
+    answers["digest"] = _digests(rows_ND)
+    answers["score"], answers["p_value"] = scores.score, scores.p_value
+    answers["severity"] = scores.severity
+    return answers
+
+
 def stretches_after(
-    state: State, served: Served, rows_ND: Float32, time_N: Float64, gap: float | None
+    state: State,
+    served: Served,
+    rows_ND: Float32,
+    time_N: Float64,
+    gap: float | None,
+    features: bytes,
 ) -> Stretches:
     """The rows of an entity, each stretch of them after what its windows look back at. `gap`:
-    seconds, instead of the model's.
+    seconds, instead of the model's; `features`: features_of(served).
     """
     if gap is None and (known := served.detector.manifest.window):
         gap = known.gap
     window = served.detector.window
     count, width = rows_ND.shape
-    features = features_of(served)
     before = np.empty((0, width), np.float32)
     if features == state.features:
         before = np.frombuffer(state.before, np.float32).reshape(-1, width)
@@ -306,7 +316,7 @@ def _look(
     detector = served.detector.of(entity)
     window = detector.window
     count, width = rows_ND.shape
-    stretches = stretches_after(state, served, rows_ND, time_N, gap)
+    stretches = stretches_after(state, served, rows_ND, time_N, gap, features_of(served))
     score_N, p_value_N, severity_N = (np.full(count, np.nan, np.float32) for _ in range(3))
     contributions_ND = np.full((count, width), np.nan, np.float32)
     warming_N = np.ones(count, np.bool_)
@@ -335,11 +345,8 @@ def _look(
     return Looked(
         stretches.features,
         stretches.before,
-        score_N,
-        p_value_N,
-        severity_N,
+        answers_to(rows_ND, time_N, Scores(score_N, p_value_N, severity_N), warming_N),
         contributions_ND,
-        warming_N,
         stretches.warm_ups,
         [(start, series_TD) for start, _, series_TD in stretches.parts],
         runs,
@@ -405,10 +412,12 @@ def _blame(served: Served, detector: Detector, looked: Looked, row: int) -> Blam
 def _stop_of(looked: Looked, start: int) -> int:
     """The new row after the stretch that begins at one."""
     later = [each for each, _ in looked.series if each > start]
-    return min(later, default=len(looked.score_N))
+    return min(later, default=len(looked.answers))
 
 
 def _answers_again(state: State, time_N: Float64) -> NDArray[np.void]:
+    if not len(time_N):
+        return NO_ANSWERS
     past = np.frombuffer(state.past, ANSWER)
     return past[np.searchsorted(past["time"], time_N)]
 

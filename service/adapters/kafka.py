@@ -40,6 +40,7 @@ from hourglass.service.adapters.kafka_records import (
 from hourglass.service.adapters.messages import Message, Reader
 from hourglass.service.adapters.pulse import Pulse
 from hourglass.service.adapters.tally import Tally
+from hourglass.service.machine.collector import freeze
 from hourglass.service.model.served import Served
 from hourglass.service.serving.registry import Registry
 from hourglass.service.streams.state import State
@@ -108,6 +109,7 @@ class KafkaStream:
         """Until `stop`; KafkaFailed, UnknownModel."""
         await self._registry.look(self._name)
         await self._registry.get(self._name)
+        freeze()
         beating = asyncio.create_task(self._pulse.beat())
         try:
             await self._run()

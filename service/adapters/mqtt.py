@@ -25,9 +25,11 @@ from hourglass.service.adapters.entities import Entities, Outcome
 from hourglass.service.adapters.joining import Joiner
 from hourglass.service.adapters.messages import Message as Came
 from hourglass.service.adapters.messages import Reader, Refused
+from hourglass.service.adapters.mqtt_inbox import Drops, inbox_type
 from hourglass.service.adapters.mqtt_kept import Kept
 from hourglass.service.adapters.tally import Tally
 from hourglass.service.errors import HourglassError, InvalidSettings
+from hourglass.service.machine.collector import freeze
 from hourglass.service.model.served import Served
 from hourglass.service.serving.registry import Registry
 from hourglass.service.streams.state import State
@@ -164,6 +166,7 @@ class MqttStream:
         self._outbox: list[tuple[str, bytes, bool]] = []
         self._unwritten: dict[str, State] = {}  # nor what is to be kept
         self._touched: set[str] = set()  # entities of which values wait, or waited
+        self._drops = Drops(tally)
         self._ending = asyncio.Event()
 
     def stop(self) -> None:
@@ -174,6 +177,7 @@ class MqttStream:
         """Until `stop`; UnknownModel, MqttFailed."""
         await self._registry.look(self._name)
         served = await self._registry.get(self._name)
+        freeze()
         if self._topics.by_sensor:
             features = set(served.schema.positions)
             self._joiner = Joiner(features, self._join_seconds, self._time_field)
@@ -193,6 +197,7 @@ class MqttStream:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self._ending.wait(), RETRY_SECONDS)
         finally:
+            self._drops.say()
             self._kept.close()
 
     async def _connected(self) -> None:
@@ -207,6 +212,7 @@ class MqttStream:
             tls_context=self._access.tls,
             identifier=self._identifier,
             clean_session=False,
+            queue_type=inbox_type(self._drops),
             will=self._mqtt.Will(topics.status, b"offline", 1, retain=True),
         )
         # aiomqtt has no name for it: before it connects, since what was not acknowledged comes
@@ -220,11 +226,11 @@ class MqttStream:
                     f"the broker at {self._host} refuses the subscription to {topics.filter}"
                 )
             _logger.info("rows of %s at %s:%d", topics.filter, self._host, self._port)
-            inbox: asyncio.Queue[Message] = asyncio.Queue()
+            inbox: asyncio.Queue[Message] = asyncio.Queue(MOST_MESSAGES)
 
             async def pump() -> None:
                 async for message in client.messages:
-                    inbox.put_nowait(message)
+                    await inbox.put(message)
 
             pumping = asyncio.create_task(pump())
             try:

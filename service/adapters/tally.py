@@ -22,6 +22,7 @@ class Tally:
         self._opened = self._counter("events_opened", "Events that opened.")
         self._closed = self._counter("events_closed", "Events that closed.")
         self._gone = self._counter("gone", "Messages that the broker let go before they were read.")
+        self._dropped = self._counter("dropped", "Messages that came faster than they are scored.")
         self._failures = self._counter("broker_failures", "Times that the broker was away.")
         self._together = Histogram(
             "hourglass_stream_batch_rows",
@@ -67,6 +68,10 @@ class Tally:
     def gone(self, messages: int) -> None:
         """They will never be read."""
         self._gone.inc(messages)
+
+    def dropped(self) -> None:
+        """One that nobody will send again."""
+        self._dropped.inc()
 
     def failed(self) -> None:
         """The broker was away."""

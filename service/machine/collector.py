@@ -1,4 +1,4 @@
-"""Garbage collection: what is there once the app has started stays, and is not looked at again.
+"""Garbage collection: what is there once a process has started stays, and is not looked at again.
 
 To look through it, the collector would stop everybody for 50 ms now and then.
 """
@@ -13,6 +13,12 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 
+def freeze() -> None:
+    """Look no more at what is there."""
+    gc.collect()
+    gc.freeze()
+
+
 def freeze_when_started(app: ASGIApp) -> ASGIApp:
     """The app; what its start has made is frozen until it ends."""
 
@@ -23,8 +29,7 @@ def freeze_when_started(app: ASGIApp) -> ASGIApp:
 
         async def watched_send(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
-                gc.collect()
-                gc.freeze()
+                freeze()
             await send(message)
 
         try:

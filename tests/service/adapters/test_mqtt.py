@@ -1,6 +1,7 @@
 """`hourglass stream --mqtt`: rows of topics scored as they come, answers published retained."""
 
 import json
+import re
 import signal
 import socketserver
 import subprocess
@@ -8,8 +9,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -22,6 +25,7 @@ from tests.artifacts import make_windowed_artifact, publish
 from tests.mosquitto import Mosquitto
 from tests.readme_commands import command_with
 from tests.service.adapters.test_kafka import BEGIN, NAMES, expected, rows_of, steady
+from tests.serving import free_port
 
 ANSWERS = "plant/{entity}/anomaly"
 
@@ -252,6 +256,90 @@ def test_a_subscription_that_is_refused_ends_it_with_a_sentence(models: Path) ->
     assert ended.returncode == 2, ended.stderr
     assert "refuses the subscription to plant/+/state" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+class Flooding(socketserver.StreamRequestHandler):
+    """A broker that sends rows faster than they are scored; every tenth is of QoS 1."""
+
+    rows = 30_000
+    times: ClassVar[set[str]] = set()  # of the rows that were answered
+    acknowledged: ClassVar[set[int]] = set()
+
+    def handle(self) -> None:
+        self._writing = threading.Lock()
+        while kind := self.rfile.read(1):
+            length, shift = 0, 0
+            while (byte := self.rfile.read(1)[0]) & 128:
+                length, shift = length | (byte & 127) << shift, shift + 7
+            body = self.rfile.read(length | byte << shift)
+            match kind[0] >> 4:
+                case 1:  # CONNECT
+                    self._send(b"\x20\x02\x00\x00")
+                case 3:  # PUBLISH
+                    end = 2 + int.from_bytes(body[:2])
+                    self._send(b"\x40\x02" + body[end : end + 2])
+                    if body[2:end].endswith(b"/anomaly"):
+                        self.times.add(json.loads(body[end + 2 :])["time"])
+                case 4:  # PUBACK
+                    self.acknowledged.add(int.from_bytes(body[:2]))
+                case 8:  # SUBSCRIBE
+                    self._send(b"\x90\x03" + body[:2] + b"\x01")
+                    threading.Thread(target=self._flood).start()
+                case 14:  # DISCONNECT
+                    return
+
+    def _flood(self) -> None:
+        topic = b"plant/left/state"
+        for i in range(self.rows):
+            row = json.dumps({**dict.fromkeys(NAMES, 0.5), "time": BEGIN + 60 * i}).encode()
+            number = (1 + i // 10).to_bytes(2) if i % 10 == 0 else b""
+            body = len(topic).to_bytes(2) + topic + number + row
+            size = bytes([len(body) % 128 | 128 * (len(body) > 127)])
+            size += bytes([len(body) // 128]) if len(body) > 127 else b""
+            self._send((b"\x32" if number else b"\x30") + size + body)
+
+    def _send(self, packet: bytes) -> None:
+        with self._writing:
+            self.wfile.write(packet)
+
+
+@pytest.mark.slow
+def test_of_rows_that_come_too_fast_those_of_qos_0_are_dropped_and_counted(
+    models: Path, tmp_path: Path
+) -> None:
+    port = free_port()
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Flooding) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        address = f"127.0.0.1:{server.server_address[1]}"
+        flags = ["--mqtt", address, "--topic", "plant/+/state", "--model", "plant"]
+        command = [sys.executable, "-m", "hourglass.service", "stream", *flags]
+        log = (tmp_path / "log").open("w")
+        process = subprocess.Popen(
+            [*command, "--models", str(models), "--port", str(port)], stderr=log
+        )
+        try:
+            deadline, dropped = time.monotonic() + 120, 0
+            while len(Flooding.times) + dropped < Flooding.rows:
+                assert time.monotonic() < deadline, (len(Flooding.times), dropped)
+                time.sleep(0.2)
+                with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+                    found = re.search(
+                        rb"^hourglass_stream_dropped_total (\S+)", answer.read(), re.M
+                    )
+                    dropped = int(float(found[1])) if found else 0
+            assert dropped > Flooding.rows // 10
+            while len(Flooding.acknowledged) < Flooding.rows // 10:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        finally:
+            process.terminate()
+            assert process.wait(60) == 0
+            log.close()
+            server.shutdown()
+            thread.join()
+    said = re.findall(r"(\d+) messages of QoS 0 were dropped", (tmp_path / "log").read_text())
+    assert sum(map(int, said)) == dropped
 
 
 def test_a_row_waits_for_its_values_and_a_later_one_does_not_overtake_it() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from msgspec import structs
 from numpy.typing import NDArray
 
-from hourglass.service.adapters.stream import Change, Service, ServiceAway
+from hourglass.service.adapters.stream import Change, Service, ServiceAway, ServiceRefused
 from hourglass.service.errors import HourglassError, InvalidSettings
 from hourglass.service.model.artifact import Feature, Queries
 from hourglass.service.model.reasons import reasons_of
@@ -23,6 +23,7 @@ from hourglass.service.model.served import Served
 from hourglass.service.serving.loading import load
 from hourglass.service.serving.places import open_store
 from hourglass.service.streams.state import (
+    PAST,
     Answers,
     State,
     advance,
@@ -45,6 +46,7 @@ class Plan(NamedTuple):
     features: tuple[str, ...]
     queries: Queries
     window: int
+    is_own: bool = True  # whether the version holds the expressions, and not the one before
 
 
 class Verdict(NamedTuple):
@@ -63,7 +65,9 @@ class Judge(Protocol):
     """Who judges."""
 
     def plan(self) -> Plan:
-        """Of the version in service now; HourglassError."""
+        """Of the version in service now; HourglassError, InvalidSettings where it cannot be
+        watched.
+        """
 
     def newest(self, entity: str) -> float | None:
         """The time of the last row of an entity that it knows."""
@@ -93,15 +97,17 @@ class ModelJudge:
         self._folder = open_store(models, cache=cache, trust=trust).model(name)
         self._name, self._per_day = name, events_per_day
         self._served: Served | None = None
+        self._plan: Plan | None = None
         self._look: object = None
         self._states: dict[str, State] = {}
 
     def plan(self) -> Plan:
         served = self._load()
         manifest = served.detector.manifest
-        queries = require_queries(self._name, manifest.queries)
         names = tuple(each.name for each in manifest.features)
-        return Plan(served.detector.version, names, queries, served.detector.window)
+        version, window = served.detector.version, served.detector.window
+        self._plan = plan_after(self._plan, self._name, version, names, manifest.queries, window)
+        return self._plan
 
     def newest(self, entity: str) -> float | None:
         state = self._states.get(entity)
@@ -154,16 +160,20 @@ class ServiceJudge:
         self._service, self._name = Service(url, key), name
         self._path = f"/v1/models/{quote(name, safe='')}"
         self._plan: Plan | None = None
+        self._is_old = False  # the plan: another version may be in service
         self._newest: dict[str, float] | None = None
         self._last: dict[str, deque[list[float | None]]] = {}  # rows that explain looks at
+        self._open: dict[str, str | None] = {}  # the id of the event that was open last
 
     def plan(self) -> Plan:
-        if self._plan is None:
+        if self._plan is None or self._is_old:
             detail = msgspec.json.decode(self._ask("GET", self._path), type=_Detail)
-            queries = require_queries(self._name, detail.queries)
             names = tuple(each.name for each in detail.features)
             window = detail.window.rows if detail.window else 1
-            self._plan = Plan(detail.version, names, queries, window)
+            self._plan = plan_after(
+                self._plan, self._name, detail.version, names, detail.queries, window
+            )
+            self._is_old = False
         return self._plan
 
     def newest(self, entity: str) -> float | None:
@@ -174,13 +184,24 @@ class ServiceJudge:
         return self._newest.get(entity)
 
     def judge(self, entity: str, rows_ND: Float32, time_N: Float64) -> Verdict:
-        plan = self.plan()
+        plan = self._plan or self.plan()
         rows = [[None if cell != cell else cell for cell in row] for row in rows_ND.tolist()]
-        body = msgspec.json.encode({"time": time_N.tolist(), "rows": rows})
         path = f"{self._path}/streams/{quote(entity, safe='')}"
-        said = msgspec.json.decode(self._ask("POST", path, body), type=_Streamed)
-        if said.version != plan.version:  # it may ask other expressions
-            self._plan = None
+        changes: list[Change] = []
+        for start in range(0, len(rows), PAST):  # so many are known where they are sent again
+            part = slice(start, start + PAST)
+            body = msgspec.json.encode({"time": time_N[part].tolist(), "rows": rows[part]})
+            try:
+                said = msgspec.json.decode(self._ask("POST", path, body), type=_Streamed)
+            except ServiceRefused:
+                self._is_old = True
+                raise
+            changes += said.changes
+            open_now = said.event.id if said.event else None
+            if any(said.repeated):  # what it told with the answer that was lost
+                changes += self._missed(entity, self._open.get(entity), open_now)
+            self._open[entity] = open_now
+        self._is_old |= said.version != plan.version  # it may ask other expressions
         if self._newest is not None:
             self._newest[entity] = float(time_N[-1])
         last = self._last.setdefault(entity, deque(maxlen=plan.window))
@@ -195,31 +216,64 @@ class ServiceJudge:
             p_value=np.nan if p_value is None else p_value,
             is_alarm=is_alarm,
             is_event=said.event is not None,
-            blamed=self._blamed(entity) if is_alarm else (),
-            changes=tuple(said.changes),
+            blamed=self._blamed(plan, entity) if is_alarm else (),
+            changes=tuple(changes),
         )
 
     def forget(self, entity: str) -> None:
         self._last.pop(entity, None)
+        self._open.pop(entity, None)
 
     def close(self) -> None:
         self._service.close()
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        """Once more where a connection that was idle is closed: rows that come again count once."""
+        """Once more where a connection that was idle is closed, or an answer is lost: rows that
+        come again count once.
+        """
         try:
             return self._service.ask(method, path, body)
         except ServiceAway:
             return self._service.ask(method, path, body)
 
-    def _blamed(self, entity: str) -> tuple[tuple[str, float], ...]:
+    def _missed(self, entity: str, before: str | None, after: str | None) -> list[Change]:
+        """The event that was open before, and the one that is now, where these are not one."""
+        changed = {before, after} - {None} if before != after else set()
+        if not changed:
+            return []
+        answer = self._ask("GET", f"{self._path}/events?entity={quote(entity, safe='')}")
+        events = msgspec.json.decode(answer, type=_Events).events
+        return [each for each in reversed(events) if each.id in changed]
+
+    def _blamed(self, plan: Plan, entity: str) -> tuple[tuple[str, float], ...]:
         """Of the last row; none where the rows before it are not known here."""
         rows = list(self._last[entity])
-        order = {"entity": entity} if self.plan().window > 1 else {}
+        order = {"entity": entity} if plan.window > 1 else {}
         body = msgspec.json.encode({"rows": rows, **order})
         answer = self._ask("POST", f"{self._path}/explain?top={MOST_NAMED}", body)
         last = msgspec.json.decode(answer, type=_Explained).explanations[-1]
         return tuple((each.feature, each.share) for each in last or ())
+
+
+def plan_after(
+    before: Plan | None,
+    name: str,
+    version: str,
+    features: tuple[str, ...],
+    queries: Queries | None,
+    window: int,
+) -> Plan:
+    """Of a version; one that holds no expressions, and has the features of the one before, is asked
+    for by that one's. InvalidSettings.
+    """
+    if queries is None and before is not None:
+        if before.features == features:
+            return before._replace(version=version, window=window, is_own=False)
+        raise InvalidSettings(
+            f"version {version[:8]} of {name} holds no expressions, and has other features than the"
+            f" version before"
+        )
+    return Plan(version, features, require_queries(name, queries), window)
 
 
 def require_queries(name: str, queries: Queries | None) -> Queries:
@@ -271,12 +325,21 @@ class _Entities(msgspec.Struct, frozen=True):
 
 class _Streamed(msgspec.Struct, frozen=True):
     version: str
+    repeated: list[bool]
     severity: list[float | None]
     p_value: list[float | None]
     is_anomaly: list[bool | None]
     warming: list[bool]
-    event: Change | None
+    event: "_Event | None"
     changes: list[Change]
+
+
+class _Event(Change, frozen=True):
+    id: str
+
+
+class _Events(msgspec.Struct, frozen=True):
+    events: list[_Event]
 
 
 class _Share(msgspec.Struct, frozen=True):

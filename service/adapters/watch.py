@@ -9,7 +9,9 @@ Rules:
   answered at all has a state in its place, and no number;
 - an expression that is refused, has no value, or several for an entity, is a missing value of the
   row, and is said;
-- Prometheus away, or the service that judges: the state of all entities, until it is back.
+- Prometheus away, or the service that judges: the state of all entities, until it is back;
+- a version that holds no expressions is asked for by those of the one before, which is said; where
+  it has other features it cannot be watched, and all entities are away until another one is there.
 """
 
 import time
@@ -95,14 +97,14 @@ class Watch:
         """Ask and judge what is due; the seconds to the next time."""
         try:
             plan = self.judge.plan()
-        except ServiceRefused as error:
+            if self.board.plan is None or plan.version != self.board.plan.version:
+                self._take(plan)
+        except (ServiceRefused, InvalidSettings) as error:
             if self.board.plan is None and not isinstance(error, ServiceAway):
-                raise  # there is no such model, or the key does not open it
+                raise  # there is no such model, the key does not open it, or it cannot be watched
             self._be_away(now, str(error))
             known = self.board.plan
             return self.every or (known.queries.step_seconds if known else 1.0)
-        if self.board.plan is None or plan.version != self.board.plan.version:
-            self._take(plan)
         step = self.every or plan.queries.step_seconds
         grid = self._due(now, plan, step)
         if grid is None:
@@ -141,6 +143,11 @@ class Watch:
             raise InvalidSettings(
                 f"--every: the model looks at {plan.window} rows that are"
                 f" {plan.queries.step_seconds:g} s apart, expected this, got {self.every:g} s"
+            )
+        if not plan.is_own:
+            self.say(
+                f"version {plan.version[:8]} holds no expressions: those of the version before are"
+                " asked on"
             )
         self.board = self.board._replace(plan=plan, expressions=MappingProxyType({}))
         if before and before.queries.labels != plan.queries.labels:

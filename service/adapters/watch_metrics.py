@@ -45,6 +45,11 @@ class WatchMetrics(Collector):
         up = board.is_up and not is_stale
         yield self._one("up", "1 if Prometheus, and who judges, answered last.", float(up))
         yield self._one("asked_timestamp_seconds", "The time that was asked last.", board.at)
+        yield self._one(
+            "own_expressions",
+            "1 if the version in use holds the expressions, 0 if the one before did.",
+            float(board.plan.is_own),
+        )
         yield from self._counters(board)
         expression = GaugeMetricFamily(
             "hourglass_watch_expression_state",

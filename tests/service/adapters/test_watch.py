@@ -8,11 +8,12 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from msgspec import structs
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from hourglass.service.adapters.judges import Judge, ModelJudge, ServiceJudge
-from hourglass.service.adapters.stream import Change, ServiceRefused
+from hourglass.service.adapters.stream import Change, ServiceAway, ServiceRefused
 from hourglass.service.adapters.watch import Watch
 from hourglass.service.adapters.watch_metrics import WatchMetrics, expose
 from hourglass.service.errors import InvalidSettings
@@ -278,6 +279,73 @@ def test_a_new_version_is_taken_up_with_what_it_asks(
         "hourglass.service.adapters.watch_metrics.time.time", lambda: told.watch.board.at
     )
     assert ("severity", ("plant",)) in told.scrape()
+
+
+def test_a_version_without_expressions_is_asked_for_by_those_before(
+    server: real.Prometheus, tmp_path: Path
+) -> None:
+    publish(tmp_path, "plant", make_windowed_artifact(rows=WINDOW, queries=QUERIES))
+    with serving(tmp_path, streams=tmp_path / "streams.sqlite") as client:
+        service = ServiceJudge("plant", str(client.base_url))
+        both = [Told(server, ModelJudge("plant", str(tmp_path))), Told(server, service)]
+        for told in both:
+            assert told.at(100)[LEFT] == "ok"
+        version = publish(tmp_path, "plant", make_windowed_artifact(rows=WINDOW, seed=5))
+        client.post("/v1/models/plant/reload").raise_for_status()
+        for told in both:
+            told.at(101)  # the service says then that it is another version
+            assert told.at(102)[LEFT] == "ok"
+            assert told.watch.board.plan is not None
+            assert told.watch.board.plan.version == version
+            said = f"version {version[:8]} holds no expressions: those of the version before are"
+            assert told.sentences.count(f"{said} asked on") == 1
+            assert told.scrape()["own_expressions", ("plant",)] == 0
+        others = [structs.replace(each, name=each.name * 2) for each in NUMERIC]
+        publish(tmp_path, "plant", make_windowed_artifact(others, rows=WINDOW))
+        client.post("/v1/models/plant/reload").raise_for_status()
+        for told in both:
+            told.at(103)
+            assert set(told.at(104).values()) == {"away"}
+            assert "has other features than the version before" in told.sentences[-1]
+        publish(tmp_path, "plant", make_windowed_artifact(rows=WINDOW, queries=QUERIES))
+        client.post("/v1/models/plant/reload").raise_for_status()
+        for told in both:
+            assert told.at(110)[LEFT] in ("warming", "ok")
+            assert told.at(115)[LEFT] == "ok"
+            assert told.scrape()["own_expressions", ("plant",)] == 1
+        service.close()
+
+
+def test_rows_whose_answer_is_lost_count_once_and_their_events_are_told(
+    models: Path, tmp_path: Path
+) -> None:
+    """However many they are: the service knows the last 64 of an entity when they come again."""
+    rows = rows_of("right")[100:300]
+    times = BEGIN + np.arange(200.0)
+    with serving(models, streams=tmp_path / "streams.sqlite") as client:
+        judge = ServiceJudge("plant", str(client.base_url))
+        ask, lost = judge._service.ask, []
+
+        def losing(method: str, path: str, body: bytes | None = None) -> bytes:
+            answer = ask(method, path, body)
+            if method == "POST" and body not in lost:
+                lost.append(body)
+                raise ServiceAway("the answer is lost")
+            return answer
+
+        judge._service.ask = losing  # type: ignore[method-assign]
+        verdict = judge.judge("left", rows, times)
+        assert len(lost) == 4
+        (entity,) = client.get("/v1/models/plant/streams").json()["entities"]
+        assert entity["rows"] == 200
+        judge._service.ask = ask  # type: ignore[method-assign]
+        undisturbed = judge.judge("other", rows, times)
+        assert verdict.severity == undisturbed.severity
+        assert [each.open for each in verdict.changes] == [True, False]
+        assert [(each.open, each.start) for each in undisturbed.changes] == [
+            (each.open, each.start) for each in verdict.changes
+        ]
+        judge.close()
 
 
 def test_a_service_judges_as_the_model_does_and_keeps_the_streams(

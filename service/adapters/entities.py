@@ -167,11 +167,13 @@ class Entities:
         state, repeated, first, together = self._states.get(entity), 0, 0, len(rows.place_N)
         state = State() if state is None else copy_of(state)
         while first < len(rows.place_N):
-            place = rows.place_N[first]
-            stop = len(rows.place_N) if looked else _increasing(rows, first)
-            stop = min(stop, first + together)
-            is_old = state.newest is not None and rows.time_N[first] <= state.newest
-            part = slice(first, first + 1 if is_old else stop)
+            place, is_old = rows.place_N[first], False
+            if looked is None:
+                is_old = state.newest is not None and rows.time_N[first] <= state.newest
+                stop = min(_increasing(rows, first), first + together)
+                part = slice(first, first + 1 if is_old else stop)
+            else:
+                part = slice(first, first + together)
             rows_TD, time_T = rows.rows_ND[part], rows.time_N[part]
             try:
                 if is_old:

@@ -187,8 +187,10 @@ def advance(
     of the model's; `entity`: whose they are, where the model knows it; `looked`: what the model
     says of these rows, where it was asked already.
     """
-    again = _answers_again(state, time_N[:repeated])
-    rows_ND, time_N = rows_ND[repeated:], time_N[repeated:]
+    again = NO_ANSWERS
+    if repeated:
+        again = _answers_again(state, time_N[:repeated])
+        rows_ND, time_N = rows_ND[repeated:], time_N[repeated:]
     if not len(rows_ND):
         return Answers(again, repeated, [], None)
     if looked is None:
@@ -416,8 +418,6 @@ def _stop_of(looked: Looked, start: int) -> int:
 
 
 def _answers_again(state: State, time_N: Float64) -> NDArray[np.void]:
-    if not len(time_N):
-        return NO_ANSWERS
     past = np.frombuffer(state.past, ANSWER)
     return past[np.searchsorted(past["time"], time_N)]
 

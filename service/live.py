@@ -5,6 +5,8 @@ import logging
 import logging.config
 import os
 import signal
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -169,7 +171,11 @@ def _stream_from_broker(
         finally:
             registry.close()
 
-    asyncio.run(run())
+    new_loop = None
+    with suppress(ImportError):  # of Windows, which gets asyncio's own
+        new_loop = import_module("uvloop").new_event_loop
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(run())
     return 0
 
 

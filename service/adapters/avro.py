@@ -30,6 +30,8 @@ from hourglass.service.errors import HourglassError, InvalidBody, InvalidSetting
 
 NEEDED = "Avro needs the package fastavro: pip install 'hourglass[avro]'"
 TIMEOUT_SECONDS = 10.0
+UNKNOWN = (40401, 40402, 40403)  # codes of a registry that lacks a subject, a version, a schema
+MOST_SAID = 10_000  # bytes of a refusal that are read
 UNKNOWN_SECONDS = 10.0  # after which a number that the registry did not know is asked for again
 MOST_UNKNOWN = 10_000  # numbers that are kept so
 DEEPEST = 32  # schemas that refer to others
@@ -202,8 +204,9 @@ class Avro:
             with self._open(request, timeout=TIMEOUT_SECONDS) as response:
                 return msgspec.json.decode(response.read(), type=Registered)
         except HTTPError as error:
-            error.close()
-            if error.code == 404:
+            with error:
+                body = error.read(MOST_SAID)
+            if error.code == 404 and _code_of(body) in UNKNOWN:
                 return None
             said = f"the schema registry at {self._url} answered {error.code}"
             if error.code in (401, 403):
@@ -222,6 +225,20 @@ class _Staying(HTTPRedirectHandler):
 
     def redirect_request(self, *_: object) -> None:
         """What redirects is an answer as any other that is none of a registry."""
+
+
+class _Refusal(msgspec.Struct):
+    error_code: int
+
+
+def _code_of(body: bytes) -> int | None:
+    """What a registry says is wrong; None of an answer that is none of a registry, as of a proxy
+    before one that is away.
+    """
+    try:
+        return msgspec.json.decode(body, type=_Refusal).error_code
+    except msgspec.MsgspecError:
+        return None
 
 
 def _number_of(body: bytes | None) -> int | None:

@@ -12,6 +12,7 @@ import io
 import ssl
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock
 from decimal import Decimal
@@ -70,8 +71,8 @@ class Registered(msgspec.Struct, frozen=True, rename="camel"):
     """A schema as a registry has it."""
 
     schema: str
-    schema_type: str = "AVRO"
-    references: list[Reference] = []
+    schema_type: str | None = None  # Avro's
+    references: list[Reference] | None = None
 
 
 class Schema(NamedTuple):
@@ -113,7 +114,7 @@ class Avro:
                 "--schema-registry: expected an address without a name and a password"
             )
         self._fastavro, self._url = fastavro, url.rstrip("/")
-        self._invalid = (SchemaParseException, *UNREADABLE)
+        self._invalid = (SchemaParseException, msgspec.MsgspecError, *UNREADABLE)
         self._headers = {"accept": "application/vnd.schemaregistry.v1+json, application/json"}
         if credentials is not None:
             said = base64.b64encode(f"{credentials.user}:{credentials.password}".encode()).decode()
@@ -158,9 +159,8 @@ class Avro:
             sent = self._fastavro.schemaless_reader(rest, schema.parsed, None)
         except UNREADABLE as error:
             reason = str(error) or type(error).__name__
-            raise InvalidBody(
-                f"expected Avro of schema {number}, got something else: {reason}"
-            ) from (error)
+            said = f"expected Avro of schema {number}, got something else: {reason}"
+            raise InvalidBody(said) from error
         if rest.tell() != len(body):
             raise InvalidBody(
                 f"expected Avro of schema {number}, got {len(body) - rest.tell()} bytes behind it"
@@ -172,7 +172,7 @@ class Avro:
         return sent
 
     def _parse(self, registered: Registered) -> Schema:
-        if registered.schema_type != "AVRO":
+        if registered.schema_type not in (None, "AVRO"):
             return Schema(None, (), f"is {registered.schema_type}, expected AVRO")
         named: dict[str, Any] = {}
         self._read_references(registered, named, DEEPEST)
@@ -187,7 +187,7 @@ class Avro:
 
     def _read_references(self, registered: Registered, named: dict[str, Any], depth: int) -> None:
         """Add to the types by name those of schemas that this one refers to."""
-        for each in registered.references if depth else ():
+        for each in (registered.references or ()) if depth else ():
             path = f"/subjects/{quote(each.subject, safe='')}/versions/{each.version}"
             found = self._ask(path)
             if found is not None:
@@ -204,7 +204,8 @@ class Avro:
             with self._open(request, timeout=TIMEOUT_SECONDS) as response:
                 return msgspec.json.decode(response.read(), type=Registered)
         except HTTPError as error:
-            with error:
+            body = b""
+            with suppress(OSError, HTTPException), error:
                 body = error.read(MOST_SAID)
             if error.code == 404 and _code_of(body) in UNKNOWN:
                 return None

@@ -162,6 +162,7 @@ def test_a_schema_is_asked_for_once(registry: SchemaRegistry) -> None:
         (b"\0\0\0\0\5\6", "expected Avro of schema 5, got something else: "),
         (b"\0\0\0\0\6" + b"\xfe" * 9 + b"\1", "expected Avro of schema 6, got something else: "),
         (b"\0\0\0\0\7" + b"\xfe" * 9 + b"\0", "expected Avro of schema 7, got something else: "),
+        (b"\0\0\0\0\x08\2", "schema 8 cannot be read: DecodeError"),
         (b"\0\0\0\0\6\4\xff\xff", "expected Avro of schema 6, got something else: "),
     ],
 )
@@ -180,6 +181,7 @@ def test_what_is_no_record_is_refused_with_a_reason(
     ):
         registry.schemas.append({"schema": json.dumps(schema)})
     registry.schemas[2]["schemaType"] = "PROTOBUF"
+    registry.schemas.append({"schema": "{"})
     avro = Avro(registry.url)
     avro.fetch([body])
     with pytest.raises(HourglassError) as refused:

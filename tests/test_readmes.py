@@ -22,9 +22,9 @@ import pytest
 import yaml
 
 from hourglass.service.__main__ import _parser as service_parser
-from hourglass.service.adapters.spark import parser as spark_parser
 from hourglass.service.api.feedback import FeedbackRequest
 from hourglass.service.settings import Settings, variables
+from hourglass.spark import parser as spark_parser
 from hourglass.training.__main__ import _parser as train_parser
 from hourglass.training.models import VARIANTS
 from tests.benchmarks.adbench.__main__ import _parser as adbench_parser
@@ -161,9 +161,9 @@ NOT_RUN = {
     ): "tests/service/adapters/test_mlflow.py runs it",
     (
         "service/README.md",
-        ".venv/bin/python -m hourglass.service.adapters.spark rows.parquet scored.parquet"
+        ".venv/bin/spark-submit service/spark/__main__.py rows.parquet scored.parquet"
         " --model models/pump",
-    ): "tests/service/adapters/test_spark.py runs it",
+    ): "tests/service/spark/test_spark.py runs it",
     (
         "service/README.md",
         ".venv/bin/hourglass stream --kafka localhost:9092 --input rows --output scores \\",
@@ -522,7 +522,8 @@ def check_command(words: list[str]) -> None:
         case ["curl", "-s", url, "-H", "content-type: application/json", "-d", body]:
             assert url.endswith("/feedback")
             msgspec.json.decode(body, type=FeedbackRequest)
-        case [".venv/bin/python", "-m", "hourglass.service.adapters.spark", *arguments]:
+        case [".venv/bin/spark-submit", file, *arguments]:
+            assert (ROOT / file).exists()
             spark_parser().parse_args(arguments)
         case [".venv/bin/mlflow", "models", "serve", *_]:
             pass  # a test runs it

@@ -5,9 +5,6 @@ knows no isolation of transactions.
 """
 
 import json
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,8 +12,8 @@ from typing import Any
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from tests.readme_commands import command_with
 from tests.serving import free_port
+from tests.streaming import Streaming
 
 
 class Cluster:
@@ -99,38 +96,8 @@ class Cluster:
         )
 
 
-class Streaming:
+def streaming(address: str, models: Path, *, port: int | None = None, log: Path) -> Streaming:
     """The command of the README as a process of its own, from the topic rows to scores."""
-
-    def __init__(self, address: str, models: Path, *, port: int | None = None, log: Path) -> None:
-        self._log = log.open("a")
-        instead = {
-            "localhost:9092": address,
-            "models": str(models),
-            "9100": str(port or free_port()),
-        }
-        self.process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "hourglass.service"),
-                *command_with("--kafka", instead),
-            ],
-            stderr=self._log,
-        )
-
-    def kill(self) -> None:
-        """As a machine that fails does it."""
-        self.process.kill()
-        self.process.wait(60)
-
-    def stop(self) -> int:
-        """Its exit status, once it has ended by itself."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(120)
-
-    def __enter__(self) -> "Streaming":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._log.close()
-        if self.process.poll() is None:
-            self.kill()
+    port = port or free_port()
+    instead = {"localhost:9092": address, "models": str(models), "9100": str(port)}
+    return Streaming("--kafka", instead, log=log)

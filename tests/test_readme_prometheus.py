@@ -20,7 +20,7 @@ from tests.prometheus import Written
 from tests.serving import free_port, wait_until
 from tests.test_readmes import blocks
 
-SECONDS, AHEAD = 900, 1200  # that are written, until now and beyond
+SECONDS, AHEAD = 1500, 1200  # that are written, until now and beyond
 HOST = {"instance": "web:9100", "job": "node"}
 
 
@@ -54,7 +54,7 @@ def test_a_fit_a_retraining_through_the_gate_and_a_watch(tmp_path: Path) -> None
     assert (fit[1], retrain) == ("fit", ["hourglass-train", "retrain", "web"])
     begin = int(time.time()) - SECONDS
     with real.running(tmp_path / "prometheus", samples(begin)) as prometheus:
-        instead = {"http://127.0.0.1:9090": prometheus.url, "14d": "10m", "30s": "1s", "8001": port}
+        instead = {"http://127.0.0.1:9090": prometheus.url, "14d": "20m", "30s": "1s", "8001": port}
 
         def start(words: list[str]) -> subprocess.Popen[str]:
             program = str(Path(sys.prefix) / "bin" / words[0])
@@ -75,7 +75,7 @@ def test_a_fit_a_retraining_through_the_gate_and_a_watch(tmp_path: Path) -> None
         run(fit)
         model = Store(tmp_path / "models").model("web")
         first = model.current()
-        run(retrain)  # of the last 10 minutes, which are others now
+        run(retrain)  # of the last 20 minutes, which are others now
         assert model.current() != first
         decision = read_decision(model.path)
         assert decision is not None

@@ -100,7 +100,7 @@ class Spark:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,  # beside a full machine
             check=False,
         )
 

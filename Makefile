@@ -77,7 +77,7 @@ bench-peers: $(INSTALLED) ## the same beside other servers, each in an environme
 check: $(INSTALLED) ## lint, format, types and import contracts
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	@mkdir -p build/names/hourglass && ln -sfn ../../../service build/names/hourglass/service && ln -sfn ../../../training build/names/hourglass/training && ln -sfn ../../../service/client build/names/hourglass/client
+	@mkdir -p build/names/hourglass && ln -sfn ../../../service build/names/hourglass/service && ln -sfn ../../../training build/names/hourglass/training && ln -sfn ../../../service/client build/names/hourglass/client && ln -sfn ../../../service/spark build/names/hourglass/spark
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 

@@ -206,6 +206,7 @@ def mcp(options: argparse.Namespace) -> int:
     from hourglass.client import mcp
 
     key = live.client_key(options.key_file)
+    mcp.require_sdk()
     if options.http is None:
         mcp.serve_stdio(options.url, key=key)
     else:
@@ -478,7 +479,8 @@ def _parser() -> argparse.ArgumentParser:
         "--http",
         type=int,
         metavar="PORT",
-        help="answer on http://127.0.0.1:PORT/mcp, 0 for any free port",
+        help="answer on http://127.0.0.1:PORT/mcp, 0 for any free port; with a key for the service"
+        " whoever brings it, as Authorization: Bearer",
     )
     command.set_defaults(run=mcp)
 

@@ -16,7 +16,6 @@ from litestar.di import Provide
 from litestar.handlers import BaseRouteHandler
 from litestar.types import ControllerRouterHandler
 
-from hourglass.service.adapters.azure import azure_of
 from hourglass.service.api import (
     alarms,
     challenger,
@@ -33,7 +32,6 @@ from hourglass.service.api import (
     scoring,
     versions,
 )
-from hourglass.service.api import azure as azured
 from hourglass.service.api import streams as streamed
 from hourglass.service.api.entrance import FOUND, asked_of, enter, require_allowed
 from hourglass.service.api.parts import STATE, Guard, Parts, allow
@@ -187,7 +185,13 @@ def create_app(
             count_failure=counted.observe_stream_failure,
         )
         counted.open_events, counted.entities = streams.open_events, streams.counts
-    azure = azure_of(settings.models, settings.azure_data) if settings.azure else None
+    azure, of_azure = None, list[ControllerRouterHandler]()
+    if settings.azure:
+        from hourglass.service.adapters.azure import azure_of
+        from hourglass.service.api import azure as azured
+
+        azure = azure_of(settings.models, settings.azure_data)
+        of_azure.append(azured.router)
     asked_guard = guard or keys or allow
     parts = Parts(
         settings,
@@ -283,7 +287,7 @@ def create_app(
         inference.router,
         health.router,
         metrics.metrics,
-        *([azured.router] if azure else []),
+        *of_azure,
     ]
     dependencies = {"parts": Provide(provide_parts, sync_to_thread=False)}
     origins = [each.strip() for each in settings.cors_origins.split(",") if each.strip()]

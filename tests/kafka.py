@@ -5,10 +5,6 @@ knows no isolation of transactions.
 """
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,8 +12,8 @@ from typing import Any
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from tests.readme_commands import command_with
 from tests.serving import free_port
+from tests.streaming import Streaming
 
 
 class Cluster:
@@ -100,48 +96,15 @@ class Cluster:
         )
 
 
-class Streaming:
+def streaming(
+    address: str,
+    models: Path,
+    *more: str,
+    port: int | None = None,
+    log: Path,
+    environ: Mapping[str, str] | None = None,
+) -> Streaming:
     """The command of the README as a process of its own, from the topic rows to scores."""
-
-    def __init__(
-        self,
-        address: str,
-        models: Path,
-        *more: str,
-        port: int | None = None,
-        log: Path,
-        environ: Mapping[str, str] | None = None,
-    ) -> None:
-        self._log = log.open("a")
-        instead = {
-            "localhost:9092": address,
-            "models": str(models),
-            "9100": str(port or free_port()),
-        }
-        self.process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "hourglass.service"),
-                *command_with("--kafka", instead),
-                *more,
-            ],
-            stderr=self._log,
-            env={**os.environ, **(environ or {})},
-        )
-
-    def kill(self) -> None:
-        """As a machine that fails does it."""
-        self.process.kill()
-        self.process.wait(60)
-
-    def stop(self) -> int:
-        """Its exit status, once it has ended by itself."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(120)
-
-    def __enter__(self) -> "Streaming":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._log.close()
-        if self.process.poll() is None:
-            self.kill()
+    port = port or free_port()
+    instead = {"localhost:9092": address, "models": str(models), "9100": str(port)}
+    return Streaming("--kafka", instead, *more, log=log, environ=environ)

@@ -22,9 +22,9 @@ import pytest
 import yaml
 
 from hourglass.service.__main__ import _parser as service_parser
-from hourglass.service.adapters.spark import parser as spark_parser
 from hourglass.service.api.feedback import FeedbackRequest
 from hourglass.service.settings import Settings, variables
+from hourglass.spark import parser as spark_parser
 from hourglass.training.__main__ import _parser as train_parser
 from hourglass.training.models import VARIANTS
 from tests.benchmarks.adbench.__main__ import _parser as adbench_parser
@@ -131,12 +131,12 @@ NOT_RUN = {
     (
         "training/README.md",
         ".venv/bin/hourglass-train fit --name web --prometheus http://127.0.0.1:9090 \\",
-    ): "the data is yours",
+    ): "tests/test_readme_prometheus.py runs it",
     (
         "service/README.md",
         ".venv/bin/hourglass watch web --prometheus http://127.0.0.1:9090 --models models"
         " --port 8001",
-    ): "needs a Prometheus; tests/service/adapters has one",
+    ): "tests/test_readme_prometheus.py runs it",
     ("training/README.md", ".venv/bin/hourglass-train retrain web metrics.csv --shadow"): (
         "the data is yours"
     ),
@@ -161,9 +161,9 @@ NOT_RUN = {
     ): "tests/service/adapters/test_mlflow.py runs it",
     (
         "service/README.md",
-        ".venv/bin/python -m hourglass.service.adapters.spark rows.parquet scored.parquet"
+        ".venv/bin/spark-submit service/spark/__main__.py rows.parquet scored.parquet"
         " --model models/pump",
-    ): "tests/service/adapters/test_spark.py runs it",
+    ): "tests/service/spark/test_spark.py runs it",
     (
         "service/README.md",
         ".venv/bin/hourglass stream --kafka localhost:9092 --input rows --output scores \\",
@@ -293,6 +293,23 @@ def test_only_these_blocks_are_not_run() -> None:
         for block in marked()
     ]
     assert sorted(found) == sorted(NOT_RUN.items())
+
+
+@pytest.mark.parametrize("readme", ["service/README.md", "training/README.md"])
+def test_what_it_is_used_with_is_run_by_a_test(readme: str) -> None:
+    """Every command by the test above, or by the one that is named; every function by one of them
+    that finds it by its name.
+    """
+    text = (ROOT / readme).read_text()
+    (used_with,) = re.findall(r"^## Use it with\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    for found in FENCE.finditer(used_with):
+        if found["language"] == "python":
+            (name,) = re.findall(r"^def (\w+)", found["text"], re.MULTILINE)
+            assert re.search(rf"{name}|from hourglass.spark", tests), name
+        elif found["why"] is not None:
+            (path,) = re.findall(r"(tests/\S+\.py) runs it", found["why"])
+            assert (ROOT / path).exists()
 
 
 @pytest.mark.parametrize("readme", READMES)
@@ -522,7 +539,10 @@ def check_command(words: list[str]) -> None:
         case ["curl", "-s", url, "-H", "content-type: application/json", "-d", body]:
             assert url.endswith("/feedback")
             msgspec.json.decode(body, type=FeedbackRequest)
-        case [".venv/bin/python", "-m", "hourglass.service.adapters.spark", *arguments]:
+        case [".venv/bin/spark-submit", file, *arguments]:
+            assert (ROOT / file).exists()
+            spark_parser().parse_args(arguments)
+        case [".venv/bin/python", "-m", "hourglass.spark", *arguments]:
             spark_parser().parse_args(arguments)
         case [".venv/bin/mlflow", "models", "serve", *_]:
             pass  # a test runs it

@@ -67,6 +67,15 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("hourglass"):
+            raise
+        print(
+            f"hourglass-train: this needs the package {error.name}: pip install"
+            " 'hourglass[training]'",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
         print("hourglass-train: interrupted; nothing was published", file=sys.stderr)
         return 130

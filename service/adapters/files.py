@@ -72,9 +72,16 @@ def open_model(path: Path, *, alpha: float | None = None) -> tuple[Served, str |
         served = served_from(artifact, name_of(file))
     if alpha is None:
         return served, served.warning
+    return with_budget(served, alpha), None
+
+
+def with_budget(served: Served, alpha: float) -> Served:
+    """The model with another budget; UncertifiableAlpha, or InvalidSettings of what is none."""
+    if not isinstance(alpha, int | float) or not 1e-9 <= alpha <= 0.5:
+        raise InvalidSettings(f"alpha: expected a number from 1e-9 to 0.5, got {alpha!r}")
     current = served.threshold
     threshold = served.detector.table.threshold(alpha, current.delta, certified=current.certified)
-    return replace(served, threshold=threshold), None
+    return replace(served, threshold=threshold)
 
 
 def score_file(

@@ -57,6 +57,7 @@ def save_model(
     alpha: float | None = None,
     time: str | None = None,
     entity: str | None = None,
+    signature: "ModelSignature | None" = None,
     mlflow_model: "Model | None" = None,
     **options: Any,
 ) -> None:
@@ -65,8 +66,9 @@ def save_model(
     `model` is the bytes of a file, as `onnx_` of the estimator, or where it lies: the file, the
     folder of a version, or MODELS/NAME. `alpha` is another budget than the file's; `time` and
     `entity` are columns that say which rows follow each other, of a windowed model. All three are
-    the `model_config` that `mlflow.pyfunc.load_model` may change. `options` are those of
-    `mlflow.pyfunc.save_model`. InvalidArtifact, UncertifiableAlpha or InvalidSettings where this
+    the `model_config` that `mlflow.pyfunc.load_model` may change. `signature` is in place of the
+    model's own, whose columns are of any type. `options` are those of `mlflow.pyfunc.save_model`.
+    InvalidArtifact, UncertifiableAlpha or InvalidSettings where this
     cannot be.
     """
     _require()
@@ -93,7 +95,7 @@ def save_model(
             loader_module=__name__,
             data_path=str(folder),
             mlflow_model=made,
-            signature=scorer.signature(),
+            signature=scorer.signature(signature),
             model_config={"alpha": alpha, "time": time, "entity": entity},
             **options,
         )
@@ -135,8 +137,10 @@ class _Scorer:
             raise MlflowException.invalid_parameter_value(str(error)) from error
         return pd.DataFrame({each.name: _pandas(each) for each in told}).set_index(rows.index)
 
-    def signature(self) -> "ModelSignature":
-        """What goes in and comes out."""
+    def signature(self, asked: "ModelSignature | None" = None) -> "ModelSignature":
+        """What goes in and comes out; of another one that is asked for, what it leaves open.
+        InvalidSettings where MLflow would read another value than there is.
+        """
         from mlflow.models import ModelSignature
         from mlflow.types import ColSpec, DataType, Schema
         from mlflow.types.schema import AnyType, Array
@@ -150,19 +154,26 @@ class _Scorer:
             flags.append(files.KNOWN_ENTITY)
         anything = AnyType()  # type: ignore[no-untyped-call]
         numbers = [name for name in files.COLUMNS if name not in (*flags, "reason")]
-        return ModelSignature(
+        outputs = Schema(
+            [
+                *(ColSpec(DataType.float, name, required=False) for name in numbers),
+                *(ColSpec(DataType.boolean, name, required=False) for name in flags),
+                ColSpec(DataType.string, "reason", required=False),
+                ColSpec(Array(DataType.string), files.BLAMED, required=False),
+            ]
+        )
+        if asked is None or asked.inputs is None:
             # Of another type MLflow turns a missing boolean into False, and refuses whole numbers
             # where fractions are expected, and pandas' categories. The file checks each cell.
-            inputs=Schema([ColSpec(anything, name) for name in names]),
-            outputs=Schema(
-                [
-                    *(ColSpec(DataType.float, name, required=False) for name in numbers),
-                    *(ColSpec(DataType.boolean, name, required=False) for name in flags),
-                    ColSpec(DataType.string, "reason", required=False),
-                    ColSpec(Array(DataType.string), files.BLAMED, required=False),
-                ]
-            ),
-        )
+            inputs = Schema([ColSpec(anything, name) for name in names])
+            return ModelSignature(inputs=inputs, outputs=outputs)
+        for each in asked.inputs.inputs:
+            if each.name in names and each.type == DataType.boolean:
+                raise InvalidSettings(
+                    f"signature: of {each.name!r} MLflow would take a missing value for false;"
+                    " expected AnyType(), or double where rows have 1 and 0"
+                )
+        return ModelSignature(inputs=asked.inputs, outputs=asked.outputs or outputs)
 
 
 def _pandas(column: "pl.Series") -> "pd.Series[Any]":

@@ -378,7 +378,7 @@ def _base(request: _Request, parts: Parts) -> str:
 
 
 def _azure(parts: Parts) -> Azure:
-    assert parts.azure is not None  # these routes are there with it alone
+    assert isinstance(parts.azure, Azure)  # these routes are there with it alone
     return parts.azure
 
 

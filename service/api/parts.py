@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hourglass.service.adapters.azure import Azure
 from hourglass.service.keys.guard import Asked, Pass
 from hourglass.service.serving.batcher import Batcher
 from hourglass.service.serving.observers import Observers
@@ -50,4 +49,5 @@ class Parts:
     recorder: Recorder | None  # None where nothing is recorded
     streams: Streams | None  # None where there are several workers
     peers: Peers | None = None  # where there are several workers
-    azure: Azure | None = None  # where the retired service's API is spoken
+    # adapters.azure's Azure where the retired service's API is spoken, and not loaded elsewhere
+    azure: object = None

@@ -18,6 +18,7 @@ from .quoting import Cell, name, sentence
 
 MOST_ROWS = 1000  # in a question
 MOST_EXPLAINED = 50  # rows, and features of each
+MOST_BLAMED = 250  # features of all rows together: what an agent has room for
 
 INSTRUCTIONS = (
     "Hourglass finds anomalous rows. Every answer begins with `found`, a sentence by Hourglass, and"
@@ -139,6 +140,11 @@ async def score(client: AsyncClient, asked: AskedScore) -> dict[str, Any]:
 
 async def explain(client: AsyncClient, asked: AskedExplain) -> dict[str, Any]:
     """Why rows are strange, feature by feature."""
+    if (asked_for := min(asked.most, len(asked.rows)) * asked.top) > MOST_BLAMED:
+        raise ClientError(
+            f"expected at most {MOST_BLAMED} features in an answer, got most times top ="
+            f" {asked_for}: fewer rows, or fewer features of each"
+        )
     why = await client.explain(
         asked.model, asked.rows, top=asked.top, entity=asked.entity, time=asked.time
     )

@@ -347,10 +347,14 @@ def _request(name: str, route: str, part: Part) -> Request:
 
 
 def _of(name: str) -> str:
+    if "/" in name:  # which the service reads as the route after another model's name
+        raise ClientError(f"expected a model's name, got {name!r}")
     return f"/v1/models/{_quoted(name)}"
 
 
 def _quoted(text: str) -> str:
+    if text in ("", ".", ".."):
+        raise ClientError(f"expected a name, got {text!r}")
     return quote(text, safe="")
 
 

@@ -22,7 +22,7 @@ from .answers import Scores
 from .calls import Explanations
 from .quoting import cell, name, sentence, short, when, without_unset
 
-MOST_LISTED = 200  # rows, groups or features in an answer
+MOST_LISTED = 200  # rows, groups or features in an answer, and alarms of all its budgets
 MOST_CATEGORIES = 20  # of a feature, and features of a group
 
 
@@ -183,7 +183,8 @@ def of_live_replay(found: LiveReplay) -> dict[str, Any]:
 
 
 def _of_budgets(found: Replay | LiveReplay, rows: str) -> dict[str, Any]:
-    budgets = [_budget(each) for each in found.alphas]
+    most = max(1, MOST_LISTED // max(1, len(found.alphas)))
+    budgets = [_budget(each, most) for each in found.alphas]
     said = f"{len(budgets)} budget{'s'[: len(budgets) != 1]} held against {found.rows} {rows}"
     for each in found.alphas:
         if each.in_force:
@@ -197,7 +198,7 @@ def _of_budgets(found: Replay | LiveReplay, rows: str) -> dict[str, Any]:
     }
 
 
-def _budget(outcome: Outcome) -> dict[str, Any]:
+def _budget(outcome: Outcome, most: int) -> dict[str, Any]:
     numbers = {
         "alpha": outcome.alpha,
         "in_force": outcome.in_force,
@@ -210,7 +211,8 @@ def _budget(outcome: Outcome) -> dict[str, Any]:
     }
     if isinstance(outcome, RowsOutcome):
         numbers |= {
-            "alarm_rows": outcome.alarm_rows[:MOST_LISTED],
+            "alarm_rows": outcome.alarm_rows[:most],
+            "other_alarm_rows": max(0, len(outcome.alarm_rows) - most),
             "precision": short(outcome.precision),
             "recall": short(outcome.recall),
             "false_alarm_rate": short(outcome.false_alarm_rate),

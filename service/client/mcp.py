@@ -1,14 +1,17 @@
 """`hourglass mcp`: the tools of agents.py by the Model Context Protocol, over stdio or HTTP.
 
 HTTP listens on loopback alone, and answers no page of a browser: a name that a stranger's DNS
-points to 127.0.0.1 is none of its hosts, and a page has an origin.
+points to 127.0.0.1 is none of its hosts, and a page has an origin. Where it has a key for the
+service, whoever asks brings the same one: nobody may do here what the service would refuse.
 """
 
 import asyncio
+import hmac
 import json
 import signal
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -55,7 +58,7 @@ def serve_http(url: str, listening: socket.socket, *, key: str | None = None) ->
 
     async def run() -> None:
         async with AsyncClient(url, key=key) as client:
-            app = app_of(client, listening.getsockname()[1])
+            app = app_of(client, listening.getsockname()[1], key)
             config = uvicorn.Config(
                 app,
                 lifespan="on",
@@ -84,7 +87,7 @@ def listen(port: int) -> socket.socket:
     return listening
 
 
-def app_of(client: AsyncClient, port: int) -> ASGIApp:
+def app_of(client: AsyncClient, port: int, key: str | None = None) -> ASGIApp:
     """The application that answers at PATH, without sessions: an agent may come and go."""
     server = server_of(client)
     from mcp.server.transport_security import TransportSecuritySettings
@@ -98,11 +101,11 @@ def app_of(client: AsyncClient, port: int) -> ASGIApp:
         max_request_body_size=MAX_BODY_BYTES,
         transport_security=TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=origins),
     )
-    return _guarded(app, hosts, origins)
+    return _guarded(app, hosts, origins, key)
 
 
-def _guarded(app: ASGIApp, hosts: list[str], origins: list[str]) -> ASGIApp:
-    """The SDK checks the same and says less."""
+def _guarded(app: ASGIApp, hosts: list[str], origins: list[str], key: str | None) -> ASGIApp:
+    """The SDK checks hosts and origins, too, and says less."""
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -121,30 +124,47 @@ def _guarded(app: ASGIApp, hosts: list[str], origins: list[str]) -> ASGIApp:
             if scope["path"] != PATH:
                 await _refuse(send, 404, f"expected the path {PATH}", [scope["path"]])
                 return
+            if key is not None and not _brings(key, scope["headers"]):
+                await _refuse(send, 401, "expected the key of the service, as a Bearer's", None)
+                return
         await app(scope, receive, send)
 
     return guarded
 
 
-async def _refuse(send: Send, status: int, expected: str, came: list[str]) -> None:
-    got = ", ".join(repr(name(each)) for each in came) or "none"
-    body = f"{expected}, got {got}\n".encode()
+def _brings(key: str, headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether the key comes, by either header that the service takes; compared in constant time."""
+    came = [value.partition(b" ")[::2] for each, value in headers if each == b"authorization"]
+    found = [value.strip() for scheme, value in came if scheme.lower() == b"bearer"]
+    found += [value.strip() for each, value in headers if each == b"x-api-key"]
+    return len(found) == 1 and hmac.compare_digest(found[0], key.encode())
+
+
+async def _refuse(send: Send, status: int, expected: str, came: list[str] | None) -> None:
+    """Nothing that `came` is repeated where it may be a key: None."""
+    got = "" if came is None else f", got {', '.join(repr(name(each)) for each in came) or 'none'}"
+    body = f"{expected}{got}\n".encode()
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),
         (b"content-length", str(len(body)).encode()),
     ]
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
+def require_sdk() -> None:
+    """ClientError where the extra is not there."""
+    if find_spec("mcp") is None:
+        raise ClientError("agents need mcp: pip install 'hourglass[mcp]'")
+
+
 def server_of(client: AsyncClient) -> "Server[Any]":
-    """ClientError without the SDK."""
-    try:
-        import mcp.types as types
-        from mcp import MCPError
-        from mcp.server.lowlevel import Server
-    except ImportError as error:
-        raise ClientError("agents need mcp: pip install 'hourglass[mcp]'") from error
+    """Answers by the tools of agents.py; needs the SDK."""
+    import mcp.types as types
+    from mcp import MCPError
+    from mcp.server.lowlevel import Server
 
     async def list_tools(_context: Any, _params: Any) -> types.ListToolsResult:
         return types.ListToolsResult(

@@ -1,8 +1,11 @@
-"""Where things are, promtool and kubectl, which are no Python packages, and what kubectl makes."""
+"""Where things are, what is built of them, promtool and kubectl, which are no Python packages, and
+what kubectl makes.
+"""
 
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,21 @@ OVERLAYS = ("single-node", "production", "bucket", "kserve")
 def root() -> Path:
     """The repository's root."""
     return Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def distributions(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist, and the wheel built from it."""
+    source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / name, source)
+    for name in ("service", "training"):
+        shutil.copytree(
+            root / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.so")
+        )
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(built), str(source)]
+    subprocess.run(command, check=True, capture_output=True)
+    return built
 
 
 @pytest.fixture(scope="session")

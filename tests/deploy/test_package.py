@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -61,21 +60,6 @@ def test_the_locks_agree_and_the_services_is_the_smallest(root: Path) -> None:
     service, training, dev = (pins(root, lock).items() for lock in EXTRAS)
     assert service < training < dev
     assert "torch" not in dict(service)
-
-
-@pytest.fixture(scope="module")
-def distributions(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist, and the wheel built from it."""
-    source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(root / name, source)
-    for name in ("service", "training"):
-        shutil.copytree(
-            root / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.so")
-        )
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(built), str(source)]
-    subprocess.run(command, check=True, capture_output=True)
-    return built
 
 
 @pytest.mark.slow

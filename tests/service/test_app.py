@@ -6,9 +6,9 @@ import sys
 from tests.serving import ROOT, serving
 
 
-def in_a_fresh_process(code: str) -> str:
+def in_a_fresh_process(code: str, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
+        [sys.executable, "-W", "error", "-c", code, *arguments],
         cwd=ROOT,
         text=True,
         capture_output=True,
@@ -25,6 +25,18 @@ def test_importing_the_service_loads_no_torch_and_no_training():
     modules = {name.partition(".")[0] for name in names}
     assert not modules & {"torch", "onnxscript", "sklearn", "rich", "pytest"}
     assert {"litestar", "onnxruntime"} <= modules
+
+
+def test_only_with_azure_is_anything_of_it_loaded(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from hourglass.service.app import create_app; from"
+        " hourglass.service.settings import Settings;"
+        " create_app(Settings(models=Path(sys.argv[1]), azure={azure}, azure_data=sys.argv[1]));"
+        " print([name for name in sys.modules if name.endswith('.azure')])"
+    )
+    loaded = ["hourglass.service.adapters.azure", "hourglass.service.api.azure"]
+    assert in_a_fresh_process(code.format(azure=False), str(tmp_path)) == "[]"
+    assert in_a_fresh_process(code.format(azure=True), str(tmp_path)) == str(loaded)
 
 
 def test_importing_the_service_sets_up_no_logging_and_touches_no_default_metrics():

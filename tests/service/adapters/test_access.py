@@ -19,7 +19,7 @@ from hourglass.service.adapters.access import (
 from hourglass.service.errors import InvalidSettings
 from tests.artifacts import make_windowed_artifact, publish
 from tests.authority import Authority
-from tests.kafka import Cluster, Streaming
+from tests.kafka import Cluster, streaming
 from tests.kafka_front import Front
 from tests.mosquitto import Mosquitto
 from tests.service.adapters.test_kafka import assert_once, rows_of
@@ -69,9 +69,9 @@ def test_rows_of_brokers_behind_tls_that_ask_who_is_there_are_answered(
         flags += ["--tls-cert", str(certificate), "--tls-key", str(key)]
     log = tmp_path / "log"
     environ = {BROKER_AUTH: "me:ünsaid"}
-    with Streaming(front.address, models, *flags, log=log, environ=environ) as streaming:
+    with streaming(front.address, models, *flags, log=log, environ=environ) as process:
         cluster.wait("scores", 20)
-        assert streaming.stop() == 0
+        assert process.stop() == 0
     front.close()
     assert_once(cluster, sent)
     assert {*front.passed} == {mechanism}
@@ -109,8 +109,8 @@ def test_brokers_that_let_nobody_in_end_it_with_a_sentence(
     flags = [word for flag in flags for word in known.get(flag, [flag])]
     log = tmp_path / "log"
     environ = {BROKER_AUTH: auth}
-    with Streaming(front.address, models, *flags, log=log, environ=environ) as streaming:
-        assert streaming.process.wait(60) == 2, log.read_text()
+    with streaming(front.address, models, *flags, log=log, environ=environ) as process:
+        assert process.process.wait(60) == 2, log.read_text()
     front.close()
     lines = [line for line in log.read_text().splitlines() if " INFO " not in line]
     assert said in lines[-1]

@@ -21,7 +21,7 @@ from hourglass.service.adapters.avro import Avro, RegistryAway, RegistryRefused
 from hourglass.service.adapters.messages import Message, Reader
 from hourglass.service.errors import HourglassError, InvalidSettings
 from tests.artifacts import MIXED, make_served, make_windowed_artifact, publish
-from tests.kafka import Cluster, Streaming
+from tests.kafka import Cluster, streaming
 from tests.schema_registry import SchemaRegistry
 from tests.service.adapters.test_kafka import NAMES, assert_once, rows_of
 
@@ -272,22 +272,22 @@ def test_rows_wait_for_a_registry_that_is_away_and_are_answered_once(
             rows.append((entity, (old if place < 60 else new)(timed, ROW)))
     log, flags = tmp_path / "log", ["--schema-registry", registry.url]
     flags += ["--schema-registry-auth-file", str(auth)]
-    with Streaming(cluster.address, models, *flags, log=log) as streaming:
+    with streaming(cluster.address, models, *flags, log=log) as process:
         cluster.put("rows", rows[:60])
         cluster.wait("scores", 60)
         registry.stop()
         cluster.put("rows", rows[60:90])
         wait_for_tries(log, 2)
-        streaming.kill()
+        process.kill()
     assert cluster.end("scores") == 60
-    with Streaming(cluster.address, models, *flags, log=log) as streaming:
+    with streaming(cluster.address, models, *flags, log=log) as process:
         wait_for_tries(log, log.read_text().count(TRIED) + 2)  # nor are the rows before known
         registry.start()
         cluster.put("rows", rows[90:])
         cluster.wait("scores", 120)
         cluster.put("rows", [("left", b"{}")])
         cluster.wait("scores-dead-letters", 1)
-        assert streaming.stop() == 0
+        assert process.stop() == 0
     (dead,) = cluster.get("scores-dead-letters")
     assert dead.value() == b"{}"
     assert_once(cluster, sent)

@@ -23,7 +23,7 @@ from tests.artifacts import (
     publish,
     sample_rows,
 )
-from tests.kafka import Cluster, Streaming
+from tests.kafka import Cluster, streaming
 from tests.serving import free_port
 
 BEGIN = 1.77e9
@@ -123,7 +123,7 @@ def test_rows_are_answered_in_order_and_what_is_wrong_is_a_dead_letter_with_its_
     ]
     cluster.put("rows", sent)
     port = free_port()
-    with Streaming(cluster.address, models, port=port, log=tmp_path / "log") as streaming:
+    with streaming(cluster.address, models, port=port, log=tmp_path / "log") as process:
         cluster.wait("scores", 200)
         cluster.wait("scores-dead-letters", 8)
         cluster.put("rows", rows_of(["left"], 100, 1))
@@ -134,7 +134,7 @@ def test_rows_are_answered_in_order_and_what_is_wrong_is_a_dead_letter_with_its_
             assert time.monotonic() < deadline, metrics
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
                 metrics = answer.read().decode()
-        assert streaming.stop() == 0
+        assert process.stop() == 0
     letters = cluster.get("scores-dead-letters")
     reasons = [dict(each.headers())["hourglass-reason"].decode() for each in letters]
     assert letters[0].value() == b"{none"
@@ -189,16 +189,16 @@ def test_a_process_that_is_killed_loses_nothing_and_answers_nothing_twice(
     for turn in range(3):
         more = rows_of(entities, 200 * turn, 200)
         sent += more
-        with Streaming(cluster.address, models, log=log) as streaming:
+        with streaming(cluster.address, models, log=log) as process:
             for start in range(0, len(more), 40):
                 cluster.put("rows", more[start : start + 40])
                 if turn < 2 and start == 320:
                     # in the midst of what it does: some of these were answered, others were not
                     cluster.wait("scores", len(sent) - len(more) + start // 2)
-                    streaming.kill()
+                    process.kill()
             if turn == 2:
                 cluster.wait("scores", len(sent))
-                assert streaming.stop() == 0
+                assert process.stop() == 0
     assert_once(cluster, sent)
     assert "Traceback" not in log.read_text()
 
@@ -223,10 +223,10 @@ def test_partitions_change_hands_without_a_loss_or_a_second_answer(
             cluster.wait("scores", len(rows), partition=partition)
 
     logs = tmp_path / "one", tmp_path / "two"
-    with Streaming(cluster.address, models, log=logs[0]) as one:
+    with streaming(cluster.address, models, log=logs[0]) as one:
         feed(0, 40)
         wait()
-        with Streaming(cluster.address, models, log=logs[1]) as two:
+        with streaming(cluster.address, models, log=logs[1]) as two:
             feed(40, 100)
             wait()
             deadline_feeds = 0
@@ -273,12 +273,12 @@ def test_a_model_that_is_not_there_is_named_in_one_sentence(models: Path) -> Non
 @pytest.mark.slow
 def test_brokers_that_are_away_are_waited_for(models: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    with Streaming(f"127.0.0.1:{free_port()}", models, log=log) as streaming:
+    with streaming(f"127.0.0.1:{free_port()}", models, log=log) as process:
         deadline = time.monotonic() + 120
         while log.read_text().count("; it is tried again") < 2:
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        assert streaming.stop() == 0
+        assert process.stop() == 0
     assert "Traceback" not in log.read_text()
 
 
@@ -291,8 +291,8 @@ def test_a_topic_that_was_made_anew_under_its_name_is_told_of(
     source = [("hourglass-source", b"hourglass-plant rows 0 500")]
     cluster.put("scores", [("left", {})], headers=source)
     log = tmp_path / "log"
-    with Streaming(cluster.address, models, log=log) as streaming:
-        assert streaming.process.wait(120) == 2
+    with streaming(cluster.address, models, log=log) as process:
+        assert process.process.wait(120) == 2
     said = log.read_text()
     assert "answer rows up to offset 500 of partition 0 of 'rows', which ends at 10" in said
     assert "Traceback" not in said

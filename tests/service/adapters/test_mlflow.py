@@ -59,15 +59,15 @@ def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @contextmanager
-def served_by_mlflow(log: Path) -> Iterator[str]:
-    """The README's command serves `pump`, with this environment active; where it does so."""
+def served_by_mlflow(log: Path, name: str = "pump") -> Iterator[str]:
+    """The README's command serves a model, with this environment active; where it does so."""
     (found,) = re.findall(
         r"^MLFLOW_TRACKING_URI=\S+ \.venv/bin/(mlflow models serve (?:.*\\\n)*.*)$",
         (ROOT / "service/README.md").read_text(),
         re.MULTILINE,
     )
     words, port = shlex.split(found.replace("\\\n", " ")), str(free_port())
-    instead = {"models:/tumour@champion": "models:/pump@champion", "5001": port}
+    instead = {"models:/tumour@champion": f"models:/{name}@champion", "5001": port}
     assert {*instead} <= {*words}
     bin_folder = str(Path(sys.prefix) / "bin")
     with log.open("w") as file:
@@ -224,6 +224,28 @@ def test_a_column_that_is_not_there_is_named(mlflow: Any, logged: Any):
         model.predict(rows().drop(columns="heat"))
 
 
+def test_a_signature_of_types_is_taken_unless_mlflow_would_read_another_value(
+    mlflow: Any, tmp_path: Path
+):
+    frame = rows().astype({"open": float})
+    asked = mlflow.models.infer_signature(frame)
+    save_model(MODEL, tmp_path / "saved", signature=asked)
+    model = mlflow.pyfunc.load_model(str(tmp_path / "saved"))
+    types = [each.to_dict()["type"] for each in model.metadata.signature.inputs.inputs]
+    assert types == ["double", "double", "string", "double"]
+    assert model.metadata.signature.outputs.input_names() == [*RESULTS, "blamed"]
+    assert_alike(model.predict(frame), told_by_a_file(tmp_path, MODEL, rows()), RESULTS)
+    asked = mlflow.models.infer_signature(rows().assign(open=True))
+    with pytest.raises(InvalidSettings, match="of 'open' MLflow would take a missing value for fa"):
+        save_model(MODEL, tmp_path / "refused", signature=asked)
+
+
+@pytest.mark.parametrize("alpha", [5, 0, float("nan"), "0.1"])
+def test_a_budget_that_is_none_is_said(tmp_path: Path, alpha: Any):
+    with pytest.raises(InvalidSettings, match=r"alpha: expected a number from 1e-9 to 0\.5, got"):
+        save_model(MODEL, tmp_path / "saved", alpha=alpha)
+
+
 def test_another_budget_is_said_when_it_is_saved_or_loaded(mlflow: Any, tmp_path: Path):
     save_model(MODEL, tmp_path / "saved", alpha=0.2)
     strict = {"alpha": 0.02}
@@ -319,3 +341,26 @@ def test_mlflow_serves_what_was_logged_and_so_does_the_service_from_its_registry
             for each in asked[name]
         ], name
     assert report == "<p>fine</p>"
+
+
+@pytest.mark.heavy
+def test_with_types_mlflow_serves_csv_and_json_with_gaps(mlflow: Any, tmp_path: Path):
+    frame = rows().astype({"open": float})
+    asked = mlflow.models.infer_signature(frame)
+    info = log_model(MODEL, "typed", registered_model_name="typed", signature=asked)
+    mlflow.MlflowClient().set_registered_model_alias(
+        "typed", "champion", info.registered_model_version
+    )
+    cells = frame.astype(object).where(frame.notna(), None).to_numpy().tolist()
+    split = {"dataframe_split": {"columns": NAMES, "data": cells}}
+    with served_by_mlflow(tmp_path / "log", "typed") as url:
+        of_json = httpx.post(f"{url}/invocations", json=split)
+        of_csv = httpx.post(
+            f"{url}/invocations",
+            content=frame.to_csv(index=False),
+            headers={"content-type": "text/csv"},
+        )
+    expected = told_by_a_file(tmp_path, MODEL, rows())
+    for answer in (of_json, of_csv):
+        told = pd.DataFrame(answer.raise_for_status().json()["predictions"])
+        assert_alike(told.astype(object).where(told.notna(), None), expected, RESULTS)

@@ -2,7 +2,6 @@
 
 import json
 import re
-import signal
 import socketserver
 import subprocess
 import sys
@@ -23,9 +22,9 @@ from hourglass.service.adapters.mqtt import address_of, topics_of
 from hourglass.service.errors import HourglassError
 from tests.artifacts import make_windowed_artifact, publish
 from tests.mosquitto import Mosquitto
-from tests.readme_commands import command_with
 from tests.service.adapters.test_kafka import BEGIN, NAMES, expected, rows_of, steady
 from tests.serving import free_port
+from tests.streaming import Streaming
 
 ANSWERS = "plant/{entity}/anomaly"
 
@@ -43,41 +42,25 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
         yield broker
 
 
-class Streaming:
-    """The command of the README as a process of its own."""
-
-    def __init__(
-        self, broker: Mosquitto, models: Path, folder: Path, *more: str, topic: str | None = None
-    ) -> None:
-        self.log = (folder / "stream.log").open("a")
-        known = len(broker.heard)
-        instead = {
-            "localhost": broker.address,
-            "models": str(models),
-            "session.sqlite": str(folder / "session.sqlite"),
-            **({} if topic is None else {"plant/+/state": topic}),
-        }
-        command = [sys.executable, "-m", "hourglass.service", *command_with("--mqtt", instead)]
-        self.process = subprocess.Popen([*command, *more], stderr=self.log)
-        deadline = time.monotonic() + 120
-        while not any(each.payload == b"online" for each in broker.heard[known:]):
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                self.__exit__()
-                pytest.fail((folder / "stream.log").read_text())
-            time.sleep(0.05)
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(120)
-
-    def __enter__(self) -> "Streaming":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.log.close()
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait(60)
+def streaming(
+    broker: Mosquitto, models: Path, folder: Path, *more: str, topic: str | None = None
+) -> Streaming:
+    """The command of the README as a process of its own, once it is online."""
+    known, log = len(broker.heard), folder / "stream.log"
+    instead = {
+        "localhost": broker.address,
+        "models": str(models),
+        "session.sqlite": str(folder / "session.sqlite"),
+        **({} if topic is None else {"plant/+/state": topic}),
+    }
+    process = Streaming("--mqtt", instead, *more, log=log)
+    deadline = time.monotonic() + 120
+    while not any(each.payload == b"online" for each in broker.heard[known:]):
+        if process.process.poll() is not None or time.monotonic() > deadline:
+            process.__exit__()
+            pytest.fail(log.read_text())
+        time.sleep(0.05)
+    return process
 
 
 def assert_answers(found: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> None:
@@ -94,7 +77,7 @@ def test_rows_are_answered_and_events_published_retained(
     models: Path, broker: Mosquitto, tmp_path: Path
 ) -> None:
     sent = rows_of(["left", "right"], 0, 100)
-    with Streaming(broker, models, tmp_path) as streaming:
+    with streaming(broker, models, tmp_path) as process:
         for entity, row in sent[:150]:
             broker.put(f"plant/{entity}/state", row)
         broker.put("plant/left/state", sent[100][1])  # comes again
@@ -114,7 +97,7 @@ def test_rows_are_answered_and_events_published_retained(
         assert refused["topic"] == "plant/+/state of left"
         assert "lacks the feature 'a'" in refused["reason"]
         assert broker.kept("hourglass/plant/status") == b"online"
-        assert streaming.stop() == 0
+        assert process.stop() == 0
     assert broker.kept("hourglass/plant/status") == b"offline"
 
 
@@ -123,18 +106,17 @@ def test_a_process_that_is_killed_leaves_its_will_and_no_row_is_lost_or_counted_
     models: Path, broker: Mosquitto, tmp_path: Path
 ) -> None:
     sent = rows_of(["left"], 0, 120)
-    with Streaming(broker, models, tmp_path) as streaming:
+    with streaming(broker, models, tmp_path) as process:
         for _, row in sent[:60]:
             broker.put("plant/left/state", row)
         broker.wait("plant/left/anomaly", 30)
-        streaming.process.kill()
-        streaming.process.wait(60)
+        process.kill()
     deadline = time.monotonic() + 120
     while broker.kept("hourglass/plant/status") != b"offline":
         assert time.monotonic() < deadline
     for _, row in sent[60:100]:  # while nobody is there
         broker.put("plant/left/state", row)
-    with Streaming(broker, models, tmp_path) as streaming:
+    with streaming(broker, models, tmp_path) as process:
         for _, row in sent[100:]:
             broker.put("plant/left/state", row)
         last = expected(sent)[-1]
@@ -142,7 +124,7 @@ def test_a_process_that_is_killed_leaves_its_will_and_no_row_is_lost_or_counted_
         while not (found := broker.on("plant/left/anomaly")) or found[-1]["time"] != last["time"]:
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        assert streaming.stop() == 0
+        assert process.stop() == 0
     # what had been answered but not acknowledged is answered again, with the same answer
     answers: dict[str, dict[str, Any]] = {}
     for each in found:
@@ -156,7 +138,7 @@ def test_a_broker_that_goes_and_comes_back_costs_nothing(
     models: Path, broker: Mosquitto, tmp_path: Path
 ) -> None:
     sent = rows_of(["left"], 0, 60)
-    with Streaming(broker, models, tmp_path) as streaming:
+    with streaming(broker, models, tmp_path) as process:
         for _, row in sent[:30]:
             broker.put("plant/left/state", row)
         broker.wait("plant/left/anomaly", 15)
@@ -170,7 +152,7 @@ def test_a_broker_that_goes_and_comes_back_costs_nothing(
         while broker.on("plant/left/anomaly")[-1]["time"] != wanted[-1]["time"]:
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        assert streaming.stop() == 0
+        assert process.stop() == 0
     answers = {each["time"]: each for each in broker.on("plant/left/anomaly")}
     assert_answers([*answers.values()], wanted)
 
@@ -182,7 +164,7 @@ def test_values_of_sensors_with_topics_of_their_own_are_joined_by_time(
     sent = rows_of(["left", "right"], 0, 20)
     topic = "plant/{entity}/{feature}/value"
     order = np.random.default_rng(0)
-    with Streaming(broker, models, tmp_path, "--join-seconds", "600", topic=topic) as streaming:
+    with streaming(broker, models, tmp_path, "--join-seconds", "600", topic=topic) as process:
         for entity, row in sent:
             for name in order.permutation(NAMES).tolist():
                 body = {"value": row[name], "time": row["time"]}
@@ -195,13 +177,13 @@ def test_values_of_sensors_with_topics_of_their_own_are_joined_by_time(
         broker.put("plant/left/heat/value", {"value": 1.0, "time": BEGIN + 60 * 20})
         (refused,) = broker.wait("hourglass/plant/refused", 1)
         assert refused["reason"] == "the model does not know the feature 'heat'"
-        assert streaming.stop() == 0
+        assert process.stop() == 0
     assert len(broker.on("plant/left/anomaly")) == 20
     # three of four are missing: the row is answered once it was waited for, and not judged
-    with Streaming(broker, models, tmp_path, "--join-seconds", "0.1", topic=topic) as streaming:
+    with streaming(broker, models, tmp_path, "--join-seconds", "0.1", topic=topic) as process:
         last = broker.wait("plant/left/anomaly", 21)[-1]
         assert (last["score"], last["warming"]) == (None, False)
-        assert streaming.stop() == 0
+        assert process.stop() == 0
 
 
 def test_the_time_of_a_value_is_in_the_field_that_is_said_to_have_it() -> None:

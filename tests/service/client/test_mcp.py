@@ -111,12 +111,14 @@ QUESTIONS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "narrow": ("score", {"model": "pumps", "rows": [{EVIL: 1.0}]}),
-    "unknown": ("drift", {"model": TRICK}),
+    "unknown": ("drift", {"model": TRICK.replace("/", "")}),
+    "path": ("list_models", {"model": f"pumps/alarms?{EVIL}"}),
+    "dots": ("drift", {"model": ".."}),
     "misspelt": ("score", {"model": "pumps", "row": [[1.0]]}),
     "too many": ("score", {"model": "pumps", "rows": [[0, 0, "north", 0]] * (MOST_ROWS + 1)}),
     "labels alone": ("replay", {"model": "pumps", "labels": [True]}),
 }
-REFUSED = {"narrow", "unknown", "misspelt", "too many", "labels alone"}
+REFUSED = {"narrow", "unknown", "path", "dots", "misspelt", "too many", "labels alone"}
 
 
 def command(url: str, *flags: str) -> list[str]:
@@ -394,12 +396,23 @@ def test_the_longest_answers_are_bounded_whatever_others_named(tmp_path: Path) -
         assert len(feature["data"]["categories"]) == 20
         assert feature["other_categories"] == 10
         assert len(str(told.structured_content)) < 200_000
-        asked = {"model": "wide", "rows": rows, "most": 50, "top": 50}
+        asked = {"model": "wide", "rows": rows, "most": 5, "top": 50}
         told = asyncio.run(ask_here(url, "explain", **asked))
         assert not told.is_error, told.structured_content
-        assert [len(row["features"]) for row in told.structured_content["rows"]] == [50] * 50
-        assert told.structured_content["others"] == 10
-        assert len(str(told.structured_content)) < 2_000_000
+        assert [len(row["features"]) for row in told.structured_content["rows"]] == [50] * 5
+        assert told.structured_content["others"] == 55
+        assert len(str(told.structured_content)) < 200_000
+        told = asyncio.run(ask_here(url, "explain", **{**asked, "most": 6}))
+        assert "got most times top = 300" in told.structured_content["data"]["detail"]
+        alphas = [0.05 + n / 200 for n in range(64)]
+        many = {"model": "wide", "rows": rows, "alphas": alphas}
+        told = asyncio.run(ask_here(url, "replay", **many))
+        assert not told.is_error, told.structured_content
+        budgets = told.structured_content["budgets"]
+        assert len(budgets) == 64
+        for each in budgets:
+            assert len(each["alarm_rows"]) + each["other_alarm_rows"] == each["alarms"]
+            assert len(each["alarm_rows"]) <= 3
         told = asyncio.run(ask_here(url, "explain", **{**asked, "top": 51}))
         assert "at most 50 - at '$.top'" in told.structured_content["data"]["detail"]
 
@@ -412,6 +425,8 @@ def test_errors_are_a_sentence_of_ours_and_the_services_own_as_data(session: Ses
     assert EVIL in session.answer("narrow")["data"]["detail"]
     assert session.answer("unknown")["status"] == 404
     assert EVIL in session.answer("unknown")["data"]["detail"]
+    assert session.answer("path")["data"]["detail"].startswith("expected a model's name, got 'pum")
+    assert session.answer("dots")["data"]["detail"] == "expected a name, got '..'"
     assert session.answer("misspelt")["data"]["detail"].startswith("Object ")
     assert "length at most 1000" in session.answer("too many")["data"]["detail"]
     assert "expected rows beside" in session.answer("labels alone")["data"]["detail"]
@@ -449,6 +464,33 @@ def test_a_key_that_may_score_and_read_is_enough_and_is_told_to_nobody(
         without = asyncio.run(ask_here(url, "list_models"))
         assert without.is_error
         assert without.structured_content["found"] == "The service refused, with status 401."
+
+
+@pytest.mark.slow
+def test_over_http_who_brings_its_key_is_answered_and_nobody_else(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.jsonl"
+    expires = datetime.now(UTC) + timedelta(days=1)
+    key, other = (add_key(keys, name, ["score", "read"], expires=expires) for name in ("a", "b"))
+    (tmp_path / "key").write_text(f"{key}\n")
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
+    accept = {"accept": "application/json, text/event-stream"}
+    with over_http("http://127.0.0.1:1", "--key-file", str(tmp_path / "key")) as address:
+        for headers in (
+            {},
+            {"authorization": f"Bearer {other}"},
+            {"authorization": f"Basic {key}"},
+            {"authorization": "Bearer"},
+            {"x-api-key": key[:-1]},
+            {"authorization": f"Bearer {key}", "x-api-key": other},
+        ):
+            refused = httpx.post(address, json=body, headers=accept | headers, timeout=60)
+            assert refused.status_code == 401, headers
+            assert refused.text == "expected the key of the service, as a Bearer's\n"
+            assert refused.headers["www-authenticate"] == "Bearer"
+        for headers in ({"authorization": f"bearer {key}"}, {"x-api-key": key}):
+            answered = httpx.post(address, json=body, headers=accept | headers, timeout=60)
+            assert answered.status_code == 200, answered.text
+            assert {tool["name"] for tool in answered.json()["result"]["tools"]} == READ_ONLY
 
 
 async def ask_here(url: str, tool: str, **arguments: Any) -> CallToolResult:

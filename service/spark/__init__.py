@@ -1,6 +1,8 @@
-"""Apache Spark: a frame's rows are scored where they lie, by mapInArrow, with the model broadcast.
+"""`from hourglass.spark import score`: a frame's rows are scored where they lie, by mapInArrow.
 
-    python -m hourglass.service.adapters.spark --model models/pump rows.parquet scored.parquet
+The model is sent along with the function, not broadcast: a session of Spark Connect cannot.
+
+    python -m hourglass.spark --model models/pump rows.parquet scored.parquet
 
 Executors need this package, with its extra `spark`, as the driver does.
 
@@ -8,6 +10,7 @@ Shapes: N rows of a batch, D features.
 """
 
 import argparse
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -30,12 +33,13 @@ NEEDED = (
 )
 NUMBERS = ("score", "ratio", "p_value", "severity")
 FLAGS = ("extrapolated", "is_anomaly", files.WARMING, files.KNOWN_ENTITY)
+LARGE = "spark.sql.execution.arrow.useLargeVarTypes"
 OPENED_MODELS = 4  # of a Python worker, which outlives a task
 
 
 def score(
     frame: "DataFrame",
-    model: bytes,
+    model: bytes | str | Path,
     columns: Sequence[str] | None = None,
     *,
     alpha: float | None = None,
@@ -45,14 +49,17 @@ def score(
     """A frame with what the model says of each row: the results of `hourglass score`, and `blamed`,
     the features to blame. Null of a row with too few values.
 
-    `columns` are those of the frame that stand beside the results, all unless it says which; where
-    one has the name of a result, results get a prefix. `alpha` is another budget than the file's.
+    `model` is the bytes of a file, or where it lies: the file, the folder of a version, or
+    MODELS/NAME. `columns` are those of the frame that stand beside the results, all unless it says
+    which; where one has the name of a result, in capitals or not, results get a prefix. `alpha` is
+    another budget than the file's.
     A model of rows in order needs `time` and `entity`: the rows of an entity are scored together,
     and must go into the memory of one worker. InvalidTable or InvalidSettings where frame and model
     do not go together; a cell that is wrong ends the job, in a sentence that names its column, and
     its row within the batch.
     """
     try:
+        from pyspark.sql.functions import col
         from pyspark.sql.types import (
             ArrayType,
             BooleanType,
@@ -63,7 +70,8 @@ def score(
         )
     except ImportError as error:
         raise InvalidSettings(NEEDED) from error
-    served = _open(model, alpha)
+    data = locate(Path(model)).read_bytes() if isinstance(model, str | Path) else bytes(model)
+    served = _open(data, alpha)
     is_ordered = served.detector.window > 1
     files.require_order(served, time=time, entity=entity)
     if is_ordered and (time is None or entity is None):
@@ -73,16 +81,24 @@ def score(
         )
     features = [feature.name for feature in served.schema.features]
     read = list(dict.fromkeys([*features, *(name for name in (time, entity) if name)]))
-    kept = list(frame.columns if columns is None else columns)
+    kept = list(frame.columns if columns is None else dict.fromkeys(columns))
     if absent := [name for name in (*read, *kept) if name not in frame.columns]:
         raise InvalidTable(
             f"the frame has no column {absent[0]!r}, which is asked for; its columns are"
             f" {', '.join(map(repr, frame.columns[:20]))}"
         )
+    if twice := [name for name in (*read, *kept) if frame.columns.count(name) > 1]:
+        raise InvalidTable(f"the frame has several columns {twice[0]!r}")
     names = [*files.COLUMNS, files.BLAMED]
     names += [files.WARMING] if is_ordered else []
     names += [files.KNOWN_ENTITY] if served.detector.manifest.baseline else []
-    prefix = files.PREFIX if {*names} & {*kept} else ""
+    taken = {name.lower() for name in kept}  # Spark takes Score and score for one name
+    prefix = files.PREFIX if {*names} & taken else ""
+    if both := [name for name in names if prefix + name in taken]:
+        raise InvalidTable(
+            f"the frame has the columns {both[0]!r} and {prefix + both[0]!r} already, which is"
+            " where a result would go; columns= says which to keep"
+        )
     kinds = {
         **dict.fromkeys(NUMBERS, FloatType()),
         **dict.fromkeys(FLAGS, BooleanType()),
@@ -91,23 +107,31 @@ def score(
     }
     results = [StructField(prefix + name, kinds[name]) for name in names]
     schema = StructType([*(frame.schema[name] for name in kept), *results])
-    shipped = frame.sparkSession.sparkContext.broadcast(model)
+    is_large = frame.sparkSession.conf.get(LARGE, "false") == "true"
+
+    # mapInArrow refers to columns by names that it does not quote
+    plain = {name: f"c{n}" for n, name in enumerate(dict.fromkeys([*read, *kept]))}
 
     def scored(part: Any) -> Any:
         """A batch or table -> the same with results."""
         import polars as pl
 
-        rows = pl.DataFrame(pl.from_arrow(part.select(read)))
-        told = files.score_frame(_open(shipped.value, alpha), rows, time=time, entity=entity)
-        arrays = [*part.select(kept).columns, *(_arrow(told[name]) for name in names)]
+        asked = part.select([plain[name] for name in read]).rename_columns(read)
+        told = files.score_frame(
+            _open(data, alpha), pl.DataFrame(pl.from_arrow(asked)), time=time, entity=entity
+        )
+        beside = part.select([plain[name] for name in kept]).columns
+        arrays = [*beside, *(_arrow(told[name], is_large) for name in names)]
         return type(part).from_arrays(arrays, names=[*kept, *(prefix + name for name in names)])
 
     def scored_batches(batches: "Iterable[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
         return (scored(batch) for batch in batches)
 
-    needed = frame.select(*dict.fromkeys([*read, *kept]))
+    needed = frame.select(
+        *(col(f"`{name.replace('`', '``')}`").alias(to) for name, to in plain.items())
+    )
     if is_ordered:
-        return needed.groupBy(entity).applyInArrow(scored, schema)
+        return needed.groupBy(plain[str(entity)]).applyInArrow(scored, schema)
     return needed.mapInArrow(scored_batches, schema)
 
 
@@ -115,27 +139,25 @@ def score(
 def _open(model: bytes, alpha: float | None) -> Served:
     """The Detector does not pickle: each worker makes its own of the bytes."""
     detector = Detector.from_bytes(model)
-    own = detector.threshold
-    threshold = own
-    if alpha is not None:
-        threshold = detector.table.threshold(alpha, own.delta, certified=own.certified)
-    return Served("model", detector, Schema.of(detector.manifest), threshold, 0.0)
+    served = Served("model", detector, Schema.of(detector.manifest), detector.threshold, 0.0)
+    return served if alpha is None else files.with_budget(served, alpha)
 
 
-def _arrow(column: "pl.Series") -> "pa.Array":
+def _arrow(column: "pl.Series", is_large: bool) -> "pa.Array":
     """As Spark has it: polars' text is large_string."""
     import pyarrow as pa
 
+    text = pa.large_string() if is_large else pa.string()
     if column.name == "reason":
-        return column.to_arrow().cast(pa.string())
+        return column.to_arrow().cast(text)
     if column.name == files.BLAMED:
-        return column.to_arrow().cast(pa.list_(pa.string()))
+        return column.to_arrow().cast(pa.list_(text))
     return column.to_arrow()
 
 
 def parser() -> argparse.ArgumentParser:
     """What the script is told."""
-    made = argparse.ArgumentParser(prog="python -m hourglass.service.adapters.spark")
+    made = argparse.ArgumentParser(prog="python -m hourglass.spark")
     made.add_argument("data", help="Parquet that Spark reads")
     made.add_argument("out", help="where it writes Parquet")
     made.add_argument("--model", type=Path, required=True, help="a model file, or MODELS/NAME")
@@ -146,32 +168,36 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parquet in, Parquet out."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parquet in, Parquet out; 2 and one sentence on stderr where this cannot be."""
     asked = parser().parse_args(arguments)
     try:
+        from pyspark.errors import PySparkException
         from pyspark.sql import SparkSession
     except ImportError:
-        raise SystemExit(NEEDED) from None
+        print(NEEDED, file=sys.stderr)
+        return 2
     spark = SparkSession.builder.appName("hourglass").getOrCreate()
     try:
         scored = score(
             spark.read.parquet(asked.data),
-            locate(asked.model).read_bytes(),
+            asked.model,
             asked.columns,
             alpha=asked.alpha,
             time=asked.time,
             entity=asked.entity,
         )
         scored.write.parquet(asked.out)
-    except HourglassError as error:
-        raise SystemExit(str(error)) from None
+    except (HourglassError, PySparkException) as error:
+        print(_sentence(error), file=sys.stderr)
+        return 2
     finally:
         spark.stop()
+    return 0
 
 
-if __name__ == "__main__":
-    # workers look for what they are sent in the module of its own name
-    from hourglass.service.adapters import spark
-
-    spark.main()
+def _sentence(error: Exception) -> str:
+    """Ours, which a worker's error ends with, or the first line of Spark's."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
+    ours = [line for line in lines if line.strip().startswith(HourglassError.__module__)]
+    return ours[-1].partition(": ")[2] if ours else lines[0]

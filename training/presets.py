@@ -38,6 +38,7 @@ CLOSED_FORMS = AssociativeConfig(
     hidden_components=0,
     features=64,
     memory=512,
+    rare_values=False,
 )
 PRESETS_OF_WINDOWS: dict[str, ModelConfig] = {
     "fast": CLOSED_FORMS,

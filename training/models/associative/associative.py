@@ -1,14 +1,15 @@
 """Associative denoiser: what a fitted denoiser, a mixture and a memory find strange, read as one
 score.
 
-Up to six groups of evidence. In each of two views of the data (views.py): what a noise-conditional
-network takes away from a row, preconditioned as in Karras et al. (NeurIPS 2022, equations 7 and 8)
-and asked about the clean row at a small noise level, where that points down the density (Vincent,
-Neural Computation 23, 2011; DDAE, arXiv 2508.00758); and the density of a mixture of Gaussians
-(mixture.py). In all views together: the whitened residual of ridge regression on random features
-(ridge.py), the density of mixtures of whitened columns and of the networks' hidden layers
-(hidden_layers.py), and two readings of a memory of averages of neighbouring rows (memory.py), the
-second also of memories that know some of the features each (bags.py).
+Up to seven groups of evidence. In each of two views of the data (views.py): what a
+noise-conditional network takes away from a row, preconditioned as in Karras et al. (NeurIPS 2022,
+equations 7 and 8) and asked about the clean row at a small noise level, where that points down the
+density (Vincent, Neural Computation 23, 2011; DDAE, arXiv 2508.00758); and the density of a mixture
+of Gaussians (mixture.py). In all views together: the whitened residual of ridge regression on
+random features (ridge.py), the density of mixtures of whitened columns and of the networks' hidden
+layers (hidden_layers.py), and two readings of a memory of averages of neighbouring rows
+(memory.py), the second also of memories that know some of the features each (bags.py). Where
+columns have few values, how rare these are (rare_values.py) is a group as well.
 
 Each piece of evidence is a level that rises with strangeness, and fusion.py makes one score of
 them. A feature's share of a piece is that of its parts.
@@ -48,6 +49,7 @@ from hourglass.training.models.associative.mixture import (
     surprises,
 )
 from hourglass.training.models.associative.network import Network
+from hourglass.training.models.associative.rare_values import RareValues
 from hourglass.training.models.associative.ridge import Ridge
 from hourglass.training.models.associative.tail_probabilities import MISSING_RATES
 from hourglass.training.models.associative.views import LIMIT, View, Views
@@ -69,6 +71,11 @@ CHUNK = 512  # rows at a time
 RESOLUTION = 1e-5
 SMALL = 1e-6
 SPARE = 8  # directions more than are kept, that the kept ones converge
+# where all columns have few values: what how rare these are weighs beside another group, and by how
+# much less there weighs what knows a row by its neighbours, or by what columns are together, since
+# rows coincide
+RARE_WEIGHT = 0.5
+LOCAL_LOSS = 0.8
 SIZES = (  # that may be 0
     "components",
     "joint_components",
@@ -112,6 +119,7 @@ class AssociativeConfig(
     memory: int = 2048  # averages of 4 neighbouring rows; 0: no memory
     bags: int = 0  # memories of two thirds of the features each, of at most 1,024 averages; 0: none
     memory_rows: bool = False  # the memories keep single training rows instead
+    rare_values: bool = True  # how rare values are, of columns that have few
     fit: FitConfig = FitConfig(
         steps=800,
         batch_size=256,
@@ -213,14 +221,8 @@ class Associative(Member):
             Bags(encoding.source_E.repeat(views), live_D, config.bags) if config.bags else None
         )
         self.register_buffer("projection_EK", torch.zeros(columns, min(LATENT, columns)))
-        has_memory, has_bags = config.memory > 0, config.bags > 0
-        sizes = [views] * len(config.levels) + [
-            config.features > 0,
-            has_memory,
-            has_memory + has_bags,
-        ]
-        sizes += [views * (config.components > 0), (config.joint_components > 0) + has_hidden]
-        self.fusion = Fusion([int(size) for size in sizes if size])
+        self.rare_values: RareValues | None = None
+        self.fusion = self._new_fusion()
 
     recalled_CE: Tensor  # means of the first view's clusters, encoded
     projection_EK: Tensor
@@ -237,8 +239,30 @@ class Associative(Member):
         return "averages" if memories or mixtures else "none"
 
     def begin(self, fit_rows: Encoded) -> None:
-        """Set the views from the fit rows."""
+        """Set the views from the fit rows, and which columns have few values."""
         self.views.fit(fit_rows)
+        rare_values = RareValues(self.encoding, fit_rows) if self.config.rare_values else None
+        if rare_values is not None and rare_values.share:
+            self.rare_values = rare_values
+            self.fusion = self._new_fusion()
+
+    def _new_fusion(self) -> Fusion:
+        """Of all groups of evidence, and of what each weighs."""
+        config, views = self.config, len(self.config.views)
+        few = 0.0 if self.rare_values is None else self.rare_values.share
+        local = 1 - LOCAL_LOSS * few
+        has_hidden = self.hidden_layers is not None
+        groups: list[tuple[int, float]] = [(views, local) for _ in config.levels]
+        groups += [
+            (config.features > 0, 1.0),
+            (config.memory > 0, 1.0),
+            ((config.memory > 0) + (config.bags > 0), local),
+            (views * (config.components > 0), (1 + local) / 2),
+            ((config.joint_components > 0) + has_hidden, local),
+            (few > 0, RARE_WEIGHT * few),
+        ]
+        present = [(int(size), weight) for size, weight in groups if size]
+        return Fusion([size for size, _ in present], [weight for _, weight in present])
 
     def loss(self, encoded: Encoded, generator: torch.Generator) -> Tensor:
         rows = len(encoded.values_NE)
@@ -320,6 +344,8 @@ class Associative(Member):
         )
 
     def _remember(self, rows: Encoded, generator: torch.Generator, *, first: bool) -> None:
+        if self.rare_values is not None:
+            self.rare_values.fit(rows)
         values_NJ, observed_NE = self.views(rows)
         observed_NJ = observed_NE.repeat(1, len(self.config.views))
         if self.config.components:
@@ -432,8 +458,12 @@ class Associative(Member):
             parts.append(_folded(findings.parts_NJ, views))
 
         surprises_NM, more = self._read_mixtures(guesses, half_NJ, clipped_NJ, looks, observed_NJ)
-        levels_NH = torch.cat([*levels, *surprises_NM], dim=1)
-        return Reading(levels_NH, parts + more, *self._expect(values_NJ, guesses, looks))
+        levels, parts = [*levels, *surprises_NM], [*parts, *more]
+        if self.rare_values is not None:
+            surprise_N1, parts_NE = self.rare_values(encoded)
+            levels.append(surprise_N1)
+            parts.append(parts_NE)
+        return Reading(torch.cat(levels, dim=1), parts, *self._expect(values_NJ, guesses, looks))
 
     def _read_mixtures(
         self,

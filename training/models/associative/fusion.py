@@ -20,9 +20,10 @@ HIGHEST = 1e30  # score: held-out rows that are all alike make a power of it tha
 class Fusion(nn.Module):
     """Reads the tail probability of each piece of evidence, and that of each group's average."""
 
-    def __init__(self, sizes: Sequence[int]) -> None:
+    def __init__(self, sizes: Sequence[int], weights: Sequence[float]) -> None:
         super().__init__()
         size_G = torch.tensor(sizes)
+        self.register_buffer("weight_G", torch.tensor(weights))
         self.register_buffer(
             "share_HG",
             (torch.eye(len(sizes)) / size_G).repeat_interleave(
@@ -34,6 +35,7 @@ class Fusion(nn.Module):
         self.gaps = Gaps(1)
 
     share_HG: Tensor  # what share a piece of evidence has in its group
+    weight_G: Tensor  # what a group weighs beside the others
 
     def forward(self, levels_NH: Tensor, missing_N1: Tensor) -> tuple[Tensor, Tensor]:
         """Levels, and the share of cells that a row lacks -> the score [N, 1], and the share of it
@@ -68,7 +70,7 @@ class Fusion(nn.Module):
         rarity_NH = self.tail_probabilities(levels_NH, missing_N1)
         mean_NG = rarity_NH @ self.share_HG
         rarity_NG = self.group_tail_probabilities(mean_NG, missing_N1)
-        weights_NG = self.group_tail_probabilities.gaps.worth(missing_N1)
+        weights_NG = self.weight_G * self.group_tail_probabilities.gaps.worth(missing_N1)
         heard_NG = rarity_NG + torch.log(weights_NG / weights_NG.sum(dim=1, keepdim=True))
         share_NG = torch.softmax(heard_NG, dim=1)
         share_NH = (share_NG / mean_NG) @ self.share_HG.T * rarity_NH

@@ -8,7 +8,7 @@ from hourglass.training.models.associative.tail_probabilities import MISSING_RAT
 
 def test_a_row_with_gaps_has_a_finite_score_where_held_out_rows_are_all_alike() -> None:
     rates = torch.tensor(MISSING_RATES)
-    fusion = Fusion([1])
+    fusion = Fusion([1], [1.0])
     fusion.fit(
         torch.zeros(len(rates), 50, 1), rates.reshape(-1, 1, 1).expand(-1, 50, 1).contiguous()
     )

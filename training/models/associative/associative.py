@@ -21,6 +21,7 @@ width, C Gaussians, M mixtures; J = V x E columns of all views, one view after t
 hidden units of all networks.
 """
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple, cast
 
 import msgspec
@@ -51,7 +52,13 @@ from hourglass.training.models.associative.network import Network
 from hourglass.training.models.associative.ridge import Ridge
 from hourglass.training.models.associative.tail_probabilities import MISSING_RATES
 from hourglass.training.models.associative.views import LIMIT, View, Views
-from hourglass.training.models.associative.whitening import ITERATIONS, MAX_COLUMNS, Whitening
+from hourglass.training.models.associative.whitening import (
+    ITERATIONS,
+    MAX_COLUMNS,
+    Filled,
+    Total,
+    Whitening,
+)
 from hourglass.training.models.member import Assessment, FitConfig, Member
 
 WEIGHT_LIMIT = 1e4
@@ -338,14 +345,14 @@ class Associative(Member):
             )
         guesses = self._guess(values_NJ, observed_NE)
         if first:
-            self.filling.fit(
-                values_NJ.clamp(-LIMIT, LIMIT) - _expected(guesses, values_NJ), observed_NJ
-            )
+            off_NJ = values_NJ.clamp(-LIMIT, LIMIT) - _expected(guesses, values_NJ)
+            self.filling.fit(Filled(off_NJ, observed_NJ), self._total(self._off))
         if not observed_NE.all():
             values_NJ = self._fill(values_NJ, observed_NJ, guesses)
         clipped_NJ = values_NJ.clamp(-LIMIT, LIMIT)
-        if self.ridge is not None:
-            self.ridge.fit(clipped_NJ, observed_NJ)
+        # of rows beyond memory the held-out ones are too few to go through all of them again
+        if self.ridge is not None and (first or not self.encoding.sums.beyond):
+            self.ridge.fit(Filled(clipped_NJ, observed_NJ), self._total(self._clipped))
         if self.hidden_layers is not None:
             components_NP = self._hidden_components(
                 self.hidden_layers, clipped_NJ, rows.observed_ND, first=first
@@ -357,7 +364,13 @@ class Associative(Member):
             return
         seen_NJ = torch.ones_like(clipped_NJ)
         if first:
-            self.half_whiten.fit(clipped_NJ, seen_NJ, power=0.5, shrinkage=SHRINKAGE, scale=False)
+            self.half_whiten.fit_all(
+                Filled(clipped_NJ, seen_NJ),
+                self._total(self._clipped_and_seen),
+                power=HALF,
+                shrinkage=SHRINKAGE,
+                scale=False,
+            )
         half_NJ = self.half_whiten(values_NJ)
         if self.config.joint_components:
             whitened_NJ = self.half_whiten(half_NJ)
@@ -371,6 +384,33 @@ class Associative(Member):
             self.memory = Memory(averages(half_NJ, members_CM))
         if self.bags is not None:
             self.bags.fit(half_NJ, generator, members=members)
+
+    def _total(self, read: Callable[[Encoded], Filled]) -> Total:
+        """Adds up over all fit rows, of which those beyond memory are read so."""
+        sums, encode = self.encoding.sums, self.encoding.encode
+        return lambda rows, terms: sums.over(rows, terms, lambda raw_ND: read(encode(raw_ND)))
+
+    def _off(self, rows: Encoded) -> Filled:
+        """How far the mixtures are off on rows."""
+        values_NJ, observed_NE = self.views(rows)
+        expected_NJ = _expected(self._guess(values_NJ, observed_NE), values_NJ)
+        observed_NJ = observed_NE.repeat(1, len(self.config.views))
+        return Filled(values_NJ.clamp(-LIMIT, LIMIT) - expected_NJ, observed_NJ)
+
+    def _clipped(self, rows: Encoded) -> Filled:
+        """Rows with their gaps filled, which takes as long as there are rows with gaps."""
+        values_NJ, observed_NE = self.views(rows)
+        observed_NJ = observed_NE.repeat(1, len(self.config.views))
+        lacking_N = (observed_NE == 0).any(dim=1)
+        if lacking_N.any():
+            some_NJ, seen_NE = values_NJ[lacking_N], observed_NE[lacking_N]
+            guesses = self._guess(some_NJ, seen_NE)
+            values_NJ[lacking_N] = self._fill(some_NJ, observed_NJ[lacking_N], guesses)
+        return Filled(values_NJ.clamp(-LIMIT, LIMIT), observed_NJ)
+
+    def _clipped_and_seen(self, rows: Encoded) -> Filled:
+        clipped_NJ = self._clipped(rows).values_NE
+        return Filled(clipped_NJ, torch.ones_like(clipped_NJ))
 
     def _hidden_components(
         self, hidden: HiddenLayers, clipped_NJ: Tensor, observed_ND: Tensor, *, first: bool

@@ -57,6 +57,7 @@ class Beyond:
         # what makes up much of all rows is both fitted and held out: split.py
         only_M = ~np.isin(hash_rows(held_out_MD, SALT), hash_rows(fit_ND, SALT))
         self._held_out = hash_rows(held_out_MD[only_M], SALT)
+        self._usable: dict[int, NDArray[np.bool_]] = {}  # of the stretches read, by their start
         self._sketches = np.unique(_sketch(held_out_MD[only_M]))
 
     def __call__(self) -> Iterator[Tensor]:
@@ -68,17 +69,19 @@ class Beyond:
             if number % self._ranks.count != self._ranks.rank or not taken_N.any():
                 continue
             frame = table.read(stretch, names).filter(taken_N)
-            rows_ND = self._usable(encode_table(frame, self._features, dialect))
+            rows_ND = encode_table(frame, self._features, dialect)
             del frame
+            if stretch.start not in self._usable:
+                self._usable[stretch.start] = self._is_usable(rows_ND)
+            rows_ND = rows_ND[self._usable[stretch.start]]
             yield from torch.split(torch.from_numpy(rows_ND), CHUNK)
 
-    def _usable(self, rows_ND: Float32) -> Float32:
-        """Those with enough observed cells that are no copies of held-out rows."""
-        kept_N = (~np.isnan(rows_ND)).mean(axis=1) >= self._least_observed
+    def _is_usable(self, rows_ND: Float32) -> NDArray[np.bool_]:
+        """[N] whether enough cells of a row are observed, and it is no copy of a held-out one."""
+        kept_N = np.asarray((~np.isnan(rows_ND)).mean(axis=1) >= self._least_observed)
         alike = np.flatnonzero(np.isin(_sketch(rows_ND), self._sketches))
         kept_N[alike[np.isin(hash_rows(rows_ND[alike], SALT), self._held_out)]] = False
-        kept_ND: Float32 = rows_ND[kept_N]
-        return kept_ND
+        return kept_N
 
 
 def _sketch(rows_ND: Float32) -> NDArray[np.uint64]:

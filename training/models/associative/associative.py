@@ -21,7 +21,6 @@ width, C Gaussians, M mixtures; J = V x E columns of all views, one view after t
 hidden units of all networks.
 """
 
-from collections.abc import Callable
 from typing import Literal, NamedTuple, cast
 
 import msgspec
@@ -55,11 +54,11 @@ from hourglass.training.models.associative.views import LIMIT, View, Views
 from hourglass.training.models.associative.whitening import (
     ITERATIONS,
     MAX_COLUMNS,
-    Filled,
-    Total,
     Whitening,
+    products_of,
 )
 from hourglass.training.models.member import Assessment, FitConfig, Member
+from hourglass.training.sums import Terms
 
 WEIGHT_LIMIT = 1e4
 SHRINKAGE = 0.05  # of the correlation that columns are whitened by
@@ -177,6 +176,12 @@ class Look(NamedTuple):
 
     residual_VNE: Tensor  # what they, on average, take away; 0 where missing
     hidden_NH: Tensor  # their last hidden layers, [N, VW]
+
+
+class Clipped(NamedTuple):
+    """The views of rows, without gaps or anything far."""
+
+    values_NJ: Tensor
 
 
 class Reading(NamedTuple):
@@ -346,13 +351,15 @@ class Associative(Member):
         guesses = self._guess(values_NJ, observed_NE)
         if first:
             off_NJ = values_NJ.clamp(-LIMIT, LIMIT) - _expected(guesses, values_NJ)
-            self.filling.fit(Filled(off_NJ, observed_NJ), self._total(self._off))
+            self.filling.fit(off_NJ, observed_NJ)
+            del off_NJ
+        del guesses
         if not observed_NE.all():
-            values_NJ = self._fill(values_NJ, observed_NJ, guesses)
+            values_NJ = self._filled(values_NJ, observed_NE)
         clipped_NJ = values_NJ.clamp(-LIMIT, LIMIT)
-        # of rows beyond memory the held-out ones are too few to go through all of them again
-        if self.ridge is not None and (first or not self.encoding.sums.beyond):
-            self.ridge.fit(Filled(clipped_NJ, observed_NJ), self._total(self._clipped))
+        # the held-out rows are too few to go through all those beyond memory again
+        if first or not self.encoding.sums.beyond:
+            self._fit_regressions(clipped_NJ, observed_NJ, first=first)
         if self.hidden_layers is not None:
             components_NP = self._hidden_components(
                 self.hidden_layers, clipped_NJ, rows.observed_ND, first=first
@@ -363,14 +370,6 @@ class Associative(Member):
         if self.half_whiten is None:
             return
         seen_NJ = torch.ones_like(clipped_NJ)
-        if first:
-            self.half_whiten.fit_all(
-                Filled(clipped_NJ, seen_NJ),
-                self._total(self._clipped_and_seen),
-                power=HALF,
-                shrinkage=SHRINKAGE,
-                scale=False,
-            )
         half_NJ = self.half_whiten(values_NJ)
         if self.config.joint_components:
             whitened_NJ = self.half_whiten(half_NJ)
@@ -385,32 +384,41 @@ class Associative(Member):
         if self.bags is not None:
             self.bags.fit(half_NJ, generator, members=members)
 
-    def _total(self, read: Callable[[Encoded], Filled]) -> Total:
-        """Adds up over all fit rows, of which those beyond memory are read so."""
-        sums, encode = self.encoding.sums, self.encoding.encode
-        return lambda rows, terms: sums.over(rows, terms, lambda raw_ND: read(encode(raw_ND)))
+    def _fit_regressions(self, clipped_NJ: Tensor, observed_NJ: Tensor, *, first: bool) -> None:
+        """The ridge, and the first time what whitens by half: from one pass through all fit rows,
+        of which these are in memory.
+        """
+        ridge, half_whiten = self.ridge, self.half_whiten if first else None
+        if ridge is not None:
+            ridge.center(clipped_NJ)
+        if half_whiten is not None and half_whiten.wide:
+            half_whiten.fit(clipped_NJ, None, power=HALF, shrinkage=SHRINKAGE, scale=False)
+            half_whiten = None
 
-    def _off(self, rows: Encoded) -> Filled:
-        """How far the mixtures are off on rows."""
-        values_NJ, observed_NE = self.views(rows)
-        expected_NJ = _expected(self._guess(values_NJ, observed_NE), values_NJ)
-        observed_NJ = observed_NE.repeat(1, len(self.config.views))
-        return Filled(values_NJ.clamp(-LIMIT, LIMIT) - expected_NJ, observed_NJ)
+        def terms(rows: Clipped) -> Terms:
+            found: tuple[Tensor, ...] = () if ridge is None else ridge.terms(*rows).sums
+            return Terms(found if half_whiten is None else (*products_of(*rows).sums, *found))
 
-    def _clipped(self, rows: Encoded) -> Filled:
-        """Rows with their gaps filled, which takes as long as there are rows with gaps."""
-        values_NJ, observed_NE = self.views(rows)
-        observed_NJ = observed_NE.repeat(1, len(self.config.views))
-        lacking_N = (observed_NE == 0).any(dim=1)
-        if lacking_N.any():
-            some_NJ, seen_NE = values_NJ[lacking_N], observed_NE[lacking_N]
-            guesses = self._guess(some_NJ, seen_NE)
-            values_NJ[lacking_N] = self._fill(some_NJ, observed_NJ[lacking_N], guesses)
-        return Filled(values_NJ.clamp(-LIMIT, LIMIT), observed_NJ)
+        def read(raw_ND: Tensor) -> Clipped:
+            values_NJ, observed_NE = self.views(self.encoding.encode(raw_ND))
+            return Clipped(self._filled(values_NJ, observed_NE).clamp(-LIMIT, LIMIT))
 
-    def _clipped_and_seen(self, rows: Encoded) -> Filled:
-        clipped_NJ = self._clipped(rows).values_NE
-        return Filled(clipped_NJ, torch.ones_like(clipped_NJ))
+        sums = self.encoding.sums.over(Clipped(clipped_NJ), terms, read).sums
+        if half_whiten is not None:
+            products, sums = Terms(sums[:2]), sums[2:]
+            half_whiten.fit_products(products, power=HALF, shrinkage=SHRINKAGE, scale=False)
+        if ridge is not None:
+            ridge.fit(Terms(sums), clipped_NJ, observed_NJ)
+
+    def _filled(self, values_NJ: Tensor, observed_NE: Tensor) -> Tensor:
+        """The views with their gaps filled, which takes as long as there are rows with gaps."""
+        lacking = (observed_NE == 0).any(dim=1).nonzero().squeeze(1)
+        filled_NJ = values_NJ.clone()
+        for index in torch.split(lacking, CHUNK):
+            some_NJ, seen_NE = values_NJ[index], observed_NE[index]
+            seen_NJ = seen_NE.repeat(1, len(self.config.views))
+            filled_NJ[index] = self._fill(some_NJ, seen_NJ, self._guess(some_NJ, seen_NE))
+        return filled_NJ
 
     def _hidden_components(
         self, hidden: HiddenLayers, clipped_NJ: Tensor, observed_ND: Tensor, *, first: bool

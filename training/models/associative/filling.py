@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from hourglass.training.models.associative.mixture import Mixture
-from hourglass.training.models.associative.whitening import Filled, Total, Whitening
+from hourglass.training.models.associative.whitening import Whitening
 
 STEPS = 4  # more change nothing that is seen in a score
 SHRINKAGE = 0.05
@@ -47,9 +47,9 @@ class Filling(nn.Module):
         return (guess_NJ + _solve(self.precision, self.diagonal_J, left_NJ, missing_NJ)).float()
 
     @torch.no_grad()
-    def fit(self, off: Filled, total: Total) -> None:
+    def fit(self, residual_NJ: Tensor, observed_NJ: Tensor) -> None:
         """Learn from what guesses of the observed cells are off by."""
-        self.precision.fit_all(off, total, power=2.0, shrinkage=SHRINKAGE, scale=False)
+        self.precision.fit(residual_NJ, observed_NJ, power=2.0, shrinkage=SHRINKAGE, scale=False)
         self.diagonal_J.copy_(self.precision.diagonal())
 
 

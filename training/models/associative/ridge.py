@@ -14,19 +14,13 @@ import math
 import torch
 from torch import Tensor, nn
 
-from hourglass.training.models.associative.whitening import (
-    Filled,
-    Total,
-    Whitening,
-    products_of,
-)
+from hourglass.training.models.associative.whitening import Whitening
 from hourglass.training.sums import Terms
 
 STEEPNESS = 1.5  # of the random features, over the square root of the columns
 OFFSET = 0.5
 RIDGE = 0.01  # of the features' mean variance
 SHRINKAGE = 0.1
-MIDDLE = 10_000  # rows that about the mean of the features is taken from
 
 
 class Ridge(nn.Module):
@@ -57,23 +51,25 @@ class Ridge(nn.Module):
         return torch.addmm(-(self.center_P.double() @ answer_PE), hidden_NP, answer_PE).float()
 
     @torch.no_grad()
-    def fit(self, rows: Filled, total: Total) -> None:
-        """The linear layer; the random features stay. `total` adds up over all fit rows what is
-        found of these, the ones in memory.
+    def center(self, values_NE: Tensor) -> None:
+        """Where about the random features are: sums of what differs from there lose no digits."""
+        self.center_P.copy_(self._features(values_NE).mean(dim=0))
+
+    def terms(self, values_NE: Tensor) -> Terms:
+        """What rows add to the regression: their number, sums and products."""
+        features_NP, wide_NE = self._features(values_NE) - self.center_P, values_NE.double()
+        count = torch.tensor(float(len(wide_NE)), dtype=torch.float64)
+        gram_PP, cross_PE = features_NP.T @ features_NP, features_NP.T @ wide_NE
+        return Terms((count, features_NP.sum(dim=0), gram_PP, wide_NE.sum(dim=0), cross_PE))
+
+    @torch.no_grad()
+    def fit(self, terms: Terms, values_NE: Tensor, observed_NE: Tensor) -> None:
+        """The linear layer, from the terms of all fit rows, and what whitens the residuals, from
+        those in memory; the random features stay.
         """
-        # sums of what differs from about the mean lose no digits
-        middle_P = self._features(rows.values_NE[:MIDDLE]).mean(dim=0)
-
-        def terms(rows: Filled) -> Terms:
-            features_NP = self._features(rows.values_NE) - middle_P
-            wide_NE = rows.values_NE.double()
-            count = torch.tensor(float(len(wide_NE)), dtype=torch.float64)
-            gram_PP, cross_PE = features_NP.T @ features_NP, features_NP.T @ wide_NE
-            return Terms((count, features_NP.sum(dim=0), gram_PP, wide_NE.sum(dim=0), cross_PE))
-
-        count, left_P, gram_PP, total_E, cross_PE = total(rows, terms).sums
+        count, left_P, gram_PP, total_E, cross_PE = terms.sums
         left_P = left_P / count
-        center_P = middle_P + left_P
+        center_P = self.center_P.double() + left_P
         gram_PP = gram_PP / count - torch.outer(left_P, left_P)
         cross_PE = cross_PE / count - torch.outer(left_P, total_E / count)
         gram_PP += (
@@ -83,22 +79,14 @@ class Ridge(nn.Module):
         answer_PE = inverse_PP @ cross_PE
         self.center_P.copy_(center_P)
         self.answer_PE.copy_(answer_PE)
-
-        def left_out(rows: Filled) -> Tensor:
-            features_NP = self._features(rows.values_NE) - center_P
-            leverage_N = ((features_NP @ inverse_PP) * features_NP).sum(dim=1) / count
-            left_NE = rows.values_NE.double() - features_NP @ answer_PE
-            left_out_NE: Tensor = left_NE / (1 - leverage_N.clamp_max(0.99)).unsqueeze(1)
-            return left_out_NE
-
-        if self.whitening.wide:
-            left_NE = left_out(rows)
-            self.whitening.fit(
-                left_NE, rows.observed_NE, power=1.0, shrinkage=SHRINKAGE, scale=True
-            )
-            return
-        products = total(rows, lambda rows: products_of(left_out(rows), rows.observed_NE))
-        self.whitening.fit_products(products, power=1.0, shrinkage=SHRINKAGE, scale=True)
+        features_NP = self._features(values_NE) - center_P
+        leverage_N = ((features_NP @ inverse_PP) * features_NP).sum(dim=1) / count
+        left_out_NE = (values_NE.double() - features_NP @ answer_PE) / (
+            1 - leverage_N.clamp_max(0.99)
+        ).unsqueeze(1)
+        self.whitening.fit(
+            left_out_NE, observed_NE.double(), power=1.0, shrinkage=SHRINKAGE, scale=True
+        )
 
     def _features(self, values_NE: Tensor) -> Tensor:
         """[N, P] the random features, in float64."""

@@ -54,13 +54,13 @@ class Views(nn.Module):
         """Set shift and scale; a constant column is measured by the typical one."""
 
         def terms(rows: Encoded) -> Terms:
-            seen_NE = self.encoding.spread(rows.observed_ND) > 0
-            bent = [self._bend(view, rows.values_NE).double() for view in self.views]
-            bent_VNE = torch.stack([torch.where(seen_NE, values_NE, 0.0) for values_NE in bent])
-            far_VNE = torch.where(seen_NE, bent_VNE, -torch.inf)
-            near_VNE = torch.where(seen_NE, -bent_VNE, -torch.inf)
-            sums = (seen_NE.sum(dim=0).double(), bent_VNE.sum(dim=1), bent_VNE.square().sum(dim=1))
-            return Terms(sums, (far_VNE.amax(dim=1), near_VNE.amax(dim=1)))
+            seen_NE = self.encoding.spread(rows.observed_ND)
+            bent_VNE = torch.stack([self._bend(view, rows.values_NE) for view in self.views])
+            wide_VNE = bent_VNE.double()  # missing ones are 0
+            sums = (seen_NE.double().sum(dim=0), wide_VNE.sum(dim=1), wide_VNE.square().sum(dim=1))
+            hidden_NE = torch.where(seen_NE > 0, 0.0, -torch.inf)
+            ends = (bent_VNE + hidden_NE).amax(dim=1), (hidden_NE - bent_VNE).amax(dim=1)
+            return Terms(sums, (ends[0].double(), ends[1].double()))
 
         (seen_E, total_VE, squares_VE), (far_VE, near_VE) = self.encoding.total(fit_rows, terms)
         count_E = seen_E.clamp_min(1)

@@ -7,7 +7,6 @@ Shapes: N rows, E columns, R leading directions.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,17 +18,6 @@ MAX_COLUMNS = 1024
 RANK = 256
 MIN_EIGENVALUE = 1e-3
 ITERATIONS = 6
-
-
-class Filled(NamedTuple):
-    """Rows with something in every cell."""
-
-    values_NE: Tensor
-    observed_NE: Tensor  # 1 where it was observed
-
-
-# adds up over all fit rows what is found of these, which are the ones in memory
-Total = Callable[[Filled, Callable[[Filled], Terms]], Terms]
 
 
 class Whitening(nn.Module):
@@ -72,27 +60,28 @@ class Whitening(nn.Module):
 
     @torch.no_grad()
     def fit(
-        self, values_NE: Tensor, observed_NE: Tensor, *, power: float, shrinkage: float, scale: bool
+        self,
+        values_NE: Tensor,
+        observed_NE: Tensor | None,
+        *,
+        power: float,
+        shrinkage: float,
+        scale: bool,
     ) -> None:
-        """From values with mean zero; `scale` brings every column to unit variance first."""
+        """From values with mean zero, of which all count or those observed; `scale` brings every
+        column to unit variance first.
+        """
         if not self.wide:
             products = products_of(values_NE, observed_NE)
             self.fit_products(products, power=power, shrinkage=shrinkage, scale=scale)
             return
-        values_NE, observed_NE = (values_NE * observed_NE).double(), observed_NE.double()
-        variance_E = values_NE.square().sum(dim=0) / observed_NE.sum(dim=0).clamp_min(1.0)
+        seen_E = torch.tensor(float(len(values_NE)))
+        if observed_NE is not None:
+            values_NE, seen_E = values_NE * observed_NE, observed_NE.double().sum(dim=0)
+        values_NE = values_NE.double()
+        variance_E = values_NE.square().sum(dim=0) / seen_E.clamp_min(1.0)
         scale_E = _scales(variance_E) if scale else torch.ones_like(variance_E)
         self._fit_leading(values_NE * scale_E, scale_E, power, shrinkage)
-
-    def fit_all(
-        self, rows: Filled, total: Total, *, power: float, shrinkage: float, scale: bool
-    ) -> None:
-        """The same from all fit rows, but that wide ones are those in memory."""
-        if self.wide:
-            self.fit(*rows, power=power, shrinkage=shrinkage, scale=scale)
-            return
-        products = total(rows, lambda rows: products_of(*rows))
-        self.fit_products(products, power=power, shrinkage=shrinkage, scale=scale)
 
     @torch.no_grad()
     def fit_products(self, products: Terms, *, power: float, shrinkage: float, scale: bool) -> None:
@@ -140,8 +129,11 @@ class Whitening(nn.Module):
         self.gain_R.copy_(_floored(values_R) ** (-power / 2) / rest - 1)
 
 
-def products_of(values_NE: Tensor, observed_NE: Tensor) -> Terms:
+def products_of(values_NE: Tensor, observed_NE: Tensor | None = None) -> Terms:
     """Of each pair of columns the sum of their products, and how many rows have both."""
+    if observed_NE is None:
+        values_NE = values_NE.double()
+        return Terms((values_NE.T @ values_NE, torch.tensor(float(len(values_NE))).double()))
     values_NE, observed_NE = (values_NE * observed_NE).double(), observed_NE.double()
     return Terms((values_NE.T @ values_NE, observed_NE.T @ observed_NE))
 

@@ -7,7 +7,7 @@ import torch
 
 from hourglass.training.models.associative.filling import Filling, refill
 from hourglass.training.models.associative.mixture import Mixture
-from hourglass.training.models.associative.whitening import Filled, Whitening
+from hourglass.training.models.associative.whitening import Whitening
 
 DRAW = torch.Generator().manual_seed(0)
 ROWS = torch.randn(4000, 3, generator=DRAW) @ torch.randn(3, 6, generator=DRAW) + 0.5 * torch.randn(
@@ -18,7 +18,7 @@ ROWS = torch.randn(4000, 3, generator=DRAW) @ torch.randn(3, 6, generator=DRAW) 
 @pytest.fixture(scope="module")
 def filling() -> Filling:
     filling = Filling(6)
-    filling.fit(Filled(ROWS, torch.ones_like(ROWS)), lambda rows, terms: terms(rows))
+    filling.fit(ROWS, torch.ones_like(ROWS))
     return filling
 
 

@@ -3,7 +3,6 @@
 import torch
 
 from hourglass.training.models.associative.ridge import RIDGE, Ridge
-from hourglass.training.models.associative.whitening import Filled
 
 DRAW = torch.Generator().manual_seed(0)
 ROWS = torch.randn(120, 2, generator=DRAW) @ torch.randn(2, 5, generator=DRAW) + 0.1 * torch.randn(
@@ -14,7 +13,8 @@ ROWS = torch.randn(120, 2, generator=DRAW) @ torch.randn(2, 5, generator=DRAW) +
 def fitted(rows: torch.Tensor) -> Ridge:
     torch.manual_seed(1)
     ridge = Ridge(5, 20)
-    ridge.fit(Filled(rows, torch.ones_like(rows)), lambda rows, terms: terms(rows))
+    ridge.center(rows)
+    ridge.fit(ridge.terms(rows), rows, torch.ones_like(rows))
     return ridge
 
 

@@ -437,6 +437,8 @@ def _infer(
 
 def _require_resolution(column: pl.Series) -> None:
     """RunError where float32, which models take, is too coarse for what the values differ by."""
+    if column.dtype in (pl.Float32, pl.Float64) and _has_room(column):
+        return
     values = column.cast(pl.Float64).drop_nulls().drop_nans().to_numpy()
     if not len(values) or not np.abs(values).max() <= FLOAT32_MAX:  # encode_table names the cell
         return
@@ -451,6 +453,17 @@ def _require_resolution(column: pl.Series) -> None:
             f" there; subtract a constant such as {float(np.median(values)):.10g} from the column,"
             " or --ignore it"
         )
+
+
+def _has_room(column: pl.Series) -> bool:
+    """Whether values plainly differ by enough, as is told without a copy of them."""
+    ends, spread = (column.min(), column.max()), column.cast(pl.Float64).std(ddof=0)
+    if None in ends or not isinstance(spread, float):
+        return False
+    largest = max(abs(float(end)) for end in ends)  # type: ignore[arg-type]  # numbers
+    if not largest <= FLOAT32_MAX:
+        return False
+    return bool(spread > 2 * STEPS * float(np.spacing(np.float32(largest))))
 
 
 def _refuse_numbers(text: pl.Series, dialect: Dialect, warnings: list[str]) -> None:

@@ -15,6 +15,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
+from hourglass.training.errors import RunError
+
 TOLD_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 LONGEST_WAIT = timedelta(hours=6)  # of one process for the others; torchrun ends all when one fails
 
@@ -106,5 +108,13 @@ def is_one_of_several(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def join(*, gpu: bool) -> Ranks:
-    """The processes of this run."""
-    return Torchrun(gpu=gpu) if is_one_of_several() else ALONE
+    """The processes of this run; RunError where there are more of them than GPUs."""
+    if not is_one_of_several():
+        return ALONE
+    place, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if gpu and place >= gpus:
+        raise RunError(
+            f"{place + 1} processes or more are on a machine of {gpus} GPUs; as many as there are"
+            " GPUs, or --device cpu, can run"
+        )
+    return Torchrun(gpu=gpu)

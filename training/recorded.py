@@ -47,7 +47,7 @@ def read_recording(data: str, name: str) -> pl.DataFrame:
             raise RunError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     if not frames:
         raise RunError(
-            f"{data} holds no recorded rows of {name!r}: expected"
+            f"{data} holds no Parquet files, and no recorded rows of {name!r}: expected"
             f" {data.rstrip('/')}/{name}/DAY/*{SUFFIX} of hourglass serve --record"
         )
     newest, last = list(frames.items())[-1]

@@ -7,6 +7,9 @@ Shapes: N rows, D features.
 """
 
 from collections.abc import Iterator
+from tempfile import TemporaryFile, gettempdir
+from typing import IO
+from weakref import finalize
 
 import numpy as np
 import torch
@@ -15,6 +18,7 @@ from torch import Tensor
 
 from hourglass.service.rows.tables import encode_table
 from hourglass.training.data import Undrawn, describe_by
+from hourglass.training.errors import RunError
 from hourglass.training.fingerprints import hash_rows
 from hourglass.training.progress import SILENT, Progress
 from hourglass.training.ranks import Ranks
@@ -22,6 +26,7 @@ from hourglass.training.split import Prepared
 from hourglass.training.sums import CHUNK, Sums, measure
 
 SALT = b"rows"
+FLOAT32_BYTES = 4
 
 Float32 = NDArray[np.float32]
 
@@ -44,7 +49,7 @@ def share_sums(prepared: Prepared, ranks: Ranks, progress: Progress = SILENT) ->
 
 
 class Beyond:
-    """One process's share of the rows, read anew by each call."""
+    """One process's share of the rows, gone through by each call."""
 
     def __init__(
         self, undrawn: Undrawn, prepared: Prepared, ranks: Ranks, progress: Progress
@@ -57,10 +62,35 @@ class Beyond:
         # what makes up much of all rows is both fitted and held out: split.py
         only_M = ~np.isin(hash_rows(held_out_MD, SALT), hash_rows(fit_ND, SALT))
         self._held_out = hash_rows(held_out_MD[only_M], SALT)
-        self._usable: dict[int, NDArray[np.bool_]] = {}  # of the stretches read, by their start
+        self._scratch: IO[bytes] | None = None  # the rows, once they have been read
         self._sketches = np.unique(_sketch(held_out_MD[only_M]))
 
     def __call__(self) -> Iterator[Tensor]:
+        """The rows in chunks: the first time from their files, then from a temporary one."""
+        if self._scratch is None:
+            scratch = TemporaryFile()  # noqa: SIM115 - closed with this object
+            finalize(self, scratch.close)
+            for rows_ND in self._read():
+                try:
+                    scratch.write(rows_ND.tobytes())
+                except OSError as error:
+                    raise RunError(
+                        f"{gettempdir()}: {error.strerror}; the rows are kept there while they are"
+                        " fitted, as float32, and TMPDIR names another place"
+                    ) from error
+                yield from torch.split(torch.from_numpy(rows_ND), CHUNK)
+            self._scratch = scratch
+            return
+        done, width, of = 0, len(self._features), int(self._undrawn.rows_R.sum())
+        self._scratch.seek(0)
+        while block := self._scratch.read(CHUNK * width * FLOAT32_BYTES):
+            rows = torch.frombuffer(bytearray(block), dtype=torch.float32).view(-1, width)
+            done += len(rows) * self._ranks.count
+            self._progress.rows(min(done, of), of)
+            yield rows
+
+    def _read(self) -> Iterator[Float32]:
+        """This process's stretches of the files, without rows that are not to count."""
         table, dialect = self._undrawn.table, self._undrawn.dialect
         names = [feature.name for feature in self._features]
         for number, stretch in enumerate(table.stretches()):
@@ -70,18 +100,10 @@ class Beyond:
                 continue
             frame = table.read(stretch, names).filter(taken_N)
             rows_ND = encode_table(frame, self._features, dialect)
-            del frame
-            if stretch.start not in self._usable:
-                self._usable[stretch.start] = self._is_usable(rows_ND)
-            rows_ND = rows_ND[self._usable[stretch.start]]
-            yield from torch.split(torch.from_numpy(rows_ND), CHUNK)
-
-    def _is_usable(self, rows_ND: Float32) -> NDArray[np.bool_]:
-        """[N] whether enough cells of a row are observed, and it is no copy of a held-out one."""
-        kept_N = np.asarray((~np.isnan(rows_ND)).mean(axis=1) >= self._least_observed)
-        alike = np.flatnonzero(np.isin(_sketch(rows_ND), self._sketches))
-        kept_N[alike[np.isin(hash_rows(rows_ND[alike], SALT), self._held_out)]] = False
-        return kept_N
+            kept_N = np.asarray((~np.isnan(rows_ND)).mean(axis=1) >= self._least_observed)
+            alike = np.flatnonzero(np.isin(_sketch(rows_ND), self._sketches))
+            kept_N[alike[np.isin(hash_rows(rows_ND[alike], SALT), self._held_out)]] = False
+            yield rows_ND[kept_N]
 
 
 def _sketch(rows_ND: Float32) -> NDArray[np.uint64]:

@@ -63,6 +63,8 @@ def fit_trial(
     torch.set_num_threads(run.threads)
     torch.manual_seed(run.seed)
     split, ranks = prepared.split, prepared.sums.ranks
+    if len(split.fit_ND) < ranks.count:
+        raise RunError(f"{len(split.fit_ND)} fit rows are too few for {ranks.count} processes")
     measures = prepared.measures or measure(split.fit_ND, prepared.sums)
     try:
         encoding = Encoding(

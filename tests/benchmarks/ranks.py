@@ -6,6 +6,7 @@ removes it at the end.
 """
 
 import argparse
+import resource
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,7 @@ class Fit(NamedTuple):
     """What one fit took, and its model."""
 
     seconds: float
+    cpu_seconds: float  # of all processes
     peaks: tuple[float, ...]  # GiB of resident memory, of each process that trained
     model: Path
 
@@ -82,7 +84,7 @@ def fit(data: Path, models: Path, preset: str, how: str) -> Fit:
     name = f"{preset}-{how.split()[0]}"
     command = [*FITS[how], "-m", "hourglass.training", "fit", str(data), "--name", name]
     command += ["--models", str(models), "--preset", preset, "--device", "cpu"]
-    began = time.perf_counter()
+    began, cpu_began = time.perf_counter(), cpu_seconds()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     peaks: dict[int, float] = {}
     while process.poll() is None:
@@ -93,7 +95,14 @@ def fit(data: Path, models: Path, preset: str, how: str) -> Fit:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
     version = (models / name / "current").read_text().strip()
     training = sorted(peaks.values())[-1 if how == "one process" else -2 :]
-    return Fit(seconds, tuple(training), models / name / version / "model.onnx")
+    cpu = cpu_seconds() - cpu_began
+    return Fit(seconds, cpu, tuple(training), models / name / version / "model.onnx")
+
+
+def cpu_seconds() -> float:
+    """Of all processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def family(pid: int) -> list[int]:
@@ -144,7 +153,8 @@ def compare(work: Path, rows: int, columns: int, presets: list[str]) -> None:
             scores.append(score_N)
             peaks = " and ".join(f"{peak:.2f}" for peak in fitted.peaks)
             print(
-                f"{preset}, {how}: {fitted.seconds:.0f} s, {peaks} GiB,"
+                f"{preset}, {how}: {fitted.seconds:.0f} s, {fitted.cpu_seconds:.0f} of CPU,"
+                f" {peaks} GiB,"
                 f" AUROC {roc_auc_score(is_strange, score_N):.4f}",
                 flush=True,
             )

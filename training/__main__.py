@@ -350,7 +350,9 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", nargs="?", metavar="DATA", help="CSV or Parquet")
+    parser.add_argument(
+        "data", nargs="?", metavar="DATA", help="CSV or Parquet, or a folder of Parquet files"
+    )
     prometheus = parser.add_argument_group("rows of a Prometheus, in place of DATA")
     prometheus.add_argument("--prometheus", metavar="URL", help=PROMETHEUS_HELP)
     prometheus.add_argument(

@@ -124,17 +124,21 @@ def peak_of(pid: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rows", type=int, default=20_000_000)
-    parser.add_argument("--columns", type=int, default=50)
-    parser.add_argument("--presets", nargs="+", default=["fast", "balanced"])
-    parser.add_argument("--work", type=Path, help="where the folder goes (the system's)")
-    options = parser.parse_args()
+    options = parser().parse_args()
     work = Path(tempfile.mkdtemp(dir=options.work))
     try:
         compare(work, options.rows, options.columns, options.presets)
     finally:
         shutil.rmtree(work)
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.ranks")
+    parser.add_argument("--rows", type=int, default=20_000_000)
+    parser.add_argument("--columns", type=int, default=50)
+    parser.add_argument("--presets", nargs="+", default=["fast", "balanced"])
+    parser.add_argument("--work", type=Path, help="where the folder goes (the system's)")
+    return parser
 
 
 def compare(work: Path, rows: int, columns: int, presets: list[str]) -> None:

@@ -44,6 +44,7 @@ def numbers(rows: int = ROWS) -> pl.DataFrame:
     return pl.DataFrame(tables.correlated(rows), schema=[f"x{i}" for i in range(4)])
 
 
+@pytest.mark.slow
 def test_of_a_folder_that_is_drawn_whole_the_model_has_the_same_bytes(tmp_path: Path) -> None:
     table = tables.mixed(400)
     folder, file = write(table, tmp_path / "rows"), tables.write(table, tmp_path / "rows.parquet")

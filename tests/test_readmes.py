@@ -34,6 +34,7 @@ from tests.benchmarks.gate.__main__ import parser as gate_parser
 from tests.benchmarks.hard.__main__ import PROTOCOLS
 from tests.benchmarks.hard.__main__ import _parser as hard_parser
 from tests.benchmarks.kafka import parser as kafka_parser
+from tests.benchmarks.ranks import parser as ranks_parser
 from tests.benchmarks.series.__main__ import _parser as series_parser
 from tests.benchmarks.trust.__main__ import _parser as trust_parser
 from tests.buckets import Buckets
@@ -177,6 +178,9 @@ NOT_RUN = {
         "its figures need a quiet machine"
     ),
     ("service/README.md", "make demo-stream SPEED=1440"): "tests/training/test_plant.py runs it",
+    ("training/README.md", ".venv/bin/hourglass-train fit rows --name web --label fault"): (
+        "the data is yours"
+    ),
     ("training/README.md", ".venv/bin/hourglass-train exhibits"): (
         "it writes into the repository, and takes minutes"
     ),
@@ -192,6 +196,9 @@ NOT_RUN = {
     ): "takes half an hour, and sets that are not here",
     ("tests/benchmarks/README.md", ".venv/bin/python -m tests.benchmarks.series folder"): (
         "takes half an hour, and series that are not here"
+    ),
+    ("tests/benchmarks/README.md", ".venv/bin/python -m tests.benchmarks.ranks"): (
+        "takes an hour, and 10 GB of disk"
     ),
     ("tests/benchmarks/README.md", "make bench"): "takes minutes, and wrk",
     ("tests/benchmarks/README.md", ".venv/bin/python -m tests.benchmarks.console"): (
@@ -482,6 +489,8 @@ def check_command(words: list[str]) -> None:
             gate_parser().parse_args(arguments)
         case [".venv/bin/python", "-m", "tests.benchmarks.kafka", *arguments]:
             kafka_parser().parse_args(arguments)
+        case [".venv/bin/python", "-m", "tests.benchmarks.ranks", *arguments]:
+            ranks_parser().parse_args(arguments)
         case [".venv/bin/python", "-m", "tests.benchmarks.series", *arguments]:
             series_parser().parse_args(arguments)
         case [".venv/bin/python", "-m", "tests.benchmarks.trust", *arguments]:

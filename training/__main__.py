@@ -3,6 +3,7 @@ prune | retire | sign | work | demo | exhibits`, also `python -m hourglass.train
 """
 
 import argparse
+import os
 import re
 import signal
 import socket
@@ -13,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 from time import perf_counter, sleep
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 from rich.console import Console
@@ -26,6 +27,9 @@ from hourglass.service.serving.disk import write_atomically
 from hourglass.service.serving.store import Store, locate
 from hourglass.training.errors import Refused, RunError
 from hourglass.training.progress import Epoch, Progress
+
+if TYPE_CHECKING:
+    from hourglass.training.ranks import Ranks
 
 # what torch and onnxruntime say
 OUT_OF_MEMORY = re.compile(
@@ -47,6 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
+        if options.run is not _fit and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise RunError("torchrun starts several processes, of which only fit makes one run")
         options.run(options)
     except Refused as error:
         print(f"hourglass-train: {error}", file=sys.stderr)
@@ -353,7 +359,9 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", nargs="?", metavar="DATA", help="CSV or Parquet")
+    parser.add_argument(
+        "data", nargs="?", metavar="DATA", help="CSV or Parquet, or a folder of Parquet files"
+    )
     prometheus = parser.add_argument_group("rows of a Prometheus, in place of DATA")
     prometheus.add_argument("--prometheus", metavar="URL", help=PROMETHEUS_HELP)
     prometheus.add_argument(
@@ -507,7 +515,21 @@ def _fit(options: argparse.Namespace) -> None:
     # imported late: torch takes seconds to load, and `promote` and wrong flags need not wait for it
     from hourglass.training.config import load_config
 
-    _run(load_config(options.config, _flags(options)), quiet=options.quiet)
+    _run_by_all(load_config(options.config, _flags(options)), quiet=options.quiet)
+
+
+def _run_by_all(config: Any, *, quiet: bool) -> None:
+    """By this process, or those that torchrun started; one of them says what there is to say."""
+    from hourglass.training.ranks import join
+    from hourglass.training.trial import device_of
+
+    ranks = join(gpu=device_of(config) == "cuda")
+    try:
+        _run(config, quiet=quiet or not ranks.is_first, ranks=ranks)
+    except Exception:
+        if ranks.is_first_to_fail():
+            raise
+        sys.exit(2)
 
 
 def _work(options: argparse.Namespace) -> None:
@@ -562,13 +584,13 @@ def _flags(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _run(config: Any, *, quiet: bool) -> None:
+def _run(config: Any, *, quiet: bool, ranks: "Ranks | None" = None) -> None:
     from hourglass.training.presets import title
     from hourglass.training.report import print_report
     from hourglass.training.run import run
 
     with _progress(quiet, title(config.model)) as progress:
-        report = run(config, progress)
+        report = run(config, progress, ranks=ranks)
     _warn(report.warnings)
     print_report(report, Console(quiet=quiet))
 
@@ -664,7 +686,10 @@ def _progress(quiet: bool, title: str) -> Iterator[Progress]:
         def show_epoch(epoch: Epoch) -> None:
             bars.update(task, total=epoch.of, completed=epoch.number, detail=_text(epoch))
 
-        yield Progress(show_stage, show_epoch)
+        def show_rows(done: int, of: int) -> None:
+            bars.update(task, total=of, completed=done, detail=_text_of_rows(done, of))
+
+        yield Progress(show_stage, show_epoch, show_rows)
         bars.update(task, description="done", total=1, completed=1, detail="")
 
 
@@ -686,7 +711,11 @@ def _progress_lines(every_seconds: float) -> Iterator[Progress]:
     speaker = Thread(target=speak, daemon=True)
     speaker.start()
     try:
-        yield Progress(keep, lambda epoch: keep(f"fitting, {_text(epoch)}"))
+        yield Progress(
+            keep,
+            lambda epoch: keep(f"fitting, {_text(epoch)}"),
+            lambda done, of: keep(f"fitting, {_text_of_rows(done, of)}"),
+        )
     finally:
         ended.set()
         speaker.join()
@@ -697,6 +726,10 @@ def _text(epoch: Epoch) -> str:
         f"epoch {epoch.number}/{epoch.of}  loss {epoch.loss:.4f}  held out"
         f" {epoch.held_out_loss:.4f} (best {epoch.best:.4f})"
     )
+
+
+def _text_of_rows(done: int, of: int) -> str:
+    return f"row {done:,} of {of:,}"
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hourglass.service.model.artifact import Feature
-from hourglass.training.features import FLOAT32_LIMIT, FLOAT32_STEP
+from hourglass.training.features import FLOAT32_LIMIT
+from hourglass.training.sums import FLOAT32_STEP
 
 SMALLEST = 1e-30  # spread over the fleet's, so that float32 holds it
 GAUSSIAN = 1.4826  # standard deviation of a Gaussian over its median absolute deviation

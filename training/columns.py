@@ -24,6 +24,7 @@ DATE = (
     rf"|((mon|tue|wed|thu|fri|sat|sun)[a-z]*,? )?(\d{{1,4}}[-/ .]{{0,2}}{MONTH}([^a-z]|$)"
     rf"|{MONTH}[-/ .]{{0,2}}\d))"
 )
+FIRST_ROWS = 1000  # which mostly tell of a long column that it is in no order
 FEWEST = 20  # rows, that an order or a repetition says something
 # Unix time from 2000 to 2035, in seconds and in its thousandths, millionths and billionths
 FIRST, LAST = 946_684_800, 2_051_222_400
@@ -46,13 +47,14 @@ def no_feature(column: pl.Series) -> str | None:
         of_dates = " of dates (--time orders the rows by it)" if holds_dates(column) else ""
         nameless = ", or has no name" if column.name.startswith("Unnamed") else ""
         return f"it is an index that pandas wrote along{of_dates}{nameless}"
+    is_time = TIME_NAME.fullmatch(column.name) is not None
+    values = _complete_numbers(column[:FIRST_ROWS]) if len(column) > FIRST_ROWS else None
+    if values is not None and not (is_time or _in_order(values) or _are_whole(values)):
+        return None  # and so are all of them
     values = _complete_numbers(column)
     if values is None:
         return None
-    steps = np.diff(values)
-    is_monotone = bool((steps >= 0).all() or (steps <= 0).all())
-    is_whole = bool((values == np.round(values)).all())
-    is_time = TIME_NAME.fullmatch(column.name) is not None
+    is_monotone, is_whole = _in_order(values), _are_whole(values)
     if not (is_monotone or is_whole or is_time):
         return None
     rows, distinct = len(values), int(np.unique(values).size)
@@ -79,12 +81,11 @@ def suspect_order(column: pl.Series) -> str | None:
     """A sentence where a column rises or falls throughout, as what a file is sorted by does, and a
     counter.
     """
-    values = _complete_numbers(column)
-    if values is None:
+    values = _complete_numbers(column[:FIRST_ROWS]) if len(column) > FIRST_ROWS else None
+    if values is not None and not _in_order(values):
         return None
-    steps = np.diff(values)
-    in_order = (steps >= 0).all() or (steps <= 0).all()
-    if not in_order or np.unique(values).size <= len(values) / 2:
+    values = _complete_numbers(column)
+    if values is None or not _in_order(values) or np.unique(values).size <= len(values) / 2:
         return None
     name = repr(shorten(column.name))
     return (
@@ -119,6 +120,9 @@ def suspect_sentinel(column: pl.Series) -> str | None:
     """A sentence where a number such as -999 stands apart in a few of the cells."""
     if not column.dtype.is_numeric():
         return None
+    ends = (column.min(), column.max())
+    if None in ends or not set(map(float, ends)) & SENTINELS:  # type: ignore[arg-type]  # numbers
+        return None
     values = column.cast(pl.Float64).drop_nulls().drop_nans().to_numpy()
     if len(values) < FEWEST:
         return None
@@ -145,6 +149,15 @@ def _complete_numbers(column: pl.Series) -> NDArray[np.float64] | None:
         return None
     values = column.cast(pl.Float64).to_numpy()
     return values if np.isfinite(values).all() else None
+
+
+def _in_order(values: NDArray[np.float64]) -> bool:
+    steps = np.diff(values)
+    return bool((steps >= 0).all() or (steps <= 0).all())
+
+
+def _are_whole(values: NDArray[np.float64]) -> bool:
+    return bool((values == np.round(values)).all())
 
 
 def _is_even(values: NDArray[np.float64]) -> bool:

@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hourglass.training.features import Encoded, Encoding
+from hourglass.training.features import WIDEST, Encoded, Encoding
+from hourglass.training.sums import Terms
 
-WIDEST = 512  # encoded columns
 FLOOR = 1e-3  # of a column's variance that no other explains
 LIMIT = 1e6  # standard deviations; keeps squares within float32
 FIT_LIMIT = 10.0  # standard deviations that one row may pull the covariance by
@@ -96,22 +96,34 @@ class Conditional(nn.Module):
 
 
 def fit_conditional(encoding: Encoding, rows: Encoded) -> Conditional:
-    """The Gaussian of these rows."""
-    values_NE = rows.values_NE.double().numpy()
-    observed_NE = encoding.spread(rows.observed_ND).numpy() > 0
-    count_E = np.maximum(observed_NE.sum(axis=0), 1)
-    mean_E = values_NE.sum(axis=0) / count_E
-    left_NE = (values_NE - mean_E) * observed_NE
-    scale_E = np.sqrt(np.square(left_NE).sum(axis=0) / count_E)
+    """The Gaussian of all fit rows, these being the ones in memory."""
+    observed_NE = encoding.spread(rows.observed_ND)
+    # sums of what differs from about the mean lose no digits
+    middle_E = rows.values_NE.sum(dim=0, dtype=torch.float64)
+    middle_E = middle_E / observed_NE.sum(dim=0).clamp_min(1)
+    del observed_NE
+
+    def first(rows: Encoded) -> Terms:
+        observed_NE = encoding.spread(rows.observed_ND)
+        left_NE = (rows.values_NE.double() - middle_E) * observed_NE
+        return Terms(
+            (observed_NE.sum(dim=0).double(), left_NE.sum(dim=0), left_NE.square().sum(dim=0))
+        )
+
+    seen_E, left_E, squares_E = (each.numpy() for each in encoding.total(rows, first).sums)
+    count_E = np.maximum(seen_E, 1)
+    mean_E = middle_E.numpy() + left_E / count_E
+    variance_E = squares_E / count_E - np.square(left_E / count_E)
+    scale_E: Float64 = np.sqrt(np.maximum(variance_E, 0.0))
     # a column that was never seen to vary: a number keeps its unit, and of the rest one row more
     # could have been another
     least_E = np.where(encoding.numeric_E.numpy() > 0, 1.0, 1 / np.sqrt(count_E + 1))
     scale_E = np.where(scale_E > SMALL, scale_E, least_E)
-    z_NE = np.clip(left_NE / scale_E, -FIT_LIMIT, FIT_LIMIT)
-    if z_NE.shape[1] > WIDEST:
-        precision = np.ones(z_NE.shape[1])
+    if len(scale_E) > WIDEST:
+        precision: Float64 = np.ones(len(scale_E))
     else:
-        precision = np.linalg.inv(shrunk_covariance(z_NE, observed_NE))
+        found = encoding.total(rows, lambda rows: _products(encoding, rows, mean_E, scale_E))
+        precision = np.asarray(np.linalg.inv(shrunk_covariance(found)), dtype=np.float64)
     raw_scale_E = encoding.scale_E.double().numpy()
     return Conditional(
         encoding,
@@ -121,20 +133,30 @@ def fit_conditional(encoding: Encoding, rows: Encoded) -> Conditional:
     )
 
 
-def shrunk_covariance(z_NE: Float64, observed_NE: NDArray[np.bool_]) -> Float64:
+def _products(encoding: Encoding, rows: Encoded, mean_E: Float64, scale_E: Float64) -> Terms:
+    """What rows add to the covariance: their number, and of each pair of columns the number that
+    have both, the products and those of the squares.
+    """
+    observed_NE = encoding.spread(rows.observed_ND).double()
+    z_NE = (rows.values_NE.double() - torch.from_numpy(mean_E)) / torch.from_numpy(scale_E)
+    z_NE = z_NE.clamp(-FIT_LIMIT, FIT_LIMIT) * observed_NE
+    squares_NE = z_NE.square()
+    count = torch.tensor(float(len(z_NE)), dtype=torch.float64)
+    return Terms((count, observed_NE.T @ observed_NE, z_NE.T @ z_NE, squares_NE.T @ squares_NE))
+
+
+def shrunk_covariance(products: Terms) -> Float64:
     """[E, E] of standardised columns, 0 where missing: pairwise, shrunk, with a positive diagonal
     of FLOOR at least.
     """
-    pairs_EE = np.maximum(observed_NE.T.astype(np.float64) @ observed_NE, 1.0)
-    covariance_EE = z_NE.T @ z_NE / pairs_EE
-    never_E = ~z_NE.any(axis=0)
+    rows, pairs_EE, products_EE, squares_EE = (each.numpy() for each in products.sums)
+    pairs_EE = np.maximum(pairs_EE, 1.0)
+    covariance_EE = products_EE / pairs_EE
+    never_E = np.diag(products_EE) == 0
     covariance_EE[never_E, never_E] = 1.0  # varied as far as anyone knows
     identity_EE = np.eye(len(covariance_EE))
     # Ledoit and Wolf, lemma 3.3: how much of what differs from independence is chance
-    chance = float(
-        ((np.square(z_NE).T @ np.square(z_NE)) / pairs_EE - np.square(covariance_EE)).sum()
-        / len(z_NE)
-    )
+    chance = float((squares_EE / pairs_EE - np.square(covariance_EE)).sum() / rows)
     away = float(np.square(covariance_EE - identity_EE).sum())
     shrinkage = min(1.0, max(FLOOR, chance / max(away, SMALL)))
     shrunk_EE = (1 - shrinkage) * covariance_EE + shrinkage * identity_EE

@@ -102,7 +102,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     Written beside the model with every choice filled in, it gives the same bytes again.
     """
 
-    # a file, a folder of rows that the service has recorded, or the address of a Prometheus
+    # a file, a folder of Parquet files or of rows that the service has recorded, or the address of
+    # a Prometheus
     data: str
     name: str
     models: str = "models"  # a folder, or a URL of a bucket

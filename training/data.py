@@ -32,6 +32,8 @@ from hourglass.training.columns import (
 )
 from hourglass.training.errors import RunError
 from hourglass.training.labels import is_anomalous
+from hourglass.training.parquet import Parquet
+from hourglass.training.sums import Measures, measure
 
 TEXT = (pl.String, pl.Categorical, pl.Enum)
 EXPECTED = "expected numbers, true/false or text"
@@ -78,6 +80,14 @@ class History(NamedTuple):
         )
 
 
+class Undrawn(NamedTuple):
+    """The normal rows of a table that memory need not hold which were not drawn."""
+
+    table: Parquet
+    rows_R: NDArray[np.bool_]  # of all R rows of the table, those
+    dialect: Dialect
+
+
 class Data(NamedTuple):
     """N rows, A anomalies, D features."""
 
@@ -94,6 +104,7 @@ class Data(NamedTuple):
     entity_names: tuple[str, ...] = ()  # by these numbers; none without a column of them
     is_clock: bool = False  # whether the times are seconds since 1970, or other numbers that grow
     history: History | None = None  # of rows in order, those that are not normal; else None
+    undrawn: Undrawn | None = None  # rows drawn singly that sums are over as well
 
     def without(self, left_out_N: NDArray[np.bool_]) -> "Data":
         """The same but for some of the normal rows."""
@@ -111,6 +122,8 @@ class Data(NamedTuple):
             history = history.beside(gone)
         return self._replace(
             history=history,
+            # of rows that were not drawn nobody knows which are as strange
+            undrawn=None if left_out_N.any() else self.undrawn,
             entity_N=None if self.entity_N is None else self.entity_N[kept_N],
             normal_ND=self.normal_ND[kept_N],
             number_N=self.number_N[kept_N],
@@ -120,7 +133,7 @@ class Data(NamedTuple):
 
 
 def prepare(
-    frame: pl.DataFrame,
+    frame: pl.DataFrame | Parquet,
     *,
     label: str | None = None,
     ignore: tuple[str, ...] = (),
@@ -149,15 +162,18 @@ def prepare(
     named = [column for column in (label, time, group, entity) if column]
     for column in (*named, *ignore, *(units or {}), *keep, *categorical):
         if column not in frame.columns:
-            raise RunError(f"there is no column {column!r}; the columns are {_names(frame)}")
-    frame = frame.with_columns(_as_text(frame[column]) for column in categorical)
+            raise RunError(
+                f"there is no column {column!r}; the columns are {_names(frame.columns)}"
+            )
+    coded = [column for column in categorical if _is_coded(frame[column])]
+    frame = frame.cast(dict.fromkeys(coded, pl.String()))
     anomalous_N = (
         is_anomalous(frame, label, normal) if label else np.zeros(frame.height, dtype=bool)
     )
     no_features, certain = {*named, *ignore}, {*keep, *categorical}
     columns = [column for column in frame.columns if column not in no_features]
     asked = [column for column in columns if column not in certain]
-    oddities = _look_for_no_features(frame.select(asked), label, anomalous_N)
+    oddities = _look_for_no_features(frame, asked, label, anomalous_N)
     left_out, warnings = {each.column for each in oddities}, [each.text for each in oddities]
     columns = [column for column in columns if column not in left_out]
     if not columns:
@@ -169,26 +185,27 @@ def prepare(
     _refuse_units_row(frame, columns, dialect)
     features, refused = [], dict[str, Exception]()
     for column in columns:
+        cells = frame[column]
         try:
             feature = _infer(
-                frame[column],
-                frame[column].filter(mask),
+                cells,
+                cells.filter(mask),
                 (units or {}).get(column),
                 max_categories,
                 dialect,
                 as_text=column in categorical,
                 warnings=warnings,
             )
-            require_finite(frame[column])
+            require_finite(cells)
         except (RunError, InvalidTable) as error:
             refused[column] = error
             continue
         features.append(feature)
         for kind, suspect in SUSPECTED.items():
-            if column not in certain and (sentence := suspect(frame[column])):
+            if column not in certain and (sentence := suspect(cells)):
                 oddities.append(Oddity(kind, column, sentence))
                 warnings.append(sentence)
-        if frame[column].null_count() == frame.height:
+        if cells.null_count() == frame.height:
             sentence = (
                 f"column {shorten(column)!r} is empty in all rows: any value in it later is an"
                 f" anomaly; --ignore {shorten(column)!r} leaves it out"
@@ -221,13 +238,19 @@ def prepare(
                 " the run's file sets how many"
             )
         drawn_N[rows] = True
-    if not drawn_N.all():
-        frame = frame.filter(pl.Series(drawn_N))
-    rows_ND = encode_table(frame, features, dialect)
+    undrawn_N = normal_N & ~drawn_N
+    undrawn = None
+    if isinstance(frame, Parquet) and undrawn_N.any() and not (time or group):
+        undrawn = Undrawn(frame, undrawn_N, dialect)
+    if isinstance(frame, pl.DataFrame) and drawn_N.all():
+        drawn = frame
+    else:
+        drawn = frame.filter(pl.Series(drawn_N))
+    rows_ND = encode_table(drawn, features, dialect)
     normal_N, is_anomaly_N = normal_N[drawn_N], (anomalous_N & ~excluded_N)[drawn_N]
     number_N = np.flatnonzero(drawn_N) + 1
-    time_N = times(frame[time]) if time else None
-    entity_N = groups(frame[entity]) if entity else np.zeros(frame.height, dtype=np.int64)
+    time_N = times(drawn[time]) if time else None
+    entity_N = groups(drawn[entity]) if entity else np.zeros(drawn.height, dtype=np.int64)
     rest_N, history = ~normal_N, None
     if ordered:
         assert time_N is not None
@@ -239,31 +262,33 @@ def prepare(
         rows_ND[is_anomaly_N],
         number_N[normal_N],
         None if time_N is None else time_N[normal_N],
-        groups(frame[group])[normal_N] if group else None,
+        groups(drawn[group])[normal_N] if group else None,
         tuple(warnings),
         tuple(oddities),
-        group_names(frame[group]) if group else (),
+        group_names(drawn[group]) if group else (),
         entity_N[normal_N],
-        group_names(frame[entity]) if entity else (),
-        time is not None and time_N is not None and is_clock(frame[time], time_N),
+        group_names(drawn[entity]) if entity else (),
+        time is not None and time_N is not None and is_clock(drawn[time], time_N),
         history,
+        undrawn,
     )
 
 
-def _refuse_units_row(frame: pl.DataFrame, columns: list[str], dialect: Dialect) -> None:
+def _refuse_units_row(frame: pl.DataFrame | Parquet, columns: list[str], dialect: Dialect) -> None:
     """RunError where several columns hold numbers but for text in the first row."""
     units = {}
-    for column in frame.select(columns):
-        if column.dtype == pl.String and column[0] is not None and column.count() > UNITS_OVER:
+    for column in frame.select([name for name in columns if frame.schema[name] == pl.String]):
+        if column[0] is not None and column.count() > UNITS_OVER:
             no_number = to_numbers(column, dialect).is_null() & column.is_not_null()
             if no_number[0] and no_number.sum() == 1:
                 units[column.name] = column[0]
     if len(units) < FEWEST_UNITS:
         return
-    named, cells = _names(frame.select(*units), 3), shlex.join(dict.fromkeys(units.values()))
-    start = str(frame[0, 0])[:1]
+    named, cells = _names(list(units), 3), shlex.join(dict.fromkeys(units.values()))
+    corner = frame[frame.columns[0]][0]
+    start = str(corner)[:1]
     way = f"--null {cells} reads its cells as missing"
-    if isinstance(frame[0, 0], str) and start.isalpha() and start != frame.columns[0][:1]:
+    if isinstance(corner, str) and start.isalpha() and start != frame.columns[0][:1]:
         way = f"--comment {start} leaves out lines of a CSV that begin so"
     raise RunError(
         f"row 1 holds {cells} where all other rows hold numbers (columns {named}), as a line of"
@@ -272,11 +297,14 @@ def _refuse_units_row(frame: pl.DataFrame, columns: list[str], dialect: Dialect)
 
 
 def _look_for_no_features(
-    frame: pl.DataFrame, label: str | None, anomalous_N: NDArray[np.bool_]
+    frame: pl.DataFrame | Parquet,
+    columns: list[str],
+    label: str | None,
+    anomalous_N: NDArray[np.bool_],
 ) -> list[Oddity]:
     """The columns that are left out, and a sentence about each."""
     found = []
-    for column in frame:
+    for column in frame.select(columns):
         kind: OddKind = "id-like"
         why = no_feature(column)
         if why is None and label and equals_label(column, anomalous_N):
@@ -322,39 +350,44 @@ def group_names(column: pl.Series) -> tuple[str, ...]:
 
 def describe(features: tuple[Feature, ...], rows_ND: NDArray[np.float32]) -> tuple[Feature, ...]:
     """The features with missing rate and range as seen in the fit rows."""
+    return describe_by(features, measure(rows_ND))
+
+
+def describe_by(features: tuple[Feature, ...], measures: Measures) -> tuple[Feature, ...]:
+    """The same of fit rows that have been measured."""
     described = []
-    for feature, column in zip(features, rows_ND.T, strict=True):
-        seen = column[~np.isnan(column)]
+    for d, feature in enumerate(features):
+        seen = int(measures.seen_D[d])
         described.append(
             Feature(
                 name=feature.name,
                 kind=feature.kind,
                 unit=feature.unit,
                 categories=feature.categories,
-                missing_rate=float(np.isnan(column).mean()),
-                minimum=float(seen.min()) if len(seen) else None,
-                maximum=float(seen.max()) if len(seen) else None,
+                missing_rate=(measures.rows - seen) / measures.rows,
+                minimum=float(measures.least_D[d]) if seen else None,
+                maximum=float(measures.largest_D[d]) if seen else None,
             )
         )
     return tuple(described)
 
 
-def _as_text(column: pl.Series) -> pl.Series:
-    """Of numbers and true/false that are to be categories, what a CSV would hold."""
+def _is_coded(column: pl.Series) -> bool:
+    """Whether what is to be categories is numbers or true/false, to be as a CSV would hold it."""
     if column.dtype.is_integer() or column.dtype == pl.Boolean:
-        return column.cast(pl.String)
+        return True
     if column.dtype.is_numeric():
         row, value = first_value(column)
         raise RunError(
             f"column {column.name!r}, row {row}: expected text or whole numbers to be categories,"
             f" got {value!r}"
         )
-    return column
+    return False
 
 
-def _names(frame: pl.DataFrame, most: int = 20) -> str:
-    left_out = f" and {frame.width - most} more" if frame.width > most else ""
-    return ", ".join(map(repr, frame.columns[:most])) + left_out
+def _names(columns: list[str], most: int = 20) -> str:
+    left_out = f" and {len(columns) - most} more" if len(columns) > most else ""
+    return ", ".join(map(repr, columns[:most])) + left_out
 
 
 def _infer(
@@ -404,6 +437,8 @@ def _infer(
 
 def _require_resolution(column: pl.Series) -> None:
     """RunError where float32, which models take, is too coarse for what the values differ by."""
+    if column.dtype in (pl.Float32, pl.Float64) and _has_room(column):
+        return
     values = column.cast(pl.Float64).drop_nulls().drop_nans().to_numpy()
     if not len(values) or not np.abs(values).max() <= FLOAT32_MAX:  # encode_table names the cell
         return
@@ -418,6 +453,17 @@ def _require_resolution(column: pl.Series) -> None:
             f" there; subtract a constant such as {float(np.median(values)):.10g} from the column,"
             " or --ignore it"
         )
+
+
+def _has_room(column: pl.Series) -> bool:
+    """Whether values plainly differ by enough, as is told without a copy of them."""
+    ends, spread = (column.min(), column.max()), column.cast(pl.Float64).std(ddof=0)
+    if None in ends or not isinstance(spread, float):
+        return False
+    largest = max(abs(float(end)) for end in ends)  # type: ignore[arg-type]  # numbers
+    if not largest <= FLOAT32_MAX:
+        return False
+    return bool(spread > 2 * STEPS * float(np.spacing(np.float32(largest))))
 
 
 def _refuse_numbers(text: pl.Series, dialect: Dialect, warnings: list[str]) -> None:

@@ -11,7 +11,7 @@ floored at 1 / (rows + 1), the chance the rule of succession gives to something 
 an unseen category is the most surprising value there is, and finite.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hourglass.service.model.artifact import Feature
+from hourglass.training.sums import IN_MEMORY, Measures, Sums, Terms, measure
 
 INPUT_LIMIT = 10.0  # standard deviations; a network has no business extrapolating further
 VALUE_LIMIT = 1e6  # keeps squared errors within float32
 LOGIT_LIMIT = 30.0
 FLOAT32_LIMIT = 3.0e38
-FLOAT32_STEP = 1.2e-7  # relative distance of neighbouring numbers
 TIE = 1e-4  # of logits, that categories are equally likely within
+WIDEST = 512  # encoded columns of which matrices are added up over rows beyond memory
 
 
 Loss = Literal["auto", "mse", "bce"]
@@ -58,13 +59,23 @@ class Encoding(nn.Module):
     The loss `bce` takes every number as a probability, unscaled; ValueError when one does not lie
     between 0 and 1. The loss `mse` insists that there are only numbers. `auto` is squared error for
     numbers and cross-entropy for the rest.
+
+    Of fit rows that are not all in memory, `measures` are those of all, and what is fitted later
+    goes by `sums`, but for tables of more than WIDEST encoded columns.
     """
 
     def __init__(
-        self, features: Sequence[Feature], rows_ND: NDArray[np.float32], loss: Loss = "auto"
+        self,
+        features: Sequence[Feature],
+        rows_ND: NDArray[np.float32],
+        loss: Loss = "auto",
+        *,
+        measures: Measures | None = None,
+        sums: Sums = IN_MEMORY,
     ) -> None:
         super().__init__()
-        _check_loss(loss, features, rows_ND)
+        measures = measures or measure(rows_ND)
+        _check_loss(loss, features, measures)
         self.features = tuple(features)
         widths = [
             len(feature.categories) if feature.kind == "categorical" else 1 for feature in features
@@ -79,15 +90,13 @@ class Encoding(nn.Module):
             np.ones(starts[-1]),
             np.zeros(starts[-1]),
         )
-        for column, feature, part in zip(
-            rows_ND.T.astype(np.float64), features, self.slices, strict=True
-        ):
-            if feature.kind == "numeric" and loss != "bce" and not np.isnan(column).all():
-                center_E[part], scale_E[part] = center_and_scale(column[~np.isnan(column)])
+        self.sums = sums if starts[-1] <= WIDEST else sums.in_memory
+        live_D = measures.seen_D > 0  # a feature that was always missing tells nothing
+        for d, (feature, part) in enumerate(zip(features, self.slices, strict=True)):
+            if feature.kind == "numeric" and loss != "bce" and live_D[d]:
+                center_E[part], scale_E[part] = measures.mean_D[d], measures.unit_D[d]
             numeric_E[part] = feature.kind == "numeric"
         source_E = np.repeat(np.arange(len(features)), widths)
-        # a feature that was always missing tells nothing
-        live_D = np.asarray(~np.isnan(rows_ND).all(axis=0))
         self._buffer("source_E", source_E, torch.int64)
         self._buffer(
             "code_E", np.concatenate([np.arange(width) for width in widths]), torch.float32
@@ -118,7 +127,7 @@ class Encoding(nn.Module):
         )
         self._buffer("live_D", live_D, torch.float32)
         self._buffer("live_E", live_D[source_E], torch.float32)
-        self._buffer("floor", 1.0 / (len(rows_ND) + 1), torch.float32)
+        self._buffer("floor", 1.0 / (measures.rows + 1), torch.float32)
         # known before any row is, so that the exported graph holds only what these features need
         self.gaussian_only = loss != "bce" and all(
             feature.kind == "numeric" for feature in features
@@ -162,6 +171,10 @@ class Encoding(nn.Module):
             values_NE = torch.where(self.one_hot_E, (x_NE == self.code_E).to(x_NE.dtype), values_NE)
         values_NE = torch.where(missing_NE, 0.0, values_NE)
         return Encoded(values_NE if self.all_live else values_NE * self.live_E, observed_ND)
+
+    def total(self, rows: Encoded, terms: Callable[[Encoded], Terms]) -> Terms:
+        """What all fit rows add to a closed form, these being the ones in memory."""
+        return self.sums.over(rows, terms, self.encode)
 
     def spread(self, x_ND: Tensor) -> Tensor:
         """What is said of features [N, D], such as a mask, said of their encoded columns [N, E]."""
@@ -262,27 +275,18 @@ class Encoding(nn.Module):
     floor: Tensor
 
 
-def _check_loss(loss: Loss, features: Sequence[Feature], rows_ND: NDArray[np.float32]) -> None:
-    for feature, column_N in zip(features, rows_ND.T, strict=True):
+def _check_loss(loss: Loss, features: Sequence[Feature], measures: Measures) -> None:
+    ends_D2 = np.stack([measures.least_D, measures.largest_D], axis=1)
+    for feature, ends_2 in zip(features, ends_D2, strict=True):
         if loss == "mse" and feature.kind != "numeric":
             raise ValueError(
                 f"the loss mse is for numbers, and column {feature.name!r} is {feature.kind}; auto"
                 " knows each kind"
             )
         if loss == "bce" and feature.kind == "numeric":
-            outside = np.flatnonzero((column_N < 0) | (column_N > 1))
+            outside = ends_2[(ends_2 < 0) | (ends_2 > 1)]
             if len(outside):
                 raise ValueError(
                     f"the loss bce needs every number between 0 and 1, and column {feature.name!r}"
-                    f" holds {column_N[outside[0]]:g}; scale the column, or leave the loss at auto"
+                    f" holds {outside[0]:g}; scale the column, or leave the loss at auto"
                 )
-
-
-def center_and_scale(column: NDArray[np.float64]) -> tuple[float, float]:
-    """Mean and standard deviation, no finer than float32 is there; a constant keeps its unit, so
-    that any other value stands out.
-    """
-    center = float(column.mean())
-    if column.min() == column.max():
-        return center, 1.0
-    return center, max(float(column.std()), FLOAT32_STEP * abs(center), 1e-30)

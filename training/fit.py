@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from hourglass.training.features import Encoded
 from hourglass.training.models.member import FitConfig, Member
 from hourglass.training.progress import SILENT, Epoch, Progress
+from hourglass.training.ranks import ALONE, Ranks
 
 SELDOM = 10  # epochs between looks at the held-out rows where they decide nothing
 VALIDATION_DRAWS = 4  # corruptions of the held-out rows, the same ones every epoch
@@ -30,6 +31,7 @@ def fit(
     *,
     seed: int,
     device: str = "cpu",
+    ranks: Ranks = ALONE,
     progress: Progress = SILENT,
 ) -> Fitted:
     """Minimise the member's loss; keep the weights of the epoch with the best loss on the held-out
@@ -42,7 +44,7 @@ def fit(
     if any(True for _ in member.parameters()):
         with torch.device(device):  # what a loss draws is drawn there
             fitted = _descend(
-                member.to(device), fit_rows_ND, validation_rows_ND, config, seed, progress
+                member.to(device), fit_rows_ND, validation_rows_ND, config, seed, ranks, progress
             )
     member.to("cpu", torch.float32).eval()
     member.settle(
@@ -57,6 +59,7 @@ def _descend(
     validation_rows_ND: Tensor,
     config: FitConfig,
     seed: int,
+    ranks: Ranks,
     progress: Progress,
 ) -> Fitted:
     """The loop."""
@@ -64,7 +67,9 @@ def _descend(
     like = next(member.parameters())
     train = member.encoding.encode(fit_rows_ND.to(like))
     held_out = member.encoding.encode(validation_rows_ND.to(like).repeat(VALIDATION_DRAWS, 1))
-    generator = torch.Generator(like.device).manual_seed(seed)
+    generator = noise = torch.Generator(like.device).manual_seed(seed)
+    if ranks.count > 1:  # rows come in the same order everywhere, what is drawn for each does not
+        noise = torch.Generator(like.device).manual_seed(seed + 1 + ranks.rank)
     batch_size = config.batch_size or len(fit_rows_ND)
     if config.optimizer == "lbfgs":
         optimizer: torch.optim.Optimizer = torch.optim.LBFGS(
@@ -94,21 +99,27 @@ def _descend(
         losses = []
         member.train()
         order = torch.randperm(len(fit_rows_ND), generator=generator)
-        for index in torch.split(order, batch_size):
+        for whole in torch.split(order, batch_size):
+            index = ranks.share(whole)
             batch = Encoded(train.values_NE[index], train.observed_ND[index])
 
-            def closure(batch: Encoded = batch) -> float:
+            def closure(batch: Encoded = batch, share: float = len(index) / len(whole)) -> float:
                 optimizer.zero_grad()
-                loss = member.loss(batch, generator)
-                torch.autograd.backward(loss)
+                loss = 0.0
+                if share:  # of a batch of fewer rows than processes some see none
+                    batch_loss = member.loss(batch, noise)
+                    torch.autograd.backward(batch_loss)
+                    loss = batch_loss.item()
+                loss = _average(member, loss, share, ranks)
                 if config.clip_norm:
                     nn.utils.clip_grad_norm_(member.parameters(), config.clip_norm)
-                return loss.item()
+                return loss
 
             losses.append(float(optimizer.step(closure)))
             schedule.step()
         loss = sum(losses) / len(losses)
         if config.patience or epoch == epochs or epoch % SELDOM == 1:
+            ranks.agree(member)  # averages that move with the batches are the first one's
             member.eval()
             with torch.no_grad():
                 held_out_loss = float(
@@ -128,6 +139,24 @@ def _descend(
     if config.patience:
         member.load_state_dict(best_weights)
     return Fitted(epoch, best_epoch, best)
+
+
+def _average(member: Member, loss: float, share: float, ranks: Ranks) -> float:
+    """The loss and its gradient on a batch of which each process has seen its share: the mean over
+    processes, each weighed by its rows.
+    """
+    if ranks.count == 1:
+        return loss
+    for weights in member.parameters():
+        weights.grad = torch.zeros_like(weights) if weights.grad is None else weights.grad
+    gradients = [weights.grad for weights in member.parameters() if weights.grad is not None]
+    flat = torch.cat([gradients[0].new_tensor([loss]), *(each.flatten() for each in gradients)])
+    flat = ranks.total(share * flat).to(flat.dtype)
+    for gradient, part in zip(
+        gradients, torch.split(flat[1:], [each.numel() for each in gradients]), strict=True
+    ):
+        gradient.copy_(part.view_as(gradient))
+    return float(flat[0])
 
 
 def _copy(member: Member) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from hourglass.service.rows.numerals import shorten
 from hourglass.training.errors import RunError
+from hourglass.training.parquet import Parquet
 
 # what people write of rows that are in order, whatever the column is called
 NORMAL = frozenset(
@@ -20,7 +21,9 @@ NAMES_NORMAL = re.compile(r"(^|.*[_ .-])(is[_ .-]?)?(normal|inlier|ok|good|benig
 MOST_NAMED = 5  # values
 
 
-def is_anomalous(frame: pl.DataFrame, label: str, normal: str | None = None) -> NDArray[np.bool_]:
+def is_anomalous(
+    frame: pl.DataFrame | Parquet, label: str, normal: str | None = None
+) -> NDArray[np.bool_]:
     """[N] true where the label is another than the normal value: the one that is asked for, or 0,
     false, or the one word among them that plainly means normal. RunError says what was found where
     none does.

@@ -15,10 +15,13 @@ class Epoch(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Two functions that are called when a stage begins and when an epoch ends."""
+    """Functions that are called when a stage begins, when an epoch ends, and on the way through
+    rows that memory does not hold, with how many of how many are done.
+    """
 
     stage: Callable[[str], None] = lambda _: None
     epoch: Callable[[Epoch], None] = lambda _: None
+    rows: Callable[[int, int], None] = lambda *_: None
 
 
 SILENT = Progress()

@@ -18,13 +18,19 @@ from hourglass.service.rows.tables import encode_table
 from hourglass.service.watch.record_place import SUFFIX, Bucket, is_bucket
 from hourglass.service.watch.recording import ALARM, ANSWERS, TIME, UNKNOWN
 from hourglass.training.errors import RunError
+from hourglass.training.parquet import columns_of, files_below
 
 MOST_NAMED = 5
 
 
 def is_recording(data: str) -> bool:
-    """Whether the data of a run is a folder or a bucket, and no file."""
-    return is_bucket(data) or Path(data).is_dir()
+    """Whether the data of a run is a bucket, or a folder that is none of other Parquet files."""
+    if is_bucket(data):
+        return True
+    if not Path(data).is_dir():
+        return False
+    first = next(iter(files_below(Path(data))), None)
+    return first is None or {*ANSWERS} <= columns_of(first)
 
 
 def read_recording(data: str, name: str) -> pl.DataFrame:
@@ -41,7 +47,7 @@ def read_recording(data: str, name: str) -> pl.DataFrame:
             raise RunError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     if not frames:
         raise RunError(
-            f"{data} holds no recorded rows of {name!r}: expected"
+            f"{data} holds no Parquet files, and no recorded rows of {name!r}: expected"
             f" {data.rstrip('/')}/{name}/DAY/*{SUFFIX} of hourglass serve --record"
         )
     newest, last = list(frames.items())[-1]

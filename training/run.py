@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from time import perf_counter, process_time
 
@@ -71,6 +72,7 @@ from hourglass.training.order import Ordered, Part
 from hourglass.training.presets import preset_of
 from hourglass.training.progress import SILENT, Progress
 from hourglass.training.publish import alone, check_writable, model_of
+from hourglass.training.ranks import ALONE, Ranks
 from hourglass.training.report import LeftOut, Report, TimeAxis, time_axis, write_report
 from hourglass.training.report.card import CARD, write_card
 from hourglass.training.report.columns import columns_of
@@ -79,6 +81,7 @@ from hourglass.training.report.material import material_of_run, material_of_wind
 from hourglass.training.report.origin import Curve, Recorder
 from hourglass.training.report.page import PAGE, write_page
 from hourglass.training.split import Prepared, data_of, excluded_of, read_rows_of, split_data
+from hourglass.training.streamed import share_sums
 from hourglass.training.suspects import (
     REPORTED,
     SUSPECTS,
@@ -93,19 +96,30 @@ from hourglass.training.verify import ROWS, Difference, verify
 from hourglass.training.windows import Windowed, expected_deviations
 
 
-def run(config: RunConfig, progress: Progress = SILENT, journal: Journal | None = None) -> Report:
+def run(
+    config: RunConfig,
+    progress: Progress = SILENT,
+    journal: Journal | None = None,
+    ranks: Ranks | None = None,
+) -> Report:
     """Fit a model on the normal rows of a table, and publish it; RunError or HourglassError in one
     sentence when that cannot be done, and then nothing is published. Refused where a model is in
-    service, and the gate lets this one not take its place.
+    service, and the gate lets this one not take its place. Of several processes the first one
+    returns; the others end with the fit.
     """
     cache = Path(config.cache) if config.cache else None
     folder = model_of(config.models, config.name, cache)
-    with alone(folder):
-        return _run(config, folder, progress, journal)
+    ranks = ranks or ALONE
+    with alone(folder) if ranks.is_first else nullcontext():
+        return _run(config, folder, progress, journal, ranks)
 
 
 def _run(
-    config: RunConfig, folder: ModelFolder, progress: Progress, journal: Journal | None
+    config: RunConfig,
+    folder: ModelFolder,
+    progress: Progress,
+    journal: Journal | None,
+    ranks: Ranks,
 ) -> Report:
     started, started_cpu = perf_counter(), process_time()
     recorder = Recorder(progress)
@@ -175,6 +189,8 @@ def _run(
         split = prepared.split
 
     progress.stage("fitting")
+    prepared = share_sums(prepared, ranks, progress)
+    data = prepared.data
     if prepared.folds:
         model = config.model
         if isinstance(model, AutoConfig):
@@ -188,6 +204,7 @@ def _run(
             trial = fit_trial(prepared, config, config.model, progress)
         progress.stage("absorbing held-out rows")
         absorb_held_out(trial, split, config.seed)
+    ranks.part()
 
     ordered, windows = prepared.ordered, None
     if ordered is not None:

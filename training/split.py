@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from hourglass.service.errors import InvalidTable
 from hourglass.service.model.artifact import Feature
 from hourglass.service.rows.tables import read_table
 from hourglass.service.watch.recording import ANSWERS, TIME
@@ -22,8 +23,10 @@ from hourglass.training.exclusions import read_row_numbers, rows_by_time
 from hourglass.training.fingerprints import hash_rows
 from hourglass.training.models.associative import AssociativeConfig
 from hourglass.training.order import Ordered, Part, put_in_order
+from hourglass.training.parquet import Parquet, files_below, is_large
 from hourglass.training.prometheus import ask, say_missing
 from hourglass.training.recorded import is_recording, read_recording, say_unknown
+from hourglass.training.sums import IN_MEMORY, Measures, Sums
 
 MIN_NORMAL_ROWS = 20
 MIN_OBSERVED_FRACTION = 0.5
@@ -82,6 +85,8 @@ class Prepared(NamedTuple):
     # of a windowed model: then the split and the features are of what is derived of windows, and
     # rows_ND are the rows that these end with
     ordered: Ordered | None = None
+    sums: Sums = IN_MEMORY  # where the fit rows are, of which `split` has those in memory
+    measures: Measures | None = None  # of all fit rows; None: of those in memory
 
     @property
     def row_features(self) -> tuple[Feature, ...]:
@@ -98,7 +103,7 @@ class Prepared(NamedTuple):
 class Table(NamedTuple):
     """A run's rows as they came, and the run with what was found while they were read."""
 
-    frame: pl.DataFrame
+    frame: pl.DataFrame | Parquet
     config: RunConfig
 
 
@@ -110,12 +115,16 @@ def read_rows_of(config: RunConfig) -> Table:
     return Table(table_of(config), config)
 
 
-def table_of(config: RunConfig) -> pl.DataFrame:
-    """A run's table, whole; of a folder the rows that the service has recorded. What looks like a
-    number and begins with 0 is text in it, for `data_of` to refuse, unless it is to be a number.
+def table_of(config: RunConfig) -> pl.DataFrame | Parquet:
+    """A run's table; of a folder the rows that the service has recorded, or those of all Parquet
+    files in it, which memory need not hold. What looks like a number and begins with 0 is text in
+    a CSV, for `data_of` to refuse, unless it is to be a number.
     """
     if is_recording(config.data):
         return read_recording(config.data, config.name)
+    place = Path(config.data)
+    if place.is_dir() or is_large(place):
+        return Parquet(files_below(place) if place.is_dir() else [place], config.null)
     no_features = [column for column in (config.label, config.time) if column]
     return read_table(
         Path(config.data),
@@ -125,7 +134,7 @@ def table_of(config: RunConfig) -> pl.DataFrame:
     )
 
 
-def excluded_of(frame: pl.DataFrame, config: RunConfig) -> tuple[int, ...]:
+def excluded_of(frame: pl.DataFrame | Parquet, config: RunConfig) -> tuple[int, ...]:
     """The numbers, from 1, of rows that a run leaves out of everything."""
     numbers: set[int] = set()
     if config.exclude:
@@ -138,14 +147,29 @@ def excluded_of(frame: pl.DataFrame, config: RunConfig) -> tuple[int, ...]:
     return tuple(sorted(numbers))
 
 
-def data_of(frame: pl.DataFrame, config: RunConfig, exclude: Sequence[int] = ()) -> Data:
+def data_of(frame: pl.DataFrame | Parquet, config: RunConfig, exclude: Sequence[int] = ()) -> Data:
     """A run's table as the run reads it; rows are left out by their numbers, from 1."""
+    if isinstance(frame, Parquet):
+        try:
+            return _prepared(frame, config, exclude, config.ignore)
+        except (RunError, InvalidTable) as error:
+            raise type(error)(frame.place(str(error))) from error
     ignore, unknown = config.ignore, None
     if is_recording(config.data):
         ignore, unknown = (*ignore, *ANSWERS), say_unknown(frame)
     elif config.prometheus and config.asks_prometheus:
         unknown = say_missing(frame, config.prometheus)
-    data = prepare(
+    data = _prepared(frame, config, exclude, ignore)
+    return data._replace(warnings=(*data.warnings, unknown)) if unknown else data
+
+
+def _prepared(
+    frame: pl.DataFrame | Parquet,
+    config: RunConfig,
+    exclude: Sequence[int],
+    ignore: tuple[str, ...],
+) -> Data:
+    return prepare(
         frame,
         label=config.label,
         ignore=ignore,
@@ -163,7 +187,6 @@ def data_of(frame: pl.DataFrame, config: RunConfig, exclude: Sequence[int] = ())
         entity=config.entity,
         ordered=config.window_rows > 1,
     )
-    return data._replace(warnings=(*data.warnings, unknown)) if unknown else data
 
 
 def split_data(data: Data, config: RunConfig) -> Prepared:

@@ -22,6 +22,7 @@ from hourglass.training.folds import Folds
 from hourglass.training.models import ModelConfig
 from hourglass.training.progress import SILENT, Progress
 from hourglass.training.split import Prepared, Split
+from hourglass.training.sums import measure
 from hourglass.training.windows import Windowed
 
 TOGETHER = 2  # as many steps as one model would take are shared by the models of folds
@@ -61,9 +62,14 @@ def fit_trial(
     started = perf_counter()
     torch.set_num_threads(run.threads)
     torch.manual_seed(run.seed)
-    split = prepared.split
+    split, ranks = prepared.split, prepared.sums.ranks
+    if len(split.fit_ND) < ranks.count:
+        raise RunError(f"{len(split.fit_ND)} fit rows are too few for {ranks.count} processes")
+    measures = prepared.measures or measure(split.fit_ND, prepared.sums)
     try:
-        encoding = Encoding(prepared.features, split.fit_ND, run.loss)
+        encoding = Encoding(
+            prepared.features, split.fit_ND, run.loss, measures=measures, sums=prepared.sums
+        )
         config = model.resolve(encoding)
         epochs = config.fit.epochs_for(len(split.fit_ND))
         config = msgspec.structs.replace(
@@ -78,13 +84,14 @@ def fit_trial(
             config.fit,
             seed=run.seed,
             device=device_of(run),
+            ranks=ranks,
             progress=progress,
         )
     except ValueError as error:
         raise RunError(str(error)) from error
     core = Core(member).eval()
     _require_loadable(core, 1)
-    core.reach.fit(torch.from_numpy(split.fit_ND), encoding.gaussian_D)
+    core.reach.fit(torch.from_numpy(measures.ends_2D), encoding.gaussian_D)
     residual_D = core.weigh(torch.from_numpy(split.validation_ND))
     return Trial(config, core, fitted, residual_D, perf_counter() - started)
 

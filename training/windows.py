@@ -34,8 +34,9 @@ from hourglass.service.model.artifact import Feature
 from hourglass.training.baselines import Baselines
 from hourglass.training.core import Core, CoreOutput
 from hourglass.training.data import describe
-from hourglass.training.features import FLOAT32_LIMIT, Encoding, center_and_scale
+from hourglass.training.features import FLOAT32_LIMIT, Encoding
 from hourglass.training.folds import Folds
+from hourglass.training.sums import measure
 
 LAGS = 5
 # one row in so many of a window is of the residuals' mean and deviation, the others are the
@@ -324,14 +325,13 @@ def fit_windowing(
     width = len(features)
     center_F, scale_F, forecast_LF = np.zeros(width), np.ones(width), np.zeros((lags + 1, width))
     follows_N = _follows(segment_N, fit_N, history)
+    measures = measure(rows_NF[fit_N])
     for f, feature in enumerate(features):
-        if feature.kind == "categorical":
+        if feature.kind == "categorical" or not measures.seen_D[f]:
             continue
         column_N = rows_NF[:, f].astype(np.float64)
         seen_N = ~np.isnan(column_N)
-        if not (seen_N & fit_N).any():
-            continue
-        center_F[f], scale_F[f] = center_and_scale(column_N[seen_N & fit_N])
+        center_F[f], scale_F[f] = measures.mean_D[f], measures.unit_D[f]
         z_N = np.where(seen_N, np.clip((column_N - center_F[f]) / scale_F[f], -LIMIT, LIMIT), 0)
         forecast_LF[:, f] = _forecaster(z_N, seen_N, follows_N & seen_N, history, lags)
     return Windowing(features, window, representation, center_F, scale_F, forecast_LF)

@@ -26,6 +26,7 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 LONGEST_NAME = 1000  # characters
 CELL_BYTES = 8  # at least, of a table and the float32 rows that are made of it
 SEPARATORS = ",;\t|"
+PARQUET = (".parquet", ".pq")  # how a file ends
 OTHER_FILES = {  # how one becomes a table
     **dict.fromkeys((".gz", ".zip", ".bz2", ".xz", ".zst"), ": unpack it first"),
     **dict.fromkeys((".xls", ".xlsx", ".ods"), ": save the sheet as 'CSV UTF-8'"),
@@ -60,7 +61,7 @@ def read_table(
     if not path.is_file():
         raise InvalidTable(f"{path} is not a file")
     try:
-        if path.suffix.lower() in (".parquet", ".pq"):
+        if path.suffix.lower() in PARQUET:
             _require_memory(path, _parquet_cells(path) * CELL_BYTES)
             frame = pl.read_parquet(path)
         elif path.suffix.lower() in (".csv", ".tsv", ".txt"):
@@ -88,7 +89,7 @@ def read_table(
             f" that of column {frame.columns.index(longest) + 1}"
         )
     frame.columns = _all_named(frame.columns)
-    return _without_null_values(frame, dialect.null)
+    return without_null_values(frame, dialect.null)
 
 
 def read_rows(
@@ -188,6 +189,9 @@ def require_finite(column: "pl.Series") -> None:
 
     if not column.dtype.is_numeric():
         return
+    ends = (column.min(), column.max())
+    if all(end is not None and abs(float(end)) <= FLOAT32_MAX for end in ends):  # type: ignore[arg-type]
+        return
     wide = column.cast(pl.Float64).to_numpy(allow_copy=True)
     with np.errstate(over="ignore", invalid="ignore"):
         out_of_range = np.flatnonzero(np.abs(wide) > FLOAT32_MAX)
@@ -262,7 +266,7 @@ def _require_memory(path: Path, needed: int) -> None:
         )
 
 
-def _without_null_values(frame: "pl.DataFrame", null: tuple[str, ...]) -> "pl.DataFrame":
+def without_null_values(frame: "pl.DataFrame", null: tuple[str, ...]) -> "pl.DataFrame":
     """With nothing in cells that say so, numbers among them: -999 is also -999.0."""
     import polars as pl
 

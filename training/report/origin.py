@@ -62,7 +62,7 @@ class Recorder:
     @property
     def progress(self) -> Progress:
         """What a run reports to."""
-        return Progress(self._stage, self._epoch)
+        return self._progress._replace(stage=self._stage, epoch=self._epoch)
 
     def curves(self, variant: str) -> tuple[Curve, ...]:
         """Of the networks that are in the file: where several variants were tried, the chosen."""

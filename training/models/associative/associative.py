@@ -53,8 +53,14 @@ from hourglass.training.models.associative.rare_values import RareValues
 from hourglass.training.models.associative.ridge import Ridge
 from hourglass.training.models.associative.tail_probabilities import MISSING_RATES
 from hourglass.training.models.associative.views import LIMIT, View, Views
-from hourglass.training.models.associative.whitening import ITERATIONS, MAX_COLUMNS, Whitening
+from hourglass.training.models.associative.whitening import (
+    ITERATIONS,
+    MAX_COLUMNS,
+    Whitening,
+    products_of,
+)
 from hourglass.training.models.member import Assessment, FitConfig, Member
+from hourglass.training.sums import Terms
 
 WEIGHT_LIMIT = 1e4
 SHRINKAGE = 0.05  # of the correlation that columns are whitened by
@@ -178,6 +184,12 @@ class Look(NamedTuple):
 
     residual_VNE: Tensor  # what they, on average, take away; 0 where missing
     hidden_NH: Tensor  # their last hidden layers, [N, VW]
+
+
+class Clipped(NamedTuple):
+    """The views of rows, without gaps or anything far."""
+
+    values_NJ: Tensor
 
 
 class Reading(NamedTuple):
@@ -364,14 +376,16 @@ class Associative(Member):
             )
         guesses = self._guess(values_NJ, observed_NE)
         if first:
-            self.filling.fit(
-                values_NJ.clamp(-LIMIT, LIMIT) - _expected(guesses, values_NJ), observed_NJ
-            )
+            off_NJ = values_NJ.clamp(-LIMIT, LIMIT) - _expected(guesses, values_NJ)
+            self.filling.fit(off_NJ, observed_NJ)
+            del off_NJ
+        del guesses
         if not observed_NE.all():
-            values_NJ = self._fill(values_NJ, observed_NJ, guesses)
+            values_NJ = self._filled(values_NJ, observed_NE)
         clipped_NJ = values_NJ.clamp(-LIMIT, LIMIT)
-        if self.ridge is not None:
-            self.ridge.fit(clipped_NJ, observed_NJ)
+        # the held-out rows are too few to go through all those beyond memory again
+        if first or not self.encoding.sums.beyond:
+            self._fit_regressions(clipped_NJ, observed_NJ, first=first)
         if self.hidden_layers is not None:
             components_NP = self._hidden_components(
                 self.hidden_layers, clipped_NJ, rows.observed_ND, first=first
@@ -382,8 +396,6 @@ class Associative(Member):
         if self.half_whiten is None:
             return
         seen_NJ = torch.ones_like(clipped_NJ)
-        if first:
-            self.half_whiten.fit(clipped_NJ, seen_NJ, power=0.5, shrinkage=SHRINKAGE, scale=False)
         half_NJ = self.half_whiten(values_NJ)
         if self.config.joint_components:
             whitened_NJ = self.half_whiten(half_NJ)
@@ -397,6 +409,42 @@ class Associative(Member):
             self.memory = Memory(averages(half_NJ, members_CM))
         if self.bags is not None:
             self.bags.fit(half_NJ, generator, members=members)
+
+    def _fit_regressions(self, clipped_NJ: Tensor, observed_NJ: Tensor, *, first: bool) -> None:
+        """The ridge, and the first time what whitens by half: from one pass through all fit rows,
+        of which these are in memory.
+        """
+        ridge, half_whiten = self.ridge, self.half_whiten if first else None
+        if ridge is not None:
+            ridge.center(clipped_NJ)
+        if half_whiten is not None and half_whiten.wide:
+            half_whiten.fit(clipped_NJ, None, power=HALF, shrinkage=SHRINKAGE, scale=False)
+            half_whiten = None
+
+        def terms(rows: Clipped) -> Terms:
+            found: tuple[Tensor, ...] = () if ridge is None else ridge.terms(*rows).sums
+            return Terms(found if half_whiten is None else (*products_of(*rows).sums, *found))
+
+        def read(raw_ND: Tensor) -> Clipped:
+            values_NJ, observed_NE = self.views(self.encoding.encode(raw_ND))
+            return Clipped(self._filled(values_NJ, observed_NE).clamp(-LIMIT, LIMIT))
+
+        sums = self.encoding.sums.over(Clipped(clipped_NJ), terms, read).sums
+        if half_whiten is not None:
+            products, sums = Terms(sums[:2]), sums[2:]
+            half_whiten.fit_products(products, power=HALF, shrinkage=SHRINKAGE, scale=False)
+        if ridge is not None:
+            ridge.fit(Terms(sums), clipped_NJ, observed_NJ)
+
+    def _filled(self, values_NJ: Tensor, observed_NE: Tensor) -> Tensor:
+        """The views with their gaps filled, which takes as long as there are rows with gaps."""
+        lacking = (observed_NE == 0).any(dim=1).nonzero().squeeze(1)
+        filled_NJ = values_NJ.clone()
+        for index in torch.split(lacking, CHUNK):
+            some_NJ, seen_NE = values_NJ[index], observed_NE[index]
+            seen_NJ = seen_NE.repeat(1, len(self.config.views))
+            filled_NJ[index] = self._fill(some_NJ, seen_NJ, self._guess(some_NJ, seen_NE))
+        return filled_NJ
 
     def _hidden_components(
         self, hidden: HiddenLayers, clipped_NJ: Tensor, observed_ND: Tensor, *, first: bool

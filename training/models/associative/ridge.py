@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hourglass.training.models.associative.whitening import Whitening
+from hourglass.training.sums import Terms
 
 STEEPNESS = 1.5  # of the random features, over the square root of the columns
 OFFSET = 0.5
@@ -50,24 +51,43 @@ class Ridge(nn.Module):
         return torch.addmm(-(self.center_P.double() @ answer_PE), hidden_NP, answer_PE).float()
 
     @torch.no_grad()
-    def fit(self, values_NE: Tensor, observed_NE: Tensor) -> None:
-        """The linear layer; the random features stay."""
-        wide_NE = values_NE.double()
-        features_NP = torch.tanh(wide_NE @ self.enter_EP.double() + self.offset_P.double())
-        center_P = features_NP.mean(dim=0)
-        features_NP -= center_P
-        gram_PP = features_NP.T @ features_NP / len(wide_NE)
+    def center(self, values_NE: Tensor) -> None:
+        """Where about the random features are: sums of what differs from there lose no digits."""
+        self.center_P.copy_(self._features(values_NE).mean(dim=0))
+
+    def terms(self, values_NE: Tensor) -> Terms:
+        """What rows add to the regression: their number, sums and products."""
+        features_NP, wide_NE = self._features(values_NE) - self.center_P, values_NE.double()
+        count = torch.tensor(float(len(wide_NE)), dtype=torch.float64)
+        gram_PP, cross_PE = features_NP.T @ features_NP, features_NP.T @ wide_NE
+        return Terms((count, features_NP.sum(dim=0), gram_PP, wide_NE.sum(dim=0), cross_PE))
+
+    @torch.no_grad()
+    def fit(self, terms: Terms, values_NE: Tensor, observed_NE: Tensor) -> None:
+        """The linear layer, from the terms of all fit rows, and what whitens the residuals, from
+        those in memory; the random features stay.
+        """
+        count, left_P, gram_PP, total_E, cross_PE = terms.sums
+        left_P = left_P / count
+        center_P = self.center_P.double() + left_P
+        gram_PP = gram_PP / count - torch.outer(left_P, left_P)
+        cross_PE = cross_PE / count - torch.outer(left_P, total_E / count)
         gram_PP += (
             RIDGE * gram_PP.trace() / len(center_P) * torch.eye(len(center_P), dtype=torch.float64)
         )
         inverse_PP = torch.linalg.inv(gram_PP)
-        answer_PE = inverse_PP @ (features_NP.T @ wide_NE) / len(wide_NE)
-        leverage_N = ((features_NP @ inverse_PP) * features_NP).sum(dim=1) / len(wide_NE)
-        left_out_NE = (wide_NE - features_NP @ answer_PE) / (
-            1 - leverage_N.clamp_max(0.99)
-        ).unsqueeze(1)
+        answer_PE = inverse_PP @ cross_PE
         self.center_P.copy_(center_P)
         self.answer_PE.copy_(answer_PE)
+        features_NP = self._features(values_NE) - center_P
+        leverage_N = ((features_NP @ inverse_PP) * features_NP).sum(dim=1) / count
+        left_out_NE = (values_NE.double() - features_NP @ answer_PE) / (
+            1 - leverage_N.clamp_max(0.99)
+        ).unsqueeze(1)
         self.whitening.fit(
             left_out_NE, observed_NE.double(), power=1.0, shrinkage=SHRINKAGE, scale=True
         )
+
+    def _features(self, values_NE: Tensor) -> Tensor:
+        """[N, P] the random features, in float64."""
+        return torch.tanh(values_NE.double() @ self.enter_EP.double() + self.offset_P.double())

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hourglass.training.features import Encoded, Encoding
+from hourglass.training.sums import Terms
 
 View = Literal["log", "range"]
 LIMIT = 10.0  # standard deviations; a network has no business extrapolating further
@@ -51,23 +52,32 @@ class Views(nn.Module):
 
     def fit(self, fit_rows: Encoded) -> None:
         """Set shift and scale; a constant column is measured by the typical one."""
-        seen_NE = self.encoding.spread(fit_rows.observed_ND) > 0
-        count_E = seen_NE.sum(dim=0).clamp_min(1)
+
+        def terms(rows: Encoded) -> Terms:
+            seen_NE = self.encoding.spread(rows.observed_ND)
+            bent_VNE = torch.stack([self._bend(view, rows.values_NE) for view in self.views])
+            wide_VNE = bent_VNE.double()  # missing ones are 0
+            sums = (seen_NE.double().sum(dim=0), wide_VNE.sum(dim=1), wide_VNE.square().sum(dim=1))
+            hidden_NE = torch.where(seen_NE > 0, 0.0, -torch.inf)
+            ends = (bent_VNE + hidden_NE).amax(dim=1), (hidden_NE - bent_VNE).amax(dim=1)
+            return Terms(sums, (ends[0].double(), ends[1].double()))
+
+        (seen_E, total_VE, squares_VE), (far_VE, near_VE) = self.encoding.total(fit_rows, terms)
+        count_E = seen_E.clamp_min(1)
+        shift_VE = total_VE / count_E
+        # no digits are lost: encoded numbers have a mean of 0, and the rest is from -1 to 1
+        scale_VE = (squares_VE / count_E - shift_VE.square()).clamp_min(0.0).sqrt()
         for v, view in enumerate(self.views):
-            values_NE = torch.where(seen_NE, self._bend(view, fit_rows.values_NE), 0.0)
-            shift_E = values_NE.sum(dim=0) / count_E
-            centred_NE = torch.where(seen_NE, values_NE - shift_E, 0.0)
-            scale_E = (centred_NE.square().sum(dim=0) / count_E).sqrt()
+            shift_E, scale_E = shift_VE[v], scale_VE[v]
             if view == "range":
-                range_E = centred_NE.amax(dim=0) - centred_NE.amin(dim=0)
+                range_E = torch.where(seen_E > 0, far_VE[v] + near_VE[v], 0.0)
                 varies_E = range_E > SMALL
                 share_E = scale_E / range_E.clamp_min(SMALL)
                 scale_E = range_E * (
                     share_E[varies_E].square().mean().sqrt() if varies_E.any() else 1.0
                 )
-            typical = (
-                scale_E[scale_E > SMALL].median() if (scale_E > SMALL).any() else torch.tensor(1.0)
-            )
+            usual_E = scale_E[scale_E > SMALL]
+            typical = float(usual_E.median()) if len(usual_E) else 1.0
             self.shift_VE[v] = shift_E
             self.scale_VE[v] = torch.where(scale_E > SMALL, scale_E, typical)
 

@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from hourglass.training.sums import Terms
+
 # wider covariances are kept as RANK leading directions, and the rest as one variance
 MAX_COLUMNS = 1024
 RANK = 256
@@ -58,22 +60,37 @@ class Whitening(nn.Module):
 
     @torch.no_grad()
     def fit(
-        self, values_NE: Tensor, observed_NE: Tensor, *, power: float, shrinkage: float, scale: bool
+        self,
+        values_NE: Tensor,
+        observed_NE: Tensor | None,
+        *,
+        power: float,
+        shrinkage: float,
+        scale: bool,
     ) -> None:
-        """From values with mean zero; `scale` brings every column to unit variance first."""
-        values_NE, observed_NE = (values_NE * observed_NE).double(), observed_NE.double()
-        seen_E = observed_NE.sum(dim=0).clamp_min(1.0)
-        variance_E = values_NE.square().sum(dim=0) / seen_E
-        scale_E = (
-            1 / (variance_E + 1e-4 * variance_E.mean() + 1e-12).sqrt()
-            if scale
-            else torch.ones_like(variance_E)
-        )
-        scaled_NE = values_NE * scale_E
-        if self.wide:
-            self._fit_leading(scaled_NE, scale_E, power, shrinkage)
+        """From values with mean zero, of which all count or those observed; `scale` brings every
+        column to unit variance first.
+        """
+        if not self.wide:
+            products = products_of(values_NE, observed_NE)
+            self.fit_products(products, power=power, shrinkage=shrinkage, scale=scale)
             return
-        covariance_EE = (scaled_NE.T @ scaled_NE) / (observed_NE.T @ observed_NE).clamp_min(1.0)
+        seen_E = torch.tensor(float(len(values_NE)))
+        if observed_NE is not None:
+            values_NE, seen_E = values_NE * observed_NE, observed_NE.double().sum(dim=0)
+        values_NE = values_NE.double()
+        variance_E = values_NE.square().sum(dim=0) / seen_E.clamp_min(1.0)
+        scale_E = _scales(variance_E) if scale else torch.ones_like(variance_E)
+        self._fit_leading(values_NE * scale_E, scale_E, power, shrinkage)
+
+    @torch.no_grad()
+    def fit_products(self, products: Terms, *, power: float, shrinkage: float, scale: bool) -> None:
+        """The same from what `products_of` makes of rows, added up."""
+        products_EE, pairs_EE = products.sums
+        covariance_EE = products_EE / pairs_EE.clamp_min(1.0)
+        variance_E = covariance_EE.diagonal()
+        scale_E = _scales(variance_E) if scale else torch.ones_like(variance_E)
+        covariance_EE = scale_E.unsqueeze(1) * covariance_EE * scale_E
         shrunk_EE = (1 - shrinkage) * covariance_EE + shrinkage * torch.diag(
             _floored(covariance_EE.diagonal())
         )
@@ -110,6 +127,19 @@ class Whitening(nn.Module):
         self.scale_E.copy_(scale_E * rest)
         self.root.copy_(directions_ER @ turn_RR)
         self.gain_R.copy_(_floored(values_R) ** (-power / 2) / rest - 1)
+
+
+def products_of(values_NE: Tensor, observed_NE: Tensor | None = None) -> Terms:
+    """Of each pair of columns the sum of their products, and how many rows have both."""
+    if observed_NE is None:
+        values_NE = values_NE.double()
+        return Terms((values_NE.T @ values_NE, torch.tensor(float(len(values_NE))).double()))
+    values_NE, observed_NE = (values_NE * observed_NE).double(), observed_NE.double()
+    return Terms((values_NE.T @ values_NE, observed_NE.T @ observed_NE))
+
+
+def _scales(variance_E: Tensor) -> Tensor:
+    return 1 / (variance_E + 1e-4 * variance_E.mean() + 1e-12).sqrt()
 
 
 def _floored(variances: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ ROWS = torch.randn(120, 2, generator=DRAW) @ torch.randn(2, 5, generator=DRAW) +
 def fitted(rows: torch.Tensor) -> Ridge:
     torch.manual_seed(1)
     ridge = Ridge(5, 20)
-    ridge.fit(rows, torch.ones_like(rows))
+    ridge.center(rows)
+    ridge.fit(ridge.terms(rows), rows, torch.ones_like(rows))
     return ridge
 
 

@@ -77,9 +77,9 @@ CHUNK = 512  # rows at a time
 RESOLUTION = 1e-5
 SMALL = 1e-6
 SPARE = 8  # directions more than are kept, that the kept ones converge
-# where all columns have few values: what how rare these are weighs beside another group, and by how
-# much less there weighs what knows a row by its neighbours, or by what columns are together, since
-# rows coincide
+# where all columns have few values, and none nearly always the same: what how rare these are weighs
+# beside another group, and by how much less there weighs what knows a row by its neighbours, or by
+# what columns are together, since rows coincide
 RARE_WEIGHT = 0.5
 LOCAL_LOSS = 0.8
 SIZES = (  # that may be 0

@@ -18,6 +18,7 @@ from hourglass.training.features import Encoded, Encoding
 
 FEWEST, MOST = 2, 10  # values of a column that is looked at
 ROWS_PER_VALUE = 5  # of such a column, on average, at least
+COMMONEST = 0.95  # of the rows, at most, hold one value of a column that is not nearly constant
 NEAR = 0.01  # of the smallest step between two values of a column: what is as near is the same
 
 
@@ -35,6 +36,13 @@ class RareValues(nn.Module):
             if _are_few(place_NE[fit_rows.observed_ND[:, feature] > 0, start])
         ]
         self.register_buffer("features_S", torch.tensor(kept, dtype=torch.int64))
+        varied = [
+            feature
+            for feature in kept
+            if _varies(place_NE[fit_rows.observed_ND[:, feature] > 0, starts[feature]])
+        ]
+        # of the features that were ever seen, those with few values that are not nearly constant
+        self.share = len(varied) / max(1.0, encoding.live_features)
         self.register_buffer("columns_S", torch.tensor(starts)[kept])
         place_E = torch.full((encoding.encoded_width,), len(kept))
         place_E[self.columns_S] = torch.arange(len(kept))
@@ -48,11 +56,6 @@ class RareValues(nn.Module):
     gain_SV: Tensor  # how much likelier each is than a value that no row holds; 0 of the repeated
     near_S: Tensor
     never_S: Tensor  # minus the log of the probability of a value that no row holds
-
-    @property
-    def share(self) -> float:
-        """What share of the features, of those that were ever seen, is looked at."""
-        return len(self.features_S) / max(1.0, self.encoding.live_features)
 
     def forward(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
         """The mean surprise [N, 1] of the observed columns that are looked at, and that of each
@@ -100,3 +103,9 @@ def _are_few(seen_N: Tensor) -> bool:
     """Whether a column with these values is looked at."""
     values = len(torch.unique(seen_N))
     return FEWEST <= values <= min(MOST, len(seen_N) / ROWS_PER_VALUE)
+
+
+def _varies(seen_N: Tensor) -> bool:
+    """Whether no value holds nearly all rows, as in most columns of a sparse table."""
+    count_V = torch.unique(seen_N, return_counts=True)[1]
+    return float(count_V.max()) <= COMMONEST * len(seen_N)

@@ -78,9 +78,11 @@ def test_a_missing_cell_says_nothing() -> None:
         (torch.arange(100) % MOST, True),
         (torch.arange(100) % (MOST + 1), False),
         (torch.arange(40) % MOST, False),  # four rows a value
+        (torch.arange(100) >= 95, True),
+        (torch.arange(100) >= 96, False),  # nearly constant
     ],
 )
-def test_columns_of_few_values_are_looked_at(values: torch.Tensor, *, is_looked_at: bool) -> None:
+def test_columns_of_few_values_count(values: torch.Tensor, *, is_looked_at: bool) -> None:
     rows = values.float().unsqueeze(1)
     encoding = Encoding((Feature(name="x", kind="numeric"),), rows.numpy())
     assert RareValues(encoding, encoding.encode(rows)).share == float(is_looked_at)

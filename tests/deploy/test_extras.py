@@ -36,6 +36,7 @@ from tests.artifacts import (
     sample_rows,
 )
 from tests.buckets import Buckets
+from tests.schema_registry import SchemaRegistry
 from tests.serving import ROOT
 
 pytestmark = pytest.mark.heavy
@@ -150,6 +151,22 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def install(wheel: Path, data: Path, tmp_path: Path) -> Iterator[Callable[..., Installed]]:
     yield lambda extra=None: Installed(wheel, extra, tmp_path, data)
     shutil.rmtree(tmp_path)  # a gigabyte with torch
+
+
+def use_avro(installed: Installed, _: Buckets) -> None:
+    fields = [{"name": "load", "type": "long"}]
+    schema = {"type": "record", "name": "row", "fields": fields}
+    with SchemaRegistry() as registry:
+        registered = httpx.post(
+            f"{registry.url}/subjects/rows-value/versions", json={"schema": json.dumps(schema)}
+        )
+        body = b"\0" + registered.json()["id"].to_bytes(4, "big") + b"\x04"  # 2, zigzag
+        said = installed.run(
+            *("python", "-c"),
+            "from hourglass.service.adapters.avro import Avro;"
+            f" avro = Avro({registry.url!r}); avro.fetch([{body!r}]); print(avro.decode({body!r}))",
+        )
+    assert said == "{'load': 2}\n"
 
 
 def use_client(installed: Installed, _: Buckets) -> None:
@@ -274,6 +291,7 @@ def use_training(installed: Installed, _: Buckets) -> None:
 
 
 USES: dict[str, Callable[[Installed, Buckets], None]] = {
+    "avro": use_avro,
     "client": use_client,
     "cloud": use_cloud,
     "files": use_files,
@@ -332,8 +350,9 @@ NEED: list[tuple[str, tuple[str, ...], dict[str, str]]] = [
         )
     ),
 ]
-# of the client what it needs, httpx, comes with Litestar
-NEEDED_BY_NO_COMMAND = {"client"}
+# of the client what it needs, httpx, comes with Litestar; Avro is asked for beside Kafka alone,
+# which is missed first
+NEEDED_BY_NO_COMMAND = {"avro", "client"}
 
 
 def test_without_extras_each_command_says_in_a_line_which_it_needs(
@@ -355,6 +374,7 @@ def test_without_extras_each_command_says_in_a_line_which_it_needs(
         assert said.endswith("pip install 'hourglass[files]'\n"), said
     for asked, extra in (
         ("from hourglass.sklearn import Hourglass", "training"),
+        ("from hourglass.service.adapters.avro import Avro; Avro('http://127.0.0.1:1')", "avro"),
         (
             "from hourglass.service.adapters.mlflow import save_model as s; s('models/pump', 'x')",
             "mlflow",

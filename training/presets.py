@@ -39,6 +39,7 @@ CLOSED_FORMS = AssociativeConfig(
     features=64,
     memory=512,
     rare_values=False,
+    one_unit=False,
 )
 PRESETS_OF_WINDOWS: dict[str, ModelConfig] = {
     "fast": CLOSED_FORMS,

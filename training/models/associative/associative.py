@@ -9,7 +9,8 @@ of Gaussians (mixture.py). In all views together: the whitened residual of ridge
 random features (ridge.py), the density of mixtures of whitened columns and of the networks' hidden
 layers (hidden_layers.py), and two readings of a memory of averages of neighbouring rows
 (memory.py), the second also of memories that know some of the features each (bags.py). Where
-columns have few values, how rare these are (rare_values.py) is a group as well.
+columns have few values, how rare these are (rare_values.py) is a group as well, and where many
+share a unit, one Gaussian of them in it (one_unit.py).
 
 Each piece of evidence is a level that rises with strangeness, and fusion.py makes one score of
 them. A feature's share of a piece is that of its parts.
@@ -49,6 +50,7 @@ from hourglass.training.models.associative.mixture import (
     surprises,
 )
 from hourglass.training.models.associative.network import Network
+from hourglass.training.models.associative.one_unit import OneUnit, share_a_unit
 from hourglass.training.models.associative.rare_values import RareValues
 from hourglass.training.models.associative.ridge import Ridge
 from hourglass.training.models.associative.tail_probabilities import MISSING_RATES
@@ -71,7 +73,7 @@ HALF = 0.5
 LATENT = 16
 # that many tell how rare a level is: few rows several times over, with other cells hidden; fewer
 # where they are wide
-HELD_OUT_ROWS, HELD_OUT_CELLS = 4000, 4_000_000
+HELD_OUT_ROWS, HELD_OUT_CELLS = 4000, 1_000_000
 CHUNK = 512  # rows at a time
 # mean squared error, in variances of a column, below which there is only rounding
 RESOLUTION = 1e-5
@@ -82,6 +84,7 @@ SPARE = 8  # directions more than are kept, that the kept ones converge
 # what columns are together, since rows coincide
 RARE_WEIGHT = 0.5
 LOCAL_LOSS = 0.8
+UNIT_WEIGHT = 4.0  # what the Gaussian of columns in one unit weighs beside another group
 SIZES = (  # that may be 0
     "components",
     "joint_components",
@@ -126,6 +129,7 @@ class AssociativeConfig(
     bags: int = 0  # memories of two thirds of the features each, of at most 1,024 averages; 0: none
     memory_rows: bool = False  # the memories keep single training rows instead
     rare_values: bool = True  # how rare values are, of columns that have few
+    one_unit: bool = True  # a Gaussian of columns that are many and share a unit, in that unit
     fit: FitConfig = FitConfig(
         steps=800,
         batch_size=256,
@@ -234,6 +238,7 @@ class Associative(Member):
         )
         self.register_buffer("projection_EK", torch.zeros(columns, min(LATENT, columns)))
         self.rare_values: RareValues | None = None
+        self.one_unit: OneUnit | None = None
         self.fusion = self._new_fusion()
 
     recalled_CE: Tensor  # means of the first view's clusters, encoded
@@ -251,12 +256,16 @@ class Associative(Member):
         return "averages" if memories or mixtures else "none"
 
     def begin(self, fit_rows: Encoded) -> None:
-        """Set the views from the fit rows, and which columns have few values."""
+        """Set the views from the fit rows, which columns have few values, and whether they share a
+        unit.
+        """
         self.views.fit(fit_rows)
         rare_values = RareValues(self.encoding, fit_rows) if self.config.rare_values else None
         if rare_values is not None and rare_values.share:
             self.rare_values = rare_values
-            self.fusion = self._new_fusion()
+        if self.config.one_unit and share_a_unit(self.encoding, fit_rows):
+            self.one_unit = OneUnit(self.encoding)
+        self.fusion = self._new_fusion()
 
     def _new_fusion(self) -> Fusion:
         """Of all groups of evidence, and of what each weighs."""
@@ -272,6 +281,7 @@ class Associative(Member):
             (views * (config.components > 0), (1 + local) / 2),
             ((config.joint_components > 0) + has_hidden, local),
             (few > 0, RARE_WEIGHT * few),
+            (self.one_unit is not None, UNIT_WEIGHT),
         ]
         present = [(int(size), weight) for size, weight in groups if size]
         return Fusion([size for size, _ in present], [weight for _, weight in present])
@@ -382,6 +392,8 @@ class Associative(Member):
         del guesses
         if not observed_NE.all():
             values_NJ = self._filled(values_NJ, observed_NE)
+        if first and self.one_unit is not None:
+            self.one_unit.fit(self._filled_encoded(rows, values_NJ))
         clipped_NJ = values_NJ.clamp(-LIMIT, LIMIT)
         # the held-out rows are too few to go through all those beyond memory again
         if first or not self.encoding.sums.beyond:
@@ -511,6 +523,10 @@ class Associative(Member):
             surprise_N1, parts_NE = self.rare_values(encoded)
             levels.append(surprise_N1)
             parts.append(parts_NE)
+        if self.one_unit is not None:
+            error_N1, parts_NE = self.one_unit(self._filled_encoded(encoded, filled_NJ), encoded)
+            levels.append(torch.log(error_N1 + RESOLUTION))
+            parts.append(parts_NE)
         return Reading(torch.cat(levels, dim=1), parts, *self._expect(values_NJ, guesses, looks))
 
     def _read_mixtures(
@@ -601,6 +617,13 @@ class Associative(Member):
             filled_NJ = torch.where(is_observed_NJ, clipped_NJ, filled_NJ)
             filled_NJ = refill(filled_NJ, 1 - observed_NJ, self.joint_mixture, self.half_whiten)
         return torch.where(is_observed_NJ, values_NJ, filled_NJ)
+
+    def _filled_encoded(self, encoded: Encoded, filled_NJ: Tensor) -> Tensor:
+        """[N, E] encoded rows, their gaps as in the first view."""
+        filled_NE = self.views.encoded(self._each_view(filled_NJ)[0])
+        return torch.where(
+            self.encoding.spread(encoded.observed_ND) > 0, encoded.values_NE, filled_NE
+        )
 
     def _outputs(self, expected_NE: Tensor) -> Tensor:
         """Expected encoded values -> outputs as the encoding decodes them: logits of what is no

@@ -100,9 +100,10 @@ class RareValues(nn.Module):
 
 
 def _are_few(seen_N: Tensor) -> bool:
-    """Whether a column with these values is looked at."""
-    values = len(torch.unique(seen_N))
-    return FEWEST <= values <= min(MOST, len(seen_N) / ROWS_PER_VALUE)
+    """Whether a column with these values is looked at: they are few, and most of them recur."""
+    count_V = torch.unique(seen_N, return_counts=True)[1]
+    values, once = len(count_V), int((count_V == 1).sum())
+    return FEWEST <= values <= min(MOST, len(seen_N) / ROWS_PER_VALUE) and 2 * once <= values
 
 
 def _varies(seen_N: Tensor) -> bool:

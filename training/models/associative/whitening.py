@@ -67,13 +67,20 @@ class Whitening(nn.Module):
         power: float,
         shrinkage: float,
         scale: bool,
+        sphere: bool = False,
     ) -> None:
         """From values with mean zero, of which all count or those observed; `scale` brings every
-        column to unit variance first.
+        column to unit variance first. What the covariance is shrunk towards has the columns' own
+        variances, or as a `sphere` the mean of them.
         """
         if not self.wide:
-            products = products_of(values_NE, observed_NE)
-            self.fit_products(products, power=power, shrinkage=shrinkage, scale=scale)
+            self.fit_products(
+                products_of(values_NE, observed_NE),
+                power=power,
+                shrinkage=shrinkage,
+                scale=scale,
+                sphere=sphere,
+            )
             return
         seen_E = torch.tensor(float(len(values_NE)))
         if observed_NE is not None:
@@ -81,19 +88,26 @@ class Whitening(nn.Module):
         values_NE = values_NE.double()
         variance_E = values_NE.square().sum(dim=0) / seen_E.clamp_min(1.0)
         scale_E = _scales(variance_E) if scale else torch.ones_like(variance_E)
-        self._fit_leading(values_NE * scale_E, scale_E, power, shrinkage)
+        self._fit_leading(values_NE * scale_E, scale_E, power, shrinkage, sphere=sphere)
 
     @torch.no_grad()
-    def fit_products(self, products: Terms, *, power: float, shrinkage: float, scale: bool) -> None:
+    def fit_products(
+        self,
+        products: Terms,
+        *,
+        power: float,
+        shrinkage: float,
+        scale: bool,
+        sphere: bool = False,
+    ) -> None:
         """The same from what `products_of` makes of rows, added up."""
         products_EE, pairs_EE = products.sums
         covariance_EE = products_EE / pairs_EE.clamp_min(1.0)
         variance_E = covariance_EE.diagonal()
         scale_E = _scales(variance_E) if scale else torch.ones_like(variance_E)
         covariance_EE = scale_E.unsqueeze(1) * covariance_EE * scale_E
-        shrunk_EE = (1 - shrinkage) * covariance_EE + shrinkage * torch.diag(
-            _floored(covariance_EE.diagonal())
-        )
+        target_E = _target(covariance_EE.diagonal(), sphere=sphere)
+        shrunk_EE = (1 - shrinkage) * covariance_EE + shrinkage * torch.diag(target_E)
         values_E, vectors_EE = torch.linalg.eigh(shrunk_EE)
         self.scale_E.copy_(scale_E)
         self.root.copy_(
@@ -101,18 +115,17 @@ class Whitening(nn.Module):
         )
 
     def _fit_leading(
-        self, scaled_NE: Tensor, scale_E: Tensor, power: float, shrinkage: float
+        self, scaled_NE: Tensor, scale_E: Tensor, power: float, shrinkage: float, *, sphere: bool
     ) -> None:
         """By subspace iteration (Halko, Martinsson and Tropp, SIAM Review 53, 2011), never holding
         the covariance.
         """
         variance_E = scaled_NE.square().mean(dim=0)
+        target_E1 = _target(variance_E, sphere=sphere).unsqueeze(1)
 
         def spread(directions_ER: Tensor) -> Tensor:
             along_ER = scaled_NE.T @ (scaled_NE @ directions_ER) / len(scaled_NE)
-            return (1 - shrinkage) * along_ER + shrinkage * _floored(variance_E).unsqueeze(
-                1
-            ) * directions_ER
+            return (1 - shrinkage) * along_ER + shrinkage * target_E1 * directions_ER
 
         start = torch.randn(
             self.root.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
@@ -140,6 +153,11 @@ def products_of(values_NE: Tensor, observed_NE: Tensor | None = None) -> Terms:
 
 def _scales(variance_E: Tensor) -> Tensor:
     return 1 / (variance_E + 1e-4 * variance_E.mean() + 1e-12).sqrt()
+
+
+def _target(variance_E: Tensor, *, sphere: bool) -> Tensor:
+    """[E] variances that a covariance is shrunk towards."""
+    return _floored(variance_E.mean().expand_as(variance_E) if sphere else variance_E)
 
 
 def _floored(variances: Tensor) -> Tensor:

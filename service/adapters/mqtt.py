@@ -219,12 +219,13 @@ class MqttStream:
         # with the connection
         client._client.manual_ack_set(True)
         async with client:
-            await client.publish(topics.status, b"online", qos=1, retain=True)
             (granted,) = await client.subscribe(topics.filter, qos=1)
             if (granted if isinstance(granted, int) else granted.value) >= REFUSED:
                 raise MqttFailed(
                     f"the broker at {self._host} refuses the subscription to {topics.filter}"
                 )
+            # no sooner: who waits for it may send a row at once
+            await client.publish(topics.status, b"online", qos=1, retain=True)
             _logger.info("rows of %s at %s:%d", topics.filter, self._host, self._port)
             inbox: asyncio.Queue[Message] = asyncio.Queue(MOST_MESSAGES)
 

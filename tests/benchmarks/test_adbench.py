@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests import environment
-from tests.benchmarks.adbench import job, keel, missing, schedule
+from tests.benchmarks.adbench import embeddings, job, keel, missing, schedule
 from tests.benchmarks.adbench.__main__ import main
 from tests.benchmarks.adbench.detectors import OURS, choose
 from tests.benchmarks.adbench.dte import DteNp
@@ -565,6 +565,38 @@ def test_keels_files_become_one_set_of_each_source(tmp_path: Path) -> None:
     assert (len(x_ND), y_N.sum()) == (66, 6)
     _, y_N = read_set(tmp_path / "sets" / "heart.npz")
     assert (len(y_N), y_N.sum()) == (60, 10)  # one to five, since ten is the least
+
+
+def test_each_corruption_spoils_an_image_and_is_drawn_anew() -> None:
+    image = np.random.default_rng(0).random((28, 28)).astype(np.float32)
+    corruptions = embeddings.corruptions(np.random.default_rng(0))
+    for name, spoil in corruptions.items():
+        once, again = spoil(image), spoil(image)
+        assert once.shape == (28, 28), name
+        assert np.abs(once - image).mean() > 1e-3, name
+        assert (name in ("scale", "blur", "bright")) == np.array_equal(once, again), name
+
+
+def test_weights_are_read_one_after_the_other_in_steps_or_as_they_are() -> None:
+    described = [
+        {"name": "a", "shape": [2], "dtype": "float32", "quantization": {
+            "min": -1.0, "scale": 0.5, "dtype": "uint8"}},
+        {"name": "b", "shape": [1, 1], "dtype": "float32"},
+    ]  # fmt: skip
+    raw = bytes([0, 4]) + np.float32(7.0).tobytes()
+    weights = embeddings.read_weights(described, raw)
+    assert weights["a"].tolist() == [-1.0, 1.0]
+    assert weights["b"].tolist() == [[7.0]]
+
+
+def test_one_row_in_twenty_is_anomalous_and_at_least_ten(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for normal, anomalies in ((60, 10), (400, 21)):
+        path = tmp_path / "set.npz"
+        embeddings.save(path, np.zeros((normal, 3)), np.ones((50, 3)), random)
+        x_ND, y_N = read_set(path)
+        assert (len(x_ND), y_N.sum()) == (normal + anomalies, anomalies)
+        assert (x_ND[y_N == 1] == 1).all()
 
 
 def test_a_local_scale_is_half_way_between_a_distance_and_its_ratio() -> None:

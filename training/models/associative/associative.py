@@ -84,7 +84,8 @@ SPARE = 8  # directions more than are kept, that the kept ones converge
 # what columns are together, since rows coincide
 RARE_WEIGHT = 0.5
 LOCAL_LOSS = 0.8
-UNIT_WEIGHT = 4.0  # what the Gaussian of columns in one unit weighs beside another group
+# what the Gaussian of columns in one unit weighs, in what all other groups do together
+UNIT_WEIGHT = 4 / 3
 SIZES = (  # that may be 0
     "components",
     "joint_components",
@@ -281,9 +282,10 @@ class Associative(Member):
             (views * (config.components > 0), (1 + local) / 2),
             ((config.joint_components > 0) + has_hidden, local),
             (few > 0, RARE_WEIGHT * few),
-            (self.one_unit is not None, UNIT_WEIGHT),
         ]
         present = [(int(size), weight) for size, weight in groups if size]
+        if self.one_unit is not None:
+            present.append((1, UNIT_WEIGHT * sum(weight for _, weight in present)))
         return Fusion([size for size, _ in present], [weight for _, weight in present])
 
     def loss(self, encoded: Encoded, generator: torch.Generator) -> Tensor:

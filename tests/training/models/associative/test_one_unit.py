@@ -129,7 +129,9 @@ def fitted(rows_ND: np.ndarray, held_out_ND: np.ndarray, *, on: bool) -> Associa
 
 def test_it_is_one_group_more_where_columns_share_a_unit_and_none_elsewhere() -> None:
     rows = embedded(80, 4), embedded(40, 5)
-    assert fitted(*rows, on=True).fusion.weight_G.tolist() == [1.0, 1.0, 1.0, UNIT_WEIGHT]
+    assert fitted(*rows, on=True).fusion.weight_G.tolist() == pytest.approx(
+        [1.0, 1.0, 1.0, 3 * UNIT_WEIGHT]
+    )
     assert fitted(*rows, on=False).fusion.weight_G.tolist() == [1.0, 1.0, 1.0]
     few = tables.correlated(80, width=6, latent=2)
     with torch.no_grad():

@@ -10,11 +10,11 @@ from hourglass.training.models.associative import AssociativeConfig
 
 PRESETS: dict[str, ModelConfig] = {
     # closed forms only
-    "fast": AssociativeConfig(levels=(), components=64, joint_components=64, features=64, memory=0),
-    # a denoising network in each of two views, Gaussian mixtures, a ridge regression and a memory:
+    "fast": AssociativeConfig(levels=(), components=64, joint_components=64, features=64),
+    # a denoising network in each of two views, Gaussian mixtures and a ridge regression:
     # AssociativeConfig's defaults, with the sizes of each
     "balanced": AssociativeConfig(),
-    # more of each, and bagged memories
+    # more of each, and memories
     "accurate": AssociativeConfig(
         width=256,
         components=512,

@@ -76,13 +76,13 @@ def test_a_model_is_called_by_its_preset_as_long_as_it_is_that_one_unchanged() -
     assert preset_of(load_config(None, {**NEEDED, "preset": "accurate", "epochs": 3}).model) is None
 
 
-def test_the_size_of_the_memory_can_be_said_where_there_is_one() -> None:
+def test_the_size_of_the_memory_can_be_said_where_there_is_one(tmp_path: Path) -> None:
     config = load_config(None, {**NEEDED, "variant": "associative", "memory": 0})
     # mixtures, too, are made of averages of rows
-    nothing = AssociativeConfig(
-        memory=0, components=0, joint_components=0, hidden_components=0, bags=0
-    )
+    nothing = AssociativeConfig(components=0, joint_components=0, hidden_components=0)
     assert config.model == nothing
+    path = toml(tmp_path, "[model]\nmemory = 9\nmemory_rows = true\n")
+    assert load_config(path, {**NEEDED, "memory": 0}).model == nothing
     assert load_config(None, {**NEEDED, "memory": 5}).model == AssociativeConfig(memory=5)
     for variant in ("linear", "auto"):
         with pytest.raises(

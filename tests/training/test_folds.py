@@ -38,9 +38,7 @@ from tests.training import tables
 from tests.training.tables import Float32
 
 # closed forms, and few of them
-QUICK = AssociativeConfig(
-    views=("range",), levels=(), components=0, joint_components=8, features=0, memory=0
-)
+QUICK = AssociativeConfig(views=("range",), levels=(), components=0, joint_components=8, features=0)
 CONFIG = RunConfig(data="unread", name="pump", model=QUICK)
 ALPHA = 0.05
 

@@ -126,7 +126,7 @@ class AssociativeConfig(
         128  # Gaussians of the networks' hidden layers, at the first level; 0: none
     )
     features: int = 128  # random features of the ridge regression; 0: none
-    memory: int = 2048  # averages of 4 neighbouring rows; 0: no memory
+    memory: int = 0  # averages of 4 neighbouring rows; 0: no memory
     bags: int = 0  # memories of two thirds of the features each, of at most 1,024 averages; 0: none
     memory_rows: bool = False  # the memories keep single training rows instead
     rare_values: bool = True  # how rare values are, of columns that have few
@@ -162,6 +162,8 @@ class AssociativeConfig(
             raise ValueError("expected 0 < min_noise < max_noise and 0 <= mask_rate < 1")
         if min(self.levels, default=1.0) <= 0:
             raise ValueError("levels must be above 0")
+        if self.memory_rows and not self.memory and not self.bags:
+            raise ValueError("memory_rows needs a memory, such as memory = 2048, or bags")
 
     def remembering(self, memory: int) -> "AssociativeConfig":
         """The same with that many averages of rows in its memory; with 0, no average of rows
@@ -170,7 +172,13 @@ class AssociativeConfig(
         if memory:
             return msgspec.structs.replace(self, memory=memory)
         return msgspec.structs.replace(
-            self, memory=0, bags=0, components=0, joint_components=0, hidden_components=0
+            self,
+            memory=0,
+            bags=0,
+            memory_rows=False,
+            components=0,
+            joint_components=0,
+            hidden_components=0,
         )
 
     def resolve(self, encoding: Encoding) -> "AssociativeConfig":  # noqa: ARG002 - no size depends on the data

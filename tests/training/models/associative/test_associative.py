@@ -206,12 +206,10 @@ def test_what_is_stored_of_training_rows_is_said() -> None:
         return AssociativeConfig(**config).build(encoding).stores_rows
 
     assert stored() == "averages"
-    assert stored(memory=0) == "averages"
-    assert stored(memory_rows=True) == "rows"
-    assert stored(memory=0, memory_rows=True) == "averages"
-    assert stored(memory=0, components=0) == "averages"
-    assert stored(memory=0, bags=1, memory_rows=True) == "rows"
-    nothing = {"memory": 0, "components": 0, "joint_components": 0, "hidden_components": 0}
+    assert stored(components=0) == "averages"
+    assert stored(memory=9, memory_rows=True) == "rows"
+    assert stored(bags=1, memory_rows=True) == "rows"
+    nothing = {"components": 0, "joint_components": 0, "hidden_components": 0}
     for field in ("memory", "components", "joint_components", "hidden_components", "bags"):
         assert stored(**{**nothing, field: 9}) == "averages"
     assert stored(**nothing) == "none"
@@ -325,7 +323,7 @@ def test_without_a_network_one_pass_is_all_that_is_planned() -> None:
     ("changes", "message"),
     [
         (
-            {"levels": (), "components": 0, "joint_components": 0, "features": 0, "memory": 0},
+            {"levels": (), "components": 0, "joint_components": 0, "features": 0},
             "there must be a level",
         ),
         ({"min_noise": 2.0}, "min_noise < max_noise"),
@@ -333,6 +331,7 @@ def test_without_a_network_one_pass_is_all_that_is_planned() -> None:
         ({"views": ("log", "log")}, "views must be"),
         ({"memory": -1}, "must not be negative"),
         ({"bags": -1}, "must not be negative"),
+        ({"memory_rows": True}, "memory_rows needs a memory"),
         ({"hidden_components": -1}, "must not be negative"),
     ],
 )

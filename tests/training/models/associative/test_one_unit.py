@@ -119,7 +119,7 @@ def fitted(rows_ND: np.ndarray, held_out_ND: np.ndarray, *, on: bool) -> Associa
     encoding = encoding_of(rows_ND)
     torch.manual_seed(0)
     config = AssociativeConfig(
-        levels=(), components=4, joint_components=4, features=16, memory=0, one_unit=on
+        levels=(), components=4, joint_components=4, features=16, one_unit=on
     ).resolve(encoding)
     member = config.build(encoding)
     rows, held_out = torch.from_numpy(rows_ND), torch.from_numpy(held_out_ND)

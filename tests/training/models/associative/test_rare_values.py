@@ -101,7 +101,7 @@ def test_more_rows_are_counted_in_the_same_columns() -> None:
 def fitted(*, rare_values: bool) -> Associative:
     torch.manual_seed(0)
     config = AssociativeConfig(
-        levels=(), components=8, joint_components=8, features=16, memory=0, rare_values=rare_values
+        levels=(), components=8, joint_components=8, features=16, rare_values=rare_values
     )
     member = config.resolve(ENCODING).build(ENCODING)
     fit(member, ROWS, mixed(200, 1), config.resolve(ENCODING).fit, seed=0)
@@ -122,7 +122,7 @@ def test_rows_without_such_columns_are_scored_as_if_there_were_no_such_evidence(
     encoding, scores = Encoding(features, rows.numpy()), []
     for rare_values in (True, False):
         torch.manual_seed(0)
-        config = AssociativeConfig(levels=(), memory=0, rare_values=rare_values).resolve(encoding)
+        config = AssociativeConfig(levels=(), rare_values=rare_values).resolve(encoding)
         member = config.build(encoding)
         fit(member, rows, rows[:50], config.fit, seed=0)
         with torch.no_grad():

@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import Any
 
 import paho.mqtt.client as paho
-import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from tests.lacking import lacking
 from tests.serving import free_port
 
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -26,11 +26,12 @@ class Mosquitto:
     def __init__(self, folder: Path, *, more: str = "") -> None:
         """`more`: lines of its configuration, after those of the listener that tests use."""
         if MOSQUITTO is None:
-            assert "CI" not in os.environ, "mosquitto is not installed"
-            pytest.skip("needs mosquitto")
+            lacking("mosquitto is not installed: it is in Debian's package of that name")
         self._folder, self.port = folder, free_port()
         (folder / "mosquitto.conf").write_text(
-            f"per_listener_settings {'true' if more else 'false'}\nlistener {self.port} 127.0.0.1\nallow_anonymous true\nuser {os.environ.get('USER', 'root')}\n"
+            f"per_listener_settings {'true' if more else 'false'}\n"
+            f"listener {self.port} 127.0.0.1\nallow_anonymous true\n"
+            f"user {os.environ.get('USER', 'root')}\n"
             f"persistence true\npersistence_location {folder}/\n{more}"
         )
         self.heard: list[paho.MQTTMessage] = []

@@ -1,6 +1,5 @@
 """The service behind a real nginx, under a path and TLS, and what names it answers for."""
 
-import os
 import re
 import shutil
 import ssl
@@ -11,6 +10,7 @@ from contextlib import contextmanager, suppress
 import httpx
 import pytest
 
+from tests.lacking import lacking
 from tests.posts import request
 from tests.serving import ROOT, Connection, free_port, serving
 
@@ -36,7 +36,7 @@ def nginx(folder, upstream: int, *, strips: bool):
     front of the service at that port; whether it takes the path off.
     """
     if shutil.which(NGINX) is None:
-        pytest.fail("no nginx") if "CI" in os.environ else pytest.skip("no nginx")
+        lacking("no nginx")
     port = free_port()
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost",

@@ -40,6 +40,15 @@ CSV = ".csv"
 _STEP_BYTES = 2**20
 _END, _END64 = b"PK\x05\x06", b"PK\x06\x07"  # of an archive, and of one with 64-bit sizes
 _PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # whose unpacking needs little memory
+_UNREADABLE = (  # what the archive's library says of one that is damaged, locked or of other kinds
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    OSError,
+)
 
 
 def roots_of(text: str) -> tuple[str, ...]:
@@ -196,10 +205,7 @@ class _Scratch:
                     with packed.open(entry) as file:
                         pieces = iter(partial(file.read, _STEP_BYTES), b"")
                         found.append((name.stem, self.write(pieces, entry.filename, CSV)))
-        except (
-            *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError),
-            *(ValueError, OSError),
-        ) as error:
+        except _UNREADABLE as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise InvalidTable(f"{archive.name} is no .zip that can be read: {error}") from error

@@ -5,31 +5,14 @@ prune | retire | sign | work | demo | exhibits`, also `python -m hourglass.train
 import argparse
 import os
 import re
-import signal
-import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from threading import Event, Thread
-from time import perf_counter, sleep
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import NoReturn
 
-import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
-
-from hourglass.service.errors import HourglassError, InvalidTable, printable
-from hourglass.service.rows.dialect import add_dialect_arguments, dialect_of
-from hourglass.service.serving.disk import write_atomically
-from hourglass.service.serving.store import Store, locate
+from hourglass.service.errors import HourglassError
+from hourglass.service.rows.dialect import add_dialect_arguments
+from hourglass.training import commands
 from hourglass.training.errors import Refused, RunError
-from hourglass.training.progress import Epoch, Progress
-
-if TYPE_CHECKING:
-    from hourglass.training.ranks import Ranks
 
 # what torch and onnxruntime say
 OUT_OF_MEMORY = re.compile(
@@ -41,8 +24,6 @@ MODELS_HELP = "folder of models, or s3://BUCKET/PREFIX, gs:// or az:// (models)"
 CACHE_HELP = "where copies of the models of a URL lie (~/.cache/hourglass)"
 PROMETHEUS_HELP = "its address; PROMETHEUS_TOKEN is sent to it, where it is set"
 SIGN_WITH_HELP = "a private key that signs what is published"
-LINE_SECONDS = 30.0  # between lines of progress where there is no terminal
-NOT_OF_THE_RUN = ("run", "config", "quiet", "variants", "publish", "output")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        if options.run is not _fit and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if options.run is not commands.fit and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise RunError("torchrun starts several processes, of which only fit makes one run")
         options.run(options)
     except Refused as error:
@@ -100,9 +81,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Fit an anomaly detector on normal rows and publish it.",
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
 
-    fit = commands.add_parser(
+    fit = subparsers.add_parser(
         "fit", help="fit, calibrate, export, verify and publish", allow_abbrev=False
     )
     _add_run_arguments(fit)
@@ -116,9 +97,9 @@ def _parser() -> argparse.ArgumentParser:
         " the file"
     )
     fit.add_argument("--memory", type=int, metavar="N", help=memory)
-    fit.set_defaults(run=_fit)
+    fit.set_defaults(run=commands.fit)
 
-    retrain = commands.add_parser(
+    retrain = subparsers.add_parser(
         "retrain", help="fit the model in service anew on newer rows", allow_abbrev=False
     )
     retrain.add_argument("name", metavar="NAME")
@@ -167,9 +148,9 @@ def _parser() -> argparse.ArgumentParser:
     retrain.add_argument("--shadow", action="store_true", help=SHADOW_HELP)
     retrain.add_argument("--force", action="store_true", help="publish whatever the gate finds")
     retrain.add_argument("--quiet", action="store_true", help="no progress and no table")
-    retrain.set_defaults(run=_retrain)
+    retrain.set_defaults(run=commands.retrain)
 
-    compare = commands.add_parser(
+    compare = subparsers.add_parser(
         "compare", help="fit several members and say which to publish", allow_abbrev=False
     )
     _add_run_arguments(compare)
@@ -187,9 +168,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE.json",
         help="where the table goes (NAME-comparison.json)",
     )
-    compare.set_defaults(run=_compare)
+    compare.set_defaults(run=commands.compare)
 
-    evaluate = commands.add_parser(
+    evaluate = subparsers.add_parser(
         "evaluate", help="measure a model on labelled rows", allow_abbrev=False
     )
     evaluate.add_argument(
@@ -216,9 +197,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_dialect_arguments(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print JSON")
-    evaluate.set_defaults(run=_evaluate)
+    evaluate.set_defaults(run=commands.evaluate)
 
-    report = commands.add_parser(
+    report = subparsers.add_parser(
         "report", help="make the report of a model anew, on other rows", allow_abbrev=False
     )
     report.add_argument(
@@ -243,17 +224,17 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, metavar="FOLDER", help="where the files go (beside the model)"
     )
     add_dialect_arguments(report)
-    report.set_defaults(run=_report)
+    report.set_defaults(run=commands.report)
 
-    promote = commands.add_parser(
+    promote = subparsers.add_parser(
         "promote", help="point a model at another of its versions", allow_abbrev=False
     )
     promote.add_argument("name", metavar="NAME")
     promote.add_argument("version", metavar="VERSION", help="or its unambiguous beginning")
     _add_models(promote)
-    promote.set_defaults(run=_promote)
+    promote.set_defaults(run=commands.promote)
 
-    challenge = commands.add_parser(
+    challenge = subparsers.add_parser(
         "challenge",
         help="have a version scored beside that in service, answering nobody",
         allow_abbrev=False,
@@ -263,9 +244,9 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("version", nargs="?", metavar="VERSION", help="or its unambiguous beginning")
     which.add_argument("--clear", action="store_true", help="have none")
     _add_models(challenge)
-    challenge.set_defaults(run=_challenge)
+    challenge.set_defaults(run=commands.challenge)
 
-    versions = commands.add_parser(
+    versions = subparsers.add_parser(
         "versions",
         help="list the versions of a model, and why each is where it is",
         allow_abbrev=False,
@@ -273,24 +254,26 @@ def _parser() -> argparse.ArgumentParser:
     versions.add_argument("name", metavar="NAME")
     _add_models(versions)
     versions.add_argument("--json", action="store_true", help="print JSON")
-    versions.set_defaults(run=_versions)
+    versions.set_defaults(run=commands.versions)
 
-    prune = commands.add_parser("prune", help="delete old versions of a model", allow_abbrev=False)
+    prune = subparsers.add_parser(
+        "prune", help="delete old versions of a model", allow_abbrev=False
+    )
     prune.add_argument("name", metavar="NAME")
     prune.add_argument(
         "--keep", type=int, required=True, metavar="N", help="with the one in service, newest first"
     )
     _add_models(prune)
-    prune.set_defaults(run=_prune)
+    prune.set_defaults(run=commands.prune)
 
-    retire = commands.add_parser(
+    retire = subparsers.add_parser(
         "retire", help="take a model out of service, with all versions", allow_abbrev=False
     )
     retire.add_argument("name", metavar="NAME")
     _add_models(retire)
-    retire.set_defaults(run=_retire)
+    retire.set_defaults(run=commands.retire)
 
-    sign = commands.add_parser(
+    sign = subparsers.add_parser(
         "sign", help="sign a version for services that --trust a key", allow_abbrev=False
     )
     sign.add_argument("name", nargs="?", metavar="NAME")
@@ -300,9 +283,9 @@ def _parser() -> argparse.ArgumentParser:
         "--new-key", type=Path, metavar="FILE", help="make a key, and FILE.pub for --trust"
     )
     _add_models(sign)
-    sign.set_defaults(run=_sign)
+    sign.set_defaults(run=commands.sign)
 
-    work = commands.add_parser(
+    work = subparsers.add_parser(
         "work",
         help="train what clients of the retired Azure service ask hourglass serve --azure for",
         allow_abbrev=False,
@@ -323,9 +306,9 @@ def _parser() -> argparse.ArgumentParser:
         "--every", type=_seconds, default=1.0, metavar="SECONDS", help="look for jobs (1)"
     )
     work.add_argument("--quiet", action="store_true", help="no progress and no lines of jobs")
-    work.set_defaults(run=_work)
+    work.set_defaults(run=commands.work)
 
-    demo = commands.add_parser(
+    demo = subparsers.add_parser(
         "demo", help="real data, a fitted model, and lines to paste", allow_abbrev=False
     )
     demo.add_argument("--models", type=Path, default=Path("models"))
@@ -334,9 +317,9 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--stream", action="store_true", help="a plant that is simulated, for `make demo-stream`"
     )
-    demo.set_defaults(run=_demo)
+    demo.set_defaults(run=commands.demo)
 
-    exhibits = commands.add_parser(
+    exhibits = subparsers.add_parser(
         "exhibits", help="fit the small models that ship with the service", allow_abbrev=False
     )
     exhibits.add_argument("names", nargs="*", metavar="NAME", help="these alone (all)")
@@ -349,7 +332,7 @@ def _parser() -> argparse.ArgumentParser:
         default=Path("service/console/learn/presets.js"),
         help="where the pictures to begin with go",
     )
-    exhibits.set_defaults(run=_exhibits)
+    exhibits.set_defaults(run=commands.exhibits)
     return parser
 
 
@@ -511,60 +494,6 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress and no table")
 
 
-def _fit(options: argparse.Namespace) -> None:
-    # imported late: torch takes seconds to load, and `promote` and wrong flags need not wait for it
-    from hourglass.training.config import load_config
-
-    _run_by_all(load_config(options.config, _flags(options)), quiet=options.quiet)
-
-
-def _run_by_all(config: Any, *, quiet: bool) -> None:
-    """By this process, or those that torchrun started; one of them says what there is to say."""
-    from hourglass.training.ranks import join
-    from hourglass.training.trial import device_of
-
-    ranks = join(gpu=device_of(config) == "cuda")
-    try:
-        _run(config, quiet=quiet or not ranks.is_first, ranks=ranks)
-    except Exception:
-        if ranks.is_first_to_fail():
-            raise
-        sys.exit(2)
-
-
-def _work(options: argparse.Namespace) -> None:
-    """Until it is told to stop; the job that it then has is another worker's."""
-    from hourglass.training.config import load_config
-    from hourglass.training.work import Done, work_on
-
-    named = {name: getattr(options, name) for name in ("preset", "variant", "threads", "report")}
-    flags = {name: value for name, value in named.items() if value is not None}
-    load_config(None, {"data": "", "name": "job", **flags})  # what is wrong is said before a job
-
-    def tell(done: Done) -> None:
-        if not options.quiet:
-            job, why = done.job, "".join(f": {each.message}" for each in done.job.errors)
-            line = f"model {job.id} is {job.status}{why}, after {done.seconds:.1f} s"
-            print(f"hourglass-train: {printable(line)}", file=sys.stderr, flush=True)
-
-    def stop(*_: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        work_on(
-            options.models,
-            flags,
-            once=options.once,
-            every_seconds=options.every,
-            tell=tell,
-            wait=sleep,
-            watch=partial(_progress, options.quiet),
-        )
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _seconds(text: str) -> float:
     try:
         seconds = float(text)
@@ -573,388 +502,6 @@ def _seconds(text: str) -> float:
     if not 0 < seconds <= 3600:
         raise argparse.ArgumentTypeError(f"expected seconds up to 3600, got {text!r}")
     return seconds
-
-
-def _flags(options: argparse.Namespace) -> dict[str, Any]:
-    """The flags that were given, as fields of a run."""
-    return {
-        field: value
-        for field, value in vars(options).items()
-        if value is not None and field not in NOT_OF_THE_RUN
-    }
-
-
-def _run(config: Any, *, quiet: bool, ranks: "Ranks | None" = None) -> None:
-    from hourglass.training.presets import title
-    from hourglass.training.report import print_report
-    from hourglass.training.run import run
-
-    with _progress(quiet, title(config.model)) as progress:
-        report = run(config, progress, ranks=ranks)
-    _warn(report.warnings)
-    print_report(report, Console(quiet=quiet))
-
-
-def _retrain(options: argparse.Namespace) -> None:
-    from hourglass.training.report import print_report
-    from hourglass.training.retrain import Rows, retrain
-
-    if options.data and options.prometheus:
-        raise RunError("expected DATA or --prometheus, got both")
-    rows = Rows(
-        options.data or options.prometheus,
-        options.recent,
-        tuple(options.exclude),
-        options.time,
-        options.journal,
-        options.exclude_alarms,
-        options.confirmed,
-    )
-    with _progress(options.quiet, options.name) as progress:
-        report = retrain(
-            options.name,
-            rows,
-            options.models,
-            force=options.force,
-            shadow=options.shadow,
-            cache=options.cache,
-            sign_with=options.sign_with,
-            progress=progress,
-        )
-    _warn(report.warnings)
-    print_report(report, Console(quiet=options.quiet))
-
-
-def _compare(options: argparse.Namespace) -> None:
-    from hourglass.training.compare import compare
-    from hourglass.training.config import AutoConfig, check_candidates, load_config
-    from hourglass.training.models import VARIANTS
-    from hourglass.training.presets import PRESETS
-    from hourglass.training.publish import check_writable
-    from hourglass.training.report import print_comparison
-
-    variants = tuple(VARIANTS) if options.variants == ["all"] else tuple(options.variants)
-    try:
-        check_candidates(variants)
-    except ValueError as error:
-        raise RunError(str(error)) from error
-    config = load_config(options.config, {**_flags(options), "variant": "auto"})
-    output = options.output or Path(f"{config.name}-comparison.json")
-    check_writable(output.parent)
-    with _progress(options.quiet, "") as progress:
-        comparison = compare(config, AutoConfig(variants=variants, epochs=options.epochs), progress)
-    write_atomically(output, msgspec.json.format(msgspec.json.encode(comparison), indent=2) + b"\n")
-    _warn(comparison.warnings)
-    print_comparison(comparison, Console(quiet=options.quiet))
-    if options.publish:
-        flag = "preset" if comparison.chosen in PRESETS else "variant"
-        _run(
-            load_config(options.config, {**_flags(options), flag: comparison.chosen}),
-            quiet=options.quiet,
-        )
-
-
-def _warn(warnings: tuple[str, ...]) -> None:
-    """On standard error, whatever is quiet: a column that was left out is no detail."""
-    for warning in warnings:
-        print(f"hourglass-train: {warning}", file=sys.stderr)
-
-
-@contextmanager
-def _progress(quiet: bool, title: str) -> Iterator[Progress]:
-    """A bar on standard error that shows a run's stages and epochs; without a terminal a line every
-    so often.
-    """
-    console = Console(stderr=True, quiet=quiet)
-    if not (quiet or console.is_terminal):
-        with _progress_lines(LINE_SECONDS) as progress:
-            yield progress
-        return
-    columns = (
-        *([TextColumn(title, style="bold")] if title else []),
-        TextColumn("{task.description:<23}"),
-        BarColumn(),
-        TextColumn("{task.fields[detail]}"),
-        TimeElapsedColumn(),
-    )
-    with Bars(*columns, console=console, disable=quiet) as bars:
-        task = bars.add_task("starting", total=None, detail="")
-
-        def show_stage(stage: str) -> None:
-            bars.update(task, description=stage, total=None, detail="")
-
-        def show_epoch(epoch: Epoch) -> None:
-            bars.update(task, total=epoch.of, completed=epoch.number, detail=_text(epoch))
-
-        def show_rows(done: int, of: int) -> None:
-            bars.update(task, total=of, completed=done, detail=_text_of_rows(done, of))
-
-        yield Progress(show_stage, show_epoch, show_rows)
-        bars.update(task, description="done", total=1, completed=1, detail="")
-
-
-@contextmanager
-def _progress_lines(every_seconds: float) -> Iterator[Progress]:
-    """For logs, a line that says what a run is doing, although it may be deep in one long step."""
-    started, ended, said = perf_counter(), Event(), ["starting"]
-
-    def speak() -> None:
-        while not ended.wait(every_seconds):
-            seconds = perf_counter() - started
-            print(
-                f"hourglass-train: {said[0]}, {seconds:.0f} s so far", file=sys.stderr, flush=True
-            )
-
-    def keep(text: str) -> None:
-        said[0] = text
-
-    speaker = Thread(target=speak, daemon=True)
-    speaker.start()
-    try:
-        yield Progress(
-            keep,
-            lambda epoch: keep(f"fitting, {_text(epoch)}"),
-            lambda done, of: keep(f"fitting, {_text_of_rows(done, of)}"),
-        )
-    finally:
-        ended.set()
-        speaker.join()
-
-
-def _text(epoch: Epoch) -> str:
-    return (
-        f"epoch {epoch.number}/{epoch.of}  loss {epoch.loss:.4f}  held out"
-        f" {epoch.held_out_loss:.4f} (best {epoch.best:.4f})"
-    )
-
-
-def _text_of_rows(done: int, of: int) -> str:
-    return f"row {done:,} of {of:,}"
-
-
-def _evaluate(options: argparse.Namespace) -> None:
-    from hourglass.service.model.detector import Detector
-    from hourglass.service.rows.tables import encode_table, read_table
-    from hourglass.training.evaluate import AlarmRates, Evaluation, alarm_rates, evaluate
-    from hourglass.training.evaluate_ordered import OrderedEvaluation, evaluate_table
-    from hourglass.training.fingerprints import read_fingerprints
-    from hourglass.training.labels import is_anomalous
-    from hourglass.training.report import (
-        print_alarm_rates,
-        print_evaluation,
-        print_ordered,
-        print_seen,
-    )
-
-    dialect = dialect_of(options)
-    file = locate(options.model)
-    detector = Detector.from_bytes(file.read_bytes())
-    if options.time is None:
-        if options.entity is not None or options.events_per_day is not None:
-            flag = "--entity" if options.entity is not None else "--events-per-day"
-            raise RunError(f"{flag} is of rows in order of time; --time COLUMN names their time")
-        if detector.window > 1:
-            raise RunError(
-                f"the model judges windows of {detector.window} rows in order of time; --time"
-                " COLUMN names their time, and --entity COLUMN what each is of"
-            )
-    features = detector.manifest.features
-    text = [feature.name for feature in features if feature.kind == "categorical"]
-    frame = read_table(options.data, dialect, [*text, options.entity] if options.entity else text)
-    rows_ND = encode_table(frame, features, dialect)
-    fingerprints = read_fingerprints(file.parent)
-    seen = fingerprints.seen(rows_ND) if fingerprints else None
-    anomalous = is_anomalous(frame, options.label, options.normal) if options.label else None
-    found: Evaluation | AlarmRates | OrderedEvaluation
-    try:
-        if options.time is not None:
-            found = evaluate_table(
-                detector,
-                frame,
-                rows_ND,
-                anomalous,
-                time=options.time,
-                entity=options.entity,
-                events_per_day=options.events_per_day,
-            )
-        elif anomalous is None or not anomalous.any():
-            found = alarm_rates(detector, rows_ND)
-        else:
-            found = evaluate(detector, rows_ND[~anomalous], rows_ND[anomalous])
-    except ValueError as error:
-        raise InvalidTable(f"{options.data}: {error}") from error
-    found = msgspec.structs.replace(found, seen=seen)
-    if options.json:
-        print(msgspec.json.encode(found).decode())
-        return
-    title = f"{options.model} on {options.data}"
-    if isinstance(found, OrderedEvaluation):
-        print_ordered(found, title, Console())
-    elif isinstance(found, AlarmRates):
-        print_alarm_rates(found, title, Console())
-    else:
-        print_evaluation(found, title, Console())
-    print_seen(seen, Console())
-
-
-def _report(options: argparse.Namespace) -> None:
-    from hourglass.training.report.remake import Rows, remake, write_beside
-
-    dialect = dialect_of(options)
-    file = locate(options.model)
-    rows = Rows(
-        options.data,
-        dialect,
-        options.label,
-        options.normal,
-        options.time,
-        options.entity,
-        options.group,
-        options.rows_per_day,
-    )
-    facts = remake(file, rows)
-    page = write_beside(file, facts, options.output or file.parent)
-    console = Console(highlight=False)
-    console.print(facts.verdict.text, soft_wrap=True, markup=False)
-    for check in facts.checks:
-        if check.status != "pass":
-            console.print(
-                f"{check.status}: {check.name}: {check.text}", soft_wrap=True, markup=False
-            )
-    console.print(f"Report {page}", soft_wrap=True, markup=False)
-
-
-def _promote(options: argparse.Namespace) -> None:
-    from hourglass.training.publish import promote
-
-    version = promote(options.models, options.name, options.version, options.cache)
-    print(f"{options.name} now points at {version}")
-
-
-def _challenge(options: argparse.Namespace) -> None:
-    from hourglass.training.versions import challenge
-
-    version = challenge(options.models, options.name, options.version, options.cache)
-    said = "no challenger any more" if version is None else f"the challenger {version}"
-    print(f"{options.name} has {said}")
-
-
-def _sign(options: argparse.Namespace) -> None:
-    from hourglass.service.serving.signatures import make_keys
-    from hourglass.training.sign import sign
-
-    if options.new_key:
-        if options.name or options.key:
-            raise RunError("--new-key makes a pair of keys, and signs nothing")
-        public = make_keys(options.new_key)
-        print(
-            f"{options.new_key} signs, and stays secret; {public} goes to hourglass serve --trust"
-        )
-        return
-    if not options.name or not options.key:
-        raise RunError("expected NAME and --key KEY, or --new-key FILE alone")
-    version = sign(options.models, options.name, options.version, options.key, options.cache)
-    print(f"version {version[:12]} of {options.name} is signed")
-
-
-def _versions(options: argparse.Namespace) -> None:
-    from hourglass.training.report import print_versions
-    from hourglass.training.versions import list_versions
-
-    lines = list_versions(options.models, options.name, options.cache)
-    if options.json:
-        print(msgspec.json.encode(lines).decode())
-        return
-    print_versions(lines, Console(highlight=False))
-
-
-def _prune(options: argparse.Namespace) -> None:
-    from hourglass.training.versions import prune
-
-    gone = prune(options.models, options.name, options.keep, options.cache)
-    print(f"{options.name}: {len(gone)} versions are gone{''.join(f', {v[:12]}' for v in gone)}")
-
-
-def _retire(options: argparse.Namespace) -> None:
-    from hourglass.training.versions import retire
-
-    back = retire(options.models, options.name, options.cache)
-    print(f"{options.name} is out of service; {back}")
-
-
-def _demo(options: argparse.Namespace) -> None:
-    _check_port(options.port)
-    if options.stream:
-        _demo_stream(options)
-        return
-    from hourglass.training import demo
-    from hourglass.training.config import load_config
-
-    if (
-        not Store(options.models).model(demo.NAME).has_current()
-        or not (options.folder / f"{demo.NAME}.csv").exists()
-    ):
-        data = demo.write_data(options.folder)
-        _run(
-            load_config(
-                None,
-                {
-                    "data": str(data),
-                    "name": demo.NAME,
-                    "models": str(options.models),
-                    "label": demo.LABEL,
-                    "folds": 0,  # a first look takes seconds, and shows a certified budget
-                },
-            ),
-            quiet=False,
-        )
-    console = Console(highlight=False)
-    console.print("\nWhile the service runs, open the console:\n", style="bold")
-    console.print(f"http://127.0.0.1:{options.port}/\n")
-    console.print("and in another terminal:\n", style="bold")
-    for title, line in demo.curl_lines(options.folder, options.port):
-        console.print(f"# {title}\n{line}\n", soft_wrap=True, markup=False)
-
-
-def _demo_stream(options: argparse.Namespace) -> None:
-    """The file of today, and a model of the days before."""
-    from hourglass.training import plant
-    from hourglass.training.config import load_config
-
-    files = plant.write_plant(options.folder)
-    if not Store(options.models).model(plant.NAME).has_current():
-        flags = {"data": str(files.before), "name": plant.NAME, "models": str(options.models)}
-        order = {"time": plant.TIME, "entity": plant.ENTITY, "preset": "fast"}
-        _run(load_config(None, {**flags, **order}), quiet=False)
-    Console(highlight=False).print(
-        f"\n{plant.TODAY_HOURS} hours of three simulated pumps are in {files.today}:"
-        " from 03:00 a bearing of pump-2 wears, from 05:30 a valve of pump-3 sticks\n",
-        soft_wrap=True,
-    )
-
-
-def _exhibits(options: argparse.Namespace) -> None:
-    from hourglass.training.exhibits import EXHIBITS, presets, write_exhibits
-
-    if unknown := sorted(set(options.names) - EXHIBITS.keys()):
-        raise RunError(f"there is no exhibit {unknown[0]!r}; there are {', '.join(EXHIBITS)}")
-    for name, size, error in write_exhibits(options.folder, tuple(options.names)):
-        print(f"{name:<22} {size / 1000:4.0f} kB  mean squared error {error:.5f}")
-    write_atomically(options.presets, presets().encode())
-
-
-def _check_port(port: int) -> None:
-    """Say that the port is taken before minutes of fitting, not after."""
-    if not 0 < port < 2**16:
-        raise RunError(f"expected a port from 1 to 65535, got {port}")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise RunError(
-                f"port {port} on 127.0.0.1 is taken; choose another: make demo PORT={port + 1}"
-            ) from error
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def command(
     """`hourglass-train` with these arguments: exit code, standard output and error; however long it
     takes on a busy machine, without lines of progress.
     """
-    monkeypatch.setattr("hourglass.training.__main__.LINE_SECONDS", 3600.0)
+    monkeypatch.setattr("hourglass.training.bars.LINE_SECONDS", 3600.0)
 
     def call(*arguments: object) -> Outcome:
         capsys.readouterr()

@@ -21,7 +21,7 @@ from hourglass.service.adapters.files import describe, open_model
 from hourglass.service.model.detector import Detector
 from hourglass.service.rows.dialect import Dialect
 from hourglass.service.serving.store import locate
-from hourglass.training.__main__ import _progress_lines
+from hourglass.training.bars import progress_lines
 from hourglass.training.compare import Comparison
 from hourglass.training.config import load_config
 from hourglass.training.models.linear import LinearConfig
@@ -380,7 +380,7 @@ def test_a_line_of_units_is_named_with_what_leaves_it_out(tmp_path: Path, comman
 def test_without_a_terminal_a_line_says_every_so_often_what_a_run_does(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with _progress_lines(0.01) as progress:
+    with progress_lines(0.01) as progress:
         progress.stage("exporting")
         said = ""
         while "exporting" not in said:
